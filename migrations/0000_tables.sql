@@ -1,0 +1,129 @@
+CREATE SCHEMA IF NOT EXISTS "flowledger";
+--> statement-breakpoint
+CREATE TABLE "flowledger"."definitions" (
+	"flow" text NOT NULL,
+	"fingerprint" text NOT NULL,
+	"blueprint" jsonb NOT NULL,
+	"created_at" timestamp with time zone DEFAULT now() NOT NULL,
+	CONSTRAINT "definitions_flow_fingerprint_pk" PRIMARY KEY("flow","fingerprint")
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."executions" (
+	"id" uuid PRIMARY KEY NOT NULL,
+	"seq" integer NOT NULL,
+	"epoch" integer DEFAULT 0 NOT NULL,
+	"commit_no" integer DEFAULT 0 NOT NULL,
+	"commit_seq" integer DEFAULT 0 NOT NULL,
+	"stream_seq" bigint DEFAULT 0 NOT NULL,
+	"stream_ended" boolean DEFAULT false NOT NULL,
+	"pending_interrupts" integer DEFAULT 0 NOT NULL,
+	"owner" uuid,
+	"token" uuid,
+	"wake_at" timestamp with time zone,
+	"created_at" timestamp with time zone NOT NULL,
+	"started_at" timestamp with time zone,
+	"sealed_at" timestamp with time zone,
+	"closed_at" timestamp with time zone,
+	"priority" smallint DEFAULT 0 NOT NULL,
+	"flow" text NOT NULL,
+	"fingerprint" text,
+	"outcome" text,
+	"close_reason" text,
+	"idempotency_key" text,
+	"parent_id" uuid,
+	"metadata" jsonb,
+	"error" jsonb,
+	"close_snapshot" jsonb,
+	"lifecycle" text GENERATED ALWAYS AS (case when closed_at is not null then 'closed' when sealed_at is not null then 'sealed' else 'open' end) STORED NOT NULL,
+	"status" text GENERATED ALWAYS AS (coalesce(outcome, case when started_at is null then 'created' when pending_interrupts > 0 then 'waiting' else 'running' end)) STORED NOT NULL
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."flow_data" (
+	"flow" text NOT NULL,
+	"key" text NOT NULL,
+	"value" jsonb,
+	"version" integer DEFAULT 1 NOT NULL,
+	"updated_at" timestamp with time zone DEFAULT now() NOT NULL,
+	CONSTRAINT "flow_data_flow_key_pk" PRIMARY KEY("flow","key")
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."interrupts" (
+	"execution_id" uuid NOT NULL,
+	"id" text NOT NULL,
+	"flow" text NOT NULL,
+	"chunk" text NOT NULL,
+	"type" text NOT NULL,
+	"status" text NOT NULL,
+	"payload" jsonb,
+	"resume_to" jsonb NOT NULL,
+	"resume_count" integer NOT NULL,
+	"max_resumes" integer,
+	"created_at" timestamp with time zone NOT NULL,
+	"expires_at" timestamp with time zone,
+	"resolved_at" timestamp with time zone,
+	"value" jsonb,
+	"request_id" text,
+	"actor" text,
+	CONSTRAINT "interrupts_execution_id_id_pk" PRIMARY KEY("execution_id","id")
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."interventions" (
+	"execution_id" uuid NOT NULL,
+	"version" integer NOT NULL,
+	"id" text NOT NULL,
+	"status" text NOT NULL,
+	"target" text,
+	"author" text,
+	"record" jsonb NOT NULL,
+	"created_at" timestamp with time zone NOT NULL,
+	CONSTRAINT "interventions_execution_id_version_pk" PRIMARY KEY("execution_id","version")
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."ledger" (
+	"execution_id" uuid NOT NULL,
+	"seq" integer NOT NULL,
+	"epoch" integer NOT NULL,
+	"at" timestamp with time zone NOT NULL,
+	"dispatch" integer,
+	"type" text NOT NULL,
+	"chunk" text,
+	"actor" text,
+	"payload" jsonb,
+	"hash" "bytea",
+	CONSTRAINT "ledger_execution_id_seq_pk" PRIMARY KEY("execution_id","seq")
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."snapshots" (
+	"execution_id" uuid PRIMARY KEY NOT NULL,
+	"seq" integer NOT NULL,
+	"version" integer NOT NULL,
+	"state" jsonb NOT NULL
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."stream_items" (
+	"execution_id" uuid NOT NULL,
+	"seq" bigint NOT NULL,
+	"epoch" integer NOT NULL,
+	"at" timestamp with time zone NOT NULL,
+	"kind" text,
+	"item" jsonb,
+	CONSTRAINT "stream_items_execution_id_seq_pk" PRIMARY KEY("execution_id","seq")
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."workers" (
+	"id" uuid PRIMARY KEY NOT NULL,
+	"host" text NOT NULL,
+	"pid" integer NOT NULL,
+	"flows" text[] NOT NULL,
+	"pool" text,
+	"started_at" timestamp with time zone NOT NULL,
+	"heartbeat_at" timestamp with time zone NOT NULL
+);
+--> statement-breakpoint
+CREATE INDEX "executions_due" ON "flowledger"."executions" USING btree ("wake_at") WHERE wake_at is not null;--> statement-breakpoint
+CREATE INDEX "executions_flow" ON "flowledger"."executions" USING btree ("flow","id");--> statement-breakpoint
+CREATE UNIQUE INDEX "executions_idempotency" ON "flowledger"."executions" USING btree ("flow","idempotency_key") WHERE idempotency_key is not null;--> statement-breakpoint
+CREATE INDEX "executions_parent" ON "flowledger"."executions" USING btree ("parent_id") WHERE parent_id is not null;--> statement-breakpoint
+CREATE INDEX "executions_metadata" ON "flowledger"."executions" USING gin ("metadata" jsonb_path_ops) WHERE metadata is not null;--> statement-breakpoint
+CREATE INDEX "interrupts_pending" ON "flowledger"."interrupts" USING btree ("created_at","execution_id","id") WHERE status = 'pending';--> statement-breakpoint
+CREATE INDEX "interrupts_pending_flow" ON "flowledger"."interrupts" USING btree ("flow","created_at") WHERE status = 'pending';

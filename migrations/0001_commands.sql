@@ -1,0 +1,504 @@
+-- Functions of src/database/commands.sql, and the triggers that keep the ledger append-only.
+-- The SQL front door and the owner's statements: current bodies. `migrations/` carries their history, and a test
+-- compares the two. Every function pins its search_path and names everything in full.
+
+-- Wake-ups of one execution travel on one of eight channels, chosen by its last byte.
+create or replace function flowledger.channel(p_id uuid) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select 'flowledger_' || (get_byte(uuid_send(p_id), 15) & 7) $$;
+
+-- RFC 9562 version 7: 48 bits of milliseconds, then random bits.
+create or replace function flowledger.new_id() returns uuid
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select encode(
+    set_byte(
+      overlay(uuid_send(gen_random_uuid()) placing
+        substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
+      6, (get_byte(uuid_send(gen_random_uuid()), 6) & 15) | 112),
+    'hex')::uuid
+$$;
+
+create or replace function flowledger.to_ms(p_at timestamptz) returns float8
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select (extract(epoch from p_at) * 1000)::float8 $$;
+
+-- Events after p_after, each as [seq, epoch, at, type, dispatch, chunk, actor, payload]. Volatile, because `append` asks for
+-- events that were committed after its own snapshot was taken and before it had the row's lock.
+create or replace function flowledger.events(p_id uuid, p_after int, p_until int default 2147483647) returns json
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(json_agg(json_build_array(
+    l.seq, l.epoch, (extract(epoch from l.at) * 1000)::float8, l.type, l.dispatch, l.chunk, l.actor, l.payload) order by l.seq), '[]')
+  from flowledger.ledger l
+  where l.execution_id = p_id and l.seq > p_after and l.seq <= p_until
+$$;
+
+-- The hint "advance these": one graphile-worker job for up to 25 executions of one flow, task "flowledger:<flow>".
+-- No job key and no queue name: see RELIABILITY V2, V3.
+create or replace function flowledger.add_jobs(p_ids uuid[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform graphile_worker.add_jobs(array(
+    select row('flowledger:' || j.flow, json_agg(j.id), null, j.run_at, null, null, j.priority, null)::graphile_worker.job_spec
+    from (
+      select e.id, e.flow, e.priority, greatest(e.wake_at, now()) as run_at,
+        (row_number() over (partition by e.flow, e.priority, greatest(e.wake_at, now()) order by e.id) - 1) / 25 as part
+      from flowledger.executions e
+      where e.id = any(p_ids) and e.wake_at is not null and e.owner is null
+    ) j
+    group by j.flow, j.priority, j.run_at, j.part
+  ));
+end $$;
+
+-- Creates executions, and starts those that are to start, together with their jobs.
+-- p_items: [{ i: id, f: flow, t: start, x: input, c: payload of execution.created, m: metadata, k: idempotencyKey, d: delayMs,
+--   w: startAt, p: priority, o: parent's id }]. A known idempotency key gives the execution that has it;
+-- `conflict` says that it was started with another input.
+create or replace function flowledger.create_many(p_items jsonb)
+returns table (ord int, id uuid, created boolean, conflict boolean)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := clock_timestamp();
+  v_new uuid[];
+begin
+  with item as materialized (
+    select x.*
+    from jsonb_to_recordset(p_items) as x(i uuid, f text, t boolean, x jsonb, c jsonb, m jsonb, k text, d float8, w timestamptz, p int, o uuid)
+  ), made as (
+    insert into flowledger.executions
+      (id, seq, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, metadata)
+    select i, case when t then 2 else 1 end, f, coalesce(p, 0), v_at,
+      case when t then v_at end,
+      case when t then greatest(v_at, coalesce(w, v_at + coalesce(d, 0) * interval '1 millisecond')) end,
+      k, o, m
+    from item
+    on conflict do nothing
+    returning executions.id
+  ), written as (
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, payload)
+    select item.i, 1, 0, v_at, 'execution.created', c
+    from made join item on item.i = made.id
+    union all
+    select item.i, 2, 0, v_at, 'execution.started', jsonb_build_object('input', coalesce(x, 'null'))
+    from made join item on item.i = made.id where item.t
+  )
+  select array_agg(made.id) into v_new from made;
+  if v_new is not null then
+    perform flowledger.add_jobs(v_new);
+  end if;
+  if not p_items @? '$[*].k' then
+    return query select x.ordinality::int - 1, x.i, n.id is not null, false
+    from rows from (jsonb_to_recordset(p_items) as (i uuid)) with ordinality as x(i, ordinality)
+    left join unnest(v_new) as n(id) on n.id = x.i
+    order by 1;
+    return;
+  end if;
+  -- A statement of its own: it sees what another transaction committed while the insert waited for it.
+  return query
+    select x.ordinality::int - 1,
+      coalesce(known.id, x.i),
+      x.i = any(v_new),
+      known.id is not null and coalesce(x.x, 'null') is distinct from (
+        select l.payload -> 'input' from flowledger.ledger l
+        where l.execution_id = known.id and l.type = 'execution.started' limit 1)
+    from rows from (jsonb_to_recordset(p_items) as (i uuid, f text, x jsonb, k text)) with ordinality as x(i, f, x, k, ordinality)
+    left join lateral (
+      select e.id from flowledger.executions e
+      where e.flow = x.f and e.idempotency_key = x.k and e.id <> x.i) known on true
+    order by 1;
+end $$;
+
+-- Takes executions that are due and free: a higher epoch, a fresh token (p_token, random per call). A row that somebody has locked is left alone;
+-- whoever holds it adds a job, or is the owner.
+create or replace function flowledger.claim(p_worker uuid, p_token uuid, p_ids uuid[], p_version int)
+returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, now_ms float8, snapshot_seq int, snapshot jsonb, events json)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_at timestamptz := clock_timestamp();
+begin
+  return query
+  with free as materialized (
+    select e.id from flowledger.executions e
+    -- Not "wake_at <= v_at": the index of what is due is no way to find a few ids.
+    where e.id = any(p_ids) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at
+    order by e.id for no key update skip locked
+  ), claimed as (
+    update flowledger.executions e
+    set owner = p_worker, epoch = e.epoch + 1, token = p_token, commit_no = 0
+    from free where e.id = free.id
+    returning e.id, e.epoch, e.token, e.seq, e.flow, e.fingerprint
+  )
+  select c.id, c.epoch, c.token, c.seq, c.flow, c.fingerprint, (extract(epoch from v_at) * 1000)::float8, s.seq, s.state,
+    (select json_agg(json_build_array(
+        l.seq, l.epoch, (extract(epoch from l.at) * 1000)::float8, l.type, l.dispatch, l.chunk, l.actor, l.payload) order by l.seq)
+      from flowledger.ledger l where l.execution_id = c.id and l.seq > coalesce(s.seq, 0))
+  from claimed c
+  left join flowledger.snapshots s on s.execution_id = c.id and s.version = p_version;
+end $$;
+
+-- The group commit: appends of many executions in one statement, each accepted or refused alone. The fencing UPDATE comes
+-- first and takes the row locks, in id order because the caller sorts by id.
+--   p_ids, p_epochs, p_tokens, p_commits, p_bases: the owner's lease, the number of its commit, and the seq it knows
+--   p_counts, p_conditional: events of each item, and how many of the last ones count only if nothing came in meanwhile
+--   p_extras: per item null or { p: change of pending interrupts, f: fingerprint, e: stream ended,
+--     c: { o: outcome, r: reason, e: error, s: snapshot } closes, r: { w: wakeInMs | null } releases, z: { q: seq, s: state } }
+--   p_event_*: all events of all items, in item order
+--   p_careful: leave rows that somebody else has locked for the next batch, instead of waiting for them
+-- Rows that are missing in the answer were not ours, or locked: ask `append_verdicts`.
+create or replace function flowledger.append(
+  p_ids uuid[], p_epochs int[], p_tokens uuid[], p_commits int[], p_bases int[], p_counts int[], p_conditional int[], p_extras jsonb,
+  p_event_items int[], p_event_offsets int[], p_event_types text[], p_event_dispatches int[], p_event_chunks text[],
+  p_event_actors text[], p_event_payloads jsonb, p_version int, p_careful boolean)
+returns table (ord int, first_seq int, moved boolean, at_ms float8, events json)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+-- The join is a probe by primary key; a plan made while the table was small must not turn it into a scan.
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_at timestamptz;
+  v_locked uuid[];
+  v_ords int[];
+  v_firsts int[];
+  v_moved boolean;
+begin
+  if p_careful then
+    v_locked := array(select e.id from flowledger.executions e where e.id = any(p_ids) order by e.id for no key update skip locked);
+  end if;
+  v_at := clock_timestamp();
+  with updated as (
+    update flowledger.executions h
+    set seq = h.seq + x.count - case when h.seq = x.base then 0 else x.conditional end,
+      commit_no = x.commit,
+      commit_seq = h.seq + 1,
+      pending_interrupts = h.pending_interrupts + coalesce((x.extra -> 'p')::int, 0),
+      fingerprint = coalesce(x.extra ->> 'f', h.fingerprint),
+      stream_ended = h.stream_ended or x.extra ? 'e',
+      owner = case when (x.extra ? 'c' or x.extra ? 'r') and (h.seq = x.base or x.conditional = 0 and not x.extra ? 'r') then null else h.owner end,
+      wake_at = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then null
+        when x.extra ? 'r' and h.seq = x.base then v_at + (x.extra -> 'r' ->> 'w')::float8 * interval '1 millisecond'
+        else h.wake_at end,
+      sealed_at = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then coalesce(h.sealed_at, v_at)
+        when x.extra ? 'l' and (h.seq = x.base or x.conditional = 0) then coalesce(h.sealed_at, v_at)
+        else h.sealed_at end,
+      closed_at = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then v_at end,
+      outcome = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then x.extra -> 'c' ->> 'o' end,
+      close_reason = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then x.extra -> 'c' ->> 'r' end,
+      error = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then nullif(x.extra -> 'c' -> 'e', 'null') end,
+      close_snapshot = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then x.extra -> 'c' -> 's' end
+    from rows from (unnest(p_ids, p_epochs, p_tokens, p_commits, p_bases, p_counts, p_conditional), jsonb_array_elements(p_extras))
+      with ordinality as x(id, epoch, token, commit, base, count, conditional, extra, ord)
+    where h.id = x.id and h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.owner is not null
+      and (v_locked is null or h.id = any(v_locked))
+    returning x.ord::int as ord, h.commit_seq as first_seq, h.commit_seq <> x.base + 1 as moved
+  )
+  select array_agg(u.ord order by u.ord), array_agg(u.first_seq order by u.ord), bool_or(u.moved) into v_ords, v_firsts, v_moved from updated u;
+  if cardinality(v_ords) = cardinality(p_ids) and not v_moved then
+    -- Everything is as its owner thought: no event has to ask what became of its item.
+    insert into flowledger.ledger (execution_id, seq, epoch, at, dispatch, type, chunk, actor, payload)
+    select p_ids[v.item], p_bases[v.item] + v.pos, p_epochs[v.item], v_at, v.dispatch, v.type, v.chunk, v.actor, nullif(v.payload, 'null')
+    from rows from (unnest(p_event_items, p_event_offsets, p_event_types, p_event_dispatches, p_event_chunks, p_event_actors),
+      jsonb_array_elements(p_event_payloads)) as v(item, pos, type, dispatch, chunk, actor, payload);
+    if p_extras @? '$[*].z' then
+      perform flowledger.keep_snapshots(p_ids, v_ords, p_extras, p_version);
+    end if;
+    return query select g, p_bases[g] + 1, false, (extract(epoch from v_at) * 1000)::float8, null::json from generate_series(1, cardinality(p_ids)) g;
+    return;
+  end if;
+  insert into flowledger.ledger (execution_id, seq, epoch, at, dispatch, type, chunk, actor, payload)
+  select p_ids[v.item], v_firsts[array_position(v_ords, v.item)] + v.pos - 1, p_epochs[v.item], v_at,
+    v.dispatch, v.type, v.chunk, v.actor, nullif(v.payload, 'null')
+  from rows from (unnest(p_event_items, p_event_offsets, p_event_types, p_event_dispatches, p_event_chunks, p_event_actors),
+    jsonb_array_elements(p_event_payloads)) as v(item, pos, type, dispatch, chunk, actor, payload)
+  where v.item = any(v_ords)
+    and (v_firsts[array_position(v_ords, v.item)] = p_bases[v.item] + 1 or v.pos <= p_counts[v.item] - p_conditional[v.item]);
+  perform flowledger.keep_snapshots(p_ids, v_ords, p_extras, p_version);
+  return query
+    select u.ord, u.first_seq, u.first_seq <> p_bases[u.ord] + 1, (extract(epoch from v_at) * 1000)::float8,
+      case when u.first_seq <> p_bases[u.ord] + 1 then flowledger.events(p_ids[u.ord], p_bases[u.ord], u.first_seq - 1) end
+    from unnest(v_ords, v_firsts) as u(ord, first_seq);
+end $$;
+
+create or replace function flowledger.keep_snapshots(p_ids uuid[], p_ords int[], p_extras jsonb, p_version int) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into flowledger.snapshots as s (execution_id, seq, version, state)
+  select p_ids[x.ord], (x.extra -> 'z' -> 'q')::int, p_version, x.extra -> 'z' -> 's'
+  from jsonb_array_elements(p_extras) with ordinality as x(extra, ord)
+  where x.extra ? 'z' and x.ord = any(p_ords)
+  on conflict (execution_id) do update set seq = excluded.seq, version = excluded.version, state = excluded.state
+$$;
+
+-- What became of appends that were not accepted: repeat (this commit is in already), fenced (not the owner any more), or
+-- busy (the row was locked: send it again).
+create or replace function flowledger.append_verdict(p_id uuid, p_epoch int, p_token uuid, p_commit int) returns text
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    select case when h.epoch <> p_epoch or h.token <> p_token then 'fenced'
+      when h.commit_no >= p_commit then 'repeat'
+      when h.owner is null then 'fenced'
+      else 'busy' end
+    from flowledger.executions h where h.id = p_id), 'fenced')
+$$;
+
+-- Stream items of many executions in one statement. p_items: [{ i: id, e: epoch, k: token, v: [{ k: kind, v: item }] }].
+create or replace function flowledger.put_items(p_items jsonb)
+returns table (token uuid, verdict text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_at timestamptz := clock_timestamp();
+begin
+  return query
+  with locked as materialized (
+    select x.*, h.stream_seq as head, h.epoch = x.e and h.token = x.k and h.owner is not null as is_owner
+    from jsonb_to_recordset(p_items) as x(i uuid, e int, k uuid, v jsonb)
+    join flowledger.executions h on h.id = x.i
+    order by h.id for no key update of h skip locked
+  ), updated as (
+    update flowledger.executions h set stream_seq = l.head + jsonb_array_length(l.v) from locked l where h.id = l.i and l.is_owner
+  ), written as (
+    insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, item)
+    select l.i, l.head + v.ord, l.e, v_at, v.k, v.v
+    from locked l
+    cross join lateral rows from (jsonb_to_recordset(l.v) as (k text, v jsonb)) with ordinality as v(k, v, ord)
+    where l.is_owner
+  )
+  select l.k, case when l.is_owner then 'ok' else 'fenced' end from locked l;
+end $$;
+
+-- The ledger refuses to be changed, whoever asks: ENABLE ALWAYS also fires under session_replication_role = replica.
+create or replace function flowledger.refuse_change() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception 'flowledger.% is append-only: % refused', tg_table_name, lower(tg_op)
+    using errcode = 'FL010', hint = 'retention removes whole closed executions through flowledger.prune()';
+end $$;
+
+-- Locks an execution that still takes commands, or says why it does not.
+create or replace function flowledger.lock_open(p_id uuid, p_what text) returns flowledger.executions
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+begin
+  select * into e from flowledger.executions h where h.id = p_id for no key update;
+  if not found then
+    raise exception 'execution % does not exist', p_id
+      using errcode = 'FL001', hint = 'check the id, and that you are connected to the database it was started in';
+  elsif e.closed_at is not null then
+    raise exception 'execution % is closed (%) and no longer accepts %', p_id, e.close_reason, p_what
+      using errcode = 'FL003', hint = 'start a new execution';
+  elsif e.sealed_at is not null and p_what not in ('close', 'cancel', 'seal') then
+    raise exception 'execution % is sealed and no longer accepts %', p_id, p_what
+      using errcode = 'FL002', hint = 'start a new execution, or send it before seal()';
+  end if;
+  return e;
+end $$;
+
+-- Appends events that came from outside to a locked execution and sees to it that somebody advances it: its owner hears
+-- of it by a wake-up, a free execution gets a job. Returns the seq of the last event.
+create or replace function flowledger.accept(e flowledger.executions, p_events jsonb, p_notify boolean) returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := clock_timestamp();
+  v_seq int := e.seq + jsonb_array_length(p_events);
+begin
+  insert into flowledger.ledger (execution_id, seq, epoch, at, type, actor, payload)
+  select e.id, e.seq + v.ord, e.epoch, v_at, v.event ->> 'type', v.event ->> 'actor',
+    nullif((select jsonb_object_agg(field.key, field.value) from jsonb_each(v.event) field
+      where field.key not in ('type', 'actor') and (field.value <> 'null' or field.key in ('value', 'payload', 'input'))), '{}')
+  from jsonb_array_elements(p_events) with ordinality as v(event, ord);
+  update flowledger.executions h
+  set seq = v_seq,
+    started_at = case when p_events @> '[{"type": "execution.started"}]' then coalesce(h.started_at, v_at) else h.started_at end,
+    sealed_at = case when p_events @> '[{"type": "execution.sealed"}]' then coalesce(h.sealed_at, v_at) else h.sealed_at end,
+    pending_interrupts = h.pending_interrupts - (
+      select count(*) from jsonb_array_elements(p_events) v where v ->> 'type' in ('interrupt.resumed', 'interrupt.cancelled')),
+    wake_at = case when h.owner is null then least(h.wake_at, v_at) else h.wake_at end
+  where h.id = e.id;
+  -- One that is due already has its job.
+  if e.owner is null and (e.wake_at is null or e.wake_at > v_at) then
+    perform flowledger.add_jobs(array[e.id]);
+  end if;
+  if p_notify then
+    perform pg_notify(flowledger.channel(e.id), e.id::text);
+  end if;
+  return v_seq;
+end $$;
+
+-- Starts an execution of a flow; with a known idempotencyKey, gives the one that has it. options: idempotencyKey, metadata,
+-- priority, delay (interval), startAt, autoClose, autoCloseTimeout (interval or null), concurrency, interventionMode, timeout.
+create or replace function flowledger.start(flow text, input jsonb default 'null', options jsonb default '{}') returns uuid
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id uuid;
+  v_conflict boolean;
+begin
+  if flow is null or flow !~ '^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$' then
+    raise exception 'flow name % is not valid', quote_nullable(flow)
+      using errcode = 'FL008', hint = 'use letters, digits and . _ : - , at most 128';
+  end if;
+  select c.id, c.conflict into v_id, v_conflict
+  from flowledger.create_many(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+    'i', coalesce((options ->> 'id')::uuid, flowledger.new_id()), 'f', flow, 'k', options ->> 'idempotencyKey',
+    'm', options -> 'metadata', 'p', options -> 'priority', 'w', options ->> 'startAt',
+    'd', extract(epoch from (options ->> 'delay')::interval) * 1000))
+    || jsonb_build_object('c', jsonb_strip_nulls(jsonb_build_object('flow', flow, 'metadata', options -> 'metadata'))
+      || jsonb_build_object('settings', jsonb_strip_nulls(jsonb_build_object(
+        'autoClose', options -> 'autoClose', 'concurrency', options -> 'concurrency',
+        'interventionMode', options -> 'interventionMode',
+        'timeoutMs', extract(epoch from (options ->> 'timeout')::interval) * 1000,
+        'autoCloseMs', extract(epoch from (options ->> 'autoCloseTimeout')::interval) * 1000))
+        || case when options -> 'autoCloseTimeout' = 'null' then '{"autoCloseMs": null}' else '{}' end::jsonb))
+    || jsonb_build_object('t', true, 'x', input))) c;
+  if v_conflict then
+    raise exception 'idempotency key % of flow % was used with another input (execution %)', options ->> 'idempotencyKey', flow, v_id
+      using errcode = 'FL008', hint = 'use a new key for a new input';
+  end if;
+  return v_id;
+end $$;
+
+-- Gives a created execution its input. False when it had been started before.
+create or replace function flowledger.start_execution(id uuid, input jsonb, notify boolean default true) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions := flowledger.lock_open(start_execution.id, 'start');
+begin
+  if e.started_at is not null then
+    return false;
+  end if;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.started', 'input', coalesce(input, 'null'))), notify);
+  return true;
+end $$;
+
+-- Sends an event to an execution. Repeating an idempotency key changes nothing. Returns the event's seq.
+create or replace function flowledger.emit(id uuid, event text, payload jsonb default 'null', idempotency_key text default null,
+  actor text default null, notify boolean default true) returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions := flowledger.lock_open(emit.id, format('"%s"', event));
+  v_known int;
+begin
+  if idempotency_key is not null then
+    select l.seq into v_known from flowledger.ledger l
+    where l.execution_id = e.id and l.type = 'event.emitted' and l.payload ->> 'idempotencyKey' = idempotency_key;
+    if found then
+      return v_known;
+    end if;
+  end if;
+  return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'event.emitted', 'event', event,
+    'payload', coalesce(payload, 'null'), 'idempotencyKey', idempotency_key, 'actor', actor)), notify);
+end $$;
+
+-- Takes nothing new from outside from now on. False when it was sealed before.
+create or replace function flowledger.seal(id uuid, actor text default null, notify boolean default true) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions := flowledger.lock_open(seal.id, 'seal');
+begin
+  if e.sealed_at is not null then
+    return false;
+  end if;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.sealed', 'actor', actor)), notify);
+  return true;
+end $$;
+
+-- Asks for the close: sealed at once, closed when everything accepted has run. pending: 'reject' refuses while interrupts
+-- wait, 'cancel' cancels them. Closing a closed execution changes nothing.
+create or replace function flowledger.close(id uuid, reason text default 'manual', pending text default 'reject',
+  actor text default null, notify boolean default true) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_pending text[];
+  v_events jsonb := '[]';
+begin
+  if pending not in ('reject', 'cancel') then
+    raise exception 'pendingInterrupts % is not valid', quote_literal(pending) using errcode = 'FL008', hint = 'use reject or cancel';
+  end if;
+  begin
+    e := flowledger.lock_open(close.id, 'close');
+  exception when sqlstate 'FL003' then
+    return false;
+  end;
+  if e.pending_interrupts > 0 then
+    v_pending := array(select i.id from flowledger.interrupts i where i.execution_id = e.id and i.status = 'pending' order by i.created_at);
+    if pending = 'reject' then
+      raise exception 'execution % cannot close while interrupts are pending: %', e.id, array_to_string(v_pending, ', ')
+        using errcode = 'FL004', detail = to_json(v_pending)::text, hint = 'resume them, or close with pendingInterrupts: "cancel"';
+    end if;
+    update flowledger.interrupts i set status = 'cancelled', resolved_at = clock_timestamp()
+    where i.execution_id = e.id and i.status = 'pending';
+    select jsonb_agg(jsonb_build_object('type', 'interrupt.cancelled', 'id', p, 'reason', close.reason)) into v_events from unnest(v_pending) p;
+  end if;
+  perform flowledger.accept(e, v_events || jsonb_build_array(jsonb_build_object(
+    'type', 'execution.sealed', 'close', true, 'reason', close.reason, 'actor', actor)), notify);
+  return true;
+end $$;
+
+-- Asks for the end of whatever runs. False when it had closed before.
+create or replace function flowledger.cancel(id uuid, reason text default 'cancelled', actor text default null,
+  notify boolean default true) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+begin
+  begin
+    e := flowledger.lock_open(cancel.id, 'cancel');
+  exception when sqlstate 'FL003' then
+    return false;
+  end;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', reason, 'actor', actor)), notify);
+  return true;
+end $$;
+
+create trigger ledger_append_only before update or delete on flowledger.ledger
+  for each row execute function flowledger.refuse_change();
+create trigger ledger_no_truncate before truncate on flowledger.ledger
+  for each statement execute function flowledger.refuse_change();
+alter table flowledger.ledger enable always trigger ledger_append_only;
+alter table flowledger.ledger enable always trigger ledger_no_truncate;
+
+-- Room for heap-only updates beside the row, and vacuum before the dead versions pile up.
+alter table flowledger.executions set (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);

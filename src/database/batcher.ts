@@ -1,0 +1,95 @@
+/** Gathers what arrives while a statement is in flight and sends it with the next: one statement for many callers. */
+import { setTimeout as delay } from "node:timers/promises";
+import { isConnectionLoss, isTransient } from "./connection.ts";
+
+export interface BatcherOptions<Item, Result> {
+  /** One statement for all items; results in the same order. */
+  send: (items: readonly Item[]) => Promise<readonly Result[]>;
+  /** Items in one statement. @default 1000 */
+  maxItems?: number;
+  /** Statements under way at once. @default 1 */
+  maxFlights?: number;
+  /** Wait out lost connections, full disks and lock timeouts instead of failing the callers. @default false */
+  isPersistent?: boolean;
+  onTrouble?: (error: unknown) => void;
+}
+
+interface Waiting<Item, Result> {
+  readonly item: Item;
+  readonly resolve: (result: Result) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class Batcher<Item, Result> {
+  #queue: Waiting<Item, Result>[] = [];
+  #flights = 0;
+  #isScheduled = false;
+  #isClosed = false;
+  readonly #options: Required<Omit<BatcherOptions<Item, Result>, "onTrouble">>;
+  readonly #onTrouble: (error: unknown) => void;
+
+  constructor(options: BatcherOptions<Item, Result>) {
+    this.#options = { maxItems: 1000, maxFlights: 1, isPersistent: false, ...options };
+    this.#onTrouble = options.onTrouble ?? (() => {});
+  }
+
+  submit(item: Item): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ item, resolve, reject });
+      this.#schedule();
+    });
+  }
+
+  /** Stops waiting out trouble: what is under way may fail. */
+  close(): void {
+    this.#isClosed = true;
+  }
+
+  // At the end of the loop's turn, so that everything the last answer set off leaves together.
+  #schedule(): void {
+    if (this.#isScheduled || this.#flights >= this.#options.maxFlights || this.#queue.length === 0) return;
+    this.#isScheduled = true;
+    setImmediate(() => {
+      this.#isScheduled = false;
+      void this.#fly();
+    });
+  }
+
+  async #fly(): Promise<void> {
+    const { maxItems } = this.#options;
+    const batch = this.#queue.length <= maxItems ? this.#queue : this.#queue.slice(0, maxItems);
+    this.#queue = this.#queue.length <= maxItems ? [] : this.#queue.slice(maxItems);
+    if (batch.length === 0) return;
+    this.#flights += 1;
+    this.#schedule();
+    try {
+      await this.#deliver(batch);
+    } finally {
+      this.#flights -= 1;
+      this.#schedule();
+    }
+  }
+
+  async #deliver(batch: readonly Waiting<Item, Result>[]): Promise<void> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const results = await this.#options.send(batch.map(({ item }) => item));
+        batch.forEach(({ resolve }, index) => resolve(results[index] as Result));
+        return;
+      } catch (error) {
+        if (this.#options.isPersistent && !this.#isClosed && isTransient(error)) {
+          if (isConnectionLoss(error)) this.#onTrouble(error);
+          await delay(Math.random() * Math.min(2000, 20 * 2 ** attempt));
+        } else if (batch.length > 1 && !isTransient(error)) {
+          // One item that Postgres cannot hold must not take the others with it.
+          const middle = batch.length >> 1;
+          await this.#deliver(batch.slice(0, middle));
+          return this.#deliver(batch.slice(middle));
+        } else {
+          for (const { reject } of batch) reject(error);
+          return;
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,104 @@
+/** Typed callers of the SQL front door: the same functions that `psql` calls. */
+import type { ExecutionId, Settings } from "../ledger/event.ts";
+import type { Json, JsonObject } from "../ledger/payload.ts";
+import type { Queries } from "./connection.ts";
+
+/** One execution to create; with an `input` it starts at once. */
+export interface NewExecution {
+  readonly id: ExecutionId;
+  readonly flow: string;
+  readonly input: Json | undefined;
+  readonly settings: Partial<Settings>;
+  readonly metadata: JsonObject | null;
+  readonly idempotencyKey: string | null;
+  readonly priority: number;
+  readonly delayMs: number | null;
+  readonly startAt: Date | null;
+  readonly resourceKeys: readonly string[];
+}
+
+export interface CreateResult {
+  /** The execution's id: another one where the idempotency key was known. */
+  readonly id: ExecutionId;
+  readonly isNew: boolean;
+  /** The key was used with another input. */
+  readonly isConflict: boolean;
+}
+
+export async function createMany(sql: Queries, executions: readonly NewExecution[]): Promise<CreateResult[]> {
+  const items = executions.map((execution) => ({
+    i: execution.id,
+    f: execution.flow,
+    t: execution.input === undefined ? undefined : true,
+    x: execution.input,
+    c: {
+      flow: execution.flow,
+      settings: isEmpty(execution.settings) ? undefined : execution.settings,
+      metadata: execution.metadata ?? undefined,
+      resourceKeys: execution.resourceKeys.length === 0 ? undefined : execution.resourceKeys,
+    },
+    m: execution.metadata ?? undefined,
+    k: execution.idempotencyKey ?? undefined,
+    p: execution.priority === 0 ? undefined : execution.priority,
+    d: execution.delayMs ?? undefined,
+    w: execution.startAt?.toISOString(),
+  }));
+  const rows = await sql<{ id: ExecutionId; created: boolean; conflict: boolean }[]>`
+    select id, created, conflict from flowledger.create_many(${JSON.stringify(items)}::text::jsonb) order by ord`;
+  return rows.map(({ id, created, conflict }) => ({ id, isNew: created, isConflict: conflict }));
+}
+
+/** False when it had been started before. */
+export async function startExecution(sql: Queries, id: ExecutionId, input: Json): Promise<boolean> {
+  const [row] = await sql<{ done: boolean }[]>`
+    select flowledger.start_execution(${id}::uuid, ${JSON.stringify(input)}::text::jsonb, false) as done`;
+  return row?.done ?? false;
+}
+
+export interface EmitCommand {
+  readonly event: string;
+  readonly payload: Json;
+  readonly idempotencyKey: string | null;
+  readonly actor: string | null;
+}
+
+export async function emit(
+  sql: Queries,
+  id: ExecutionId,
+  { event, payload, idempotencyKey, actor }: EmitCommand,
+): Promise<void> {
+  await sql`select flowledger.emit(${id}::uuid, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false)`;
+}
+
+export async function seal(sql: Queries, id: ExecutionId, actor: string | null): Promise<boolean> {
+  const [row] = await sql<{ done: boolean }[]>`select flowledger.seal(${id}::uuid, ${actor}, false) as done`;
+  return row?.done ?? false;
+}
+
+export interface CloseCommand {
+  readonly reason: string;
+  readonly pendingInterrupts: "reject" | "cancel";
+  readonly actor: string | null;
+}
+
+export async function close(
+  sql: Queries,
+  id: ExecutionId,
+  { reason, pendingInterrupts, actor }: CloseCommand,
+): Promise<boolean> {
+  const [row] = await sql<{ done: boolean }[]>`
+    select flowledger.close(${id}::uuid, ${reason}, ${pendingInterrupts}, ${actor}, false) as done`;
+  return row?.done ?? false;
+}
+
+/** False when it had closed before. */
+export async function cancel(sql: Queries, id: ExecutionId, reason: string, actor: string | null): Promise<boolean> {
+  const [row] = await sql<
+    { done: boolean }[]
+  >`select flowledger.cancel(${id}::uuid, ${reason}, ${actor}, false) as done`;
+  return row?.done ?? false;
+}
+
+function isEmpty(value: object): boolean {
+  return Object.keys(value).length === 0;
+}

@@ -1,0 +1,272 @@
+/** Clients, the transaction helper, migrations, and the words for what can go wrong between us and Postgres. */
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { drizzle } from "drizzle-orm/postgres-js";
+import { migrate as runDrizzle } from "drizzle-orm/postgres-js/migrator";
+import { runMigrations } from "graphile-worker";
+import pg from "pg";
+import postgres from "postgres";
+import { z } from "zod";
+import {
+  ConnectionError,
+  ExecutionClosedError,
+  ExecutionNotFoundError,
+  ExecutionSealedError,
+  FlowledgerError,
+  InterruptNotPendingError,
+  InterventionDisabledError,
+  MigrationError,
+  NotMigratedError,
+  PendingInterruptsError,
+  ResumeConflictError,
+  UsageError,
+} from "../errors.ts";
+
+export type Sql = postgres.Sql;
+/** Where queries can be sent: a pool, or one transaction. */
+export type Queries = postgres.Sql | postgres.TransactionSql | postgres.ReservedSql;
+
+/** A connection string, or options of postgres.js. */
+export type ConnectionOption = string | postgres.Options<Record<string, postgres.PostgresType>>;
+
+const migrationsFolder = fileURLToPath(new URL("../../migrations", import.meta.url));
+/** The same for every flowledger process, so that only one of them migrates at a time. */
+const migrationLock = 4_071_975_021;
+
+/** A pool for our own SQL: at least two connections, no notices, an application name that says who we are. */
+export function connect(option: ConnectionOption, overrides: { max?: number; name?: string } = {}): Sql {
+  const given = typeof option === "string" ? {} : option;
+  const options = {
+    onnotice: () => {},
+    ...given,
+    max: Math.max(2, overrides.max ?? given.max ?? 10),
+    connection: { application_name: overrides.name ?? "flowledger", ...given.connection },
+  };
+  try {
+    return typeof option === "string" ? postgres(option, options) : postgres(options);
+  } catch (error) {
+    throw new ConnectionError(
+      describeTarget(option),
+      "the connection string cannot be read",
+      "use postgres://user:password@host:port/database",
+      error,
+    );
+  }
+}
+
+/** The options graphile-worker's own driver needs for the same database. */
+export function pgConfig(sql: Sql): pg.PoolConfig {
+  const { host, port, database, user, pass, ssl } = sql.options;
+  const password = pass ?? undefined;
+  const config: pg.PoolConfig = {
+    host: host[0],
+    port: port[0],
+    database,
+    user,
+    application_name: "flowledger jobs",
+    keepAlive: true,
+  };
+  if (password !== undefined) config.password = password;
+  if (ssl) config.ssl = ssl === true || typeof ssl === "string" ? { rejectUnauthorized: ssl === "verify-full" } : ssl;
+  return config;
+}
+
+/**
+ * One transaction on one connection. postgres.js 3.4.9's own `begin` may let another query into the transaction when
+ * its pipeline is full (porsager/postgres #1189, #1204), so the connection is reserved before `begin`.
+ */
+export async function transaction<T>(sql: Sql, body: (tx: postgres.ReservedSql) => Promise<T>): Promise<T> {
+  const tx = await sql.reserve();
+  try {
+    await tx`begin`;
+    try {
+      const result = await body(tx);
+      await tx`commit`;
+      return result;
+    } catch (error) {
+      await tx`rollback`.catch(() => {});
+      throw error;
+    }
+  } finally {
+    tx.release();
+  }
+}
+
+/**
+ * Brings a database to this version: graphile-worker's schema first, then ours. Idempotent; processes that call it at
+ * once take turns.
+ *
+ * @throws {MigrationError} when the database was migrated by a newer version
+ * @throws {ConnectionError} when there is no database to talk to
+ */
+export async function migrate(option: ConnectionOption): Promise<void> {
+  // drizzle changes the date and JSON codecs of its client, so it gets one of its own.
+  const sql = connect(option, { max: 2, name: "flowledger migrate" });
+  try {
+    const lock = await sql.reserve();
+    try {
+      await lock`select pg_advisory_lock(${migrationLock})`;
+      if ((await readVersion(sql)) > libraryVersion().length) throw newerDatabase(await readVersion(sql));
+      const pool = new pg.Pool({ ...pgConfig(sql), max: 1 });
+      pool.on("error", () => {});
+      try {
+        await runMigrations({ pgPool: pool });
+      } finally {
+        await pool.end();
+      }
+      const client = connect(option, { max: 2, name: "flowledger migrate" });
+      try {
+        await runDrizzle(drizzle(client), {
+          migrationsFolder,
+          migrationsSchema: "flowledger",
+          migrationsTable: "migrations",
+        });
+      } finally {
+        await client.end();
+      }
+      await lock`select pg_advisory_unlock(${migrationLock})`;
+    } finally {
+      lock.release();
+    }
+  } catch (error) {
+    throw translate(error, sql);
+  } finally {
+    await sql.end();
+  }
+}
+
+/** @throws {NotMigratedError | MigrationError} unless the database is at the library's version */
+export async function requireMigrated(sql: Sql): Promise<void> {
+  const version = await readVersion(sql);
+  const known = libraryVersion().length;
+  if (version < known) throw new NotMigratedError("flowledger");
+  if (version > known) throw newerDatabase(version);
+}
+
+async function readVersion(sql: Sql): Promise<number> {
+  const [found] = await sql<[{ present: boolean }]>`select to_regclass('flowledger.migrations') is not null as present`;
+  if (!found.present) return 0;
+  const [row] = await sql<[{ count: number }]>`select count(*)::int as count from flowledger.migrations`;
+  return row.count;
+}
+
+function libraryVersion(): readonly unknown[] {
+  const journal = `${migrationsFolder}/meta/_journal.json`;
+  if (!existsSync(journal))
+    throw new MigrationError("the folder migrations/ is missing beside the library", "install the package again");
+  return z.object({ entries: z.array(z.unknown()) }).parse(JSON.parse(readFileSync(journal, "utf8"))).entries;
+}
+
+function newerDatabase(version: number): MigrationError {
+  const known = libraryVersion().length;
+  return new MigrationError(
+    `the database is at schema version ${version}, this library knows ${known}`,
+    "upgrade flowledger in this process",
+    { version, known },
+  );
+}
+
+/** Is it the connection that failed, and not the statement? Such work may be sent again once the database is back. */
+export function isConnectionLoss(error: unknown): boolean {
+  const code = codeOf(error);
+  if (code === undefined) return false;
+  // 08 connection, 57P admin shutdown and starting up, 53 out of resources, 25006 a standby.
+  return /^(08|57P|53)/.test(code) || code === "25006" || connectionCodes.has(code);
+}
+
+const connectionCodes = new Set([
+  "CONNECTION_CLOSED",
+  "CONNECTION_DESTROYED",
+  "CONNECTION_ENDED",
+  "CONNECT_TIMEOUT",
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "EPIPE",
+  "ETIMEDOUT",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "EAI_AGAIN",
+]);
+
+/** May the same statement succeed if it is sent again: lock and statement timeouts, deadlocks, serialization failures. */
+export function isTransient(error: unknown): boolean {
+  return isConnectionLoss(error) || ["40001", "40P01", "55P03", "57014"].includes(codeOf(error) ?? "");
+}
+
+export function codeOf(error: unknown): string | undefined {
+  if (typeof error !== "object" || error === null) return undefined;
+  if ("code" in error && typeof error.code === "string") return error.code;
+  // Happy-eyeballs failures come as a bundle.
+  if (error instanceof AggregateError) return codeOf(error.errors[0]);
+  return undefined;
+}
+
+/** Turns what the driver or one of our SQL functions raised into the library's own error. Other errors pass unchanged. */
+export function translate(error: unknown, sql: Sql, subject: { id?: string; what?: string } = {}): unknown {
+  if (error instanceof FlowledgerError) return error;
+  const code = codeOf(error);
+  const id = subject.id ?? "";
+  const what = subject.what ?? "commands";
+  const target = describeTarget(sql);
+  const refused = PostgresFailure.safeParse(error).data ?? {
+    message: String(error),
+    detail: undefined,
+    hint: undefined,
+  };
+  switch (code) {
+    case "FL001":
+      return new ExecutionNotFoundError(id);
+    case "FL002":
+      return new ExecutionSealedError(id, what);
+    case "FL003":
+      return new ExecutionClosedError(id, what);
+    case "FL004":
+      return new PendingInterruptsError(id, z.array(z.string()).parse(JSON.parse(refused.detail ?? "[]")));
+    case "FL005":
+      return new InterruptNotPendingError(id, what, refused.detail ?? null);
+    case "FL006":
+      return new ResumeConflictError(id, what, refused.detail ?? "");
+    case "FL007":
+      return new InterventionDisabledError(id, what);
+    case "FL008":
+      return new UsageError(refused.message, refused.hint ?? "see the documentation", {}, error);
+    case "28P01":
+    case "28000":
+      return new ConnectionError(
+        target,
+        `user ${sql.options.user} was refused`,
+        "check user and password in the connection string",
+        error,
+      );
+    case "3D000":
+      return new ConnectionError(
+        target,
+        "the database does not exist",
+        "create it, or correct the name in the connection string",
+        error,
+      );
+    case "42P01":
+    case "3F000":
+    case "42883":
+      return refused.message.includes("flowledger") || refused.message.includes("graphile_worker")
+        ? new NotMigratedError("flowledger", error)
+        : error;
+    default:
+      return code !== undefined && connectionCodes.has(code)
+        ? new ConnectionError(
+            target,
+            `nobody answers (${code})`,
+            "start Postgres, or correct host and port in the connection string",
+            error,
+          )
+        : error;
+  }
+}
+
+const PostgresFailure = z.object({ message: z.string(), detail: z.string().optional(), hint: z.string().optional() });
+
+function describeTarget(option: ConnectionOption | Sql): string {
+  if (typeof option === "string") return option.replace(/\/\/[^@/]*@/, "//");
+  const { host, port, database } = typeof option === "function" ? option.options : option;
+  return `${String(host ?? "localhost")}:${String(port ?? 5432)}/${database ?? ""}`;
+}

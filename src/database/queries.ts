@@ -1,0 +1,189 @@
+/** Typed reads: claim and load, events after a seq, headers, lists. */
+import { z } from "zod";
+import { ExecutionId, Outcome, SerializedError, WorkerId } from "../ledger/event.ts";
+import type { Recorded } from "../ledger/event.ts";
+import { evolve, initialState, snapshotVersion, thawState } from "../ledger/evolve.ts";
+import type { ExecutionState } from "../ledger/evolve.ts";
+import type { Json, JsonObject } from "../ledger/payload.ts";
+import { parseEvents } from "./append.ts";
+import type { Queries, Sql } from "./connection.ts";
+
+/** An execution that is ours to advance, as its ledger says it is. */
+export interface Claim {
+  readonly id: ExecutionId;
+  readonly epoch: number;
+  readonly token: string;
+  readonly flow: string;
+  readonly fingerprint: string | null;
+  readonly state: ExecutionState;
+  /** The database's time, milliseconds since 1970. */
+  readonly now: number;
+  /** Owners that were lost since the last progress, once that is too many; else null. */
+  readonly failedTakeovers: number | null;
+}
+
+interface ClaimRow {
+  id: string;
+  epoch: number;
+  token: string;
+  seq: number;
+  flow: string;
+  fingerprint: string | null;
+  now_ms: number;
+  snapshot_seq: number | null;
+  snapshot: JsonObject | null;
+  events: unknown;
+}
+
+/** Claims what is free of the given executions; the others are somebody else's, not due, or closed. */
+export async function claim(
+  sql: Sql,
+  workerId: WorkerId,
+  ids: readonly ExecutionId[],
+): Promise<Map<ExecutionId, Claim>> {
+  const rows = await sql<ClaimRow[]>`
+    select * from flowledger.claim(${workerId}::uuid, ${crypto.randomUUID()}::uuid, ${`{${ids.join(",")}}`}::text::uuid[], ${snapshotVersion}::int)`;
+  const claims = new Map<ExecutionId, Claim>();
+  for (const row of rows) {
+    const id = row.id as ExecutionId;
+    const state = foldFrom(row.snapshot, parseEvents(row.events));
+    const { epoch, token, flow, fingerprint, now_ms: now } = row;
+    claims.set(id, { id, epoch, token, flow, fingerprint, state, now, failedTakeovers: null });
+  }
+  return claims;
+}
+
+/** Fold from a snapshot, or from the beginning. */
+export function foldFrom(snapshot: JsonObject | null, events: readonly Recorded[]): ExecutionState {
+  let state = snapshot ? thawState(snapshot) : initialState();
+  for (const event of events) state = evolve(state, event);
+  return state;
+}
+
+/** Ledger events of several executions, each after a seq of its own. */
+export async function readEvents(
+  sql: Sql,
+  asked: readonly { readonly id: ExecutionId; readonly after: number }[],
+): Promise<(readonly Recorded[])[]> {
+  const rows = await sql<{ events: unknown }[]>`
+    select flowledger.events(a.id, a.after) as events
+    from unnest(${`{${asked.map(({ id }) => id).join(",")}}`}::text::uuid[], ${`{${asked.map(({ after }) => after).join(",")}}`}::text::int[])
+      with ordinality as a(id, after, ord)
+    order by a.ord`;
+  return rows.map(({ events }) => parseEvents(events));
+}
+
+/** The folded state of one execution now; null when there is none. */
+export async function loadState(sql: Sql, id: ExecutionId): Promise<ExecutionState | null> {
+  const [row] = await sql<{ snapshot: JsonObject | null; events: unknown }[]>`
+    select s.state as snapshot, flowledger.events(e.id, coalesce(s.seq, 0)) as events
+    from flowledger.executions e
+    left join flowledger.snapshots s on s.execution_id = e.id and s.version = ${snapshotVersion}::int
+    where e.id = ${id}::uuid`;
+  return row ? foldFrom(row.snapshot, parseEvents(row.events)) : null;
+}
+
+/** The ledger after a seq, in order; only some types where they are named. */
+export async function readHistory(
+  sql: Sql,
+  id: ExecutionId,
+  after: number,
+  types: readonly string[] | null,
+): Promise<Recorded[]> {
+  const [row] = await sql<{ events: unknown }[]>`select flowledger.events(${id}::uuid, ${after}::int) as events`;
+  const events = parseEvents(row?.events ?? []);
+  return types === null ? events : events.filter(({ event }) => types.includes(event.type));
+}
+
+export const Header = z.object({
+  id: ExecutionId,
+  seq: z.int(),
+  flow: z.string(),
+  fingerprint: z.string().nullable(),
+  status: z.enum(["created", "running", "waiting", "completed", "failed", "cancelled"]),
+  lifecycle: z.enum(["open", "sealed", "closed"]),
+  owner: WorkerId.nullable(),
+  outcome: Outcome.nullable(),
+  closeReason: z.string().nullable(),
+  pendingInterrupts: z.int(),
+  parentId: ExecutionId.nullable(),
+  metadata: z.record(z.string(), z.custom<Json>()).nullable(),
+  error: SerializedError.nullable(),
+  closeSnapshot: z.record(z.string(), z.custom<Json>()).nullable(),
+  createdAt: z.number(),
+  startedAt: z.number().nullable(),
+  sealedAt: z.number().nullable(),
+  closedAt: z.number().nullable(),
+});
+export type Header = z.infer<typeof Header>;
+
+export async function readHeaders(sql: Sql, ids: readonly ExecutionId[]): Promise<Map<ExecutionId, Header>> {
+  const rows = await sql`
+    select ${headerColumns(sql)} from flowledger.executions e where e.id = any(${`{${ids.join(",")}}`}::text::uuid[])`;
+  return new Map(rows.map((row) => Header.parse(row)).map((header) => [header.id, header]));
+}
+
+export interface ListFilter {
+  flow?: string;
+  status?: readonly string[];
+  metadata?: JsonObject;
+  createdAfter?: Date;
+  cursor?: ExecutionId;
+  limit: number;
+}
+
+/** Newest first; the cursor is the last id of the page before. */
+export async function listHeaders(sql: Sql, filter: ListFilter): Promise<Header[]> {
+  const rows = await sql`
+    select ${headerColumns(sql)} from flowledger.executions e
+    where true
+      ${filter.flow === undefined ? sql`` : sql`and e.flow = ${filter.flow}`}
+      ${filter.status === undefined ? sql`` : sql`and e.status = any(${`{${filter.status.join(",")}}`}::text::text[])`}
+      ${filter.metadata === undefined ? sql`` : sql`and e.metadata is not null and e.metadata @> ${JSON.stringify(filter.metadata)}::text::jsonb`}
+      ${filter.createdAfter === undefined ? sql`` : sql`and e.created_at > ${filter.createdAfter.toISOString()}::text::timestamptz`}
+      ${filter.cursor === undefined ? sql`` : sql`and e.id < ${filter.cursor}::uuid`}
+    order by e.id desc
+    limit ${filter.limit}::int`;
+  return rows.map((row) => Header.parse(row));
+}
+
+function headerColumns(sql: Sql) {
+  return sql`e.id, e.seq, e.flow, e.fingerprint, e.status, e.lifecycle, e.owner, e.outcome, e.close_reason as "closeReason",
+    e.pending_interrupts as "pendingInterrupts", e.parent_id as "parentId", e.metadata, e.error, e.close_snapshot as "closeSnapshot",
+    flowledger.to_ms(e.created_at) as "createdAt", flowledger.to_ms(e.started_at) as "startedAt",
+    flowledger.to_ms(e.sealed_at) as "sealedAt", flowledger.to_ms(e.closed_at) as "closedAt"`;
+}
+
+/** Flows that a live worker serves. */
+export async function isServed(sql: Sql, flow: string): Promise<boolean> {
+  const [row] = await sql<[{ served: boolean }]>`
+    select exists (select 1 from flowledger.workers w
+      where w.flows @> array[${flow}::text] and w.heartbeat_at > clock_timestamp() - interval '15 seconds') as served`;
+  return row.served;
+}
+
+export async function readFlowData(sql: Queries, flow: string, key: string): Promise<Json | undefined> {
+  const [row] = await sql<
+    { value: Json }[]
+  >`select value from flowledger.flow_data where flow = ${flow} and key = ${key}`;
+  return row?.value;
+}
+
+export async function writeFlowData(sql: Queries, flow: string, key: string, value: Json): Promise<void> {
+  await sql`
+    insert into flowledger.flow_data as d (flow, key, value) values (${flow}, ${key}, ${JSON.stringify(value)}::text::jsonb)
+    on conflict (flow, key) do update set value = excluded.value, version = d.version + 1, updated_at = now()`;
+}
+
+/** A missing list becomes `[value]`, a list grows, anything else becomes `[old, value]`. */
+export async function appendFlowData(sql: Queries, flow: string, key: string, value: Json): Promise<void> {
+  await sql`
+    insert into flowledger.flow_data as d (flow, key, value) values (${flow}, ${key}, jsonb_build_array(${JSON.stringify(value)}::text::jsonb))
+    on conflict (flow, key) do update set
+      value = case jsonb_typeof(d.value) when 'array' then d.value else jsonb_build_array(d.value) end || excluded.value,
+      version = d.version + 1, updated_at = now()`;
+}
+
+export async function deleteFlowData(sql: Queries, flow: string, key: string): Promise<void> {
+  await sql`delete from flowledger.flow_data where flow = ${flow} and key = ${key}`;
+}

@@ -1,0 +1,219 @@
+/** The tables, one doc comment each. The ledger is the truth; whatever is derived from it says so. */
+import { sql } from "drizzle-orm";
+import {
+  bigint,
+  boolean,
+  customType,
+  index,
+  integer,
+  jsonb,
+  pgSchema,
+  primaryKey,
+  smallint,
+  text,
+  timestamp,
+  uniqueIndex,
+  uuid,
+} from "drizzle-orm/pg-core";
+
+export const flowledger = pgSchema("flowledger");
+
+const moment = (name: string) => timestamp(name, { withTimezone: true });
+const bytea = customType<{ data: Buffer }>({ dataType: () => "bytea" });
+
+/**
+ * Header of each execution, derived from its ledger; the lease (owner, token, epoch, commit_no) is here too, because
+ * the row's lock is the fence. Columns that every commit changes stand side by side and out of every index, so those
+ * updates stay heap-only and small in the WAL.
+ */
+export const executions = flowledger.table(
+  "executions",
+  {
+    /** uuid v7: sorts by creation. */
+    id: uuid("id").primaryKey(),
+    /** Position of the last ledger event. */
+    seq: integer("seq").notNull(),
+    /** Fencing number, one higher at each claim. */
+    epoch: integer("epoch").notNull().default(0),
+    /** The owner's last commit within the epoch. */
+    commitNo: integer("commit_no").notNull().default(0),
+    /** First seq of the owner's last commit. */
+    commitSeq: integer("commit_seq").notNull().default(0),
+    streamSeq: bigint("stream_seq", { mode: "number" }).notNull().default(0),
+    streamEnded: boolean("stream_ended").notNull().default(false),
+    pendingInterrupts: integer("pending_interrupts").notNull().default(0),
+    /** The worker that advances the execution now. */
+    owner: uuid("owner"),
+    /** Random per claim; with the epoch it fences, also after a restore that gave an epoch out twice. */
+    token: uuid("token"),
+    /** When a worker has something to do here; null when only something from outside can go on. */
+    wakeAt: moment("wake_at"),
+    createdAt: moment("created_at").notNull(),
+    startedAt: moment("started_at"),
+    sealedAt: moment("sealed_at"),
+    closedAt: moment("closed_at"),
+    priority: smallint("priority").notNull().default(0),
+    flow: text("flow").notNull(),
+    fingerprint: text("fingerprint"),
+    /** How it ended: completed, failed, cancelled. */
+    outcome: text("outcome"),
+    closeReason: text("close_reason"),
+    idempotencyKey: text("idempotency_key"),
+    parentId: uuid("parent_id"),
+    metadata: jsonb("metadata"),
+    error: jsonb("error"),
+    closeSnapshot: jsonb("close_snapshot"),
+    lifecycle: text("lifecycle")
+      .notNull()
+      .generatedAlwaysAs(
+        sql`case when closed_at is not null then 'closed' when sealed_at is not null then 'sealed' else 'open' end`,
+      ),
+    status: text("status")
+      .notNull()
+      .generatedAlwaysAs(
+        sql`coalesce(outcome, case when started_at is null then 'created' when pending_interrupts > 0 then 'waiting' else 'running' end)`,
+      ),
+  },
+  (table) => [
+    index("executions_due")
+      .on(table.wakeAt)
+      .where(sql`wake_at is not null`),
+    index("executions_flow").on(table.flow, table.id),
+    uniqueIndex("executions_idempotency")
+      .on(table.flow, table.idempotencyKey)
+      .where(sql`idempotency_key is not null`),
+    index("executions_parent")
+      .on(table.parentId)
+      .where(sql`parent_id is not null`),
+    index("executions_metadata")
+      .using("gin", table.metadata.op("jsonb_path_ops"))
+      .where(sql`metadata is not null`),
+  ],
+);
+
+/** Everything that happened to an execution, in order. Append-only: triggers refuse update, delete and truncate. */
+export const ledger = flowledger.table(
+  "ledger",
+  {
+    executionId: uuid("execution_id").notNull(),
+    seq: integer("seq").notNull(),
+    epoch: integer("epoch").notNull(),
+    at: moment("at").notNull(),
+    dispatch: integer("dispatch"),
+    type: text("type").notNull(),
+    chunk: text("chunk"),
+    actor: text("actor"),
+    payload: jsonb("payload"),
+    /** On the last event of a commit: SHA-256 over the hash before it and the commit's events. */
+    hash: bytea("hash"),
+  },
+  (table) => [primaryKey({ columns: [table.executionId, table.seq] })],
+);
+
+/** Folded state at a seq, so that loading a long execution does not read all of its ledger. A cache: rebuilt at will. */
+export const snapshots = flowledger.table("snapshots", {
+  executionId: uuid("execution_id").primaryKey(),
+  seq: integer("seq").notNull(),
+  version: integer("version").notNull(),
+  state: jsonb("state").notNull(),
+});
+
+/** Current row of each interrupt, for lists across executions. Derived. */
+export const interrupts = flowledger.table(
+  "interrupts",
+  {
+    executionId: uuid("execution_id").notNull(),
+    id: text("id").notNull(),
+    flow: text("flow").notNull(),
+    chunk: text("chunk").notNull(),
+    type: text("type").notNull(),
+    status: text("status").notNull(),
+    payload: jsonb("payload"),
+    resumeTo: jsonb("resume_to").notNull(),
+    resumeCount: integer("resume_count").notNull(),
+    maxResumes: integer("max_resumes"),
+    createdAt: moment("created_at").notNull(),
+    expiresAt: moment("expires_at"),
+    resolvedAt: moment("resolved_at"),
+    value: jsonb("value"),
+    requestId: text("request_id"),
+    actor: text("actor"),
+  },
+  (table) => [
+    primaryKey({ columns: [table.executionId, table.id] }),
+    index("interrupts_pending")
+      .on(table.createdAt, table.executionId, table.id)
+      .where(sql`status = 'pending'`),
+    index("interrupts_pending_flow")
+      .on(table.flow, table.createdAt)
+      .where(sql`status = 'pending'`),
+  ],
+);
+
+/** Current row of each intervention, for lists across executions. Derived. */
+export const interventions = flowledger.table(
+  "interventions",
+  {
+    executionId: uuid("execution_id").notNull(),
+    version: integer("version").notNull(),
+    id: text("id").notNull(),
+    status: text("status").notNull(),
+    target: text("target"),
+    author: text("author"),
+    record: jsonb("record").notNull(),
+    createdAt: moment("created_at").notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.executionId, table.version] })],
+);
+
+/** The runtime stream. `seq` is given under the execution's row lock, so a cursor never skips an item. */
+export const streamItems = flowledger.table(
+  "stream_items",
+  {
+    executionId: uuid("execution_id").notNull(),
+    seq: bigint("seq", { mode: "number" }).notNull(),
+    epoch: integer("epoch").notNull(),
+    at: moment("at").notNull(),
+    /** Null for items of users; "interrupt", "intervention" or "retry" for those of the engine. */
+    kind: text("kind"),
+    item: jsonb("item"),
+  },
+  (table) => [primaryKey({ columns: [table.executionId, table.seq] })],
+);
+
+/** Values that all executions of a flow share, with a version. */
+export const flowData = flowledger.table(
+  "flow_data",
+  {
+    flow: text("flow").notNull(),
+    key: text("key").notNull(),
+    value: jsonb("value"),
+    version: integer("version").notNull().default(1),
+    updatedAt: moment("updated_at").notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.flow, table.key] })],
+);
+
+/** Blueprint of each definition that ever ran here. */
+export const definitions = flowledger.table(
+  "definitions",
+  {
+    flow: text("flow").notNull(),
+    fingerprint: text("fingerprint").notNull(),
+    blueprint: jsonb("blueprint").notNull(),
+    createdAt: moment("created_at").notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.flow, table.fingerprint] })],
+);
+
+/** The worker processes: who serves which flows, and when they last gave a sign of life. */
+export const workers = flowledger.table("workers", {
+  id: uuid("id").primaryKey(),
+  host: text("host").notNull(),
+  pid: integer("pid").notNull(),
+  flows: text("flows").array().notNull(),
+  /** The pool id that graphile-worker locks this worker's jobs with. */
+  pool: text("pool"),
+  startedAt: moment("started_at").notNull(),
+  heartbeatAt: moment("heartbeat_at").notNull(),
+});

@@ -1,0 +1,121 @@
+/** Wake-ups: hints that there is something to read, by id only. One LISTEN connection in, one coalesced NOTIFY out; any may be lost. */
+import type { ExecutionId } from "../ledger/event.ts";
+import { Batcher } from "./batcher.ts";
+import type { Sql } from "./connection.ts";
+
+const channels = Array.from({ length: 8 }, (_, index) => `flowledger_${index}`);
+/** Postgres refuses payloads of 8000 bytes and more. */
+const idsPerNotify = 200;
+/** How often a listener looks anyway. */
+const lookEveryMs = 2000;
+
+export interface Wakeups extends AsyncDisposable {
+  /** Tells every process, this one first, that there is something new about these executions. */
+  send(id: ExecutionId): void;
+  /** Calls back on wake-ups of one execution, and every two seconds in case one was lost. Returns how to stop. */
+  on(id: ExecutionId, listener: () => void): () => void;
+  /** Calls back on a wake-up of any execution. */
+  onAny(listener: (id: ExecutionId) => void): () => void;
+  /** Resolves when LISTEN stands: what is sent from now on is heard. */
+  ready(): Promise<void>;
+  readonly isListening: boolean;
+  close(): Promise<void>;
+}
+
+export function openWakeups(sql: Sql): Wakeups {
+  const listeners = new Map<string, Set<() => void>>();
+  const anyListeners = new Set<(id: ExecutionId) => void>();
+  const outgoing = new Batcher<ExecutionId, null>({
+    maxItems: 10_000,
+    send: async (ids) => {
+      await notify(sql, new Set(ids));
+      return ids.map(() => null);
+    },
+  });
+  let listening: Promise<{ unlisten: () => Promise<void> }[]> | undefined;
+  let isListening = false;
+  let isClosed = false;
+  const look = setInterval(() => {
+    for (const set of listeners.values()) for (const listener of set) listener();
+  }, lookEveryMs);
+  look.unref();
+
+  const hear = (id: string) => {
+    const set = listeners.get(id);
+    if (set) for (const listener of [...set]) listener();
+    for (const listener of anyListeners) listener(id as ExecutionId);
+  };
+  const listen = () => {
+    listening ??= Promise.all(
+      channels.map((channel) =>
+        sql.listen(
+          channel,
+          (payload) => payload.split(",").forEach(hear),
+          // After a reconnect something may have been missed.
+          () => listeners.forEach((_, id) => hear(id)),
+        ),
+      ),
+    ).then(
+      (subscriptions) => {
+        isListening = true;
+        return subscriptions;
+      },
+      () => [],
+    );
+    return listening;
+  };
+  const close = async () => {
+    if (isClosed) return;
+    isClosed = true;
+    clearInterval(look);
+    for (const { unlisten } of (await listening) ?? []) await unlisten().catch(() => {});
+  };
+
+  return {
+    send(id) {
+      hear(id);
+      if (!isClosed) outgoing.submit(id).catch(() => {});
+    },
+    on(id, listener) {
+      void listen();
+      const set = listeners.get(id) ?? new Set();
+      set.add(listener);
+      listeners.set(id, set);
+      return () => {
+        set.delete(listener);
+        if (set.size === 0) listeners.delete(id);
+      };
+    },
+    onAny(listener) {
+      void listen();
+      anyListeners.add(listener);
+      return () => anyListeners.delete(listener);
+    },
+    async ready() {
+      await listen();
+    },
+    get isListening() {
+      return isListening;
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+// NOTIFY takes a database-wide lock at commit, so it goes out on its own and does not wait for the disk.
+async function notify(sql: Sql, ids: ReadonlySet<ExecutionId>): Promise<void> {
+  const byChannel = new Map<number, string[]>();
+  for (const id of ids) {
+    const channel = Number.parseInt(id.at(-1) ?? "0", 16) & 7;
+    const list = byChannel.get(channel) ?? [];
+    list.push(id);
+    byChannel.set(channel, list);
+  }
+  const messages: [string, string][] = [];
+  for (const [channel, list] of byChannel)
+    for (let start = 0; start < list.length; start += idsPerNotify)
+      messages.push([channels[channel] ?? "", list.slice(start, start + idsPerNotify).join(",")]);
+  await sql`
+    select pg_notify(m ->> 0, m ->> 1), set_config('synchronous_commit', 'off', true)
+    from json_array_elements(${JSON.stringify(messages)}::text::json) m`;
+}

@@ -1,0 +1,620 @@
+/** One attempt of one dispatch: `ctx` made real, with timeout, journal and commit points. */
+import { ChunkTimeoutError, NoResumeHandleError, SelfResumeLimitError, UsageError } from "../errors.ts";
+import type {
+  Ctx,
+  EmitOptions,
+  ExecutionInfo,
+  Intervention,
+  InterventionFilters,
+  Logger,
+  Paused,
+  PauseOptions,
+  Resume,
+  StateWriteOptions,
+  StepOptions,
+} from "../flow/context.ts";
+import { parseEvent, parseReturn, parseState, parseStreamItem, requireStatePath } from "../flow/contract.ts";
+import type { FlowDefinition } from "../flow/definition.ts";
+import { parseDuration } from "../flow/duration.ts";
+import type { Chunk, Graph, NodeId } from "../flow/graph.ts";
+import { resolveRetry } from "../flow/retry.ts";
+import type { Effect, Hits, PauseRequest } from "../ledger/decide.ts";
+import { appendPath, deletePath, getPath, setPath } from "../ledger/evolve.ts";
+import type { Dispatch, ExecutionState } from "../ledger/evolve.ts";
+import type { SerializedError } from "../ledger/event.ts";
+import { copyJson, toJson } from "../ledger/payload.ts";
+import type { Json, JsonObject } from "../ledger/payload.ts";
+import { Journal } from "./journal.ts";
+import { backoffMs, serializeError } from "./retries.ts";
+import { askConditions, meetsMatch } from "./routing.ts";
+import type { ExecutionResources } from "./resources.ts";
+
+/** What an attempt needs of the owner that runs it. */
+export interface ChunkHost {
+  readonly flow: FlowDefinition;
+  readonly graph: Graph;
+  readonly info: ExecutionInfo;
+  readonly resources: ExecutionResources;
+  readonly log: Logger;
+  /** The committed state; read only. */
+  readonly state: ExecutionState;
+  /** Resolves when the effects are in the ledger. */
+  commit(dispatch: number, effects: readonly Effect[]): Promise<void>;
+  /** Resolves when everything that follows from the emit has run. */
+  groupEnd(dispatch: number, group: number): Promise<void>;
+  /** Resolves at a time of the database's clock; a far one may let the execution go, and the attempt with it. */
+  waitUntil(dispatch: number, ms: number): Promise<void>;
+  putIntoStream(item: Json): Promise<void>;
+  flowData: FlowDataAccess;
+  now(): number;
+}
+
+export interface FlowDataAccess {
+  get(key: string): Promise<Json | undefined>;
+  set(key: string, value: Json): Promise<void>;
+  append(key: string, value: Json): Promise<void>;
+  delete(key: string): Promise<void>;
+}
+
+export type Ended =
+  | { readonly kind: "completed"; readonly output: Json; readonly effects: Effect[]; readonly hits: Hits | undefined }
+  | { readonly kind: "paused"; readonly effects: Effect[]; readonly interrupt: PauseRequest }
+  | {
+      readonly kind: "failed";
+      readonly error: unknown;
+      readonly serialized: SerializedError;
+      readonly retryInMs: number | null;
+    };
+
+/** Runs one attempt to its end; never throws. `abort` is the attempt's own: cancel, timeout and a lost lease end it. */
+export async function runAttempt(
+  host: ChunkHost,
+  dispatch: Dispatch,
+  chunk: Chunk,
+  abort: AbortController,
+): Promise<Ended> {
+  const ctx = new ChunkContext(host, dispatch, chunk, abort);
+  const { options } = chunk;
+  try {
+    if (options.input) ctx.parsedInput = parseReturn(options.input, dispatch.input, `input of chunk "${chunk.name}"`);
+    const returned = await limited(chunk.handler(ctx as unknown as Ctx), host, chunk, abort);
+    if (returned instanceof PauseMark) return { kind: "paused", effects: await ctx.end(), interrupt: returned.request };
+    const output = parseReturn(options.output, returned, `return of chunk "${chunk.name}"`);
+    const next = host.graph.nodes.get(dispatch.node)?.next ?? [];
+    const hits = meetsMatch(host.graph, next)
+      ? await askConditions(host.graph, next, output, (value) => ctx.reader(value))
+      : undefined;
+    return { kind: "completed", output, effects: await ctx.end(), hits };
+  } catch (error) {
+    ctx.isEnded = true;
+    const serialized = serializeError(error, chunk.name, dispatch.failures + 1);
+    return { kind: "failed", error, serialized, retryInMs: backoffMs(options.retry, dispatch.failures + 1, error) };
+  }
+}
+
+/** What a condition may read of the value it is asked about. */
+export function readerOf(host: ChunkHost, value: Json): Ctx {
+  return new ReadContext(host, value) as unknown as Ctx;
+}
+
+async function limited(returned: unknown, host: ChunkHost, chunk: Chunk, abort: AbortController): Promise<unknown> {
+  const { timeoutMs } = chunk.options;
+  if (timeoutMs === null) return returned;
+  const { promise, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    const error = new ChunkTimeoutError(host.info.id, chunk.name, timeoutMs);
+    abort.abort(error);
+    reject(error);
+  }, timeoutMs);
+  try {
+    return await Promise.race([returned, promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+class ReadContext {
+  readonly #host: ChunkHost;
+  readonly #input: Json;
+
+  constructor(host: ChunkHost, input: Json) {
+    this.#host = host;
+    this.#input = input;
+  }
+
+  get input() {
+    return this.#input;
+  }
+  get execution() {
+    return this.#host.info;
+  }
+  // Getters that return functions, so that `({ getState }) => …` works and an attempt costs no closure it does not use.
+  get getState() {
+    return (path?: string, fallback: unknown = null) => readState(this.#host.state.values, path, fallback);
+  }
+  get getResource() {
+    return (name: string, fallback: unknown = null) => this.#host.resources.get(name) ?? fallback;
+  }
+  get requireResource() {
+    return (name: string) => this.#host.resources.require(name);
+  }
+  get getFlowData() {
+    return (key: string, options?: { noWarning?: boolean; default?: Json }) => {
+      if (!options?.noWarning) warnFlowData("getFlowData");
+      return this.#host.flowData.get(key).then((value) => value ?? options?.default ?? null);
+    };
+  }
+}
+
+class PauseMark {
+  readonly request: PauseRequest;
+  constructor(request: PauseRequest) {
+    this.request = request;
+  }
+}
+
+class ChunkContext {
+  readonly #host: ChunkHost;
+  readonly #dispatch: Dispatch;
+  readonly #chunk: Chunk;
+  readonly #abort: AbortController;
+  readonly #journal: Journal;
+  readonly #steps = new Set<string>();
+  #input: Json | undefined;
+  #streaming: Promise<void> | null = null;
+  parsedInput: Json | undefined;
+  isEnded = false;
+
+  constructor(host: ChunkHost, dispatch: Dispatch, chunk: Chunk, abort: AbortController) {
+    this.#host = host;
+    this.#dispatch = dispatch;
+    this.#chunk = chunk;
+    this.#abort = abort;
+    this.#journal = new Journal(dispatch.journal, { executionId: host.info.id, chunk: chunk.name });
+  }
+
+  get input(): Json {
+    // A copy of its own: siblings get the same value, and the ledger has it too.
+    return (this.#input ??= this.parsedInput === undefined ? copyJson(this.#dispatch.input) : this.parsedInput);
+  }
+  get execution() {
+    return this.#host.info;
+  }
+  get chunk() {
+    return this.#chunk.name;
+  }
+  get event() {
+    return eventOf(this.#host.graph, this.#dispatch.node);
+  }
+  get attempt() {
+    return this.#dispatch.failures + 1;
+  }
+  get signal() {
+    return this.#abort.signal;
+  }
+  get log() {
+    return this.#host.log;
+  }
+
+  get getState() {
+    return (path?: string, fallback: unknown = null) => {
+      const { values } = this.#host.state;
+      const writes = this.#journal.pendingWrites();
+      return readState(writes.length === 0 ? values : withWrites(values, writes), path, fallback);
+    };
+  }
+  get setState() {
+    return (path: string, value: unknown, options?: StateWriteOptions) => this.#write("set", path, value, options);
+  }
+  get appendState() {
+    return (path: string, value: unknown, options?: StateWriteOptions) => this.#write("append", path, value, options);
+  }
+  get delState() {
+    return async (path: string, options?: StateWriteOptions) => {
+      this.#requireLive();
+      requireStatePath(this.#host.flow, path);
+      const { ordinal, entry } = this.#journal.next("delete", path);
+      if (entry || this.getState(path, undefined) === undefined) return;
+      this.#journal.buffer({ ordinal, effect: "delete", key: path, silent: options?.emit === false });
+    };
+  }
+
+  async #write(effect: "set" | "append", path: string, value: unknown, options?: StateWriteOptions): Promise<void> {
+    this.#requireLive();
+    const parsed =
+      effect === "set"
+        ? parseState(this.#host.flow, path, value)
+        : toJson(value, `state "${path}" of flow "${this.#host.flow.name}"`);
+    requireStatePath(this.#host.flow, path);
+    const { ordinal, entry } = this.#journal.next(effect, path);
+    if (entry) return;
+    const done: Effect = { ordinal, effect, key: path, value: parsed, silent: options?.emit === false };
+    this.#checkWrite(path, done);
+    this.#journal.buffer(done);
+  }
+
+  /** A dot path and an append are checked by what the whole top-level value becomes. */
+  #checkWrite(path: string, effect: Effect): void {
+    const [top = path] = path.split(".");
+    const isNested = path !== top;
+    const hasContract = this.#host.flow.contract.state !== undefined;
+    if (!isNested && (effect.effect === "set" || !hasContract)) return;
+    const after = withWrites(this.#host.state.values, [...this.#journal.pendingWrites(), effect], path);
+    if (hasContract) parseState(this.#host.flow, top, after[top]);
+  }
+
+  get emit() {
+    return async (event: string, payload: unknown, options?: EmitOptions) => {
+      const isWaiting = options?.wait === true;
+      const ordinal = this.#emit(event, payload, isWaiting);
+      await this.#flush();
+      if (!isWaiting) return;
+      const entry = this.#dispatch.journal.find((known) => known.ordinal === ordinal);
+      if (entry?.effect === "emit" && entry.group !== null) await this.#host.groupEnd(this.#dispatch.id, entry.group);
+    };
+  }
+  get emitNoWait() {
+    return (event: string, payload: unknown) => void this.#emit(event, payload, false);
+  }
+  #emit(event: string, payload: unknown, wait: boolean): number {
+    this.#requireLive();
+    const parsed = parseEvent(this.#host.flow, event, payload);
+    const { ordinal, entry } = this.#journal.next("emit", event);
+    if (!entry) this.#journal.buffer({ ordinal, effect: "emit", event, payload: parsed, wait });
+    return ordinal;
+  }
+
+  get putIntoStream() {
+    return async (item: unknown) => {
+      this.#requireLive();
+      const put = this.#host.putIntoStream(parseStreamItem(this.#host.flow, item));
+      this.#streaming = put;
+      await put;
+    };
+  }
+  get stopStream() {
+    return async () => {
+      this.#requireLive();
+      const { ordinal, entry } = this.#journal.next("stopStream", "");
+      if (entry) return;
+      this.#journal.buffer({ ordinal, effect: "stopStream" });
+      await this.#flush();
+    };
+  }
+
+  get pauseFor() {
+    return (options: PauseOptions = {}): Paused => {
+      this.#requireLive();
+      if (this.#host.state.settings.hidden) throw new NoResumeHandleError(this.#host.flow.name, this.#chunk.name);
+      return new PauseMark(this.#pauseRequest(options)) as unknown as Paused;
+    };
+  }
+  #pauseRequest(options: PauseOptions): PauseRequest {
+    const { type = "pause", payload = null, resumeTo = "next", maxResumes = 1, expiresIn = null } = options;
+    const where = `pauseFor in chunk "${this.#chunk.name}"`;
+    if (maxResumes !== null && !(Number.isSafeInteger(maxResumes) && maxResumes >= 0))
+      throw new UsageError(`${where}: maxResumes is ${maxResumes}`, "use a whole number from 0, or null for no limit");
+    const resumed = this.resume;
+    const id = options.interruptId ?? resumed?.interruptId ?? `${this.#chunk.name}:${this.#dispatch.id}`;
+    const earlier = this.#host.state.interrupts.get(id);
+    if (earlier?.status === "pending")
+      throw new UsageError(`${where}: interrupt "${id}" is pending already`, "use another interruptId");
+    const resumeCount = resumed?.interruptId === id ? resumed.count : 0;
+    if (resumeTo === "self" && maxResumes !== null && resumeCount >= maxResumes && resumed)
+      throw new SelfResumeLimitError(this.#host.info.id, id, resumeCount, maxResumes);
+    return {
+      id,
+      type,
+      payload: toJson(payload, `payload of ${where}`),
+      resumeTo: typeof resumeTo === "string" ? resumeTo : { event: resumeTo.event },
+      maxResumes,
+      resumeCount,
+      expiresInMs: expiresIn === null ? null : parseDuration(expiresIn, `expiresIn of ${where}`),
+    };
+  }
+
+  get isResume() {
+    return this.#dispatch.resume !== null;
+  }
+  get resume(): Resume | null {
+    const interrupt =
+      this.#dispatch.resume === null ? undefined : this.#host.state.interrupts.get(this.#dispatch.resume);
+    if (!interrupt) return null;
+    return {
+      value: copyJson(interrupt.value),
+      interruptId: interrupt.id,
+      count: interrupt.resumeCount + 1,
+      actor: interrupt.actor,
+    };
+  }
+
+  get interventions(): readonly Intervention[] {
+    return this.getInterventions();
+  }
+  get getInterventions() {
+    return (_filters?: InterventionFilters): readonly Intervention[] => [];
+  }
+
+  get step() {
+    return <T>(name: string, work: (signal: AbortSignal) => T, options?: StepOptions) =>
+      this.#step(name, work, options);
+  }
+  async #step(name: string, work: (signal: AbortSignal) => unknown, options: StepOptions = {}): Promise<Json> {
+    this.#requireLive();
+    const where = `step "${name}" of chunk "${this.#chunk.name}"`;
+    if (typeof name !== "string" || name === "") throw new UsageError(`${where} has no name`, "give every step a name");
+    if (this.#steps.has(name))
+      throw new UsageError(`${where} is used twice in one run`, `number them, e.g. "${name} 1"`);
+    this.#steps.add(name);
+    const policy = resolveRetry(options.retry, where);
+    const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, `timeout of ${where}`);
+    const { ordinal, entry } = this.#journal.next("step", name);
+    if (entry?.effect === "step") return copyJson(entry.value);
+    let attempt = 1;
+    if (entry?.effect === "stepFailed") {
+      if (entry.notBefore === null) throw reviveError(entry.error);
+      attempt = entry.attempt + 1;
+      await this.#host.waitUntil(this.#dispatch.id, entry.notBefore);
+    }
+    for (; ; attempt++) {
+      try {
+        const value = parseReturn(null, await timed(work, timeoutMs, this.#abort.signal, where), `result of ${where}`);
+        this.#journal.buffer({ ordinal, effect: "step", name, value });
+        await this.#flush();
+        return value;
+      } catch (error) {
+        this.#requireLive();
+        const retryInMs = backoffMs(policy, attempt, error);
+        const serialized = serializeError(error, this.#chunk.name, attempt);
+        this.#journal.buffer({ ordinal, effect: "stepFailed", name, attempt, error: serialized, retryInMs });
+        await this.#flush();
+        if (retryInMs === null) throw error;
+        const failed = this.#dispatch.journal.find((known) => known.ordinal === ordinal);
+        if (failed?.effect === "stepFailed" && failed.notBefore !== null)
+          await this.#host.waitUntil(this.#dispatch.id, failed.notBefore);
+      }
+    }
+  }
+
+  get sleep() {
+    return async (duration: string | number) => {
+      this.#requireLive();
+      const forMs = parseDuration(duration, `sleep in chunk "${this.#chunk.name}"`);
+      const { ordinal, entry } = this.#journal.next("sleep", "");
+      if (!entry) {
+        this.#journal.buffer({ ordinal, effect: "sleep", forMs });
+        await this.#flush();
+      }
+      const sleep = this.#dispatch.journal.find((known) => known.ordinal === ordinal);
+      if (sleep?.effect === "sleep") await this.#host.waitUntil(this.#dispatch.id, sleep.until);
+    };
+  }
+
+  get flush() {
+    return () => this.#flush();
+  }
+  async #flush(): Promise<void> {
+    this.#requireLive();
+    if (this.#streaming) await this.#streaming;
+    if (!this.#journal.hasBuffered) return;
+    const effects = await this.#asked(this.#journal.take());
+    await this.#host.commit(this.#dispatch.id, effects);
+    this.#requireLive();
+  }
+
+  /** What is still buffered, to go with the chunk's end. */
+  async end(): Promise<Effect[]> {
+    this.#requireLive();
+    if (this.#streaming) await this.#streaming;
+    this.isEnded = true;
+    return this.#journal.hasBuffered ? this.#asked(this.#journal.take()) : [];
+  }
+
+  /** Asks the conditions that emits and state writes lead to. */
+  async #asked(effects: Effect[]): Promise<Effect[]> {
+    const { graph } = this.#host;
+    for (const effect of effects) {
+      if (
+        effect.effect !== "emit" &&
+        effect.effect !== "set" &&
+        effect.effect !== "append" &&
+        effect.effect !== "delete"
+      )
+        continue;
+      const ids =
+        (effect.effect === "emit" ? graph.whenEvent.get(effect.event) : graph.whenState.get(effect.key)) ?? [];
+      if (ids.length === 0 || !meetsMatch(graph, ids)) continue;
+      const value =
+        effect.effect === "emit"
+          ? effect.payload
+          : (getPath(withWrites(this.#host.state.values, effects), effect.key) ?? null);
+      effect.hits = await askConditions(graph, ids, value, (asked) => this.reader(asked));
+    }
+    return effects;
+  }
+
+  reader(value: Json): Ctx {
+    return readerOf(this.#host, value);
+  }
+
+  get getResource() {
+    return (name: string, fallback: unknown = null) => this.#host.resources.get(name) ?? fallback;
+  }
+  get requireResource() {
+    return (name: string) => this.#host.resources.require(name);
+  }
+  get setResult() {
+    return async (value: unknown) => {
+      this.#requireLive();
+      const { ordinal, entry } = this.#journal.next("result", "");
+      if (entry) return;
+      if (this.#host.state.result)
+        this.#host.log.warn("setResult overwrote an earlier result", { executionId: this.#host.info.id });
+      this.#journal.buffer({
+        ordinal,
+        effect: "result",
+        value: toJson(value, `result of chunk "${this.#chunk.name}"`),
+      });
+    };
+  }
+  get getFlowData() {
+    return (key: string, options?: { noWarning?: boolean; default?: Json }) => {
+      if (!options?.noWarning) warnFlowData("getFlowData");
+      return this.#host.flowData.get(key).then((value) => value ?? options?.default ?? null);
+    };
+  }
+  get setFlowData() {
+    return (key: string, value: unknown, options?: { noWarning?: boolean }) => {
+      if (!options?.noWarning) warnFlowData("setFlowData");
+      return this.#host.flowData.set(key, toJson(value, `flow data "${key}"`));
+    };
+  }
+  get appendFlowData() {
+    return (key: string, value: unknown, options?: { noWarning?: boolean }) => {
+      if (!options?.noWarning) warnFlowData("appendFlowData");
+      return this.#host.flowData.append(key, toJson(value, `flow data "${key}"`));
+    };
+  }
+  get delFlowData() {
+    return (key: string, options?: { noWarning?: boolean }) => {
+      if (!options?.noWarning) warnFlowData("delFlowData");
+      return this.#host.flowData.delete(key);
+    };
+  }
+
+  #requireLive(): void {
+    if (this.#abort.signal.aborted) throw this.#abort.signal.reason;
+    if (this.isEnded)
+      throw new UsageError(
+        `ctx of chunk "${this.#chunk.name}" was used after the chunk had returned`,
+        "await every call of ctx before you return",
+      );
+  }
+}
+
+/** Where a chain began, by the graph alone: the event of the single-event `when` that leads to the node. */
+const eventsByNode = new WeakMap<Graph, ReadonlyMap<NodeId, string>>();
+
+function eventOf(graph: Graph, id: NodeId): string | null {
+  let byNode = eventsByNode.get(graph);
+  if (!byNode) {
+    const found = new Map<NodeId, string>();
+    for (const node of graph.nodes.values()) {
+      if (node.kind !== "when" || !("events" in node.trigger) || node.trigger.events.length !== 1) continue;
+      const [event = ""] = node.trigger.events;
+      const pending = [...node.next];
+      for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+        if (found.has(next)) continue;
+        found.set(next, event);
+        const here = graph.nodes.get(next);
+        if (here) pending.push(...successors(here));
+      }
+    }
+    byNode = found;
+    eventsByNode.set(graph, byNode);
+  }
+  return byNode.get(id) ?? null;
+}
+
+function successors(node: NonNullable<ReturnType<Graph["nodes"]["get"]>>): NodeId[] {
+  switch (node.kind) {
+    case "match":
+      return [...node.cases.flatMap(({ entry }) => entry), ...node.otherwise];
+    case "batch":
+      return node.branches.map(({ entry }) => entry);
+    case "forEach":
+      return [...node.entry];
+    default:
+      return [...node.next];
+  }
+}
+
+function readState(values: JsonObject, path: string | undefined, fallback: unknown): unknown {
+  if (path === undefined) return copyJson(values);
+  const found = getPath(values, path);
+  return found === undefined ? fallback : copyJson(found);
+}
+
+/** The state with writes that are not committed yet; only the top-level keys they touch are copied. */
+function withWrites(values: JsonObject, writes: readonly Effect[], strictPath?: string): JsonObject {
+  const result: JsonObject = { ...values };
+  const copied = new Set<string>();
+  for (const write of writes) {
+    if (!("key" in write)) continue;
+    const [top = write.key] = write.key.split(".");
+    const current = result[top];
+    if (!copied.has(top) && current !== undefined) result[top] = copyJson(current);
+    copied.add(top);
+    if (write.key === strictPath) requireObjects(result, write.key);
+    if (write.effect === "set") setPath(result, write.key, copyJson(write.value));
+    else if (write.effect === "append") appendPath(result, write.key, copyJson(write.value));
+    else deletePath(result, write.key);
+  }
+  return result;
+}
+
+function requireObjects(values: JsonObject, path: string): void {
+  const segments = path.split(".").slice(0, -1);
+  let here: Json = values;
+  for (const [index, segment] of segments.entries()) {
+    if (here === null || typeof here !== "object" || Array.isArray(here)) break;
+    const next: Json | undefined = here[segment];
+    if (next === undefined) return;
+    if (next === null || typeof next !== "object" || Array.isArray(next))
+      throw new UsageError(
+        `state "${path}" cannot be written: "${segments.slice(0, index + 1).join(".")}" is not an object`,
+        "write that key first, or choose another path",
+      );
+    here = next;
+  }
+}
+
+async function timed(
+  work: (signal: AbortSignal) => unknown,
+  timeoutMs: number | null,
+  outer: AbortSignal,
+  where: string,
+): Promise<unknown> {
+  if (timeoutMs === null) return work(outer);
+  const limit = new AbortController();
+  const { promise, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    const error = new UsageError(
+      `${where} ran longer than its timeout of ${timeoutMs} ms`,
+      "raise timeout, or pass the signal to what it waits for",
+    );
+    limit.abort(error);
+    reject(error);
+  }, timeoutMs);
+  try {
+    return await Promise.race([work(AbortSignal.any([outer, limit.signal])), promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function reviveError(error: SerializedError): Error {
+  const revived = new Error(error.message);
+  revived.name = error.name;
+  if (error.stack !== undefined) revived.stack = error.stack;
+  return revived;
+}
+
+const warnedSites = new Set<string>();
+
+/** flow_data is shared by all executions of a flow: said once per call site, because it is rarely what one wants. */
+export function warnFlowData(method: string): void {
+  const site =
+    new Error().stack
+      ?.split("\n")
+      .find((line, index) => index > 1 && !/[/\\](engine[/\\]chunk|orchestrator)\.[tj]s/.test(line)) ?? "";
+  if (warnedSites.has(site)) return;
+  warnedSites.add(site);
+  process.emitWarning(
+    `${method}() reads or writes data that all executions of the flow share; use setState() for data of one execution, or pass { noWarning: true }`,
+    {
+      type: "FlowledgerWarning",
+      code: "FLOW_DATA_SHARED",
+    },
+  );
+}

@@ -1,0 +1,67 @@
+/** A chunk's effects in order: buffered until the next commit point, recognised when an attempt repeats them. */
+import { JournalMismatchError } from "../errors.ts";
+import type { Effect } from "../ledger/decide.ts";
+import type { JournalEntry } from "../ledger/evolve.ts";
+
+/** An effect without its position. */
+export type NewEffect = Effect extends infer E ? (E extends Effect ? Omit<E, "ordinal"> : never) : never;
+
+export class Journal {
+  readonly #recorded: ReadonlyMap<number, JournalEntry>;
+  readonly #place: { readonly executionId: string; readonly chunk: string };
+  #buffer: Effect[] = [];
+  #next = 0;
+
+  constructor(recorded: readonly JournalEntry[], place: { readonly executionId: string; readonly chunk: string }) {
+    this.#recorded = recorded.length === 0 ? nothing : new Map(recorded.map((entry) => [entry.ordinal, entry]));
+    this.#place = place;
+  }
+
+  /**
+   * The recorded entry of the next effect, or null when the effect is new. Takes the position either way.
+   *
+   * @throws {JournalMismatchError} when the ledger has something else at this position
+   */
+  next(effect: JournalEntry["effect"], key: string): { ordinal: number; entry: JournalEntry | null } {
+    const ordinal = this.#next++;
+    const entry = this.#recorded.get(ordinal);
+    if (!entry) return { ordinal, entry: null };
+    const isStep = effect === "step" && entry.effect === "stepFailed";
+    if ((entry.effect !== effect && !isStep) || entry.key !== key)
+      throw new JournalMismatchError(
+        this.#place.executionId,
+        this.#place.chunk,
+        ordinal,
+        words(entry.effect, entry.key),
+        words(effect, key),
+      );
+    return { ordinal, entry };
+  }
+
+  buffer(effect: Effect): void {
+    this.#buffer.push(effect);
+  }
+
+  get hasBuffered(): boolean {
+    return this.#buffer.length > 0;
+  }
+
+  /** State writes that no commit point has taken yet. */
+  pendingWrites(): readonly Effect[] {
+    return this.#buffer.filter((effect) => "key" in effect);
+  }
+
+  /** The buffered effects, for the commit that is about to be sent. */
+  take(): Effect[] {
+    const taken = this.#buffer;
+    this.#buffer = [];
+    return taken;
+  }
+}
+
+const nothing: ReadonlyMap<number, JournalEntry> = new Map();
+
+function words(effect: JournalEntry["effect"], key: string): string {
+  const name = effect === "stepFailed" ? "step" : effect;
+  return key === "" ? name : `${name} "${key}"`;
+}

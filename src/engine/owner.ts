@@ -1,0 +1,691 @@
+/** Advances one execution through one epoch: claim → turns → release. Whatever it decides is in the ledger before it counts. */
+import type { Append, CloseHeader } from "../database/append.ts";
+import type { Claim } from "../database/queries.ts";
+import { LeaseLostError, UsageError, WorkerCrashLoopError } from "../errors.ts";
+import type { ExecutionInfo, Logger } from "../flow/context.ts";
+import type { FlowDefinition } from "../flow/definition.ts";
+import type { Chunk, Graph, Node } from "../flow/graph.ts";
+import { decide, dueAt, nextTimer, settle } from "../ledger/decide.ts";
+import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
+import { evolve, freezeState, stamp } from "../ledger/evolve.ts";
+import type { Dispatch, ExecutionState } from "../ledger/evolve.ts";
+import type { ExecutionId, LedgerEvent, Move, Recorded, WorkerId } from "../ledger/event.ts";
+import type { Json } from "../ledger/payload.ts";
+import { closeSnapshot } from "../ledger/views.ts";
+import { readerOf, runAttempt } from "./chunk.ts";
+import type { ChunkHost, Ended, FlowDataAccess } from "./chunk.ts";
+import type { DatabaseClock } from "./clock.ts";
+import type { Committer } from "./committer.ts";
+import { ExecutionResources } from "./resources.ts";
+import type { Resources, WorkerResources } from "./resources.ts";
+import { serializeError } from "./retries.ts";
+import { askConditions, meetsMatch } from "./routing.ts";
+
+/** What the owners of one worker share. */
+export interface Engine {
+  readonly workerId: WorkerId;
+  readonly committer: Committer;
+  readonly clock: DatabaseClock;
+  readonly log: Logger;
+  readonly resources: WorkerResources;
+  flowResources(flow: string): Resources;
+  executionResources(id: ExecutionId): Resources;
+  flowData(flow: string): FlowDataAccess;
+  putIntoStream(target: StreamTarget, item: Json): Promise<void>;
+  /** Ledger events after a seq. */
+  readEvents(id: ExecutionId, after: number): Promise<readonly Recorded[]>;
+  /** Tells everybody who waits on the execution that there is something new. */
+  announce(id: ExecutionId, closed: ClosedExecution | null): void;
+  /** Grace that running chunks get after a cancel. */
+  readonly cancelGraceMs: number;
+}
+
+export interface StreamTarget {
+  readonly id: ExecutionId;
+  readonly epoch: number;
+  readonly token: string;
+}
+
+/** How an execution ended, for those in this process who wait for it. */
+export type ClosedExecution = CloseHeader & { readonly flow: string };
+
+/** Timers nearer than this stay in memory; for farther ones the execution is released. */
+const nearMs = 1000;
+/** A claim that nothing follows soon is written on its own, so that everybody sees who has the execution. */
+const lonelyClaimMs = 25;
+/** A snapshot is due when what was written since the last one outweighs it, and is worth a row. */
+const minSnapshotBytes = 64_000;
+
+interface Work {
+  /** The attempt that waits for the answer; null when it has ended. */
+  readonly dispatch: number | null;
+  readonly commands: Command[];
+  readonly accepted: (() => void) | null;
+  readonly refused: ((error: unknown) => void) | null;
+}
+
+interface Running {
+  readonly dispatch: Dispatch;
+  readonly abort: AbortController;
+  /** Waits for time or for what it emitted, so it takes no place of the concurrency. */
+  waits: number;
+}
+
+/** Resolves when the execution is given back: released, closed or lost to another owner. */
+export function advance(engine: Engine, flow: FlowDefinition, claim: Claim): Owner {
+  return new Owner(engine, flow, claim);
+}
+
+export class Owner implements ChunkHost {
+  readonly id: ExecutionId;
+  readonly flow: FlowDefinition;
+  readonly graph: Graph;
+  readonly info: ExecutionInfo;
+  readonly resources: ExecutionResources;
+  readonly log: Logger;
+  readonly flowData: FlowDataAccess;
+  readonly state: ExecutionState;
+  /** Resolves when it is over for this owner. */
+  readonly done: Promise<void>;
+
+  readonly #engine: Engine;
+  readonly #epoch: number;
+  readonly #token: string;
+  #finish: () => void = () => {};
+  #commitNo = 0;
+  /** The last seq that is folded and known to be in the ledger. */
+  #base: number;
+  #work: Work[] = [];
+  /** Folded, and to be sent with the next commit. */
+  #unsent: LedgerEvent[] = [];
+  #unsentPending = 0;
+  #running = new Map<number, Running>();
+  #ready: number[] = [];
+  /** Collection items under way, by node, where the node limits them. */
+  #itemsUnderWay = new Map<string, Set<string>>();
+  #groupWaiters = new Map<number, () => void>();
+  #isFlying = false;
+  #isRouting = false;
+  #isPoked = false;
+  #isOver = false;
+  #isDraining = false;
+  #isClaimDue = false;
+  /** Work that is folded and waits for an arrival to be routed before it is sent. */
+  #folded: Work[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #claimTimer: NodeJS.Timeout | undefined;
+  #bytesSinceSnapshot = 0;
+  #snapshotBytes = minSnapshotBytes;
+  #snapshot: Append["snapshot"] = null;
+  #cancelDeadline: number | null = null;
+
+  constructor(engine: Engine, flow: FlowDefinition, claim: Claim) {
+    this.#engine = engine;
+    this.id = claim.id;
+    this.flow = flow;
+    this.graph = flow.graph;
+    this.state = claim.state;
+    this.log = engine.log;
+    this.flowData = engine.flowData(flow.name);
+    this.#epoch = claim.epoch;
+    this.#token = claim.token;
+    this.#base = claim.state.seq;
+    this.info = { id: claim.id, flow: flow.name, metadata: claim.state.metadata };
+    this.resources = new ExecutionResources(
+      {
+        execution: engine.executionResources(claim.id),
+        flow: engine.flowResources(flow.name),
+        worker: engine.resources,
+      },
+      this.info,
+    );
+    this.done = new Promise((resolve) => (this.#finish = resolve));
+    engine.clock.observe(claim.now);
+    for (const id of this.state.dispatches.keys()) this.#ready.push(id);
+    this.#restoreItems();
+    const fingerprint = flow.fingerprint;
+    this.#fold(decide(this.state, { type: "claim", worker: engine.workerId, fingerprint }, this.graph));
+    if (claim.failedTakeovers !== null) {
+      const error = new WorkerCrashLoopError(this.id, this.#suspect(), claim.failedTakeovers);
+      this.#fold(
+        decide(this.state, { type: "abort", reason: "worker_crash_loop", error: serializeError(error) }, this.graph),
+      );
+    }
+    this.#turn();
+  }
+
+  // ── what a chunk asks of its owner ──────────────────────────────────────────────────────────────────────────
+
+  now(): number {
+    return this.#engine.clock.now();
+  }
+
+  commit(dispatch: number, effects: readonly Effect[]): Promise<void> {
+    const commands = effects.map((effect): Command => ({ type: "effect", dispatch, effect }));
+    return new Promise((accepted, refused) => this.#submit({ dispatch, commands, accepted, refused }));
+  }
+
+  async groupEnd(dispatch: number, group: number): Promise<void> {
+    if (!this.state.groups.has(group)) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#groupWaiters.set(group, resolve);
+    await this.#waiting(dispatch, promise);
+  }
+
+  async waitUntil(dispatch: number, ms: number): Promise<void> {
+    if (ms <= this.now()) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const check = () => {
+      const left = ms - this.now();
+      if (left <= 0) resolve();
+      else if (!this.#isOver) setTimeout(check, Math.min(left + 1, 60_000));
+    };
+    check();
+    await this.#waiting(dispatch, promise);
+  }
+
+  putIntoStream(item: Json): Promise<void> {
+    return this.#engine.putIntoStream({ id: this.id, epoch: this.#epoch, token: this.#token }, item);
+  }
+
+  /** A chunk that waits gives up its place, so that what it waits for can run. */
+  async #waiting(dispatch: number, event: Promise<void>): Promise<void> {
+    const running = this.#running.get(dispatch);
+    if (!running) return event;
+    running.waits += 1;
+    if (!this.#isFlying) this.#startReady();
+    this.#turn();
+    await event;
+    running.waits -= 1;
+  }
+
+  // ── what the worker asks ────────────────────────────────────────────────────────────────────────────────────
+
+  /** Something came in from outside: read it. */
+  poke(): void {
+    this.#isPoked = true;
+    this.#turn();
+  }
+
+  /** Gives the execution back at the next commit point; nothing new is started. */
+  drain(): void {
+    this.#isDraining = true;
+    this.#turn();
+  }
+
+  /** Ends what still runs here. Its effects up to the last commit point stay. */
+  abort(reason: unknown): void {
+    for (const { abort } of this.#running.values()) abort.abort(reason);
+    this.#running.clear();
+    this.#turn();
+  }
+
+  get running(): number {
+    return this.#running.size;
+  }
+
+  get lease(): { readonly id: ExecutionId; readonly epoch: number; readonly seq: number } {
+    return { id: this.id, epoch: this.#epoch, seq: this.#base };
+  }
+
+  /** Another owner has it: drop everything. */
+  lose(): void {
+    this.#over(new LeaseLostError(this.id, this.#epoch));
+  }
+
+  // ── turns ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #submit(work: Work): void {
+    if (this.#isOver) {
+      work.refused?.(new LeaseLostError(this.id, this.#epoch));
+      return;
+    }
+    this.#work.push(work);
+    this.#turn();
+  }
+
+  /** One turn: fold what was done, route what came in, start what is ready, append what happened. */
+  #turn(): void {
+    if (this.#isOver || this.#isFlying || this.#isRouting) return;
+    if (this.#isPoked) return void this.#catchUp();
+    if (this.state.inbox.length > 0 && !this.state.closed) return this.#route();
+    // Only a fresh claim starts chunks before its first commit: what it planned follows from the ledger alone.
+    if (this.#commitNo === 0 && this.#unsent.length > 0) this.#startReady();
+    const waiting: Work[] = [];
+    for (const work of this.#work.splice(0)) {
+      try {
+        for (const command of work.commands) this.#fold(decide(this.state, command, this.graph));
+        waiting.push(work);
+      } catch (error) {
+        // The dispatch is gone: the execution ended meanwhile.
+        work.refused?.(error);
+      }
+    }
+    if (this.state.inbox.length > 0 && !this.state.closed) {
+      this.#folded.push(...waiting);
+      return this.#route();
+    }
+    const accepted = [...this.#folded.splice(0), ...waiting];
+    const ending = this.#settlement();
+    const release = ending === null ? this.#releaseNow() : null;
+    if (this.#unsent.length === 0 && ending === null && release === null) return this.#arm();
+    const isOnlyClaim = this.#commitNo === 0 && accepted.length === 0 && this.#running.size > 0;
+    if (isOnlyClaim && ending === null && !this.#isClaimDue) {
+      this.#claimTimer ??= setTimeout(() => {
+        this.#isClaimDue = true;
+        this.#turn();
+      }, lonelyClaimMs);
+      return this.#arm();
+    }
+    void this.#fly(accepted, ending, release);
+  }
+  #settlement(): Settlement | null {
+    const { state } = this;
+    if (state.cancelling && this.#cancelDeadline === null) {
+      this.#cancelDeadline = this.now() + this.#engine.cancelGraceMs;
+      for (const { abort } of this.#running.values())
+        abort.abort(
+          new UsageError(
+            `execution ${this.id} was cancelled: ${state.cancelling.reason}`,
+            "stop when ctx.signal aborts",
+          ),
+        );
+    }
+    const { timeoutMs } = state.settings;
+    if (
+      timeoutMs !== null &&
+      state.startedAt !== null &&
+      !state.failing &&
+      !state.closed &&
+      this.now() >= state.startedAt + timeoutMs
+    ) {
+      const error = {
+        name: "ExecutionTimeoutError",
+        message: `execution ${this.id} ran longer than its timeout of ${timeoutMs} ms`,
+      };
+      this.#fold(decide(state, { type: "abort", reason: "timeout", error }, this.graph));
+    }
+    this.#fold(decide(state, { type: "expire", now: this.now() }, this.graph));
+    const isGraceOver = this.#cancelDeadline !== null && this.now() >= this.#cancelDeadline;
+    return settle(state, this.now(), this.#running.size, isGraceOver);
+  }
+
+  /** Whether to give the execution back: nothing runs here, and nothing is due soon. */
+  #releaseNow(): { wakeInMs: number | null } | null {
+    for (const { waits } of this.#running.values()) if (waits === 0) return null;
+    if (this.#running.size > 0 && !this.#areWaitsFar()) return null;
+    if (this.#hasReady() && !this.#isDraining) return null;
+    const next = this.#hasReady() ? 0 : nextTimer(this.state);
+    if (next === null) return { wakeInMs: null };
+    const wakeInMs = Math.max(0, next - this.now());
+    return wakeInMs > nearMs || this.#isDraining ? { wakeInMs } : null;
+  }
+
+  #areWaitsFar(): boolean {
+    for (const { dispatch } of this.#running.values()) {
+      const due = dueAt(dispatch);
+      if (due === null || due - this.now() <= nearMs) return this.#isDraining;
+    }
+    return true;
+  }
+
+  async #fly(
+    accepted: readonly Work[],
+    ending: Settlement | null,
+    release: { wakeInMs: number | null } | null,
+  ): Promise<void> {
+    this.#isFlying = true;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#claimTimer);
+    const own = this.#unsent;
+    this.#unsent = [];
+    const pendingInterrupts = this.#unsentPending + pendingChange(ending?.events ?? []);
+    this.#unsentPending = 0;
+    const item: Append = {
+      id: this.id,
+      epoch: this.#epoch,
+      token: this.#token,
+      commitNo: ++this.#commitNo,
+      base: this.#base,
+      events: ending ? [...own, ...ending.events] : own,
+      conditional: ending?.isConditional ? ending.events.length : 0,
+      pendingInterrupts,
+      fingerprint: this.#commitNo === 1 ? this.state.fingerprint : null,
+      close: ending ? this.#closeHeader(ending.events) : null,
+      release,
+      snapshot: this.#snapshot,
+    };
+    this.#snapshot = null;
+    try {
+      const result = await this.#engine.committer.commit(item);
+      if (this.#isOver) return;
+      if (result.verdict === "fenced") return this.lose();
+      // The commit is in, but its answer was lost with the connection: start over from the ledger, as a new owner would.
+      if (result.verdict === "repeat") return this.#restart(accepted);
+      this.#engine.clock.observe(result.at);
+      this.#bytesSinceSnapshot += result.bytes;
+      const isMoved = result.foreign !== null;
+      for (const event of own) stamp(this.state, event, result.at);
+      if (result.foreign) this.#foldForeign(result.foreign);
+      const firstSeq = result.firstSeq;
+      let last = firstSeq + own.length - 1;
+      if (ending && !(ending.isConditional && isMoved)) {
+        for (const event of ending.events)
+          evolve(this.state, { seq: ++last, epoch: this.#epoch, at: result.at, event });
+      }
+      this.#base = Math.max(this.#base, last);
+      this.state.seq = this.#base;
+      this.#isFlying = false;
+      for (const work of accepted) this.#accept(work);
+      if (this.state.closed) return this.#closed(item.close);
+      if (item.events.some(({ type }) => announced.has(type))) this.#engine.announce(this.id, null);
+      if (release && !isMoved) return this.#over(null);
+      this.#takeSnapshot();
+      this.#wakeGroups();
+      this.#startReady();
+      this.#turn();
+    } catch (error) {
+      // Only what Postgres can never hold gets here: the attempt that wrote it has failed.
+      this.log.error("a commit was refused", { executionId: this.id, error: String(error) });
+      for (const work of accepted) work.refused?.(error);
+      this.#over(error);
+    }
+  }
+
+  /** A commit point is reached; while draining it is also where the attempt ends, to go on elsewhere. */
+  #accept(work: Work): void {
+    if (work.accepted && this.#isDraining && work.dispatch !== null) this.#running.delete(work.dispatch);
+    else work.accepted?.();
+  }
+
+  #closeHeader(events: readonly LedgerEvent[]): CloseHeader | null {
+    const closed = events.at(-1);
+    if (closed?.type !== "execution.closed") return null;
+    return {
+      outcome: closed.outcome,
+      reason: closed.reason,
+      error: closed.error ?? null,
+      snapshot: closeSnapshot(this.state),
+    };
+  }
+
+  #closed(header: CloseHeader | null): void {
+    this.#over(new LeaseLostError(this.id, this.#epoch));
+    this.#engine.announce(this.id, header ? { ...header, flow: this.flow.name } : null);
+  }
+
+  #over(reason: unknown): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#claimTimer);
+    for (const { abort } of this.#running.values()) abort.abort(reason ?? new LeaseLostError(this.id, this.#epoch));
+    for (const work of this.#work.splice(0)) work.refused?.(reason);
+    this.#running.clear();
+    void this.resources.dispose(this.log);
+    this.#finish();
+  }
+
+  /** Nothing of this owner can be trusted any more: whoever claims next folds the ledger afresh. */
+  #restart(accepted: readonly Work[]): void {
+    for (const work of accepted) work.accepted?.();
+    this.#isFlying = false;
+    this.#over(new LeaseLostError(this.id, this.#epoch));
+    this.#engine.announce(this.id, null);
+  }
+
+  /** Reads what came in from outside while nothing of ours was on its way. */
+  async #catchUp(): Promise<void> {
+    this.#isPoked = false;
+    this.#isFlying = true;
+    const foreign = await this.#engine.readEvents(this.id, this.#base).catch(() => []);
+    this.#isFlying = false;
+    if (this.#isOver) return;
+    this.#foldForeign(foreign);
+    this.#turn();
+  }
+
+  #fold(events: readonly LedgerEvent[]): void {
+    for (const event of events) {
+      evolve(this.state, { seq: this.state.seq + 1, epoch: this.#epoch, at: this.now(), event });
+      this.#notice(event);
+      this.#unsent.push(event);
+    }
+    this.#unsentPending += pendingChange(events);
+  }
+
+  #foldForeign(events: readonly Recorded[]): void {
+    for (const recorded of events) evolve(this.state, recorded);
+    this.#base = Math.max(this.#base, events.at(-1)?.seq ?? 0);
+  }
+
+  /** Sends the oldest arrival on its way. */
+  #route(): void {
+    const [arrival] = this.state.inbox;
+    if (!arrival) return;
+    const nodes = this.#entryOf(arrival);
+    if (!meetsMatch(this.graph, nodes)) {
+      this.#fold(decide(this.state, { type: "route" }, this.graph));
+      return this.#turn();
+    }
+    this.#isRouting = true;
+    const asked = askConditions(this.graph, nodes, arrival.value, (value) => readerOf(this, value));
+    void this.#afterAsking(asked, (hits) => ({ type: "route", hits }));
+  }
+
+  async #afterAsking(asked: Promise<Hits>, command: (hits: Hits) => Command): Promise<void> {
+    try {
+      const hits = await asked;
+      if (!this.#isOver) this.#fold(decide(this.state, command(hits), this.graph));
+    } catch (error) {
+      if (!this.#isOver)
+        this.#fold(decide(this.state, { type: "abort", reason: "failed", error: serializeError(error) }, this.graph));
+    } finally {
+      this.#isRouting = false;
+      this.#turn();
+    }
+  }
+
+  #entryOf(arrival: ExecutionState["inbox"][number]): readonly string[] {
+    if (arrival.kind === "start") return this.graph.roots;
+    if (arrival.kind === "event") return this.graph.whenEvent.get(arrival.event) ?? [];
+    const interrupt = this.state.interrupts.get(arrival.interrupt);
+    if (!interrupt?.paused) return [];
+    if (interrupt.resumeTo === "next") return this.graph.nodes.get(interrupt.paused.node)?.next ?? [];
+    return interrupt.resumeTo === "self" ? [] : (this.graph.whenEvent.get(interrupt.resumeTo.event) ?? []);
+  }
+
+  // ── what is ready ───────────────────────────────────────────────────────────────────────────────────────────
+
+  #hasReady(): boolean {
+    const now = this.now();
+    return this.#ready.some((id) => {
+      const dispatch = this.state.dispatches.get(id);
+      return dispatch !== undefined && (dueAt(dispatch) ?? 0) <= now;
+    });
+  }
+
+  #startReady(): void {
+    if (this.#isDraining || this.state.closed || this.state.failing || this.state.cancelling) return;
+    const limit = this.state.settings.concurrency ?? Infinity;
+    let free = limit;
+    if (limit !== Infinity) for (const { waits } of this.#running.values()) if (waits === 0) free -= 1;
+    const now = this.now();
+    const kept: number[] = [];
+    const ready = this.#ready;
+    for (let index = 0; index < ready.length; index++) {
+      const id = ready[index] ?? 0;
+      const dispatch = this.state.dispatches.get(id);
+      if (!dispatch || this.#running.has(id)) continue;
+      if (free <= 0) {
+        kept.push(...ready.slice(index));
+        break;
+      }
+      if ((dueAt(dispatch) ?? 0) > now || !this.#takesPlace(dispatch)) {
+        kept.push(id);
+        continue;
+      }
+      free -= 1;
+      this.#start(dispatch);
+    }
+    this.#ready = kept;
+  }
+
+  #start(dispatch: Dispatch): void {
+    const running: Running = { dispatch, abort: new AbortController(), waits: 0 };
+    this.#running.set(dispatch.id, running);
+    const chunk = dispatch.chunk === null ? undefined : this.graph.chunks.get(dispatch.chunk);
+    if (chunk) void this.#attempt(running, chunk);
+    else void this.#forward(running);
+  }
+
+  async #attempt(running: Running, chunk: Chunk): Promise<void> {
+    const ended = await runAttempt(this, running.dispatch, chunk, running.abort);
+    if (this.#isOver || this.#running.get(running.dispatch.id) !== running) return;
+    this.#running.delete(running.dispatch.id);
+    this.#submit({
+      dispatch: null,
+      commands: this.#endCommands(running.dispatch, ended),
+      accepted: null,
+      refused: null,
+    });
+  }
+
+  #endCommands(dispatch: Dispatch, ended: Ended): Command[] {
+    const { id } = dispatch;
+    switch (ended.kind) {
+      case "completed":
+        return [
+          ...effectCommands(id, ended.effects),
+          { type: "complete", dispatch: id, output: ended.output, hits: ended.hits },
+        ];
+      case "paused":
+        return [...effectCommands(id, ended.effects), { type: "pause", dispatch: id, interrupt: ended.interrupt }];
+      case "failed":
+        // What the cancel interrupted has not failed.
+        if (this.state.cancelling) return [];
+        if (ended.retryInMs !== null) this.#ready.push(id);
+        return [{ type: "fail", dispatch: id, error: ended.serialized, retryInMs: ended.retryInMs }];
+    }
+  }
+
+  /** A dispatch without a chunk: its node's conditions are asked, and its value goes on. */
+  async #forward(running: Running): Promise<void> {
+    const { dispatch } = running;
+    let command: Command;
+    try {
+      const hits = await askConditions(this.graph, [dispatch.node], dispatch.input, (value) => readerOf(this, value));
+      command = { type: "forward", dispatch: dispatch.id, hits };
+    } catch (error) {
+      command = {
+        type: "fail",
+        dispatch: dispatch.id,
+        error: serializeError(error, dispatch.node, 1),
+        retryInMs: null,
+      };
+    }
+    if (this.#isOver) return;
+    this.#running.delete(dispatch.id);
+    this.#submit({ dispatch: null, commands: [command], accepted: null, refused: null });
+  }
+
+  // ── collections that limit how many items are under way ──────────────────────────────────────────────────────
+
+  #takesPlace(dispatch: Dispatch): boolean {
+    const item = this.#limitedItem(dispatch);
+    if (!item) return true;
+    const underWay = this.#itemsUnderWay.get(item.node) ?? new Set();
+    if (underWay.has(item.key)) return true;
+    if (underWay.size >= item.limit) return false;
+    underWay.add(item.key);
+    this.#itemsUnderWay.set(item.node, underWay);
+    return true;
+  }
+
+  #limitedItem(dispatch: Dispatch): { node: string; key: string; limit: number } | null {
+    if (!dispatch.at) return null;
+    const frame = this.state.frames.get(dispatch.at[0]);
+    const opener: Node | undefined = frame && this.graph.nodes.get(frame.node);
+    if (!frame || !opener || !("concurrency" in opener) || opener.concurrency === null) return null;
+    return { node: frame.node, key: `${frame.id}.${dispatch.at[1]}`, limit: opener.concurrency };
+  }
+
+  /** After a takeover: items that are past their first dispatch hold their place. */
+  #restoreItems(): void {
+    for (const dispatch of this.state.dispatches.values())
+      if (dispatch.at && !dispatch.begins) this.#takesPlace(dispatch);
+  }
+
+  #notice(event: LedgerEvent): void {
+    if (!("moves" in event) || !event.moves) return;
+    for (const move of event.moves) this.#noticeMove(move);
+  }
+
+  #noticeMove(move: Move): void {
+    if (move.move === "run") this.#ready.push(move.id);
+    else if (move.move === "open" && move.entries) {
+      const count = move.size * move.entries.length;
+      for (let offset = 1; offset <= count; offset++) this.#ready.push(move.id + offset);
+    } else if (move.move === "collect") {
+      for (const underWay of this.#itemsUnderWay.values()) underWay.delete(`${move.frame}.${move.index}`);
+    }
+  }
+
+  #wakeGroups(): void {
+    if (this.#groupWaiters.size === 0) return;
+    for (const [group, resolve] of this.#groupWaiters) {
+      if (this.state.groups.has(group)) continue;
+      this.#groupWaiters.delete(group);
+      resolve();
+    }
+  }
+
+  // ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #arm(): void {
+    clearTimeout(this.#timer);
+    let next = nextTimer(this.state, this.now());
+    if (this.#cancelDeadline !== null) next = Math.min(next ?? Infinity, this.#cancelDeadline);
+    if (next === null) return;
+    const wait = Math.min(Math.max(0, next - this.now()) + 1, 60_000);
+    this.#timer = setTimeout(() => {
+      this.#startReady();
+      this.#turn();
+    }, wait);
+  }
+
+  /** Total cost stays linear in what was written: each snapshot is paid for by the bytes since the one before. */
+  #takeSnapshot(): void {
+    if (this.#bytesSinceSnapshot < this.#snapshotBytes) return;
+    const state = freezeState(this.state);
+    this.#snapshot = { seq: this.#base, state };
+    this.#snapshotBytes = Math.max(minSnapshotBytes, JSON.stringify(state).length);
+    this.#bytesSinceSnapshot = 0;
+  }
+
+  #suspect(): string | null {
+    for (const { chunk } of this.state.dispatches.values()) if (chunk !== null) return chunk;
+    return null;
+  }
+}
+
+/** What somebody may wait for, besides the close. */
+const announced: ReadonlySet<LedgerEvent["type"]> = new Set([
+  "result.set",
+  "interrupt.raised",
+  "interrupt.expired",
+  "stream.stopped",
+]);
+
+function effectCommands(dispatch: number, effects: readonly Effect[]): Command[] {
+  return effects.map((effect) => ({ type: "effect", dispatch, effect }));
+}
+
+function pendingChange(events: readonly LedgerEvent[]): number {
+  let change = 0;
+  for (const { type } of events) {
+    if (type === "interrupt.raised") change += 1;
+    else if (type === "interrupt.expired" || type === "interrupt.cancelled") change -= 1;
+  }
+  return change;
+}

@@ -1,0 +1,54 @@
+/** Whether and when a failed attempt is tried again, and how its error is kept. */
+import { FlowledgerError } from "../errors.ts";
+import type { RetryPolicy } from "../flow/graph.ts";
+import type { SerializedError } from "../ledger/event.ts";
+
+/** Mistakes in the code: trying again changes nothing. */
+const terminal = new Set([
+  "CONTRACT_VIOLATED",
+  "USAGE_INVALID",
+  "PAYLOAD_UNSTORABLE",
+  "JOURNAL_MISMATCH",
+  "NO_RESUME_HANDLE",
+  "SELF_RESUME_LIMIT",
+]);
+
+/** Wait before the next attempt; null when that was the last. @param attempt the one that failed, from 1 */
+export function backoffMs(policy: RetryPolicy, attempt: number, error: unknown): number | null {
+  if (attempt >= policy.maxAttempts) return null;
+  if (error instanceof FlowledgerError && terminal.has(error.code)) return null;
+  if (policy.retryIf && !policy.retryIf(error)) return null;
+  const wait = Math.min(policy.initialIntervalMs * policy.multiplier ** (attempt - 1), policy.maxIntervalMs);
+  // Between half and all of it, so that what failed together does not come back together.
+  return Math.round(policy.jitter ? wait * (0.5 + Math.random() / 2) : wait);
+}
+
+const maxMessage = 4096;
+const maxStack = 16_384;
+
+/** What was thrown, as text the database can hold; things that are not errors keep their words. */
+export function serializeError(error: unknown, chunk?: string, attempt?: number): SerializedError {
+  const thrown = error instanceof Error ? error : null;
+  const serialized: SerializedError = {
+    name: clean(thrown?.name ?? "NonError", 256),
+    message: clean(thrown ? thrown.message : describe(error), maxMessage),
+  };
+  if (thrown?.stack) serialized.stack = clean(thrown.stack, maxStack);
+  if (thrown && "code" in thrown && typeof thrown.code === "string") serialized.code = clean(thrown.code, 256);
+  if (chunk !== undefined) serialized.chunk = chunk;
+  if (attempt !== undefined) serialized.attempt = attempt;
+  return serialized;
+}
+
+function describe(value: unknown): string {
+  if (typeof value === "string") return value;
+  try {
+    return JSON.stringify(value) ?? String(value);
+  } catch {
+    return Object.prototype.toString.call(value);
+  }
+}
+
+function clean(text: string, max: number): string {
+  return String(text).slice(0, max).toWellFormed().replaceAll("\u0000", "\\u0000");
+}

@@ -1,0 +1,385 @@
+/** Every error of flowledger, in the order of the docs: one class per thing a caller would do differently. */
+import type { z } from "zod";
+import type { SerializedError } from "./ledger/event.ts";
+
+/** Plain data about an error: ids, names, numbers. */
+export type ErrorDetails = Readonly<Record<string, unknown>>;
+
+/** The base of them all. `code` never changes; the message is one sentence: value, place, remedy. */
+export class FlowledgerError extends Error {
+  readonly code: string;
+  readonly details: ErrorDetails;
+
+  protected constructor(code: string, message: string, details: ErrorDetails, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = new.target.name;
+    this.code = code;
+    this.details = details;
+  }
+}
+
+// ── from user mistakes ──────────────────────────────────────────────────────────────────────────────────────
+
+/** A flow that cannot be built as written. */
+export class DefinitionError extends FlowledgerError {
+  /** @param remedy null where the problem already says it */
+  constructor(flow: string, problem: string, remedy: string | null, details: ErrorDetails = {}, cause?: unknown) {
+    super(
+      "DEFINITION_INVALID",
+      `flow ${quote(flow)}: ${problem}${remedy === null ? "" : `: ${remedy}`}`,
+      { flow, ...details },
+      cause,
+    );
+  }
+}
+
+/** One thing that a contract refused, and where in the value. */
+export interface ContractIssue {
+  readonly path: readonly (string | number)[];
+  readonly message: string;
+  readonly code: string;
+}
+
+/** A value that the flow's contract refuses. `details.issues` has every issue with its path. */
+export class ContractError extends FlowledgerError {
+  declare readonly details: { readonly where: string; readonly issues: readonly ContractIssue[] };
+
+  /** @param where the door, e.g. `input of flow "refund"` */
+  constructor(where: string, zodIssues: readonly Pick<z.core.$ZodIssue, "path" | "message" | "code">[]) {
+    const issues = zodIssues.map(({ path, message, code }) => ({
+      path: path.map(plainKey),
+      message,
+      code: code ?? "custom",
+    }));
+    const shown = issues
+      .slice(0, 3)
+      .map(({ path, message }) => (path.length ? `at ${dotted(path)}: ${message}` : message));
+    const more = issues.length > shown.length ? ` (and ${issues.length - shown.length} more)` : "";
+    super(
+      "CONTRACT_VIOLATED",
+      `${where} does not fit the contract: ${shown.join("; ")}${more}: change the value or the contract`,
+      {
+        where,
+        issues,
+      },
+    );
+  }
+}
+
+/** A call that cannot be meant: an option out of its range, two options that exclude each other. */
+export class UsageError extends FlowledgerError {
+  constructor(problem: string, remedy: string, details: ErrorDetails = {}, cause?: unknown) {
+    super("USAGE_INVALID", `${problem}: ${remedy}`, details, cause);
+  }
+}
+
+/** A value that JSON or Postgres cannot hold. */
+export class PayloadError extends FlowledgerError {
+  constructor(where: string, path: readonly (string | number)[], problem: string, remedy: string) {
+    const place = path.length ? `${where} at ${dotted(path)}` : where;
+    super("PAYLOAD_UNSTORABLE", `${place}: ${problem}: ${remedy}`, { where, path: [...path], problem });
+  }
+}
+
+export class ExecutionNotFoundError extends FlowledgerError {
+  constructor(executionId: string) {
+    super(
+      "EXECUTION_NOT_FOUND",
+      `execution ${executionId} does not exist in this database: check the id and the connection, or whether it was pruned`,
+      { executionId },
+    );
+  }
+}
+
+export class ExecutionSealedError extends FlowledgerError {
+  /** @param refused what was asked, e.g. `event "Decided"` */
+  constructor(executionId: string, refused: string) {
+    super(
+      "EXECUTION_SEALED",
+      `execution ${executionId} is sealed and no longer accepts ${refused}: start a new execution, or send it before seal()`,
+      { executionId, refused },
+    );
+  }
+}
+
+export class ExecutionClosedError extends FlowledgerError {
+  /** @param refused what was asked, e.g. `event "Decided"` */
+  constructor(executionId: string, refused: string) {
+    super(
+      "EXECUTION_CLOSED",
+      `execution ${executionId} is closed and no longer accepts ${refused}: start a new execution, or read its result`,
+      { executionId, refused },
+    );
+  }
+}
+
+export class PendingInterruptsError extends FlowledgerError {
+  constructor(executionId: string, interruptIds: readonly string[]) {
+    super(
+      "INTERRUPTS_PENDING",
+      `execution ${executionId} cannot close while ${count(interruptIds.length, "interrupt")} wait for an answer (${listed(interruptIds)}): ` +
+        `answer with continueWith(), or close({ pendingInterrupts: "cancel" })`,
+      { executionId, interruptIds: [...interruptIds] },
+    );
+  }
+}
+
+export class InterruptNotPendingError extends FlowledgerError {
+  /** @param status what became of it; null when the execution never had it */
+  constructor(executionId: string, interruptId: string, status: string | null) {
+    super(
+      "INTERRUPT_NOT_PENDING",
+      status === null
+        ? `interrupt ${quote(interruptId)} is unknown in execution ${executionId}: take the id from getPendingInterrupts()`
+        : `interrupt ${quote(interruptId)} of execution ${executionId} is already ${status}: ` +
+            `list what still waits with getPendingInterrupts(), or repeat an answer with the same resumeRequestId`,
+      { executionId, interruptId, status },
+    );
+  }
+}
+
+/** The same `resumeRequestId` came with another value. */
+export class ResumeConflictError extends FlowledgerError {
+  constructor(executionId: string, interruptId: string, resumeRequestId: string) {
+    super(
+      "RESUME_CONFLICT",
+      `resumeRequestId ${quote(resumeRequestId)} already answered interrupt ${quote(interruptId)} of execution ${executionId} ` +
+        `with another value: give a different answer a new id`,
+      { executionId, interruptId, resumeRequestId },
+    );
+  }
+}
+
+export class SelfResumeLimitError extends FlowledgerError {
+  constructor(executionId: string, interruptId: string, resumeCount: number, maxResumes: number) {
+    super(
+      "SELF_RESUME_LIMIT",
+      `interrupt ${quote(interruptId)} of execution ${executionId} was resumed ${count(resumeCount, "time")} and maxResumes is ${maxResumes}: ` +
+        `return a value once ctx.isResume, or raise maxResumes in pauseFor()`,
+      { executionId, interruptId, resumeCount, maxResumes },
+    );
+  }
+}
+
+export class NoResumeHandleError extends FlowledgerError {
+  constructor(flowName: string, chunk: string) {
+    super(
+      "NO_RESUME_HANDLE",
+      `chunk ${quote(chunk)} of flow ${quote(flowName)} paused in a hidden execution that nobody could resume: ` +
+        `use startExecution(), or createExecution() and start()`,
+      { flowName, chunk },
+    );
+  }
+}
+
+export class InterventionDisabledError extends FlowledgerError {
+  constructor(executionId: string, flowName: string) {
+    super(
+      "INTERVENTION_DISABLED",
+      `execution ${executionId} of flow ${quote(flowName)} takes no interventions: ` +
+        `add interventionPoint() to the flow, or create it with interventionMode "auto"`,
+      { executionId, flowName },
+    );
+  }
+}
+
+export class ResourceMissingError extends FlowledgerError {
+  /** @param available names that are there */
+  constructor(executionId: string, resource: string, available: readonly string[]) {
+    const names = available.toSorted();
+    super(
+      "RESOURCE_MISSING",
+      `resource ${quote(resource)} is missing in execution ${executionId} (there: ${names.length ? listed(names) : "none"}): ` +
+        `give it as resources of createOrchestrator() or as runtimeResources`,
+      { executionId, resource, available: names },
+    );
+  }
+}
+
+/** The execution began under a definition that this process does not have. */
+export class DefinitionMismatchError extends FlowledgerError {
+  constructor(executionId: string, flowName: string, recorded: string, current: string) {
+    super(
+      "DEFINITION_MISMATCH",
+      `execution ${executionId} began with definition ${recorded.slice(0, 12)} of flow ${quote(flowName)}, and this process has ${current.slice(0, 12)}: ` +
+        `run a worker with the old definition until it closes, or fork() it`,
+      { executionId, flowName, recorded, current },
+    );
+  }
+}
+
+export class StreamConsumedError extends FlowledgerError {
+  constructor(executionId: string) {
+    super(
+      "STREAM_CONSUMED",
+      `the events of run ${executionId} were already read to their end through this handler: read them again with getRuntimeStream()`,
+      { executionId },
+    );
+  }
+}
+
+export class NotMigratedError extends FlowledgerError {
+  constructor(schema: string, cause?: unknown) {
+    super(
+      "NOT_MIGRATED",
+      `schema ${quote(schema)} is not there or older than this library: call orchestrator.migrate(), or run npx flowledger migrate`,
+      { schema },
+      cause,
+    );
+  }
+}
+
+/** A warning for `process.emitWarning`: something waits that no worker serves. */
+export class NoWorkerWarning extends FlowledgerError {
+  constructor(flowName: string, waitedMs: number) {
+    super(
+      "NO_WORKER",
+      `no worker has taken an execution of flow ${quote(flowName)} for ${Math.round(waitedMs / 1000)} s: ` +
+        `call orchestrator.startWorker() here, or start a process that serves the flow`,
+      { flowName, waitedMs },
+    );
+  }
+}
+
+/** `flowledger/defer` was used before it knew a database. */
+export class NotConfiguredError extends FlowledgerError {
+  constructor(called: string) {
+    super(
+      "NOT_CONFIGURED",
+      `${called} was called before flowledger/defer has an orchestrator: call configure(createOrchestrator({ … })) first`,
+      { called },
+    );
+  }
+}
+
+/** The schema cannot become what this library needs, or is newer than it. */
+export class MigrationError extends FlowledgerError {
+  constructor(problem: string, remedy: string, details: ErrorDetails = {}, cause?: unknown) {
+    super("MIGRATION_FAILED", `${problem}: ${remedy}`, details, cause);
+  }
+}
+
+/** No database behind the connection: unreachable, wrong password, read only. */
+export class ConnectionError extends FlowledgerError {
+  /** @param target host, port and database; never the password */
+  constructor(target: string, problem: string, remedy: string, cause?: unknown) {
+    super("CONNECTION_FAILED", `database ${target}: ${problem}: ${remedy}`, { target, problem }, cause);
+  }
+}
+
+// ── from running ────────────────────────────────────────────────────────────────────────────────────────────
+
+/** A chunk threw for the last time. `cause` is its own error: name, message and stack. */
+export class ExecutionFailedError extends FlowledgerError {
+  constructor(executionId: string, flowName: string, error: SerializedError) {
+    const chunk = error.chunk === undefined ? "" : ` in chunk ${quote(error.chunk)}`;
+    super(
+      "EXECUTION_FAILED",
+      `execution ${executionId} of flow ${quote(flowName)} failed${chunk} with ${error.name}: ${error.message}`,
+      { executionId, flowName, error },
+      revive(error),
+    );
+  }
+}
+
+export class ExecutionCancelledError extends FlowledgerError {
+  constructor(executionId: string, reason: string | null) {
+    super("EXECUTION_CANCELLED", `execution ${executionId} was cancelled${reason ? `: ${reason}` : ""}`, {
+      executionId,
+      reason,
+    });
+  }
+}
+
+export class ChunkTimeoutError extends FlowledgerError {
+  constructor(executionId: string, chunk: string, timeoutMs: number) {
+    super(
+      "CHUNK_TIMEOUT",
+      `chunk ${quote(chunk)} of execution ${executionId} ran longer than its timeout of ${timeoutMs} ms: raise timeout, or pass ctx.signal to what it waits for`,
+      { executionId, chunk, timeoutMs },
+    );
+  }
+}
+
+export class DrainTimeoutError extends FlowledgerError {
+  constructor(executionId: string, timeoutMs: number) {
+    super(
+      "DRAIN_TIMEOUT",
+      `execution ${executionId} still runs ${timeoutMs} ms after close() and stays sealed: call close() again to wait on, or cancel()`,
+      { executionId, timeoutMs },
+    );
+  }
+}
+
+/** The execution took worker after worker down with it. */
+export class WorkerCrashLoopError extends FlowledgerError {
+  constructor(executionId: string, chunk: string | null, takeovers: number) {
+    super(
+      "WORKER_CRASH_LOOP",
+      `execution ${executionId} took ${count(takeovers, "worker")} down without progress${chunk === null ? "" : ` in chunk ${quote(chunk)}`}: ` +
+        `look for memory or native crashes there, then fork() it`,
+      { executionId, chunk, takeovers },
+    );
+  }
+}
+
+/** Internal: another worker owns the execution now, so this turn was fenced and its effects dropped. */
+export class LeaseLostError extends FlowledgerError {
+  constructor(executionId: string, epoch: number) {
+    super(
+      "LEASE_LOST",
+      `execution ${executionId} is no longer owned at epoch ${epoch}, and another worker goes on with it: stop when ctx.signal aborts`,
+      { executionId, epoch },
+    );
+  }
+}
+
+/** A retried chunk did something else at a place where the ledger already has an effect. */
+export class JournalMismatchError extends FlowledgerError {
+  /** @param recorded and `found` are effects in words, e.g. `step "charge"` */
+  constructor(executionId: string, chunk: string, ordinal: number, recorded: string, found: string) {
+    super(
+      "JOURNAL_MISMATCH",
+      `chunk ${quote(chunk)} of execution ${executionId} did ${found} as effect ${ordinal}, where an earlier attempt did ${recorded}: ` +
+        `make its effects depend only on its input and on recorded values, and wrap time and randomness in ctx.step()`,
+      { executionId, chunk, ordinal, recorded, found },
+    );
+  }
+}
+
+/** A worker that cannot start or cannot go on. */
+export class WorkerError extends FlowledgerError {
+  constructor(problem: string, remedy: string, details: ErrorDetails = {}, cause?: unknown) {
+    super("WORKER_FAILED", `worker: ${problem}: ${remedy}`, details, cause);
+  }
+}
+
+function revive(error: SerializedError): Error {
+  const cause = new Error(error.message);
+  cause.name = error.name;
+  // Without a stack of its own, the place of this rebuild would pass for the place of the failure.
+  cause.stack = error.stack ?? `${error.name}: ${error.message}`;
+  if (error.code !== undefined) Object.assign(cause, { code: error.code });
+  return cause;
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text);
+}
+
+function plainKey(key: PropertyKey): string | number {
+  return typeof key === "symbol" ? String(key) : key;
+}
+
+function dotted(path: readonly (string | number)[]): string {
+  return path.map((key, index) => (typeof key === "number" ? `[${key}]` : index === 0 ? key : `.${key}`)).join("");
+}
+
+function count(amount: number, noun: string): string {
+  return `${amount} ${noun}${amount === 1 ? "" : "s"}`;
+}
+
+function listed(names: readonly string[]): string {
+  const shown = names.slice(0, 5).join(", ");
+  return names.length > 5 ? `${shown} and ${names.length - 5} more` : shown;
+}

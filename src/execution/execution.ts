@@ -1,0 +1,175 @@
+/** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
+import { cancel, close, emit, seal, startExecution } from "../database/commands.ts";
+import { translate } from "../database/connection.ts";
+import type { Sql } from "../database/connection.ts";
+import { readHistory } from "../database/queries.ts";
+import type { Wakeups } from "../database/wakeups.ts";
+import { DrainTimeoutError, PendingInterruptsError, UsageError } from "../errors.ts";
+import { parseEvent, parseInput } from "../flow/contract.ts";
+import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
+import type { FlowDefinition } from "../flow/definition.ts";
+import { parseDuration } from "../flow/duration.ts";
+import type { Duration } from "../flow/duration.ts";
+import type { ExecutionId, LedgerEvent, LedgerEventType } from "../ledger/event.ts";
+import type { Json } from "../ledger/payload.ts";
+import { errorOf, snapshotOf } from "./outcomes.ts";
+import type { Outcomes } from "./outcomes.ts";
+import { ExecutionResult } from "./result.ts";
+import { followStream } from "./stream.ts";
+import type { StreamOptions } from "./stream.ts";
+
+/** What handles need of the process they live in. */
+export interface ExecutionHost {
+  readonly sql: Sql;
+  readonly wakeups: Wakeups;
+  readonly outcomes: Outcomes;
+}
+
+export interface EmitCallOptions {
+  /** Repeating a key changes nothing. */
+  idempotencyKey?: string;
+  /** Who sent it, for the ledger. */
+  actor?: string;
+}
+
+export interface CloseOptions {
+  /** How long accepted work may take to drain; null waits for ever. @default null */
+  timeout?: Duration | null;
+  /** What to do while interrupts wait. @default "reject" */
+  pendingInterrupts?: "reject" | "cancel";
+  /** Kept as the close reason. @default "manual" */
+  reason?: string;
+  actor?: string;
+}
+
+/** One event of the ledger, as `history()` gives it. */
+export type HistoryEntry = LedgerEvent & { readonly seq: number; readonly epoch: number; readonly at: Date };
+
+export interface HistoryOptions {
+  /** Only events after this seq. @default 0 */
+  from?: number;
+  /** Only these types. @default all */
+  types?: readonly LedgerEventType[];
+}
+
+export class Execution<C extends Contract = Contract> {
+  readonly id: ExecutionId;
+  readonly flow: string;
+  readonly result: ExecutionResult<C>;
+  readonly #host: ExecutionHost;
+  readonly #definition: FlowDefinition<C> | null;
+  readonly #autoClose: boolean;
+
+  constructor(
+    host: ExecutionHost,
+    id: ExecutionId,
+    flow: { name: string; definition: FlowDefinition<C> | null },
+    autoClose: boolean,
+  ) {
+    this.#host = host;
+    this.id = id;
+    this.flow = flow.name;
+    this.#definition = flow.definition;
+    this.#autoClose = autoClose;
+    this.result = new ExecutionResult(host.sql, host.outcomes, id);
+  }
+
+  /**
+   * Gives the execution its input. With `autoClose` it resolves with the close snapshot, without it with the execution.
+   * Starting twice changes nothing.
+   */
+  async start(
+    ...[input]: undefined extends StartInput<C> ? [StartInput<C>?] : [StartInput<C>]
+  ): Promise<CloseSnapshot<C> | this> {
+    const door = this.#definition ?? { name: this.flow, contract: {} };
+    const parsed = parseInput(door, input);
+    await this.#command("start", () => startExecution(this.#host.sql, this.id, parsed));
+    return this.#autoClose ? this.waitForClose() : this;
+  }
+
+  /** Sends an event; it is accepted and durable when this resolves. */
+  async emit<E extends EventName<C>>(
+    event: E,
+    payload: EmitPayload<C, E>,
+    options: EmitCallOptions = {},
+  ): Promise<void> {
+    const { idempotencyKey = null, actor = null } = options;
+    const door = this.#definition ?? { name: this.flow, contract: {} };
+    const parsed: Json = parseEvent(door, event, payload);
+    await this.#command(`"${event}"`, () =>
+      emit(this.#host.sql, this.id, { event, payload: parsed, idempotencyKey, actor }),
+    );
+  }
+
+  /** Takes nothing new from outside from now on; accepted work runs on. */
+  async seal(options: { actor?: string } = {}): Promise<void> {
+    await this.#command("seal", () => seal(this.#host.sql, this.id, options.actor ?? null));
+  }
+
+  /**
+   * Seals, drains, ends the stream, freezes the state and returns the close snapshot. Closing a closed execution returns
+   * the same snapshot.
+   *
+   * @throws {PendingInterruptsError} while interrupts wait, unless they may be cancelled
+   * @throws {DrainTimeoutError} when work outlasts `timeout`; the execution stays sealed
+   * @throws {ExecutionFailedError} when the execution failed
+   */
+  async close(options: CloseOptions = {}): Promise<CloseSnapshot<C>> {
+    const { pendingInterrupts = "reject", reason = "manual", actor = null } = options;
+    const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, "timeout of close()");
+    await this.#command("close", () => close(this.#host.sql, this.id, { reason, pendingInterrupts, actor }));
+    const { outcomes } = this.#host;
+    const isStuck = (header: { pendingInterrupts: number; owner: unknown }) =>
+      header.pendingInterrupts > 0 && header.owner === null;
+    const ending = await outcomes.closed(this.id, { timeoutMs, until: isStuck, flow: this.flow });
+    if (!ending) {
+      if ((await outcomes.header(this.id)).pendingInterrupts > 0) throw new PendingInterruptsError(this.id, []);
+      throw new DrainTimeoutError(this.id, timeoutMs ?? 0);
+    }
+    if (ending.outcome === "failed") throw errorOf(this.id, ending);
+    return ending.snapshot as CloseSnapshot<C>;
+  }
+
+  /** Asks for the end of whatever runs. False when it had closed before. */
+  async cancel(reason = "cancelled", options: { actor?: string } = {}): Promise<boolean> {
+    return this.#command("cancel", () => cancel(this.#host.sql, this.id, reason, options.actor ?? null));
+  }
+
+  /**
+   * Resolves with the close snapshot once the execution has closed, however that comes about.
+   *
+   * @throws {ExecutionFailedError | ExecutionCancelledError}
+   */
+  async waitForClose(): Promise<CloseSnapshot<C>> {
+    const ending = await this.#host.outcomes.closed(this.id, { flow: this.flow });
+    if (!ending) throw new UsageError(`waiting for execution ${this.id} ended early`, "wait again");
+    return snapshotOf(this.id, ending) as CloseSnapshot<C>;
+  }
+
+  /** Live items, from the first on or from a cursor; ends when the stream stops or the execution closes. */
+  async *getRuntimeStream(options: StreamOptions = {}): AsyncGenerator<StreamItem<C>, void, undefined> {
+    for await (const { item } of followStream(this.#host.sql, this.#host.outcomes.watch, this.id, options))
+      yield item as StreamItem<C>;
+  }
+
+  /** The ledger, in order. */
+  async history(options: HistoryOptions = {}): Promise<HistoryEntry[]> {
+    const { from = 0, types = null } = options;
+    if (!Number.isSafeInteger(from) || from < 0)
+      throw new UsageError(`history from ${String(from)} is not a seq`, "use a whole number from 0");
+    const events = await readHistory(this.#host.sql, this.id, from, types).catch((error: unknown) => {
+      throw translate(error, this.#host.sql, { id: this.id });
+    });
+    return events.map(({ event, seq, epoch, at }) => ({ ...event, seq, epoch, at: new Date(at) }));
+  }
+
+  async #command<T>(what: string, send: () => Promise<T>): Promise<T> {
+    try {
+      const answer = await send();
+      this.#host.wakeups.send(this.id);
+      return answer;
+    } catch (error) {
+      throw translate(error, this.#host.sql, { id: this.id, what });
+    }
+  }
+}

@@ -1,0 +1,134 @@
+/** Waiting for the end of executions: one query for all who wait in this process, and none where this process closed it. */
+import { Batcher } from "../database/batcher.ts";
+import { translate } from "../database/connection.ts";
+import type { Sql } from "../database/connection.ts";
+import { isServed, readHeaders } from "../database/queries.ts";
+import type { Header } from "../database/queries.ts";
+import type { Wakeups } from "../database/wakeups.ts";
+import type { CloseHeader } from "../database/append.ts";
+import { ExecutionCancelledError, ExecutionFailedError, ExecutionNotFoundError, NoWorkerWarning } from "../errors.ts";
+import type { ExecutionId } from "../ledger/event.ts";
+import type { JsonObject } from "../ledger/payload.ts";
+
+/** How an execution ended. */
+export type Ending = CloseHeader & { readonly flow: string };
+
+export interface Outcomes {
+  /** What this process closed itself: those who wait get it without a query. */
+  deliver(id: ExecutionId, ending: Ending): void;
+  /** Resolves when the execution has closed; null when the time runs out. */
+  closed(id: ExecutionId, options?: WaitOptions): Promise<Ending | null>;
+  header(id: ExecutionId): Promise<Header>;
+  /** Calls back whenever there may be something new; returns how to stop. */
+  watch(id: ExecutionId, listener: () => void): () => void;
+}
+
+export interface WaitOptions {
+  readonly timeoutMs?: number | null;
+  /** Also ends the wait with null, e.g. when an interrupt is pending. */
+  readonly until?: (header: Header) => boolean;
+  readonly flow?: string;
+  /** Just made: nobody can have closed it before we listen. */
+  readonly isNew?: boolean;
+}
+
+/** Long enough for a worker to come up, short enough to notice that none does. */
+const noWorkerAfterMs = 5000;
+
+export function openOutcomes(sql: Sql, wakeups: Wakeups): Outcomes {
+  const waiting = new Map<ExecutionId, Set<(ending: Ending) => void>>();
+  const reads = new Batcher<ExecutionId, Header | null>({
+    send: async (ids) => {
+      const headers = await readHeaders(sql, [...new Set(ids)]);
+      return ids.map((id) => headers.get(id) ?? null);
+    },
+  });
+  const header = async (id: ExecutionId): Promise<Header> => {
+    const found = await reads.submit(id).catch((error: unknown) => {
+      throw translate(error, sql, { id });
+    });
+    if (!found) throw new ExecutionNotFoundError(id);
+    return found;
+  };
+
+  const closed = (id: ExecutionId, options: WaitOptions = {}): Promise<Ending | null> => {
+    const { promise, resolve, reject } = Promise.withResolvers<Ending | null>();
+    const { timeoutMs = null, flow } = options;
+    let isChecking = false;
+    let isAgain = false;
+    let isSettled = false;
+    const settle = (ending: Ending | null): void => {
+      isSettled = true;
+      clearTimeout(timer);
+      clearTimeout(warn);
+      stop();
+      local.delete(settle);
+      if (local.size === 0) waiting.delete(id);
+      resolve(ending);
+    };
+    const check = async (): Promise<void> => {
+      if (isSettled) return;
+      isAgain = isChecking;
+      if (isChecking) return;
+      isChecking = true;
+      try {
+        const found = await header(id);
+        if (isSettled) return;
+        if (found.lifecycle === "closed") settle(endingOf(found));
+        else if (options.until?.(found)) settle(null);
+      } catch (error) {
+        if (!(error instanceof ExecutionNotFoundError)) return;
+        reject(error);
+        settle(null);
+      } finally {
+        isChecking = false;
+        if (isAgain) void check();
+      }
+    };
+    const local = waiting.get(id) ?? new Set();
+    local.add(settle);
+    waiting.set(id, local);
+    const stop = wakeups.on(id, () => void check());
+    const timer = timeoutMs === null ? undefined : setTimeout(settle, timeoutMs, null);
+    const warn = flow === undefined ? undefined : setTimeout(() => void warnUnserved(sql, flow), noWorkerAfterMs);
+    warn?.unref();
+    if (!options.isNew || !wakeups.isListening) void check();
+    return promise;
+  };
+
+  return {
+    deliver(id, ending) {
+      for (const settle of [...(waiting.get(id) ?? [])]) settle(ending);
+    },
+    closed,
+    header,
+    watch: (id, listener) => wakeups.on(id, listener),
+  };
+}
+
+/** The close snapshot, or the error the execution ended with. */
+export function snapshotOf(id: ExecutionId, ending: Ending): JsonObject {
+  if (ending.outcome === "completed") return ending.snapshot;
+  throw errorOf(id, ending);
+}
+
+export function errorOf(id: ExecutionId, ending: Ending): Error {
+  return ending.outcome === "failed" && ending.error
+    ? new ExecutionFailedError(id, ending.flow, ending.error)
+    : new ExecutionCancelledError(id, ending.reason);
+}
+
+export function endingOf(header: Header): Ending {
+  return {
+    flow: header.flow,
+    outcome: header.outcome ?? "completed",
+    reason: header.closeReason ?? "",
+    error: header.error,
+    snapshot: header.closeSnapshot ?? {},
+  };
+}
+
+async function warnUnserved(sql: Sql, flow: string): Promise<void> {
+  const served = await isServed(sql, flow).catch(() => true);
+  if (!served) process.emitWarning(new NoWorkerWarning(flow, noWorkerAfterMs));
+}

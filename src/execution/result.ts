@@ -1,0 +1,126 @@
+/** Readers of one outcome. Nothing is stored here: every view is a fold of the ledger, or the frozen close snapshot. */
+import type { Sql } from "../database/connection.ts";
+import { translate } from "../database/connection.ts";
+import { loadState } from "../database/queries.ts";
+import { ExecutionNotFoundError } from "../errors.ts";
+import type { Intervention, InterventionFilters } from "../flow/context.ts";
+import type { CloseSnapshot, Contract, StateAt, StateOf, StatePath } from "../flow/contract.ts";
+import { parseDuration } from "../flow/duration.ts";
+import type { Duration } from "../flow/duration.ts";
+import { getPath } from "../ledger/evolve.ts";
+import type { ExecutionState, Intervention as FoldedIntervention } from "../ledger/evolve.ts";
+import type { ExecutionId } from "../ledger/event.ts";
+import type { Json, JsonObject } from "../ledger/payload.ts";
+import { closeSnapshot, explicitResult, metaOf } from "../ledger/views.ts";
+import type { Meta } from "../ledger/views.ts";
+import type { Outcomes } from "./outcomes.ts";
+
+export class ExecutionResult<C extends Contract = Contract> {
+  readonly #sql: Sql;
+  readonly #outcomes: Outcomes;
+  readonly #id: ExecutionId;
+
+  constructor(sql: Sql, outcomes: Outcomes, id: ExecutionId) {
+    this.#sql = sql;
+    this.#outcomes = outcomes;
+    this.#id = id;
+  }
+
+  /** Live state before the close, the frozen close snapshot after it. Lists have no paths into them. */
+  getState(): Promise<CloseSnapshot<C>>;
+  getState<P extends StatePath<C>, D = null>(path: P, fallback?: D): Promise<StateAt<C, P> | D>;
+  async getState(path?: string, fallback: unknown = null): Promise<unknown> {
+    const state = await this.#load();
+    const values: JsonObject = state.closed ? closeSnapshot(state) : state.values;
+    if (path === undefined) return values as StateOf<C>;
+    const found = getPath(values, path);
+    return found === undefined ? fallback : found;
+  }
+
+  /**
+   * `$final_result`, else what `setResult` or `end()` wrote, else the close snapshot once the execution has closed.
+   * Waits for whichever comes first.
+   *
+   * @param options.timeout null, with a warning, when it passes @default waits for ever
+   */
+  async getFinalResult(options: { timeout?: Duration | null } = {}): Promise<Json> {
+    const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, "timeout of getFinalResult");
+    let found: Json | undefined;
+    const deadline = timeoutMs === null ? null : performance.now() + timeoutMs;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const look = async (): Promise<void> => {
+      const state = await this.#load();
+      found = explicitResult(state);
+      if (found === undefined && state.closed) found = closeSnapshot(state);
+      if (found !== undefined) resolve();
+    };
+    const stop = this.#outcomes.watch(this.#id, () => void look().catch(reject));
+    const timer = deadline === null ? undefined : setTimeout(resolve, timeoutMs ?? 0);
+    look().catch(reject);
+    try {
+      await promise;
+    } finally {
+      clearTimeout(timer);
+      stop();
+    }
+    if (found !== undefined) return found;
+    process.emitWarning(
+      `execution ${this.#id} had no result after ${timeoutMs} ms: raise timeout, or read getState() for what is there`,
+      {
+        type: "FlowledgerWarning",
+        code: "RESULT_TIMEOUT",
+      },
+    );
+    return null;
+  }
+
+  /** Intervention records by version; [] when there are none. Reading consumes nothing. */
+  async getInterventions(filters: InterventionFilters = {}): Promise<Intervention[]> {
+    const state = await this.#load();
+    return state.interventions.filter((record) => matches(record, filters)).map(publicIntervention);
+  }
+
+  /** The matching record of the highest version, or the fallback. */
+  async getLatestIntervention<D = null>(fallback: D, filters: InterventionFilters = {}): Promise<Intervention | D> {
+    return (await this.getInterventions(filters)).at(-1) ?? fallback;
+  }
+
+  async getMeta(): Promise<Meta> {
+    return metaOf(this.#id, await this.#load());
+  }
+
+  async #load(): Promise<ExecutionState> {
+    const state = await loadState(this.#sql, this.#id).catch((error: unknown) => {
+      throw translate(error, this.#sql, { id: this.#id });
+    });
+    if (!state) throw new ExecutionNotFoundError(this.#id);
+    return state;
+  }
+}
+
+function matches(
+  record: FoldedIntervention,
+  { status, target, sinceVersion, consumedBy }: InterventionFilters,
+): boolean {
+  if (status !== undefined && record.status !== status) return false;
+  if (target !== undefined && record.target !== target) return false;
+  if (sinceVersion !== undefined && record.version <= sinceVersion) return false;
+  return consumedBy === undefined || Object.hasOwn(record.consumers, consumedBy);
+}
+
+/** An intervention with its times as dates. */
+export function publicIntervention(record: FoldedIntervention): Intervention {
+  return {
+    ...record,
+    createdAt: new Date(record.createdAt),
+    insertedAt: record.insertedAt === null ? null : new Date(record.insertedAt),
+    rejectedAt: record.rejectedAt === null ? null : new Date(record.rejectedAt),
+    expiredAt: record.expiredAt === null ? null : new Date(record.expiredAt),
+    consumers: Object.fromEntries(
+      Object.entries(record.consumers).map(([name, consumer]) => [
+        name,
+        { ...consumer, consumedAt: new Date(consumer.consumedAt) },
+      ]),
+    ),
+  };
+}

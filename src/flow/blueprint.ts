@@ -1,0 +1,334 @@
+/** A graph as JSON and back, its fingerprint, and its picture. */
+import { createHash } from "node:crypto";
+import { z } from "zod";
+import { DefinitionError } from "../errors.ts";
+import type { Json } from "../ledger/payload.ts";
+import type { Contract } from "./contract.ts";
+import type { FlowDefinition } from "./definition.ts";
+import type { Graph, MatchCase, Node, NodeId } from "./graph.ts";
+
+export const blueprintVersion = "flowledger/v1";
+
+const ids = z.array(z.string());
+const bindings = z.record(z.string(), z.string()).nullable();
+const limit = z.int().positive().nullable();
+const place = { id: z.string().min(1), next: ids };
+
+const BlueprintNode = z.discriminatedUnion("kind", [
+  z.strictObject({ ...place, kind: z.literal("chunk"), chunk: z.string() }),
+  z.strictObject({
+    ...place,
+    kind: z.literal("match"),
+    mode: z.enum(["first", "all"]),
+    cases: z.array(
+      z.strictObject({
+        test: z.union([z.strictObject({ predicate: z.string() }), z.strictObject({ equals: z.json() })]),
+        entry: ids,
+      }),
+    ),
+    otherwise: ids,
+    end: z.string(),
+  }),
+  z.strictObject({
+    ...place,
+    kind: z.literal("batch"),
+    branches: z.array(z.strictObject({ key: z.string(), entry: z.string() })),
+    concurrency: limit,
+    distribute: z.boolean(),
+    end: z.string(),
+  }),
+  z.strictObject({
+    ...place,
+    kind: z.literal("forEach"),
+    entry: ids,
+    concurrency: limit,
+    distribute: z.boolean(),
+    end: z.string(),
+  }),
+  z.strictObject({ ...place, kind: z.enum(["endMatch", "endBatch", "endForEach"]), of: z.string() }),
+  z.strictObject({
+    ...place,
+    kind: z.literal("when"),
+    trigger: z.union([
+      z.strictObject({ events: z.array(z.string().min(1)).min(1) }),
+      z.strictObject({ state: z.string() }),
+    ]),
+    mode: z.enum(["and", "or"]),
+  }),
+  z.strictObject({
+    ...place,
+    kind: z.literal("subFlow"),
+    flow: z.string(),
+    capture: bindings,
+    writeBack: bindings,
+    concurrency: limit,
+  }),
+  z.strictObject({
+    ...place,
+    kind: z.literal("interventionPoint"),
+    name: z.string().min(1),
+    target: z.string().nullable(),
+  }),
+  z.strictObject({ ...place, kind: z.literal("finalResult") }),
+]);
+
+/** A flow without its functions: they come back by name. */
+export const Blueprint = z.strictObject({
+  version: z.literal(blueprintVersion),
+  name: z.string(),
+  /** JSON Schema of each contract part, to read; it is not enforced. */
+  contract: z.json(),
+  roots: ids,
+  nodes: z.array(BlueprintNode),
+  chunks: z.array(
+    z.strictObject({
+      name: z.string(),
+      retry: z.strictObject({
+        maxAttempts: z.int().positive(),
+        initialIntervalMs: z.number().nonnegative(),
+        multiplier: z.number(),
+        maxIntervalMs: z.number().nonnegative(),
+        jitter: z.boolean(),
+      }),
+      timeoutMs: z.number().positive().nullable(),
+    }),
+  ),
+  predicates: z.array(z.string()),
+  subFlows: z.array(z.string()),
+  requirements: z.array(z.strictObject({ name: z.string(), failPolicy: z.enum(["closed", "open"]) })),
+});
+export type Blueprint = z.infer<typeof Blueprint>;
+
+/** The flow as JSON. Functions (`retryIf`, resolvers too) and zod schemas stay behind. */
+export function toBlueprint(flow: FlowDefinition): Blueprint {
+  const { graph } = flow;
+  return structuredClone({
+    version: blueprintVersion,
+    name: flow.name,
+    contract: contractSchemas(flow.contract) ?? flow.contractSchemas,
+    roots: [...graph.roots],
+    nodes: [...graph.nodes.values()] as Blueprint["nodes"],
+    chunks: [...graph.chunks.values()].map(({ name, options }) => {
+      const { maxAttempts, initialIntervalMs, multiplier, maxIntervalMs, jitter } = options.retry;
+      return {
+        name,
+        retry: { maxAttempts, initialIntervalMs, multiplier, maxIntervalMs, jitter },
+        timeoutMs: options.timeoutMs,
+      };
+    }),
+    predicates: [...graph.predicates.keys()],
+    subFlows: [...flow.subFlows.keys()],
+    requirements: flow.requirements.map(({ name, failPolicy }) => ({ name, failPolicy })),
+  });
+}
+
+/** @throws {DefinitionError} for JSON that is no blueprint, or whose parts name parts that are not there */
+export function readBlueprint(json: unknown): Blueprint {
+  const result = Blueprint.safeParse(json);
+  if (!result.success) {
+    const [issue] = result.error.issues;
+    throw invalid(
+      json,
+      `${issue?.path.length ? `${issue.path.join(".")}: ` : ""}${issue?.message ?? "it is not valid"}`,
+    );
+  }
+  const blueprint = result.data;
+  const nodes = new Map(blueprint.nodes.map((node) => [node.id, node]));
+  if (nodes.size < blueprint.nodes.length) throw invalid(json, "two nodes have the same id");
+  const chunks = new Set(blueprint.chunks.map(({ name }) => name));
+  const predicates = new Set(blueprint.predicates);
+  for (const id of blueprint.roots) if (!nodes.has(id)) throw invalid(json, `roots name the missing node "${id}"`);
+  for (const node of blueprint.nodes) {
+    const missing = neighbours(node).find((id) => !nodes.has(id));
+    if (missing !== undefined) throw invalid(json, `node "${node.id}" leads to the missing node "${missing}"`);
+    if ("end" in node && nodes.get(node.end)?.kind !== ends[node.kind])
+      throw invalid(json, `node "${node.id}" has no ${ends[node.kind]}`);
+    if (node.kind === "chunk" && !chunks.has(node.chunk))
+      throw invalid(json, `node "${node.id}" runs the missing chunk "${node.chunk}"`);
+    if (node.kind === "subFlow" && !blueprint.subFlows.includes(node.flow))
+      throw invalid(json, `node "${node.id}" runs the missing sub-flow "${node.flow}"`);
+    if (node.kind !== "match") continue;
+    for (const { test } of node.cases)
+      if ("predicate" in test && !predicates.has(test.predicate))
+        throw invalid(json, `node "${node.id}" asks the missing condition "${test.predicate}"`);
+  }
+  return blueprint;
+}
+
+const ends = { match: "endMatch", batch: "endBatch", forEach: "endForEach" };
+
+function invalid(json: unknown, problem: string): DefinitionError {
+  const named = typeof json === "object" && json !== null && "name" in json ? String(json.name) : "?";
+  return new DefinitionError(
+    named,
+    `the blueprint is not valid (${problem})`,
+    "use what toBlueprint() gave, unchanged",
+  );
+}
+
+function neighbours(node: Node): NodeId[] {
+  const all = [...node.next, ...doors(node).map(({ to }) => to)];
+  if ("end" in node) all.push(node.end);
+  if ("of" in node) all.push(node.of);
+  return all;
+}
+
+function contractSchemas(contract: Contract): Json {
+  const { input, state, events, stream } = contract;
+  if (!input && !state && !events && !stream) return null;
+  const schema = (part: z.ZodType) => z.toJSONSchema(part, { io: "input", unrepresentable: "any" });
+  return plain({
+    ...(input && { input: schema(input) }),
+    ...(state && { state: schema(state) }),
+    ...(events && { events: Object.fromEntries(Object.entries(events).map(([name, part]) => [name, schema(part)])) }),
+    ...(stream && { stream: schema(stream) }),
+  });
+}
+
+function plain(value: unknown): Json {
+  return JSON.parse(JSON.stringify(value)) as Json;
+}
+
+/** SHA-256 of what makes two graphs behave alike: nodes, names, edges, modes and limits, but no code and no retry options. */
+export function fingerprintOf(flow: string, graph: Graph): string {
+  const structure = canonical({ flow, roots: graph.roots, nodes: [...graph.nodes.values()] });
+  return createHash("sha256").update(JSON.stringify(structure)).digest("hex");
+}
+
+/** The same value with sorted keys, so that equal structures give equal text. */
+function canonical(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(canonical);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, item]) => [key, canonical(item)]),
+  );
+}
+
+/** The graph as a Mermaid flowchart: a box per chunk, a group per block, a nested group per sub-flow. */
+export function toMermaid(flow: FlowDefinition): string {
+  return ["flowchart TD", ...draw(flow, "").map((line) => `  ${line}`), ""].join("\n");
+}
+
+function draw(flow: FlowDefinition, prefix: string): string[] {
+  const { graph } = flow;
+  const starts = [...graph.nodes.values()].filter((node) => node.kind === "when").map(({ id }) => id);
+  const picture: Picture = { flow, prefix };
+  const lines = graph.roots.length ? [`${prefix}start(["${escape(`start ${flow.name}`)}"])`] : [];
+  lines.push(...body(graph, [...graph.roots, ...starts], null).flatMap((node) => shape(node, picture)));
+  for (const root of graph.roots) lines.push(`${prefix}start --> ${nameOf(root, picture)}`);
+  for (const node of graph.nodes.values()) lines.push(...arrows(node, picture));
+  return lines;
+}
+
+interface Picture {
+  readonly flow: FlowDefinition;
+  readonly prefix: string;
+}
+
+/** The nodes from here to `end`, without what inner blocks hold. */
+function body(graph: Graph, from: readonly NodeId[], end: NodeId | null): Node[] {
+  const found = new Map<NodeId, Node>();
+  const visit = (id: NodeId): void => {
+    const node = graph.nodes.get(id);
+    if (node === undefined || id === end || found.has(id)) return;
+    found.set(id, node);
+    const exit = "end" in node ? graph.nodes.get(node.end) : node;
+    exit?.next.forEach(visit);
+  };
+  from.forEach(visit);
+  return [...found.values()];
+}
+
+function shape(node: Node, picture: Picture): string[] {
+  const name = nameOf(node.id, picture);
+  switch (node.kind) {
+    case "chunk":
+      return [`${name}["${escape(node.chunk)}"]`];
+    case "match": {
+      const [only] = node.cases;
+      const asks =
+        node.cases.length === 1 && only ? `${caseLabel(only)}?` : node.mode === "all" ? "match all" : "match";
+      return group(node, "match", `${name}{"${escape(asks)}"}`, picture);
+    }
+    case "batch":
+      return group(node, "batch", `${name}[["batch${limitLabel(node.concurrency)}"]]`, picture);
+    case "forEach":
+      return group(node, "forEach", `${name}[["forEach${limitLabel(node.concurrency)}"]]`, picture);
+    case "endMatch":
+    case "endBatch":
+    case "endForEach":
+      return [`${name}((" "))`];
+    case "when": {
+      const heard =
+        "state" in node.trigger ? `state ${node.trigger.state}` : node.trigger.events.join(` ${node.mode} `);
+      return [`${name}>"${escape(`when ${heard}`)}"]`];
+    }
+    case "subFlow": {
+      const child = picture.flow.subFlows.get(node.flow);
+      const inner = child ? draw(child, `${picture.prefix}${node.id}_`) : [];
+      return [`subgraph ${name}["${escape(`sub-flow ${node.flow}`)}"]`, ...inner.map((line) => `  ${line}`), "end"];
+    }
+    case "interventionPoint": {
+      const target = node.target === null ? "" : ` for ${node.target}`;
+      return [`${name}[/"${escape(`intervention point ${node.name}${target}`)}"/]`];
+    }
+    case "finalResult":
+      return [`${name}(["$final_result"])`];
+  }
+}
+
+function group(node: Extract<Node, { end: NodeId }>, title: string, opener: string, picture: Picture): string[] {
+  const { graph } = picture.flow;
+  const entries = doors(node).map(({ to }) => to);
+  const end = graph.nodes.get(node.end);
+  const held = [
+    opener,
+    ...body(graph, entries, node.end).flatMap((inner) => shape(inner, picture)),
+    ...(end ? shape(end, picture) : []),
+  ];
+  return [`subgraph group_${picture.prefix}${node.id}["${title}"]`, ...held.map((line) => `  ${line}`), "end"];
+}
+
+function arrows(node: Node, picture: Picture): string[] {
+  const from = nameOf(node.id, picture);
+  const inner = doors(node).map(({ label, to }) => `${from} -->|"${escape(label)}"| ${nameOf(to, picture)}`);
+  return [...inner, ...node.next.map((to) => `${from} --> ${nameOf(to, picture)}`)];
+}
+
+/** How a value gets from a block's first node into its bodies. */
+function doors(node: Node): { readonly label: string; readonly to: NodeId }[] {
+  switch (node.kind) {
+    case "match":
+      return [
+        ...node.cases.flatMap((item) =>
+          item.entry.map((to) => ({ label: node.cases.length === 1 ? "yes" : caseLabel(item), to })),
+        ),
+        ...node.otherwise.map((to) => ({ label: "else", to })),
+      ];
+    case "batch":
+      return node.branches.map(({ key, entry }) => ({ label: key, to: entry }));
+    case "forEach":
+      return node.entry.map((to) => ({ label: "each", to }));
+    default:
+      return [];
+  }
+}
+
+function caseLabel({ test }: MatchCase): string {
+  return "predicate" in test ? test.predicate : JSON.stringify(test.equals);
+}
+
+function limitLabel(concurrency: number | null): string {
+  return concurrency === null ? "" : `, ${concurrency} at once`;
+}
+
+function nameOf(id: NodeId, { flow, prefix }: Picture): string {
+  return `${flow.graph.nodes.get(id)?.kind === "subFlow" ? "subflow_" : ""}${prefix}${id}`;
+}
+
+/** Mermaid reads `#34;` as the character with that code, and everything else that could end a label is written so. */
+function escape(label: string): string {
+  return label.replace(/[^\p{L}\p{N} .,:_+?$()=/-]/gu, (character) => `#${character.codePointAt(0)};`);
+}

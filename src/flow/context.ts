@@ -1,0 +1,270 @@
+/** What a chunk may do: the type of `ctx`. Types only; `engine/chunk.ts` makes it real. */
+import type { z } from "zod";
+import type { Json, JsonObject } from "../ledger/payload.ts";
+import type {
+  Contract,
+  EmitPayload,
+  EventName,
+  StateAt,
+  StateItem,
+  StateOf,
+  StatePath,
+  StateWrite,
+  StreamInput,
+} from "./contract.ts";
+import type { Duration } from "./duration.ts";
+
+export type { Duration } from "./duration.ts";
+
+/** The function given to `to()`. What it returns is the input of the next step. */
+export type ChunkHandler<C extends Contract = Contract, In = Json, Out = unknown> = (ctx: Ctx<C, In>) => Out;
+
+/** A condition of `ifCondition()` or `case()`. Only `true` counts. */
+export type Predicate<C extends Contract = Contract, In = Json> = (
+  ctx: ReadOnlyCtx<C, In>,
+) => boolean | Promise<boolean>;
+
+/** What a condition may read. `In` is what the step before returned. */
+export interface ReadOnlyCtx<C extends Contract = Contract, In = Json> {
+  readonly input: In;
+  readonly execution: ExecutionInfo;
+
+  /** The whole application state: what is committed and this chunk's own writes. A copy. */
+  getState(): StateOf<C>;
+  /** The value at a key or dot path; `fallback` (null) when nothing is there. */
+  getState<P extends StatePath<C>, D = null>(path: P, fallback?: D): StateAt<C, P> | D;
+
+  /** A live object of this process; `fallback` (null) when it was not given. */
+  getResource<T = unknown, D = null>(name: string, fallback?: D): T | D;
+  /** @throws {ResourceMissingError} */
+  requireResource<T = unknown>(name: string): T;
+
+  /** A value shared by all executions of the flow. Warns once per call site unless `noWarning`. */
+  getFlowData(key: string, options?: FlowDataOptions): Promise<Json>;
+}
+
+/** Everything a chunk handler may use. `In` is what the step before returned. */
+export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyCtx<C, In> {
+  /** The event whose `when()` began this chain; null in a chain that began with the input. */
+  readonly event: string | null;
+  /** The name of this chunk. */
+  readonly chunk: string;
+  /** This try of the chunk, from 1. */
+  readonly attempt: number;
+  /** Aborts on cancel, on timeout, and when another worker took over. */
+  readonly signal: AbortSignal;
+
+  /** Replaces the value at a key or dot path. */
+  setState<P extends StatePath<C>>(path: P, value: StateWrite<C, P>, options?: StateWriteOptions): Promise<void>;
+  /** Appends to a list; a missing key becomes a list, a single value becomes the first of one. */
+  appendState<P extends StatePath<C>>(path: P, value: StateItem<C, P>, options?: StateWriteOptions): Promise<void>;
+  /** Deletes a key or dot path; a missing one is no error. */
+  delState(path: StatePath<C>, options?: StateWriteOptions): Promise<void>;
+
+  /** Accepted and durable when it resolves; handlers of `when(event)` then run beside this chunk. */
+  emit<E extends EventName<C>>(event: E, payload: EmitPayload<C, E>, options?: EmitOptions): Promise<void>;
+  /** Accepted with this chunk's next commit point. */
+  emitNoWait<E extends EventName<C>>(event: E, payload: EmitPayload<C, E>): void;
+
+  /** Sends a live item to every reader of the execution's stream. */
+  putIntoStream(item: StreamInput<C>): Promise<void>;
+  /** Ends the stream; the execution goes on. */
+  stopStream(): Promise<void>;
+
+  /** Pauses this chain until someone answers. Return what it returns: `return ctx.pauseFor({ … })`. */
+  pauseFor<S extends z.ZodType | null = null, const T extends ResumeTo<C> = "next">(
+    options?: PauseOptions<S, T>,
+  ): Paused<T extends "next" ? (S extends z.ZodType ? z.output<S> : Json) : never>;
+  /** This run answers a pause with `resumeTo: "self"`. */
+  readonly isResume: boolean;
+  /** The answer; null unless `isResume`. */
+  readonly resume: Resume | null;
+
+  /** The interventions that were inserted when this chunk was dispatched. */
+  readonly interventions: readonly Intervention[];
+  getInterventions(filters?: InterventionFilters): readonly Intervention[];
+  /** Says what became of an intervention. The consumer is this chunk unless another is named. */
+  markInterventionConsumed(interventionId: string, options?: ConsumeOptions): Promise<Intervention>;
+
+  /** Runs `work` once: a retry of this chunk gets the recorded value back. */
+  step<T>(name: string, work: (signal: AbortSignal) => T, options?: StepOptions): Promise<Output<T>>;
+  /** Sleeps through restarts: the time is recorded, and no worker is held for a long one. */
+  sleep(duration: Duration): Promise<void>;
+  /** Runs a flow or deferred function as a child anywhere in the fleet; a retry attaches to the same child. */
+  call<In2, Out>(target: Callable<In2, Out>, input: In2, options?: CallOptions): Promise<Out>;
+  /** Commits what this chunk has written so far. */
+  flush(): Promise<void>;
+
+  setFlowData(key: string, value: unknown, options?: FlowDataWriteOptions): Promise<void>;
+  appendFlowData(key: string, value: unknown, options?: FlowDataWriteOptions): Promise<void>;
+  delFlowData(key: string, options?: FlowDataWriteOptions): Promise<void>;
+
+  /** Compatibility: the internal result, read after `$final_result` and before the close snapshot. */
+  setResult(value: unknown): Promise<void>;
+  readonly log: Logger;
+}
+
+/** What a handler's return is for the next step: awaited, a pause replaced by its answer, nothing as null. */
+export type Output<T> = OutputOf<Awaited<T>>;
+type OutputOf<T> = unknown extends T
+  ? Json
+  : T extends Paused<infer Answer>
+    ? Answer
+    : T extends undefined | void
+      ? null
+      : T;
+
+declare const answer: unique symbol;
+/** What `ctx.pauseFor()` returns: a mark for the engine, typed with the answer that the next step receives. */
+export interface Paused<Answer = Json> {
+  readonly [answer]: Answer;
+}
+
+/** A flow or a deferred function, as `ctx.call` takes it. `"~types"` exists for the compiler only. */
+export interface Callable<In, Out> {
+  readonly name: string;
+  readonly "~types"?: { readonly input: (input: In) => void; readonly output: Out };
+}
+
+export interface ExecutionInfo {
+  readonly id: string;
+  readonly flow: string;
+  /** As given when it was created. */
+  readonly metadata: JsonObject;
+}
+
+/** Where an answer goes: into the next step, into this chunk again, or to the handlers of an event. */
+export type ResumeTo<C extends Contract = Contract> = "next" | "self" | { readonly event: EventName<C> };
+
+export interface PauseOptions<S extends z.ZodType | null = null, T = ResumeTo> {
+  /** What kind of answer is asked for; listed and searched by it. @default "pause" */
+  readonly type?: string;
+  /** What the person or system that answers needs to know. @default null */
+  readonly payload?: unknown;
+  /** @default "next" */
+  readonly resumeTo?: T;
+  /** A name of your own; a later pause with the same one replaces the record. @default generated */
+  readonly interruptId?: string;
+  /** How often `"self"` may be resumed; null is without limit. @default 1 */
+  readonly maxResumes?: number | null;
+  /** Expires unanswered after this time. @default never */
+  readonly expiresIn?: Duration | null;
+  /** What an answer must be; it is coerced by it. @default any JSON */
+  readonly response?: S;
+}
+
+export interface Resume {
+  readonly value: Json;
+  readonly interruptId: string;
+  /** Which resume of this interrupt it is, from 1. */
+  readonly count: number;
+  /** Who answered, as they said. */
+  readonly actor: string | null;
+}
+
+export interface StepOptions {
+  /** As for a chunk, counted for the step alone. */
+  readonly retry?: RetryOptions;
+  /** Longest time of one try. @default none */
+  readonly timeout?: Duration | null;
+}
+
+/** How a chunk or step that threw is tried again. */
+export interface RetryOptions {
+  /** Tries in total, the first included. @default 1 */
+  readonly maxAttempts?: number;
+  /** Wait before the second try. @default "1s" */
+  readonly initialInterval?: Duration;
+  /** Factor of each further wait. @default 2 */
+  readonly multiplier?: number;
+  /** Longest wait. @default "10m" */
+  readonly maxInterval?: Duration;
+  /** Spreads each wait, so that many failures do not come back at once. @default true */
+  readonly jitter?: boolean;
+  /** Called with what was thrown; false gives up. @default every error is tried again */
+  readonly retryIf?: (error: unknown) => boolean;
+}
+
+export interface EmitOptions {
+  /** Resolve only when the event's handlers and all that follows from them have run. @default false */
+  readonly wait?: boolean;
+}
+
+export interface StateWriteOptions {
+  /** Whether `when({ state })` hears this write. @default true */
+  readonly emit?: boolean;
+}
+
+export interface CallOptions {
+  readonly metadata?: JsonObject;
+  readonly priority?: number;
+  readonly delay?: Duration;
+  readonly timeout?: Duration | null;
+  readonly idempotencyKey?: string;
+}
+
+export interface FlowDataWriteOptions {
+  /** @default false */
+  readonly noWarning?: boolean;
+}
+
+export interface FlowDataOptions extends FlowDataWriteOptions {
+  /** When the key is missing. @default null */
+  readonly default?: Json;
+}
+
+/** A correction by a person, as the ledger records it. */
+export interface Intervention {
+  readonly id: string;
+  /** 1, 2, 3 … within one execution. */
+  readonly version: number;
+  readonly status: "pending" | "inserted" | "rejected" | "expired";
+  readonly payload: Json;
+  /** The point or chunk it is meant for; null is the next one. */
+  readonly target: string | null;
+  readonly author: string | null;
+  readonly note: string | null;
+  readonly metadata: JsonObject;
+  readonly createdAt: Date;
+  readonly insertedAt: Date | null;
+  /** Where it was inserted. */
+  readonly insertion: JsonObject | null;
+  readonly rejectedAt: Date | null;
+  readonly rejectReason: string | null;
+  readonly expiredAt: Date | null;
+  /** By consumer: what became of it there. */
+  readonly consumers: Readonly<Record<string, InterventionConsumer>>;
+}
+
+export interface InterventionConsumer {
+  readonly status: "applied" | "ignored";
+  readonly note: string | null;
+  readonly metadata: JsonObject;
+  readonly consumedAt: Date;
+}
+
+export interface InterventionFilters {
+  readonly status?: Intervention["status"];
+  readonly target?: string;
+  /** Only later ones: `version > sinceVersion`. */
+  readonly sinceVersion?: number;
+  /** Only those that this consumer marked. */
+  readonly consumedBy?: string;
+}
+
+export interface ConsumeOptions {
+  /** @default "applied" */
+  readonly status?: "applied" | "ignored";
+  /** @default the chunk's name */
+  readonly consumer?: string;
+  readonly note?: string;
+  readonly metadata?: JsonObject;
+}
+
+/** Where `ctx.log` writes. */
+export interface Logger {
+  debug(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  info(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  warn(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  error(message: string, fields?: Readonly<Record<string, unknown>>): void;
+}

@@ -1,0 +1,230 @@
+/** The zod parts of a flow: what its input, state, events and stream may be, and parsing at those doors. */
+import { z } from "zod";
+import { ContractError, DefinitionError, UsageError } from "../errors.ts";
+import { toJson, type Json } from "../ledger/payload.ts";
+
+/** Every part is optional, and a part left out takes any JSON. */
+export interface Contract {
+  /** What `start()` takes and the first chunks receive. */
+  readonly input?: z.ZodType;
+  /** The keys of the application state; usually `.partial()`, because state starts empty. */
+  readonly state?: z.ZodObject;
+  /** Payloads by event name; a name that is not here cannot be emitted or heard. */
+  readonly events?: Readonly<Record<string, z.ZodType>>;
+  /** One live item, as `putIntoStream` takes it. */
+  readonly stream?: z.ZodType;
+}
+
+// ── types ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** What the first chunks receive. */
+export type InputOf<C extends Contract> = C extends { readonly input: infer S extends z.ZodType } ? z.output<S> : Json;
+/** What `start()` takes, before zod's defaults and coercions. */
+export type StartInput<C extends Contract> = C extends { readonly input: infer S extends z.ZodType }
+  ? z.input<S>
+  : unknown;
+
+/** The whole application state, as `getState()` reads it. */
+export type StateOf<C extends Contract> = C extends { readonly state: infer S extends z.ZodObject }
+  ? z.output<S>
+  : { [key: string]: Json };
+type StateInput<C extends Contract> = C extends { readonly state: infer S extends z.ZodObject } ? z.input<S> : null;
+/** The top-level keys of the state. */
+export type StateKey<C extends Contract> = C extends { readonly state: z.ZodObject }
+  ? keyof StateOf<C> & string
+  : string;
+/** `"a"`, `"a.b"`, `"a.b.c"`, or anything below. Lists have no paths into them. */
+export type StatePath<C extends Contract> = C extends { readonly state: z.ZodObject } ? PathsOf<StateOf<C>> : string;
+/** What is read at a path. */
+export type StateAt<C extends Contract, P extends string> = C extends { readonly state: z.ZodObject }
+  ? At<StateOf<C>, P>
+  : Json;
+/** What may be written at a path. */
+export type StateWrite<C extends Contract, P extends string> = C extends { readonly state: z.ZodObject }
+  ? At<StateInput<C>, P>
+  : unknown;
+/** One element for `appendState`: of the list at the path, or the value itself where there is no list. */
+export type StateItem<C extends Contract, P extends string> = ItemOf<StateWrite<C, P>>;
+
+export type EventName<C extends Contract> = C extends { readonly events: infer E } ? keyof E & string : string;
+/** Payloads by event name, as their handlers receive them. */
+export type EventsOf<C extends Contract> = { readonly [E in EventName<C>]: EventPayload<C, E> };
+/** What a handler of the event receives. */
+export type EventPayload<C extends Contract, E extends string> = C extends { readonly events: infer Events }
+  ? E extends keyof Events
+    ? z.output<Events[E]>
+    : never
+  : Json;
+/** What `emit` takes. */
+export type EmitPayload<C extends Contract, E extends string> = C extends { readonly events: infer Events }
+  ? E extends keyof Events
+    ? z.input<Events[E]>
+    : never
+  : unknown;
+
+/** What a closed execution leaves: its state, and two keys of ours where they were used. */
+export type CloseSnapshot<C extends Contract> = StateOf<C> & {
+  readonly $final_result?: Json;
+  readonly $interventions?: Json;
+};
+
+/** What a reader of the stream sees. */
+export type StreamItem<C extends Contract> = C extends { readonly stream: infer S extends z.ZodType }
+  ? z.output<S>
+  : Json;
+/** What `putIntoStream` takes. */
+export type StreamInput<C extends Contract> = C extends { readonly stream: infer S extends z.ZodType }
+  ? z.input<S>
+  : unknown;
+
+// Three levels by hand instead of a recursion: schemas may be recursive, and every level multiplies the union.
+type PathsOf<T> = T extends unknown
+  ? { [K in keyof T & string]: K | Below<K, Paths2<Tree<T[K]>>> }[keyof T & string]
+  : never;
+type Paths2<T> = T extends unknown
+  ? { [K in keyof T & string]: K | Below<K, Paths3<Tree<T[K]>>> }[keyof T & string]
+  : never;
+type Paths3<T> = T extends unknown
+  ? { [K in keyof T & string]: K | ([Tree<T[K]>] extends [never] ? never : Below<K, string>) }[keyof T & string]
+  : never;
+type Below<K extends string, Rest extends string> = `${K}.${Rest}`;
+
+/** The members of a union that have keys. */
+type Tree<T> = T extends readonly unknown[] ? never : T extends object ? T : never;
+type At<T, P extends string> = P extends `${infer Head}.${infer Rest}` ? At<Field<T, Head>, Rest> : OrJson<Field<T, P>>;
+type Field<T, K extends string> = FieldOfTree<Tree<T>, K>;
+type FieldOfTree<T, K extends string> = T extends unknown
+  ? K extends keyof T
+    ? Exclude<T[K], undefined>
+    : never
+  : never;
+type OrJson<T> = [T] extends [never] ? Json : T;
+type ItemOf<T> = T extends readonly (infer Item)[] ? Item : T;
+
+// ── at run time ─────────────────────────────────────────────────────────────────────────────────────────────
+
+/** What the doors need of a flow. */
+export interface Door {
+  readonly name: string;
+  readonly contract: Contract;
+}
+
+/** @throws {DefinitionError} for a part that is no zod schema, or a part that does not exist */
+export function checkContract(flow: string, contract: Contract): void {
+  for (const [part, schema] of Object.entries(contract)) {
+    if (!["input", "state", "events", "stream"].includes(part))
+      throw new DefinitionError(
+        flow,
+        `the contract has an unknown part "${part}"`,
+        "its parts are input, state, events and stream",
+      );
+    if (schema === undefined) continue;
+    if (part !== "events") checkSchema(flow, `contract part "${part}"`, schema);
+    else for (const [event, payload] of Object.entries(schema)) checkSchema(flow, `contract event "${event}"`, payload);
+  }
+  const kind: string | undefined = contract.state?._zod.def.type;
+  if (kind !== undefined && kind !== "object")
+    throw new DefinitionError(flow, `contract part "state" is a z.${kind}`, "use z.object({ … }).partial()");
+}
+
+/** @throws {DefinitionError} */
+export function checkSchema(flow: string, where: string, schema: unknown): void {
+  if (typeof schema !== "object" || schema === null || !("_zod" in schema))
+    throw new DefinitionError(flow, `${where} is no zod schema`, "use a schema of zod 4");
+}
+
+/** What starts an execution, coerced by the contract. A missing input is null. */
+export function parseInput(flow: Door, value: unknown): Json {
+  return parseReturn(flow.contract.input, value, `input of flow "${flow.name}"`);
+}
+
+/** The payload of an event, coerced by the contract. A missing payload is null. */
+export function parseEvent(flow: Door, event: string, payload: unknown): Json {
+  requireEvent(flow, event);
+  return parseReturn(flow.contract.events?.[event], payload, `event "${event}" of flow "${flow.name}"`);
+}
+
+/** @throws {ContractError} for an event that the contract does not have */
+export function requireEvent(flow: Door, event: string): void {
+  if (typeof event !== "string" || event === "")
+    throw new UsageError(
+      `${JSON.stringify(event)} is not an event name of flow "${flow.name}"`,
+      "use a text that is not empty",
+    );
+  const { events } = flow.contract;
+  if (events === undefined || Object.hasOwn(events, event)) return;
+  throw new ContractError(`event "${event}" of flow "${flow.name}"`, [
+    { code: "invalid_key", path: [], message: `there is no such event (there are ${named(Object.keys(events))})` },
+  ]);
+}
+
+/**
+ * A write to the state. At a top-level key the value is coerced by the contract. At a dot path only the key is
+ * checked, so that no coercion runs twice: whoever writes calls again with the key and the whole new value below it.
+ */
+export function parseState(flow: Door, path: string, value: unknown): Json {
+  const schema = requireStatePath(flow, path);
+  return parseValue(path.includes(".") ? undefined : schema, value, `state "${path}" of flow "${flow.name}"`);
+}
+
+/**
+ * The schema of a path's top-level key, if the contract has one.
+ *
+ * @throws {ContractError} for a key that the contract does not have
+ */
+export function requireStatePath(flow: Door, path: string): z.core.$ZodType | undefined {
+  const segments = typeof path === "string" ? path.split(".") : [""];
+  if (segments.some((segment) => segment === "" || segment === "__proto__"))
+    throw new UsageError(
+      `${JSON.stringify(path)} is not a state key of flow "${flow.name}"`,
+      `use "key" or a dot path like "key.part"`,
+    );
+  const { state } = flow.contract;
+  const key = segments[0] ?? "";
+  if (state === undefined) return undefined;
+  const schema = Object.hasOwn(state.shape, key) ? state.shape[key] : state._zod.def.catchall;
+  if (schema !== undefined && schema._zod.def.type !== "never") return schema;
+  throw new ContractError(`state "${path}" of flow "${flow.name}"`, [
+    {
+      code: "unrecognized_keys",
+      path: [key],
+      message: `there is no such key (there are ${named(Object.keys(state.shape))})`,
+    },
+  ]);
+}
+
+export function parseStreamItem(flow: Door, item: unknown): Json {
+  return parseValue(flow.contract.stream, item, `stream item of flow "${flow.name}"`);
+}
+
+/** What a handler returned or a caller left out: `undefined` has no JSON form, so it travels as null. */
+export function parseReturn(schema: z.core.$ZodType | null | undefined, value: unknown, where: string): Json {
+  if (!schema) return value === undefined ? null : toJson(value, where);
+  const parsed = coerce(schema, value, where);
+  return parsed === undefined ? null : toJson(parsed, where);
+}
+
+/** A value coerced by a schema, as JSON. */
+export function parseValue(schema: z.core.$ZodType | null | undefined, value: unknown, where: string): Json {
+  return toJson(schema ? coerce(schema, value, where) : value, where);
+}
+
+function coerce(schema: z.core.$ZodType, value: unknown, where: string): unknown {
+  try {
+    const result = z.safeParse(schema, value);
+    if (result.success) return result.data;
+    throw new ContractError(where, result.error.issues);
+  } catch (error) {
+    if (!(error instanceof z.core.$ZodAsyncError)) throw error;
+    throw new UsageError(
+      `${where} has a contract with an async refinement or transform`,
+      "make it synchronous, or check in a chunk",
+      { where },
+      error,
+    );
+  }
+}
+
+function named(names: readonly string[]): string {
+  return names.length ? names.join(", ") : "none";
+}

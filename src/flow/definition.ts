@@ -1,0 +1,918 @@
+/** A flow under construction: steps that know each other by reference, until `graph` numbers them. */
+import { isDeepStrictEqual } from "node:util";
+import type { z } from "zod";
+import { DefinitionError, FlowledgerError } from "../errors.ts";
+import { toJson, type Json } from "../ledger/payload.ts";
+import { fingerprintOf, type Blueprint } from "./blueprint.ts";
+import type { ChunkHandler, Predicate, RetryOptions } from "./context.ts";
+import { checkContract, checkSchema, requireEvent, requireStatePath, type Contract } from "./contract.ts";
+import { parseDuration, type Duration } from "./duration.ts";
+import type { Chunk, Graph, Node, NodeId, ResolvedChunkOptions, WhenNode } from "./graph.ts";
+import { resolveRetry } from "./retry.ts";
+
+/** What the other rooms see of a flow. Every chain of one flow reads the same. */
+export interface FlowDefinition<C extends Contract = Contract> {
+  readonly name: string;
+  readonly contract: C;
+  /** The flow as it is now; a later definition call makes a new one and leaves this one as it is. */
+  readonly graph: Graph;
+  /** SHA-256 of the graph's structure, in hex. */
+  readonly fingerprint: string;
+  readonly requirements: readonly ResourceRequirement[];
+  readonly interventionPoints: readonly InterventionPoint[];
+  /** The flows that `toSubFlow` names, by name. */
+  readonly subFlows: ReadonlyMap<string, FlowDefinition>;
+  /** The contract as JSON Schema, of a flow that came from a blueprint without its zod schemas. */
+  readonly contractSchemas: Json;
+}
+
+export interface ResourceRequirement {
+  readonly name: string;
+  /** Makes the resource where it was not given; null leaves it missing. */
+  readonly resolver: ResourceResolver | null;
+  /** What a missing resource or a failing resolver does: "closed" refuses to go on, "open" warns. */
+  readonly failPolicy: "closed" | "open";
+}
+
+export type ResourceResolver = (request: {
+  readonly name: string;
+  readonly executionId: string;
+  readonly flow: string;
+  readonly metadata: Readonly<Record<string, Json>>;
+}) => unknown;
+
+export interface InterventionPoint {
+  readonly name: string;
+  readonly target: string | null;
+}
+
+/** How a chunk runs. `input` and `output` are parsed when it starts and when it returns. */
+export interface ChunkOptions<
+  I extends z.ZodType | null = z.ZodType | null,
+  R extends z.ZodType | null = z.ZodType | null,
+> {
+  readonly retry?: RetryOptions;
+  /** Longest time of one attempt. @default none */
+  readonly timeout?: Duration | null;
+  readonly input?: I;
+  readonly output?: R;
+}
+
+export interface SubFlowOptions<
+  W extends Readonly<Record<string, string>> | null = Readonly<Record<string, string>> | null,
+> {
+  /**
+   * Target path of the child → source path of the parent, e.g. `{ "input.topic": "value.topic" }`.
+   * Targets begin with input, state, flowData or resources; sources with value, state, flowData or resources.
+   * @default the value becomes the input
+   */
+  readonly capture?: Readonly<Record<string, string>> | null;
+  /**
+   * Target path of the parent → source path of the child, e.g. `{ "state.report": "result.report" }`.
+   * Targets begin with value, state or flowData; sources with result or snapshot.
+   * @default the result becomes the value
+   */
+  readonly writeBack?: W;
+  /** Children of this step at once. @default unlimited */
+  readonly concurrency?: number | null;
+}
+
+/** Where a next step can be attached. */
+export interface Outlet {
+  readonly next: Step[];
+  /** What precedes, for names and messages. */
+  readonly label: string;
+}
+
+/** A node of the graph before it has an id. */
+type Step = Outlet &
+  (
+    | { readonly kind: "chunk"; readonly chunk: string }
+    | MatchStep
+    | ForEachStep
+    | BatchStep
+    | { readonly kind: "endMatch" | "endBatch" | "endForEach"; of: Step | null }
+    | { readonly kind: "when"; readonly trigger: WhenNode["trigger"]; readonly mode: "and" | "or" }
+    | {
+        readonly kind: "subFlow";
+        readonly flow: string;
+        readonly capture: Readonly<Record<string, string>> | null;
+        readonly writeBack: Readonly<Record<string, string>> | null;
+        readonly concurrency: number | null;
+      }
+    | { readonly kind: "interventionPoint"; readonly name: string; readonly target: string | null }
+    | { readonly kind: "finalResult" }
+  );
+
+interface MatchStep {
+  readonly kind: "match";
+  readonly mode: "first" | "all";
+  readonly cases: { readonly test: CaseTest; readonly entry: Step[] }[];
+  /** null: the value passes through. */
+  otherwise: Step[] | null;
+  readonly end: Step;
+}
+
+/** `name` is fixed in a flow from a blueprint; else `graph` finds one, starting from `word`. */
+type CaseTest =
+  { readonly equals: Json } | { readonly predicate: Predicate; readonly name: string | null; readonly word: string };
+
+interface BatchStep {
+  readonly kind: "batch";
+  readonly branches: readonly { readonly key: string; readonly entry: Step }[];
+  readonly concurrency: number | null;
+  readonly distribute: boolean;
+  readonly end: Step;
+}
+
+interface ForEachStep {
+  readonly kind: "forEach";
+  readonly entry: Step[];
+  readonly concurrency: number | null;
+  readonly distribute: boolean;
+  readonly end: Step;
+}
+
+/** An opened match, ifCondition or forEach. */
+export interface Block {
+  readonly kind: "if" | "match" | "forEach";
+  readonly step: Outlet & (MatchStep | ForEachStep);
+  readonly outer: Block | null;
+  readonly from: Outlet;
+  part: "start" | "case" | "else" | "closed";
+}
+
+/** Where a chain stands. There is no outlet between `match()` and its first case. */
+export interface Position {
+  readonly outlet: Outlet | null;
+  readonly block: Block | null;
+}
+
+/** What `chunk()` makes and `to()` takes. */
+export interface ChunkParts {
+  readonly name: string;
+  readonly handler: ChunkHandler;
+  readonly options: ChunkOptions | undefined;
+}
+
+const namePattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
+
+export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
+  readonly name: string;
+  readonly contract: C;
+  readonly contractSchemas: Json;
+  readonly #roots: Outlet = { next: [], label: "start" };
+  readonly #steps: Step[] = [];
+  readonly #chunks = new Map<string, Chunk>();
+  readonly #requirements = new Map<string, ResourceRequirement>();
+  readonly #points = new Map<string, InterventionPoint>();
+  readonly #subFlows = new Map<string, FlowDefinition>();
+  readonly #open = new Set<Block>();
+  #graph: Graph | null = null;
+  #fingerprint: string | null = null;
+
+  constructor(name: string, contract: C, contractSchemas: Json = null) {
+    if (typeof name !== "string" || !namePattern.test(name))
+      throw new DefinitionError(
+        String(name),
+        "the name is not allowed",
+        "use 1 to 128 letters, digits and . _ : - that begin with a letter or digit",
+      );
+    checkContract(name, contract);
+    this.name = name;
+    this.contract = contract;
+    this.contractSchemas = contractSchemas;
+  }
+
+  /** Begins again at the start input. */
+  get start(): Position {
+    return { outlet: this.#roots, block: null };
+  }
+
+  get graph(): Graph {
+    return (this.#graph ??= this.#build());
+  }
+
+  get fingerprint(): string {
+    return (this.#fingerprint ??= fingerprintOf(this.name, this.graph));
+  }
+
+  get requirements(): readonly ResourceRequirement[] {
+    return [...this.#requirements.values()];
+  }
+
+  get interventionPoints(): readonly InterventionPoint[] {
+    return [...this.#points.values()];
+  }
+
+  get subFlows(): ReadonlyMap<string, FlowDefinition> {
+    return this.#subFlows;
+  }
+
+  /** Registers a chunk, or recognises one that is registered already. */
+  register({ name, handler, options }: ChunkParts): Chunk {
+    if (typeof handler !== "function")
+      this.#refuse(`chunk ${show(name)} has no handler`, "give to() a name and a function of ctx");
+    if (typeof name !== "string" || name === "")
+      this.#refuse("an anonymous function cannot be a chunk", `give it a name: to("name", handler)`);
+    if (name.length > 128 || /\p{Cc}/u.test(name))
+      this.#refuse(`chunk name ${show(name.slice(0, 40))} is not allowed`, "use up to 128 printable characters");
+    const chunk = { name, handler, options: this.#resolve(name, options) };
+    const known = this.#chunks.get(name);
+    if (known === undefined) {
+      this.#changed();
+      this.#chunks.set(name, chunk);
+      return chunk;
+    }
+    if (known.handler !== handler)
+      this.#refuse(`chunk ${show(name)} has two different handlers`, "give the second one a name of its own");
+    if (!isDeepStrictEqual(known.options, chunk.options))
+      this.#refuse(
+        `chunk ${show(name)} is used twice with different options`,
+        "make one chunk with flow.chunk() and use it twice",
+      );
+    return known;
+  }
+
+  chunk(at: Position, parts: ChunkParts): Position {
+    const chunk = this.register(parts).name;
+    return this.#attach(at, { kind: "chunk", chunk, next: [], label: chunk });
+  }
+
+  when(trigger: string | readonly string[] | { readonly state: string }, mode: "and" | "or" = "and"): Position {
+    if (mode !== "and" && mode !== "or") this.#refuse(`when() has the mode ${show(mode)}`, `use "and" or "or"`);
+    const heard: WhenNode["trigger"] =
+      typeof trigger === "object" && "state" in trigger
+        ? { state: trigger.state }
+        : { events: [...new Set(typeof trigger === "string" ? [trigger] : trigger)] };
+    if ("events" in heard && heard.events.length === 0)
+      this.#refuse("when([]) hears nothing", "name at least one event");
+    this.#translated("when()", () => {
+      if ("state" in heard) requireStatePath(this, heard.state);
+      else for (const event of heard.events) requireEvent(this, event);
+    });
+    const label = heardLabel(heard);
+    const known = this.#steps.find(
+      (step) => step.kind === "when" && step.mode === mode && isDeepStrictEqual(step.trigger, heard),
+    );
+    return { outlet: known ?? this.#add({ kind: "when", trigger: heard, mode, next: [], label }), block: null };
+  }
+
+  batch(
+    at: Position,
+    branches: readonly (ChunkParts & { readonly key: string })[],
+    options: { readonly concurrency?: number | null; readonly distribute?: boolean } = {},
+  ): Position {
+    const outlet = this.#outlet(at, "batch()");
+    if (branches.length === 0)
+      this.#refuse(
+        `batch() after ${show(outlet.label)} has no branches`,
+        "give it at least one chunk: batch({ a: handler })",
+      );
+    const concurrency = this.#concurrency(options.concurrency, "batch()");
+    const chunks = branches.map((branch) => ({ key: branch.key, chunk: this.register(branch).name }));
+    const known = outlet.next.find(
+      (step) =>
+        step.kind === "batch" &&
+        step.concurrency === concurrency &&
+        step.distribute === (options.distribute ?? false) &&
+        isDeepStrictEqual(
+          step.branches.map(({ key, entry }) => ({ key, chunk: entry.kind === "chunk" && entry.chunk })),
+          chunks,
+        ),
+    );
+    if (known?.kind === "batch") return { ...at, outlet: known.end };
+    const end = this.#end("endBatch", outlet.label);
+    const entries = chunks.map(({ key, chunk }): { key: string; entry: Step } => ({
+      key,
+      entry: { kind: "chunk", chunk, next: [end], label: chunk },
+    }));
+    const step = {
+      kind: "batch",
+      branches: entries,
+      concurrency,
+      distribute: options.distribute ?? false,
+      end,
+      next: [],
+      label: outlet.label,
+    } as const satisfies Step;
+    end.of = step;
+    outlet.next.push(this.#add(step));
+    for (const { entry } of entries) this.#add(entry);
+    this.#add(end);
+    return { ...at, outlet: end };
+  }
+
+  openForEach(
+    at: Position,
+    options: { readonly concurrency?: number | null; readonly distribute?: boolean } = {},
+  ): Position {
+    const outlet = this.#outlet(at, "forEach()");
+    const end = this.#end("endForEach", outlet.label);
+    const entry: Step[] = [];
+    const concurrency = this.#concurrency(options.concurrency, "forEach()");
+    const step = {
+      kind: "forEach",
+      entry,
+      concurrency,
+      distribute: options.distribute ?? false,
+      end,
+      next: [],
+      label: outlet.label,
+    } as const satisfies Step;
+    const block = this.#openBlock("forEach", step, end, outlet, at.block);
+    return { outlet: { next: entry, label: outlet.label }, block };
+  }
+
+  openMatch(at: Position, kind: "if" | "match", mode: "first" | "all"): Position {
+    const outlet = this.#outlet(at, kind === "if" ? "ifCondition()" : "match()");
+    if (mode !== "first" && mode !== "all") this.#refuse(`match() has the mode ${show(mode)}`, `use "first" or "all"`);
+    const end = this.#end("endMatch", outlet.label);
+    const step = { kind: "match", mode, cases: [], otherwise: null, end, next: [], label: outlet.label } satisfies Step;
+    return { outlet: null, block: this.#openBlock(kind, step, end, outlet, at.block) };
+  }
+
+  /** Begins the next case, or the else when `test` is null. */
+  case(
+    at: Position,
+    kind: "if" | "match",
+    called: string,
+    test: Json | Predicate | { readonly otherwise: true },
+  ): Position {
+    const block = this.#block(at, kind, called);
+    const step = block.step as Outlet & MatchStep;
+    const isElse = isOtherwise(test);
+    if (block.part === "else")
+      this.#refuse(`${called} after ${show(step.label)} comes after the else`, "put the else last");
+    if (isElse && block.part === "start")
+      this.#refuse(`${called} after ${show(step.label)} comes before any case`, "begin with a case()");
+    this.#changed();
+    this.#reachEnd(at, block);
+    block.part = isElse ? "else" : "case";
+    const entry: Step[] = [];
+    if (isElse) step.otherwise = entry;
+    else step.cases.push({ test: this.#caseTest(test, kind, step), entry });
+    return { outlet: { next: entry, label: step.label }, block };
+  }
+
+  close(at: Position, kind: Block["kind"], called: string): Position {
+    const block = this.#block(at, kind, called);
+    if (block.part === "start" && kind !== "forEach")
+      this.#refuse(`match() after ${show(block.step.label)} has no case`, "add a case() before endMatch()");
+    this.#changed();
+    this.#reachEnd(at, block);
+    block.part = "closed";
+    this.#open.delete(block);
+    const twin = block.from.next.find((step) => step !== block.step && sameBlock(step, block.step));
+    if (twin === undefined || !("end" in twin)) return { outlet: block.step.end, block: block.outer };
+    // The same wiring, executed again: the first stays, and this one is reachable from nowhere.
+    block.from.next.splice(block.from.next.indexOf(block.step), 1);
+    return { outlet: twin.end, block: block.outer };
+  }
+
+  subFlow(at: Position, child: FlowDefinition, options: SubFlowOptions = {}): Position {
+    const flow = child?.name;
+    if (typeof flow !== "string" || !("graph" in child))
+      this.#refuse("toSubFlow() got no flow", "give it what defineFlow() returned");
+    if (reaches(child, this.name))
+      this.#refuse(`sub-flow ${show(flow)} leads back to this flow`, "start it with ctx.call() where it must recurse");
+    const known = this.#subFlows.get(flow);
+    if (known !== undefined && known !== child && known.graph !== child.graph)
+      this.#refuse(`there are two different sub-flows named ${show(flow)}`, "rename one of them");
+    const place = `toSubFlow(${show(flow)})`;
+    const capture = this.#bindings(options.capture, `capture of ${place}`, captureTargets, captureSources);
+    const writeBack = this.#bindings(options.writeBack, `writeBack of ${place}`, writeBackTargets, writeBackSources);
+    const concurrency = this.#concurrency(options.concurrency, place);
+    const next = this.#attach(at, { kind: "subFlow", flow, capture, writeBack, concurrency, next: [], label: flow });
+    if (known === undefined) this.#subFlows.set(flow, child);
+    return next;
+  }
+
+  interventionPoint(at: Position, name: string, target: string | null = null): Position {
+    if (typeof name !== "string" || name === "")
+      this.#refuse("an intervention point has no name", `use interventionPoint({ name: "before_risk" })`);
+    const known = this.#points.get(name);
+    if (known !== undefined && known.target !== target)
+      this.#refuse(
+        `intervention point ${show(name)} has the targets ${show(known.target)} and ${show(target)}`,
+        "give the second one a name of its own",
+      );
+    const next = this.#attach(at, { kind: "interventionPoint", name, target, next: [], label: name });
+    this.#points.set(name, { name, target });
+    return next;
+  }
+
+  finalResult(at: Position): Position {
+    return this.#attach(at, { kind: "finalResult", next: [], label: "end" });
+  }
+
+  require(requirement: ResourceRequirement): void {
+    const { name, failPolicy } = requirement;
+    if (typeof name !== "string" || name === "")
+      this.#refuse("a resource requirement has no name", `use declareResourceRequirement("db")`);
+    if (failPolicy !== "closed" && failPolicy !== "open")
+      this.#refuse(`resource ${show(name)} has the failPolicy ${show(failPolicy)}`, `use "closed" or "open"`);
+    const known = this.#requirements.get(name);
+    if (known !== undefined && !isDeepStrictEqual(known, requirement))
+      this.#refuse(`resource ${show(name)} is declared twice with different options`, "declare it once");
+    this.#requirements.set(name, requirement);
+  }
+
+  /** Fills an empty definition from a blueprint, with the live parts it names. */
+  restore(
+    blueprint: Blueprint,
+    handlers: Readonly<Record<string, unknown>>,
+    subFlows: readonly FlowDefinition[],
+  ): void {
+    for (const { name, retry, timeoutMs } of blueprint.chunks)
+      this.register({
+        name,
+        handler: this.#live(handlers, name, "chunk") as ChunkHandler,
+        options: { retry: retryOptions(retry), timeout: timeoutMs },
+      });
+    for (const name of blueprint.subFlows) {
+      const child =
+        subFlows.find((flow) => flow.name === name) ??
+        this.#refuse(`sub-flow ${show(name)} of the blueprint is missing`, "give it in subFlows");
+      if (reaches(child, this.name))
+        this.#refuse(
+          `sub-flow ${show(name)} leads back to this flow`,
+          "start it with ctx.call() where it must recurse",
+        );
+      this.#subFlows.set(name, child);
+    }
+    for (const requirement of blueprint.requirements) this.require({ ...requirement, resolver: null });
+    const steps = new Map<NodeId, Step>();
+    for (const node of blueprint.nodes) steps.set(node.id, this.#add(this.#shell(node)));
+    for (const node of blueprint.nodes)
+      link(node, steps, (name) => this.#live(handlers, name, "condition") as Predicate);
+    this.#roots.next.push(...resolved(blueprint.roots, steps));
+  }
+
+  /** The step of a node with nothing attached: `link` does that, once every step is there. */
+  #shell(node: Node): Step {
+    const empty = { next: [] as Step[], label: node.id };
+    const end: Step = { ...empty, kind: "endMatch", of: null };
+    switch (node.kind) {
+      case "chunk":
+        return { ...empty, kind: node.kind, chunk: node.chunk, label: node.chunk };
+      case "match":
+        return { ...empty, kind: node.kind, mode: node.mode, cases: [], otherwise: [], end };
+      case "batch":
+        return {
+          ...empty,
+          kind: node.kind,
+          branches: [],
+          concurrency: node.concurrency,
+          distribute: node.distribute,
+          end,
+        };
+      case "forEach":
+        return {
+          ...empty,
+          kind: node.kind,
+          entry: [],
+          concurrency: node.concurrency,
+          distribute: node.distribute,
+          end,
+        };
+      case "endMatch":
+      case "endBatch":
+      case "endForEach":
+        return { ...empty, kind: node.kind, of: null };
+      case "when":
+        return { ...empty, kind: node.kind, trigger: node.trigger, mode: node.mode, label: heardLabel(node.trigger) };
+      case "subFlow": {
+        const { kind, flow, capture, writeBack, concurrency } = node;
+        return { ...empty, kind, flow, capture, writeBack, concurrency, label: flow };
+      }
+      case "interventionPoint":
+        this.#points.set(node.name, { name: node.name, target: node.target });
+        return { ...empty, kind: node.kind, name: node.name, target: node.target, label: node.name };
+      case "finalResult":
+        return { ...empty, kind: node.kind };
+    }
+  }
+
+  #live(handlers: Readonly<Record<string, unknown>>, name: string, what: string): unknown {
+    const live = Object.hasOwn(handlers, name) ? handlers[name] : undefined;
+    if (typeof live !== "function")
+      this.#refuse(
+        `the handler of ${what} ${show(name)} is missing`,
+        `give it to fromBlueprint() as { ${show(name)}: function }`,
+      );
+    return live;
+  }
+
+  #build(): Graph {
+    for (const { kind, step } of this.#open) {
+      const [opened, closes] = {
+        if: ["ifCondition()", "endCondition()"],
+        match: ["match()", "endMatch()"],
+        forEach: ["forEach()", "endForEach()"],
+      }[kind];
+      this.#refuse(`${opened} after ${show(step.label)} is never closed`, `add ${closes}`);
+    }
+    if (this.#roots.next.length === 0 && !this.#steps.some((step) => step.kind === "when" && step.next.length > 0))
+      this.#refuse("it has no chunks", `add one with to("name", handler)`);
+    return new Numbering(this.#roots, this.#steps, this.#chunks).graph();
+  }
+
+  #attach(at: Position, step: Step): Position {
+    const outlet = this.#outlet(at, step.label);
+    const known = outlet.next.find((other) => sameStep(other, step));
+    if (known === undefined) outlet.next.push(this.#add(step));
+    return { ...at, outlet: known ?? step };
+  }
+
+  #add(step: Step): Step {
+    this.#changed();
+    this.#steps.push(step);
+    return step;
+  }
+
+  #changed(): void {
+    this.#graph = null;
+    this.#fingerprint = null;
+  }
+
+  #outlet(at: Position, what: string): Outlet {
+    return at.outlet ?? this.#refuse(`${show(what)} comes between match() and its first case`, "begin with case()");
+  }
+
+  #end(kind: "endMatch" | "endBatch" | "endForEach", label: string): Extract<Step, { of: unknown }> {
+    return { kind, of: null, next: [], label };
+  }
+
+  #openBlock(
+    kind: Block["kind"],
+    step: Block["step"],
+    end: Extract<Step, { of: unknown }>,
+    from: Outlet,
+    outer: Block | null,
+  ): Block {
+    end.of = step;
+    from.next.push(this.#add(step));
+    this.#add(end);
+    const block: Block = { kind, step, outer, from, part: "start" };
+    this.#open.add(block);
+    return block;
+  }
+
+  #block({ block }: Position, kind: Block["kind"], called: string): Block {
+    const opens = { if: "ifCondition()", match: "match()", forEach: "forEach()" };
+    if (block === null) this.#refuse(`${called} stands outside ${opens[kind]}`, `begin with ${opens[kind]}`);
+    if (block.kind !== kind)
+      this.#refuse(
+        `${called} stands inside ${opens[block.kind]} after ${show(block.step.label)}`,
+        `close that first, or begin with ${opens[kind]}`,
+      );
+    if (block.part === "closed")
+      this.#refuse(`${called} comes after ${opens[kind]} was closed`, "go on with the chain that the end returned");
+    return block;
+  }
+
+  #reachEnd(at: Position, block: Block): void {
+    if (at.outlet !== null && !at.outlet.next.includes(block.step.end)) at.outlet.next.push(block.step.end);
+  }
+
+  #caseTest(test: Json | Predicate, kind: "if" | "match", step: MatchStep & Outlet): CaseTest {
+    if (typeof test === "function")
+      return { predicate: test, name: null, word: kind === "match" ? "case" : step.cases.length ? "elif" : "if" };
+    if (kind === "if")
+      this.#refuse(`a condition after ${show(step.label)} is no function`, "use ifCondition((ctx) => boolean)");
+    return { equals: this.#translated("case()", () => toJson(test, `case of flow "${this.name}"`)) };
+  }
+
+  #resolve(chunk: string, options: ChunkOptions = {}): ResolvedChunkOptions {
+    const where = `chunk ${show(chunk)}`;
+    const unknown = Object.keys(options).find((key) => !["retry", "timeout", "input", "output"].includes(key));
+    if (unknown !== undefined)
+      this.#refuse(`${where} has an unknown option ${show(unknown)}`, "use retry, timeout, input or output");
+    const { input = null, output = null, timeout = null } = options;
+    if (input !== null) checkSchema(this.name, `input of ${where}`, input);
+    if (output !== null) checkSchema(this.name, `output of ${where}`, output);
+    return this.#translated(where, () => {
+      const timeoutMs = timeout === null ? null : parseDuration(timeout, `timeout of ${where}`);
+      if (timeoutMs === 0) this.#refuse(`${where} has a timeout of 0`, "leave it out for none");
+      return { retry: resolveRetry(options.retry, where), timeoutMs, input, output };
+    });
+  }
+
+  #concurrency(value: number | null | undefined, where: string): number | null {
+    if (value === undefined || value === null) return null;
+    if (!Number.isSafeInteger(value) || value < 1)
+      this.#refuse(`concurrency of ${where} is ${String(value)}`, "use a whole number from 1, or null for no limit");
+    return value;
+  }
+
+  #bindings(
+    given: Readonly<Record<string, string>> | null | undefined,
+    where: string,
+    targets: readonly string[],
+    sources: readonly string[],
+  ): Readonly<Record<string, string>> | null {
+    if (given === undefined || given === null) return null;
+    const paths = Object.keys(given);
+    for (const [target, source] of Object.entries(given)) {
+      this.#path(target, targets, `target of ${where}`);
+      this.#path(source, sources, `source of ${where}`);
+      if (target.startsWith("resources.") !== source.startsWith("resources."))
+        this.#refuse(
+          `${where} binds ${show(target)} to ${show(source)}`,
+          "bind resources to resources: live objects are not data",
+        );
+      const inner = paths.find((other) => other.startsWith(`${target}.`));
+      if (inner !== undefined)
+        this.#refuse(`${where} sets both ${show(target)} and ${show(inner)}`, "keep one of them");
+    }
+    return { ...given };
+  }
+
+  #path(path: string, scopes: readonly string[], where: string): void {
+    const [scope, ...segments] = typeof path === "string" ? path.split(".") : [];
+    const alone = ["input", "value", "result", "snapshot"];
+    if (scope === undefined || !scopes.includes(scope))
+      this.#refuse(`${where} is ${show(path)}`, `begin it with ${scopes.join(", ")}`);
+    if (segments.length === 0 && !alone.includes(scope))
+      this.#refuse(`${where} is ${show(path)}`, `name a key: "${scope}.key"`);
+    if (!segments.every((segment) => /^[A-Za-z_]\w*$/.test(segment) && segment !== "__proto__"))
+      this.#refuse(`${where} is ${show(path)}`, "use segments of letters, digits and _");
+  }
+
+  /** Runs a check that throws for a caller, and says it as a mistake in the definition. */
+  #translated<T>(where: string, check: () => T): T {
+    try {
+      return check();
+    } catch (error) {
+      if (error instanceof DefinitionError || !(error instanceof FlowledgerError)) throw error;
+      throw new DefinitionError(this.name, `${where}: ${error.message}`, null, error.details, error);
+    }
+  }
+
+  #refuse(problem: string, remedy: string): never {
+    throw new DefinitionError(this.name, problem, remedy);
+  }
+}
+
+const captureTargets = ["input", "state", "flowData", "resources"];
+const captureSources = ["value", "state", "flowData", "resources"];
+const writeBackTargets = ["value", "state", "flowData"];
+const writeBackSources = ["result", "snapshot"];
+
+/** Turns steps into nodes: ids in the order of definition, conditions with names. */
+class Numbering {
+  readonly #roots: Outlet;
+  readonly #steps: readonly Step[];
+  readonly #ids = new Map<Step, NodeId>();
+  readonly #chunks: ReadonlyMap<string, Chunk>;
+  readonly #predicates = new Map<string, Predicate>();
+
+  constructor(roots: Outlet, steps: readonly Step[], chunks: ReadonlyMap<string, Chunk>) {
+    const reached = reachable([roots, ...steps.filter((step) => step.kind === "when")]);
+    this.#roots = roots;
+    this.#steps = steps.filter((step) => reached.has(step));
+    this.#steps.forEach((step, index) => this.#ids.set(step, `n${index + 1}`));
+    const used = new Set(this.#steps.flatMap((step) => (step.kind === "chunk" ? [step.chunk] : [])));
+    this.#chunks = new Map([...chunks].filter(([name]) => used.has(name)));
+  }
+
+  graph(): Graph {
+    const nodes = new Map<NodeId, Node>();
+    const whenEvent = new Map<string, NodeId[]>();
+    const whenState = new Map<string, NodeId[]>();
+    for (const step of this.#steps) {
+      const node = this.#node(step);
+      nodes.set(node.id, node);
+      if (node.kind !== "when") continue;
+      if ("state" in node.trigger) append(whenState, node.trigger.state, node.id);
+      else for (const event of node.trigger.events) append(whenEvent, event, node.id);
+    }
+    return {
+      roots: this.#all(this.#roots.next),
+      nodes,
+      whenEvent,
+      whenState,
+      chunks: this.#chunks,
+      predicates: this.#predicates,
+    };
+  }
+
+  #node(step: Step): Node {
+    const place = { id: this.#id(step), next: this.#all(step.next) };
+    switch (step.kind) {
+      case "chunk":
+        return { ...place, kind: step.kind, chunk: step.chunk };
+      case "match": {
+        const end = this.#id(step.end);
+        const cases = step.cases.map(({ test, entry }) => ({
+          test: this.#test(test, step.label),
+          entry: this.#all(entry),
+        }));
+        return {
+          ...place,
+          kind: step.kind,
+          mode: step.mode,
+          cases,
+          otherwise: step.otherwise ? this.#all(step.otherwise) : [end],
+          end,
+        };
+      }
+      case "batch": {
+        const branches = step.branches.map(({ key, entry }) => ({ key, entry: this.#id(entry) }));
+        return {
+          ...place,
+          kind: step.kind,
+          branches,
+          concurrency: step.concurrency,
+          distribute: step.distribute,
+          end: this.#id(step.end),
+        };
+      }
+      case "forEach": {
+        const { concurrency, distribute } = step;
+        return {
+          ...place,
+          kind: step.kind,
+          entry: this.#all(step.entry),
+          concurrency,
+          distribute,
+          end: this.#id(step.end),
+        };
+      }
+      case "endMatch":
+      case "endBatch":
+      case "endForEach":
+        return { ...place, kind: step.kind, of: step.of ? this.#id(step.of) : "" };
+      case "when":
+        return { ...place, kind: step.kind, trigger: step.trigger, mode: step.mode };
+      case "subFlow": {
+        const { flow, capture, writeBack, concurrency } = step;
+        return { ...place, kind: step.kind, flow, capture, writeBack, concurrency };
+      }
+      case "interventionPoint":
+        return { ...place, kind: step.kind, name: step.name, target: step.target };
+      case "finalResult":
+        return { ...place, kind: step.kind };
+    }
+  }
+
+  #test(test: CaseTest, label: string): { predicate: string } | { equals: Json } {
+    if ("equals" in test) return { equals: test.equals };
+    const name = test.name ?? this.#named(test.predicate, `${label}.${test.word}`);
+    this.#predicates.set(name, test.predicate);
+    return { predicate: name };
+  }
+
+  /** The function's own name if nothing else has it, else one from its position. */
+  #named(predicate: Predicate, position: string): string {
+    const isFree = (name: string) => !this.#chunks.has(name) && (this.#predicates.get(name) ?? predicate) === predicate;
+    if (/^[\w$.-]+$/.test(predicate.name) && isFree(predicate.name)) return predicate.name;
+    let count = 1;
+    while (!isFree(`${position}${count}`)) count++;
+    return `${position}${count}`;
+  }
+
+  #id(step: Step): NodeId {
+    return this.#ids.get(step) ?? "";
+  }
+
+  #all(steps: readonly Step[]): NodeId[] {
+    return steps.map((step) => this.#id(step));
+  }
+}
+
+function reachable(from: readonly Outlet[]): Set<Outlet> {
+  const reached = new Set<Outlet>();
+  const open = [...from];
+  for (let outlet = open.pop(); outlet !== undefined; outlet = open.pop()) {
+    if (reached.has(outlet)) continue;
+    reached.add(outlet);
+    open.push(...outlet.next);
+    if ("kind" in outlet) open.push(...inside(outlet as Step));
+  }
+  return reached;
+}
+
+function inside(step: Step): Step[] {
+  switch (step.kind) {
+    case "match":
+      return [...step.cases.flatMap(({ entry }) => entry), ...(step.otherwise ?? []), step.end];
+    case "batch":
+      return [...step.branches.map(({ entry }) => entry), step.end];
+    case "forEach":
+      return [...step.entry, step.end];
+    default:
+      return [];
+  }
+}
+
+/** Two steps that do the same, wherever they lead. Blocks are compared by `sameBlock`, when they are closed. */
+function sameStep(a: Step, b: Step): boolean {
+  if (a.kind !== b.kind || "end" in a) return false;
+  const { next: _a, label: _la, ...left } = a;
+  const { next: _b, label: _lb, ...right } = b;
+  return isDeepStrictEqual(left, right);
+}
+
+/** Two closed blocks with the same bodies, whatever follows them. */
+function sameBlock(a: Step, b: Step): boolean {
+  if (a.kind === "forEach" && b.kind === "forEach")
+    return a.concurrency === b.concurrency && a.distribute === b.distribute && sameChains(a.entry, b.entry);
+  if (a.kind === "batch" && b.kind === "batch")
+    return (
+      a.concurrency === b.concurrency &&
+      a.distribute === b.distribute &&
+      isDeepStrictEqual(
+        a.branches.map(({ key }) => key),
+        b.branches.map(({ key }) => key),
+      ) &&
+      sameChains(
+        a.branches.map(({ entry }) => entry),
+        b.branches.map(({ entry }) => entry),
+      )
+    );
+  if (a.kind !== "match" || b.kind !== "match") return false;
+  return (
+    a.mode === b.mode &&
+    a.cases.length === b.cases.length &&
+    a.cases.every(({ test, entry }, index) => {
+      const other = b.cases[index];
+      return other !== undefined && isDeepStrictEqual(test, other.test) && sameChains(entry, other.entry);
+    }) &&
+    (a.otherwise === null) === (b.otherwise === null) &&
+    sameChains(a.otherwise ?? [], b.otherwise ?? [])
+  );
+}
+
+function sameChains(a: readonly Step[], b: readonly Step[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every((step, index) => {
+      const other = b[index];
+      if (other === undefined) return false;
+      // An end met inside a body is the end of that body's block.
+      if ("of" in step) return step.kind === other.kind;
+      if ("end" in step && "end" in other) return sameBlock(step, other) && sameChains(step.end.next, other.end.next);
+      return sameStep(step, other) && sameChains(step.next, other.next);
+    })
+  );
+}
+
+/** Wires one restored step to the others by the ids of its node. */
+function link(node: Node, steps: ReadonlyMap<NodeId, Step>, predicate: (name: string) => Predicate): void {
+  const step = steps.get(node.id);
+  if (step === undefined) return;
+  step.next.push(...resolved(node.next, steps));
+  if ("end" in node) Object.assign(step, { end: steps.get(node.end) });
+  if (node.kind === "match" && step.kind === "match") {
+    step.otherwise = resolved(node.otherwise, steps);
+    for (const { test, entry } of node.cases)
+      step.cases.push({
+        test: "equals" in test ? test : { predicate: predicate(test.predicate), name: test.predicate, word: "case" },
+        entry: resolved(entry, steps),
+      });
+  } else if (node.kind === "batch")
+    Object.assign(step, { branches: node.branches.map(({ key, entry }) => ({ key, entry: steps.get(entry) })) });
+  else if (node.kind === "forEach" && step.kind === "forEach") step.entry.push(...resolved(node.entry, steps));
+  else if ("of" in node && "of" in step) step.of = steps.get(node.of) ?? null;
+}
+
+function resolved(ids: readonly NodeId[], steps: ReadonlyMap<NodeId, Step>): Step[] {
+  return ids.flatMap((id) => steps.get(id) ?? []);
+}
+
+function retryOptions({
+  maxAttempts,
+  initialIntervalMs,
+  multiplier,
+  maxIntervalMs,
+  jitter,
+}: Blueprint["chunks"][number]["retry"]): RetryOptions {
+  return { maxAttempts, initialInterval: initialIntervalMs, multiplier, maxInterval: maxIntervalMs, jitter };
+}
+
+function heardLabel(trigger: WhenNode["trigger"]): string {
+  return "state" in trigger ? trigger.state : trigger.events.join("+");
+}
+
+function reaches(from: FlowDefinition, name: string): boolean {
+  return from.name === name || [...from.subFlows.values()].some((child) => reaches(child, name));
+}
+
+function isOtherwise(test: unknown): test is { readonly otherwise: true } {
+  return test === otherwise;
+}
+
+/** Stands for the else of a match; compared by identity, because a case may equal any JSON. */
+export const otherwise = Object.freeze({ otherwise: true } as const);
+
+function append(map: Map<string, NodeId[]>, key: string, id: NodeId): void {
+  const list = map.get(key);
+  if (list) list.push(id);
+  else map.set(key, [id]);
+}
+
+function show(value: unknown): string {
+  return JSON.stringify(value) ?? String(value);
+}

@@ -1,0 +1,34 @@
+/** Lengths of time as people write them: "10s", "1h30m", or a number of milliseconds. */
+import { UsageError } from "../errors.ts";
+
+/** `"500ms"`, `"10s"`, `"1h30m"`, `"2d"` (units ms, s, m, h, d, w), or a number of milliseconds. */
+export type Duration = string | number;
+
+const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 };
+/** A hundred years: beyond it a date would leave what Postgres and JavaScript agree on. */
+const longestMs = 36_525 * unitMs.d;
+
+/**
+ * The milliseconds of a duration, rounded to whole ones.
+ *
+ * @param where names the option for the error, e.g. `timeout of chunk "score"`
+ * @throws {UsageError} negative, NaN, infinite, without a unit, longer than a hundred years
+ */
+export function parseDuration(value: Duration, where: string): number {
+  const ms = typeof value === "number" ? value : milliseconds(value);
+  if (!(ms >= 0 && ms <= longestMs))
+    throw new UsageError(
+      `${typeof value === "string" ? JSON.stringify(value) : String(value)} is not a duration for ${where}`,
+      `use "500ms", "10s", "1h30m" or a number of milliseconds from 0 to a hundred years`,
+      { where },
+    );
+  return Math.round(ms);
+}
+
+function milliseconds(text: unknown): number {
+  if (typeof text !== "string" || !/^(\d+(\.\d+)?(ms|s|m|h|d|w))+$/.test(text)) return Number.NaN;
+  let total = 0;
+  for (const [, amount, unit] of text.matchAll(/([\d.]+)([a-z]+)/g))
+    total += Number(amount) * unitMs[unit as keyof typeof unitMs];
+  return total;
+}

@@ -1,0 +1,77 @@
+/**
+ * flowledger: define a flow → its ledger decides and folds → the database appends → the engine advances a turn → a worker
+ * process drives it → handles, results and streams read it.
+ *
+ * - `flow/` define: `defineFlow()`, its contract, its graph. Pure, no database
+ * - `ledger/` decide and fold: every event, every decision, every view of a state. Pure, no clock
+ * - `database/` append: tables, the group commit, the SQL front door, reads, wake-ups
+ * - `engine/` advance: owners, attempts, journals, timers, resources
+ * - `worker/` the process: jobs in, executions claimed, drained on stop
+ * - `execution/` what callers hold: handle, result, stream, handler
+ */
+export { defineFlow, Flow } from "./flow/builder.ts";
+export { createOrchestrator } from "./orchestrator.ts";
+export {
+  ChunkTimeoutError,
+  ConnectionError,
+  ContractError,
+  DefinitionError,
+  DefinitionMismatchError,
+  DrainTimeoutError,
+  ExecutionCancelledError,
+  ExecutionClosedError,
+  ExecutionFailedError,
+  ExecutionNotFoundError,
+  ExecutionSealedError,
+  FlowledgerError,
+  InterruptNotPendingError,
+  InterventionDisabledError,
+  JournalMismatchError,
+  LeaseLostError,
+  MigrationError,
+  NoResumeHandleError,
+  NotConfiguredError,
+  NotMigratedError,
+  NoWorkerWarning,
+  PayloadError,
+  PendingInterruptsError,
+  ResourceMissingError,
+  ResumeConflictError,
+  SelfResumeLimitError,
+  StreamConsumedError,
+  UsageError,
+  WorkerCrashLoopError,
+  WorkerError,
+} from "./errors.ts";
+
+export type {
+  ChunkHandler,
+  Ctx,
+  Duration,
+  Intervention,
+  Logger,
+  Paused,
+  PauseOptions,
+  Predicate,
+  Resume,
+  RetryOptions,
+  StepOptions,
+} from "./flow/context.ts";
+export type { ChunkOptions, FlowDefinition } from "./flow/definition.ts";
+export type { CloseSnapshot, Contract, InputOf, StateOf, StreamItem } from "./flow/contract.ts";
+export type {
+  BoundFlow,
+  CreateOptions,
+  ExecutionSummary,
+  ListOptions,
+  Orchestrator,
+  OrchestratorOptions,
+  WorkerOptions,
+} from "./orchestrator.ts";
+export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
+export type { ExecutionResult } from "./execution/result.ts";
+export type { StreamOptions } from "./execution/stream.ts";
+export type { ExecutionId, LedgerEvent } from "./ledger/event.ts";
+export type { Meta } from "./ledger/views.ts";
+export type { Json, JsonObject } from "./ledger/payload.ts";
+export type { Worker } from "./worker/worker.ts";

@@ -1,0 +1,536 @@
+/** Every command of an execution's owner, and the ledger events that follow from it. Pure: time and chance come in with the command. */
+import type { Graph, Node, NodeId, WhenNode } from "../flow/graph.ts";
+import { collected, isDrained, itemsOf, pendingInterrupts } from "./evolve.ts";
+import type { Arrival, Dispatch, ExecutionState, Frame } from "./evolve.ts";
+import type {
+  EventOf,
+  ExecutionId,
+  LedgerEvent,
+  Move,
+  Outcome,
+  Position,
+  ResumeTo,
+  SerializedError,
+  Source,
+  WorkerId,
+} from "./event.ts";
+import type { Json, JsonObject } from "./payload.ts";
+
+/** Which cases a value entered, by match node: conditions are the user's code, so they are asked before `decide`. */
+export type Hits = ReadonlyMap<NodeId, readonly number[]>;
+
+/** What a chunk did, in its journal's order. */
+export type Effect = { ordinal: number } & (
+  | { effect: "set" | "append"; key: string; value: Json; hits?: Hits; silent?: boolean }
+  | { effect: "delete"; key: string; hits?: Hits; silent?: boolean }
+  | { effect: "emit"; event: string; payload: Json; wait: boolean; hits?: Hits }
+  | { effect: "step"; name: string; value: Json }
+  | { effect: "stepFailed"; name: string; attempt: number; error: SerializedError; retryInMs: number | null }
+  | { effect: "sleep"; forMs: number }
+  | { effect: "result"; value: Json }
+  | { effect: "stopStream" }
+  | { effect: "call"; child: ExecutionId; flow: string }
+  | { effect: "consume"; intervention: string; status: "applied" | "ignored"; consumer: string }
+);
+
+export type Command =
+  /** A worker took the execution. */
+  | { type: "claim"; worker: WorkerId; fingerprint: string | null }
+  /** Sends the oldest arrival on its way. */
+  | { type: "route"; hits?: Hits | undefined }
+  | { type: "effect"; dispatch: number; effect: Effect }
+  | { type: "complete"; dispatch: number; output: Json; hits?: Hits | undefined }
+  /** A dispatch without a chunk goes on from its node. */
+  | { type: "forward"; dispatch: number; hits?: Hits | undefined }
+  | { type: "fail"; dispatch: number; error: SerializedError; retryInMs: number | null }
+  | { type: "pause"; dispatch: number; interrupt: PauseRequest }
+  /** Interrupts that are due. */
+  | { type: "expire"; now: number }
+  /** It cannot go on, whatever still runs. */
+  | { type: "abort"; reason: string; error: SerializedError };
+
+export interface PauseRequest {
+  id: string;
+  type: string;
+  payload: Json;
+  resumeTo: ResumeTo;
+  maxResumes: number | null;
+  resumeCount: number;
+  expiresInMs: number | null;
+}
+
+/** The events that a command leads to; none when there is nothing to do. Reads the state and never writes it. */
+export function decide(state: ExecutionState, command: Command, graph: Graph): LedgerEvent[] {
+  if (state.closed) return [];
+  switch (command.type) {
+    case "claim": {
+      const event: EventOf<"execution.claimed"> = { type: "execution.claimed", worker: command.worker };
+      if (command.fingerprint !== null && command.fingerprint !== state.fingerprint)
+        event.fingerprint = command.fingerprint;
+      return [event];
+    }
+    case "route":
+      return route(state, graph, command.hits);
+    case "effect":
+      return effect(state, graph, requireDispatch(state, command.dispatch), command.effect);
+    case "complete": {
+      const dispatch = requireDispatch(state, command.dispatch);
+      const walk = newWalk(state, graph, command.hits);
+      enterAll(walk, node(graph, dispatch.node).next, onward(dispatch, command.output));
+      const event: EventOf<"chunk.completed"> = {
+        type: "chunk.completed",
+        dispatch: dispatch.id,
+        chunk: dispatch.chunk ?? dispatch.node,
+        output: command.output,
+      };
+      if (dispatch.failures > 0) event.attempt = dispatch.failures + 1;
+      return done(walk, event);
+    }
+    case "forward": {
+      const dispatch = requireDispatch(state, command.dispatch);
+      const walk = newWalk(state, graph, command.hits);
+      enter(walk, dispatch.node, onward(dispatch, dispatch.input));
+      return done(walk, { type: "value.routed", dispatch: dispatch.id });
+    }
+    case "fail":
+      return fail(requireDispatch(state, command.dispatch), command.error, command.retryInMs);
+    case "pause":
+      return [pause(requireDispatch(state, command.dispatch), command.interrupt)];
+    case "expire":
+      return pendingInterrupts(state)
+        .filter(({ expiresAt }) => expiresAt !== null && expiresAt <= command.now)
+        .map(({ id }) => ({ type: "interrupt.expired", id }));
+    case "abort":
+      return [{ type: "execution.failed", reason: command.reason, error: command.error }];
+  }
+}
+
+/** How an execution ends, and whether that holds only as long as nothing else comes in. */
+export interface Settlement {
+  readonly events: LedgerEvent[];
+  readonly isConditional: boolean;
+}
+
+/**
+ * What is due once there is nothing left to start: the close, or the commit before it that expires what still waits.
+ *
+ * @param running attempts that have not ended
+ * @param isGraceOver a cancel no longer waits for them
+ */
+export function settle(state: ExecutionState, now: number, running: number, isGraceOver: boolean): Settlement | null {
+  if (state.closed) return null;
+  if (state.failing) return ending(state, "failed", state.failing.reason, state.failing.error, false);
+  if (state.cancelling && (running === 0 || isGraceOver))
+    return ending(state, "cancelled", state.cancelling.reason, null, false);
+  if (running > 0 || !isDrained(state) || pendingInterrupts(state).length > 0) return null;
+  if (state.closing) {
+    const wasCancelled = [...state.interrupts.values()].some(({ status }) => status === "cancelled");
+    return ending(state, wasCancelled ? "cancelled" : "completed", state.closing.reason, null, true);
+  }
+  const closeAt = autoCloseAt(state);
+  if (closeAt === null || closeAt > now) return null;
+  return ending(state, "completed", "auto_close_idle_timeout", null, true);
+}
+
+/**
+ * What still waits is ended in a commit of its own, because the close snapshot tells when that was and only the
+ * database knows the time of a commit.
+ */
+function ending(
+  state: ExecutionState,
+  outcome: Outcome,
+  reason: string,
+  error: SerializedError | null,
+  isConditional: boolean,
+): Settlement {
+  const waiting: LedgerEvent[] = pendingInterrupts(state).map(({ id }) => ({
+    type: "interrupt.cancelled",
+    id,
+    reason,
+  }));
+  for (const { id, status } of state.interventions)
+    if (status === "pending") waiting.push({ type: "intervention.expired", id });
+  if (waiting.length > 0) {
+    if (!state.closing) waiting.push({ type: "execution.sealed", close: true, reason });
+    return { events: waiting, isConditional };
+  }
+  const closed: EventOf<"execution.closed"> = { type: "execution.closed", outcome, reason };
+  if (error) closed.error = error;
+  return { events: [closed], isConditional };
+}
+
+/** When the execution next has something to do on its own, later than `after`: milliseconds since 1970, null when never. */
+export function nextTimer(state: ExecutionState, after = -Infinity): number | null {
+  let next = Infinity;
+  const consider = (due: number | null) => {
+    if (due !== null && due > after && due < next) next = due;
+  };
+  for (const dispatch of state.dispatches.values()) consider(dueAt(dispatch));
+  for (const { status, expiresAt } of state.interrupts.values()) if (status === "pending") consider(expiresAt);
+  const { timeoutMs } = state.settings;
+  if (timeoutMs !== null && state.startedAt !== null) consider(state.startedAt + timeoutMs);
+  consider(autoCloseAt(state));
+  return next === Infinity ? null : next;
+}
+
+/** When a dispatch that waits for time may go on: a retry, a step's retry or a sleep; null when it need not wait. */
+export function dueAt(dispatch: Dispatch): number | null {
+  if (dispatch.notBefore !== null) return dispatch.notBefore;
+  const last = dispatch.journal.at(-1);
+  if (last?.effect === "sleep") return last.until;
+  if (last?.effect === "stepFailed") return last.notBefore;
+  return null;
+}
+
+function route(state: ExecutionState, graph: Graph, hits: Hits | undefined): LedgerEvent[] {
+  const arrival = state.inbox[0];
+  if (!arrival) return [];
+  const walk = newWalk(state, graph, hits);
+  enterArrival(walk, arrival);
+  return done(walk, { type: "inbox.routed", of: arrival.seq });
+}
+
+function enterArrival(walk: Walk, arrival: Arrival): void {
+  const outside = { value: arrival.value, at: null, scope: null, group: null };
+  switch (arrival.kind) {
+    case "start":
+      return enterAll(walk, walk.graph.roots, outside);
+    case "event":
+      return hear(walk, arrival.event, outside);
+    case "resume": {
+      const interrupt = walk.state.interrupts.get(arrival.interrupt);
+      const paused = interrupt?.paused;
+      if (!interrupt || !paused) return;
+      const { at, scope, group } = paused;
+      if (interrupt.resumeTo === "next")
+        return enterAll(walk, node(walk.graph, paused.node).next, { value: arrival.value, at, scope, group });
+      if (interrupt.resumeTo === "self") {
+        walk.moves.push({
+          ...run(walk, paused.node, { value: arrival.value, at, scope, group }),
+          resume: interrupt.id,
+        });
+        return;
+      }
+      return hear(walk, interrupt.resumeTo.event, { value: arrival.value, at: null, scope, group });
+    }
+  }
+}
+
+function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: Effect): LedgerEvent[] {
+  const place = { dispatch: dispatch.id, chunk: dispatch.chunk ?? dispatch.node, ordinal: done_.ordinal };
+  switch (done_.effect) {
+    case "set":
+    case "append":
+    case "delete": {
+      const walk = newWalk(state, graph, done_.hits);
+      const value = done_.effect === "delete" ? null : done_.value;
+      if (!done_.silent)
+        for (const id of graph.whenState.get(done_.key) ?? [])
+          enterAll(walk, node(graph, id).next, { ...onward(dispatch, value), at: null });
+      if (done_.effect === "delete") return done(walk, { type: "state.deleted", ...place, key: done_.key });
+      const type = done_.effect === "set" ? "state.set" : "state.appended";
+      return done(walk, { type, ...place, key: done_.key, value });
+    }
+    case "emit": {
+      const walk = newWalk(state, graph, done_.hits);
+      const { event, payload } = done_;
+      const emitted: EventOf<"event.emitted"> = { type: "event.emitted", ...place, event, payload };
+      if (done_.wait) emitted.group = walk.nextId++;
+      hear(walk, event, { ...onward(dispatch, payload), at: null, group: emitted.group ?? dispatch.group });
+      return done(walk, emitted);
+    }
+    case "step":
+      return [{ type: "step.completed", ...place, name: done_.name, value: done_.value }];
+    case "stepFailed": {
+      const { name, attempt, error, retryInMs } = done_;
+      const failed: EventOf<"step.failed"> = { type: "step.failed", ...place, name, attempt, error };
+      if (retryInMs !== null) failed.retryInMs = retryInMs;
+      return [failed];
+    }
+    case "sleep":
+      return [{ type: "sleep.started", ...place, forMs: done_.forMs }];
+    case "result":
+      return [{ type: "result.set", ...place, value: done_.value }];
+    case "stopStream":
+      return [{ type: "stream.stopped", ...place }];
+    case "call":
+      return [{ type: "child.started", ...place, child: done_.child, flow: done_.flow }];
+    case "consume":
+      return [
+        { type: "intervention.consumed", id: done_.intervention, consumer: done_.consumer, status: done_.status },
+      ];
+  }
+}
+
+function fail(dispatch: Dispatch, error: SerializedError, retryInMs: number | null): LedgerEvent[] {
+  const event: EventOf<"chunk.failed"> = {
+    type: "chunk.failed",
+    dispatch: dispatch.id,
+    chunk: dispatch.chunk ?? dispatch.node,
+    attempt: dispatch.failures + 1,
+    error,
+  };
+  return [retryInMs === null ? event : { ...event, retryInMs }];
+}
+
+function pause(dispatch: Dispatch, request: PauseRequest): LedgerEvent {
+  const { id, payload, resumeTo, maxResumes, resumeCount } = request;
+  const event: EventOf<"interrupt.raised"> = {
+    type: "interrupt.raised",
+    dispatch: dispatch.id,
+    chunk: dispatch.chunk ?? dispatch.node,
+    id,
+    kind: request.type,
+    payload,
+    resumeTo,
+    maxResumes,
+    resumeCount,
+  };
+  if (request.expiresInMs !== null) event.expiresInMs = request.expiresInMs;
+  return event;
+}
+
+function autoCloseAt(state: ExecutionState): number | null {
+  const { autoClose, autoCloseMs } = state.settings;
+  if (!autoClose || autoCloseMs === null || state.startedAt === null) return null;
+  if (!isDrained(state) || pendingInterrupts(state).length > 0) return null;
+  // With no idle time to wait for, the commit that drains the execution also closes it.
+  return autoCloseMs === 0 ? 0 : state.activeAt + autoCloseMs;
+}
+
+/** A value on its way through the graph. */
+interface Token {
+  readonly value: Json;
+  readonly from?: Source;
+  readonly at: Position | null;
+  readonly scope: string | null;
+  readonly group: number | null;
+  readonly begins?: boolean;
+}
+
+/** One routing decision in the making. */
+interface Walk {
+  readonly state: ExecutionState;
+  readonly graph: Graph;
+  readonly hits: Hits | undefined;
+  readonly moves: Move[];
+  readonly inserted: LedgerEvent[];
+  /** Results that this walk has collected, by frame. */
+  readonly collecting: Map<number, number[]>;
+  readonly opened: Map<number, Frame>;
+  nextId: number;
+}
+
+function newWalk(state: ExecutionState, graph: Graph, hits: Hits | undefined): Walk {
+  return {
+    state,
+    graph,
+    hits,
+    moves: [],
+    inserted: [],
+    collecting: new Map(),
+    opened: new Map(),
+    nextId: state.nextId,
+  };
+}
+
+type Routing = Extract<LedgerEvent, { moves?: unknown }>;
+
+function done(walk: Walk, event: Routing): LedgerEvent[] {
+  const routed: LedgerEvent = walk.moves.length === 0 ? event : { ...event, moves: walk.moves };
+  return walk.inserted.length === 0 ? [routed] : [...walk.inserted, routed];
+}
+
+function onward(dispatch: Dispatch, value: Json): Token {
+  return { value, at: dispatch.at, scope: dispatch.scope, group: dispatch.group };
+}
+
+function enterAll(walk: Walk, ids: readonly NodeId[], token: Token): void {
+  for (const id of ids) enter(walk, id, token);
+}
+
+function enter(walk: Walk, id: NodeId, token: Token): void {
+  const here = node(walk.graph, id);
+  switch (here.kind) {
+    case "chunk":
+    case "subFlow":
+      walk.moves.push(run(walk, id, token));
+      return;
+    case "match": {
+      const hits = token.from === undefined ? walk.hits?.get(id) : undefined;
+      // Only what the owner held in its hands could be asked beforehand; a collected value is asked in its own turn.
+      if (hits === undefined) {
+        walk.moves.push(run(walk, id, token));
+        return;
+      }
+      if (here.mode === "all" && hits.length > 0) {
+        const frame = openFrame(walk, id, token, hits.length, null);
+        hits.forEach((hit, index) =>
+          enterAll(walk, here.cases[hit]?.entry ?? [], { ...token, at: [frame, index], begins: true }),
+        );
+        return;
+      }
+      const [hit] = hits;
+      const chosen = hit === undefined ? here.otherwise : (here.cases[hit]?.entry ?? []);
+      enterAll(walk, chosen, token);
+      return;
+    }
+    case "batch": {
+      const keys = here.branches.map(({ key }) => key);
+      const frame = openFrame(walk, id, token, keys.length, keys);
+      here.branches.forEach(({ entry }, index) =>
+        enter(walk, entry, { ...token, at: [frame, index], scope: String(frame), begins: true }),
+      );
+      return;
+    }
+    case "forEach": {
+      const size = itemsOf(token.value).length;
+      const entries = here.entry.map((entry) => place(walk.graph, entry));
+      const frame = openFrame(walk, id, token, size, null, entries);
+      walk.nextId += size * entries.length;
+      if (size === 0) completeFrame(walk, requireFrame(walk, frame), here.end);
+      return;
+    }
+    case "endMatch": {
+      const opener = node(walk.graph, here.of);
+      const isCollecting = opener.kind === "match" && opener.mode === "all" && isOpen(walk, token.at, here.of);
+      if (isCollecting) collect(walk, here.id, token);
+      else enterAll(walk, here.next, token);
+      return;
+    }
+    case "endBatch":
+    case "endForEach":
+      if (isOpen(walk, token.at, here.of)) collect(walk, here.id, token);
+      return;
+    case "interventionPoint":
+      insertAt(walk, here.id, here.name, here.target);
+      enterAll(walk, here.next, token);
+      return;
+    case "finalResult":
+      walk.moves.push(token.from ? { move: "finalResult", from: token.from } : { move: "finalResult" });
+      enterAll(walk, here.next, token);
+      return;
+    case "when":
+      enterAll(walk, here.next, token);
+  }
+}
+
+function hear(walk: Walk, event: string, token: Token): void {
+  for (const id of walk.graph.whenEvent.get(event) ?? []) {
+    const here = node(walk.graph, id);
+    if (here.kind !== "when" || !("events" in here.trigger)) continue;
+    const { events } = here.trigger;
+    if (events.length === 1) enterAll(walk, here.next, token);
+    else if (here.mode === "or")
+      enterAll(walk, here.next, { ...token, value: { event, value: token.value }, from: { event } });
+    else joinAt(walk, here, events, event, token);
+  }
+}
+
+/** Joins pair within the scope that their events were emitted in; a repeat of a half overwrites it. */
+function joinAt(walk: Walk, here: WhenNode, events: readonly string[], event: string, token: Token): void {
+  const join = `${here.id}@${token.scope ?? ""}`;
+  const values: JsonObject = { ...walk.state.joins.get(join), [event]: token.value };
+  walk.moves.push({ move: "arm", join, event });
+  if (!events.every((name) => Object.hasOwn(values, name))) return;
+  enterAll(walk, here.next, { ...token, value: values, from: { join } });
+  walk.moves.push({ move: "disarm", join });
+}
+
+function run(walk: Walk, id: NodeId, token: Token): Extract<Move, { move: "run" }> {
+  const move: Extract<Move, { move: "run" }> = { move: "run", id: walk.nextId++, ...place(walk.graph, id) };
+  if (token.begins) move.begins = true;
+  return travelling(move, token);
+}
+
+function place(graph: Graph, id: NodeId): { node: string; chunk?: string } {
+  const here = node(graph, id);
+  return here.kind === "chunk" ? { node: id, chunk: here.chunk } : { node: id };
+}
+
+function travelling<M extends Extract<Move, { move: "run" | "open" }>>(move: M, token: Token): M {
+  if (token.at) move.at = token.at;
+  if (token.scope !== null) move.scope = token.scope;
+  if (token.group !== null) move.group = token.group;
+  if (token.from) move.from = token.from;
+  return move;
+}
+
+function openFrame(
+  walk: Walk,
+  id: NodeId,
+  token: Token,
+  size: number,
+  keys: string[] | null,
+  entries?: { node: string; chunk?: string }[],
+): number {
+  const move: Extract<Move, { move: "open" }> = { move: "open", id: walk.nextId++, node: id, size };
+  if (keys) move.keys = keys;
+  if (entries && size > 0) move.entries = entries;
+  walk.moves.push(travelling(move, token));
+  const { at, scope, group } = token;
+  const done = new Array<boolean>(size).fill(false);
+  walk.opened.set(move.id, { id: move.id, node: id, keys, results: [], done, missing: size, at, scope, group });
+  return move.id;
+}
+
+function collect(walk: Walk, end: NodeId, token: Token): void {
+  if (!token.at) return;
+  const [id, index] = token.at;
+  const frame = requireFrame(walk, id);
+  const collecting = walk.collecting.get(id) ?? [];
+  if (frame.done[index] || collecting.includes(index)) return;
+  collecting.push(index);
+  walk.collecting.set(id, collecting);
+  walk.moves.push({ move: "collect", frame: id, index, ...(token.from && { from: token.from }) });
+  walk.opened.set(id, withResult(frame, index, token.value));
+  if (frame.missing - 1 === 0) completeFrame(walk, requireFrame(walk, id), end);
+}
+
+/** The frame as it will be: copied only when its last result is in, so collecting stays linear. */
+function withResult(frame: Frame, index: number, value: Json): Frame {
+  const missing = frame.missing - 1;
+  if (missing > 0) return { ...frame, missing };
+  const results = [...frame.results];
+  results[index] = value;
+  return { ...frame, missing, results };
+}
+
+function completeFrame(walk: Walk, frame: Frame, end: NodeId): void {
+  const { at, scope, group } = frame;
+  const token: Token = { value: collected(frame), from: { frame: frame.id }, at, scope, group };
+  enterAll(walk, node(walk.graph, end).next, token);
+  walk.moves.push({ move: "closeFrame", frame: frame.id });
+}
+
+function isOpen(walk: Walk, at: Position | null, opener: NodeId): boolean {
+  if (!at) return false;
+  const frame = walk.opened.get(at[0]) ?? walk.state.frames.get(at[0]);
+  return frame?.node === opener;
+}
+
+function insertAt(walk: Walk, operatorId: NodeId, name: string, target: string | null): void {
+  for (const { id, status, target: wanted } of walk.state.interventions) {
+    if (status !== "pending" || wanted !== target) continue;
+    const insertion = { mode: "planned", operatorId, operatorName: name, operatorKind: "interventionPoint" };
+    walk.inserted.push({ type: "intervention.inserted", id, insertion });
+  }
+}
+
+function node(graph: Graph, id: NodeId): Node {
+  const found = graph.nodes.get(id);
+  if (!found) throw new Error(`node ${id} is not in the graph`);
+  return found;
+}
+
+function requireFrame(walk: Walk, id: number): Frame {
+  const frame = walk.opened.get(id) ?? walk.state.frames.get(id);
+  if (!frame) throw new Error(`collection ${id} is not open`);
+  return frame;
+}
+
+function requireDispatch(state: ExecutionState, id: number): Dispatch {
+  const dispatch = state.dispatches.get(id);
+  if (!dispatch) throw new Error(`dispatch ${id} is not open`);
+  return dispatch;
+}

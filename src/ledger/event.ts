@@ -1,0 +1,312 @@
+/** Every ledger event: one union, one row each. What happened, in the past tense, with the routing that was decided. */
+import { z } from "zod";
+import type { Json } from "./payload.ts";
+
+export const ExecutionId = z.uuid().brand<"ExecutionId">();
+export type ExecutionId = z.infer<typeof ExecutionId>;
+
+export const WorkerId = z.uuid().brand<"WorkerId">();
+export type WorkerId = z.infer<typeof WorkerId>;
+
+/** A payload: jsonb gave it back, so it is JSON; only its presence is checked. */
+const json = z.custom<Json>((value) => value !== undefined);
+const id = z.int().nonnegative();
+const ms = z.number().nonnegative();
+
+/** Which item of which collection a value belongs to. */
+const Position = z.tuple([id, id]);
+export type Position = z.infer<typeof Position>;
+
+/** Where a move takes its value from; without one it is the value of the event that carries the move. */
+const Source = z.union([
+  z.strictObject({ frame: id }),
+  z.strictObject({ join: z.string() }),
+  /** `{ event, value }`, what an "or" hears. */
+  z.strictObject({ event: z.string() }),
+]);
+export type Source = z.infer<typeof Source>;
+
+/** Where a value travels: the collection item it counts for, the scope its joins pair in, the waiting emit it follows from. */
+const travel = { at: Position.optional(), scope: z.string().optional(), group: id.optional(), from: Source.optional() };
+
+const Entry = z.strictObject({ node: z.string(), chunk: z.string().optional() });
+
+/**
+ * One step of a routing decision. `evolve` replays moves without the graph, so the past can be folded after the flow
+ * has changed.
+ */
+export const Move = z.discriminatedUnion("move", [
+  /**
+   * Plans a dispatch of a chunk; without a chunk, of the node itself: its conditions want asking, or its child starting.
+   * `begins` marks the first dispatch of a collection item; `resume` names the interrupt whose answer it gets.
+   */
+  z.strictObject({
+    move: z.literal("run"),
+    id,
+    node: z.string(),
+    chunk: z.string().optional(),
+    begins: z.boolean().optional(),
+    resume: z.string().optional(),
+    ...travel,
+  }),
+  /** Opens a collection of `size` results; every entry is planned for every item, ids counting up from `id + 1`. */
+  z.strictObject({
+    move: z.literal("open"),
+    id,
+    node: z.string(),
+    size: id,
+    entries: z.array(Entry).optional(),
+    keys: z.array(z.string()).optional(),
+    ...travel,
+  }),
+  z.strictObject({ move: z.literal("collect"), frame: id, index: id, from: Source.optional() }),
+  z.strictObject({ move: z.literal("closeFrame"), frame: id }),
+  z.strictObject({ move: z.literal("arm"), join: z.string(), event: z.string() }),
+  z.strictObject({ move: z.literal("disarm"), join: z.string() }),
+  z.strictObject({ move: z.literal("finalResult"), from: Source.optional() }),
+]);
+export type Move = z.infer<typeof Move>;
+
+const moves = z.array(Move).optional();
+
+/** What a chunk or a worker threw, as the ledger keeps it. */
+export const SerializedError = z.strictObject({
+  name: z.string(),
+  message: z.string(),
+  stack: z.string().optional(),
+  code: z.string().optional(),
+  /** The chunk it came out of, where one did. */
+  chunk: z.string().optional(),
+  attempt: z.int().optional(),
+});
+export type SerializedError = z.infer<typeof SerializedError>;
+
+export const Settings = z.strictObject({
+  autoClose: z.boolean(),
+  /** Idle time before auto-close; null is never. */
+  autoCloseMs: ms.nullable(),
+  /** Chunks at once; null is unlimited. */
+  concurrency: z.int().positive().nullable(),
+  interventionMode: z.enum(["planned", "auto"]).nullable(),
+  timeoutMs: ms.nullable(),
+  /** Nobody holds a handle, so a pause could never be answered. */
+  hidden: z.boolean(),
+});
+export type Settings = z.infer<typeof Settings>;
+
+export const defaultSettings = {
+  autoClose: true,
+  autoCloseMs: 10_000,
+  concurrency: null,
+  interventionMode: null,
+  timeoutMs: null,
+  hidden: false,
+} satisfies Settings;
+
+const Parent = z.strictObject({
+  id: ExecutionId,
+  dispatch: id,
+  ordinal: id.optional(),
+});
+
+/** The place of a chunk's effect: which dispatch, and its position in the attempt. */
+const effect = { dispatch: id, chunk: z.string(), ordinal: id };
+
+export const ResumeTo = z.union([z.literal("next"), z.literal("self"), z.strictObject({ event: z.string() })]);
+export type ResumeTo = z.infer<typeof ResumeTo>;
+
+export const Outcome = z.enum(["completed", "failed", "cancelled"]);
+export type Outcome = z.infer<typeof Outcome>;
+
+export const LedgerEvent = z.discriminatedUnion("type", [
+  z.strictObject({
+    type: z.literal("execution.created"),
+    flow: z.string(),
+    fingerprint: z.string().optional(),
+    /** Only what differs from `defaultSettings`. */
+    settings: Settings.partial().optional(),
+    metadata: z.record(z.string(), json).optional(),
+    resourceKeys: z.array(z.string()).optional(),
+    parent: Parent.optional(),
+    loadedFrom: z.string().optional(),
+    forkedFrom: z.strictObject({ id: ExecutionId, seq: id }).optional(),
+  }),
+  z.strictObject({ type: z.literal("execution.started"), input: json }),
+  /** A worker took the execution; its epoch is the row's. */
+  z.strictObject({ type: z.literal("execution.claimed"), worker: WorkerId, fingerprint: z.string().optional() }),
+  /** Where something that came in from outside (start, emit, resume) went. `of` is its seq. */
+  z.strictObject({ type: z.literal("inbox.routed"), of: id, moves }),
+  z.strictObject({
+    type: z.literal("chunk.completed"),
+    dispatch: id,
+    chunk: z.string(),
+    attempt: z.int().optional(),
+    output: json,
+    moves,
+  }),
+  z.strictObject({
+    type: z.literal("chunk.failed"),
+    dispatch: id,
+    chunk: z.string(),
+    attempt: z.int(),
+    error: SerializedError,
+    /** Absent: that was the last attempt. */
+    retryInMs: ms.optional(),
+  }),
+  /** A value went on from a node without a chunk: its conditions were asked, or its collection opened. */
+  z.strictObject({ type: z.literal("value.routed"), dispatch: id, moves }),
+  z.strictObject({ type: z.literal("state.set"), ...effect, key: z.string(), value: json, moves }),
+  z.strictObject({ type: z.literal("state.appended"), ...effect, key: z.string(), value: json, moves }),
+  z.strictObject({ type: z.literal("state.deleted"), ...effect, key: z.string(), moves }),
+  z.strictObject({
+    type: z.literal("event.emitted"),
+    dispatch: id.optional(),
+    chunk: z.string().optional(),
+    ordinal: id.optional(),
+    event: z.string(),
+    payload: json,
+    /** The group that an `emit(…, { wait: true })` waits for. */
+    group: id.optional(),
+    actor: z.string().optional(),
+    idempotencyKey: z.string().optional(),
+    moves,
+  }),
+  z.strictObject({ type: z.literal("step.completed"), ...effect, name: z.string(), value: json }),
+  z.strictObject({
+    type: z.literal("step.failed"),
+    ...effect,
+    name: z.string(),
+    attempt: z.int(),
+    error: SerializedError,
+    retryInMs: ms.optional(),
+  }),
+  z.strictObject({ type: z.literal("sleep.started"), ...effect, forMs: ms }),
+  z.strictObject({ type: z.literal("result.set"), ...effect, value: json }),
+  z.strictObject({ type: z.literal("stream.stopped"), ...effect }),
+  z.strictObject({ type: z.literal("child.started"), ...effect, child: ExecutionId, flow: z.string() }),
+  z.strictObject({
+    type: z.literal("child.closed"),
+    child: ExecutionId,
+    dispatch: id,
+    ordinal: id.optional(),
+    outcome: Outcome,
+    value: json.optional(),
+    error: SerializedError.optional(),
+  }),
+  z.strictObject({
+    type: z.literal("interrupt.raised"),
+    dispatch: id,
+    chunk: z.string(),
+    id: z.string(),
+    kind: z.string(),
+    payload: json,
+    resumeTo: ResumeTo,
+    /** null is without limit. */
+    maxResumes: z.int().nullable(),
+    resumeCount: z.int(),
+    expiresInMs: ms.optional(),
+  }),
+  z.strictObject({
+    type: z.literal("interrupt.resumed"),
+    id: z.string(),
+    value: json,
+    requestId: z.string().optional(),
+    actor: z.string().optional(),
+  }),
+  z.strictObject({ type: z.literal("interrupt.expired"), id: z.string() }),
+  z.strictObject({ type: z.literal("interrupt.cancelled"), id: z.string(), reason: z.string() }),
+  z.strictObject({
+    type: z.literal("intervention.recorded"),
+    id: z.string(),
+    payload: json,
+    target: z.string().nullable(),
+    author: z.string().nullable(),
+    note: z.string().nullable(),
+    metadata: z.record(z.string(), json),
+  }),
+  z.strictObject({ type: z.literal("intervention.inserted"), id: z.string(), insertion: z.record(z.string(), json) }),
+  z.strictObject({
+    type: z.literal("intervention.consumed"),
+    id: z.string(),
+    consumer: z.string(),
+    status: z.enum(["applied", "ignored"]),
+    note: z.string().nullable().optional(),
+    metadata: z.record(z.string(), json).optional(),
+  }),
+  z.strictObject({ type: z.literal("intervention.expired"), id: z.string() }),
+  /** `close` asks for the close as soon as everything accepted has run. */
+  z.strictObject({
+    type: z.literal("execution.sealed"),
+    close: z.boolean().optional(),
+    reason: z.string().optional(),
+    actor: z.string().optional(),
+  }),
+  z.strictObject({ type: z.literal("cancel.requested"), reason: z.string().optional(), actor: z.string().optional() }),
+  /** It cannot go on: its time is up, or it took worker after worker down. A chunk's last failure says the same. */
+  z.strictObject({ type: z.literal("execution.failed"), error: SerializedError, reason: z.string() }),
+  z.strictObject({
+    type: z.literal("execution.closed"),
+    outcome: Outcome,
+    reason: z.string(),
+    error: SerializedError.optional(),
+  }),
+]);
+export type LedgerEvent = z.infer<typeof LedgerEvent>;
+export type LedgerEventType = LedgerEvent["type"];
+export type EventOf<T extends LedgerEventType> = Extract<LedgerEvent, { type: T }>;
+
+/** A ledger event with its place: position, epoch and the database's time, in milliseconds since 1970. */
+export interface Recorded<E extends LedgerEvent = LedgerEvent> {
+  readonly seq: number;
+  readonly epoch: number;
+  readonly at: number;
+  readonly event: E;
+}
+
+/** A row of the ledger as the database gives it. */
+export const LedgerRow = z.object({
+  seq: z.int(),
+  epoch: z.int(),
+  at: z.number(),
+  type: z.string(),
+  dispatch: z.int().nullable(),
+  chunk: z.string().nullable(),
+  actor: z.string().nullable(),
+  payload: z.record(z.string(), json).nullable(),
+});
+export type LedgerRow = z.infer<typeof LedgerRow>;
+
+/** How an event travels to the database: the columns worth a column, and the rest. Short keys: it is sent by the thousand. */
+export interface EncodedEvent {
+  t: string;
+  d?: number;
+  c?: string;
+  a?: string;
+  p?: Record<string, unknown>;
+}
+
+export function encode(event: LedgerEvent): EncodedEvent {
+  const { type, dispatch, chunk, actor, ...payload } = event as LedgerEvent & {
+    dispatch?: number;
+    chunk?: string;
+    actor?: string;
+  };
+  const row: EncodedEvent = { t: type };
+  if (dispatch !== undefined) row.d = dispatch;
+  if (chunk !== undefined) row.c = chunk;
+  if (actor !== undefined) row.a = actor;
+  for (const _ in payload) {
+    row.p = payload;
+    break;
+  }
+  return row;
+}
+
+/** @throws {z.ZodError} for an event this version does not know: the execution stops visibly instead of guessing */
+export function decode(row: LedgerRow): Recorded {
+  const fields: Record<string, unknown> = { ...row.payload, type: row.type };
+  if (row.dispatch !== null) fields["dispatch"] = row.dispatch;
+  if (row.chunk !== null) fields["chunk"] = row.chunk;
+  if (row.actor !== null) fields["actor"] = row.actor;
+  return { seq: row.seq, epoch: row.epoch, at: row.at, event: LedgerEvent.parse(fields) };
+}

@@ -1,0 +1,788 @@
+/** The fold: what an execution is after one more ledger event. Deterministic, without the flow's code, clock or chance. */
+import { defaultSettings } from "./event.ts";
+import type {
+  ExecutionId,
+  EventOf,
+  LedgerEvent,
+  Move,
+  Outcome,
+  Position,
+  Recorded,
+  ResumeTo,
+  SerializedError,
+  Settings,
+  Source,
+  WorkerId,
+} from "./event.ts";
+import { copyJson } from "./payload.ts";
+import type { Json, JsonObject } from "./payload.ts";
+
+export interface ExecutionState {
+  seq: number;
+  epoch: number;
+  flow: string;
+  fingerprint: string | null;
+  settings: Settings;
+  metadata: JsonObject;
+  resourceKeys: string[];
+  parent: EventOf<"execution.created">["parent"] | null;
+  worker: WorkerId | null;
+  createdAt: number;
+  startedAt: number | null;
+  sealedAt: number | null;
+  /** Set once a close is asked for: it happens when everything accepted has run. */
+  closing: { reason: string } | null;
+  cancelling: { reason: string; at: number } | null;
+  /** The error it ends with. */
+  failing: { reason: string; error: SerializedError } | null;
+  closed: { at: number; outcome: Outcome; reason: string; error: SerializedError | null } | null;
+  /** Time of the last event that kept the execution busy; auto-close counts from here. */
+  activeAt: number;
+  /** Application state. */
+  values: JsonObject;
+  /** What `setResult` wrote. */
+  result: { value: Json } | null;
+  /** What reached `end()`. */
+  finalResult: { value: Json } | null;
+  streamStopped: boolean;
+  /** The next id for a dispatch, frame or group. */
+  nextId: number;
+  /** What came in from outside and has not been routed yet, oldest first. */
+  inbox: Arrival[];
+  dispatches: Map<number, Dispatch>;
+  frames: Map<number, Frame>;
+  /** Half-filled and-joins: join key → values by event. */
+  joins: Map<string, JsonObject>;
+  /** Emits that somebody waits for: how much of what follows from them is unfinished. */
+  groups: Map<number, Group>;
+  interrupts: Map<string, Interrupt>;
+  interventions: Intervention[];
+  children: Map<ExecutionId, Child>;
+}
+
+/** Something from outside that waits for its routing. */
+export type Arrival =
+  | { seq: number; kind: "start"; value: Json }
+  | { seq: number; kind: "event"; event: string; value: Json }
+  | { seq: number; kind: "resume"; interrupt: string; value: Json };
+
+/** One planned run of one chunk, or of a node without one (`chunk` is null). */
+export interface Dispatch {
+  id: number;
+  node: string;
+  chunk: string | null;
+  input: Json;
+  at: Position | null;
+  scope: string | null;
+  group: number | null;
+  /** The first dispatch of a collection item: it takes a place of the collection's concurrency. */
+  begins: boolean;
+  /** Attempts that failed. */
+  failures: number;
+  lastError: SerializedError | null;
+  /** A retry waits until then. */
+  notBefore: number | null;
+  resume: string | null;
+  journal: JournalEntry[];
+}
+
+/** An effect that is in the ledger already: a retried attempt recognises it and does not repeat it. */
+export type JournalEntry =
+  | { ordinal: number; effect: "set" | "append" | "delete"; key: string }
+  | { ordinal: number; effect: "emit"; key: string; group: number | null }
+  | { ordinal: number; effect: "step"; key: string; value: Json }
+  | {
+      ordinal: number;
+      effect: "stepFailed";
+      key: string;
+      attempt: number;
+      error: SerializedError;
+      notBefore: number | null;
+    }
+  | { ordinal: number; effect: "sleep"; key: string; until: number }
+  | { ordinal: number; effect: "result" | "stopStream"; key: string }
+  | { ordinal: number; effect: "call"; key: string; child: ExecutionId };
+
+/** An open collection. */
+export interface Frame {
+  id: number;
+  node: string;
+  keys: string[] | null;
+  results: Json[];
+  done: boolean[];
+  missing: number;
+  at: Position | null;
+  scope: string | null;
+  group: number | null;
+}
+
+export interface Group {
+  parent: number | null;
+  open: number;
+}
+
+export interface Interrupt {
+  id: string;
+  type: string;
+  status: "pending" | "resumed" | "expired" | "cancelled";
+  payload: Json;
+  resumeTo: ResumeTo;
+  maxResumes: number | null;
+  resumeCount: number;
+  chunk: string;
+  createdAt: number;
+  expiresAt: number | null;
+  resolvedAt: number | null;
+  value: Json;
+  requestId: string | null;
+  actor: string | null;
+  /** The dispatch that paused: where the answer goes on. */
+  paused: Pick<Dispatch, "node" | "input" | "at" | "scope" | "group"> | null;
+}
+
+export interface Intervention {
+  id: string;
+  version: number;
+  status: "pending" | "inserted" | "expired" | "rejected";
+  payload: Json;
+  target: string | null;
+  author: string | null;
+  note: string | null;
+  metadata: JsonObject;
+  createdAt: number;
+  insertedAt: number | null;
+  insertion: JsonObject | null;
+  rejectedAt: number | null;
+  rejectReason: string | null;
+  expiredAt: number | null;
+  consumers: Record<
+    string,
+    { status: "applied" | "ignored"; note: string | null; metadata: JsonObject; consumedAt: number }
+  >;
+}
+
+export interface Child {
+  dispatch: number;
+  ordinal: number | null;
+  flow: string;
+  closed: { outcome: Outcome; value: Json; error: SerializedError | null } | null;
+}
+
+export function initialState(): ExecutionState {
+  return {
+    seq: 0,
+    epoch: 0,
+    flow: "",
+    fingerprint: null,
+    settings: defaultSettings,
+    metadata: {},
+    resourceKeys: [],
+    parent: null,
+    worker: null,
+    createdAt: 0,
+    startedAt: null,
+    sealedAt: null,
+    closing: null,
+    cancelling: null,
+    failing: null,
+    closed: null,
+    activeAt: 0,
+    values: {},
+    result: null,
+    finalResult: null,
+    streamStopped: false,
+    nextId: 1,
+    inbox: [],
+    dispatches: new Map(),
+    frames: new Map(),
+    joins: new Map(),
+    groups: new Map(),
+    interrupts: new Map(),
+    interventions: [],
+    children: new Map(),
+  };
+}
+
+/**
+ * Folds one recorded event into the state and returns it. The state is handed over: a fold over a large execution
+ * stays linear because nothing is copied, and whoever needs the state before keeps a `cloneState` of it.
+ */
+export function evolve(state: ExecutionState, recorded: Recorded): ExecutionState {
+  const { event, seq, epoch, at } = recorded;
+  state.seq = seq;
+  state.epoch = Math.max(state.epoch, epoch);
+  state.activeAt = Math.max(state.activeAt, at);
+  switch (event.type) {
+    case "execution.created":
+      state.flow = event.flow;
+      state.fingerprint = event.fingerprint ?? null;
+      state.settings = event.settings ? { ...defaultSettings, ...defined(event.settings) } : defaultSettings;
+      state.metadata = event.metadata ?? {};
+      state.resourceKeys = event.resourceKeys ?? [];
+      state.parent = event.parent ?? null;
+      state.createdAt = at;
+      return state;
+    case "execution.started":
+      state.startedAt = at;
+      state.inbox.push({ seq, kind: "start", value: event.input });
+      return state;
+    case "execution.claimed":
+      state.worker = event.worker;
+      state.fingerprint = event.fingerprint ?? state.fingerprint;
+      return state;
+    case "inbox.routed":
+      return routed(state, event);
+    case "chunk.completed":
+      apply(state, event.moves, event.output);
+      finish(state, event.dispatch);
+      return state;
+    case "chunk.failed": {
+      const dispatch = dispatchOf(state, event.dispatch);
+      dispatch.failures = event.attempt;
+      dispatch.lastError = event.error;
+      dispatch.notBefore = event.retryInMs === undefined ? null : at + event.retryInMs;
+      if (event.retryInMs === undefined) state.failing ??= { reason: "failed", error: event.error };
+      return state;
+    }
+    case "value.routed": {
+      const dispatch = dispatchOf(state, event.dispatch);
+      apply(state, event.moves, dispatch.input);
+      finish(state, event.dispatch);
+      return state;
+    }
+    case "state.set":
+      // A copy, because later writes reach into it and the event may not have been sent yet.
+      setPath(state.values, event.key, copyJson(event.value));
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "set", key: event.key });
+      apply(state, event.moves, event.value);
+      return state;
+    case "state.appended":
+      appendPath(state.values, event.key, copyJson(event.value));
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "append", key: event.key });
+      if (event.moves) apply(state, event.moves, copyJson(getPath(state.values, event.key) ?? null));
+      return state;
+    case "state.deleted":
+      deletePath(state.values, event.key);
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "delete", key: event.key });
+      apply(state, event.moves, null);
+      return state;
+    case "event.emitted":
+      return emitted(state, event, seq);
+    case "step.completed":
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "step", key: event.name, value: event.value });
+      return state;
+    case "step.failed":
+      journal(state, event.dispatch, {
+        ordinal: event.ordinal,
+        effect: "stepFailed",
+        key: event.name,
+        attempt: event.attempt,
+        error: event.error,
+        notBefore: event.retryInMs === undefined ? null : at + event.retryInMs,
+      });
+      return state;
+    case "sleep.started":
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "sleep", key: "", until: at + event.forMs });
+      return state;
+    case "result.set":
+      state.result = { value: event.value };
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "result", key: "" });
+      return state;
+    case "stream.stopped":
+      state.streamStopped = true;
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "stopStream", key: "" });
+      return state;
+    case "child.started":
+      state.children.set(event.child, {
+        dispatch: event.dispatch,
+        ordinal: event.ordinal,
+        flow: event.flow,
+        closed: null,
+      });
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "call", key: event.flow, child: event.child });
+      return state;
+    case "child.closed": {
+      const child = state.children.get(event.child);
+      if (child) child.closed = { outcome: event.outcome, value: event.value ?? null, error: event.error ?? null };
+      return state;
+    }
+    case "interrupt.raised":
+      return raised(state, event, at);
+    case "interrupt.resumed": {
+      const interrupt = state.interrupts.get(event.id);
+      if (!interrupt) return state;
+      resolve(interrupt, "resumed", at);
+      interrupt.value = event.value;
+      interrupt.requestId = event.requestId ?? null;
+      interrupt.actor = event.actor ?? null;
+      state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value });
+      return state;
+    }
+    case "interrupt.expired":
+    case "interrupt.cancelled": {
+      const interrupt = state.interrupts.get(event.id);
+      if (!interrupt) return state;
+      resolve(interrupt, event.type === "interrupt.expired" ? "expired" : "cancelled", at);
+      release(state, interrupt.paused?.group ?? null);
+      interrupt.paused = null;
+      return state;
+    }
+    case "intervention.recorded":
+      state.interventions.push({
+        id: event.id,
+        version: state.interventions.length + 1,
+        status: "pending",
+        payload: event.payload,
+        target: event.target,
+        author: event.author,
+        note: event.note,
+        metadata: event.metadata,
+        createdAt: at,
+        insertedAt: null,
+        insertion: null,
+        rejectedAt: null,
+        rejectReason: null,
+        expiredAt: null,
+        consumers: {},
+      });
+      return state;
+    case "intervention.inserted": {
+      const intervention = state.interventions.find(({ id }) => id === event.id);
+      if (intervention) Object.assign(intervention, { status: "inserted", insertedAt: at, insertion: event.insertion });
+      return state;
+    }
+    case "intervention.consumed": {
+      const intervention = state.interventions.find(({ id }) => id === event.id);
+      if (intervention)
+        intervention.consumers[event.consumer] = {
+          status: event.status,
+          note: event.note ?? null,
+          metadata: event.metadata ?? {},
+          consumedAt: at,
+        };
+      return state;
+    }
+    case "intervention.expired": {
+      const intervention = state.interventions.find(({ id }) => id === event.id);
+      if (intervention) Object.assign(intervention, { status: "expired", expiredAt: at });
+      return state;
+    }
+    case "execution.sealed":
+      state.sealedAt ??= at;
+      if (event.close) state.closing ??= { reason: event.reason ?? "manual" };
+      return state;
+    case "cancel.requested":
+      state.cancelling ??= { reason: event.reason ?? "cancelled", at };
+      return state;
+    case "execution.failed":
+      state.failing ??= { reason: event.reason, error: event.error };
+      return state;
+    case "execution.closed":
+      state.sealedAt ??= at;
+      state.closed = { at, outcome: event.outcome, reason: event.reason, error: event.error ?? null };
+      state.inbox = [];
+      state.dispatches.clear();
+      state.frames.clear();
+      state.joins.clear();
+      state.groups.clear();
+      return state;
+    default:
+      return unreachable(event);
+  }
+}
+
+/**
+ * Sets the database's time on what an owner folded before the database had answered. `evolve` at a guessed time and
+ * then `stamp` at the real one equals `evolve` at the real one.
+ */
+export function stamp(state: ExecutionState, event: LedgerEvent, at: number): void {
+  state.activeAt = at;
+  switch (event.type) {
+    case "chunk.failed": {
+      const dispatch = state.dispatches.get(event.dispatch);
+      if (dispatch && event.retryInMs !== undefined) dispatch.notBefore = at + event.retryInMs;
+      return;
+    }
+    case "step.failed":
+    case "sleep.started": {
+      const entry = state.dispatches.get(event.dispatch)?.journal.find(({ ordinal }) => ordinal === event.ordinal);
+      if (entry?.effect === "sleep" && event.type === "sleep.started") entry.until = at + event.forMs;
+      if (entry?.effect === "stepFailed" && event.type === "step.failed" && event.retryInMs !== undefined)
+        entry.notBefore = at + event.retryInMs;
+      return;
+    }
+    case "interrupt.raised": {
+      const interrupt = state.interrupts.get(event.id);
+      if (!interrupt) return;
+      interrupt.createdAt = at;
+      interrupt.expiresAt = event.expiresInMs === undefined ? null : at + event.expiresInMs;
+      return;
+    }
+    case "interrupt.expired":
+    case "interrupt.cancelled": {
+      const interrupt = state.interrupts.get(event.id);
+      if (interrupt) interrupt.resolvedAt = at;
+      return;
+    }
+    case "intervention.inserted":
+    case "intervention.expired": {
+      const intervention = state.interventions.find(({ id }) => id === event.id);
+      if (intervention && event.type === "intervention.inserted") intervention.insertedAt = at;
+      if (intervention && event.type === "intervention.expired") intervention.expiredAt = at;
+      return;
+    }
+    case "intervention.consumed": {
+      const consumer = state.interventions.find(({ id }) => id === event.id)?.consumers[event.consumer];
+      if (consumer) consumer.consumedAt = at;
+      return;
+    }
+    case "execution.closed":
+      if (state.closed) {
+        if (state.sealedAt === state.closed.at) state.sealedAt = at;
+        state.closed.at = at;
+      }
+      return;
+    default:
+      return;
+  }
+}
+
+/** Nothing runs, waits or is due to run: the execution may close. */
+export function isDrained(state: ExecutionState): boolean {
+  return state.inbox.length === 0 && state.dispatches.size === 0;
+}
+
+export function pendingInterrupts(state: ExecutionState): Interrupt[] {
+  const pending: Interrupt[] = [];
+  for (const interrupt of state.interrupts.values()) if (interrupt.status === "pending") pending.push(interrupt);
+  return pending;
+}
+
+/** The value a move carries. */
+export function valueOf(state: ExecutionState, from: Source | undefined, value: Json): Json {
+  if (from === undefined) return value;
+  if ("event" in from) return { event: from.event, value };
+  if ("join" in from) return state.joins.get(from.join) ?? {};
+  const frame = state.frames.get(from.frame);
+  return frame ? collected(frame) : null;
+}
+
+/** What a complete collection hands on: an object by key for a batch, else a list in order. */
+export function collected(frame: Frame): Json {
+  if (frame.keys === null) return [...frame.results];
+  const byKey: JsonObject = {};
+  frame.keys.forEach((key, index) => (byKey[key] = frame.results[index] ?? null));
+  return byKey;
+}
+
+/** The items that forEach runs over: a list as it is, anything else as one item. */
+export function itemsOf(value: Json): Json[] {
+  return Array.isArray(value) ? value : [value];
+}
+
+function routed(state: ExecutionState, event: EventOf<"inbox.routed">): ExecutionState {
+  const index = state.inbox.findIndex(({ seq }) => seq === event.of);
+  const arrival = state.inbox[index];
+  if (!arrival) return state;
+  state.inbox.splice(index, 1);
+  apply(state, event.moves, arrival.value);
+  if (arrival.kind === "resume") {
+    const interrupt = state.interrupts.get(arrival.interrupt);
+    release(state, interrupt?.paused?.group ?? null);
+    if (interrupt) interrupt.paused = null;
+  }
+  return state;
+}
+
+function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: number): ExecutionState {
+  if (event.dispatch === undefined) {
+    state.inbox.push({ seq, kind: "event", event: event.event, value: event.payload });
+    return state;
+  }
+  const dispatch = dispatchOf(state, event.dispatch);
+  if (event.group !== undefined) {
+    state.groups.set(event.group, { parent: dispatch.group, open: 0 });
+    state.nextId = Math.max(state.nextId, event.group + 1);
+    hold(state, dispatch.group);
+  }
+  const entry: JournalEntry = {
+    ordinal: event.ordinal ?? 0,
+    effect: "emit",
+    key: event.event,
+    group: event.group ?? null,
+  };
+  journal(state, event.dispatch, entry);
+  apply(state, event.moves, event.payload);
+  if (event.group !== undefined && state.groups.get(event.group)?.open === 0) endGroup(state, event.group);
+  return state;
+}
+
+function raised(state: ExecutionState, event: EventOf<"interrupt.raised">, at: number): ExecutionState {
+  const { node, input, at: position, scope, group } = dispatchOf(state, event.dispatch);
+  state.interrupts.set(event.id, {
+    id: event.id,
+    type: event.kind,
+    status: "pending",
+    payload: event.payload,
+    resumeTo: event.resumeTo,
+    maxResumes: event.maxResumes,
+    resumeCount: event.resumeCount,
+    chunk: event.chunk,
+    createdAt: at,
+    expiresAt: event.expiresInMs === undefined ? null : at + event.expiresInMs,
+    resolvedAt: null,
+    value: null,
+    requestId: null,
+    actor: null,
+    paused: { node, input, at: position, scope, group },
+  });
+  // The interrupt takes over the dispatch's hold on its group.
+  state.dispatches.delete(event.dispatch);
+  return state;
+}
+
+function resolve(interrupt: Interrupt, status: Interrupt["status"], at: number): void {
+  interrupt.status = status;
+  interrupt.resolvedAt = at;
+}
+
+function apply(state: ExecutionState, moves: readonly Move[] | undefined, value: Json): void {
+  if (moves === undefined) return;
+  for (const move of moves) {
+    switch (move.move) {
+      case "run":
+        plan(
+          state,
+          move,
+          move.id,
+          inputOf(state, move, value),
+          move.at ?? null,
+          move.scope ?? null,
+          move.begins ?? false,
+        );
+        break;
+      case "open":
+        open(state, move, valueOf(state, move.from, value));
+        break;
+      case "collect": {
+        const frame = state.frames.get(move.frame);
+        if (!frame || frame.done[move.index]) break;
+        const result = valueOf(state, move.from, value);
+        frame.results[move.index] = result;
+        frame.done[move.index] = true;
+        frame.missing -= 1;
+        break;
+      }
+      case "closeFrame":
+        state.frames.delete(move.frame);
+        break;
+      case "arm": {
+        const values = state.joins.get(move.join) ?? {};
+        values[move.event] = value;
+        state.joins.set(move.join, values);
+        break;
+      }
+      case "disarm":
+        state.joins.delete(move.join);
+        break;
+      case "finalResult":
+        state.finalResult = { value: valueOf(state, move.from, value) };
+        break;
+      default:
+        unreachable(move);
+    }
+  }
+}
+
+function plan(
+  state: ExecutionState,
+  place: { node: string; chunk?: string | undefined; group?: number | undefined; resume?: string | undefined },
+  id: number,
+  input: Json,
+  at: Position | null,
+  scope: string | null,
+  begins: boolean,
+): void {
+  const group = place.group ?? null;
+  state.dispatches.set(id, {
+    id,
+    node: place.node,
+    chunk: place.chunk ?? null,
+    input,
+    at,
+    scope,
+    group,
+    begins,
+    failures: 0,
+    lastError: null,
+    notBefore: null,
+    resume: place.resume ?? null,
+    journal: [],
+  });
+  hold(state, group);
+  if (id >= state.nextId) state.nextId = id + 1;
+}
+
+/** A resumed chunk runs again with what it was given first. */
+function inputOf(state: ExecutionState, move: Extract<Move, { move: "run" }>, value: Json): Json {
+  if (move.resume === undefined) return valueOf(state, move.from, value);
+  return state.interrupts.get(move.resume)?.paused?.input ?? null;
+}
+
+function open(state: ExecutionState, move: Extract<Move, { move: "open" }>, value: Json): void {
+  const { id, node, size, entries } = move;
+  const items = entries ? itemsOf(valueOf(state, move.from, value)) : [];
+  state.frames.set(id, {
+    id,
+    node,
+    keys: move.keys ?? null,
+    results: new Array<Json>(size).fill(null),
+    done: new Array<boolean>(size).fill(false),
+    missing: size,
+    at: move.at ?? null,
+    scope: move.scope ?? null,
+    group: move.group ?? null,
+  });
+  state.nextId = Math.max(state.nextId, id + 1);
+  let next = id + 1;
+  items.forEach((item, index) => {
+    for (const entry of entries ?? [])
+      plan(state, { ...entry, group: move.group }, next++, item, [id, index], itemScope(id, index), true);
+  });
+}
+
+/** Joins inside one forEach item pair among themselves. */
+export function itemScope(frame: number, index: number): string {
+  return `${frame}.${index}`;
+}
+
+function dispatchOf(state: ExecutionState, id: number): Dispatch {
+  const dispatch = state.dispatches.get(id);
+  if (!dispatch) throw new Error(`ledger event for dispatch ${id}, which is not open at seq ${state.seq}`);
+  return dispatch;
+}
+
+function finish(state: ExecutionState, id: number): void {
+  const dispatch = dispatchOf(state, id);
+  state.dispatches.delete(id);
+  release(state, dispatch.group);
+}
+
+function hold(state: ExecutionState, group: number | null): void {
+  const found = group === null ? undefined : state.groups.get(group);
+  if (found) found.open += 1;
+}
+
+function release(state: ExecutionState, group: number | null): void {
+  const found = group === null ? undefined : state.groups.get(group);
+  if (!found || group === null) return;
+  found.open -= 1;
+  if (found.open === 0) endGroup(state, group);
+}
+
+function endGroup(state: ExecutionState, group: number): void {
+  const parent = state.groups.get(group)?.parent ?? null;
+  state.groups.delete(group);
+  release(state, parent);
+}
+
+function journal(state: ExecutionState, id: number, entry: JournalEntry): void {
+  const entries = dispatchOf(state, id).journal;
+  // A step's next attempt replaces what its last one left; everything else happens once.
+  const earlier =
+    entry.effect === "step" || entry.effect === "stepFailed"
+      ? entries.findLastIndex(({ ordinal }) => ordinal === entry.ordinal)
+      : -1;
+  if (earlier < 0) entries.push(entry);
+  else entries[earlier] = entry;
+}
+
+/** Reads by dot path; undefined when a segment is missing or the walk meets something that is not an object. */
+export function getPath(values: JsonObject, path: string): Json | undefined {
+  if (Object.hasOwn(values, path)) return values[path];
+  let here: Json | undefined = values;
+  for (const segment of path.split(".")) {
+    if (here === null || typeof here !== "object" || Array.isArray(here)) return undefined;
+    if (!Object.hasOwn(here, segment)) return undefined;
+    here = here[segment];
+  }
+  return here;
+}
+
+/** Writes by dot path, making objects on the way. The chunk's journal has refused paths through other values. */
+export function setPath(values: JsonObject, path: string, value: Json): void {
+  const segments = path.split(".");
+  const last = segments.pop() ?? path;
+  let here = values;
+  for (const segment of segments) {
+    const next = here[segment];
+    if (next !== null && typeof next === "object" && !Array.isArray(next)) here = next;
+    else here = here[segment] = {};
+  }
+  here[last] = value;
+}
+
+/** A missing list becomes `[value]`, a list grows, anything else becomes `[old, value]`. */
+export function appendPath(values: JsonObject, path: string, value: Json): void {
+  const old = getPath(values, path);
+  if (Array.isArray(old)) old.push(value);
+  else setPath(values, path, old === undefined ? [value] : [old, value]);
+}
+
+export function deletePath(values: JsonObject, path: string): void {
+  const dot = path.lastIndexOf(".");
+  const holder = dot < 0 ? values : getPath(values, path.slice(0, dot));
+  if (holder !== null && typeof holder === "object" && !Array.isArray(holder)) delete holder[path.slice(dot + 1)];
+}
+
+function defined<T extends object>(partial: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  const result = { ...partial };
+  for (const key in result) if (result[key] === undefined) delete result[key];
+  return result as { [K in keyof T]: Exclude<T[K], undefined> };
+}
+
+export function unreachable(value: never): never {
+  throw new Error(`unknown ledger event or move: ${JSON.stringify(value)}`);
+}
+
+/** JSON form of a state, for the `snapshots` table and for comparing folds. */
+export function freezeState(state: ExecutionState): JsonObject {
+  const { dispatches, frames, joins, groups, interrupts, children, ...rest } = state;
+  const frozen = {
+    ...rest,
+    dispatches: [...dispatches.values()],
+    frames: [...frames.values()],
+    joins: [...joins],
+    groups: [...groups],
+    interrupts: [...interrupts.values()],
+    children: [...children],
+  };
+  return JSON.parse(JSON.stringify(frozen)) as JsonObject;
+}
+
+/** The state a snapshot froze. It was written by `freezeState` of this version (`snapshotVersion`), so its shape is known. */
+export function thawState(frozen: JsonObject): ExecutionState {
+  const raw = structuredClone(frozen) as unknown as Omit<
+    ExecutionState,
+    "dispatches" | "frames" | "joins" | "groups" | "interrupts" | "children"
+  > & {
+    dispatches: Dispatch[];
+    frames: Frame[];
+    joins: [string, JsonObject][];
+    groups: [number, Group][];
+    interrupts: Interrupt[];
+    children: [ExecutionId, Child][];
+  };
+  return {
+    ...raw,
+    dispatches: new Map(raw.dispatches.map((dispatch) => [dispatch.id, dispatch])),
+    frames: new Map(raw.frames.map((frame) => [frame.id, frame])),
+    joins: new Map(raw.joins),
+    groups: new Map(raw.groups),
+    interrupts: new Map(raw.interrupts.map((interrupt) => [interrupt.id, interrupt])),
+    children: new Map(raw.children),
+  };
+}
+
+/** Raised whenever the shape of `ExecutionState` changes: an older snapshot is then ignored and the fold starts at 1. */
+export const snapshotVersion = 1;

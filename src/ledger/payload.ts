@@ -1,0 +1,126 @@
+/** What JSON and Postgres can hold. Everything that enters the ledger passes `toJson` once. */
+import { PayloadError } from "../errors.ts";
+
+export type Json = null | boolean | number | string | Json[] | JsonObject;
+export interface JsonObject {
+  [key: string]: Json;
+}
+
+/** Nesting allowed in one payload. V8's `JSON.stringify` overflows its stack between 3,000 and 5,000 levels. */
+export const maxDepth = 200;
+
+/** Bytes of UTF-8 JSON allowed in one payload unless the caller gives its own limit. */
+export const maxPayloadBytes = 1_048_576;
+
+/**
+ * Copies a value into plain JSON, or says why it cannot be one. The copy is deep, so what a caller changes
+ * afterwards never reaches the ledger.
+ *
+ * @param where names the door for the error, e.g. `input`, `state "a.b"`
+ * @throws {PayloadError} undefined, functions, symbols, BigInt, NaN and infinities, class instances, cycles,
+ *   `\u0000`, lone surrogates, a `__proto__` key, more than 200 levels, more than `maxBytes`
+ */
+export function toJson(value: unknown, where: string, maxBytes = maxPayloadBytes): Json {
+  const walk: Walk = { where, path: [], bytes: 0, maxBytes, open: new Set() };
+  return copy(value, walk);
+}
+
+/** A deep copy of a value that is JSON already. */
+export function copyJson(value: Json): Json {
+  if (value === null || typeof value !== "object") return value;
+  if (Array.isArray(value)) return value.map(copyJson);
+  const result: JsonObject = {};
+  for (const key in value) result[key] = copyJson(value[key] ?? null);
+  return result;
+}
+
+interface Walk {
+  readonly where: string;
+  readonly path: (string | number)[];
+  bytes: number;
+  readonly maxBytes: number;
+  readonly open: Set<object>;
+}
+
+function copy(value: unknown, walk: Walk): Json {
+  switch (typeof value) {
+    case "string":
+      return text(value, walk);
+    case "number":
+      if (!Number.isFinite(value)) refuse(walk, `${value} is not a JSON number`, "send null or a string instead");
+      spend(walk, 8);
+      return value === 0 ? 0 : value;
+    case "boolean":
+      spend(walk, 5);
+      return value;
+    case "object":
+      if (value === null) {
+        spend(walk, 4);
+        return null;
+      }
+      return copyObject(value, walk);
+    case "undefined":
+      return refuse(walk, "undefined has no JSON form", "leave the key out or send null");
+    case "bigint":
+      return refuse(walk, `BigInt ${String(value).slice(0, 40)} has no JSON form`, "send it as a string");
+    default:
+      return refuse(walk, `a ${typeof value} has no JSON form`, "send data, and pass live objects as runtimeResources");
+  }
+}
+
+function copyObject(value: object, walk: Walk): Json {
+  if (walk.open.has(value)) refuse(walk, "the value contains itself", "send a tree without cycles");
+  if (walk.path.length >= maxDepth) refuse(walk, `nested deeper than ${maxDepth} levels`, "flatten it");
+  walk.open.add(value);
+  const result = Array.isArray(value) ? copyArray(value, walk) : copyRecord(value, walk);
+  walk.open.delete(value);
+  return result;
+}
+
+function copyArray(value: readonly unknown[], walk: Walk): Json[] {
+  spend(walk, 2);
+  const result: Json[] = [];
+  for (let index = 0; index < value.length; index++) {
+    walk.path.push(index);
+    result.push(copy(value[index], walk));
+    walk.path.pop();
+    spend(walk, 1);
+  }
+  return result;
+}
+
+function copyRecord(value: object, walk: Walk): JsonObject {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null && Object.getPrototypeOf(prototype) !== null) {
+    const name = value.constructor?.name || "class instance";
+    refuse(walk, `a ${name} is not plain data`, name === "Date" ? "send date.toISOString()" : "send a plain object");
+  }
+  spend(walk, 2);
+  const result: JsonObject = {};
+  for (const [key, item] of Object.entries(value)) {
+    walk.path.push(key);
+    if (key === "__proto__") refuse(walk, "the key __proto__ is not allowed", "rename it");
+    text(key, walk);
+    result[key] = copy(item, walk);
+    walk.path.pop();
+    spend(walk, 2);
+  }
+  return result;
+}
+
+function text(value: string, walk: Walk): string {
+  if (value.includes("\u0000")) refuse(walk, "the text contains \\u0000, which Postgres cannot store", "remove it");
+  if (!value.isWellFormed()) refuse(walk, "the text contains half of a surrogate pair", "use text.toWellFormed()");
+  spend(walk, value.length < 256 ? value.length + 2 : Buffer.byteLength(value) + 2);
+  return value;
+}
+
+function spend(walk: Walk, bytes: number): void {
+  walk.bytes += bytes;
+  if (walk.bytes > walk.maxBytes)
+    refuse(walk, `larger than ${walk.maxBytes} bytes`, "store the data elsewhere and send a reference to it");
+}
+
+function refuse(walk: Walk, problem: string, remedy: string): never {
+  throw new PayloadError(walk.where, walk.path, problem, remedy);
+}

@@ -1,0 +1,99 @@
+/** Folds for readers: what the close snapshot, the meta and the results say about a state. */
+import type { ExecutionState, Intervention } from "./evolve.ts";
+import type { ExecutionId } from "./event.ts";
+import { copyJson } from "./payload.ts";
+import type { Json, JsonObject } from "./payload.ts";
+
+export const finalResultKey = "$final_result";
+export const interventionsKey = "$interventions";
+
+/** The state at close: application keys at the top level, `$final_result` and `$interventions` only where used. */
+export function closeSnapshot(state: ExecutionState): JsonObject {
+  const snapshot: JsonObject = {};
+  for (const key in state.values) snapshot[key] = copyJson(state.values[key] ?? null);
+  const explicit = state.result ?? state.finalResult;
+  if (explicit && !Object.hasOwn(snapshot, finalResultKey)) snapshot[finalResultKey] = explicit.value;
+  if (state.interventions.length > 0)
+    snapshot[interventionsKey] = Object.fromEntries(
+      state.interventions.map((record) => [record.id, interventionJson(record)]),
+    );
+  return snapshot;
+}
+
+/** `$final_result` wins, also when it is null; then what `setResult` or `end()` wrote; undefined when there is neither. */
+export function explicitResult(state: ExecutionState): Json | undefined {
+  if (Object.hasOwn(state.values, finalResultKey)) return state.values[finalResultKey];
+  return (state.result ?? state.finalResult)?.value;
+}
+
+/** An intervention as the close snapshot keeps it: times as ISO text. */
+export function interventionJson(record: Intervention): JsonObject {
+  const { createdAt, insertedAt, rejectedAt, expiredAt, consumers, ...rest } = record;
+  return {
+    ...rest,
+    createdAt: iso(createdAt),
+    insertedAt: iso(insertedAt),
+    rejectedAt: iso(rejectedAt),
+    expiredAt: iso(expiredAt),
+    consumers: Object.fromEntries(
+      Object.entries(consumers).map(([name, consumer]) => [
+        name,
+        { ...consumer, consumedAt: iso(consumer.consumedAt) },
+      ]),
+    ),
+  };
+}
+
+export interface Meta {
+  executionId: ExecutionId;
+  runId: ExecutionId;
+  flowName: string;
+  status: "created" | "running" | "waiting" | "completed" | "failed" | "cancelled";
+  lifecycleState: "open" | "sealed" | "closed";
+  createdAt: Date;
+  startedAt: Date | null;
+  sealedAt: Date | null;
+  closedAt: Date | null;
+  closeReason: string | null;
+  /** Rises with every ledger event. */
+  stateVersion: number;
+  fingerprint: string | null;
+  parentId: ExecutionId | null;
+  metadata: JsonObject;
+  resourceKeys: string[];
+}
+
+export function metaOf(id: ExecutionId, state: ExecutionState): Meta {
+  return {
+    executionId: id,
+    runId: id,
+    flowName: state.flow,
+    status: statusOf(state),
+    lifecycleState: state.closed ? "closed" : state.sealedAt === null ? "open" : "sealed",
+    createdAt: new Date(state.createdAt),
+    startedAt: date(state.startedAt),
+    sealedAt: date(state.sealedAt),
+    closedAt: date(state.closed?.at ?? null),
+    closeReason: state.closed?.reason ?? null,
+    stateVersion: state.seq,
+    fingerprint: state.fingerprint,
+    parentId: state.parent?.id ?? null,
+    metadata: state.metadata,
+    resourceKeys: state.resourceKeys,
+  };
+}
+
+function statusOf(state: ExecutionState): Meta["status"] {
+  if (state.closed) return state.closed.outcome;
+  if (state.startedAt === null) return "created";
+  for (const { status } of state.interrupts.values()) if (status === "pending") return "waiting";
+  return "running";
+}
+
+function date(ms: number | null): Date | null {
+  return ms === null ? null : new Date(ms);
+}
+
+function iso(ms: number | null): string | null {
+  return ms === null ? null : new Date(ms).toISOString();
+}

@@ -1,0 +1,549 @@
+/** `createOrchestrator()`: the only file that wires all rooms. */
+import { v7 as uuidv7 } from "uuid";
+import { z } from "zod";
+import { Batcher } from "./database/batcher.ts";
+import { createMany } from "./database/commands.ts";
+import type { CreateResult, NewExecution } from "./database/commands.ts";
+import { connect, migrate, requireMigrated, translate } from "./database/connection.ts";
+import type { ConnectionOption, Queries, Sql } from "./database/connection.ts";
+import { appendFlowData, deleteFlowData, listHeaders, readFlowData, writeFlowData } from "./database/queries.ts";
+import type { Header } from "./database/queries.ts";
+import { borrow } from "./database/borrow.ts";
+import type { CallerTransaction } from "./database/borrow.ts";
+import { openWakeups } from "./database/wakeups.ts";
+import type { Wakeups } from "./database/wakeups.ts";
+import { warnFlowData } from "./engine/chunk.ts";
+import type { FlowDataAccess } from "./engine/chunk.ts";
+import type { Resources, WorkerResources } from "./engine/resources.ts";
+import { DefinitionError, UsageError } from "./errors.ts";
+import { Execution } from "./execution/execution.ts";
+import type { ExecutionHost } from "./execution/execution.ts";
+import { endingOf, openOutcomes, snapshotOf } from "./execution/outcomes.ts";
+import type { Outcomes } from "./execution/outcomes.ts";
+import { followStream } from "./execution/stream.ts";
+import type { StreamOptions } from "./execution/stream.ts";
+import type { Logger } from "./flow/context.ts";
+import { parseInput } from "./flow/contract.ts";
+import type { CloseSnapshot, Contract, StartInput, StreamItem } from "./flow/contract.ts";
+import type { FlowDefinition } from "./flow/definition.ts";
+import { parseDuration } from "./flow/duration.ts";
+import type { Duration } from "./flow/duration.ts";
+import { ExecutionId } from "./ledger/event.ts";
+import type { Settings } from "./ledger/event.ts";
+import { toJson } from "./ledger/payload.ts";
+import type { Json, JsonObject } from "./ledger/payload.ts";
+import { startWorker } from "./worker/worker.ts";
+import type { Worker } from "./worker/worker.ts";
+
+export interface OrchestratorOptions {
+  /** A connection string, or options of postgres.js. @default process.env.DATABASE_URL */
+  connection?: ConnectionOption;
+  /** The flows this process starts or serves. */
+  flows?: readonly FlowDefinition[];
+  /** Live objects for chunks, by name; a function is a factory `(execution) => value`, called once per execution. */
+  resources?: WorkerResources;
+  /** Where the library writes; anything with pino's methods. @default warnings and errors to stderr */
+  logger?: Logger;
+}
+
+export interface WorkerOptions {
+  /** Executions advanced at once. @default 100 */
+  concurrency?: number;
+  /** How long `stop()` waits for chunks to reach a commit point. @default "30s" */
+  drainTimeout?: Duration;
+  /** How long a cancelled chunk may take to stop. @default "5s" */
+  cancelGrace?: Duration;
+}
+
+export interface CreateOptions {
+  /** uuid v7. @default generated */
+  id?: string;
+  /** One execution per flow and key: creating again gives the same one. */
+  idempotencyKey?: string;
+  /** Searchable JSON that never enters the close snapshot. */
+  metadata?: Readonly<Record<string, unknown>>;
+  /** Lower runs first, -32768 to 32767. @default 0 */
+  priority?: number;
+  /** Earliest start. */
+  startAt?: Date;
+  /** Wait before the start. */
+  delay?: Duration;
+  /** Close when idle. @default true */
+  autoClose?: boolean;
+  /** Idle time before auto-close; null is never. @default "10s" */
+  autoCloseTimeout?: Duration | null;
+  /** Chunks at once in this execution; null is unlimited. @default null */
+  concurrency?: number | null;
+  /** @default "planned" where the flow has intervention points, else off */
+  interventionMode?: "planned" | "auto" | null;
+  /** Live objects for this execution, in this process only; their names are recorded. */
+  runtimeResources?: Resources;
+  /** Longest time from start to close; null is none. @default null */
+  timeout?: Duration | null;
+  /** A transaction of postgres.js, drizzle or pg: the start commits or rolls back with the caller's own writes. */
+  tx?: CallerTransaction;
+}
+
+export interface ListOptions {
+  flow?: string;
+  status?: Header["status"] | readonly Header["status"][];
+  /** Executions whose metadata contain this. */
+  metadata?: Readonly<Record<string, unknown>>;
+  createdAfter?: Date;
+  /** `nextCursor` of the page before. */
+  cursor?: string;
+  /** 1 to 1000. @default 100 */
+  limit?: number;
+}
+
+export interface ExecutionSummary {
+  readonly id: ExecutionId;
+  readonly flow: string;
+  readonly status: Header["status"];
+  readonly lifecycle: Header["lifecycle"];
+  readonly metadata: JsonObject;
+  readonly createdAt: Date;
+  readonly startedAt: Date | null;
+  readonly closedAt: Date | null;
+  readonly closeReason: string | null;
+}
+
+export function createOrchestrator(options: OrchestratorOptions = {}): Orchestrator {
+  return new Orchestrator(options);
+}
+
+export class Orchestrator implements AsyncDisposable {
+  readonly #option: ConnectionOption;
+  readonly #sql: Sql;
+  readonly #wakeups: Wakeups;
+  readonly #outcomes: Outcomes;
+  readonly #flows = new Map<string, FlowDefinition>();
+  readonly #resources: WorkerResources;
+  readonly #flowResources = new Map<string, Record<string, unknown>>();
+  readonly #executionResources = new Map<ExecutionId, Resources>();
+  readonly #log: Logger;
+  readonly #starts: Batcher<NewExecution, CreateResult>;
+  readonly #workers = new Set<Worker>();
+  #checked: Promise<void> | undefined;
+
+  constructor(options: OrchestratorOptions) {
+    const connection = options.connection ?? process.env["DATABASE_URL"];
+    if (connection === undefined)
+      throw new UsageError("createOrchestrator() has no connection", "pass { connection } or set DATABASE_URL");
+    for (const flow of options.flows ?? []) this.#register(flow);
+    this.#option = connection;
+    this.#sql = connect(connection);
+    this.#wakeups = openWakeups(this.#sql);
+    this.#outcomes = openOutcomes(this.#sql, this.#wakeups);
+    this.#resources = options.resources ?? {};
+    this.#log = options.logger ?? stderrLogger;
+    this.#starts = new Batcher({ send: (items) => createMany(this.#sql, items) });
+  }
+
+  /** Brings the database to this version. Idempotent, and safe when several processes call it at once. */
+  async migrate(): Promise<void> {
+    await migrate(this.#option);
+    this.#checked = undefined;
+  }
+
+  /** Starts a long-running worker in this process, serving every flow given to the orchestrator. */
+  async startWorker(options: WorkerOptions = {}): Promise<Worker> {
+    const { concurrency = 100 } = options;
+    if (!Number.isSafeInteger(concurrency) || concurrency < 1)
+      throw new UsageError(`worker concurrency ${String(concurrency)} is not possible`, "use a whole number from 1");
+    if (this.#flows.size === 0)
+      throw new UsageError("a worker without flows has nothing to do", "pass { flows } to createOrchestrator()");
+    await this.#ready();
+    await this.#wakeups.ready();
+    const worker = await startWorker(
+      {
+        sql: this.#sql,
+        wakeups: this.#wakeups,
+        log: this.#log,
+        resources: this.#resources,
+        flows: this.#flows,
+        flowResources: (flow) => this.#flowResources.get(flow) ?? {},
+        executionResources: (id) => this.#executionResources.get(id) ?? {},
+        flowData: (flow) => this.#flowData(flow),
+        announce: (id, closed) => {
+          if (closed) {
+            this.#executionResources.delete(id);
+            this.#outcomes.deliver(id, closed);
+          }
+          this.#wakeups.send(id);
+        },
+      },
+      {
+        concurrency,
+        drainTimeoutMs: parseDuration(options.drainTimeout ?? "30s", "drainTimeout of startWorker()"),
+        cancelGraceMs: parseDuration(options.cancelGrace ?? "5s", "cancelGrace of startWorker()"),
+      },
+    );
+    this.#workers.add(worker);
+    return worker;
+  }
+
+  /** A flow bound to this database: the definition itself, or the name of one given to the orchestrator. */
+  flow<C extends Contract>(flow: FlowDefinition<C>): BoundFlow<C>;
+  flow(flow: string): BoundFlow;
+  flow(flow: FlowDefinition | string): BoundFlow {
+    if (typeof flow !== "string") return this.#bind(flow);
+    const known = this.#flows.get(flow);
+    if (known) return this.#bind(known);
+    const names = [...this.#flows.keys()].toSorted().join(", ") || "none";
+    throw new UsageError(
+      `flow "${flow}" is not known here (there are: ${names})`,
+      "correct the name, or pass the flow to createOrchestrator({ flows })",
+    );
+  }
+
+  /** @throws {ExecutionNotFoundError} */
+  async getExecution(id: string): Promise<Execution> {
+    const executionId = parseId(id);
+    await this.#ready();
+    const { flow } = await this.#outcomes.header(executionId);
+    return new Execution(this.#host, executionId, { name: flow, definition: this.#flows.get(flow) ?? null }, true);
+  }
+
+  /** Executions, newest first. */
+  async listExecutions(
+    options: ListOptions = {},
+  ): Promise<{ executions: ExecutionSummary[]; nextCursor: string | null }> {
+    const { limit = 100, status, flow, metadata, createdAfter, cursor } = options;
+    if (!Number.isSafeInteger(limit) || limit < 1 || limit > 1000)
+      throw new UsageError(
+        `limit ${String(limit)} of listExecutions() is not possible`,
+        "use a whole number from 1 to 1000",
+      );
+    await this.#ready();
+    const headers = await this.#translated(() =>
+      listHeaders(this.#sql, {
+        limit,
+        ...(flow !== undefined && { flow }),
+        ...(status !== undefined && { status: typeof status === "string" ? [status] : status }),
+        ...(metadata !== undefined && { metadata: parseMetadata(metadata) ?? {} }),
+        ...(createdAfter !== undefined && { createdAfter }),
+        ...(cursor !== undefined && { cursor: parseId(cursor) }),
+      }),
+    );
+    const executions = headers.map(summaryOf);
+    return { executions, nextCursor: headers.length === limit ? (headers.at(-1)?.id ?? null) : null };
+  }
+
+  /** Stops the workers, ends the connections. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#workers].map((worker) => worker.stop()));
+    this.#workers.clear();
+    this.#starts.close();
+    await this.#wakeups.close();
+    await this.#sql.end({ timeout: 5 });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  get #host(): ExecutionHost {
+    return { sql: this.#sql, wakeups: this.#wakeups, outcomes: this.#outcomes };
+  }
+
+  #bind<C extends Contract>(flow: FlowDefinition<C>): BoundFlow<C> {
+    return new BoundFlow(flow, {
+      ...this.#host,
+      create: (execution, tx) => this.#create(execution, tx),
+      createAll: (executions) => this.#createAll(executions),
+      keepResources: (id, resources) => void this.#executionResources.set(id, resources),
+      flowData: this.#flowData(flow.name),
+      updateResources: (resources) => {
+        this.#flowResources.set(flow.name, { ...this.#flowResources.get(flow.name), ...resources });
+      },
+    });
+  }
+
+  #register(flow: FlowDefinition): void {
+    const known = this.#flows.get(flow.name);
+    if (known && known.fingerprint !== flow.fingerprint)
+      throw new DefinitionError(flow.name, "two different flows have this name", "rename one of them");
+    // Reading the graph finishes the definition: an open block shows here, not in the middle of a night.
+    void flow.graph;
+    this.#flows.set(flow.name, flow);
+  }
+
+  async #create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId> {
+    await this.#ready();
+    const created = await this.#translated(async () => {
+      if (!tx) return this.#starts.submit(execution);
+      const [one] = await createMany(borrow(tx), [execution]);
+      return one;
+    });
+    if (!created)
+      throw new UsageError("the database gave no execution back", "check the version of flowledger in this database");
+    if (created.isConflict)
+      throw new UsageError(
+        `idempotency key "${execution.idempotencyKey ?? ""}" of flow "${execution.flow}" was used with another input (execution ${created.id})`,
+        "use a new key for a new input",
+        { executionId: created.id },
+      );
+    return created.id;
+  }
+
+  async #createAll(executions: readonly NewExecution[]): Promise<ExecutionId[]> {
+    await this.#ready();
+    const ids: ExecutionId[] = [];
+    for (let start = 0; start < executions.length; start += 1000)
+      for (const { id } of await this.#translated(() => createMany(this.#sql, executions.slice(start, start + 1000))))
+        ids.push(id);
+    return ids;
+  }
+
+  #flowData(flow: string): FlowDataAccess {
+    const sql: Queries = this.#sql;
+    return {
+      get: (key) => readFlowData(sql, flow, key),
+      set: (key, value) => writeFlowData(sql, flow, key, value),
+      append: (key, value) => appendFlowData(sql, flow, key, value),
+      delete: (key) => deleteFlowData(sql, flow, key),
+    };
+  }
+
+  /** Once per orchestrator: is there a database, and does its schema fit this library? */
+  async #ready(): Promise<void> {
+    this.#checked ??= this.#translated(() => requireMigrated(this.#sql));
+    try {
+      await this.#checked;
+    } catch (error) {
+      this.#checked = undefined;
+      throw error;
+    }
+  }
+
+  async #translated<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw translate(error, this.#sql);
+    }
+  }
+}
+
+interface BoundHost extends ExecutionHost {
+  create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId>;
+  createAll(executions: readonly NewExecution[]): Promise<ExecutionId[]>;
+  keepResources(id: ExecutionId, resources: Resources): void;
+  readonly flowData: FlowDataAccess;
+  updateResources(resources: Resources): void;
+}
+
+type InputArgs<C extends Contract, Options> =
+  undefined extends StartInput<C>
+    ? [input?: StartInput<C>, options?: Options]
+    : [input: StartInput<C>, options?: Options];
+
+/** A flow bound to a database. */
+export class BoundFlow<C extends Contract = Contract> {
+  readonly definition: FlowDefinition<C>;
+  readonly #host: BoundHost;
+
+  constructor(definition: FlowDefinition<C>, host: BoundHost) {
+    this.definition = definition;
+    this.#host = host;
+  }
+
+  /**
+   * Runs a hidden execution and resolves with its close snapshot.
+   *
+   * @throws {ExecutionFailedError} when a chunk failed for the last time
+   */
+  async start(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<CloseSnapshot<C>> {
+    const id = await this.#startHidden(input, options, "start");
+    const { outcomes } = this.#host;
+    const ending = await outcomes.closed(id, {
+      flow: this.definition.name,
+      isNew: options.idempotencyKey === undefined,
+    });
+    return snapshotOf(id, ending ?? endingOf(await outcomes.header(id))) as CloseSnapshot<C>;
+  }
+
+  /** Starts an execution and resolves with its handle as soon as that is durable. */
+  async startExecution(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<Execution<C>> {
+    const execution = this.#newExecution(options, parseInput(this.definition, input), false);
+    return this.#handle(await this.#create(execution, options), options);
+  }
+
+  /** Creates an execution without starting it. */
+  async createExecution(options: CreateOptions = {}): Promise<Execution<C>> {
+    const execution = this.#newExecution(options, undefined, false);
+    return this.#handle(await this.#create(execution, options), options);
+  }
+
+  /** Starts many executions, a thousand in a round trip; ids in the order of the inputs. */
+  async startMany(
+    inputs: readonly StartInput<C>[],
+    options: Omit<CreateOptions, "id" | "idempotencyKey" | "tx"> = {},
+  ): Promise<ExecutionId[]> {
+    return this.#host.createAll(
+      inputs.map((input) => this.#newExecution(options, parseInput(this.definition, input), false)),
+    );
+  }
+
+  /** The runtime stream of a hidden execution. */
+  async *getRuntimeStream(
+    ...[input, options = {}]: InputArgs<C, CreateOptions & StreamOptions>
+  ): AsyncGenerator<StreamItem<C>, void, undefined> {
+    const { timeout, from, signal, ...create } = options;
+    const id = await this.#startHidden(input, create, "getRuntimeStream");
+    const { sql, outcomes } = this.#host;
+    for await (const { item } of followStream(sql, outcomes.watch, id, {
+      ...(timeout !== undefined && { timeout }),
+      ...(from !== undefined && { from }),
+      ...(signal !== undefined && { signal }),
+    }))
+      yield item as StreamItem<C>;
+    const header = await outcomes.header(id);
+    if (header.lifecycle === "closed") snapshotOf(id, endingOf(header));
+  }
+
+  /** A value shared by all executions of the flow. Warns once per call site unless `noWarning`. */
+  async getFlowData(key: string, options: { default?: Json; noWarning?: boolean } = {}): Promise<Json> {
+    if (!options.noWarning) warnFlowData("getFlowData");
+    return (await this.#host.flowData.get(key)) ?? options.default ?? null;
+  }
+  async setFlowData(key: string, value: unknown, options: { noWarning?: boolean } = {}): Promise<void> {
+    if (!options.noWarning) warnFlowData("setFlowData");
+    await this.#host.flowData.set(key, toJson(value, `flow data "${key}"`));
+  }
+  async appendFlowData(key: string, value: unknown, options: { noWarning?: boolean } = {}): Promise<void> {
+    if (!options.noWarning) warnFlowData("appendFlowData");
+    await this.#host.flowData.append(key, toJson(value, `flow data "${key}"`));
+  }
+  async delFlowData(key: string, options: { noWarning?: boolean } = {}): Promise<void> {
+    if (!options.noWarning) warnFlowData("delFlowData");
+    await this.#host.flowData.delete(key);
+  }
+
+  /** Default live objects of this process for every execution of the flow. */
+  updateRuntimeResources(resources: Resources): void {
+    this.#host.updateResources(resources);
+  }
+
+  #startHidden(input: unknown, options: CreateOptions, method: string): Promise<ExecutionId> {
+    if (options.autoClose === false)
+      throw new UsageError(
+        `${method}() with autoClose: false has nobody to close the execution`,
+        "use startExecution(), which gives you the handle",
+      );
+    const hidden = { autoCloseTimeout: 0, ...options };
+    return this.#create(this.#newExecution(hidden, parseInput(this.definition, input), true), options);
+  }
+
+  #newExecution(options: CreateOptions, input: Json | undefined, hidden: boolean): NewExecution {
+    const { name } = this.definition;
+    const priority = options.priority ?? 0;
+    if (!Number.isInteger(priority) || Math.abs(priority) > 32_767)
+      throw new UsageError(`priority ${String(priority)} is not possible`, "use a whole number from -32767 to 32767");
+    if (options.startAt && Number.isNaN(options.startAt.getTime()))
+      throw new UsageError("startAt is not a date", "pass a valid Date");
+    if (options.idempotencyKey === "")
+      throw new UsageError("idempotencyKey is empty", "leave it out, or use a text of your own");
+    return {
+      id: options.id === undefined ? ExecutionId.parse(uuidv7()) : parseId(options.id),
+      flow: name,
+      input,
+      settings: settingsOf(options, this.definition, hidden),
+      metadata: parseMetadata(options.metadata),
+      idempotencyKey: options.idempotencyKey ?? null,
+      priority,
+      delayMs: options.delay === undefined ? null : parseDuration(options.delay, "delay"),
+      startAt: options.startAt ?? null,
+      resourceKeys: Object.keys(options.runtimeResources ?? {}).toSorted(),
+    };
+  }
+
+  async #create(execution: NewExecution, options: CreateOptions): Promise<ExecutionId> {
+    if (options.runtimeResources) this.#host.keepResources(execution.id, options.runtimeResources);
+    return this.#host.create(execution, options.tx);
+  }
+
+  #handle(id: ExecutionId, options: CreateOptions): Execution<C> {
+    return new Execution(
+      this.#host,
+      id,
+      { name: this.definition.name, definition: this.definition },
+      options.autoClose ?? true,
+    );
+  }
+}
+
+function settingsOf(options: CreateOptions, flow: FlowDefinition, hidden: boolean): Partial<Settings> {
+  const settings: Partial<Settings> = {};
+  if (hidden) settings.hidden = true;
+  if (options.autoClose === false) settings.autoClose = false;
+  if (options.autoCloseTimeout !== undefined)
+    settings.autoCloseMs =
+      options.autoCloseTimeout === null ? null : parseDuration(options.autoCloseTimeout, "autoCloseTimeout");
+  if (options.concurrency !== undefined) settings.concurrency = parseConcurrency(options.concurrency);
+  if (options.timeout != null) settings.timeoutMs = parseDuration(options.timeout, "timeout");
+  const mode =
+    options.interventionMode === undefined && flow.interventionPoints.length > 0 ? "planned" : options.interventionMode;
+  if (mode !== undefined && mode !== null) {
+    if (mode !== "planned" && mode !== "auto")
+      throw new UsageError(`interventionMode "${String(mode)}" does not exist`, 'use "planned", "auto" or null');
+    if (mode === "auto" && flow.interventionPoints.length > 0)
+      throw new UsageError(
+        `interventionMode "auto" does not fit flow "${flow.name}", which has intervention points`,
+        'use "planned"',
+      );
+    settings.interventionMode = mode;
+  }
+  return settings;
+}
+
+function parseConcurrency(value: number | null): number | null {
+  if (value === null) return null;
+  if (!Number.isSafeInteger(value) || value < 1)
+    throw new UsageError(
+      `concurrency ${String(value)} is not possible`,
+      "use a whole number from 1, or null for no limit",
+    );
+  return value;
+}
+
+function parseMetadata(metadata: Readonly<Record<string, unknown>> | undefined): JsonObject | null {
+  if (metadata === undefined) return null;
+  const parsed = toJson(metadata, "metadata");
+  if (parsed === null || typeof parsed !== "object" || Array.isArray(parsed))
+    throw new UsageError("metadata is not an object", "pass { key: value }");
+  return parsed;
+}
+
+function parseId(id: string): ExecutionId {
+  const parsed = ExecutionId.safeParse(id);
+  if (parsed.success) return parsed.data;
+  throw new UsageError(
+    `"${String(id).slice(0, 80)}" is not an execution id`,
+    "pass the uuid that start or list gave you",
+    { issues: z.flattenError(parsed.error).formErrors },
+  );
+}
+
+function summaryOf(header: Header): ExecutionSummary {
+  const { id, flow, status, lifecycle, metadata, createdAt, startedAt, closedAt, closeReason } = header;
+  return {
+    id,
+    flow,
+    status,
+    lifecycle,
+    metadata: metadata ?? {},
+    createdAt: new Date(createdAt),
+    startedAt: startedAt === null ? null : new Date(startedAt),
+    closedAt: closedAt === null ? null : new Date(closedAt),
+    closeReason,
+  };
+}
+
+const stderrLogger: Logger = {
+  debug: () => {},
+  info: () => {},
+  warn: (message, fields) => console.warn(`flowledger: ${message}`, fields ?? ""),
+  error: (message, fields) => console.error(`flowledger: ${message}`, fields ?? ""),
+};

@@ -1,0 +1,163 @@
+/** The doors of a flow's contract, durations, and what the errors say. */
+import { describe, expect, test } from "vitest";
+import { z } from "zod";
+import {
+  ContractError,
+  ExecutionFailedError,
+  ExecutionSealedError,
+  FlowledgerError,
+  PayloadError,
+  UsageError,
+} from "../../src/errors.ts";
+import { parseEvent, parseInput, parseReturn, parseState, parseStreamItem } from "../../src/flow/contract.ts";
+import { parseDuration } from "../../src/flow/duration.ts";
+
+const typed = {
+  name: "refund",
+  contract: {
+    input: z.object({ ticket: z.string(), amount: z.coerce.number().positive(), note: z.string().default("none") }),
+    state: z.object({ decision: z.string().trim(), customer: z.object({ name: z.string() }) }).partial(),
+    events: { Decided: z.object({ items: z.array(z.object({ ok: z.boolean() })) }), Done: z.null() },
+    stream: z.object({ step: z.string() }),
+  },
+};
+const untyped = { name: "free", contract: {} };
+
+test("TF-CON-01: a valid value is coerced, a wrong one is refused with its path", () => {
+  expect(parseInput(typed, { ticket: "T", amount: "5" })).toEqual({ ticket: "T", amount: 5, note: "none" });
+  expect(parseStreamItem(typed, { step: "a" })).toEqual({ step: "a" });
+
+  const error = thrown(() => parseEvent(typed, "Decided", { items: [{ ok: true }, { ok: 1 }] }));
+
+  expect(error).toBeInstanceOf(ContractError);
+  expect(error).toMatchObject({
+    code: "CONTRACT_VIOLATED",
+    details: { where: `event "Decided" of flow "refund"`, issues: [{ path: ["items", 1, "ok"] }] },
+  });
+  expect((error as Error).message).toMatch(
+    /^event "Decided" of flow "refund" does not fit the contract: at items\[1\]\.ok: /,
+  );
+});
+
+test("an event that the contract does not have is refused, even one that every object has", () => {
+  expect(() => parseEvent(typed, "Nope", null)).toThrow(/there is no such event \(there are Decided, Done\)/);
+  expect(() => parseEvent(typed, "constructor", null)).toThrow(ContractError);
+  expect(() => parseEvent(untyped, "", null)).toThrow(UsageError);
+});
+
+test("without a contract any JSON passes, and what is left out is null", () => {
+  expect(parseInput(untyped, undefined)).toBeNull();
+  expect(parseEvent(untyped, "Any", { a: [1] })).toEqual({ a: [1] });
+  expect(parseReturn(null, undefined, "return")).toBeNull();
+  expect(() => parseInput(untyped, { at: new Date() })).toThrow(PayloadError);
+});
+
+test("a state key is coerced, an unknown one refused", () => {
+  expect(parseState(typed, "decision", " yes ")).toBe("yes");
+  expect(() => parseState(typed, "decision", 1)).toThrow(ContractError);
+  expect(() => parseState(typed, "nope", 1)).toThrow(/there is no such key \(there are decision, customer\)/);
+  expect(() => parseState(untyped, "a", undefined)).toThrow(PayloadError);
+});
+
+test("a dot path is checked by its key, and its value with the whole", () => {
+  expect(parseState(typed, "customer.name", 5)).toBe(5);
+  expect(() => parseState(typed, "customer", { name: 5 })).toThrow(ContractError);
+  expect(() => parseState(typed, "nope.name", 5)).toThrow(ContractError);
+});
+
+test("a loose state takes further keys", () => {
+  const loose = { name: "f", contract: { state: z.object({ a: z.number() }).catchall(z.string()) } };
+
+  expect(parseState(loose, "b", "x")).toBe("x");
+  expect(() => parseState(loose, "b", 1)).toThrow(ContractError);
+});
+
+test.each(["", "a.", ".a", "a..b", "__proto__", "a.__proto__.b"])("the state path %j is refused", (path) => {
+  expect(() => parseState(untyped, path, 1)).toThrow(UsageError);
+});
+
+test("an async refinement is refused in words", () => {
+  const flow = { name: "f", contract: { input: z.string().refine(async () => true) } };
+
+  expect(() => parseInput(flow, "x")).toThrow(/async refinement or transform: make it synchronous/);
+});
+
+describe("a duration", () => {
+  test.each([
+    ["500ms", 500],
+    ["10s", 10_000],
+    ["1h30m", 5_400_000],
+    ["1.5h", 5_400_000],
+    ["2d", 172_800_000],
+    ["1w", 604_800_000],
+    ["0s", 0],
+    [12.4, 12],
+  ])("%j is %d ms", (value, ms) => {
+    expect(parseDuration(value, "timeout")).toBe(ms);
+  });
+
+  test.each([
+    "",
+    "10",
+    "s",
+    "-1s",
+    "1 s",
+    "1h 30m",
+    "1y",
+    "ten",
+    -1,
+    Number.NaN,
+    Number.POSITIVE_INFINITY,
+    "101000000d",
+  ])("%j is refused", (value) => {
+    expect(() => parseDuration(value, "timeout")).toThrow(UsageError);
+  });
+
+  test("that cannot be read names the value, the place and the remedy", () => {
+    expect(() => parseDuration("soon", `delay of flow "f"`)).toThrow(
+      `"soon" is not a duration for delay of flow "f": use "500ms", "10s", "1h30m" or a number of milliseconds from 0 to a hundred years`,
+    );
+  });
+});
+
+test("an error has a name, a stable code, a sentence and plain details", () => {
+  const error = new ExecutionSealedError("0190", `"Decided"`);
+
+  expect(error).toBeInstanceOf(FlowledgerError);
+  expect(error).toMatchObject({
+    name: "ExecutionSealedError",
+    code: "EXECUTION_SEALED",
+    details: { executionId: "0190", refused: `"Decided"` },
+  });
+  expect(error.message).toBe(
+    `execution 0190 is sealed and no longer accepts "Decided": start a new execution, or send it before seal()`,
+  );
+});
+
+test("a failed execution has the chunk's own error as its cause", () => {
+  const stack = "TypeError: no price\n    at score (/app/refund.js:3:7)";
+  const error = new ExecutionFailedError("0190", "refund", {
+    name: "TypeError",
+    message: "no price",
+    stack,
+    chunk: "score",
+  });
+
+  expect(error.message).toBe(`execution 0190 of flow "refund" failed in chunk "score" with TypeError: no price`);
+  expect(error.cause).toMatchObject({ name: "TypeError", message: "no price", stack });
+});
+
+test("a payload error says where in the value", () => {
+  expect(() => parseInput(untyped, { items: [{ at: 1n }] })).toThrow(
+    `input of flow "free" at items[0].at: BigInt 1 has no JSON form: send it as a string`,
+  );
+});
+
+function thrown(act: () => unknown): unknown {
+  try {
+    act();
+  } catch (error) {
+    return error;
+  }
+  return undefined;
+}

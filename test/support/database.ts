@@ -1,0 +1,56 @@
+/** A database of its own for a test file: a clone of the migrated template, or an empty one. */
+import { randomBytes } from "node:crypto";
+import postgres from "postgres";
+import { afterAll, inject } from "vitest";
+import { databaseUrl, templateName } from "./server.ts";
+
+export interface TestDatabase extends AsyncDisposable {
+  readonly url: string;
+  readonly name: string;
+  /** A client of the test, apart from those of the library under test. */
+  readonly sql: postgres.Sql;
+  /** Ends every session and removes the database. Otherwise the end of the test file does. */
+  drop(): Promise<void>;
+}
+
+/** Migrated: a file asks once, at its top, and all its tests share it. */
+export function testDatabase(): Promise<TestDatabase> {
+  return create(templateName(inject("databasePrefix")));
+}
+
+/** Not migrated. */
+export function emptyDatabase(): Promise<TestDatabase> {
+  return create("template1");
+}
+
+const open = new Set<TestDatabase>();
+
+afterAll(async () => {
+  for (const database of open) await database.drop();
+});
+
+async function create(template: string): Promise<TestDatabase> {
+  const serverUrl = inject("serverUrl");
+  const name = `${inject("databasePrefix")}${randomBytes(4).toString("hex")}`;
+  await administer(serverUrl, (admin) => admin`create database ${admin(name)} template ${admin(template)}`);
+
+  const url = databaseUrl(serverUrl, name);
+  const sql = postgres(url, { max: 4, onnotice: () => {} });
+  const drop = async () => {
+    if (!open.delete(database)) return;
+    await sql.end({ timeout: 1 });
+    await administer(serverUrl, (admin) => admin`drop database if exists ${admin(name)} with (force)`);
+  };
+  const database: TestDatabase = { url, name, sql, drop, [Symbol.asyncDispose]: drop };
+  open.add(database);
+  return database;
+}
+
+async function administer(serverUrl: string, work: (admin: postgres.Sql) => Promise<unknown>): Promise<void> {
+  const admin = postgres(serverUrl, { max: 1, onnotice: () => {} });
+  try {
+    await work(admin);
+  } finally {
+    await admin.end();
+  }
+}

@@ -1,0 +1,32 @@
+/** Tests in two projects: the pure rooms alone, and all others with one Postgres per run (`test/support/server.ts`). */
+import { defineConfig } from "vitest/config";
+
+const pure = ["test/tree.test.ts", "test/flow/**/*.test.ts", "test/ledger/**/*.test.ts"];
+
+export default defineConfig({
+  test: {
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 30_000,
+    hookTimeout: 30_000,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "pure",
+          include: pure,
+          typecheck: { enabled: true, include: ["test/**/*.test-d.ts"], tsconfig: "./tsconfig.json" },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "postgres",
+          include: ["test/**/*.test.ts"],
+          exclude: pure,
+          globalSetup: "test/support/server.ts",
+        },
+      },
+    ],
+  },
+});
