@@ -13,6 +13,7 @@ CREATE TABLE "flowledger"."executions" (
 	"seq" integer NOT NULL,
 	"epoch" integer DEFAULT 0 NOT NULL,
 	"commit_no" integer DEFAULT 0 NOT NULL,
+	"takeovers" smallint DEFAULT 0 NOT NULL,
 	"commit_seq" integer DEFAULT 0 NOT NULL,
 	"stream_seq" bigint DEFAULT 0 NOT NULL,
 	"stream_ended" boolean DEFAULT false NOT NULL,

@@ -120,7 +120,7 @@ end $$;
 -- Takes executions that are due and free: a higher epoch, a fresh token (p_token, random per call). A row that somebody has locked is left alone;
 -- whoever holds it adds a job, or is the owner.
 create or replace function flowledger.claim(p_worker uuid, p_token uuid, p_ids uuid[], p_version int)
-returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, now_ms float8, snapshot_seq int, snapshot jsonb, events json)
+returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, snapshot jsonb, events json)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -140,9 +140,9 @@ begin
     update flowledger.executions e
     set owner = p_worker, epoch = e.epoch + 1, token = p_token, commit_no = 0
     from free where e.id = free.id
-    returning e.id, e.epoch, e.token, e.seq, e.flow, e.fingerprint
+    returning e.id, e.epoch, e.token, e.seq, e.flow, e.fingerprint, e.takeovers
   )
-  select c.id, c.epoch, c.token, c.seq, c.flow, c.fingerprint, (extract(epoch from v_at) * 1000)::float8, s.seq, s.state,
+  select c.id, c.epoch, c.token, c.seq, c.flow, c.fingerprint, c.takeovers::int, (extract(epoch from v_at) * 1000)::float8, s.state,
     (select json_agg(json_build_array(
         l.seq, l.epoch, (extract(epoch from l.at) * 1000)::float8, l.type, l.dispatch, l.chunk, l.actor, l.payload) order by l.seq)
       from flowledger.ledger l where l.execution_id = c.id and l.seq > coalesce(s.seq, 0))
@@ -154,7 +154,7 @@ end $$;
 -- first and takes the row locks, in id order because the caller sorts by id.
 --   p_ids, p_epochs, p_tokens, p_commits, p_bases: the owner's lease, the number of its commit, and the seq it knows
 --   p_counts, p_conditional: events of each item, and how many of the last ones count only if nothing came in meanwhile
---   p_extras: per item null or { p: change of pending interrupts, f: fingerprint, e: stream ended,
+--   p_extras: per item { p: change of pending interrupts, f: fingerprint, e: stream ended, l: sealed, k: no progress,
 --     c: { o: outcome, r: reason, e: error, s: snapshot } closes, r: { w: wakeInMs | null } releases, z: { q: seq, s: state } }
 --   p_event_*: all events of all items, in item order
 --   p_careful: leave rows that somebody else has locked for the next batch, instead of waiting for them
@@ -166,6 +166,8 @@ create or replace function flowledger.append(
 returns table (ord int, first_seq int, moved boolean, at_ms float8, events json)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- A row that is locked for longer sends the batch back, to be sent again with p_careful.
+set lock_timeout = '500ms'
 -- The join is a probe by primary key; a plan made while the table was small must not turn it into a scan.
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -187,6 +189,7 @@ begin
     set seq = h.seq + x.count - case when h.seq = x.base then 0 else x.conditional end,
       commit_no = x.commit,
       commit_seq = h.seq + 1,
+      takeovers = case when x.extra ? 'k' then h.takeovers else 0 end,
       pending_interrupts = h.pending_interrupts + coalesce((x.extra -> 'p')::int, 0),
       fingerprint = coalesce(x.extra ->> 'f', h.fingerprint),
       stream_ended = h.stream_ended or x.extra ? 'e',
@@ -288,6 +291,98 @@ begin
     where l.is_owner
   )
   select l.k, case when l.is_owner then 'ok' else 'fenced' end from locked l;
+end $$;
+
+-- The advisory lock that a worker holds as long as its process and its connection live.
+create or replace function flowledger.worker_key(p_id uuid) returns bigint
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select ('x' || encode(substring(uuid_send(p_id) from 1 for 8), 'hex'))::bit(64)::bigint # ('x' || encode(substring(uuid_send(p_id) from 9), 'hex'))::bit(64)::bigint $$;
+
+-- Signs a worker up and takes its lock, in the session that will hold it.
+create or replace function flowledger.sign_up(p_id uuid, p_host text, p_pid int, p_flows text[], p_pool text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pg_advisory_lock(flowledger.worker_key(p_id));
+  insert into flowledger.workers (id, host, pid, flows, pool, started_at, heartbeat_at)
+  values (p_id, p_host, p_pid, p_flows, p_pool, clock_timestamp(), clock_timestamp());
+end $$;
+
+-- A sign of life. False when the others have given this worker up: its executions are theirs now.
+create or replace function flowledger.beat(p_id uuid) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update flowledger.workers set heartbeat_at = clock_timestamp() where id = p_id;
+  return found;
+end $$;
+
+-- Frees what dead workers own (reap), and gives a new job to what is due and has none (sweep). One worker of the fleet at a
+-- time; the others find the lock taken and go on. Dead is who lost its lock and missed a beat, or was silent for p_silent.
+create or replace function flowledger.tend(p_missed interval, p_silent interval, p_sweep interval) returns table (reaped int, freed int, swept int)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := clock_timestamp();
+  v_dead uuid[];
+  v_pools text[];
+  v_freed uuid[];
+  v_swept uuid[];
+begin
+  reaped := 0; freed := 0; swept := 0;
+  if not pg_try_advisory_xact_lock(4071975022) then
+    return next;
+    return;
+  end if;
+  select array_agg(w.id), array_remove(array_agg(w.pool), null) into v_dead, v_pools
+  from flowledger.workers w
+  where w.heartbeat_at < v_at - p_silent
+    -- A session may end without its process: whoever lives takes the lock again with its next beat. After a restart of
+    -- Postgres everybody does, so nobody is given up for that.
+    or w.heartbeat_at < v_at - p_missed and pg_postmaster_start_time() < v_at - p_silent
+      and pg_try_advisory_xact_lock(flowledger.worker_key(w.id));
+  if v_dead is not null then
+    with free as (
+      update flowledger.executions e
+      set owner = null, takeovers = e.takeovers + 1, wake_at = v_at
+      where e.wake_at is not null and e.owner = any(v_dead)
+      returning e.id
+    ) select array_agg(free.id) into v_freed from free;
+    delete from flowledger.workers w where w.id = any(v_dead);
+    perform graphile_worker.force_unlock_workers(v_pools);
+    if v_freed is not null then
+      perform flowledger.add_jobs(v_freed);
+    end if;
+  end if;
+  if p_sweep is not null then
+    -- Due for long, nobody's, and no job of its flow waits: its hint was lost. wake_at moves on, so a sweep repeats itself
+    -- at most once per p_sweep.
+    with lost as (
+      select e.id from flowledger.executions e
+      where e.wake_at < v_at - p_sweep
+        and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
+        and not exists (
+          select 1 from graphile_worker._private_jobs j join graphile_worker._private_tasks t on t.id = j.task_id
+          where t.identifier = 'flowledger:' || e.flow and j.is_available and j.run_at <= v_at)
+      order by e.wake_at limit 1000 for no key update of e skip locked
+    ), moved as (
+      update flowledger.executions e
+      set wake_at = v_at, takeovers = e.takeovers + case when e.owner is null then 0 else 1 end, owner = null
+      from lost where e.id = lost.id
+      returning e.id
+    ) select array_agg(moved.id) into v_swept from moved;
+    if v_swept is not null then
+      perform flowledger.add_jobs(v_swept);
+    end if;
+  end if;
+  reaped := coalesce(cardinality(v_dead), 0);
+  freed := coalesce(cardinality(v_freed), 0);
+  swept := coalesce(cardinality(v_swept), 0);
+  return next;
 end $$;
 
 -- The ledger refuses to be changed, whoever asks: ENABLE ALWAYS also fires under session_replication_role = replica.

@@ -172,13 +172,24 @@ function extraOf(item: Append): string {
   const { pendingInterrupts, fingerprint, close, release, snapshot, events } = item;
   const isStreamEnded = events.some(({ type }) => type === "stream.stopped");
   const isSealed = events.some(({ type }) => type === "execution.sealed");
-  if (pendingInterrupts === 0 && fingerprint === null && !close && !release && !snapshot && !isStreamEnded && !isSealed)
+  const isIdle = events.every(({ type }) => type === "execution.claimed" || type === "inbox.routed");
+  if (
+    pendingInterrupts === 0 &&
+    fingerprint === null &&
+    !close &&
+    !release &&
+    !snapshot &&
+    !isStreamEnded &&
+    !isSealed &&
+    !isIdle
+  )
     return "{}";
   return JSON.stringify({
     p: pendingInterrupts === 0 ? undefined : pendingInterrupts,
     f: fingerprint ?? undefined,
     e: isStreamEnded || undefined,
     l: isSealed || undefined,
+    k: isIdle || undefined,
     c: close ? { o: close.outcome, r: close.reason, e: close.error, s: close.snapshot } : undefined,
     r: release ? { w: release.wakeInMs } : undefined,
     z: snapshot ? { q: snapshot.seq, s: snapshot.state } : undefined,

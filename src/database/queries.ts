@@ -13,13 +13,14 @@ export interface Claim {
   readonly id: ExecutionId;
   readonly epoch: number;
   readonly token: string;
+  readonly worker: WorkerId;
   readonly flow: string;
   readonly fingerprint: string | null;
   readonly state: ExecutionState;
   /** The database's time, milliseconds since 1970. */
   readonly now: number;
-  /** Owners that were lost since the last progress, once that is too many; else null. */
-  readonly failedTakeovers: number | null;
+  /** Owners that were lost since the last progress. */
+  readonly takeovers: number;
 }
 
 interface ClaimRow {
@@ -29,8 +30,8 @@ interface ClaimRow {
   seq: number;
   flow: string;
   fingerprint: string | null;
+  takeovers: number;
   now_ms: number;
-  snapshot_seq: number | null;
   snapshot: JsonObject | null;
   events: unknown;
 }
@@ -47,8 +48,8 @@ export async function claim(
   for (const row of rows) {
     const id = row.id as ExecutionId;
     const state = foldFrom(row.snapshot, parseEvents(row.events));
-    const { epoch, token, flow, fingerprint, now_ms: now } = row;
-    claims.set(id, { id, epoch, token, flow, fingerprint, state, now, failedTakeovers: null });
+    const { epoch, token, flow, fingerprint, takeovers, now_ms: now } = row;
+    claims.set(id, { id, epoch, token, worker: workerId, flow, fingerprint, state, now, takeovers });
   }
   return claims;
 }

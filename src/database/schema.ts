@@ -37,6 +37,8 @@ export const executions = flowledger.table(
     epoch: integer("epoch").notNull().default(0),
     /** The owner's last commit within the epoch. */
     commitNo: integer("commit_no").notNull().default(0),
+    /** Owners lost since the last progress. */
+    takeovers: smallint("takeovers").notNull().default(0),
     /** First seq of the owner's last commit. */
     commitSeq: integer("commit_seq").notNull().default(0),
     streamSeq: bigint("stream_seq", { mode: "number" }).notNull().default(0),

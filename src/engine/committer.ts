@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { append } from "../database/append.ts";
 import type { Append, AppendResult, Committed } from "../database/append.ts";
 import { Batcher } from "../database/batcher.ts";
+import { codeOf } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
 
 export interface Committer {
@@ -13,7 +14,12 @@ export interface Committer {
 
 export function openCommitter(sql: Sql, onTrouble: (error: unknown) => void): Committer {
   const batcher = new Batcher<Append, AppendResult>({
-    send: (items) => append(sql, items),
+    send: (items) =>
+      append(sql, items).catch((error: unknown) => {
+        // Somebody keeps a row locked, say a caller's long transaction: the others must not wait for it.
+        if (codeOf(error) === "55P03") return append(sql, items, true);
+        throw error;
+      }),
     // Small batches on two connections keep Postgres busy while this process works on the answers (`npm run bench`).
     maxItems: 200,
     maxFlights: 2,

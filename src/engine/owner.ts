@@ -53,6 +53,8 @@ export type ClosedExecution = CloseHeader & { readonly flow: string };
 const nearMs = 1000;
 /** A claim that nothing follows soon is written on its own, so that everybody sees who has the execution. */
 const lonelyClaimMs = 25;
+/** So many workers may be lost without progress before an execution is taken for the cause. */
+const maxTakeovers = 5;
 /** A snapshot is due when what was written since the last one outweighs it, and is worth a row. */
 const minSnapshotBytes = 64_000;
 
@@ -145,8 +147,8 @@ export class Owner implements ChunkHost {
     this.#restoreItems();
     const fingerprint = flow.fingerprint;
     this.#fold(decide(this.state, { type: "claim", worker: engine.workerId, fingerprint }, this.graph));
-    if (claim.failedTakeovers !== null) {
-      const error = new WorkerCrashLoopError(this.id, this.#suspect(), claim.failedTakeovers);
+    if (claim.takeovers >= maxTakeovers) {
+      const error = new WorkerCrashLoopError(this.id, this.#suspect(), claim.takeovers);
       this.#fold(
         decide(this.state, { type: "abort", reason: "worker_crash_loop", error: serializeError(error) }, this.graph),
       );

@@ -1,7 +1,8 @@
 /** The worker process: graphile-worker hands out the hints, owners advance what they claim, `stop()` drains. */
+import { EventEmitter } from "node:events";
 import { hostname } from "node:os";
 import { Logger as GraphileLogger, run } from "graphile-worker";
-import type { Runner, TaskList } from "graphile-worker";
+import type { Runner, TaskList, WorkerEvents } from "graphile-worker";
 import pg from "pg";
 import { z } from "zod";
 import { Batcher } from "../database/batcher.ts";
@@ -14,6 +15,7 @@ import type { StreamPut, StreamVerdict } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { DatabaseClock } from "../engine/clock.ts";
 import { openCommitter } from "../engine/committer.ts";
+import type { Committer } from "../engine/committer.ts";
 import type { FlowDataAccess } from "../engine/chunk.ts";
 import { Owner } from "../engine/owner.ts";
 import type { ClosedExecution, Engine, StreamTarget } from "../engine/owner.ts";
@@ -24,6 +26,8 @@ import type { FlowDefinition } from "../flow/definition.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
 import type { Json } from "../ledger/payload.ts";
+import { startHeartbeat } from "./heartbeat.ts";
+import type { Heartbeat, HeartbeatOptions } from "./heartbeat.ts";
 
 /** What a worker needs of the orchestrator it runs in. */
 export interface WorkerHost {
@@ -57,38 +61,83 @@ const maxStreamBacklog = 262_144;
 
 const JobPayload = z.array(ExecutionId);
 
+/** Time between signs of life, and between looks at the others. */
+const beatEveryMs = 500;
+/** A worker without its lock that was silent for so long is dead: its process has ended. */
+const missedMs = 800;
+/** A worker that was silent for so long is given up by the others; its main loop may be stuck for a part of it. */
+const silentMs = 10_000;
+const stuckMs = 5000;
+/** What is due for so long and nobody's has lost its job. */
+const sweepAfterMs = 5000;
+
 export async function startWorker(host: WorkerHost, settings: WorkerSettings): Promise<Worker> {
   const { sql, wakeups, log } = host;
-  const id = WorkerId.parse(crypto.randomUUID());
   const owners = new Map<ExecutionId, Owner>();
   const slots = newSlots(settings.concurrency);
+  // Executions that lost workers run one at a time, so that only the one that takes its worker down is counted again.
+  const suspects = newSlots(1);
   const committer = openCommitter(sql, (error) => log.warn("waiting for the database", { error: String(error) }));
+  const reads = new Batcher<{ id: ExecutionId; after: number }, readonly Recorded[]>({
+    send: (asked) => readEvents(sql, asked),
+  });
+  const putIntoStream = openStreamLane(sql, wakeups);
+  const clock = new DatabaseClock();
+  let isStopping = false;
+  let membership: Membership;
+
+  /** Signs up under a fresh identity: one that others have given up must not come back. */
+  const signUp = async (): Promise<Membership> => {
+    const id = WorkerId.parse(crypto.randomUUID());
+    const heartbeat = startHeartbeat(
+      {
+        id,
+        host: hostname(),
+        pid: process.pid,
+        flows: [...host.flows.keys()],
+        pool: runner?.pool ?? null,
+        connection: threadOptions(sql),
+        everyMs: beatEveryMs,
+        stuckMs,
+      },
+      () => {
+        log.warn("this worker was given up by the others: its executions go on elsewhere", { workerId: id });
+        for (const owner of owners.values()) owner.lose();
+        if (!isStopping)
+          void signUp()
+            .then((renewed) => (membership = renewed))
+            .catch(onTrouble);
+      },
+    );
+    await heartbeat.signedUp;
+    return {
+      heartbeat,
+      engine: {
+        workerId: id,
+        committer,
+        clock,
+        log,
+        resources: host.resources,
+        flowResources: (flow) => host.flowResources(flow),
+        executionResources: (execution) => host.executionResources(execution),
+        flowData: (flow) => host.flowData(flow),
+        putIntoStream,
+        readEvents: (wanted, after) => reads.submit({ id: wanted, after }),
+        announce: (execution, closed) => host.announce(execution, closed),
+        cancelGraceMs: settings.cancelGraceMs,
+      },
+    };
+  };
+  const onTrouble = (error: unknown) => log.warn("worker trouble", { error: String(error) });
+
   const claims = new Batcher<ExecutionId, Claim | null>({
     maxItems: 200,
     maxFlights: 2,
     send: async (ids) => {
-      const claimed = await claim(sql, id, [...new Set(ids)]);
+      const claimed = await claim(sql, membership.engine.workerId, [...new Set(ids)]);
       return ids.map((wanted) => claimed.get(wanted) ?? null);
     },
   });
-  const reads = new Batcher<{ id: ExecutionId; after: number }, readonly Recorded[]>({
-    send: (asked) => readEvents(sql, asked),
-  });
-  const engine: Engine = {
-    workerId: id,
-    committer,
-    clock: new DatabaseClock(),
-    log,
-    resources: host.resources,
-    flowResources: host.flowResources,
-    executionResources: host.executionResources,
-    flowData: host.flowData,
-    putIntoStream: openStreamLane(sql, wakeups),
-    readEvents: (wanted, after) => reads.submit({ id: wanted, after }),
-    announce: host.announce,
-    cancelGraceMs: settings.cancelGraceMs,
-  };
-  let isStopping = false;
 
   const advanceOne = async (execution: ExecutionId): Promise<void> => {
     const known = owners.get(execution);
@@ -99,12 +148,27 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       const claimed = isStopping ? null : await claims.submit(execution);
       const flow = claimed && host.flows.get(claimed.flow);
       if (!claimed || !flow) return;
+      const { engine } = membership;
+      // Claimed under an identity that is gone meanwhile: the sweep frees it.
+      if (claimed.worker !== engine.workerId) return;
+      const isSuspect = claimed.takeovers >= 2;
+      const isForeign = claimed.fingerprint !== null && claimed.fingerprint !== flow.fingerprint;
+      if (isForeign)
+        log.warn("an execution waits for a worker with its own version of the flow", {
+          executionId: execution,
+          flow: flow.name,
+          fingerprint: claimed.fingerprint,
+        });
+      if (isForeign || (isSuspect && !suspects.tryTake()))
+        return await giveBack(committer, claimed, isForeign ? 15_000 : 500 + Math.random() * 1000);
       const owner = new Owner(engine, flow, claimed);
       owners.set(execution, owner);
       try {
+        if (isStopping) owner.drain();
         await owner.done;
       } finally {
         if (owners.get(execution) === owner) owners.delete(execution);
+        if (isSuspect) suspects.give();
       }
     } finally {
       slots.give();
@@ -120,36 +184,48 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
 
   const pool = newPool(sql);
+  let runner: Jobs | undefined;
+  membership = await signUp();
   const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
-  await sql`
-    insert into flowledger.workers (id, host, pid, flows, started_at, heartbeat_at)
-    values (${id}, ${hostname()}, ${process.pid}, ${sql.array([...host.flows.keys()])}, clock_timestamp(), clock_timestamp())`;
-  const heartbeat = setInterval(() => {
-    sql`update flowledger.workers set heartbeat_at = clock_timestamp() where id = ${id}`.catch(() => {});
-  }, 3000);
-  const runner = await runJobs(pool, host.flows, task, settings.concurrency, log);
+  runner = await runJobs(pool, host.flows, task, settings.concurrency, log);
+  await sql`update flowledger.workers set pool = ${runner.pool} where id = ${membership.engine.workerId}`;
+
+  let beats = 0;
+  let isTending = false;
+  const tending = setInterval(() => {
+    if (isTending) return;
+    isTending = true;
+    const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
+    sql`select * from flowledger.tend(${`${missedMs} ms`}::text::interval, ${`${silentMs} ms`}::text::interval, ${isSweep ? `${sweepAfterMs} ms` : null}::text::interval)`
+      .catch(onTrouble)
+      .finally(() => (isTending = false));
+  }, beatEveryMs);
 
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     isStopping = true;
+    clearInterval(tending);
     for (const owner of owners.values()) owner.drain();
-    const drained = Promise.allSettled([...owners.values()].map(({ done }) => done));
+    const ended = runner?.runner.stop();
     const { promise: late, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, settings.drainTimeoutMs);
-    await Promise.race([drained, late]);
+    const timer = setTimeout(() => {
+      for (const owner of owners.values()) owner.abort(new LeaseLostError(owner.id, owner.lease.epoch));
+      resolve();
+    }, settings.drainTimeoutMs);
+    await Promise.race([ended, late]);
     clearTimeout(timer);
-    for (const owner of owners.values()) owner.abort(new LeaseLostError(owner.id, owner.lease.epoch));
-    await drained;
-    await runner.stop();
+    await Promise.allSettled([...owners.values()].map(({ done }) => done));
+    await ended;
     await pool.end().catch(() => {});
-    clearInterval(heartbeat);
     stopHearing();
     committer.close();
-    await sql`delete from flowledger.workers where id = ${id}`.catch(() => {});
+    await membership.heartbeat.stop();
   };
   const stopOnce = () => (stopped ??= stop());
   return {
-    id,
+    get id() {
+      return membership.engine.workerId;
+    },
     get owned() {
       return owners.size;
     },
@@ -158,21 +234,58 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
 }
 
-function runJobs(
+/** One identity of this worker, from sign-up until the others give it up. */
+interface Membership {
+  readonly engine: Engine;
+  readonly heartbeat: Heartbeat;
+}
+
+/** A claim that this worker will not use: free again, to be tried later. */
+async function giveBack(committer: Committer, claimed: Claim, wakeInMs: number): Promise<void> {
+  const { id, epoch, token, state } = claimed;
+  const nothing = { events: [], conditional: 0, pendingInterrupts: 0, fingerprint: null, close: null, snapshot: null };
+  await committer.commit({ id, epoch, token, commitNo: 1, base: state.seq, ...nothing, release: { wakeInMs } });
+}
+
+/** Connection options that can travel to a thread. */
+function threadOptions(sql: Sql): HeartbeatOptions["connection"] {
+  const { host, port, database, user, pass, ssl } = sql.options;
+  return {
+    host: host[0] ?? "localhost",
+    port: port[0] ?? 5432,
+    database,
+    username: user,
+    ...(pass !== null && { password: pass }),
+    ...(ssl && { ssl }),
+    connection: { application_name: "flowledger heartbeat" },
+  };
+}
+
+interface Jobs {
+  readonly runner: Runner;
+  /** The name that graphile-worker locks this worker's jobs with. */
+  readonly pool: string | null;
+}
+
+async function runJobs(
   pool: pg.Pool,
   flows: ReadonlyMap<string, FlowDefinition>,
   task: (payload: unknown) => Promise<void>,
   concurrency: number,
   log: Logger,
-): Promise<Runner> {
+): Promise<Jobs> {
   const taskList: TaskList = Object.fromEntries([...flows.keys()].map((flow) => [`flowledger:${flow}`, task]));
-  return run({
+  let name: string | null = null;
+  const events: WorkerEvents = new EventEmitter();
+  events.on("pool:create", ({ workerPool }) => (name = workerPool.id));
+  const runner = await run({
     pgPool: pool,
     taskList,
+    events,
     noHandleSignals: true,
     parsedCronItems: [],
     logger: new GraphileLogger(() => (level, message) => {
-      if (level === "error" || level === "warning") log.warn(`graphile-worker: ${message}`);
+      if (level === "error") log.warn(`graphile-worker: ${message}`);
     }),
     preset: {
       worker: {
@@ -184,6 +297,8 @@ function runJobs(
       },
     },
   });
+  runner.promise.catch((error: unknown) => log.error("graphile-worker ended", { error: String(error) }));
+  return { runner, pool: name };
 }
 
 function newPool(sql: Sql): pg.Pool {
@@ -215,6 +330,8 @@ function openStreamLane(sql: Sql, wakeups: Wakeups): Engine["putIntoStream"] {
 
 interface Slots {
   take(): Promise<void>;
+  /** False when there is none free. */
+  tryTake(): boolean;
   give(): void;
 }
 
@@ -225,6 +342,11 @@ function newSlots(count: number): Slots {
     async take() {
       if (free > 0) free -= 1;
       else await new Promise<void>((resolve) => waiting.push(resolve));
+    },
+    tryTake() {
+      if (free === 0) return false;
+      free -= 1;
+      return true;
     },
     give() {
       const next = waiting.shift();

@@ -1,0 +1,465 @@
+#!/usr/bin/env node
+/** `npx flowledger …`: each command is parse → one call → print. */
+import { realpathSync } from "node:fs";
+import { resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import pc from "picocolors";
+import { z } from "zod";
+import { connect, translate } from "./database/connection.ts";
+import { startEmbeddedPostgres } from "./embedded.ts";
+import type { EmbeddedPostgres } from "./embedded.ts";
+import { ConnectionError, FlowledgerError, UsageError } from "./errors.ts";
+import type { HistoryEntry } from "./execution/execution.ts";
+import type { FlowDefinition } from "./flow/definition.ts";
+import type { Json } from "./ledger/payload.ts";
+import { createOrchestrator } from "./orchestrator.ts";
+import type { ExecutionSummary, ListOptions, Orchestrator } from "./orchestrator.ts";
+
+/** What every command takes. */
+interface GlobalOptions {
+  database?: string;
+  json?: boolean;
+  verbose?: boolean;
+}
+
+/** Where a command writes: for a person at a terminal, for a pipe, or for a program. */
+export interface Terminal {
+  readonly isJson: boolean;
+  readonly isInteractive: boolean;
+  readonly paint: ReturnType<typeof pc.createColors>;
+  line(text?: string): void;
+  json(value: unknown): void;
+}
+
+/** Where `dev` and `demo --keep` have their data. */
+export const devFolder = ".flowledger";
+
+const statuses = ["created", "running", "waiting", "completed", "failed", "cancelled"] as const;
+
+// Installed, this file is reached through a link in `node_modules/.bin`.
+if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await main();
+
+async function main(): Promise<void> {
+  const program = newProgram();
+  // A reader that has seen enough (`| head`) is no failure.
+  process.stdout.on("error", () => process.exit(0));
+  process.removeAllListeners("warning");
+  process.on("warning", (warning) => process.stderr.write(`warning: ${warning.message}\n`));
+  try {
+    await program.parseAsync();
+  } catch (error) {
+    process.exitCode = report(error, program.opts<GlobalOptions>().verbose ?? false);
+  }
+}
+
+function newProgram(): Command {
+  const program = new Command("flowledger")
+    .description("Durable execution for TypeScript on the Postgres you already have.")
+    .option("--database <url>", "connection string (default: DATABASE_URL)")
+    .option("--json", "print JSON: one document, or one line per stream item")
+    .option("--verbose", "print the stack of an error")
+    .exitOverride()
+    .configureHelp({ showGlobalOptions: true })
+    .showSuggestionAfterError(false);
+
+  program
+    .command("demo")
+    .description("review a document with a real flow, on a Postgres made for it")
+    .argument("[file]", "text or markdown (default: a lease agreement)")
+    .option("--keep", `keep the data in ${devFolder}/`)
+    .action(async (file: string | undefined, options: { keep?: boolean }, command: Command) => {
+      const { runDemo } = await import("./demo.ts");
+      const isStopped = await untilSignal((signal) =>
+        runDemo(terminalOf(command), { file, signal, isKept: options.keep ?? false, database: databaseOf(command) }),
+      );
+      if (isStopped) process.exitCode = 130;
+    });
+
+  program
+    .command("dev")
+    .description(`run a Postgres that keeps its data in ${devFolder}/, until Ctrl-C`)
+    .option("--port <number>", "port on 127.0.0.1 (default: 54320, or a free one)", parseWhole)
+    .action(async ({ port }: { port?: number }, command: Command) => {
+      await using server = await startDev(port);
+      await migrateAt(server.url);
+      const out = terminalOf(command);
+      if (out.isJson) out.json({ databaseUrl: server.url, dataDir: server.dataDir, pid: server.pid });
+      else printDev(out, server);
+      await untilSignal((signal) => aborted(signal));
+    });
+
+  program
+    .command("migrate")
+    .description("bring the database to this version; safe to repeat, and from several processes")
+    .action(async (_: object, command: Command) => {
+      const url = requireDatabase(command);
+      await migrateAt(url);
+      const out = terminalOf(command);
+      if (out.isJson) out.json({ migrated: true });
+      else out.line("migrated: the database is at the version of this library");
+    });
+
+  program
+    .command("worker")
+    .description("serve the flows of a module until SIGTERM or Ctrl-C")
+    .argument("<module>", "exports an orchestrator as default, or `flows` (and `resources`)")
+    .option("--concurrency <number>", "executions at once", parseWhole)
+    .action(async (module: string, { concurrency }: { concurrency?: number }, command: Command) => {
+      await using orchestrator = await loadOrchestrator(module, command);
+      await untilSignal(async (signal) => {
+        const worker = await orchestrator.startWorker(concurrency === undefined ? {} : { concurrency });
+        const out = terminalOf(command);
+        if (out.isJson) out.json({ ready: true, worker: worker.id, pid: process.pid });
+        else out.line(`${out.paint.green("ready")} worker ${worker.id} (pid ${process.pid})`);
+        await aborted(signal);
+        await worker.stop();
+      });
+    });
+
+  program
+    .command("list")
+    .description("list executions, newest first")
+    .option("--flow <name>", "only of this flow")
+    .addOption(new Option("--status <status>", "only in this status").choices(statuses))
+    .option("--limit <number>", "how many, up to 1000", parseWhole, 20)
+    .option("--cursor <id>", "go on after the last id of the page before")
+    .action(async (options: ListOptions, command: Command) => {
+      await using orchestrator = open(command);
+      const page = await orchestrator.listExecutions(options);
+      const out = terminalOf(command);
+      if (out.isJson) out.json(page);
+      else printList(out, page.executions, page.nextCursor);
+    });
+
+  program
+    .command("show")
+    .description("show meta, state and the last ledger events of an execution")
+    .argument("<id>")
+    .option("--events <number>", "how many ledger events", parseWhole, 15)
+    .action(async (id: string, options: { events: number }, command: Command) => {
+      await using orchestrator = open(command);
+      const execution = await orchestrator.getExecution(id);
+      const [meta, state, events] = await Promise.all([
+        execution.result.getMeta(),
+        execution.result.getState(),
+        execution.history(),
+      ]);
+      const failure = events.findLast((event) => event.type === "execution.failed");
+      const error = failure?.type === "execution.failed" ? failure.error : null;
+      const last = options.events === 0 ? [] : events.slice(-options.events);
+      const out = terminalOf(command);
+      if (out.isJson) return out.json({ meta, state, error, events: last });
+      printFields(out, "meta", meta);
+      out.line(`\n${out.paint.bold(meta.lifecycleState === "closed" ? "close snapshot" : "state")}`);
+      out.line(JSON.stringify(state, null, 2));
+      if (error) {
+        out.line(`\n${out.paint.bold(out.paint.red("error"))} ${error.name}: ${error.message}`);
+        if (error.chunk !== undefined) out.line(`in chunk "${error.chunk}", attempt ${error.attempt ?? 1}`);
+      }
+      out.line(`\n${out.paint.bold("ledger")} (last ${last.length} of ${events.length} events)`);
+      printTable(out, ["seq", "at", "type", "chunk"], last.map(eventRow));
+    });
+
+  program
+    .command("tail")
+    .description("follow the stream of an execution until it ends")
+    .argument("<id>")
+    .option("--from <seq>", "begin after this item", parseWhole, 0)
+    .action(async (id: string, { from }: { from: number }, command: Command) => {
+      await using orchestrator = open(command);
+      const execution = await orchestrator.getExecution(id);
+      const out = terminalOf(command);
+      const isStopped = await untilSignal(async (signal) => {
+        for await (const item of execution.getRuntimeStream({ timeout: null, from, signal }))
+          if (out.isJson || typeof item !== "string") out.json(item);
+          else out.line(item);
+      });
+      if (isStopped) process.exitCode = 130;
+    });
+
+  program
+    .command("start")
+    .description("start an execution through the SQL front door; the worker checks the contract")
+    .argument("<flow>")
+    .argument("<json>", "the input", parseJson)
+    .option("--options <json>", "options of flowledger.start(), e.g. '{\"metadata\": {}}'", parseJson, {})
+    .action(async (flow: string, input: Json, { options }: { options: Json }, command: Command) => {
+      const sql = connect(requireDatabase(command), { max: 2 });
+      try {
+        const [row] = await sql<[{ id: string }]>`
+          select flowledger.start(${flow}, ${JSON.stringify(input)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb) as id`;
+        const out = terminalOf(command);
+        if (out.isJson) out.json({ id: row.id });
+        else out.line(row.id);
+      } catch (error) {
+        throw translate(error, sql);
+      } finally {
+        await sql.end({ timeout: 1 });
+      }
+    });
+
+  program
+    .command("emit")
+    .description("send an event to an execution")
+    .argument("<id>")
+    .argument("<event>")
+    .argument("[json]", "the payload (default: null)", parseJson, null)
+    .option("--idempotency-key <key>", "sending a key again changes nothing")
+    .action(
+      async (id: string, event: string, payload: Json, options: { idempotencyKey?: string }, command: Command) => {
+        await using orchestrator = open(command);
+        await (await orchestrator.getExecution(id)).emit(event, payload, { ...options, actor: "cli" });
+        done(command, `accepted "${event}"`, { accepted: event });
+      },
+    );
+
+  program
+    .command("seal")
+    .description("take nothing new from outside; what was accepted runs on")
+    .argument("<id>")
+    .action(async (id: string, _: object, command: Command) => {
+      await using orchestrator = open(command);
+      await (await orchestrator.getExecution(id)).seal({ actor: "cli" });
+      done(command, "sealed", { sealed: true });
+    });
+
+  program
+    .command("close")
+    .description("seal, drain, freeze, and print the close snapshot")
+    .argument("<id>")
+    .option("--timeout <duration>", 'how long accepted work may take, e.g. "30s" (default: as long as it takes)')
+    .option("--reason <text>", "kept as the close reason")
+    .option("--cancel-interrupts", "cancel what still waits for an answer")
+    .action(async (id: string, options: CloseFlags, command: Command) => {
+      await using orchestrator = open(command);
+      const { timeout, reason, cancelInterrupts = false } = options;
+      const snapshot = await (
+        await orchestrator.getExecution(id)
+      ).close({
+        actor: "cli",
+        pendingInterrupts: cancelInterrupts ? "cancel" : "reject",
+        ...(timeout !== undefined && { timeout: parseLength(timeout) }),
+        ...(reason !== undefined && { reason }),
+      });
+      const out = terminalOf(command);
+      if (out.isJson) out.json(snapshot);
+      else out.line(JSON.stringify(snapshot, null, 2));
+    });
+
+  program
+    .command("cancel")
+    .description("ask for the end of whatever runs")
+    .argument("<id>")
+    .option("--reason <text>", "kept in the ledger", "cancelled")
+    .action(async (id: string, { reason }: { reason: string }, command: Command) => {
+      await using orchestrator = open(command);
+      const isCancelled = await (await orchestrator.getExecution(id)).cancel(reason, { actor: "cli" });
+      done(command, isCancelled ? "cancel requested" : "it had closed before", { cancelled: isCancelled });
+    });
+
+  return program;
+}
+
+interface CloseFlags {
+  timeout?: string;
+  reason?: string;
+  cancelInterrupts?: boolean;
+}
+
+// ── what commands need ──────────────────────────────────────────────────────────────────────────────────────
+
+function databaseOf(command: Command): string | undefined {
+  return command.optsWithGlobals<GlobalOptions>().database ?? (process.env["DATABASE_URL"] || undefined);
+}
+
+function requireDatabase(command: Command): string {
+  const url = databaseOf(command);
+  if (url === undefined)
+    throw new UsageError(
+      "no database was given",
+      "pass --database <url>, set DATABASE_URL, or run `npx flowledger dev` for one",
+    );
+  return url;
+}
+
+function open(command: Command): Orchestrator {
+  return createOrchestrator({ connection: requireDatabase(command) });
+}
+
+async function migrateAt(url: string): Promise<void> {
+  await using orchestrator = createOrchestrator({ connection: url });
+  await orchestrator.migrate();
+}
+
+/** The usual port, so that the URL of yesterday still holds; a free one where somebody else has it. */
+async function startDev(port: number | undefined): Promise<EmbeddedPostgres> {
+  try {
+    return await startEmbeddedPostgres({ dataDir: devFolder, port: port ?? 54320 });
+  } catch (error) {
+    const isTaken = error instanceof ConnectionError && error.details["problem"] === "the port is taken";
+    if (port !== undefined || !isTaken) throw error;
+    return startEmbeddedPostgres({ dataDir: devFolder });
+  }
+}
+
+/** By its shape, not its class: the module may have come with another copy of this package. */
+const AnOrchestrator = z.custom<Orchestrator>(
+  (value) => typeof value === "object" && value !== null && "startWorker" in value && "close" in value,
+);
+const AFlow = z.custom<FlowDefinition>(
+  (value) => typeof value === "object" && value !== null && "graph" in value && "name" in value,
+);
+const FlowModule = z.object({
+  flows: z.array(AFlow).min(1),
+  resources: z.record(z.string(), z.unknown()).optional(),
+});
+
+async function loadOrchestrator(path: string, command: Command): Promise<Orchestrator> {
+  const module = await importModule(path);
+  const whole = AnOrchestrator.safeParse(module["default"]);
+  if (whole.success) return whole.data;
+  const parts = FlowModule.safeParse(module);
+  if (!parts.success)
+    throw new UsageError(
+      `module ${path} exports nothing that a worker can serve`,
+      "export an orchestrator as default, or `flows` as a list (and `resources`)",
+    );
+  const { flows, resources } = parts.data;
+  return createOrchestrator({ connection: requireDatabase(command), flows, ...(resources && { resources }) });
+}
+
+/** @throws {UsageError} when there is no such file; what the module itself throws passes */
+export async function importModule(path: string): Promise<Readonly<Record<string, unknown>>> {
+  const url = pathToFileURL(resolve(path)).href;
+  try {
+    return (await import(url)) as Readonly<Record<string, unknown>>;
+  } catch (error) {
+    const isMissing = error instanceof Error && "url" in error && error.url === url;
+    if (!isMissing) throw error;
+    throw new UsageError(`there is no module ${path}`, "give the path of a .js or .ts file", { path }, error);
+  }
+}
+
+/**
+ * Runs work that ends on the first SIGINT or SIGTERM; a second one ends the process at once.
+ *
+ * @returns whether a signal came
+ */
+async function untilSignal(work: (signal: AbortSignal) => Promise<void>): Promise<boolean> {
+  const stop = new AbortController();
+  const onSignal = (): void => {
+    if (stop.signal.aborted) process.exit(130);
+    stop.abort();
+  };
+  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
+  await work(stop.signal);
+  return stop.signal.aborted;
+}
+
+/** Keeps the process alive until then: an embedded server alone would not. */
+async function aborted(signal: AbortSignal): Promise<void> {
+  const { promise, resolve: wake } = Promise.withResolvers<void>();
+  const alive = setInterval(() => {}, 60_000);
+  signal.addEventListener("abort", () => wake());
+  if (!signal.aborted) await promise;
+  clearInterval(alive);
+}
+
+// ── parsing ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+function parseJson(text: string): Json {
+  try {
+    return JSON.parse(text) as Json;
+  } catch {
+    throw new InvalidArgumentError("It is not JSON: quote it for the shell, and a text twice, like '\"text\"'.");
+  }
+}
+
+function parseWhole(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError("It is not a whole number.");
+}
+
+const Length = z.templateLiteral([z.number(), z.enum(["ms", "s", "m", "h", "d"])]);
+
+function parseLength(text: string): z.infer<typeof Length> {
+  const parsed = Length.safeParse(text);
+  if (parsed.success) return parsed.data;
+  throw new UsageError(`"${text}" is not a duration`, 'write it like "30s", "5m" or "500ms"');
+}
+
+// ── printing ────────────────────────────────────────────────────────────────────────────────────────────────
+
+function terminalOf(command: Command): Terminal {
+  const isJson = command.optsWithGlobals<GlobalOptions>().json ?? false;
+  const isInteractive = process.stdout.isTTY && !isJson;
+  return {
+    isJson,
+    isInteractive,
+    paint: pc.createColors(isInteractive && !process.env["NO_COLOR"] && process.env["TERM"] !== "dumb"),
+    line: (text = "") => void process.stdout.write(`${text}\n`),
+    json: (value) => void process.stdout.write(`${JSON.stringify(value)}\n`),
+  };
+}
+
+function done(command: Command, text: string, value: Readonly<Record<string, unknown>>): void {
+  const out = terminalOf(command);
+  if (out.isJson) out.json(value);
+  else out.line(text);
+}
+
+function printDev(out: Terminal, server: EmbeddedPostgres): void {
+  out.line(`${out.paint.green("ready")} Postgres ${server.dataDir} (pid ${server.pid})`);
+  out.line(`DATABASE_URL=${server.url}`);
+  if (out.isInteractive) out.line(out.paint.dim("Ctrl-C stops it; started again it has the same data."));
+}
+
+function printList(out: Terminal, executions: readonly ExecutionSummary[], nextCursor: string | null): void {
+  const rows = executions.map(({ id, flow, status, createdAt, closedAt, closeReason }) => [
+    id,
+    flow,
+    status,
+    createdAt.toISOString(),
+    closedAt?.toISOString() ?? "-",
+    closeReason ?? "-",
+  ]);
+  printTable(out, ["id", "flow", "status", "created", "closed", "reason"], rows);
+  if (nextCursor !== null && out.isInteractive) out.line(out.paint.dim(`more: --cursor ${nextCursor}`));
+}
+
+export function printFields(out: Terminal, title: string, fields: object): void {
+  out.line(out.paint.bold(title));
+  const width = Math.max(...Object.keys(fields).map((key) => key.length));
+  for (const [key, value] of Object.entries(fields)) out.line(`${out.paint.dim(key.padEnd(width))}  ${inline(value)}`);
+}
+
+export function printTable(out: Terminal, heads: readonly string[], rows: readonly (readonly string[])[]): void {
+  const widths = heads.map((head, column) => Math.max(head.length, ...rows.map((row) => row[column]?.length ?? 0)));
+  const format = (row: readonly string[]) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd();
+  out.line(out.paint.dim(format(heads)));
+  for (const row of rows) out.line(format(row));
+}
+
+function eventRow(event: HistoryEntry): string[] {
+  const chunk = "chunk" in event && typeof event.chunk === "string" ? event.chunk : "";
+  return [String(event.seq), event.at.toISOString(), event.type, chunk];
+}
+
+function inline(value: unknown): string {
+  if (value instanceof Date) return value.toISOString();
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+/** Prints what went wrong; gives the exit code: 2 for a command line that cannot be read, else 1. */
+function report(error: unknown, isVerbose: boolean): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  const text = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`error: ${error instanceof FlowledgerError ? text : text || "something failed"}\n`);
+  if (isVerbose && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  return 1;
+}

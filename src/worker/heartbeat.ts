@@ -1,0 +1,106 @@
+/** The thread that says "alive": it holds the worker's lock on a connection of its own and beats only while the main loop ticks. */
+import { isMainThread, parentPort, Worker as Thread, workerData } from "node:worker_threads";
+import postgres from "postgres";
+import type { WorkerId } from "../ledger/event.ts";
+
+export interface Heartbeat {
+  /** Resolves when the worker is signed up and its lock is held. */
+  readonly signedUp: Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface HeartbeatOptions {
+  readonly id: WorkerId;
+  readonly host: string;
+  readonly pid: number;
+  readonly flows: readonly string[];
+  /** graphile-worker's name for whoever locks our jobs. */
+  readonly pool: string | null;
+  readonly connection: postgres.Options<Record<string, postgres.PostgresType>>;
+  /** Time between beats. */
+  readonly everyMs: number;
+  /** A main loop that has not ticked for so long counts as stuck: the beats stop. */
+  readonly stuckMs: number;
+}
+
+/** Starts the thread. `onLost` is called once when the others have given this worker up, or the lock is gone. */
+export function startHeartbeat(options: HeartbeatOptions, onLost: () => void): Heartbeat {
+  const ticks = new Int32Array(new SharedArrayBuffer(4));
+  const ticking = setInterval(() => Atomics.add(ticks, 0, 1), 100);
+  ticking.unref();
+  const thread = new Thread(new URL(import.meta.url), {
+    workerData: { heartbeat: { ...options, ticks } },
+    execArgv: [],
+  });
+  const { promise: signedUp, resolve, reject } = Promise.withResolvers<void>();
+  let isStopped = false;
+  thread.unref();
+  thread.on("message", (message: string) => {
+    if (message === "signed up") resolve();
+    else if (!isStopped) onLost();
+  });
+  thread.on("error", (error) => {
+    reject(error);
+    if (!isStopped) onLost();
+  });
+  return {
+    signedUp,
+    async stop() {
+      isStopped = true;
+      clearInterval(ticking);
+      const gone = new Promise((done) => thread.once("exit", done));
+      thread.postMessage("stop");
+      await gone;
+    },
+  };
+}
+
+type ThreadData = HeartbeatOptions & { ticks: Int32Array };
+
+async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, ticks }: ThreadData): Promise<void> {
+  // `tcp_user_timeout` lets a cut-off or frozen listener go, so that it cannot hold back vacuum (RELIABILITY V6).
+  const sql = postgres({
+    ...connection,
+    max: 1,
+    idle_timeout: 0,
+    max_lifetime: null,
+    onnotice: () => {},
+    prepare: false,
+  });
+  let timer: NodeJS.Timeout | undefined;
+  const end = async (message: string | null): Promise<void> => {
+    clearTimeout(timer);
+    if (message) parentPort?.postMessage(message);
+    await sql.end({ timeout: 1 }).catch(() => {});
+    parentPort?.close();
+  };
+  parentPort?.on("message", () => {
+    sql`delete from flowledger.workers where id = ${id}`.catch(() => {}).finally(() => void end(null));
+  });
+  const signUp = async (): Promise<void> => {
+    await sql`select flowledger.sign_up(${id}::uuid, ${host}, ${pid}::int, ${`{${flows.map((flow) => `"${flow}"`).join(",")}}`}::text::text[], ${pool})`;
+  };
+  await signUp();
+  parentPort?.postMessage("signed up");
+  let seen = Atomics.load(ticks, 0);
+  let tickedAt = performance.now();
+  const turn = async (): Promise<void> => {
+    const now = Atomics.load(ticks, 0);
+    if (now !== seen) tickedAt = performance.now();
+    seen = now;
+    if (performance.now() - tickedAt < stuckMs) {
+      try {
+        const [row] = await sql<[{ known: boolean }]>`
+          select flowledger.beat(${id}::uuid) and pg_try_advisory_lock(flowledger.worker_key(${id}::uuid)) as known`;
+        if (!row.known) return await end("lost");
+      } catch {
+        // The database is away for everybody: whether anyone took over shows at the next beat.
+      }
+    }
+    timer = setTimeout(() => void turn(), everyMs);
+  };
+  timer = setTimeout(() => void turn(), everyMs);
+}
+
+if (!isMainThread && typeof workerData === "object" && workerData !== null && "heartbeat" in workerData)
+  void beat((workerData as { heartbeat: ThreadData }).heartbeat);
