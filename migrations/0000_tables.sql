@@ -64,6 +64,7 @@ CREATE TABLE "flowledger"."interrupts" (
 	"resolved_at" timestamp with time zone,
 	"value" jsonb,
 	"request_id" text,
+	"response" jsonb,
 	"actor" text,
 	CONSTRAINT "interrupts_execution_id_id_pk" PRIMARY KEY("execution_id","id")
 );

@@ -154,7 +154,7 @@ end $$;
 -- first and takes the row locks, in id order because the caller sorts by id.
 --   p_ids, p_epochs, p_tokens, p_commits, p_bases: the owner's lease, the number of its commit, and the seq it knows
 --   p_counts, p_conditional: events of each item, and how many of the last ones count only if nothing came in meanwhile
---   p_extras: per item { p: change of pending interrupts, f: fingerprint, e: stream ended, l: sealed, k: no progress,
+--   p_extras: per item { i: has interrupts, interventions or retries, f: fingerprint, e: stream ended, l: sealed, k: no progress,
 --     c: { o: outcome, r: reason, e: error, s: snapshot } closes, r: { w: wakeInMs | null } releases, z: { q: seq, s: state } }
 --   p_event_*: all events of all items, in item order
 --   p_careful: leave rows that somebody else has locked for the next batch, instead of waiting for them
@@ -190,7 +190,6 @@ begin
       commit_no = x.commit,
       commit_seq = h.seq + 1,
       takeovers = case when x.extra ? 'k' then h.takeovers else 0 end,
-      pending_interrupts = h.pending_interrupts + coalesce((x.extra -> 'p')::int, 0),
       fingerprint = coalesce(x.extra ->> 'f', h.fingerprint),
       stream_ended = h.stream_ended or x.extra ? 'e',
       owner = case when (x.extra ? 'c' or x.extra ? 'r') and (h.seq = x.base or x.conditional = 0 and not x.extra ? 'r') then null else h.owner end,
@@ -221,6 +220,9 @@ begin
     if p_extras @? '$[*].z' then
       perform flowledger.keep_snapshots(p_ids, v_ords, p_extras, p_version);
     end if;
+    if p_extras @? '$[*].i' then
+      perform flowledger.project(p_ids[x.ord], v_firsts[x.ord]) from jsonb_array_elements(p_extras) with ordinality as x(extra, ord) where x.extra ? 'i';
+    end if;
     return query select g, p_bases[g] + 1, false, (extract(epoch from v_at) * 1000)::float8, null::json from generate_series(1, cardinality(p_ids)) g;
     return;
   end if;
@@ -232,6 +234,8 @@ begin
   where v.item = any(v_ords)
     and (v_firsts[array_position(v_ords, v.item)] = p_bases[v.item] + 1 or v.pos <= p_counts[v.item] - p_conditional[v.item]);
   perform flowledger.keep_snapshots(p_ids, v_ords, p_extras, p_version);
+  perform flowledger.project(p_ids[u.ord], u.first_seq)
+  from unnest(v_ords, v_firsts) as u(ord, first_seq) where (p_extras -> (u.ord - 1)) ? 'i';
   return query
     select u.ord, u.first_seq, u.first_seq <> p_bases[u.ord] + 1, (extract(epoch from v_at) * 1000)::float8,
       case when u.first_seq <> p_bases[u.ord] + 1 then flowledger.events(p_ids[u.ord], p_bases[u.ord], u.first_seq - 1) end
@@ -247,6 +251,116 @@ as $$
   from jsonb_array_elements(p_extras) with ordinality as x(extra, ord)
   where x.extra ? 'z' and x.ord = any(p_ords)
   on conflict (execution_id) do update set seq = excluded.seq, version = excluded.version, state = excluded.state
+$$;
+
+-- Derives the rows of interrupts and interventions, and the stream items that tell of them, from the ledger after a seq.
+-- Whoever calls it holds the execution's row lock, so the rows follow the ledger's order.
+create or replace function flowledger.project(p_id uuid, p_first int, p_stream boolean default true) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  l record;
+  v_items jsonb[] := '{}';
+  v_kinds text[] := '{}';
+  v_status text;
+begin
+  for l in
+    select r.seq, r.at, r.epoch, r.type, r.dispatch, r.chunk, r.payload as p, e.flow
+    from flowledger.ledger r join flowledger.executions e on e.id = r.execution_id
+    where r.execution_id = p_id and r.seq >= p_first
+      and r.type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'chunk.failed',
+        'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired')
+    order by r.seq
+  loop
+    case
+    when l.type = 'chunk.failed' then
+      if l.p ? 'retryInMs' then
+        v_kinds := v_kinds || 'retry'::text;
+        v_items := v_items || jsonb_build_object('type', 'retry', 'chunk', l.chunk, 'attempt', (l.p -> 'attempt')::int + 1);
+      end if;
+    when l.type = 'interrupt.raised' then
+      insert into flowledger.interrupts as i (execution_id, id, flow, chunk, type, status, payload, resume_to, resume_count, max_resumes,
+        created_at, expires_at, response)
+      values (p_id, l.p ->> 'id', l.flow, l.chunk, l.p ->> 'kind', 'pending', l.p -> 'payload', l.p -> 'resumeTo',
+        (l.p -> 'resumeCount')::int, nullif(l.p -> 'maxResumes', 'null')::int, l.at,
+        l.at + (l.p -> 'expiresInMs')::float8 * interval '1 millisecond', l.p -> 'response')
+      on conflict (execution_id, id) do update set chunk = excluded.chunk, type = excluded.type, status = 'pending',
+        payload = excluded.payload, resume_to = excluded.resume_to, resume_count = excluded.resume_count,
+        max_resumes = excluded.max_resumes, created_at = excluded.created_at, expires_at = excluded.expires_at,
+        response = excluded.response, resolved_at = null, value = null, request_id = null, actor = null;
+      v_kinds := v_kinds || 'interrupt'::text;
+      v_items := v_items || jsonb_build_object('type', 'interrupt', 'action', 'pause', 'executionId', p_id,
+        'interrupt', flowledger.interrupt_record(p_id, l.p ->> 'id'));
+    when l.type like 'interrupt.%' then
+      v_status := split_part(l.type, '.', 2);
+      update flowledger.interrupts i set status = v_status, resolved_at = l.at, value = l.p -> 'value',
+        request_id = l.p ->> 'requestId', actor = (select r.actor from flowledger.ledger r where r.execution_id = p_id and r.seq = l.seq)
+      where i.execution_id = p_id and i.id = l.p ->> 'id' and (i.status = 'pending' or v_status = 'resumed' and not l.p ? 'byEvent');
+      if found then
+        v_kinds := v_kinds || 'interrupt'::text;
+        v_items := v_items || (jsonb_build_object('type', 'interrupt', 'action', replace(replace(replace(v_status, 'resumed', 'resume'), 'expired', 'expire'), 'cancelled', 'cancel'),
+          'executionId', p_id, 'interrupt', flowledger.interrupt_record(p_id, l.p ->> 'id'))
+          || case when v_status = 'resumed' then jsonb_build_object('value', l.p -> 'value') else '{}' end);
+      end if;
+    when l.type = 'intervention.recorded' then
+      insert into flowledger.interventions (execution_id, version, id, status, target, author, record, created_at)
+      select p_id, count(*) + 1, l.p ->> 'id', 'pending', l.p ->> 'target', l.p ->> 'author', jsonb_build_object(
+        'id', l.p -> 'id', 'version', count(*) + 1, 'status', 'pending', 'payload', l.p -> 'payload', 'target', l.p -> 'target',
+        'author', l.p -> 'author', 'note', l.p -> 'note', 'metadata', coalesce(l.p -> 'metadata', '{}'), 'createdAt', flowledger.iso(l.at),
+        'insertedAt', null, 'insertion', null, 'rejectedAt', null, 'rejectReason', null, 'expiredAt', null, 'consumers', '{}'::jsonb), l.at
+      from flowledger.interventions v where v.execution_id = p_id;
+      v_kinds := v_kinds || 'intervention'::text;
+      v_items := v_items || flowledger.intervention_item(p_id, l.p ->> 'id', 'append');
+    else
+      update flowledger.interventions v
+      set status = case l.type when 'intervention.inserted' then 'inserted' when 'intervention.expired' then 'expired' else v.status end,
+        record = v.record || case l.type
+          when 'intervention.inserted' then jsonb_build_object('status', 'inserted', 'insertedAt', flowledger.iso(l.at), 'insertion', l.p -> 'insertion')
+          when 'intervention.expired' then jsonb_build_object('status', 'expired', 'expiredAt', flowledger.iso(l.at))
+          else jsonb_build_object('consumers', v.record -> 'consumers' || jsonb_build_object(l.p ->> 'consumer', jsonb_build_object(
+            'status', l.p -> 'status', 'note', l.p -> 'note', 'metadata', coalesce(l.p -> 'metadata', '{}'), 'consumedAt', flowledger.iso(l.at)))) end
+      where v.execution_id = p_id and v.id = l.p ->> 'id';
+      v_kinds := v_kinds || 'intervention'::text;
+      v_items := v_items || flowledger.intervention_item(p_id, l.p ->> 'id',
+        case l.type when 'intervention.inserted' then 'insert' when 'intervention.expired' then 'expire' else 'consume' end);
+    end case;
+  end loop;
+  update flowledger.executions e
+  set pending_interrupts = (select count(*) from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending'),
+    stream_seq = e.stream_seq + case when p_stream then cardinality(v_items) else 0 end
+  where e.id = p_id;
+  if p_stream then
+    insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, item)
+    select p_id, e.stream_seq - cardinality(v_items) + v.ord, e.epoch, clock_timestamp(), v.kind, v.item
+    from flowledger.executions e, unnest(v_kinds, v_items) with ordinality as v(kind, item, ord)
+    where e.id = p_id;
+  end if;
+end $$;
+
+-- Times in records: ISO 8601 with milliseconds, as JavaScript writes them.
+create or replace function flowledger.iso(p_at timestamptz) returns text
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select to_char(date_trunc('milliseconds', p_at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') $$;
+
+create or replace function flowledger.interrupt_record(p_id uuid, p_interrupt text) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('id', i.id, 'type', i.type, 'status', i.status, 'payload', i.payload, 'resumeTo', i.resume_to, 'chunk', i.chunk,
+    'resumeCount', i.resume_count, 'maxResumes', i.max_resumes, 'createdAt', flowledger.iso(i.created_at),
+    'expiresAt', flowledger.iso(i.expires_at), 'resolvedAt', flowledger.iso(i.resolved_at), 'value', i.value,
+    'requestId', i.request_id, 'actor', i.actor, 'response', i.response, 'executionId', i.execution_id, 'flow', i.flow)
+  from flowledger.interrupts i where i.execution_id = p_id and i.id = p_interrupt
+$$;
+
+create or replace function flowledger.intervention_item(p_id uuid, p_intervention text, p_action text) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('type', 'intervention', 'action', p_action, 'executionId', p_id, 'intervention', v.record)
+  from flowledger.interventions v where v.execution_id = p_id and v.id = p_intervention
 $$;
 
 -- What became of appends that were not accepted: repeat (this commit is in already), fenced (not the owner any more), or
@@ -436,10 +550,11 @@ begin
   set seq = v_seq,
     started_at = case when p_events @> '[{"type": "execution.started"}]' then coalesce(h.started_at, v_at) else h.started_at end,
     sealed_at = case when p_events @> '[{"type": "execution.sealed"}]' then coalesce(h.sealed_at, v_at) else h.sealed_at end,
-    pending_interrupts = h.pending_interrupts - (
-      select count(*) from jsonb_array_elements(p_events) v where v ->> 'type' in ('interrupt.resumed', 'interrupt.cancelled')),
     wake_at = case when h.owner is null then least(h.wake_at, v_at) else h.wake_at end
   where h.id = e.id;
+  if p_events @? '$[*].type ? (@ starts with "inter")' then
+    perform flowledger.project(e.id, e.seq + 1);
+  end if;
   -- One that is due already has its job.
   if e.owner is null and (e.wake_at is null or e.wake_at > v_at) then
     perform flowledger.add_jobs(array[e.id]);
@@ -516,8 +631,93 @@ begin
       return v_known;
     end if;
   end if;
+  -- Interrupts that wait for the event are answered by it.
   return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'event.emitted', 'event', event,
-    'payload', coalesce(payload, 'null'), 'idempotencyKey', idempotency_key, 'actor', actor)), notify);
+    'payload', coalesce(payload, 'null'), 'idempotencyKey', idempotency_key, 'actor', actor))
+    || coalesce((select jsonb_agg(jsonb_build_object('type', 'interrupt.resumed', 'id', i.id, 'value', coalesce(emit.payload, 'null'),
+        'byEvent', event, 'actor', emit.actor) order by i.created_at, i.id)
+      from flowledger.interrupts i
+      where e.pending_interrupts > 0 and i.execution_id = e.id and i.status = 'pending' and i.resume_to ->> 'event' = event), '[]'), notify);
+end $$;
+
+-- Answers an interrupt. Repeating a request id with the same answer changes nothing; with another answer it is refused.
+create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb default 'null', resume_request_id text default null,
+  actor text default null, notify boolean default true) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  i flowledger.interrupts;
+  v_closed text;
+begin
+  begin
+    e := flowledger.lock_open(continue_with.id, format('continueWith("%s")', interrupt));
+  exception when sqlstate 'FL002' or sqlstate 'FL003' then
+    -- A repeated answer is still an answer, also after the end.
+    v_closed := sqlstate;
+  end;
+  select * into i from flowledger.interrupts x where x.execution_id = continue_with.id and x.id = interrupt;
+  if found and resume_request_id is not null and i.request_id = resume_request_id then
+    if i.value is distinct from coalesce(payload, 'null') then
+      raise exception 'resumeRequestId % was used with another answer to interrupt % of execution %', resume_request_id, interrupt, continue_with.id
+        using errcode = 'FL006', detail = resume_request_id, hint = 'use a new resumeRequestId for a new answer';
+    end if;
+    return flowledger.interrupt_record(continue_with.id, interrupt);
+  end if;
+  if v_closed is not null then
+    e := flowledger.lock_open(continue_with.id, format('continueWith("%s")', interrupt));
+  end if;
+  if i.id is null or i.status <> 'pending' then
+    raise exception 'interrupt % of execution % is not pending (%)', interrupt, continue_with.id, coalesce(i.status, 'unknown')
+      using errcode = 'FL005', detail = coalesce(i.status, ''), hint = 'list the pending ones with getPendingInterrupts()';
+  end if;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.resumed', 'id', interrupt,
+    'value', coalesce(payload, 'null'), 'requestId', resume_request_id, 'actor', actor)), notify);
+  return flowledger.interrupt_record(e.id, interrupt);
+end $$;
+
+-- Records a correction. options: author, target, note, metadata, actor.
+create or replace function flowledger.intervene(id uuid, payload jsonb, options jsonb default '{}', notify boolean default true) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions := flowledger.lock_open(intervene.id, 'intervene()');
+  v_id text := flowledger.new_id()::text;
+begin
+  if (select l.payload -> 'settings' ->> 'interventionMode' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1) is null then
+    raise exception 'interventions of execution % are off', e.id
+      using errcode = 'FL007', hint = 'create it with interventionMode "planned" or "auto"';
+  end if;
+  if options ? 'metadata' and jsonb_typeof(options -> 'metadata') not in ('object', 'null') then
+    raise exception 'metadata of an intervention is not an object' using errcode = 'FL008', hint = 'pass {"key": "value"}';
+  end if;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'intervention.recorded', 'id', v_id, 'payload', coalesce(payload, 'null'),
+    'target', options -> 'target', 'author', options -> 'author', 'note', options -> 'note', 'metadata', options -> 'metadata',
+    'actor', coalesce(options -> 'actor', options -> 'author'))), notify);
+  return (select v.record from flowledger.interventions v where v.execution_id = e.id and v.id = v_id);
+end $$;
+
+-- Says what became of an intervention. Marking again overwrites the consumer's mark.
+create or replace function flowledger.mark_intervention_consumed(id uuid, intervention text, consumer text, status text default 'applied',
+  note text default null, metadata jsonb default null, notify boolean default true) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions := flowledger.lock_open(mark_intervention_consumed.id, 'markInterventionConsumed()');
+begin
+  if coalesce(consumer, '') = '' or status not in ('applied', 'ignored') then
+    raise exception 'status % of consumer % is not valid', quote_nullable(status), quote_nullable(consumer)
+      using errcode = 'FL008', hint = 'name the consumer, and use applied or ignored';
+  end if;
+  if not exists (select 1 from flowledger.interventions v where v.execution_id = e.id and v.id = intervention) then
+    raise exception 'intervention % of execution % does not exist', intervention, e.id using errcode = 'FL008', hint = 'list them with getInterventions()';
+  end if;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'intervention.consumed', 'id', intervention, 'consumer', consumer,
+    'status', status, 'note', note, 'metadata', metadata)), notify);
+  return (select v.record from flowledger.interventions v where v.execution_id = e.id and v.id = intervention);
 end $$;
 
 -- Takes nothing new from outside from now on. False when it was sealed before.
@@ -561,8 +761,6 @@ begin
       raise exception 'execution % cannot close while interrupts are pending: %', e.id, array_to_string(v_pending, ', ')
         using errcode = 'FL004', detail = to_json(v_pending)::text, hint = 'resume them, or close with pendingInterrupts: "cancel"';
     end if;
-    update flowledger.interrupts i set status = 'cancelled', resolved_at = clock_timestamp()
-    where i.execution_id = e.id and i.status = 'pending';
     select jsonb_agg(jsonb_build_object('type', 'interrupt.cancelled', 'id', p, 'reason', close.reason)) into v_events from unnest(v_pending) p;
   end if;
   perform flowledger.accept(e, v_events || jsonb_build_array(jsonb_build_object(

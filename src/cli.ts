@@ -1,8 +1,7 @@
 #!/usr/bin/env node
 /** `npx flowledger …`: each command is parse → one call → print. */
-import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { pathToFileURL } from "node:url";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import pc from "picocolors";
 import { z } from "zod";
@@ -12,6 +11,7 @@ import type { EmbeddedPostgres } from "./embedded.ts";
 import { ConnectionError, FlowledgerError, UsageError } from "./errors.ts";
 import type { HistoryEntry } from "./execution/execution.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
+import type { SerializedError } from "./ledger/event.ts";
 import type { Json } from "./ledger/payload.ts";
 import { createOrchestrator } from "./orchestrator.ts";
 import type { ExecutionSummary, ListOptions, Orchestrator } from "./orchestrator.ts";
@@ -37,8 +37,8 @@ export const devFolder = ".flowledger";
 
 const statuses = ["created", "running", "waiting", "completed", "failed", "cancelled"] as const;
 
-// Installed, this file is reached through a link in `node_modules/.bin`.
-if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await main();
+// Not awaited: `demo.ts` imports this file, and would wait for it for ever.
+void main();
 
 async function main(): Promise<void> {
   const program = newProgram();
@@ -113,6 +113,7 @@ function newProgram(): Command {
         if (out.isJson) out.json({ ready: true, worker: worker.id, pid: process.pid });
         else out.line(`${out.paint.green("ready")} worker ${worker.id} (pid ${process.pid})`);
         await aborted(signal);
+        if (!out.isJson) out.line(`draining ${worker.owned} executions; a second signal ends it at once`);
         await worker.stop();
       });
     });
@@ -145,8 +146,7 @@ function newProgram(): Command {
         execution.result.getState(),
         execution.history(),
       ]);
-      const failure = events.findLast((event) => event.type === "execution.failed");
-      const error = failure?.type === "execution.failed" ? failure.error : null;
+      const error = meta.status === "failed" ? errorIn(events) : null;
       const last = options.events === 0 ? [] : events.slice(-options.events);
       const out = terminalOf(command);
       if (out.isJson) return out.json({ meta, state, error, events: last });
@@ -239,7 +239,7 @@ function newProgram(): Command {
       ).close({
         actor: "cli",
         pendingInterrupts: cancelInterrupts ? "cancel" : "reject",
-        ...(timeout !== undefined && { timeout: parseLength(timeout) }),
+        ...(timeout !== undefined && { timeout }),
         ...(reason !== undefined && { reason }),
       });
       const out = terminalOf(command);
@@ -381,14 +381,6 @@ function parseWhole(text: string): number {
   throw new InvalidArgumentError("It is not a whole number.");
 }
 
-const Length = z.templateLiteral([z.number(), z.enum(["ms", "s", "m", "h", "d"])]);
-
-function parseLength(text: string): z.infer<typeof Length> {
-  const parsed = Length.safeParse(text);
-  if (parsed.success) return parsed.data;
-  throw new UsageError(`"${text}" is not a duration`, 'write it like "30s", "5m" or "500ms"');
-}
-
 // ── printing ────────────────────────────────────────────────────────────────────────────────────────────────
 
 function terminalOf(command: Command): Terminal {
@@ -448,6 +440,12 @@ export function printTable(out: Terminal, heads: readonly string[], rows: readon
 function eventRow(event: HistoryEntry): string[] {
   const chunk = "chunk" in event && typeof event.chunk === "string" ? event.chunk : "";
   return [String(event.seq), event.at.toISOString(), event.type, chunk];
+}
+
+function errorIn(events: readonly HistoryEntry[]): SerializedError | null {
+  for (const event of events.toReversed())
+    if (event.type === "chunk.failed" || event.type === "execution.failed") return event.error;
+  return null;
 }
 
 function inline(value: unknown): string {

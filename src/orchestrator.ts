@@ -6,7 +6,14 @@ import { createMany } from "./database/commands.ts";
 import type { CreateResult, NewExecution } from "./database/commands.ts";
 import { connect, migrate, requireMigrated, translate } from "./database/connection.ts";
 import type { ConnectionOption, Queries, Sql } from "./database/connection.ts";
-import { appendFlowData, deleteFlowData, listHeaders, readFlowData, writeFlowData } from "./database/queries.ts";
+import {
+  appendFlowData,
+  deleteFlowData,
+  listHeaders,
+  listInterrupts,
+  readFlowData,
+  writeFlowData,
+} from "./database/queries.ts";
 import type { Header } from "./database/queries.ts";
 import { borrow } from "./database/borrow.ts";
 import type { CallerTransaction } from "./database/borrow.ts";
@@ -18,6 +25,7 @@ import type { Resources, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, UsageError } from "./errors.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
+import { InterruptRecord } from "./execution/interrupt.ts";
 import { endingOf, openOutcomes, snapshotOf } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
 import { followStream } from "./execution/stream.ts";
@@ -37,7 +45,7 @@ import type { Worker } from "./worker/worker.ts";
 
 export interface OrchestratorOptions {
   /** A connection string, or options of postgres.js. @default process.env.DATABASE_URL */
-  connection?: ConnectionOption;
+  connection?: ConnectionOption | undefined;
   /** The flows this process starts or serves. */
   flows?: readonly FlowDefinition[];
   /** Live objects for chunks, by name; a function is a factory `(execution) => value`, called once per execution. */
@@ -90,6 +98,20 @@ export interface ListOptions {
   /** Executions whose metadata contain this. */
   metadata?: Readonly<Record<string, unknown>>;
   createdAfter?: Date;
+  /** `nextCursor` of the page before. */
+  cursor?: string;
+  /** 1 to 1000. @default 100 */
+  limit?: number;
+}
+
+export interface ListInterruptsOptions {
+  flow?: string;
+  /** The `type` given to `pauseFor`. */
+  type?: string;
+  /** Of executions whose metadata contain this. */
+  metadata?: Readonly<Record<string, unknown>>;
+  /** Waiting since before. */
+  olderThan?: Date;
   /** `nextCursor` of the page before. */
   cursor?: string;
   /** 1 to 1000. @default 100 */
@@ -228,6 +250,33 @@ export class Orchestrator implements AsyncDisposable {
     );
     const executions = headers.map(summaryOf);
     return { executions, nextCursor: headers.length === limit ? (headers.at(-1)?.id ?? null) : null };
+  }
+
+  /** The inbox: interrupts that wait for an answer, across executions, oldest first. */
+  async listPendingInterrupts(
+    options: ListInterruptsOptions = {},
+  ): Promise<{ interrupts: InterruptRecord[]; nextCursor: string | null }> {
+    const { limit = 100, flow, type, metadata, olderThan, cursor } = options;
+    if (!Number.isSafeInteger(limit) || limit < 1 || limit > 1000)
+      throw new UsageError(
+        `limit ${String(limit)} of listPendingInterrupts() is not possible`,
+        "use a whole number from 1 to 1000",
+      );
+    await this.#ready();
+    const records = await this.#translated(() =>
+      listInterrupts(this.#sql, {
+        limit,
+        ...(flow !== undefined && { flow }),
+        ...(type !== undefined && { type }),
+        ...(metadata !== undefined && { metadata: parseMetadata(metadata) ?? {} }),
+        ...(olderThan !== undefined && { olderThan }),
+        ...(cursor !== undefined && { cursor: parseInterruptCursor(cursor) }),
+      }),
+    );
+    const interrupts = records.map((record) => InterruptRecord.parse(record));
+    const last = interrupts.at(-1);
+    const nextCursor = last && interrupts.length === limit ? `${last.executionId} ${last.id}` : null;
+    return { interrupts, nextCursor };
   }
 
   /** Stops the workers, ends the connections. */
@@ -514,6 +563,11 @@ function parseMetadata(metadata: Readonly<Record<string, unknown>> | undefined):
   if (parsed === null || typeof parsed !== "object" || Array.isArray(parsed))
     throw new UsageError("metadata is not an object", "pass { key: value }");
   return parsed;
+}
+
+function parseInterruptCursor(cursor: string) {
+  const [executionId = "", ...id] = cursor.split(" ");
+  return { executionId: parseId(executionId), id: id.join(" ") };
 }
 
 function parseId(id: string): ExecutionId {

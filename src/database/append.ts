@@ -17,7 +17,6 @@ export interface Append {
   readonly events: readonly LedgerEvent[];
   /** How many of the last events, with `close` and `release`, count only if nothing came in since `base`. */
   readonly conditional: number;
-  readonly pendingInterrupts: number;
   readonly fingerprint: string | null;
   readonly close: CloseHeader | null;
   /** Gives the execution back, to wake up in `wakeInMs` (null: only by something from outside). */
@@ -169,23 +168,22 @@ function addItem(columns: Columns, item: Append, position: number): number {
 }
 
 function extraOf(item: Append): string {
-  const { pendingInterrupts, fingerprint, close, release, snapshot, events } = item;
-  const isStreamEnded = events.some(({ type }) => type === "stream.stopped");
-  const isSealed = events.some(({ type }) => type === "execution.sealed");
-  const isIdle = events.every(({ type }) => type === "execution.claimed" || type === "inbox.routed");
-  if (
-    pendingInterrupts === 0 &&
-    fingerprint === null &&
-    !close &&
-    !release &&
-    !snapshot &&
-    !isStreamEnded &&
-    !isSealed &&
-    !isIdle
-  )
-    return "{}";
+  const { fingerprint, close, release, snapshot, events } = item;
+  let isStreamEnded = false;
+  let isSealed = false;
+  let isProjected = false;
+  let isIdle = true;
+  for (const { type } of events) {
+    isStreamEnded ||= type === "stream.stopped";
+    isSealed ||= type === "execution.sealed";
+    isProjected ||= type === "chunk.failed" || type.startsWith("inter");
+    isIdle &&= type === "execution.claimed" || type === "inbox.routed";
+  }
+  const isPlain =
+    fingerprint === null && !close && !release && !snapshot && !isStreamEnded && !isSealed && !isProjected;
+  if (isPlain && !isIdle) return "{}";
   return JSON.stringify({
-    p: pendingInterrupts === 0 ? undefined : pendingInterrupts,
+    i: isProjected || undefined,
     f: fingerprint ?? undefined,
     e: isStreamEnded || undefined,
     l: isSealed || undefined,

@@ -11,6 +11,8 @@ export interface BatcherOptions<Item, Result> {
   maxFlights?: number;
   /** Wait out lost connections, full disks and lock timeouts instead of failing the callers. @default false */
   isPersistent?: boolean;
+  /** An answer that takes longer counts as a lost connection. @default none */
+  timeoutMs?: number | null;
   onTrouble?: (error: unknown) => void;
 }
 
@@ -29,7 +31,7 @@ export class Batcher<Item, Result> {
   readonly #onTrouble: (error: unknown) => void;
 
   constructor(options: BatcherOptions<Item, Result>) {
-    this.#options = { maxItems: 1000, maxFlights: 1, isPersistent: false, ...options };
+    this.#options = { maxItems: 1000, maxFlights: 1, isPersistent: false, timeoutMs: null, ...options };
     this.#onTrouble = options.onTrouble ?? (() => {});
   }
 
@@ -73,7 +75,7 @@ export class Batcher<Item, Result> {
   async #deliver(batch: readonly Waiting<Item, Result>[]): Promise<void> {
     for (let attempt = 0; ; attempt++) {
       try {
-        const results = await this.#options.send(batch.map(({ item }) => item));
+        const results = await within(this.#options.timeoutMs, this.#options.send(batch.map(({ item }) => item)));
         batch.forEach(({ resolve }, index) => resolve(results[index] as Result));
         return;
       } catch (error) {
@@ -92,4 +94,16 @@ export class Batcher<Item, Result> {
       }
     }
   }
+}
+
+/** On a connection that went dead without a word, no answer ever comes. */
+function within<T>(timeoutMs: number | null, answer: Promise<T>): Promise<T> {
+  if (timeoutMs === null) return answer;
+  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  const timer = setTimeout(() => {
+    const error = new Error(`no answer from the database for ${timeoutMs} ms`);
+    reject(Object.assign(error, { code: "ETIMEDOUT" }));
+  }, timeoutMs);
+  answer.then(resolve, reject).finally(() => clearTimeout(timer));
+  return promise;
 }

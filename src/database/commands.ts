@@ -102,3 +102,46 @@ export async function cancel(sql: Queries, id: ExecutionId, reason: string, acto
 function isEmpty(value: object): boolean {
   return Object.keys(value).length === 0;
 }
+
+export interface ResumeCommand {
+  readonly value: Json;
+  readonly requestId: string | null;
+  readonly actor: string | null;
+}
+
+/** The interrupt as it is after the answer. */
+export async function continueWith(
+  sql: Queries,
+  id: ExecutionId,
+  interrupt: string,
+  { value, requestId, actor }: ResumeCommand,
+): Promise<Json> {
+  const [row] = await sql<{ record: Json }[]>`
+    select flowledger.continue_with(${id}::uuid, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false) as record`;
+  return row?.record ?? null;
+}
+
+export async function intervene(sql: Queries, id: ExecutionId, payload: Json, options: JsonObject): Promise<Json> {
+  const [row] = await sql<{ record: Json }[]>`
+    select flowledger.intervene(${id}::uuid, ${JSON.stringify(payload)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb, false) as record`;
+  return row?.record ?? null;
+}
+
+export interface ConsumeCommand {
+  readonly consumer: string;
+  readonly status: "applied" | "ignored";
+  readonly note: string | null;
+  readonly metadata: JsonObject;
+}
+
+export async function markInterventionConsumed(
+  sql: Queries,
+  id: ExecutionId,
+  intervention: string,
+  { consumer, status, note, metadata }: ConsumeCommand,
+): Promise<Json> {
+  const [row] = await sql<{ record: Json }[]>`
+    select flowledger.mark_intervention_consumed(${id}::uuid, ${intervention}, ${consumer}, ${status}, ${note},
+      ${JSON.stringify(metadata)}::text::jsonb, false) as record`;
+  return row?.record ?? null;
+}

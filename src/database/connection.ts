@@ -202,11 +202,16 @@ export function codeOf(error: unknown): string | undefined {
 }
 
 /** Turns what the driver or one of our SQL functions raised into the library's own error. Other errors pass unchanged. */
-export function translate(error: unknown, sql: Sql, subject: { id?: string; what?: string } = {}): unknown {
+export function translate(
+  error: unknown,
+  sql: Sql,
+  subject: { id?: string; what?: string; refused?: string } = {},
+): unknown {
   if (error instanceof FlowledgerError) return error;
   const code = codeOf(error);
   const id = subject.id ?? "";
   const what = subject.what ?? "commands";
+  const refusedWhat = subject.refused ?? what;
   const target = describeTarget(sql);
   const refused = PostgresFailure.safeParse(error).data ?? {
     message: String(error),
@@ -217,13 +222,13 @@ export function translate(error: unknown, sql: Sql, subject: { id?: string; what
     case "FL001":
       return new ExecutionNotFoundError(id);
     case "FL002":
-      return new ExecutionSealedError(id, what);
+      return new ExecutionSealedError(id, refusedWhat);
     case "FL003":
-      return new ExecutionClosedError(id, what);
+      return new ExecutionClosedError(id, refusedWhat);
     case "FL004":
       return new PendingInterruptsError(id, z.array(z.string()).parse(JSON.parse(refused.detail ?? "[]")));
     case "FL005":
-      return new InterruptNotPendingError(id, what, refused.detail ?? null);
+      return new InterruptNotPendingError(id, what, refused.detail || null);
     case "FL006":
       return new ResumeConflictError(id, what, refused.detail ?? "");
     case "FL007":

@@ -41,9 +41,10 @@ export async function claim(
   sql: Sql,
   workerId: WorkerId,
   ids: readonly ExecutionId[],
+  token: string = crypto.randomUUID(),
 ): Promise<Map<ExecutionId, Claim>> {
   const rows = await sql<ClaimRow[]>`
-    select * from flowledger.claim(${workerId}::uuid, ${crypto.randomUUID()}::uuid, ${`{${ids.join(",")}}`}::text::uuid[], ${snapshotVersion}::int)`;
+    select * from flowledger.claim(${workerId}::uuid, ${token}::uuid, ${`{${ids.join(",")}}`}::text::uuid[], ${snapshotVersion}::int)`;
   const claims = new Map<ExecutionId, Claim>();
   for (const row of rows) {
     const id = row.id as ExecutionId;
@@ -153,6 +154,52 @@ function headerColumns(sql: Sql) {
     e.pending_interrupts as "pendingInterrupts", e.parent_id as "parentId", e.metadata, e.error, e.close_snapshot as "closeSnapshot",
     flowledger.to_ms(e.created_at) as "createdAt", flowledger.to_ms(e.started_at) as "startedAt",
     flowledger.to_ms(e.sealed_at) as "sealedAt", flowledger.to_ms(e.closed_at) as "closedAt"`;
+}
+
+export interface InterruptFilter {
+  executionId?: ExecutionId;
+  flow?: string;
+  type?: string;
+  metadata?: JsonObject;
+  olderThan?: Date;
+  /** Ids of the last record of the page before. */
+  cursor?: { readonly executionId: ExecutionId; readonly id: string };
+  limit: number;
+}
+
+/** Pending interrupts, oldest first, each as `flowledger.interrupt_record` gives it. */
+export async function listInterrupts(sql: Sql, filter: InterruptFilter): Promise<Json[]> {
+  const { executionId, flow, type, metadata, olderThan, cursor, limit } = filter;
+  const rows = await sql<{ record: Json }[]>`
+    select flowledger.interrupt_record(i.execution_id, i.id) as record
+    from flowledger.interrupts i
+    where i.status = 'pending'
+      ${executionId === undefined ? sql`` : sql`and i.execution_id = ${executionId}::uuid`}
+      ${flow === undefined ? sql`` : sql`and i.flow = ${flow}`}
+      ${type === undefined ? sql`` : sql`and i.type = ${type}`}
+      ${olderThan === undefined ? sql`` : sql`and i.created_at < ${olderThan.toISOString()}::text::timestamptz`}
+      ${
+        metadata === undefined
+          ? sql``
+          : sql`and exists (select 1 from flowledger.executions e where e.id = i.execution_id and e.metadata @> ${JSON.stringify(metadata)}::text::jsonb)`
+      }
+      ${
+        cursor === undefined
+          ? sql``
+          : sql`and (i.created_at, i.execution_id, i.id) > (
+              select c.created_at, c.execution_id, c.id from flowledger.interrupts c
+              where c.execution_id = ${cursor.executionId}::uuid and c.id = ${cursor.id})`
+      }
+    order by i.created_at, i.execution_id, i.id
+    limit ${limit}::int`;
+  return rows.map(({ record }) => record);
+}
+
+/** What an answer to the interrupt must be, as JSON Schema; null is any JSON, or no such interrupt. */
+export async function readResponseSchema(sql: Sql, id: ExecutionId, interrupt: string): Promise<Json> {
+  const [row] = await sql<{ response: Json }[]>`
+    select response from flowledger.interrupts where execution_id = ${id}::uuid and id = ${interrupt}`;
+  return row?.response ?? null;
 }
 
 /** Flows that a live worker serves. */

@@ -139,6 +139,8 @@ export const interrupts = flowledger.table(
     resolvedAt: moment("resolved_at"),
     value: jsonb("value"),
     requestId: text("request_id"),
+    /** What an answer must be, as JSON Schema. */
+    response: jsonb("response"),
     actor: text("actor"),
   },
   (table) => [

@@ -36,6 +36,7 @@ export function openWakeups(sql: Sql): Wakeups {
   let isListening = false;
   let isClosed = false;
   const look = setInterval(() => {
+    if (!isListening && listeners.size + anyListeners.size > 0) void listen();
     for (const set of listeners.values()) for (const listener of set) listener();
   }, lookEveryMs);
   look.unref();
@@ -60,7 +61,11 @@ export function openWakeups(sql: Sql): Wakeups {
         isListening = true;
         return subscriptions;
       },
-      () => [],
+      () => {
+        // The database is away: the next one who wants to hear tries again, and until then listeners look by the clock.
+        listening = undefined;
+        return [];
+      },
     );
     return listening;
   };

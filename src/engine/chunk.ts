@@ -1,7 +1,9 @@
 /** One attempt of one dispatch: `ctx` made real, with timeout, journal and commit points. */
+import { z } from "zod";
 import { ChunkTimeoutError, NoResumeHandleError, SelfResumeLimitError, UsageError } from "../errors.ts";
 import type {
   Ctx,
+  ConsumeOptions,
   EmitOptions,
   ExecutionInfo,
   Intervention,
@@ -20,7 +22,8 @@ import type { Chunk, Graph, NodeId } from "../flow/graph.ts";
 import { resolveRetry } from "../flow/retry.ts";
 import type { Effect, Hits, PauseRequest } from "../ledger/decide.ts";
 import { appendPath, deletePath, getPath, setPath } from "../ledger/evolve.ts";
-import type { Dispatch, ExecutionState } from "../ledger/evolve.ts";
+import type { Dispatch, ExecutionState, Intervention as FoldedIntervention } from "../ledger/evolve.ts";
+import { matchesIntervention, publicIntervention } from "../ledger/views.ts";
 import type { SerializedError } from "../ledger/event.ts";
 import { copyJson, toJson } from "../ledger/payload.ts";
 import type { Json, JsonObject } from "../ledger/payload.ts";
@@ -160,6 +163,7 @@ class ChunkContext {
   readonly #abort: AbortController;
   readonly #journal: Journal;
   readonly #steps = new Set<string>();
+  readonly #seen: readonly FoldedIntervention[];
   #input: Json | undefined;
   #streaming: Promise<void> | null = null;
   parsedInput: Json | undefined;
@@ -170,6 +174,11 @@ class ChunkContext {
     this.#dispatch = dispatch;
     this.#chunk = chunk;
     this.#abort = abort;
+    // As they stood when this dispatch began: a correction never changes under a chunk's feet.
+    this.#seen =
+      host.state.interventions.length === 0
+        ? []
+        : host.state.interventions.filter(({ status }) => status === "inserted");
     this.#journal = new Journal(dispatch.journal, { executionId: host.info.id, chunk: chunk.name });
   }
 
@@ -310,6 +319,9 @@ class ChunkContext {
       maxResumes,
       resumeCount,
       expiresInMs: expiresIn === null ? null : parseDuration(expiresIn, `expiresIn of ${where}`),
+      response: options.response
+        ? toJson(z.toJSONSchema(options.response, { io: "input" }), `response of ${where}`)
+        : null,
     };
   }
 
@@ -332,7 +344,34 @@ class ChunkContext {
     return this.getInterventions();
   }
   get getInterventions() {
-    return (_filters?: InterventionFilters): readonly Intervention[] => [];
+    return (filters: InterventionFilters = {}): readonly Intervention[] =>
+      this.#seen.filter((record) => matchesIntervention(record, filters)).map(publicIntervention);
+  }
+  get markInterventionConsumed() {
+    return async (id: string, options: ConsumeOptions = {}): Promise<Intervention> => {
+      this.#requireLive();
+      const { status = "applied", consumer = this.#chunk.name, note = null, metadata = {} } = options;
+      const parsed = toJson(metadata, "metadata of markInterventionConsumed()");
+      requireConsumption(id, status, consumer);
+      const record = this.#seen.find((seen) => seen.id === id);
+      if (!record)
+        throw new UsageError(
+          `intervention "${id}" was not inserted when chunk "${this.#chunk.name}" began`,
+          "mark one of ctx.interventions",
+        );
+      const { ordinal, entry } = this.#journal.next("consume", `${id} ${consumer}`);
+      if (!entry)
+        this.#journal.buffer({
+          ordinal,
+          effect: "consume",
+          intervention: id,
+          status,
+          consumer,
+          note,
+          metadata: isObject(parsed) ? parsed : {},
+        });
+      return publicIntervention(record);
+    };
   }
 
   get step() {
@@ -527,6 +566,18 @@ function successors(node: NonNullable<ReturnType<Graph["nodes"]["get"]>>): NodeI
     default:
       return [...node.next];
   }
+}
+
+function isObject(value: Json): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** @throws {UsageError} */
+export function requireConsumption(id: string, status: string, consumer: string): void {
+  if (status !== "applied" && status !== "ignored")
+    throw new UsageError(`status "${status}" of intervention "${id}" does not exist`, 'use "applied" or "ignored"');
+  if (typeof consumer !== "string" || consumer === "")
+    throw new UsageError(`intervention "${id}" needs a consumer`, "say who consumed it");
 }
 
 function readState(values: JsonObject, path: string | undefined, fallback: unknown): unknown {

@@ -5,6 +5,7 @@ import type { Append, AppendResult, Committed } from "../database/append.ts";
 import { Batcher } from "../database/batcher.ts";
 import { codeOf } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
+import { failpoint, isFailpointArmed } from "./failpoints.ts";
 
 export interface Committer {
   /** Resolves when the database has answered: it waits out lost connections, and rows that somebody else holds. */
@@ -12,14 +13,22 @@ export interface Committer {
   close(): void;
 }
 
+/** A commit that takes longer is on a dead connection: it is sent again on another one, and finds its own number. */
+const answerWithinMs = 5000;
+
 export function openCommitter(sql: Sql, onTrouble: (error: unknown) => void): Committer {
   const batcher = new Batcher<Append, AppendResult>({
-    send: (items) =>
-      append(sql, items).catch((error: unknown) => {
+    send: (items) => {
+      const answer = append(sql, items).catch((error: unknown) => {
         // Somebody keeps a row locked, say a caller's long transaction: the others must not wait for it.
         if (codeOf(error) === "55P03") return append(sql, items, true);
         throw error;
-      }),
+      });
+      // By then the statement is on its way and nobody has answered.
+      if (isFailpointArmed) setTimeout(failpoint, 0, "in-commit");
+      return answer;
+    },
+    timeoutMs: answerWithinMs,
     // Small batches on two connections keep Postgres busy while this process works on the answers (`npm run bench`).
     maxItems: 200,
     maxFlights: 2,

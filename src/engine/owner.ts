@@ -16,6 +16,7 @@ import { readerOf, runAttempt } from "./chunk.ts";
 import type { ChunkHost, Ended, FlowDataAccess } from "./chunk.ts";
 import type { DatabaseClock } from "./clock.ts";
 import type { Committer } from "./committer.ts";
+import { failpoint } from "./failpoints.ts";
 import { ExecutionResources } from "./resources.ts";
 import type { Resources, WorkerResources } from "./resources.ts";
 import { serializeError } from "./retries.ts";
@@ -55,6 +56,8 @@ const nearMs = 1000;
 const lonelyClaimMs = 25;
 /** So many workers may be lost without progress before an execution is taken for the cause. */
 const maxTakeovers = 5;
+/** What Postgres refused once is not tried again at once. */
+const refusedWaitMs = 5000;
 /** A snapshot is due when what was written since the last one outweighs it, and is worth a row. */
 const minSnapshotBytes = 64_000;
 
@@ -100,7 +103,6 @@ export class Owner implements ChunkHost {
   #work: Work[] = [];
   /** Folded, and to be sent with the next commit. */
   #unsent: LedgerEvent[] = [];
-  #unsentPending = 0;
   #running = new Map<number, Running>();
   #ready: number[] = [];
   /** Collection items under way, by node, where the node limits them. */
@@ -307,7 +309,6 @@ export class Owner implements ChunkHost {
       };
       this.#fold(decide(state, { type: "abort", reason: "timeout", error }, this.graph));
     }
-    this.#fold(decide(state, { type: "expire", now: this.now() }, this.graph));
     const isGraceOver = this.#cancelDeadline !== null && this.now() >= this.#cancelDeadline;
     return settle(state, this.now(), this.#running.size, isGraceOver);
   }
@@ -341,8 +342,6 @@ export class Owner implements ChunkHost {
     clearTimeout(this.#claimTimer);
     const own = this.#unsent;
     this.#unsent = [];
-    const pendingInterrupts = this.#unsentPending + pendingChange(ending?.events ?? []);
-    this.#unsentPending = 0;
     const item: Append = {
       id: this.id,
       epoch: this.#epoch,
@@ -351,7 +350,6 @@ export class Owner implements ChunkHost {
       base: this.#base,
       events: ending ? [...own, ...ending.events] : own,
       conditional: ending?.isConditional ? ending.events.length : 0,
-      pendingInterrupts,
       fingerprint: this.#commitNo === 1 ? this.state.fingerprint : null,
       close: ending ? this.#closeHeader(ending.events) : null,
       release,
@@ -359,11 +357,19 @@ export class Owner implements ChunkHost {
     };
     this.#snapshot = null;
     try {
+      failpoint("before-commit");
       const result = await this.#engine.committer.commit(item);
+      failpoint("after-commit");
       if (this.#isOver) return;
-      if (result.verdict === "fenced") return this.lose();
+      if (result.verdict === "fenced") {
+        this.log.info("fenced: the execution has another owner", { executionId: this.id, epoch: this.#epoch });
+        return this.lose();
+      }
       // The commit is in, but its answer was lost with the connection: start over from the ledger, as a new owner would.
-      if (result.verdict === "repeat") return this.#restart(accepted);
+      if (result.verdict === "repeat") {
+        this.log.info("repeated a commit whose answer was lost", { executionId: this.id, epoch: this.#epoch });
+        return await this.#restart(accepted);
+      }
       this.#engine.clock.observe(result.at);
       this.#bytesSinceSnapshot += result.bytes;
       const isMoved = result.foreign !== null;
@@ -390,6 +396,7 @@ export class Owner implements ChunkHost {
       // Only what Postgres can never hold gets here: the attempt that wrote it has failed.
       this.log.error("a commit was refused", { executionId: this.id, error: String(error) });
       for (const work of accepted) work.refused?.(error);
+      await this.#giveBack(this.#commitNo, refusedWaitMs);
       this.#over(error);
     }
   }
@@ -429,11 +436,24 @@ export class Owner implements ChunkHost {
   }
 
   /** Nothing of this owner can be trusted any more: whoever claims next folds the ledger afresh. */
-  #restart(accepted: readonly Work[]): void {
-    for (const work of accepted) work.accepted?.();
-    this.#isFlying = false;
+  async #restart(accepted: readonly Work[]): Promise<void> {
+    for (const { abort } of this.#running.values()) abort.abort(new LeaseLostError(this.id, this.#epoch));
+    for (const work of accepted) work.refused?.(new LeaseLostError(this.id, this.#epoch));
+    await this.#giveBack(this.#commitNo + 1, 0);
     this.#over(new LeaseLostError(this.id, this.#epoch));
     this.#engine.announce(this.id, null);
+  }
+
+  /** Releases an execution whose header we no longer know; one that is released or closed already is left as it is. */
+  async #giveBack(commitNo: number, wakeInMs: number): Promise<void> {
+    const nothing = { events: [], conditional: 0, fingerprint: null, close: null, snapshot: null };
+    const lease = { id: this.id, epoch: this.#epoch, token: this.#token };
+    for (let base = this.#base; ; commitNo++) {
+      const release = { ...lease, ...nothing, commitNo, base, release: { wakeInMs } };
+      const result = await this.#engine.committer.commit(release).catch(() => null);
+      if (result?.verdict !== "ok" || result.foreign === null) return;
+      base = result.foreign.at(-1)?.seq ?? base;
+    }
   }
 
   /** Reads what came in from outside while nothing of ours was on its way. */
@@ -453,7 +473,6 @@ export class Owner implements ChunkHost {
       this.#notice(event);
       this.#unsent.push(event);
     }
-    this.#unsentPending += pendingChange(events);
   }
 
   #foldForeign(events: readonly Recorded[]): void {
@@ -681,13 +700,4 @@ const announced: ReadonlySet<LedgerEvent["type"]> = new Set([
 
 function effectCommands(dispatch: number, effects: readonly Effect[]): Command[] {
   return effects.map((effect) => ({ type: "effect", dispatch, effect }));
-}
-
-function pendingChange(events: readonly LedgerEvent[]): number {
-  let change = 0;
-  for (const { type } of events) {
-    if (type === "interrupt.raised") change += 1;
-    else if (type === "interrupt.expired" || type === "interrupt.cancelled") change -= 1;
-  }
-  return change;
 }

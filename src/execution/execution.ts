@@ -1,8 +1,17 @@
 /** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
-import { cancel, close, emit, seal, startExecution } from "../database/commands.ts";
+import {
+  cancel,
+  close,
+  continueWith,
+  emit,
+  intervene,
+  markInterventionConsumed,
+  seal,
+  startExecution,
+} from "../database/commands.ts";
 import { translate } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
-import { readHistory } from "../database/queries.ts";
+import { listInterrupts, readHistory, readResponseSchema } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { DrainTimeoutError, PendingInterruptsError, UsageError } from "../errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
@@ -11,7 +20,12 @@ import type { FlowDefinition } from "../flow/definition.ts";
 import { parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
 import type { ExecutionId, LedgerEvent, LedgerEventType } from "../ledger/event.ts";
-import type { Json } from "../ledger/payload.ts";
+import { toJson } from "../ledger/payload.ts";
+import type { Json, JsonObject } from "../ledger/payload.ts";
+import { InterventionRecord } from "../ledger/views.ts";
+import { requireConsumption } from "../engine/chunk.ts";
+import type { ConsumeOptions, Intervention } from "../flow/context.ts";
+import { InterruptRecord, parseAnswer } from "./interrupt.ts";
 import { errorOf, snapshotOf } from "./outcomes.ts";
 import type { Outcomes } from "./outcomes.ts";
 import { ExecutionResult } from "./result.ts";
@@ -30,6 +44,21 @@ export interface EmitCallOptions {
   idempotencyKey?: string;
   /** Who sent it, for the ledger. */
   actor?: string;
+}
+
+export interface ResumeOptions {
+  /** Repeating it with the same answer changes nothing. */
+  resumeRequestId?: string;
+  /** Who answered, for the ledger. */
+  actor?: string;
+}
+
+export interface InterveneOptions {
+  author?: string;
+  /** The intervention point or chunk it is meant for. @default the next one */
+  target?: string;
+  note?: string;
+  metadata?: Readonly<Record<string, unknown>>;
 }
 
 export interface CloseOptions {
@@ -163,13 +192,80 @@ export class Execution<C extends Contract = Contract> {
     return events.map(({ event, seq, epoch, at }) => ({ ...event, seq, epoch, at: new Date(at) }));
   }
 
-  async #command<T>(what: string, send: () => Promise<T>): Promise<T> {
+  /** Interrupts that wait for an answer, oldest first. */
+  async getPendingInterrupts(): Promise<InterruptRecord[]> {
+    await this.#host.outcomes.header(this.id);
+    return (await listInterrupts(this.#host.sql, { executionId: this.id, limit: 1000 })).map((record) =>
+      InterruptRecord.parse(record),
+    );
+  }
+
+  /**
+   * Answers an interrupt; durable when it resolves. With a `resumeRequestId` it may be repeated safely.
+   *
+   * @throws {InterruptNotPendingError} unknown, answered, expired or cancelled
+   * @throws {ResumeConflictError} the request id was used with another answer
+   * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
+   */
+  async continueWith(interruptId: string, value?: unknown, options: ResumeOptions = {}): Promise<InterruptRecord> {
+    const { resumeRequestId: requestId = null, actor = null } = options;
+    const schema = await readResponseSchema(this.#host.sql, this.id, interruptId);
+    const answer = parseAnswer(interruptId, schema, value);
+    const record = await this.#command(
+      interruptId,
+      () => continueWith(this.#host.sql, this.id, interruptId, { value: answer, requestId, actor }),
+      `continueWith("${interruptId}")`,
+    );
+    return InterruptRecord.parse(record);
+  }
+
+  /**
+   * Records a correction, which the flow's next intervention point (or, in mode "auto", its next chunk) takes up. Nothing
+   * pauses.
+   *
+   * @throws {InterventionDisabledError} the execution was created without interventions
+   */
+  async intervene(payload: unknown, options: InterveneOptions = {}): Promise<Intervention> {
+    const body = toJson(payload, "payload of intervene()");
+    const given = toJson({ ...options }, "options of intervene()");
+    const record = await this.#command(
+      this.flow,
+      () => intervene(this.#host.sql, this.id, body, isObject(given) ? given : {}),
+      "intervene()",
+    );
+    return InterventionRecord.parse(record);
+  }
+
+  /** Says what became of an intervention. Marking again overwrites the consumer's mark. */
+  async markInterventionConsumed(
+    interventionId: string,
+    options: ConsumeOptions & { consumer: string },
+  ): Promise<Intervention> {
+    const { consumer, status = "applied", note = null, metadata = {} } = options;
+    requireConsumption(interventionId, status, consumer);
+    const given = toJson(metadata, "metadata of markInterventionConsumed()");
+    const record = await this.#command("markInterventionConsumed()", () =>
+      markInterventionConsumed(this.#host.sql, this.id, interventionId, {
+        consumer,
+        status,
+        note,
+        metadata: isObject(given) ? given : {},
+      }),
+    );
+    return InterventionRecord.parse(record);
+  }
+
+  async #command<T>(what: string, send: () => Promise<T>, refused = what): Promise<T> {
     try {
       const answer = await send();
       this.#host.wakeups.send(this.id);
       return answer;
     } catch (error) {
-      throw translate(error, this.#host.sql, { id: this.id, what });
+      throw translate(error, this.#host.sql, { id: this.id, what, refused });
     }
   }
+}
+
+function isObject(value: Json): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -6,7 +6,13 @@ import { isServed, readHeaders } from "../database/queries.ts";
 import type { Header } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import type { CloseHeader } from "../database/append.ts";
-import { ExecutionCancelledError, ExecutionFailedError, ExecutionNotFoundError, NoWorkerWarning } from "../errors.ts";
+import {
+  ExecutionCancelledError,
+  ExecutionFailedError,
+  ExecutionNotFoundError,
+  NoResumeHandleError,
+  NoWorkerWarning,
+} from "../errors.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { JsonObject } from "../ledger/payload.ts";
 
@@ -113,9 +119,10 @@ export function snapshotOf(id: ExecutionId, ending: Ending): JsonObject {
 }
 
 export function errorOf(id: ExecutionId, ending: Ending): Error {
-  return ending.outcome === "failed" && ending.error
-    ? new ExecutionFailedError(id, ending.flow, ending.error)
-    : new ExecutionCancelledError(id, ending.reason);
+  const { error, flow, outcome, reason } = ending;
+  if (outcome !== "failed" || !error) return new ExecutionCancelledError(id, reason);
+  if (error.code === "NO_RESUME_HANDLE") return new NoResumeHandleError(flow, error.chunk ?? "");
+  return new ExecutionFailedError(id, flow, error);
 }
 
 export function endingOf(header: Header): Ending {

@@ -8,10 +8,10 @@ import type { CloseSnapshot, Contract, StateAt, StateOf, StatePath } from "../fl
 import { parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
 import { getPath } from "../ledger/evolve.ts";
-import type { ExecutionState, Intervention as FoldedIntervention } from "../ledger/evolve.ts";
+import type { ExecutionState } from "../ledger/evolve.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Json, JsonObject } from "../ledger/payload.ts";
-import { closeSnapshot, explicitResult, metaOf } from "../ledger/views.ts";
+import { closeSnapshot, explicitResult, matchesIntervention, metaOf, publicIntervention } from "../ledger/views.ts";
 import type { Meta } from "../ledger/views.ts";
 import type { Outcomes } from "./outcomes.ts";
 
@@ -77,7 +77,7 @@ export class ExecutionResult<C extends Contract = Contract> {
   /** Intervention records by version; [] when there are none. Reading consumes nothing. */
   async getInterventions(filters: InterventionFilters = {}): Promise<Intervention[]> {
     const state = await this.#load();
-    return state.interventions.filter((record) => matches(record, filters)).map(publicIntervention);
+    return state.interventions.filter((record) => matchesIntervention(record, filters)).map(publicIntervention);
   }
 
   /** The matching record of the highest version, or the fallback. */
@@ -96,31 +96,4 @@ export class ExecutionResult<C extends Contract = Contract> {
     if (!state) throw new ExecutionNotFoundError(this.#id);
     return state;
   }
-}
-
-function matches(
-  record: FoldedIntervention,
-  { status, target, sinceVersion, consumedBy }: InterventionFilters,
-): boolean {
-  if (status !== undefined && record.status !== status) return false;
-  if (target !== undefined && record.target !== target) return false;
-  if (sinceVersion !== undefined && record.version <= sinceVersion) return false;
-  return consumedBy === undefined || Object.hasOwn(record.consumers, consumedBy);
-}
-
-/** An intervention with its times as dates. */
-export function publicIntervention(record: FoldedIntervention): Intervention {
-  return {
-    ...record,
-    createdAt: new Date(record.createdAt),
-    insertedAt: record.insertedAt === null ? null : new Date(record.insertedAt),
-    rejectedAt: record.rejectedAt === null ? null : new Date(record.rejectedAt),
-    expiredAt: record.expiredAt === null ? null : new Date(record.expiredAt),
-    consumers: Object.fromEntries(
-      Object.entries(record.consumers).map(([name, consumer]) => [
-        name,
-        { ...consumer, consumedAt: new Date(consumer.consumedAt) },
-      ]),
-    ),
-  };
 }

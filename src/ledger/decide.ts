@@ -30,7 +30,14 @@ export type Effect = { ordinal: number } & (
   | { effect: "result"; value: Json }
   | { effect: "stopStream" }
   | { effect: "call"; child: ExecutionId; flow: string }
-  | { effect: "consume"; intervention: string; status: "applied" | "ignored"; consumer: string }
+  | {
+      effect: "consume";
+      intervention: string;
+      status: "applied" | "ignored";
+      consumer: string;
+      note: string | null;
+      metadata: JsonObject;
+    }
 );
 
 export type Command =
@@ -44,8 +51,6 @@ export type Command =
   | { type: "forward"; dispatch: number; hits?: Hits | undefined }
   | { type: "fail"; dispatch: number; error: SerializedError; retryInMs: number | null }
   | { type: "pause"; dispatch: number; interrupt: PauseRequest }
-  /** Interrupts that are due. */
-  | { type: "expire"; now: number }
   /** It cannot go on, whatever still runs. */
   | { type: "abort"; reason: string; error: SerializedError };
 
@@ -57,6 +62,8 @@ export interface PauseRequest {
   maxResumes: number | null;
   resumeCount: number;
   expiresInMs: number | null;
+  /** JSON Schema; null is any JSON. */
+  response: Json;
 }
 
 /** The events that a command leads to; none when there is nothing to do. Reads the state and never writes it. */
@@ -96,10 +103,6 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       return fail(requireDispatch(state, command.dispatch), command.error, command.retryInMs);
     case "pause":
       return [pause(requireDispatch(state, command.dispatch), command.interrupt)];
-    case "expire":
-      return pendingInterrupts(state)
-        .filter(({ expiresAt }) => expiresAt !== null && expiresAt <= command.now)
-        .map(({ id }) => ({ type: "interrupt.expired", id }));
     case "abort":
       return [{ type: "execution.failed", reason: command.reason, error: command.error }];
   }
@@ -122,6 +125,10 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   if (state.failing) return ending(state, "failed", state.failing.reason, state.failing.error, false);
   if (state.cancelling && (running === 0 || isGraceOver))
     return ending(state, "cancelled", state.cancelling.reason, null, false);
+  const expired = pendingInterrupts(state).filter(({ expiresAt }) => expiresAt !== null && expiresAt <= now);
+  // Only if no answer came in: one that was accepted counts.
+  if (expired.length > 0)
+    return { events: expired.map(({ id }) => ({ type: "interrupt.expired", id })), isConditional: true };
   if (running > 0 || !isDrained(state) || pendingInterrupts(state).length > 0) return null;
   if (state.closing) {
     const wasCancelled = [...state.interrupts.values()].some(({ status }) => status === "cancelled");
@@ -200,7 +207,12 @@ function enterArrival(walk: Walk, arrival: Arrival): void {
     case "resume": {
       const interrupt = walk.state.interrupts.get(arrival.interrupt);
       const paused = interrupt?.paused;
-      if (!interrupt || !paused) return;
+      if (!interrupt) return;
+      if (!paused) {
+        // An event had answered in the same moment; what was accepted from outside still reaches the event's handlers.
+        if (typeof interrupt.resumeTo === "object") hear(walk, interrupt.resumeTo.event, outside);
+        return;
+      }
       const { at, scope, group } = paused;
       if (interrupt.resumeTo === "next")
         return enterAll(walk, node(walk.graph, paused.node).next, { value: arrival.value, at, scope, group });
@@ -237,7 +249,7 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
       const emitted: EventOf<"event.emitted"> = { type: "event.emitted", ...place, event, payload };
       if (done_.wait) emitted.group = walk.nextId++;
       hear(walk, event, { ...onward(dispatch, payload), at: null, group: emitted.group ?? dispatch.group });
-      return done(walk, emitted);
+      return [...done(walk, emitted), ...answeredBy(state, event, payload)];
     }
     case "step":
       return [{ type: "step.completed", ...place, name: done_.name, value: done_.value }];
@@ -255,11 +267,18 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
       return [{ type: "stream.stopped", ...place }];
     case "call":
       return [{ type: "child.started", ...place, child: done_.child, flow: done_.flow }];
-    case "consume":
-      return [
-        { type: "intervention.consumed", id: done_.intervention, consumer: done_.consumer, status: done_.status },
-      ];
+    case "consume": {
+      const { intervention, consumer, status, note, metadata } = done_;
+      return [{ type: "intervention.consumed", ...place, id: intervention, consumer, status, note, metadata }];
+    }
   }
+}
+
+/** Interrupts that wait for the event are answered by it. */
+function answeredBy(state: ExecutionState, event: string, value: Json): LedgerEvent[] {
+  return pendingInterrupts(state)
+    .filter(({ resumeTo }) => typeof resumeTo === "object" && resumeTo.event === event)
+    .map(({ id }) => ({ type: "interrupt.resumed", id, value, byEvent: event }));
 }
 
 function fail(dispatch: Dispatch, error: SerializedError, retryInMs: number | null): LedgerEvent[] {
@@ -287,6 +306,7 @@ function pause(dispatch: Dispatch, request: PauseRequest): LedgerEvent {
     resumeCount,
   };
   if (request.expiresInMs !== null) event.expiresInMs = request.expiresInMs;
+  if (request.response !== null) event.response = request.response;
   return event;
 }
 
@@ -354,6 +374,7 @@ function enter(walk: Walk, id: NodeId, token: Token): void {
   switch (here.kind) {
     case "chunk":
     case "subFlow":
+      insertBefore(walk, here);
       walk.moves.push(run(walk, id, token));
       return;
     case "match": {
@@ -509,12 +530,29 @@ function isOpen(walk: Walk, at: Position | null, opener: NodeId): boolean {
   return frame?.node === opener;
 }
 
-function insertAt(walk: Walk, operatorId: NodeId, name: string, target: string | null): void {
-  for (const { id, status, target: wanted } of walk.state.interventions) {
-    if (status !== "pending" || wanted !== target) continue;
-    const insertion = { mode: "planned", operatorId, operatorName: name, operatorKind: "interventionPoint" };
-    walk.inserted.push({ type: "intervention.inserted", id, insertion });
+/** Planned mode: a point takes the pending interventions for its target, each once. */
+function insertAt(walk: Walk, operatorId: NodeId, operatorName: string, target: string | null): void {
+  if (walk.state.settings.interventionMode !== "planned") return;
+  const operator = { operatorId, operatorName, operatorKind: "interventionPoint" };
+  for (const { id, target: wanted } of pendingInterventions(walk))
+    if (wanted === target)
+      walk.inserted.push({ type: "intervention.inserted", id, insertion: { mode: "planned", ...operator } });
+}
+
+/** Auto mode: a pending intervention goes in before the first operator that its target names, or before the next chunk. */
+function insertBefore(walk: Walk, here: Node): void {
+  if (walk.state.settings.interventionMode !== "auto") return;
+  const operatorName = here.kind === "chunk" ? here.chunk : here.kind === "subFlow" ? here.flow : here.id;
+  for (const { id, target } of pendingInterventions(walk)) {
+    const isHere = target === null ? here.kind === "chunk" : [here.id, operatorName, here.kind].includes(target);
+    const insertion = { mode: "auto", operatorId: here.id, operatorName, operatorKind: here.kind };
+    if (isHere) walk.inserted.push({ type: "intervention.inserted", id, insertion });
   }
+}
+
+function pendingInterventions({ state, inserted }: Walk) {
+  const taken = new Set(inserted.map((event) => (event.type === "intervention.inserted" ? event.id : "")));
+  return state.interventions.filter(({ id, status }) => status === "pending" && !taken.has(id));
 }
 
 function node(graph: Graph, id: NodeId): Node {

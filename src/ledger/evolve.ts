@@ -100,7 +100,7 @@ export type JournalEntry =
       notBefore: number | null;
     }
   | { ordinal: number; effect: "sleep"; key: string; until: number }
-  | { ordinal: number; effect: "result" | "stopStream"; key: string }
+  | { ordinal: number; effect: "result" | "stopStream" | "consume"; key: string }
   | { ordinal: number; effect: "call"; key: string; child: ExecutionId };
 
 /** An open collection. */
@@ -136,6 +136,8 @@ export interface Interrupt {
   value: Json;
   requestId: string | null;
   actor: string | null;
+  /** What an answer must be, as JSON Schema; null is any JSON. */
+  response: Json;
   /** The dispatch that paused: where the answer goes on. */
   paused: Pick<Dispatch, "node" | "input" | "at" | "scope" | "group"> | null;
 }
@@ -308,16 +310,8 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     }
     case "interrupt.raised":
       return raised(state, event, at);
-    case "interrupt.resumed": {
-      const interrupt = state.interrupts.get(event.id);
-      if (!interrupt) return state;
-      resolve(interrupt, "resumed", at);
-      interrupt.value = event.value;
-      interrupt.requestId = event.requestId ?? null;
-      interrupt.actor = event.actor ?? null;
-      state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value });
-      return state;
-    }
+    case "interrupt.resumed":
+      return resumed(state, event, seq, at);
     case "interrupt.expired":
     case "interrupt.cancelled": {
       const interrupt = state.interrupts.get(event.id);
@@ -333,10 +327,10 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
         version: state.interventions.length + 1,
         status: "pending",
         payload: event.payload,
-        target: event.target,
-        author: event.author,
-        note: event.note,
-        metadata: event.metadata,
+        target: event.target ?? null,
+        author: event.author ?? null,
+        note: event.note ?? null,
+        metadata: event.metadata ?? {},
         createdAt: at,
         insertedAt: null,
         insertion: null,
@@ -360,6 +354,12 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
           metadata: event.metadata ?? {},
           consumedAt: at,
         };
+      if (event.dispatch !== undefined && event.ordinal !== undefined)
+        journal(state, event.dispatch, {
+          ordinal: event.ordinal,
+          effect: "consume",
+          key: `${event.id} ${event.consumer}`,
+        });
       return state;
     }
     case "intervention.expired": {
@@ -534,10 +534,31 @@ function raised(state: ExecutionState, event: EventOf<"interrupt.raised">, at: n
     value: null,
     requestId: null,
     actor: null,
+    response: event.response ?? null,
     paused: { node, input, at: position, scope, group },
   });
   // The interrupt takes over the dispatch's hold on its group.
   state.dispatches.delete(event.dispatch);
+  return state;
+}
+
+/**
+ * An answer from outside was accepted while the interrupt was pending, so it always counts. An event that answers by the
+ * way counts only if nothing else had: the two may be folded in either order.
+ */
+function resumed(state: ExecutionState, event: EventOf<"interrupt.resumed">, seq: number, at: number): ExecutionState {
+  const interrupt = state.interrupts.get(event.id);
+  if (!interrupt || (event.byEvent !== undefined && interrupt.status !== "pending")) return state;
+  resolve(interrupt, "resumed", at);
+  interrupt.value = event.value;
+  interrupt.requestId = event.requestId ?? null;
+  interrupt.actor = event.actor ?? null;
+  if (event.byEvent === undefined) {
+    state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value });
+    return state;
+  }
+  release(state, interrupt.paused?.group ?? null);
+  interrupt.paused = null;
   return state;
 }
 

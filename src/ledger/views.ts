@@ -1,4 +1,6 @@
 /** Folds for readers: what the close snapshot, the meta and the results say about a state. */
+import { z } from "zod";
+import type { Intervention as PublicIntervention, InterventionFilters } from "../flow/context.ts";
 import type { ExecutionState, Intervention } from "./evolve.ts";
 import type { ExecutionId } from "./event.ts";
 import { copyJson } from "./payload.ts";
@@ -97,3 +99,62 @@ function date(ms: number | null): Date | null {
 function iso(ms: number | null): string | null {
   return ms === null ? null : new Date(ms).toISOString();
 }
+
+/** Do all filters hold? */
+export function matchesIntervention(
+  record: Intervention,
+  { status, target, sinceVersion, consumedBy }: InterventionFilters,
+): boolean {
+  if (status !== undefined && record.status !== status) return false;
+  if (target !== undefined && record.target !== target) return false;
+  if (sinceVersion !== undefined && record.version <= sinceVersion) return false;
+  return consumedBy === undefined || Object.hasOwn(record.consumers, consumedBy);
+}
+
+/** An intervention with its times as dates. */
+export function publicIntervention(record: Intervention): PublicIntervention {
+  return {
+    ...record,
+    createdAt: new Date(record.createdAt),
+    insertedAt: record.insertedAt === null ? null : new Date(record.insertedAt),
+    rejectedAt: record.rejectedAt === null ? null : new Date(record.rejectedAt),
+    expiredAt: record.expiredAt === null ? null : new Date(record.expiredAt),
+    consumers: Object.fromEntries(
+      Object.entries(record.consumers).map(([name, consumer]) => [
+        name,
+        { ...consumer, consumedAt: new Date(consumer.consumedAt) },
+      ]),
+    ),
+  };
+}
+
+const json = z.custom<Json>((value) => value !== undefined);
+const moment = z.iso.datetime().transform((text) => new Date(text));
+const record = z.record(z.string(), json);
+
+/** An intervention as the database's record gives it. */
+export const InterventionRecord = z.object({
+  id: z.string(),
+  version: z.int(),
+  status: z.enum(["pending", "inserted", "rejected", "expired"]),
+  payload: json,
+  target: z.string().nullable(),
+  author: z.string().nullable(),
+  note: z.string().nullable(),
+  metadata: record,
+  createdAt: moment,
+  insertedAt: moment.nullable(),
+  insertion: record.nullable(),
+  rejectedAt: moment.nullable(),
+  rejectReason: z.string().nullable(),
+  expiredAt: moment.nullable(),
+  consumers: z.record(
+    z.string(),
+    z.object({
+      status: z.enum(["applied", "ignored"]),
+      note: z.string().nullable(),
+      metadata: record,
+      consumedAt: moment,
+    }),
+  ),
+});

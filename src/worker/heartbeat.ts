@@ -23,6 +23,9 @@ export interface HeartbeatOptions {
   readonly stuckMs: number;
 }
 
+/** A beat that takes longer is on a dead connection. */
+const answerWithinMs = 2000;
+
 /** Starts the thread. `onLost` is called once when the others have given this worker up, or the lock is gone. */
 export function startHeartbeat(options: HeartbeatOptions, onLost: () => void): Heartbeat {
   const ticks = new Int32Array(new SharedArrayBuffer(4));
@@ -58,15 +61,17 @@ export function startHeartbeat(options: HeartbeatOptions, onLost: () => void): H
 type ThreadData = HeartbeatOptions & { ticks: Int32Array };
 
 async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, ticks }: ThreadData): Promise<void> {
-  // `tcp_user_timeout` lets a cut-off or frozen listener go, so that it cannot hold back vacuum (RELIABILITY V6).
-  const sql = postgres({
-    ...connection,
-    max: 1,
-    idle_timeout: 0,
-    max_lifetime: null,
-    onnotice: () => {},
-    prepare: false,
-  });
+  const open = () =>
+    postgres({
+      ...connection,
+      max: 1,
+      idle_timeout: 0,
+      max_lifetime: null,
+      connect_timeout: answerWithinMs / 1000,
+      onnotice: () => {},
+      prepare: false,
+    });
+  let sql = open();
   let timer: NodeJS.Timeout | undefined;
   const end = async (message: string | null): Promise<void> => {
     clearTimeout(timer);
@@ -80,6 +85,11 @@ async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, 
   const signUp = async (): Promise<void> => {
     await sql`select flowledger.sign_up(${id}::uuid, ${host}, ${pid}::int, ${`{${flows.map((flow) => `"${flow}"`).join(",")}}`}::text::text[], ${pool})`;
   };
+  const beatOnce = async (): Promise<boolean> => {
+    const [row] = await sql<[{ known: boolean; held: boolean }]>`
+      select flowledger.beat(${id}::uuid) as known, pg_try_advisory_lock(flowledger.worker_key(${id}::uuid)) as held`;
+    return row.known;
+  };
   await signUp();
   parentPort?.postMessage("signed up");
   let seen = Atomics.load(ticks, 0);
@@ -90,9 +100,13 @@ async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, 
     seen = now;
     if (performance.now() - tickedAt < stuckMs) {
       try {
-        const [row] = await sql<[{ known: boolean }]>`
-          select flowledger.beat(${id}::uuid) and pg_try_advisory_lock(flowledger.worker_key(${id}::uuid)) as known`;
-        if (!row.known) return await end("lost");
+        const isKnown = await Promise.race([beatOnce(), noAnswer()]);
+        if (isKnown === false) return await end("lost");
+        if (isKnown === "no answer") {
+          // A connection may go dead without a word; the lock is free once its server side has noticed.
+          void sql.end({ timeout: 0 }).catch(() => {});
+          sql = open();
+        }
       } catch {
         // The database is away for everybody: whether anyone took over shows at the next beat.
       }
@@ -100,6 +114,10 @@ async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, 
     timer = setTimeout(() => void turn(), everyMs);
   };
   timer = setTimeout(() => void turn(), everyMs);
+}
+
+function noAnswer(): Promise<"no answer"> {
+  return new Promise((resolve) => setTimeout(resolve, answerWithinMs, "no answer"));
 }
 
 if (!isMainThread && typeof workerData === "object" && workerData !== null && "heartbeat" in workerData)

@@ -17,6 +17,7 @@ import { DatabaseClock } from "../engine/clock.ts";
 import { openCommitter } from "../engine/committer.ts";
 import type { Committer } from "../engine/committer.ts";
 import type { FlowDataAccess } from "../engine/chunk.ts";
+import { failpoint } from "../engine/failpoints.ts";
 import { Owner } from "../engine/owner.ts";
 import type { ClosedExecution, Engine, StreamTarget } from "../engine/owner.ts";
 import type { Resources, WorkerResources } from "../engine/resources.ts";
@@ -68,6 +69,8 @@ const missedMs = 800;
 /** A worker that was silent for so long is given up by the others; its main loop may be stuck for a part of it. */
 const silentMs = 10_000;
 const stuckMs = 5000;
+/** How often owners look for what came in, should the notification be lost. */
+const lookEveryMs = 2000;
 /** What is due for so long and nobody's has lost its job. */
 const sweepAfterMs = 5000;
 
@@ -130,11 +133,19 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
   const onTrouble = (error: unknown) => log.warn("worker trouble", { error: String(error) });
 
+  // Claims whose answer was lost: what they took is ours, and nobody here knows it.
+  const lostClaims: { readonly token: string; readonly ids: readonly ExecutionId[] }[] = [];
   const claims = new Batcher<ExecutionId, Claim | null>({
     maxItems: 200,
     maxFlights: 2,
     send: async (ids) => {
-      const claimed = await claim(sql, membership.engine.workerId, [...new Set(ids)]);
+      const token = crypto.randomUUID();
+      failpoint("before-claim");
+      const claimed = await claim(sql, membership.engine.workerId, [...new Set(ids)], token).catch((error: unknown) => {
+        lostClaims.push({ token, ids });
+        throw error;
+      });
+      failpoint("after-claim");
       return ids.map((wanted) => claimed.get(wanted) ?? null);
     },
   });
@@ -181,6 +192,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     const outcomes = await Promise.allSettled(ids.data.map(advanceOne));
     for (const outcome of outcomes)
       if (outcome.status === "rejected") log.error("advancing failed", { error: String(outcome.reason) });
+    failpoint("before-job-done");
   };
 
   const pool = newPool(sql);
@@ -193,6 +205,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   let beats = 0;
   let isTending = false;
   const tending = setInterval(() => {
+    // What came in from outside is in the ledger; the notification that tells of it may be lost.
+    if (beats % (lookEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
+    for (const lost of lostClaims.splice(0))
+      void freeClaim(sql, lost).catch((error: unknown) => {
+        lostClaims.push(lost);
+        onTrouble(error);
+      });
     if (isTending) return;
     isTending = true;
     const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
@@ -240,10 +259,25 @@ interface Membership {
   readonly heartbeat: Heartbeat;
 }
 
+/** Frees what a claim took whose answer was lost. Waits for the claim's own transaction, should that still run. */
+async function freeClaim(sql: Sql, lost: { token: string; ids: readonly ExecutionId[] }): Promise<void> {
+  const freed = await sql<{ id: ExecutionId }[]>`
+    with locked as materialized (
+      select e.id, e.token, e.owner from flowledger.executions e
+      where e.id = any(${`{${lost.ids.join(",")}}`}::text::uuid[])
+      order by e.id for no key update
+    )
+    update flowledger.executions e set owner = null, wake_at = clock_timestamp()
+    from locked where e.id = locked.id and locked.token = ${lost.token}::uuid and locked.owner is not null
+    returning e.id`;
+  const ids = freed.map(({ id }) => id);
+  if (ids.length > 0) await sql`select flowledger.add_jobs(${`{${ids.join(",")}}`}::text::uuid[])`;
+}
+
 /** A claim that this worker will not use: free again, to be tried later. */
 async function giveBack(committer: Committer, claimed: Claim, wakeInMs: number): Promise<void> {
   const { id, epoch, token, state } = claimed;
-  const nothing = { events: [], conditional: 0, pendingInterrupts: 0, fingerprint: null, close: null, snapshot: null };
+  const nothing = { events: [], conditional: 0, fingerprint: null, close: null, snapshot: null };
   await committer.commit({ id, epoch, token, commitNo: 1, base: state.seq, ...nothing, release: { wakeInMs } });
 }
 

@@ -1,0 +1,216 @@
+/** `flowledger demo`: a Postgres, a worker, a real document through a real flow, and what the ledger says about it. */
+import { existsSync, readFileSync } from "node:fs";
+import * as fs from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { devFolder, importModule, printFields, printTable } from "./cli.ts";
+import type { Terminal } from "./cli.ts";
+import { connect } from "./database/connection.ts";
+import type { Sql } from "./database/connection.ts";
+import { startEmbeddedPostgres } from "./embedded.ts";
+import { UsageError } from "./errors.ts";
+import type { Execution } from "./execution/execution.ts";
+import { Flow } from "./flow/builder.ts";
+import type { FlowDefinition } from "./flow/definition.ts";
+import { createOrchestrator } from "./orchestrator.ts";
+
+export interface DemoOptions {
+  /** The document. @default examples/lease-agreement.md */
+  readonly file: string | undefined;
+  /** A database of the user's own. @default an embedded one */
+  readonly database: string | undefined;
+  /** Whether the embedded one keeps its data. */
+  readonly isKept: boolean;
+  readonly signal: AbortSignal;
+}
+
+const examples = fileURLToPath(new URL("../examples", import.meta.url));
+const Progress = z.object({ step: z.string(), text: z.string() });
+
+export async function runDemo(out: Terminal, options: DemoOptions): Promise<void> {
+  const { signal } = options;
+  const begin = performance.now();
+  const file = options.file ?? join(examples, "lease-agreement.md");
+  const text = readDocument(file);
+  const say = progress(out, begin);
+
+  const flow = await loadFlow();
+  await using database = await openDatabase(options, say);
+  if (signal.aborted) return;
+  await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });
+  await orchestrator.migrate();
+  await orchestrator.startWorker();
+  say("worker", "migrated, and serving the flow");
+  if (signal.aborted) return;
+
+  const name = basename(file);
+  const execution = await orchestrator
+    .flow(flow)
+    .startExecution({ name, text }, { autoCloseTimeout: 0, metadata: { demo: true, file: name } });
+  for await (const item of execution.getRuntimeStream({ timeout: null, signal })) {
+    const { step, text: said } = Progress.parse(item);
+    say(step, said);
+  }
+  if (signal.aborted) return;
+  await execution.waitForClose();
+  say("closed", execution.id);
+  await printResults(out, execution, database.url);
+  if (!out.isJson) sayWhatNext(out, options, execution.id);
+}
+
+/** @throws {UsageError} one sentence for each way a path can be wrong */
+function readDocument(file: string): string {
+  try {
+    const text = readFileSync(file, "utf8");
+    if (!/\w/.test(text)) throw new UsageError(`${file} has no words`, "give a text or markdown file");
+    return text;
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
+    throw new UsageError(`${file} cannot be read (${code})`, "give the path of a text or markdown file", {}, error);
+  }
+}
+
+/**
+ * The flow is an example that people read, so it stays TypeScript. Node takes the types out of it, but never below
+ * `node_modules`: an installed package runs a copy that stands elsewhere.
+ */
+async function loadFlow(): Promise<FlowDefinition> {
+  const source = join(examples, "document-review.ts");
+  const library = new URL("./index.ts", import.meta.url);
+  const isInstalled = !existsSync(library);
+  const module = isInstalled ? await importCopy(source) : await importModule(source);
+  return z.custom<FlowDefinition>((value) => value instanceof Flow).parse(module["documentReview"]);
+}
+
+async function importCopy(source: string): Promise<Readonly<Record<string, unknown>>> {
+  const folder = await fs.mkdtemp(join(tmpdir(), "flowledger-demo-"));
+  try {
+    const text = (await fs.readFile(source, "utf8"))
+      .replace('"../src/index.ts"', JSON.stringify(import.meta.resolve("./index.js")))
+      .replace('"zod"', JSON.stringify(import.meta.resolve("zod")));
+    const copy = join(folder, "document-review.mts");
+    await fs.writeFile(copy, text);
+    return await importModule(copy);
+  } finally {
+    await fs.rm(folder, { recursive: true, force: true });
+  }
+}
+
+type Say = (step: string, text: string) => void;
+
+/** A line per step with the seconds since the beginning; nothing where a program listens. */
+function progress(out: Terminal, begin: number): Say {
+  const { paint } = out;
+  return (step, text) => {
+    if (out.isJson) return;
+    const seconds = ((performance.now() - begin) / 1000).toFixed(2).padStart(5);
+    out.line(`${paint.dim(`${seconds} s`)}  ${paint.cyan(step.padEnd(9))} ${text}`);
+  };
+}
+
+async function openDatabase(options: DemoOptions, say: Say): Promise<AsyncDisposable & { url: string }> {
+  const { database: url, isKept } = options;
+  if (url !== undefined) {
+    say("postgres", "the one of DATABASE_URL");
+    return { url, [Symbol.asyncDispose]: async () => {} };
+  }
+  say("postgres", isKept ? `starting one in ${devFolder}/` : "starting one in a temporary folder");
+  const server = await startEmbeddedPostgres(isKept ? { dataDir: devFolder } : {});
+  say("postgres", `127.0.0.1:${server.port}, data in ${server.dataDir}`);
+  return server;
+}
+
+/** Each answers a question that an auditor asks, from the ledger alone. */
+const questions = [
+  {
+    question: "What happened when?",
+    query: `select type, count(*)::int as events, min(seq) as first_seq,
+  round(extract(epoch from min(at) - min(min(at)) over ()) * 1000, 1) as first_ms
+from flowledger.ledger where execution_id = $1
+group by type order by min(seq)`,
+  },
+  {
+    question: "Which chunk was the longest between two events?",
+    query: `select chunk, count(*)::int as events, round(max(gap) * 1000, 1) as longest_ms
+from (select chunk, extract(epoch from at - lag(at) over (order by seq)) as gap
+      from flowledger.ledger where execution_id = $1) as gaps
+where chunk is not null group by chunk order by longest_ms desc, chunk limit 5`,
+  },
+  {
+    question: "Who changed the state?",
+    query: `select seq, chunk as author, type, payload ->> 'key' as key, left(payload ->> 'value', 60) as value
+from flowledger.ledger where execution_id = $1 and type like 'state.%'
+order by seq`,
+  },
+] as const;
+
+async function printResults(out: Terminal, execution: Execution, url: string): Promise<void> {
+  const sql = connect(url, { max: 2 });
+  try {
+    const [state, meta] = await Promise.all([execution.result.getState(), execution.result.getMeta()]);
+    const answers = [];
+    for (const { question, query } of questions) answers.push({ question, query, rows: await ask(sql, query, execution) });
+    if (out.isJson) return out.json({ id: execution.id, closeSnapshot: state, meta, audit: answers });
+    out.line(`\n${out.paint.bold("close snapshot")}`);
+    out.line(JSON.stringify(trimmed(state), null, 2));
+    out.line();
+    printFields(out, "meta", meta);
+    for (const { question, query, rows } of answers) {
+      out.line(`\n${out.paint.bold(question)}`);
+      out.line(out.paint.dim(query));
+      out.line();
+      printRows(out, rows);
+    }
+  } finally {
+    await sql.end({ timeout: 1 });
+  }
+}
+
+type Row = Readonly<Record<string, unknown>>;
+
+async function ask(sql: Sql, query: string, execution: Execution): Promise<Row[]> {
+  return [...(await sql.unsafe<Row[]>(query, [execution.id]))];
+}
+
+function printRows(out: Terminal, rows: readonly Row[]): void {
+  const [first] = rows;
+  if (!first) return out.line("no rows");
+  const shown = rows.length > 14 ? [...rows.slice(0, 9), ...rows.slice(-4)] : rows;
+  const cells = shown.map((row) => Object.values(row).map((value) => (value === null ? "" : String(value))));
+  if (shown.length < rows.length) cells.splice(9, 0, [`… ${rows.length - shown.length} more`]);
+  printTable(out, Object.keys(first), cells);
+}
+
+/** Long lists are cut: the whole of it is in the database. */
+function trimmed(value: unknown): unknown {
+  if (Array.isArray(value)) {
+    const shown: unknown[] = value.slice(0, 3).map(trimmed);
+    return value.every((item) => typeof item === "string")
+      ? value
+      : value.length > 3
+        ? [...shown, `… ${value.length - 3} more`]
+        : shown;
+  }
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, trimmed(item)]));
+}
+
+function sayWhatNext(out: Terminal, { database, isKept }: DemoOptions, id: string): void {
+  const { bold, dim } = out.paint;
+  if (database === undefined && !isKept) {
+    out.line(`\n${bold("The data")} was in a temporary Postgres, which goes now. ${bold("Next:")}`);
+    out.line("  npm run demo -- --keep              the same, and the data stays");
+    out.line("  npm run demo -- path/to/file.md     a document of yours");
+    out.line("  npx flowledger dev                  a Postgres that stays up");
+    return;
+  }
+  const where = isKept && database === undefined ? `${devFolder}/` : "the database of DATABASE_URL";
+  out.line(`\n${bold("The data")} is in ${where}, schema flowledger. ${bold("Next:")}`);
+  if (database === undefined) out.line(`  npx flowledger dev                  ${dim("starts its Postgres and prints DATABASE_URL")}`);
+  out.line("  npx flowledger list");
+  out.line(`  npx flowledger show ${id}`);
+  out.line(`  npx flowledger tail ${id}`);
+}

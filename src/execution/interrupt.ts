@@ -1,0 +1,45 @@
+/** Interrupts as people and systems that answer them see them, and the check of an answer. */
+import { z } from "zod";
+import { ContractError } from "../errors.ts";
+import { ExecutionId, ResumeTo } from "../ledger/event.ts";
+import { toJson } from "../ledger/payload.ts";
+import type { Json } from "../ledger/payload.ts";
+
+const json = z.custom<Json>((value) => value !== undefined);
+const moment = z.iso.datetime().transform((text) => new Date(text));
+
+/** One pause that waits, or waited, for an answer. */
+export const InterruptRecord = z.object({
+  id: z.string(),
+  executionId: ExecutionId,
+  flow: z.string(),
+  chunk: z.string(),
+  /** What kind of answer is asked for. */
+  type: z.string(),
+  status: z.enum(["pending", "resumed", "expired", "cancelled"]),
+  payload: json,
+  resumeTo: ResumeTo,
+  resumeCount: z.int(),
+  maxResumes: z.int().nullable(),
+  createdAt: moment,
+  expiresAt: moment.nullable(),
+  resolvedAt: moment.nullable(),
+  /** The answer; null until there is one. */
+  value: json,
+  requestId: z.string().nullable(),
+  /** Who answered, as they said. */
+  actor: z.string().nullable(),
+  /** What an answer must be, as JSON Schema; null is any JSON. */
+  response: json,
+});
+export type InterruptRecord = z.infer<typeof InterruptRecord>;
+
+/** An answer that fits what the interrupt asks for. @throws {ContractError | PayloadError} */
+export function parseAnswer(interrupt: string, schema: Json, value: unknown): Json {
+  const where = `answer to interrupt "${interrupt}"`;
+  const answer = value === undefined ? null : toJson(value, where);
+  if (schema === null || typeof schema !== "object" || Array.isArray(schema)) return answer;
+  const result = z.fromJSONSchema(schema).safeParse(answer);
+  if (result.success) return toJson(result.data, where);
+  throw new ContractError(where, result.error.issues);
+}
