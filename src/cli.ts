@@ -180,7 +180,7 @@ function newProgram(): Command {
 
   program
     .command("start")
-    .description("start an execution through the SQL front door; the worker checks the contract")
+    .description("start an execution through the SQL front door, and print its id")
     .argument("<flow>")
     .argument("<json>", "the input", parseJson)
     .option("--options <json>", "options of flowledger.start(), e.g. '{\"metadata\": {}}'", parseJson, {})

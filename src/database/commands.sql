@@ -371,7 +371,8 @@ as $$
   select coalesce((
     select case when h.epoch <> p_epoch or h.token <> p_token then 'fenced'
       when h.commit_no >= p_commit then 'repeat'
-      when h.owner is null then 'fenced'
+      -- Not ours, or a database that has forgotten our last commits: a failover lost them.
+      when h.owner is null or h.commit_no < p_commit - 1 then 'fenced'
       else 'busy' end
     from flowledger.executions h where h.id = p_id), 'fenced')
 $$;

@@ -235,3 +235,15 @@ export async function appendFlowData(sql: Queries, flow: string, key: string, va
 export async function deleteFlowData(sql: Queries, flow: string, key: string): Promise<void> {
   await sql`delete from flowledger.flow_data where flow = ${flow} and key = ${key}`;
 }
+
+/** Keeps the blueprint of each definition that ever ran here, so that an audit can read what the flow looked like. */
+export async function keepDefinitions(
+  sql: Sql,
+  definitions: readonly { flow: string; fingerprint: string; blueprint: unknown }[],
+): Promise<void> {
+  await sql`
+    insert into flowledger.definitions (flow, fingerprint, blueprint)
+    select d.flow, d.fingerprint, d.blueprint
+    from jsonb_to_recordset(${JSON.stringify(definitions)}::text::jsonb) as d(flow text, fingerprint text, blueprint jsonb)
+    on conflict do nothing`;
+}

@@ -16,6 +16,8 @@ export interface Wakeups extends AsyncDisposable {
   on(id: ExecutionId, listener: () => void): () => void;
   /** Calls back on a wake-up of any execution. */
   onAny(listener: (id: ExecutionId) => void): () => void;
+  /** Calls back once the database itself has brought a wake-up of the id. */
+  onRemote(id: ExecutionId, listener: () => void): () => void;
   /** Resolves when LISTEN stands: what is sent from now on is heard. */
   ready(): Promise<void>;
   readonly isListening: boolean;
@@ -24,6 +26,7 @@ export interface Wakeups extends AsyncDisposable {
 
 export function openWakeups(sql: Sql): Wakeups {
   const listeners = new Map<string, Set<() => void>>();
+  const remoteListeners = new Map<string, () => void>();
   const anyListeners = new Set<(id: ExecutionId) => void>();
   const outgoing = new Batcher<ExecutionId, null>({
     maxItems: 10_000,
@@ -51,7 +54,12 @@ export function openWakeups(sql: Sql): Wakeups {
       channels.map((channel) =>
         sql.listen(
           channel,
-          (payload) => payload.split(",").forEach(hear),
+          (payload) => {
+            for (const id of payload.split(",")) {
+              remoteListeners.get(id)?.();
+              hear(id);
+            }
+          },
           // After a reconnect something may have been missed.
           () => listeners.forEach((_, id) => hear(id)),
         ),
@@ -95,6 +103,10 @@ export function openWakeups(sql: Sql): Wakeups {
       void listen();
       anyListeners.add(listener);
       return () => anyListeners.delete(listener);
+    },
+    onRemote(id, listener) {
+      remoteListeners.set(id, listener);
+      return () => remoteListeners.delete(id);
     },
     async ready() {
       await listen();

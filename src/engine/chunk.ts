@@ -118,15 +118,17 @@ async function limited(returned: unknown, host: ChunkHost, chunk: Chunk, abort: 
 
 class ReadContext {
   readonly #host: ChunkHost;
-  readonly #input: Json;
+  readonly #value: Json;
+  #input: Json | undefined;
 
-  constructor(host: ChunkHost, input: Json) {
+  constructor(host: ChunkHost, value: Json) {
     this.#host = host;
-    this.#input = input;
+    this.#value = value;
   }
 
   get input() {
-    return this.#input;
+    // A copy, because the value travels on after it was asked about.
+    return (this.#input ??= copyJson(this.#value));
   }
   get execution() {
     return this.#host.info;
@@ -223,7 +225,7 @@ class ChunkContext {
       this.#requireLive();
       requireStatePath(this.#host.flow, path);
       const { ordinal, entry } = this.#journal.next("delete", path);
-      if (entry || this.getState(path, undefined) === undefined) return;
+      if (entry || getPath(withWrites(this.#host.state.values, this.#journal.pendingWrites()), path) === undefined) return;
       this.#journal.buffer({ ordinal, effect: "delete", key: path, silent: options?.emit === false });
     };
   }
@@ -400,7 +402,7 @@ class ChunkContext {
         const value = parseReturn(null, await timed(work, timeoutMs, this.#abort.signal, where), `result of ${where}`);
         this.#journal.buffer({ ordinal, effect: "step", name, value });
         await this.#flush();
-        return value;
+        return copyJson(value);
       } catch (error) {
         this.#requireLive();
         const retryInMs = backoffMs(policy, attempt, error);
@@ -452,7 +454,7 @@ class ChunkContext {
   /** Asks the conditions that emits and state writes lead to. */
   async #asked(effects: Effect[]): Promise<Effect[]> {
     const { graph } = this.#host;
-    for (const effect of effects) {
+    for (const [index, effect] of effects.entries()) {
       if (
         effect.effect !== "emit" &&
         effect.effect !== "set" &&
@@ -466,7 +468,7 @@ class ChunkContext {
       const value =
         effect.effect === "emit"
           ? effect.payload
-          : (getPath(withWrites(this.#host.state.values, effects), effect.key) ?? null);
+          : (getPath(withWrites(this.#host.state.values, effects.slice(0, index + 1)), effect.key) ?? null);
       effect.hits = await askConditions(graph, ids, value, (asked) => this.reader(asked));
     }
     return effects;

@@ -8,7 +8,7 @@ import { z } from "zod";
 import { Batcher } from "../database/batcher.ts";
 import { pgConfig } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
-import { claim, readEvents } from "../database/queries.ts";
+import { claim, keepDefinitions, readEvents } from "../database/queries.ts";
 import type { Claim } from "../database/queries.ts";
 import { putItems } from "../database/stream.ts";
 import type { StreamPut, StreamVerdict } from "../database/stream.ts";
@@ -23,10 +23,12 @@ import type { ClosedExecution, Engine, StreamTarget } from "../engine/owner.ts";
 import type { Resources, WorkerResources } from "../engine/resources.ts";
 import { LeaseLostError } from "../errors.ts";
 import type { Logger } from "../flow/context.ts";
+import { toBlueprint } from "../flow/blueprint.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
 import type { Json } from "../ledger/payload.ts";
+import { checkDatabase, checkWakeups } from "./checks.ts";
 import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat, HeartbeatOptions } from "./heartbeat.ts";
 
@@ -195,6 +197,16 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     failpoint("before-job-done");
   };
 
+  let timeline = await checkDatabase(sql);
+  await checkWakeups(wakeups, log);
+  await keepDefinitions(
+    sql,
+    [...host.flows.values()].map((flow) => ({
+      flow: flow.name,
+      fingerprint: flow.fingerprint,
+      blueprint: toBlueprint(flow),
+    })),
+  );
   const pool = newPool(sql);
   let runner: Jobs | undefined;
   membership = await signUp();
@@ -202,6 +214,17 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   runner = await runJobs(pool, host.flows, task, settings.concurrency, log);
   await sql`update flowledger.workers set pool = ${runner.pool} where id = ${membership.engine.workerId}`;
 
+  /** After a failover or a restore the ledger may have lost its tail, and leases were given out twice: begin anew. */
+  const watchTimeline = async (): Promise<void> => {
+    const now = await checkDatabase(sql);
+    if (now.system === timeline.system && now.timeline === timeline.timeline) return;
+    log.error("the database is another one than before (failover or restore): what was not replicated is lost", {
+      before: timeline,
+      now,
+    });
+    timeline = now;
+    for (const owner of owners.values()) owner.lose();
+  };
   let beats = 0;
   let isTending = false;
   const tending = setInterval(() => {
@@ -216,6 +239,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     isTending = true;
     const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
     sql`select * from flowledger.tend(${`${missedMs} ms`}::text::interval, ${`${silentMs} ms`}::text::interval, ${isSweep ? `${sweepAfterMs} ms` : null}::text::interval)`
+      .then(() => (isSweep ? watchTimeline() : undefined))
       .catch(onTrouble)
       .finally(() => (isTending = false));
   }, beatEveryMs);

@@ -1,0 +1,47 @@
+/** What a worker makes sure of before it serves: a database it can write to, jobs it can see, notifications that arrive. */
+import type { Sql } from "../database/connection.ts";
+import type { Wakeups } from "../database/wakeups.ts";
+import { WorkerError } from "../errors.ts";
+import type { Logger } from "../flow/context.ts";
+import { ExecutionId } from "../ledger/event.ts";
+
+/** Which history of which cluster we talk to; it changes with a failover or a restore. */
+export interface Timeline {
+  readonly system: string;
+  readonly timeline: number;
+}
+
+/** @throws {WorkerError} where serving would only look like it */
+export async function checkDatabase(sql: Sql): Promise<Timeline> {
+  const [row] = await sql<[{ standby: boolean; hidden: boolean; system: string; timeline: number }]>`
+    select pg_is_in_recovery() as standby,
+      row_security_active('graphile_worker._private_jobs') and not exists (
+        select 1 from pg_policies p where p.schemaname = 'graphile_worker' and p.tablename = '_private_jobs') as hidden,
+      (select system_identifier::text from pg_control_system()) as system,
+      (select timeline_id from pg_control_checkpoint()) as timeline`;
+  if (row.standby) throw new WorkerError("the database is a read-only standby", "connect to the primary");
+  if (row.hidden)
+    throw new WorkerError(
+      "this role sees no jobs, because row level security is on for graphile_worker and has no policy for it",
+      "connect as the owner of the schema, or run select flowledger.grant_roles() and use the worker role",
+    );
+  return { system: row.system, timeline: row.timeline };
+}
+
+/** Warns when notifications do not arrive, as behind a pooler in transaction mode: then wake-ups come from polling alone. */
+export async function checkWakeups(wakeups: Wakeups, log: Logger): Promise<boolean> {
+  await wakeups.ready();
+  const probe = ExecutionId.parse(crypto.randomUUID());
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const stop = wakeups.onRemote(probe, () => resolve(true));
+  const timer = setTimeout(() => resolve(false), 2000);
+  wakeups.send(probe);
+  const isHeard = await promise;
+  clearTimeout(timer);
+  stop();
+  if (!isHeard)
+    log.warn(
+      "LISTEN does not work on this connection (a pooler in transaction mode?): wake-ups come from polling every two seconds; connect workers directly",
+    );
+  return isHeard;
+}
