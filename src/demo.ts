@@ -79,10 +79,12 @@ function readDocument(file: string): string {
  */
 async function loadFlow(): Promise<FlowDefinition> {
   const source = join(examples, "document-review.ts");
-  const library = new URL("./index.ts", import.meta.url);
-  const isInstalled = !existsSync(library);
-  const module = isInstalled ? await importCopy(source) : await importModule(source);
+  const module = isInstalled() ? await importCopy(source) : await importModule(source);
   return z.custom<FlowDefinition>((value) => value instanceof Flow).parse(module["documentReview"]);
+}
+
+function isInstalled(): boolean {
+  return !existsSync(new URL("./index.ts", import.meta.url));
 }
 
 async function importCopy(source: string): Promise<Readonly<Record<string, unknown>>> {
@@ -114,7 +116,7 @@ function progress(out: Terminal, begin: number): Say {
 async function openDatabase(options: DemoOptions, say: Say): Promise<AsyncDisposable & { url: string }> {
   const { database: url, isKept } = options;
   if (url !== undefined) {
-    say("postgres", "the one of DATABASE_URL");
+    say("postgres", "the one you gave");
     return { url, [Symbol.asyncDispose]: async () => {} };
   }
   say("postgres", isKept ? `starting one in ${devFolder}/` : "starting one in a temporary folder");
@@ -152,7 +154,8 @@ async function printResults(out: Terminal, execution: Execution, url: string): P
   try {
     const [state, meta] = await Promise.all([execution.result.getState(), execution.result.getMeta()]);
     const answers = [];
-    for (const { question, query } of questions) answers.push({ question, query, rows: await ask(sql, query, execution) });
+    for (const { question, query } of questions)
+      answers.push({ question, query, rows: await ask(sql, query, execution) });
     if (out.isJson) return out.json({ id: execution.id, closeSnapshot: state, meta, audit: answers });
     out.line(`\n${out.paint.bold("close snapshot")}`);
     out.line(JSON.stringify(trimmed(state), null, 2));
@@ -200,17 +203,19 @@ function trimmed(value: unknown): unknown {
 
 function sayWhatNext(out: Terminal, { database, isKept }: DemoOptions, id: string): void {
   const { bold, dim } = out.paint;
+  const command = isInstalled() ? "npx flowledger" : "npx node src/cli.ts";
+  const next = (words: string, what: string) => out.line(`  ${command} ${words.padEnd(24)} ${dim(what)}`.trimEnd());
   if (database === undefined && !isKept) {
     out.line(`\n${bold("The data")} was in a temporary Postgres, which goes now. ${bold("Next:")}`);
-    out.line("  npm run demo -- --keep              the same, and the data stays");
-    out.line("  npm run demo -- path/to/file.md     a document of yours");
-    out.line("  npx flowledger dev                  a Postgres that stays up");
+    next("demo --keep", "the same, and the data stays");
+    next("demo path/to/file.md", "a document of yours");
+    next("dev", "a Postgres that stays up");
     return;
   }
-  const where = isKept && database === undefined ? `${devFolder}/` : "the database of DATABASE_URL";
+  const where = database === undefined ? `${devFolder}/` : "the database you gave";
   out.line(`\n${bold("The data")} is in ${where}, schema flowledger. ${bold("Next:")}`);
-  if (database === undefined) out.line(`  npx flowledger dev                  ${dim("starts its Postgres and prints DATABASE_URL")}`);
-  out.line("  npx flowledger list");
-  out.line(`  npx flowledger show ${id}`);
-  out.line(`  npx flowledger tail ${id}`);
+  if (database === undefined) next("dev", "starts its Postgres and prints DATABASE_URL");
+  next("list", "all executions");
+  next(`show ${id}`, "");
+  next(`tail ${id}`, "");
 }

@@ -2,7 +2,7 @@
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
 import { Batcher } from "./database/batcher.ts";
-import { createMany } from "./database/commands.ts";
+import { cancel, createMany } from "./database/commands.ts";
 import type { CreateResult, NewExecution } from "./database/commands.ts";
 import { connect, migrate, requireMigrated, translate } from "./database/connection.ts";
 import type { ConnectionOption, Queries, Sql } from "./database/connection.ts";
@@ -19,6 +19,7 @@ import { borrow } from "./database/borrow.ts";
 import type { CallerTransaction } from "./database/borrow.ts";
 import { openWakeups } from "./database/wakeups.ts";
 import type { Wakeups } from "./database/wakeups.ts";
+import type { NewChild } from "./engine/child.ts";
 import { warnFlowData } from "./engine/chunk.ts";
 import type { FlowDataAccess } from "./engine/chunk.ts";
 import type { Resources, WorkerResources } from "./engine/resources.ts";
@@ -187,6 +188,19 @@ export class Orchestrator implements AsyncDisposable {
         flowResources: (flow) => this.#flowResources.get(flow) ?? {},
         executionResources: (id) => this.#executionResources.get(id) ?? {},
         flowData: (flow) => this.#flowData(flow),
+        runChild: async (child) => {
+          if (Object.keys(child.resources).length > 0) this.#executionResources.set(child.id, child.resources);
+          const id = await this.#create(childExecution(child), undefined);
+          const ending = await this.#outcomes.closed(id, { flow: child.flow });
+          return ending ?? endingOf(await this.#outcomes.header(id));
+        },
+        cancelChild: (id, reason) => {
+          cancel(this.#sql, id, reason, "parent").then(
+            () => this.#wakeups.send(id),
+            (error: unknown) =>
+              this.#log.warn("a child could not be cancelled", { executionId: id, error: String(error) }),
+          );
+        },
         announce: (id, closed) => {
           if (closed) {
             this.#executionResources.delete(id);
@@ -505,6 +519,8 @@ export class BoundFlow<C extends Contract = Contract> {
       delayMs: options.delay === undefined ? null : parseDuration(options.delay, "delay"),
       startAt: options.startAt ?? null,
       resourceKeys: Object.keys(options.runtimeResources ?? {}).toSorted(),
+      parent: null,
+      state: {},
     };
   }
 
@@ -521,6 +537,25 @@ export class BoundFlow<C extends Contract = Contract> {
       options.autoClose ?? true,
     );
   }
+}
+
+/** A child closes as soon as it is idle, and its parent waits for that. */
+function childExecution(child: NewChild): NewExecution {
+  const { id, flow, input, state, metadata, priority, delayMs, timeoutMs, idempotencyKey, parent, resources } = child;
+  return {
+    id,
+    flow,
+    input,
+    settings: { autoCloseMs: 0, ...(timeoutMs !== null && { timeoutMs }) },
+    metadata,
+    idempotencyKey,
+    priority,
+    delayMs,
+    startAt: null,
+    resourceKeys: Object.keys(resources).toSorted(),
+    parent,
+    state,
+  };
 }
 
 function settingsOf(options: CreateOptions, flow: FlowDefinition, hidden: boolean): Partial<Settings> {

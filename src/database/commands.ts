@@ -15,6 +15,9 @@ export interface NewExecution {
   readonly delayMs: number | null;
   readonly startAt: Date | null;
   readonly resourceKeys: readonly string[];
+  readonly parent: { readonly id: ExecutionId; readonly dispatch: number; readonly ordinal: number } | null;
+  /** Application state it begins with. */
+  readonly state: JsonObject;
 }
 
 export interface CreateResult {
@@ -36,7 +39,10 @@ export async function createMany(sql: Queries, executions: readonly NewExecution
       settings: isEmpty(execution.settings) ? undefined : execution.settings,
       metadata: execution.metadata ?? undefined,
       resourceKeys: execution.resourceKeys.length === 0 ? undefined : execution.resourceKeys,
+      parent: execution.parent ?? undefined,
+      state: isEmpty(execution.state) ? undefined : execution.state,
     },
+    o: execution.parent?.id,
     m: execution.metadata ?? undefined,
     k: execution.idempotencyKey ?? undefined,
     p: execution.priority === 0 ? undefined : execution.priority,

@@ -1,21 +1,39 @@
 /** One attempt of one dispatch: `ctx` made real, with timeout, journal and commit points. */
+import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
-import { ChunkTimeoutError, NoResumeHandleError, SelfResumeLimitError, UsageError } from "../errors.ts";
+import type { CloseHeader } from "../database/append.ts";
+import {
+  ChunkTimeoutError,
+  ExecutionCancelledError,
+  ExecutionFailedError,
+  NoResumeHandleError,
+  SelfResumeLimitError,
+  UsageError,
+} from "../errors.ts";
 import type {
-  Ctx,
+  CallOptions,
+  Callable,
   ConsumeOptions,
+  Ctx,
   EmitOptions,
   ExecutionInfo,
   Intervention,
   InterventionFilters,
   Logger,
-  Paused,
   PauseOptions,
+  Paused,
   Resume,
   StateWriteOptions,
   StepOptions,
 } from "../flow/context.ts";
-import { parseEvent, parseReturn, parseState, parseStreamItem, requireStatePath } from "../flow/contract.ts";
+import {
+  parseEvent,
+  parseInput,
+  parseReturn,
+  parseState,
+  parseStreamItem,
+  requireStatePath,
+} from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { parseDuration } from "../flow/duration.ts";
 import type { Chunk, Graph, NodeId } from "../flow/graph.ts";
@@ -24,9 +42,12 @@ import type { Effect, Hits, PauseRequest } from "../ledger/decide.ts";
 import { appendPath, deletePath, getPath, setPath } from "../ledger/evolve.ts";
 import type { Dispatch, ExecutionState, Intervention as FoldedIntervention } from "../ledger/evolve.ts";
 import { matchesIntervention, publicIntervention } from "../ledger/views.ts";
+import { ExecutionId } from "../ledger/event.ts";
 import type { SerializedError } from "../ledger/event.ts";
 import { copyJson, toJson } from "../ledger/payload.ts";
 import type { Json, JsonObject } from "../ledger/payload.ts";
+import { resultOf } from "./child.ts";
+import type { Captured, NewChild } from "./child.ts";
 import { Journal } from "./journal.ts";
 import { backoffMs, serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
@@ -49,8 +70,13 @@ export interface ChunkHost {
   waitUntil(dispatch: number, ms: number): Promise<void>;
   putIntoStream(item: Json): Promise<void>;
   flowData: FlowDataAccess;
+  /** Creates a child and resolves with how it ended; giving the same id again attaches to the same child. */
+  runChild(dispatch: number, child: Omit<NewChild, "parent"> & { readonly ordinal: number }): Promise<ClosedExecution>;
   now(): number;
 }
+
+/** How an execution ended, for those in this process who wait for it. */
+export type ClosedExecution = CloseHeader & { readonly flow: string };
 
 export interface FlowDataAccess {
   get(key: string): Promise<Json | undefined>;
@@ -225,7 +251,8 @@ class ChunkContext {
       this.#requireLive();
       requireStatePath(this.#host.flow, path);
       const { ordinal, entry } = this.#journal.next("delete", path);
-      if (entry || getPath(withWrites(this.#host.state.values, this.#journal.pendingWrites()), path) === undefined) return;
+      if (entry || getPath(withWrites(this.#host.state.values, this.#journal.pendingWrites()), path) === undefined)
+        return;
       this.#journal.buffer({ ordinal, effect: "delete", key: path, silent: options?.emit === false });
     };
   }
@@ -431,6 +458,45 @@ class ChunkContext {
     };
   }
 
+  get call() {
+    return async (target: Callable<unknown, unknown>, input: unknown, options: CallOptions = {}): Promise<Json> => {
+      const where = `call of "${target.name}" in chunk "${this.#chunk.name}"`;
+      const door = "contract" in target ? (target as unknown as FlowDefinition) : { name: target.name, contract: {} };
+      const { metadata, priority = 0, delay, timeout, idempotencyKey = null } = options;
+      const given = metadata === undefined ? null : toJson(metadata, `metadata of ${where}`);
+      const snapshot = await this.#callChild(target.name, {
+        input: parseInput(door, input),
+        state: {},
+        resources: {},
+        metadata: isObject(given) ? given : null,
+        priority,
+        delayMs: delay === undefined ? null : parseDuration(delay, `delay of ${where}`),
+        timeoutMs: timeout == null ? null : parseDuration(timeout, `timeout of ${where}`),
+        idempotencyKey,
+      });
+      return resultOf(snapshot);
+    };
+  }
+  /** For the chunk of a sub-flow. */
+  get callChild() {
+    const plain = { metadata: null, priority: 0, delayMs: null, timeoutMs: null, idempotencyKey: null };
+    return (flow: string, captured: Captured) => this.#callChild(flow, { ...captured, ...plain });
+  }
+  async #callChild(flow: string, child: Omit<NewChild, "id" | "flow" | "parent">): Promise<JsonObject> {
+    this.#requireLive();
+    const { ordinal, entry } = this.#journal.next("call", flow);
+    const id = entry?.effect === "call" ? entry.child : ExecutionId.parse(uuidv7());
+    if (!entry) {
+      this.#journal.buffer({ ordinal, effect: "call", child: id, flow });
+      await this.#flush();
+    }
+    const ending = await this.#host.runChild(this.#dispatch.id, { ...child, id, flow, ordinal });
+    this.#requireLive();
+    if (ending.outcome === "completed") return copyObject(ending.snapshot);
+    if (ending.outcome === "failed" && ending.error) throw new ExecutionFailedError(id, flow, ending.error);
+    throw new ExecutionCancelledError(id, ending.reason);
+  }
+
   get flush() {
     return () => this.#flush();
   }
@@ -568,6 +634,11 @@ function successors(node: NonNullable<ReturnType<Graph["nodes"]["get"]>>): NodeI
     default:
       return [...node.next];
   }
+}
+
+function copyObject(value: JsonObject): JsonObject {
+  const copied = copyJson(value);
+  return isObject(copied) ? copied : {};
 }
 
 function isObject(value: Json): value is JsonObject {

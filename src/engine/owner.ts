@@ -13,7 +13,9 @@ import type { ExecutionId, LedgerEvent, Move, Recorded, WorkerId } from "../ledg
 import type { Json } from "../ledger/payload.ts";
 import { closeSnapshot } from "../ledger/views.ts";
 import { readerOf, runAttempt } from "./chunk.ts";
-import type { ChunkHost, Ended, FlowDataAccess } from "./chunk.ts";
+import type { ChunkHost, ClosedExecution, Ended, FlowDataAccess } from "./chunk.ts";
+import { subFlowChunk } from "./child.ts";
+import type { NewChild } from "./child.ts";
 import type { DatabaseClock } from "./clock.ts";
 import type { Committer } from "./committer.ts";
 import { failpoint } from "./failpoints.ts";
@@ -33,6 +35,10 @@ export interface Engine {
   executionResources(id: ExecutionId): Resources;
   flowData(flow: string): FlowDataAccess;
   putIntoStream(target: StreamTarget, item: Json): Promise<void>;
+  /** Creates a child, once, and resolves with how it ended. */
+  runChild(child: NewChild): Promise<ClosedExecution>;
+  /** Asks for the end of a child whose parent has ended. */
+  cancelChild(id: ExecutionId, reason: string): void;
   /** Ledger events after a seq. */
   readEvents(id: ExecutionId, after: number): Promise<readonly Recorded[]>;
   /** Tells everybody who waits on the execution that there is something new. */
@@ -46,9 +52,6 @@ export interface StreamTarget {
   readonly epoch: number;
   readonly token: string;
 }
-
-/** How an execution ended, for those in this process who wait for it. */
-export type ClosedExecution = CloseHeader & { readonly flow: string };
 
 /** Timers nearer than this stay in memory; for farther ones the execution is released. */
 const nearMs = 1000;
@@ -190,6 +193,19 @@ export class Owner implements ChunkHost {
 
   putIntoStream(item: Json): Promise<void> {
     return this.#engine.putIntoStream({ id: this.id, epoch: this.#epoch, token: this.#token }, item);
+  }
+
+  async runChild(
+    dispatch: number,
+    child: Omit<NewChild, "parent"> & { readonly ordinal: number },
+  ): Promise<ClosedExecution> {
+    const { ordinal, ...rest } = child;
+    const ending = this.#engine.runChild({ ...rest, parent: { id: this.id, dispatch, ordinal } });
+    await this.#waiting(
+      dispatch,
+      ending.then(() => {}),
+    );
+    return ending;
   }
 
   /** A chunk that waits gives up its place, so that what it waits for can run. */
@@ -419,6 +435,9 @@ export class Owner implements ChunkHost {
   }
 
   #closed(header: CloseHeader | null): void {
+    // Nobody waits any more for the children of an execution that did not get to its end.
+    if (this.state.closed && this.state.closed.outcome !== "completed")
+      for (const id of this.state.children.keys()) this.#engine.cancelChild(id, `parent ${this.state.closed.outcome}`);
     this.#over(new LeaseLostError(this.id, this.#epoch));
     this.#engine.announce(this.id, header ? { ...header, flow: this.flow.name } : null);
   }
@@ -555,9 +574,15 @@ export class Owner implements ChunkHost {
   #start(dispatch: Dispatch): void {
     const running: Running = { dispatch, abort: new AbortController(), waits: 0 };
     this.#running.set(dispatch.id, running);
-    const chunk = dispatch.chunk === null ? undefined : this.graph.chunks.get(dispatch.chunk);
+    const chunk = dispatch.chunk === null ? this.#subFlow(dispatch) : this.graph.chunks.get(dispatch.chunk);
     if (chunk) void this.#attempt(running, chunk);
     else void this.#forward(running);
+  }
+
+  #subFlow(dispatch: Dispatch): Chunk | undefined {
+    const node = this.graph.nodes.get(dispatch.node);
+    const definition = node?.kind === "subFlow" ? this.flow.subFlows.get(node.flow) : undefined;
+    return node?.kind === "subFlow" && definition ? subFlowChunk(node, definition) : undefined;
   }
 
   async #attempt(running: Running, chunk: Chunk): Promise<void> {

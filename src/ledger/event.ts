@@ -128,6 +128,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     metadata: z.record(z.string(), json).optional(),
     resourceKeys: z.array(z.string()).optional(),
     parent: Parent.optional(),
+    /** Application state it begins with. */
+    state: z.record(z.string(), json).optional(),
     loadedFrom: z.string().optional(),
     forkedFrom: z.strictObject({ id: ExecutionId, seq: id }).optional(),
   }),

@@ -222,6 +222,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       state.metadata = event.metadata ?? {};
       state.resourceKeys = event.resourceKeys ?? [];
       state.parent = event.parent ?? null;
+      for (const key in event.state) state.values[key] = copyJson(event.state[key] ?? null);
       state.createdAt = at;
       return state;
     case "execution.started":

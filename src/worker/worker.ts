@@ -16,10 +16,11 @@ import type { Wakeups } from "../database/wakeups.ts";
 import { DatabaseClock } from "../engine/clock.ts";
 import { openCommitter } from "../engine/committer.ts";
 import type { Committer } from "../engine/committer.ts";
-import type { FlowDataAccess } from "../engine/chunk.ts";
+import type { NewChild } from "../engine/child.ts";
+import type { ClosedExecution, FlowDataAccess } from "../engine/chunk.ts";
 import { failpoint } from "../engine/failpoints.ts";
 import { Owner } from "../engine/owner.ts";
-import type { ClosedExecution, Engine, StreamTarget } from "../engine/owner.ts";
+import type { Engine, StreamTarget } from "../engine/owner.ts";
 import type { Resources, WorkerResources } from "../engine/resources.ts";
 import { LeaseLostError } from "../errors.ts";
 import type { Logger } from "../flow/context.ts";
@@ -43,6 +44,8 @@ export interface WorkerHost {
   executionResources(id: ExecutionId): Resources;
   flowData(flow: string): FlowDataAccess;
   announce(id: ExecutionId, closed: ClosedExecution | null): void;
+  runChild(child: NewChild): Promise<ClosedExecution>;
+  cancelChild(id: ExecutionId, reason: string): void;
 }
 
 export interface WorkerSettings {
@@ -80,6 +83,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const { sql, wakeups, log } = host;
   const owners = new Map<ExecutionId, Owner>();
   const slots = newSlots(settings.concurrency);
+  // A parent that waits for children gives up its place and its job: otherwise parents could keep their own children out.
+  const parents = new Map<ExecutionId, () => void>();
   // Executions that lost workers run one at a time, so that only the one that takes its worker down is counted again.
   const suspects = newSlots(1);
   const committer = openCommitter(sql, (error) => log.warn("waiting for the database", { error: String(error) }));
@@ -128,6 +133,11 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         flowData: (flow) => host.flowData(flow),
         putIntoStream,
         readEvents: (wanted, after) => reads.submit({ id: wanted, after }),
+        runChild: (child) => {
+          parents.get(child.parent.id)?.();
+          return host.runChild(child);
+        },
+        cancelChild: (child, reason) => host.cancelChild(child, reason),
         announce: (execution, closed) => host.announce(execution, closed),
         cancelGraceMs: settings.cancelGraceMs,
       },
@@ -157,6 +167,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     if (known) return known.poke();
     if (isStopping) return;
     await slots.take();
+    let isOwner = false;
     try {
       const claimed = isStopping ? null : await claims.submit(execution);
       const flow = claimed && host.flows.get(claimed.flow);
@@ -175,16 +186,24 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       if (isForeign || (isSuspect && !suspects.tryTake()))
         return await giveBack(committer, claimed, isForeign ? 15_000 : 500 + Math.random() * 1000);
       const owner = new Owner(engine, flow, claimed);
+      isOwner = true;
       owners.set(execution, owner);
-      try {
-        if (isStopping) owner.drain();
-        await owner.done;
-      } finally {
+      const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
+      const leave = once(() => {
+        slots.give();
+        parents.delete(execution);
+        resolve();
+      });
+      parents.set(execution, leave);
+      const over = owner.done.finally(() => {
         if (owners.get(execution) === owner) owners.delete(execution);
         if (isSuspect) suspects.give();
-      }
+        leave();
+      });
+      if (isStopping) owner.drain();
+      await Promise.race([over, waitsForChildren]);
     } finally {
-      slots.give();
+      if (!isOwner) slots.give();
     }
   };
   // Never throws into graphile-worker, whose failure path breaks on odd messages (RELIABILITY V4): errors are ledger events.
@@ -384,6 +403,15 @@ function openStreamLane(sql: Sql, wakeups: Wakeups): Engine["putIntoStream"] {
   };
   void maxStreamBacklog;
   return put;
+}
+
+function once(action: () => void): () => void {
+  let isDone = false;
+  return () => {
+    if (isDone) return;
+    isDone = true;
+    action();
+  };
 }
 
 interface Slots {

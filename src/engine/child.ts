@@ -1,0 +1,121 @@
+/** Child executions: what a sub-flow takes from its parent, and what it gives back. */
+import { UsageError } from "../errors.ts";
+import type { Ctx } from "../flow/context.ts";
+import type { FlowDefinition } from "../flow/definition.ts";
+import type { Chunk, SubFlowNode } from "../flow/graph.ts";
+import { resolveRetry } from "../flow/retry.ts";
+import { getPath, setPath } from "../ledger/evolve.ts";
+import type { ExecutionId } from "../ledger/event.ts";
+import { copyJson } from "../ledger/payload.ts";
+import type { Json, JsonObject } from "../ledger/payload.ts";
+import { finalResultKey } from "../ledger/views.ts";
+
+/** A child to create; creating the same id again changes nothing. */
+export interface NewChild {
+  readonly id: ExecutionId;
+  readonly flow: string;
+  readonly input: Json;
+  readonly parent: { readonly id: ExecutionId; readonly dispatch: number; readonly ordinal: number };
+  /** Application state it begins with. */
+  readonly state: JsonObject;
+  readonly metadata: JsonObject | null;
+  readonly priority: number;
+  readonly delayMs: number | null;
+  readonly timeoutMs: number | null;
+  readonly idempotencyKey: string | null;
+  /** Live objects it shares with its parent, when it runs in the same process. */
+  readonly resources: Readonly<Record<string, unknown>>;
+}
+
+/** What a child starts with. */
+export type Captured = Pick<NewChild, "input" | "state" | "resources">;
+
+/** What the synthetic chunk of a sub-flow may do beyond `ctx`. */
+export interface SubFlowCtx extends Ctx {
+  callChild(flow: string, captured: Captured): Promise<JsonObject>;
+}
+
+/** A sub-flow runs like a chunk whose only work is the child: journaled, so that a retry attaches to the same one. */
+export function subFlowChunk(node: SubFlowNode, definition: FlowDefinition): Chunk {
+  const { flow, capture, writeBack } = node;
+  return {
+    name: flow,
+    options: { retry: resolveRetry(undefined, `sub-flow "${flow}"`), timeoutMs: null, input: null, output: null },
+    handler: async (ctx) => {
+      const parent = ctx as SubFlowCtx;
+      const snapshot = await parent.callChild(definition.name, captured(parent, flow, capture));
+      if (!writeBack) return resultOf(snapshot);
+      return writtenBack(parent, flow, writeBack, snapshot);
+    },
+  };
+}
+
+/** `$final_result` where there is one, else the close snapshot. */
+export function resultOf(snapshot: JsonObject): Json {
+  return Object.hasOwn(snapshot, finalResultKey) ? (snapshot[finalResultKey] ?? null) : snapshot;
+}
+
+function captured(ctx: SubFlowCtx, flow: string, capture: SubFlowNode["capture"]): Captured {
+  if (!capture) return { input: ctx.input, state: {}, resources: {} };
+  const targets: JsonObject = {};
+  const resources: Record<string, unknown> = {};
+  for (const [target, source] of Object.entries(capture)) {
+    const [scope = "", ...rest] = target.split(".");
+    if (scope === "resources") resources[rest.join(".")] = ctx.requireResource(source.replace(/^resources\./, ""));
+    else if (scope === "flowData")
+      throw new UsageError(
+        `capture of sub-flow "${flow}" writes to ${target}`,
+        "capture into input or state: flow data is shared by all executions",
+      );
+    else setPath(targets, target, readSource(ctx, flow, source));
+  }
+  const state = targets["state"];
+  return { input: targets["input"] ?? null, state: isObject(state) ? state : {}, resources };
+}
+
+function readSource(ctx: SubFlowCtx, flow: string, source: string): Json {
+  const [scope = "", ...rest] = source.split(".");
+  const path = rest.join(".");
+  const root: Json = scope === "state" ? (ctx.getState() as JsonObject) : ctx.input;
+  const found = path === "" ? root : isObject(root) ? getPath(root, path) : undefined;
+  if (found !== undefined) return copyJson(found);
+  throw new UsageError(
+    `sub-flow "${flow}" captures ${source}, which is not there`,
+    "write it before the sub-flow, or capture another path",
+  );
+}
+
+async function writtenBack(
+  ctx: SubFlowCtx,
+  flow: string,
+  writeBack: Readonly<Record<string, string>>,
+  snapshot: JsonObject,
+): Promise<Json> {
+  const holder: JsonObject = { value: copyJson(ctx.input) };
+  for (const [target, source] of Object.entries(writeBack)) {
+    const value = readResult(flow, source, snapshot);
+    if (target === "value" || target.startsWith("value.")) setPath(holder, target, value);
+    else if (target.startsWith("state.")) await ctx.setState(target.slice("state.".length), value);
+    else await ctx.setFlowData(target.slice("flowData.".length), value, { noWarning: true });
+  }
+  return holder["value"] ?? null;
+}
+
+/** `result.a.b` is looked for in `$final_result` first, then in the close snapshot; `snapshot.a.b` only there. */
+function readResult(flow: string, source: string, snapshot: JsonObject): Json {
+  const [scope = "", ...rest] = source.split(".");
+  const path = rest.join(".");
+  if (path === "") return scope === "result" ? resultOf(snapshot) : snapshot;
+  const final = snapshot[finalResultKey];
+  const fromFinal = scope === "result" && isObject(final) ? getPath(final, path) : undefined;
+  const found = fromFinal ?? getPath(snapshot, path);
+  if (found !== undefined) return copyJson(found);
+  throw new UsageError(
+    `sub-flow "${flow}" path "${source}" was not found in its result`,
+    "let the child write it, or correct writeBack",
+  );
+}
+
+function isObject(value: Json | undefined): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
