@@ -58,7 +58,7 @@ begin
 end $$;
 
 -- Creates executions, and starts those that are to start, together with their jobs.
--- p_items: [{ i: id, f: flow, t: start, x: input, c: payload of execution.created, m: metadata, k: idempotencyKey, d: delayMs,
+-- p_items: [{ i: id, f: flow, t: start, x: input, u: not yet checked by the contract, c: payload of execution.created, m: metadata, k: idempotencyKey, d: delayMs,
 --   w: startAt, p: priority, o: parent's id }]. A known idempotency key gives the execution that has it;
 -- `conflict` says that it was started with another input.
 create or replace function flowledger.create_many(p_items jsonb)
@@ -72,7 +72,7 @@ declare
 begin
   with item as materialized (
     select x.*
-    from jsonb_to_recordset(p_items) as x(i uuid, f text, t boolean, x jsonb, c jsonb, m jsonb, k text, d float8, w timestamptz, p int, o uuid)
+    from jsonb_to_recordset(p_items) as x(i uuid, f text, t boolean, u boolean, x jsonb, c jsonb, m jsonb, k text, d float8, w timestamptz, p int, o uuid)
   ), made as (
     insert into flowledger.executions
       (id, seq, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, metadata)
@@ -88,7 +88,8 @@ begin
     select item.i, 1, 0, v_at, 'execution.created', c
     from made join item on item.i = made.id
     union all
-    select item.i, 2, 0, v_at, 'execution.started', jsonb_build_object('input', coalesce(x, 'null'))
+    select item.i, 2, 0, v_at, 'execution.started',
+      jsonb_build_object('input', coalesce(x, 'null')) || case when u then '{"raw": true}' else '{}' end::jsonb
     from made join item on item.i = made.id where item.t
   )
   select array_agg(made.id) into v_new from made;
@@ -106,7 +107,7 @@ begin
   return query
     select x.ordinality::int - 1,
       coalesce(known.id, x.i),
-      x.i = any(v_new),
+      coalesce(x.i = any(v_new), false),
       known.id is not null and coalesce(x.x, 'null') is distinct from (
         select l.payload -> 'input' from flowledger.ledger l
         where l.execution_id = known.id and l.type = 'execution.started' limit 1)
@@ -117,29 +118,45 @@ begin
     order by 1;
 end $$;
 
--- Takes executions that are due and free: a higher epoch, a fresh token (p_token, random per call). A row that somebody has locked is left alone;
--- whoever holds it adds a job, or is the owner.
+-- Takes executions that are due and free: a higher epoch, a fresh token (p_token, random per call). A row that somebody has
+-- locked is waited for, not for long: then a job of its own looks again.
 create or replace function flowledger.claim(p_worker uuid, p_token uuid, p_ids uuid[], p_version int)
 returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, snapshot jsonb, events json)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms'
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
   v_at timestamptz := clock_timestamp();
-begin
-  return query
-  with free as materialized (
+  -- Not "wake_at <= v_at": the index of what is due is no way to find a few ids.
+  v_free uuid[] := array(
     select e.id from flowledger.executions e
-    -- Not "wake_at <= v_at": the index of what is due is no way to find a few ids.
     where e.id = any(p_ids) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at
-    order by e.id for no key update skip locked
-  ), claimed as (
+    order by e.id for no key update skip locked);
+begin
+  if cardinality(v_free) < cardinality(p_ids) then
+    -- Whoever has one locked may go without a trace: a refused command, a rollback, a command that found it due already.
+    begin
+      v_free := v_free || array(
+        select e.id from flowledger.executions e
+        where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at
+        order by e.id for no key update);
+    exception when lock_not_available then
+      perform graphile_worker.add_jobs(array(
+        select row('flowledger:' || e.flow, json_agg(e.id), null, v_at + interval '500 milliseconds', null, null, e.priority, null)::graphile_worker.job_spec
+        from flowledger.executions e
+        where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at
+        group by e.flow, e.priority));
+    end;
+  end if;
+  return query
+  with claimed as (
     update flowledger.executions e
     set owner = p_worker, epoch = e.epoch + 1, token = p_token, commit_no = 0
-    from free where e.id = free.id
+    where e.id = any(v_free)
     returning e.id, e.epoch, e.token, e.seq, e.flow, e.fingerprint, e.takeovers
   )
   select c.id, c.epoch, c.token, c.seq, c.flow, c.fingerprint, c.takeovers::int, (extract(epoch from v_at) * 1000)::float8, s.state,
@@ -579,6 +596,13 @@ begin
   if flow is null or flow !~ '^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$' then
     raise exception 'flow name % is not valid', quote_nullable(flow)
       using errcode = 'FL008', hint = 'use letters, digits and . _ : - , at most 128';
+  elsif jsonb_typeof(options) is distinct from 'object' or jsonb_typeof(options -> 'metadata') not in ('object', 'null')
+    or jsonb_typeof(options -> 'autoClose') not in ('boolean', 'null') or jsonb_typeof(options -> 'concurrency') not in ('number', 'null')
+    or (options ->> 'concurrency')::numeric not between 1 and 9007199254740991 or (options ->> 'concurrency')::numeric % 1 <> 0
+    or (options ->> 'interventionMode') not in ('planned', 'auto') or (options ->> 'timeout')::interval < interval '0'
+    or (options ->> 'autoCloseTimeout')::interval < interval '0' then
+    raise exception 'options % of start are not valid', left(options::text, 200)
+      using errcode = 'FL008', hint = 'metadata is an object, autoClose a boolean, concurrency a number from 1, interventionMode planned or auto, times are intervals';
   end if;
   select c.id, c.conflict into v_id, v_conflict
   from flowledger.create_many(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
@@ -592,7 +616,7 @@ begin
         'timeoutMs', extract(epoch from (options ->> 'timeout')::interval) * 1000,
         'autoCloseMs', extract(epoch from (options ->> 'autoCloseTimeout')::interval) * 1000))
         || case when options -> 'autoCloseTimeout' = 'null' then '{"autoCloseMs": null}' else '{}' end::jsonb))
-    || jsonb_build_object('t', true, 'x', input))) c;
+    || jsonb_build_object('t', true, 'u', true, 'x', input))) c;
   if v_conflict then
     raise exception 'idempotency key % of flow % was used with another input (execution %)', options ->> 'idempotencyKey', flow, v_id
       using errcode = 'FL008', hint = 'use a new key for a new input';
@@ -601,7 +625,7 @@ begin
 end $$;
 
 -- Gives a created execution its input. False when it had been started before.
-create or replace function flowledger.start_execution(id uuid, input jsonb, notify boolean default true) returns boolean
+create or replace function flowledger.start_execution(id uuid, input jsonb, notify boolean default true, raw boolean default true) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -611,13 +635,14 @@ begin
   if e.started_at is not null then
     return false;
   end if;
-  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.started', 'input', coalesce(input, 'null'))), notify);
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.started', 'input', coalesce(input, 'null'),
+    'raw', case when raw then true end)), notify);
   return true;
 end $$;
 
 -- Sends an event to an execution. Repeating an idempotency key changes nothing. Returns the event's seq.
 create or replace function flowledger.emit(id uuid, event text, payload jsonb default 'null', idempotency_key text default null,
-  actor text default null, notify boolean default true) returns int
+  actor text default null, notify boolean default true, raw boolean default true) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -632,9 +657,12 @@ begin
       return v_known;
     end if;
   end if;
+  if coalesce(event, '') = '' then
+    raise exception 'event name % is not valid', quote_nullable(event) using errcode = 'FL008', hint = 'use a text that is not empty';
+  end if;
   -- Interrupts that wait for the event are answered by it.
   return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'event.emitted', 'event', event,
-    'payload', coalesce(payload, 'null'), 'idempotencyKey', idempotency_key, 'actor', actor))
+    'payload', coalesce(payload, 'null'), 'idempotencyKey', idempotency_key, 'actor', actor, 'raw', case when raw then true end))
     || coalesce((select jsonb_agg(jsonb_build_object('type', 'interrupt.resumed', 'id', i.id, 'value', coalesce(emit.payload, 'null'),
         'byEvent', event, 'actor', emit.actor) order by i.created_at, i.id)
       from flowledger.interrupts i
@@ -651,6 +679,7 @@ declare
   e flowledger.executions;
   i flowledger.interrupts;
   v_closed text;
+  v_value jsonb;
 begin
   begin
     e := flowledger.lock_open(continue_with.id, format('continueWith("%s")', interrupt));
@@ -659,8 +688,14 @@ begin
     v_closed := sqlstate;
   end;
   select * into i from flowledger.interrupts x where x.execution_id = continue_with.id and x.id = interrupt;
-  if found and resume_request_id is not null and i.request_id = resume_request_id then
-    if i.value is distinct from coalesce(payload, 'null') then
+  if found and resume_request_id is not null then
+    -- The ledger knows every answer; the row only the last, and none once the same interrupt waits again.
+    select l.payload -> 'value' into v_value from flowledger.ledger l
+    where l.execution_id = continue_with.id and l.type = 'interrupt.resumed'
+      and l.payload ->> 'id' = interrupt and l.payload ->> 'requestId' = resume_request_id;
+  end if;
+  if v_value is not null then
+    if v_value is distinct from coalesce(payload, 'null') then
       raise exception 'resumeRequestId % was used with another answer to interrupt % of execution %', resume_request_id, interrupt, continue_with.id
         using errcode = 'FL006', detail = resume_request_id, hint = 'use a new resumeRequestId for a new answer';
     end if;
@@ -691,8 +726,11 @@ begin
     raise exception 'interventions of execution % are off', e.id
       using errcode = 'FL007', hint = 'create it with interventionMode "planned" or "auto"';
   end if;
+  -- What the ledger cannot hold must not get in: the fold would stop there.
   if options ? 'metadata' and jsonb_typeof(options -> 'metadata') not in ('object', 'null') then
     raise exception 'metadata of an intervention is not an object' using errcode = 'FL008', hint = 'pass {"key": "value"}';
+  elsif exists (select 1 from unnest(array['author', 'target', 'note']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
+    raise exception 'author, target and note of an intervention are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'intervention.recorded', 'id', v_id, 'payload', coalesce(payload, 'null'),
     'target', options -> 'target', 'author', options -> 'author', 'note', options -> 'note', 'metadata', options -> 'metadata',
@@ -709,9 +747,11 @@ as $$
 declare
   e flowledger.executions := flowledger.lock_open(mark_intervention_consumed.id, 'markInterventionConsumed()');
 begin
-  if coalesce(consumer, '') = '' or status not in ('applied', 'ignored') then
+  if coalesce(consumer, '') = '' or status is null or status not in ('applied', 'ignored') then
     raise exception 'status % of consumer % is not valid', quote_nullable(status), quote_nullable(consumer)
       using errcode = 'FL008', hint = 'name the consumer, and use applied or ignored';
+  elsif jsonb_typeof(metadata) not in ('object', 'null') then
+    raise exception 'metadata of a consumer is not an object' using errcode = 'FL008', hint = 'pass {"key": "value"}';
   end if;
   if not exists (select 1 from flowledger.interventions v where v.execution_id = e.id and v.id = intervention) then
     raise exception 'intervention % of execution % does not exist', intervention, e.id using errcode = 'FL008', hint = 'list them with getInterventions()';
@@ -748,8 +788,8 @@ declare
   v_pending text[];
   v_events jsonb := '[]';
 begin
-  if pending not in ('reject', 'cancel') then
-    raise exception 'pendingInterrupts % is not valid', quote_literal(pending) using errcode = 'FL008', hint = 'use reject or cancel';
+  if pending is null or pending not in ('reject', 'cancel') then
+    raise exception 'pendingInterrupts % is not valid', quote_nullable(pending) using errcode = 'FL008', hint = 'use reject or cancel';
   end if;
   begin
     e := flowledger.lock_open(close.id, 'close');

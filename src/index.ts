@@ -11,6 +11,7 @@
  */
 export { defineFlow, Flow } from "./flow/builder.ts";
 export { createOrchestrator } from "./orchestrator.ts";
+export { cursorOf, toReadableStream, toSSE } from "./execution/sse.ts";
 export {
   ChunkTimeoutError,
   ConnectionError,
@@ -66,11 +67,14 @@ export type {
   ListOptions,
   Orchestrator,
   OrchestratorOptions,
+  RunOptions,
   WorkerOptions,
 } from "./orchestrator.ts";
 export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
 export type { ExecutionResult } from "./execution/result.ts";
-export type { StreamOptions } from "./execution/stream.ts";
+export type { CancelRunOptions, Handler, HandlerEvent, StopEvent, StreamEventsOptions } from "./execution/handler.ts";
+export type { SSEOptions } from "./execution/sse.ts";
+export type { StreamEntry, StreamOptions, SystemItem } from "./execution/stream.ts";
 export type { ExecutionId, LedgerEvent } from "./ledger/event.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Json, JsonObject } from "./ledger/payload.ts";

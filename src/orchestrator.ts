@@ -26,11 +26,12 @@ import type { Resources, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, UsageError } from "./errors.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
+import { Handler } from "./execution/handler.ts";
 import { InterruptRecord } from "./execution/interrupt.ts";
 import { endingOf, openOutcomes, snapshotOf } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
-import { followStream } from "./execution/stream.ts";
-import type { StreamOptions } from "./execution/stream.ts";
+import { followStream, openStreams, stoppable } from "./execution/stream.ts";
+import type { StreamOptions, Streams } from "./execution/stream.ts";
 import type { Logger } from "./flow/context.ts";
 import { parseInput } from "./flow/contract.ts";
 import type { CloseSnapshot, Contract, StartInput, StreamItem } from "./flow/contract.ts";
@@ -93,6 +94,9 @@ export interface CreateOptions {
   tx?: CallerTransaction;
 }
 
+/** Options of one run: its id is its own, and it begins at once. */
+export type RunOptions = Omit<CreateOptions, "id" | "idempotencyKey" | "tx" | "autoClose">;
+
 export interface ListOptions {
   flow?: string;
   status?: Header["status"] | readonly Header["status"][];
@@ -140,6 +144,7 @@ export class Orchestrator implements AsyncDisposable {
   readonly #sql: Sql;
   readonly #wakeups: Wakeups;
   readonly #outcomes: Outcomes;
+  readonly #streams: Streams;
   readonly #flows = new Map<string, FlowDefinition>();
   readonly #resources: WorkerResources;
   readonly #flowResources = new Map<string, Record<string, unknown>>();
@@ -158,6 +163,7 @@ export class Orchestrator implements AsyncDisposable {
     this.#sql = connect(connection);
     this.#wakeups = openWakeups(this.#sql);
     this.#outcomes = openOutcomes(this.#sql, this.#wakeups);
+    this.#streams = openStreams(this.#sql, this.#wakeups);
     this.#resources = options.resources ?? {};
     this.#log = options.logger ?? stderrLogger;
     this.#starts = new Batcher({ send: (items) => createMany(this.#sql, items) });
@@ -238,7 +244,7 @@ export class Orchestrator implements AsyncDisposable {
     const executionId = parseId(id);
     await this.#ready();
     const { flow } = await this.#outcomes.header(executionId);
-    return new Execution(this.#host, executionId, { name: flow, definition: this.#flows.get(flow) ?? null }, true);
+    return new Execution(this.#host, executionId, { name: flow, definition: this.#flows.get(flow) ?? null }, null);
   }
 
   /** Executions, newest first. */
@@ -251,6 +257,8 @@ export class Orchestrator implements AsyncDisposable {
         `limit ${String(limit)} of listExecutions() is not possible`,
         "use a whole number from 1 to 1000",
       );
+    if (createdAfter && Number.isNaN(createdAfter.getTime()))
+      throw new UsageError("createdAfter of listExecutions() is not a date", "pass a valid Date");
     await this.#ready();
     const headers = await this.#translated(() =>
       listHeaders(this.#sql, {
@@ -307,7 +315,7 @@ export class Orchestrator implements AsyncDisposable {
   }
 
   get #host(): ExecutionHost {
-    return { sql: this.#sql, wakeups: this.#wakeups, outcomes: this.#outcomes };
+    return { sql: this.#sql, wakeups: this.#wakeups, outcomes: this.#outcomes, streams: this.#streams };
   }
 
   #bind<C extends Contract>(flow: FlowDefinition<C>): BoundFlow<C> {
@@ -347,6 +355,12 @@ export class Orchestrator implements AsyncDisposable {
         "use a new key for a new input",
         { executionId: created.id },
       );
+    // A child keeps its id, so that a retry of its parent finds it again.
+    if (!created.isNew && execution.idempotencyKey === null && execution.parent === null)
+      throw new UsageError(
+        `execution id ${created.id} is taken`,
+        "leave id out, or use idempotencyKey to find an execution again",
+      );
     return created.id;
   }
 
@@ -362,10 +376,10 @@ export class Orchestrator implements AsyncDisposable {
   #flowData(flow: string): FlowDataAccess {
     const sql: Queries = this.#sql;
     return {
-      get: (key) => readFlowData(sql, flow, key),
-      set: (key, value) => writeFlowData(sql, flow, key, value),
-      append: (key, value) => appendFlowData(sql, flow, key, value),
-      delete: (key) => deleteFlowData(sql, flow, key),
+      get: (key) => this.#translated(() => readFlowData(sql, flow, key)),
+      set: (key, value) => this.#translated(() => writeFlowData(sql, flow, key, value)),
+      append: (key, value) => this.#translated(() => appendFlowData(sql, flow, key, value)),
+      delete: (key) => this.#translated(() => deleteFlowData(sql, flow, key)),
     };
   }
 
@@ -427,6 +441,20 @@ export class BoundFlow<C extends Contract = Contract> {
     return snapshotOf(id, ending ?? endingOf(await outcomes.header(id))) as CloseSnapshot<C>;
   }
 
+  /**
+   * Starts an execution in the background and gives its handler at once: await it, stream it, cancel it. What is wrong
+   * with the start rejects the handler.
+   */
+  run(...[input, options = {}]: InputArgs<C, RunOptions>): Handler<C> {
+    const given: CreateOptions = { autoCloseTimeout: 0, ...options, id: ExecutionId.parse(uuidv7()) };
+    const begin = async () => {
+      const execution = this.#newExecution(given, parseInput(this.definition, input), false);
+      await this.#create(execution, given);
+    };
+    const id = ExecutionId.parse(given.id);
+    return new Handler(this.#host, this.#handle(id, given), begin());
+  }
+
   /** Starts an execution and resolves with its handle as soon as that is durable. */
   async startExecution(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<Execution<C>> {
     const execution = this.#newExecution(options, parseInput(this.definition, input), false);
@@ -444,26 +472,40 @@ export class BoundFlow<C extends Contract = Contract> {
     inputs: readonly StartInput<C>[],
     options: Omit<CreateOptions, "id" | "idempotencyKey" | "tx"> = {},
   ): Promise<ExecutionId[]> {
-    return this.#host.createAll(
-      inputs.map((input) => this.#newExecution(options, parseInput(this.definition, input), false)),
-    );
+    const executions = inputs.map((input) => this.#newExecution(options, parseInput(this.definition, input), false));
+    const { runtimeResources } = options;
+    if (runtimeResources) for (const { id } of executions) this.#host.keepResources(id, runtimeResources);
+    return this.#host.createAll(executions);
   }
 
-  /** The runtime stream of a hidden execution. */
-  async *getRuntimeStream(
+  /** The runtime stream of a hidden execution, which ends with its reader. */
+  getRuntimeStream(
     ...[input, options = {}]: InputArgs<C, CreateOptions & StreamOptions>
   ): AsyncGenerator<StreamItem<C>, void, undefined> {
     const { timeout, from, signal, ...create } = options;
+    const read: StreamOptions = { ...(timeout !== undefined && { timeout }), ...(from !== undefined && { from }) };
+    return stoppable((stop) => this.#readHidden(input, create, { ...read, signal: stop }, stop), signal);
+  }
+
+  async *#readHidden(
+    input: unknown,
+    create: CreateOptions,
+    read: StreamOptions,
+    stop: AbortSignal,
+  ): AsyncGenerator<StreamItem<C>, void, undefined> {
     const id = await this.#startHidden(input, create, "getRuntimeStream");
-    const { sql, outcomes } = this.#host;
-    for await (const { item } of followStream(sql, outcomes.watch, id, {
-      ...(timeout !== undefined && { timeout }),
-      ...(from !== undefined && { from }),
-      ...(signal !== undefined && { signal }),
-    }))
-      yield item as StreamItem<C>;
-    const header = await outcomes.header(id);
-    if (header.lifecycle === "closed") snapshotOf(id, endingOf(header));
+    const { sql, outcomes, streams } = this.#host;
+    let isRead = false;
+    try {
+      for await (const { item } of followStream<C>(streams, sql, id, read)) yield item as StreamItem<C>;
+      isRead = !stop.aborted;
+      const header = await outcomes.header(id);
+      if (header.lifecycle === "closed") snapshotOf(id, endingOf(header));
+      else if (isRead) await this.#handle(id, create).seal();
+    } finally {
+      // Nobody can read what it would still put.
+      if (!isRead) await this.#handle(id, create).cancel("hidden_runtime_stream_complete");
+    }
   }
 
   /** A value shared by all executions of the flow. Warns once per call site unless `noWarning`. */
@@ -490,10 +532,15 @@ export class BoundFlow<C extends Contract = Contract> {
   }
 
   #startHidden(input: unknown, options: CreateOptions, method: string): Promise<ExecutionId> {
-    if (options.autoClose === false)
+    if (options.autoClose === false || options.autoCloseTimeout === null)
       throw new UsageError(
-        `${method}() with autoClose: false has nobody to close the execution`,
+        `${method}() with ${options.autoClose === false ? "autoClose: false" : "autoCloseTimeout: null"} has nobody to close the execution`,
         "use startExecution(), which gives you the handle",
+      );
+    if (options.tx)
+      throw new UsageError(
+        `${method}() with tx would wait for a close that cannot come before the transaction commits`,
+        "use startExecution(), and wait for the close after your commit",
       );
     const hidden = { autoCloseTimeout: 0, ...options };
     return this.#create(this.#newExecution(hidden, parseInput(this.definition, input), true), options);

@@ -16,6 +16,9 @@ export interface BatcherOptions<Item, Result> {
   onTrouble?: (error: unknown) => void;
 }
 
+/** Fewer items than this are not worth a statement of their own. */
+const minShare = 16;
+
 interface Waiting<Item, Result> {
   readonly item: Item;
   readonly resolve: (result: Result) => void;
@@ -58,9 +61,12 @@ export class Batcher<Item, Result> {
   }
 
   async #fly(): Promise<void> {
-    const { maxItems } = this.#options;
-    const batch = this.#queue.length <= maxItems ? this.#queue : this.#queue.slice(0, maxItems);
-    this.#queue = this.#queue.length <= maxItems ? [] : this.#queue.slice(maxItems);
+    const { maxItems, maxFlights } = this.#options;
+    // What could travel as one convoy is shared out, so that no free flight stays empty while the others wait for it.
+    const share = Math.max(minShare, Math.ceil(this.#queue.length / (maxFlights - this.#flights)));
+    const count = Math.min(maxItems, share);
+    const batch = this.#queue.length <= count ? this.#queue : this.#queue.slice(0, count);
+    this.#queue = this.#queue.length <= count ? [] : this.#queue.slice(count);
     if (batch.length === 0) return;
     this.#flights += 1;
     this.#schedule();

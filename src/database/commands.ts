@@ -57,7 +57,7 @@ export async function createMany(sql: Queries, executions: readonly NewExecution
 /** False when it had been started before. */
 export async function startExecution(sql: Queries, id: ExecutionId, input: Json): Promise<boolean> {
   const [row] = await sql<{ done: boolean }[]>`
-    select flowledger.start_execution(${id}::uuid, ${JSON.stringify(input)}::text::jsonb, false) as done`;
+    select flowledger.start_execution(${id}::uuid, ${JSON.stringify(input)}::text::jsonb, false, false) as done`;
   return row?.done ?? false;
 }
 
@@ -73,7 +73,7 @@ export async function emit(
   id: ExecutionId,
   { event, payload, idempotencyKey, actor }: EmitCommand,
 ): Promise<void> {
-  await sql`select flowledger.emit(${id}::uuid, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false)`;
+  await sql`select flowledger.emit(${id}::uuid, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false, false)`;
 }
 
 export async function seal(sql: Queries, id: ExecutionId, actor: string | null): Promise<boolean> {

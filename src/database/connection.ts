@@ -109,6 +109,7 @@ export async function migrate(option: ConnectionOption): Promise<void> {
       if ((await readVersion(sql)) > libraryVersion().length) throw newerDatabase(await readVersion(sql));
       const pool = new pg.Pool({ ...pgConfig(sql), max: 1 });
       pool.on("error", () => {});
+      pool.on("connect", (client) => void client.on("error", () => {}));
       try {
         await runMigrations({ pgPool: pool });
       } finally {

@@ -36,19 +36,40 @@ interface ClaimRow {
   events: unknown;
 }
 
+export interface BrokenClaim {
+  readonly id: ExecutionId;
+  readonly epoch: number;
+  readonly seq: number;
+}
+
+export interface ClaimOptions {
+  /** By it the caller finds what was claimed, should the answer get lost. @default random */
+  token?: string;
+  /** Called with what was claimed and cannot be folded. @default throws */
+  onBroken?: (broken: BrokenClaim, error: unknown) => void;
+}
+
 /** Claims what is free of the given executions; the others are somebody else's, not due, or closed. */
 export async function claim(
   sql: Sql,
   workerId: WorkerId,
   ids: readonly ExecutionId[],
-  token: string = crypto.randomUUID(),
+  options: ClaimOptions = {},
 ): Promise<Map<ExecutionId, Claim>> {
   const rows = await sql<ClaimRow[]>`
-    select * from flowledger.claim(${workerId}::uuid, ${token}::uuid, ${`{${ids.join(",")}}`}::text::uuid[], ${snapshotVersion}::int)`;
+    select * from flowledger.claim(${workerId}::uuid, ${options.token ?? crypto.randomUUID()}::uuid, ${`{${ids.join(",")}}`}::text::uuid[], ${snapshotVersion}::int)`;
   const claims = new Map<ExecutionId, Claim>();
   for (const row of rows) {
     const id = row.id as ExecutionId;
-    const state = foldFrom(row.snapshot, parseEvents(row.events));
+    let state: ExecutionState;
+    try {
+      state = foldFrom(row.snapshot, parseEvents(row.events));
+    } catch (error) {
+      // One ledger that cannot be folded must not take the others with it.
+      if (!options.onBroken) throw error;
+      options.onBroken({ id, epoch: row.epoch, seq: row.seq }, error);
+      continue;
+    }
     const { epoch, token, flow, fingerprint, takeovers, now_ms: now } = row;
     claims.set(id, { id, epoch, token, worker: workerId, flow, fingerprint, state, now, takeovers });
   }

@@ -51,6 +51,7 @@ import type { Captured, NewChild } from "./child.ts";
 import { Journal } from "./journal.ts";
 import { backoffMs, serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
+import { admission } from "./streamer.ts";
 import type { ExecutionResources } from "./resources.ts";
 
 /** What an attempt needs of the owner that runs it. */
@@ -116,6 +117,8 @@ export async function runAttempt(
     return { kind: "completed", output, effects: await ctx.end(), hits };
   } catch (error) {
     ctx.isEnded = true;
+    // Its items come before the retry marker; whether they could be put changes nothing about the failure.
+    await ctx.streamed().catch(() => {});
     const serialized = serializeError(error, chunk.name, dispatch.failures + 1);
     return { kind: "failed", error, serialized, retryInMs: backoffMs(options.retry, dispatch.failures + 1, error) };
   }
@@ -193,7 +196,9 @@ class ChunkContext {
   readonly #steps = new Set<string>();
   readonly #seen: readonly FoldedIntervention[];
   #input: Json | undefined;
+  /** The last item that was put: durable when all before it are. */
   #streaming: Promise<void> | null = null;
+  #hasStopped = false;
   parsedInput: Json | undefined;
   isEnded = false;
 
@@ -305,19 +310,35 @@ class ChunkContext {
   get putIntoStream() {
     return async (item: unknown) => {
       this.#requireLive();
-      const put = this.#host.putIntoStream(parseStreamItem(this.#host.flow, item));
-      this.#streaming = put;
-      await put;
+      const parsed = parseStreamItem(this.#host.flow, item);
+      if (this.#isStreamStopped()) return;
+      this.#streaming = this.#host.putIntoStream(parsed);
+      // Durable at the next commit point; here it only waits while too much is on its way.
+      await admission(this.#streaming);
     };
   }
   get stopStream() {
     return async () => {
       this.#requireLive();
+      this.#hasStopped = true;
       const { ordinal, entry } = this.#journal.next("stopStream", "");
       if (entry) return;
       this.#journal.buffer({ ordinal, effect: "stopStream" });
       await this.#flush();
     };
+  }
+  /** True where an earlier attempt stopped the stream that this one has not come to yet. */
+  #isStreamStopped(): boolean {
+    if (!this.#host.state.streamStopped && !this.#hasStopped) return false;
+    if (!this.#hasStopped && this.#dispatch.journal.some(({ effect }) => effect === "stopStream")) return true;
+    throw new UsageError(
+      `chunk "${this.#chunk.name}" put an item into a stream that was stopped`,
+      "put all items before stopStream()",
+    );
+  }
+  /** Resolves when every item that was put is in the stream, or rejects. */
+  async streamed(): Promise<void> {
+    if (this.#streaming) await this.#streaming;
   }
 
   get pauseFor() {
@@ -332,6 +353,18 @@ class ChunkContext {
     const where = `pauseFor in chunk "${this.#chunk.name}"`;
     if (maxResumes !== null && !(Number.isSafeInteger(maxResumes) && maxResumes >= 0))
       throw new UsageError(`${where}: maxResumes is ${maxResumes}`, "use a whole number from 0, or null for no limit");
+    if (
+      resumeTo !== "next" &&
+      resumeTo !== "self" &&
+      !(typeof resumeTo === "object" && typeof resumeTo?.event === "string" && resumeTo.event !== "")
+    )
+      throw new UsageError(
+        `${where}: resumeTo is ${JSON.stringify(resumeTo)}`,
+        'use "next", "self" or { event: name }',
+      );
+    for (const [name, text] of Object.entries({ type, interruptId: options.interruptId ?? "-" }))
+      if (typeof text !== "string" || text === "")
+        throw new UsageError(`${where}: ${name} is ${JSON.stringify(text)}`, "use a text that is not empty");
     const resumed = this.resume;
     const id = options.interruptId ?? resumed?.interruptId ?? `${this.#chunk.name}:${this.#dispatch.id}`;
     const earlier = this.#host.state.interrupts.get(id);
@@ -502,7 +535,7 @@ class ChunkContext {
   }
   async #flush(): Promise<void> {
     this.#requireLive();
-    if (this.#streaming) await this.#streaming;
+    await this.#streaming;
     if (!this.#journal.hasBuffered) return;
     const effects = await this.#asked(this.#journal.take());
     await this.#host.commit(this.#dispatch.id, effects);
@@ -512,8 +545,8 @@ class ChunkContext {
   /** What is still buffered, to go with the chunk's end. */
   async end(): Promise<Effect[]> {
     this.#requireLive();
-    if (this.#streaming) await this.#streaming;
     this.isEnded = true;
+    await this.#streaming;
     return this.#journal.hasBuffered ? this.#asked(this.#journal.take()) : [];
   }
 

@@ -3,6 +3,7 @@ import type { Append, CloseHeader } from "../database/append.ts";
 import type { Claim } from "../database/queries.ts";
 import { LeaseLostError, UsageError, WorkerCrashLoopError } from "../errors.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
+import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { Chunk, Graph, Node } from "../flow/graph.ts";
 import { decide, dueAt, nextTimer, settle } from "../ledger/decide.ts";
@@ -438,7 +439,7 @@ export class Owner implements ChunkHost {
     // Nobody waits any more for the children of an execution that did not get to its end.
     if (this.state.closed && this.state.closed.outcome !== "completed")
       for (const id of this.state.children.keys()) this.#engine.cancelChild(id, `parent ${this.state.closed.outcome}`);
-    this.#over(new LeaseLostError(this.id, this.#epoch));
+    this.#over(null);
     this.#engine.announce(this.id, header ? { ...header, flow: this.flow.name } : null);
   }
 
@@ -447,9 +448,13 @@ export class Owner implements ChunkHost {
     this.#isOver = true;
     clearTimeout(this.#timer);
     clearTimeout(this.#claimTimer);
-    for (const { abort } of this.#running.values()) abort.abort(reason ?? new LeaseLostError(this.id, this.#epoch));
-    for (const work of this.#work.splice(0)) work.refused?.(reason);
-    this.#running.clear();
+    // Made only where somebody hears it: an execution that ends as it should has nobody left.
+    if (this.#running.size > 0 || this.#work.length > 0) {
+      const why = reason ?? new LeaseLostError(this.id, this.#epoch);
+      for (const { abort } of this.#running.values()) abort.abort(why);
+      for (const work of this.#work.splice(0)) work.refused?.(why);
+      this.#running.clear();
+    }
     void this.resources.dispose(this.log);
     this.#finish();
   }
@@ -503,14 +508,35 @@ export class Owner implements ChunkHost {
   #route(): void {
     const [arrival] = this.state.inbox;
     if (!arrival) return;
+    let value: Json | undefined;
+    if (arrival.raw) {
+      try {
+        value =
+          arrival.kind === "start"
+            ? parseInput(this.flow, arrival.value)
+            : parseEvent(this.flow, arrival.event, arrival.value);
+      } catch (error) {
+        return this.#refuse(arrival, error);
+      }
+    }
     const nodes = this.#entryOf(arrival);
     if (!meetsMatch(this.graph, nodes)) {
-      this.#fold(decide(this.state, { type: "route" }, this.graph));
+      this.#fold(decide(this.state, { type: "route", value }, this.graph));
       return this.#turn();
     }
     this.#isRouting = true;
-    const asked = askConditions(this.graph, nodes, arrival.value, (value) => readerOf(this, value));
-    void this.#afterAsking(asked, (hits) => ({ type: "route", hits }));
+    const asked = askConditions(this.graph, nodes, value ?? arrival.value, (seen) => readerOf(this, seen));
+    void this.#afterAsking(asked, (hits) => ({ type: "route", hits, value }));
+  }
+
+  /** What came in by SQL and breaks the contract: an input ends the execution, an event goes nowhere. */
+  #refuse(arrival: ExecutionState["inbox"][number], error: unknown): void {
+    const serialized = serializeError(error);
+    this.#fold(decide(this.state, { type: "route", refused: serialized.message }, this.graph));
+    if (arrival.kind === "start")
+      this.#fold(decide(this.state, { type: "abort", reason: "failed", error: serialized }, this.graph));
+    else this.log.warn("an event from SQL was refused", { executionId: this.id, error: serialized.message });
+    this.#turn();
   }
 
   async #afterAsking(asked: Promise<Hits>, command: (hits: Hits) => Command): Promise<void> {
@@ -610,7 +636,6 @@ export class Owner implements ChunkHost {
       case "failed":
         // What the cancel interrupted has not failed.
         if (this.state.cancelling) return [];
-        if (ended.retryInMs !== null) this.#ready.push(id);
         return [{ type: "fail", dispatch: id, error: ended.serialized, retryInMs: ended.retryInMs }];
     }
   }
@@ -663,6 +688,8 @@ export class Owner implements ChunkHost {
   }
 
   #notice(event: LedgerEvent): void {
+    // Not before it is folded: until then the dispatch does not know how long it has to wait.
+    if (event.type === "chunk.failed" && event.retryInMs !== undefined) this.#ready.push(event.dispatch);
     if (!("moves" in event) || !event.moves) return;
     for (const move of event.moves) this.#noticeMove(move);
   }

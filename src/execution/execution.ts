@@ -11,7 +11,7 @@ import {
 } from "../database/commands.ts";
 import { translate } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
-import { listInterrupts, readHistory, readResponseSchema } from "../database/queries.ts";
+import { listInterrupts, loadState, readHistory, readResponseSchema } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { DrainTimeoutError, PendingInterruptsError, UsageError } from "../errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
@@ -29,14 +29,15 @@ import { InterruptRecord, parseAnswer } from "./interrupt.ts";
 import { errorOf, snapshotOf } from "./outcomes.ts";
 import type { Outcomes } from "./outcomes.ts";
 import { ExecutionResult } from "./result.ts";
-import { followStream } from "./stream.ts";
-import type { StreamOptions } from "./stream.ts";
+import { followStream, stoppable } from "./stream.ts";
+import type { StreamEntry, StreamOptions, Streams } from "./stream.ts";
 
 /** What handles need of the process they live in. */
 export interface ExecutionHost {
   readonly sql: Sql;
   readonly wakeups: Wakeups;
   readonly outcomes: Outcomes;
+  readonly streams: Streams;
 }
 
 export interface EmitCallOptions {
@@ -87,13 +88,14 @@ export class Execution<C extends Contract = Contract> {
   readonly result: ExecutionResult<C>;
   readonly #host: ExecutionHost;
   readonly #definition: FlowDefinition<C> | null;
-  readonly #autoClose: boolean;
+  /** null: another process made it, so the ledger has to say. */
+  readonly #autoClose: boolean | null;
 
   constructor(
     host: ExecutionHost,
     id: ExecutionId,
     flow: { name: string; definition: FlowDefinition<C> | null },
-    autoClose: boolean,
+    autoClose: boolean | null,
   ) {
     this.#host = host;
     this.id = id;
@@ -113,7 +115,8 @@ export class Execution<C extends Contract = Contract> {
     const door = this.#definition ?? { name: this.flow, contract: {} };
     const parsed = parseInput(door, input);
     await this.#command("start", () => startExecution(this.#host.sql, this.id, parsed));
-    return this.#autoClose ? this.waitForClose() : this;
+    const isClosing = this.#autoClose ?? (await loadState(this.#host.sql, this.id))?.settings.autoClose ?? true;
+    return isClosing ? this.waitForClose() : this;
   }
 
   /** Sends an event; it is accepted and durable when this resolves. */
@@ -175,10 +178,21 @@ export class Execution<C extends Contract = Contract> {
     return snapshotOf(this.id, ending) as CloseSnapshot<C>;
   }
 
-  /** Live items, from the first on or from a cursor; ends when the stream stops or the execution closes. */
-  async *getRuntimeStream(options: StreamOptions = {}): AsyncGenerator<StreamItem<C>, void, undefined> {
-    for await (const { item } of followStream(this.#host.sql, this.#host.outcomes.watch, this.id, options))
-      yield item as StreamItem<C>;
+  /**
+   * Live items, from the first on or from a cursor; ends when the stream stops or the execution closes. Interrupts,
+   * interventions and retries are items too: `streamItems` tells them apart.
+   */
+  getRuntimeStream(options: StreamOptions = {}): AsyncGenerator<StreamItem<C>, void, undefined> {
+    const { signal, ...rest } = options;
+    const entries = (stop: AbortSignal) => this.streamItems({ ...rest, signal: stop });
+    return stoppable(async function* (stop) {
+      for await (const { item } of entries(stop)) yield item as StreamItem<C>;
+    }, signal);
+  }
+
+  /** The same items, each with the cursor that `from` takes. */
+  streamItems(options: StreamOptions = {}): AsyncGenerator<StreamEntry<C>, void, undefined> {
+    return followStream(this.#host.streams, this.#host.sql, this.id, options);
   }
 
   /** The ledger, in order. */

@@ -1,82 +1,248 @@
 /** The runtime stream as its readers see it: pages by cursor, woken by wake-ups, every committed item once and in order. */
-import { readItems } from "../database/stream.ts";
-import type { StreamItem, StreamPage } from "../database/stream.ts";
-import { translate } from "../database/connection.ts";
+import { Batcher } from "../database/batcher.ts";
+import { codeOf, isConnectionLoss, translate } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
+import { readPages } from "../database/stream.ts";
+import type { PageRequest, StreamPage } from "../database/stream.ts";
+import type { Wakeups } from "../database/wakeups.ts";
 import { ExecutionNotFoundError, UsageError } from "../errors.ts";
+import type { Contract, StreamItem } from "../flow/contract.ts";
 import { parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
 import type { ExecutionId } from "../ledger/event.ts";
+import { copyJson } from "../ledger/payload.ts";
+import type { JsonObject } from "../ledger/payload.ts";
 
 export interface StreamOptions {
   /** Ends the iteration, with a warning, when no item came for so long; null waits until the stream ends. @default "10s" */
   timeout?: Duration | null;
-  /** Reads on after this cursor (the `seq` of the last item seen). @default 0, from the beginning */
+  /** Reads on after this cursor (that of the last item seen). @default 0, from the beginning */
   from?: number;
   /** Ends the iteration. */
   signal?: AbortSignal;
 }
 
-const pageSize = 500;
+/** What flowledger itself puts into the stream: a pause and its answer, a correction, the mark between two attempts. */
+export type SystemItem = JsonObject & { readonly type: "interrupt" | "intervention" | "retry" };
+
+/** One item with its place: `from: cursor` reads on after it. */
+export type StreamEntry<C extends Contract = Contract> =
+  | { readonly cursor: number; readonly kind: null; readonly item: StreamItem<C> }
+  | { readonly cursor: number; readonly kind: SystemItem["type"]; readonly item: SystemItem };
+
+/** The streams that this process reads. Readers that stand at the same place share a query. */
+export interface Streams {
+  /** Until `close`, the stream's wake-ups are heard. */
+  open(id: ExecutionId): StreamReader;
+}
+
+interface StreamReader {
+  /** The items after a cursor; null when there is no such execution. */
+  read(after: number): Promise<StreamPage | null>;
+  /** Resolves when there may be more than the last `read` gave, at the latest when the time or the signal ends. */
+  changed(timeoutMs: number | null, signal: AbortSignal): Promise<void>;
+  close(): void;
+}
+
+/** One stream in this process. */
+interface Channel {
+  readers: number;
+  /** Rises with every wake-up. */
+  version: number;
+  /** The last answer "nothing new", and the version it holds for. */
+  quiet: { readonly version: number; readonly after: number; readonly page: StreamPage } | null;
+  readonly waiting: Set<() => void>;
+  readonly stop: () => void;
+}
+
+/** Pages in one statement, and so in memory at once. */
+const pagesPerStatement = 32;
+
+export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">): Streams {
+  const channels = new Map<ExecutionId, Channel>();
+  const reads = new Batcher<PageRequest, StreamPage | null>({ send: (asked) => readShared(sql, asked) });
+
+  const openChannel = (id: ExecutionId): Channel => {
+    const known = channels.get(id);
+    if (known) return known;
+    const channel: Channel = {
+      readers: 0,
+      version: 0,
+      quiet: null,
+      waiting: new Set(),
+      stop: wakeups.on(id, () => {
+        channel.version += 1;
+        for (const wake of [...channel.waiting]) wake();
+      }),
+    };
+    channels.set(id, channel);
+    return channel;
+  };
+
+  return {
+    open(id) {
+      const channel = openChannel(id);
+      channel.readers += 1;
+      let seen = channel.version;
+      return {
+        async read(after) {
+          seen = channel.version;
+          const { quiet } = channel;
+          if (quiet?.version === seen && quiet.after === after) return quiet.page;
+          const asked = seen;
+          const page = await reads.submit({ id, after });
+          if (page && page.items.length === 0) channel.quiet = { version: asked, after, page };
+          return page;
+        },
+        async changed(timeoutMs, signal) {
+          if (channel.version !== seen || signal.aborted) return;
+          const { promise, resolve } = Promise.withResolvers<void>();
+          const wake = () => resolve();
+          const timer = timeoutMs === null ? undefined : setTimeout(wake, timeoutMs);
+          channel.waiting.add(wake);
+          signal.addEventListener("abort", wake);
+          await promise;
+          clearTimeout(timer);
+          channel.waiting.delete(wake);
+          signal.removeEventListener("abort", wake);
+        },
+        close() {
+          channel.readers -= 1;
+          if (channel.readers > 0) return;
+          channel.stop();
+          if (channels.get(id) === channel) channels.delete(id);
+        },
+      };
+    },
+  };
+}
+
+/** One page for all readers at the same place; each gets items of its own. */
+async function readShared(sql: Sql, asked: readonly PageRequest[]): Promise<(StreamPage | null)[]> {
+  const places = new Map(asked.map((request) => [placeOf(request), request]));
+  const distinct = [...places.values()];
+  const pages = new Map<string, StreamPage | null>();
+  for (let start = 0; start < distinct.length; start += pagesPerStatement) {
+    const some = distinct.slice(start, start + pagesPerStatement);
+    for (const [index, page] of (await readPages(sql, some)).entries())
+      pages.set(placeOf(some[index] ?? { id: "", after: 0 }), page);
+  }
+  const given = new Set<string>();
+  return asked.map((request) => {
+    const place = placeOf(request);
+    const page = pages.get(place) ?? null;
+    if (!page || !given.has(place)) {
+      given.add(place);
+      return page;
+    }
+    return { ...page, items: page.items.map((row) => ({ ...row, item: copyJson(row.item) })) };
+  });
+}
+
+function placeOf({ id, after }: { readonly id: string; readonly after: number }): string {
+  return `${id} ${after}`;
+}
 
 /** Items of one execution from a cursor on, until its stream has ended. A slow reader holds a page, no more. */
-export async function* followStream(
+export function followStream<C extends Contract>(
+  streams: Streams,
   sql: Sql,
-  watch: (id: ExecutionId, listener: () => void) => () => void,
   id: ExecutionId,
   options: StreamOptions = {},
-): AsyncGenerator<StreamItem, void, undefined> {
-  const { from = 0, signal } = options;
-  const timeoutMs =
-    options.timeout === null ? null : parseDuration(options.timeout ?? "10s", "timeout of getRuntimeStream");
-  if (!Number.isSafeInteger(from) || from < 0)
-    throw new UsageError(
-      `cursor ${String(from)} of getRuntimeStream is not a position`,
-      "use 0, or the seq of the last item you saw",
-    );
-  let wake: () => void = () => {};
-  let isWoken = false;
-  const stop = watch(id, () => {
-    isWoken = true;
-    wake();
-  });
-  const onAbort = () => wake();
-  signal?.addEventListener("abort", onAbort);
+): AsyncGenerator<StreamEntry<C>, void, undefined> {
+  const { from = 0 } = options;
+  return stoppable((signal) => {
+    const timeoutMs =
+      options.timeout === null ? null : parseDuration(options.timeout ?? "10s", "timeout of getRuntimeStream");
+    requireCursor(from);
+    return follow<C>(streams, sql, id, from, timeoutMs, signal);
+  }, options.signal);
+}
+
+async function* follow<C extends Contract>(
+  streams: Streams,
+  sql: Sql,
+  id: ExecutionId,
+  from: number,
+  timeoutMs: number | null,
+  signal: AbortSignal,
+): AsyncGenerator<StreamEntry<C>, void, undefined> {
+  const reader = streams.open(id);
   try {
     let cursor = from;
+    let isKnown = false;
     let quietSince = performance.now();
-    while (!signal?.aborted) {
-      isWoken = false;
-      const page: StreamPage | null = await readItems(sql, id, cursor, pageSize).catch((error: unknown) => {
-        throw translate(error, sql, { id });
-      });
-      if (!page) throw new ExecutionNotFoundError(id);
-      for (const item of page.items) {
-        cursor = item.seq;
-        yield item;
-        if (signal?.aborted) return;
+    while (!signal.aborted) {
+      let page: StreamPage | null | undefined;
+      try {
+        page = await reader.read(cursor);
+      } catch (error) {
+        // Once it runs, a lost connection costs latency only; one that was ended by us does not come back.
+        if (!isKnown || !isConnectionLoss(error) || codeOf(error) === "CONNECTION_ENDED")
+          throw translate(error, sql, { id });
       }
-      if (page.isEnded) return;
-      if (page.items.length > 0) {
+      if (page === null) throw new ExecutionNotFoundError(id);
+      if (page && !isKnown && from > page.last) throw beyondEnd(id, from, page.last);
+      isKnown = true;
+      for (const { seq, kind, item } of page?.items ?? []) {
+        cursor = seq;
+        yield { cursor, kind, item } as StreamEntry<C>;
+        if (signal.aborted) return;
         quietSince = performance.now();
-        continue;
       }
+      if (page?.isEnded) return;
+      if (page && page.items.length > 0) continue;
       const left = timeoutMs === null ? null : timeoutMs - (performance.now() - quietSince);
       if (left !== null && left <= 0) return warnQuiet(id, timeoutMs ?? 0);
-      if (isWoken) continue;
-      await new Promise<void>((resolve) => {
-        const timer = left === null ? undefined : setTimeout(resolve, left);
-        wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-        if (isWoken || signal?.aborted) wake();
-      });
+      await reader.changed(left, signal);
     }
   } finally {
-    stop();
-    signal?.removeEventListener("abort", onAbort);
+    reader.close();
   }
+}
+
+/** The generator with a `return()` that also ends a wait. `begin` is called with the first `next()`. */
+export function stoppable<T>(
+  begin: (signal: AbortSignal) => AsyncGenerator<T, void, undefined>,
+  outer?: AbortSignal,
+): AsyncGenerator<T, void, undefined> {
+  const stop = new AbortController();
+  const signal = outer ? AbortSignal.any([outer, stop.signal]) : stop.signal;
+  const inner = (async function* () {
+    yield* begin(signal);
+  })();
+  const end = () => {
+    stop.abort();
+    return inner.return();
+  };
+  return {
+    next: () => inner.next(),
+    return: end,
+    throw: (error) => {
+      stop.abort();
+      return inner.throw(error);
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+    async [Symbol.asyncDispose]() {
+      await end();
+    },
+  };
+}
+
+/** @throws {UsageError} */
+export function requireCursor(cursor: number): void {
+  if (!Number.isSafeInteger(cursor) || cursor < 0)
+    throw new UsageError(`cursor ${String(cursor)} is not a place in a stream`, "use 0, or the cursor of an item");
+}
+
+function beyondEnd(id: ExecutionId, from: number, last: number): UsageError {
+  return new UsageError(
+    `cursor ${from} is beyond the end of the stream of execution ${id}, whose last cursor is ${last}`,
+    "use the cursor of an item of this execution, or 0",
+    { executionId: id, from, last },
+  );
 }
 
 function warnQuiet(id: ExecutionId, timeoutMs: number): void {

@@ -43,8 +43,8 @@ export type Effect = { ordinal: number } & (
 export type Command =
   /** A worker took the execution. */
   | { type: "claim"; worker: WorkerId; fingerprint: string | null }
-  /** Sends the oldest arrival on its way. */
-  | { type: "route"; hits?: Hits | undefined }
+  /** Sends the oldest arrival on its way; `value` is what the contract made of it, `refused` why it went nowhere. */
+  | { type: "route"; hits?: Hits | undefined; value?: Json | undefined; refused?: string | undefined }
   | { type: "effect"; dispatch: number; effect: Effect }
   | { type: "complete"; dispatch: number; output: Json; hits?: Hits | undefined }
   /** A dispatch without a chunk goes on from its node. */
@@ -77,7 +77,7 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       return [event];
     }
     case "route":
-      return route(state, graph, command.hits);
+      return route(state, graph, command);
     case "effect":
       return effect(state, graph, requireDispatch(state, command.dispatch), command.effect);
     case "complete": {
@@ -101,8 +101,18 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
     }
     case "fail":
       return fail(requireDispatch(state, command.dispatch), command.error, command.retryInMs);
-    case "pause":
-      return [pause(requireDispatch(state, command.dispatch), command.interrupt)];
+    case "pause": {
+      const dispatch = requireDispatch(state, command.dispatch);
+      const { id } = command.interrupt;
+      if (state.interrupts.get(id)?.status !== "pending") return [pause(dispatch, command.interrupt)];
+      // Two chunks chose one id at the same moment: the second must not take the first one's place.
+      const message = `interrupt "${id}" is pending already: use another interruptId`;
+      return fail(
+        dispatch,
+        { name: "UsageError", message, code: "USAGE_INVALID", chunk: dispatch.chunk ?? dispatch.node },
+        null,
+      );
+    }
     case "abort":
       return [{ type: "execution.failed", reason: command.reason, error: command.error }];
   }
@@ -189,12 +199,14 @@ export function dueAt(dispatch: Dispatch): number | null {
   return null;
 }
 
-function route(state: ExecutionState, graph: Graph, hits: Hits | undefined): LedgerEvent[] {
-  const arrival = state.inbox[0];
+function route(state: ExecutionState, graph: Graph, command: Extract<Command, { type: "route" }>): LedgerEvent[] {
+  const [arrival] = state.inbox;
   if (!arrival) return [];
-  const walk = newWalk(state, graph, hits);
-  enterArrival(walk, arrival);
-  return done(walk, { type: "inbox.routed", of: arrival.seq });
+  const event: EventOf<"inbox.routed"> = { type: "inbox.routed", of: arrival.seq };
+  if (command.refused !== undefined) return [{ ...event, refused: command.refused }];
+  const walk = newWalk(state, graph, command.hits);
+  enterArrival(walk, command.value === undefined ? arrival : { ...arrival, value: command.value });
+  return done(walk, command.value === undefined ? event : { ...event, value: command.value });
 }
 
 function enterArrival(walk: Walk, arrival: Arrival): void {

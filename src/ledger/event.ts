@@ -133,11 +133,25 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     loadedFrom: z.string().optional(),
     forkedFrom: z.strictObject({ id: ExecutionId, seq: id }).optional(),
   }),
-  z.strictObject({ type: z.literal("execution.started"), input: json }),
+  z.strictObject({
+    type: z.literal("execution.started"),
+    input: json,
+    /** It came in by SQL, where nobody knows the contract: the owner checks it before it is routed. */
+    raw: z.boolean().optional(),
+    actor: z.string().optional(),
+  }),
   /** A worker took the execution; its epoch is the row's. */
   z.strictObject({ type: z.literal("execution.claimed"), worker: WorkerId, fingerprint: z.string().optional() }),
   /** Where something that came in from outside (start, emit, resume) went. `of` is its seq. */
-  z.strictObject({ type: z.literal("inbox.routed"), of: id, moves }),
+  z.strictObject({
+    type: z.literal("inbox.routed"),
+    of: id,
+    /** What the contract made of it, where that differs. */
+    value: json.optional(),
+    /** Why the contract refused it; it went nowhere. */
+    refused: z.string().optional(),
+    moves,
+  }),
   z.strictObject({
     type: z.literal("chunk.completed"),
     dispatch: id,
@@ -171,6 +185,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     group: id.optional(),
     actor: z.string().optional(),
     idempotencyKey: z.string().optional(),
+    raw: z.boolean().optional(),
     moves,
   }),
   z.strictObject({ type: z.literal("step.completed"), ...effect, name: z.string(), value: json }),

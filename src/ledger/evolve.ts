@@ -62,9 +62,9 @@ export interface ExecutionState {
 
 /** Something from outside that waits for its routing. */
 export type Arrival =
-  | { seq: number; kind: "start"; value: Json }
-  | { seq: number; kind: "event"; event: string; value: Json }
-  | { seq: number; kind: "resume"; interrupt: string; value: Json };
+  | { seq: number; kind: "start"; value: Json; raw: boolean }
+  | { seq: number; kind: "event"; event: string; value: Json; raw: boolean }
+  | { seq: number; kind: "resume"; interrupt: string; value: Json; raw: false };
 
 /** One planned run of one chunk, or of a node without one (`chunk` is null). */
 export interface Dispatch {
@@ -227,7 +227,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       return state;
     case "execution.started":
       state.startedAt = at;
-      state.inbox.push({ seq, kind: "start", value: event.input });
+      state.inbox.push({ seq, kind: "start", value: event.input, raw: event.raw ?? false });
       return state;
     case "execution.claimed":
       state.worker = event.worker;
@@ -318,8 +318,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       const interrupt = state.interrupts.get(event.id);
       if (!interrupt) return state;
       resolve(interrupt, event.type === "interrupt.expired" ? "expired" : "cancelled", at);
-      release(state, interrupt.paused?.group ?? null);
-      interrupt.paused = null;
+      endPause(state, interrupt);
       return state;
     }
     case "intervention.recorded":
@@ -419,6 +418,7 @@ export function stamp(state: ExecutionState, event: LedgerEvent, at: number): vo
       interrupt.expiresAt = event.expiresInMs === undefined ? null : at + event.expiresInMs;
       return;
     }
+    case "interrupt.resumed":
     case "interrupt.expired":
     case "interrupt.cancelled": {
       const interrupt = state.interrupts.get(event.id);
@@ -486,18 +486,17 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">): Executio
   const arrival = state.inbox[index];
   if (!arrival) return state;
   state.inbox.splice(index, 1);
-  apply(state, event.moves, arrival.value);
+  apply(state, event.moves, event.value ?? arrival.value);
   if (arrival.kind === "resume") {
     const interrupt = state.interrupts.get(arrival.interrupt);
-    release(state, interrupt?.paused?.group ?? null);
-    if (interrupt) interrupt.paused = null;
+    if (interrupt) endPause(state, interrupt);
   }
   return state;
 }
 
 function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: number): ExecutionState {
   if (event.dispatch === undefined) {
-    state.inbox.push({ seq, kind: "event", event: event.event, value: event.payload });
+    state.inbox.push({ seq, kind: "event", event: event.event, value: event.payload, raw: event.raw ?? false });
     return state;
   }
   const dispatch = dispatchOf(state, event.dispatch);
@@ -549,18 +548,24 @@ function raised(state: ExecutionState, event: EventOf<"interrupt.raised">, at: n
  */
 function resumed(state: ExecutionState, event: EventOf<"interrupt.resumed">, seq: number, at: number): ExecutionState {
   const interrupt = state.interrupts.get(event.id);
-  if (!interrupt || (event.byEvent !== undefined && interrupt.status !== "pending")) return state;
-  resolve(interrupt, "resumed", at);
-  interrupt.value = event.value;
-  interrupt.requestId = event.requestId ?? null;
-  interrupt.actor = event.actor ?? null;
-  if (event.byEvent === undefined) {
-    state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value });
-    return state;
+  if (!interrupt) return state;
+  if (event.byEvent === undefined || interrupt.status === "pending") {
+    resolve(interrupt, "resumed", at);
+    interrupt.value = event.value;
+    interrupt.requestId = event.requestId ?? null;
+    interrupt.actor = event.actor ?? null;
   }
-  release(state, interrupt.paused?.group ?? null);
-  interrupt.paused = null;
+  if (event.byEvent === undefined)
+    state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value, raw: false });
+  else endPause(state, interrupt);
   return state;
+}
+
+/** The pause gives back the hold that its dispatch had on a group. */
+function endPause(state: ExecutionState, interrupt: Interrupt): void {
+  if (!interrupt.paused) return;
+  release(state, interrupt.paused.group);
+  interrupt.paused = null;
 }
 
 function resolve(interrupt: Interrupt, status: Interrupt["status"], at: number): void {
@@ -734,6 +739,7 @@ export function getPath(values: JsonObject, path: string): Json | undefined {
 /** Writes by dot path, making objects on the way. The chunk's journal has refused paths through other values. */
 export function setPath(values: JsonObject, path: string, value: Json): void {
   const segments = path.split(".");
+  if (segments.includes("__proto__")) throw new Error(`path "${path}" names __proto__`);
   const last = segments.pop() ?? path;
   let here = values;
   for (const segment of segments) {

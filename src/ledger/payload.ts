@@ -111,7 +111,7 @@ function copyRecord(value: object, walk: Walk): JsonObject {
 function text(value: string, walk: Walk): string {
   if (value.includes("\u0000")) refuse(walk, "the text contains \\u0000, which Postgres cannot store", "remove it");
   if (!value.isWellFormed()) refuse(walk, "the text contains half of a surrogate pair", "use text.toWellFormed()");
-  spend(walk, value.length < 256 ? value.length + 2 : Buffer.byteLength(value) + 2);
+  spend(walk, Buffer.byteLength(value) + 2);
   return value;
 }
 

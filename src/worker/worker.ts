@@ -9,9 +9,7 @@ import { Batcher } from "../database/batcher.ts";
 import { pgConfig } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
 import { claim, keepDefinitions, readEvents } from "../database/queries.ts";
-import type { Claim } from "../database/queries.ts";
-import { putItems } from "../database/stream.ts";
-import type { StreamPut, StreamVerdict } from "../database/stream.ts";
+import type { BrokenClaim, Claim } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { DatabaseClock } from "../engine/clock.ts";
 import { openCommitter } from "../engine/committer.ts";
@@ -20,15 +18,15 @@ import type { NewChild } from "../engine/child.ts";
 import type { ClosedExecution, FlowDataAccess } from "../engine/chunk.ts";
 import { failpoint } from "../engine/failpoints.ts";
 import { Owner } from "../engine/owner.ts";
-import type { Engine, StreamTarget } from "../engine/owner.ts";
+import type { Engine } from "../engine/owner.ts";
 import type { Resources, WorkerResources } from "../engine/resources.ts";
+import { Streamer } from "../engine/streamer.ts";
 import { LeaseLostError } from "../errors.ts";
 import type { Logger } from "../flow/context.ts";
 import { toBlueprint } from "../flow/blueprint.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
-import type { Json } from "../ledger/payload.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat, HeartbeatOptions } from "./heartbeat.ts";
@@ -62,9 +60,6 @@ export interface Worker extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-/** Bytes of stream items that may wait to be sent before `putIntoStream` makes its chunk wait. */
-const maxStreamBacklog = 262_144;
-
 const JobPayload = z.array(ExecutionId);
 
 /** Time between signs of life, and between looks at the others. */
@@ -74,6 +69,8 @@ const missedMs = 800;
 /** A worker that was silent for so long is given up by the others; its main loop may be stuck for a part of it. */
 const silentMs = 10_000;
 const stuckMs = 5000;
+/** A ledger that this version cannot fold is looked at again after so long. */
+const brokenWaitMs = 60_000;
 /** How often owners look for what came in, should the notification be lost. */
 const lookEveryMs = 2000;
 /** What is due for so long and nobody's has lost its job. */
@@ -153,12 +150,27 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     send: async (ids) => {
       const token = crypto.randomUUID();
       failpoint("before-claim");
-      const claimed = await claim(sql, membership.engine.workerId, [...new Set(ids)], token).catch((error: unknown) => {
-        lostClaims.push({ token, ids });
-        throw error;
-      });
+      const onBroken = ({ id, epoch, seq }: BrokenClaim, error: unknown) => {
+        log.error("the ledger of an execution cannot be folded: it stands still", {
+          executionId: id,
+          error: String(error),
+        });
+        void giveBack(committer, { id, epoch, token, seq }, brokenWaitMs);
+      };
+      const wanted = [...new Set(ids)];
+      const claimed = await claim(sql, membership.engine.workerId, wanted, { token, onBroken }).catch(
+        (error: unknown) => {
+          lostClaims.push({ token, ids: wanted });
+          throw error;
+        },
+      );
       failpoint("after-claim");
-      return ids.map((wanted) => claimed.get(wanted) ?? null);
+      // Two jobs may ask for the same one: it gets one owner.
+      return ids.map((id) => {
+        const own = claimed.get(id) ?? null;
+        claimed.delete(id);
+        return own;
+      });
     },
   });
 
@@ -184,7 +196,11 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           fingerprint: claimed.fingerprint,
         });
       if (isForeign || (isSuspect && !suspects.tryTake()))
-        return await giveBack(committer, claimed, isForeign ? 15_000 : 500 + Math.random() * 1000);
+        return await giveBack(
+          committer,
+          { ...claimed, seq: claimed.state.seq },
+          isForeign ? 15_000 : 500 + Math.random() * 1000,
+        );
       const owner = new Owner(engine, flow, claimed);
       isOwner = true;
       owners.set(execution, owner);
@@ -250,7 +266,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     // What came in from outside is in the ledger; the notification that tells of it may be lost.
     if (beats % (lookEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
     for (const lost of lostClaims.splice(0))
-      void freeClaim(sql, lost).catch((error: unknown) => {
+      void freeClaim(sql, log, lost).catch((error: unknown) => {
         lostClaims.push(lost);
         onTrouble(error);
       });
@@ -303,7 +319,7 @@ interface Membership {
 }
 
 /** Frees what a claim took whose answer was lost. Waits for the claim's own transaction, should that still run. */
-async function freeClaim(sql: Sql, lost: { token: string; ids: readonly ExecutionId[] }): Promise<void> {
+async function freeClaim(sql: Sql, log: Logger, lost: { token: string; ids: readonly ExecutionId[] }): Promise<void> {
   const freed = await sql<{ id: ExecutionId }[]>`
     with locked as materialized (
       select e.id, e.token, e.owner from flowledger.executions e
@@ -313,15 +329,23 @@ async function freeClaim(sql: Sql, lost: { token: string; ids: readonly Executio
     update flowledger.executions e set owner = null, wake_at = clock_timestamp()
     from locked where e.id = locked.id and locked.token = ${lost.token}::uuid and locked.owner is not null
     returning e.id`;
-  const ids = freed.map(({ id }) => id);
-  if (ids.length > 0) await sql`select flowledger.add_jobs(${`{${ids.join(",")}}`}::text::uuid[])`;
+  if (freed.length > 0) log.info("freed what a claim took whose answer was lost", { executions: freed.length });
+  // Their jobs are done: those that the claim did not take need a new one as well.
+  await sql`select flowledger.add_jobs(${`{${lost.ids.join(",")}}`}::text::uuid[])`;
+}
+
+interface Lease {
+  readonly id: ExecutionId;
+  readonly epoch: number;
+  readonly token: string;
+  readonly seq: number;
 }
 
 /** A claim that this worker will not use: free again, to be tried later. */
-async function giveBack(committer: Committer, claimed: Claim, wakeInMs: number): Promise<void> {
-  const { id, epoch, token, state } = claimed;
+async function giveBack(committer: Committer, claimed: Lease, wakeInMs: number): Promise<void> {
+  const { id, epoch, token, seq } = claimed;
   const nothing = { events: [], conditional: 0, fingerprint: null, close: null, snapshot: null };
-  await committer.commit({ id, epoch, token, commitNo: 1, base: state.seq, ...nothing, release: { wakeInMs } });
+  await committer.commit({ id, epoch, token, commitNo: 1, base: seq, ...nothing, release: { wakeInMs } });
 }
 
 /** Connection options that can travel to a thread. */
@@ -386,23 +410,10 @@ function newPool(sql: Sql): pg.Pool {
   return pool;
 }
 
-/** Items wait for the batch in flight; a chunk waits only while more than a buffer's worth is on its way. */
+/** The stream's lane, shared by all owners of this worker. */
 function openStreamLane(sql: Sql, wakeups: Wakeups): Engine["putIntoStream"] {
-  const batcher = new Batcher<StreamPut, StreamVerdict>({
-    send: (puts) => putItems(sql, puts),
-    isPersistent: true,
-    maxItems: 2000,
-  });
-  const put = async (target: StreamTarget, item: Json): Promise<void> => {
-    const { id, epoch, token } = target;
-    for (;;) {
-      const verdict = await batcher.submit({ id, epoch, token, kind: null, item });
-      if (verdict === "ok") return wakeups.send(id);
-      if (verdict === "fenced") throw new LeaseLostError(id, epoch);
-    }
-  };
-  void maxStreamBacklog;
-  return put;
+  const streamer = new Streamer(sql, wakeups);
+  return (target, item) => streamer.put(target, item);
 }
 
 function once(action: () => void): () => void {

@@ -26,8 +26,15 @@ beforeAll(async () => {
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-test("the package holds the build, the migrations and its documents, nothing else", () => {
-  const documents = ["CHANGELOG.md", "LICENSE", "README.md", "package.json"];
+test("the package holds the build, the migrations, the demo's example and its documents, nothing else", () => {
+  const documents = [
+    "CHANGELOG.md",
+    "LICENSE",
+    "README.md",
+    "examples/document-review.ts",
+    "examples/lease-agreement.md",
+    "package.json",
+  ];
 
   const others = packed.filter((path) => !path.startsWith("dist/") && !path.startsWith("migrations/"));
 
@@ -35,7 +42,6 @@ test("the package holds the build, the migrations and its documents, nothing els
   for (const path of [
     "dist/index.js",
     "dist/index.d.ts",
-    "dist/defer.js",
     "dist/cli.js",
     "migrations/meta/_journal.json",
   ]) {

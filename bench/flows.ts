@@ -1,0 +1,45 @@
+/** The flows that are measured: chunks that do nothing, so that what is left is the library. */
+import { defineFlow } from "../src/flow/builder.ts";
+import type { FlowDefinition } from "../src/flow/definition.ts";
+
+/** A chain of chunks that each hand on a small object. */
+export function chain(length: number): FlowDefinition {
+  const flow = defineFlow(`bench-chain-${length}`);
+  let place = flow.to("c1", () => ({ n: 1 }));
+  for (let n = 2; n <= length; n++) place = place.to(`c${n}`, () => ({ n }));
+  return flow;
+}
+
+/** One chunk per item of a list of this size. */
+export function fan(size: number): FlowDefinition {
+  const flow = defineFlow(`bench-fan-${size}`);
+  flow
+    .to("list", () => Array.from({ length: size }, (_, n) => n))
+    .forEach()
+    .to("item", (ctx) => ctx.input + 1)
+    .endForEach()
+    .to("sum", (ctx) => ctx.input.length);
+  return flow;
+}
+
+/** Runs one chunk, then waits for an event. */
+export function waitingFlow(): FlowDefinition {
+  const flow = defineFlow("bench-waiting");
+  flow.to("ask", () => ({ asked: true }));
+  flow.when("Answered").to("done", () => null);
+  return flow;
+}
+
+/** Writes `events` ledger events from one chunk. */
+export function chatty(events: number): FlowDefinition {
+  const flow = defineFlow("bench-chatty");
+  flow.to("talk", async (ctx) => {
+    for (let n = 1; n <= events / 2; n++) {
+      await ctx.setState(`key${n % 100}`, n);
+      if (n % 50 === 0) await ctx.emit("Said", { n });
+      else ctx.emitNoWait("Said", { n });
+    }
+    return null;
+  });
+  return flow;
+}

@@ -1,0 +1,144 @@
+/** The runtime stream to the browser: server-sent events that a reload or a lost connection resumes, and web streams. */
+import { FlowledgerError, UsageError } from "../errors.ts";
+import type { Contract } from "../flow/contract.ts";
+import { parseDuration } from "../flow/duration.ts";
+import type { Duration } from "../flow/duration.ts";
+import { requireCursor } from "./stream.ts";
+import type { StreamEntry } from "./stream.ts";
+
+export interface SSEOptions {
+  /** Ends the stream when the reader goes away. */
+  request?: { readonly signal: AbortSignal };
+  /** Time between comments that keep proxies from closing a quiet connection. @default "15s" */
+  heartbeat?: Duration;
+}
+
+/**
+ * A response that an `EventSource` reads: `id:` is the cursor, `data:` the item as JSON, `event:` the kind of a system
+ * item. The last one is `event: end`, or `event: failed` with `{ code, message }`; the page closes its EventSource then.
+ *
+ * @param stream `execution.streamItems({ timeout: null, from: cursorOf(request) })`
+ */
+export function toSSE<C extends Contract>(
+  stream: AsyncIterable<StreamEntry<C>>,
+  { request, heartbeat = "15s" }: SSEOptions = {},
+): Response {
+  const everyMs = parseDuration(heartbeat, "heartbeat of toSSE()");
+  const entries = stream[Symbol.asyncIterator]();
+  const { signal } = request ?? {};
+  let isOver = false;
+  let beat: NodeJS.Timeout | undefined;
+  const leave = () => {
+    if (isOver) return;
+    isOver = true;
+    clearInterval(beat);
+    signal?.removeEventListener("abort", leave);
+    // Its own error has been told, or nobody is there to hear it.
+    Promise.resolve(entries.return?.()).catch(() => {});
+  };
+  const body = new ReadableStream<Uint8Array>(
+    {
+      start(controller) {
+        controller.enqueue(encode(": open\n\n"));
+        beat = setInterval(() => {
+          // Only to a reader that has taken what it was given: a stalled one gathers no comments.
+          if ((controller.desiredSize ?? 0) > 0) controller.enqueue(encode(": beat\n\n"));
+        }, everyMs);
+        beat.unref();
+        if (signal?.aborted) leave();
+        else signal?.addEventListener("abort", leave);
+      },
+      async pull(controller) {
+        const message = await nextMessage(entries);
+        if (isOver) return void close(controller);
+        controller.enqueue(encode(message.text));
+        if (!message.isLast) return;
+        leave();
+        close(controller);
+      },
+      cancel: leave,
+    },
+    { highWaterMark: 1 },
+  );
+  return new Response(body, {
+    headers: {
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-cache, no-transform",
+      // nginx buffers responses unless told.
+      "x-accel-buffering": "no",
+    },
+  });
+}
+
+/** A web stream that reads an iterable as fast as it is read itself, and ends it when it is cancelled. */
+export function toReadableStream<T>(stream: AsyncIterable<T>): ReadableStream<T> {
+  const items = stream[Symbol.asyncIterator]();
+  return new ReadableStream<T>(
+    {
+      async pull(controller) {
+        const next = await items.next();
+        if (next.done) controller.close();
+        else controller.enqueue(next.value);
+      },
+      async cancel() {
+        await items.return?.();
+      },
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+/**
+ * Where a reader that comes back goes on: `Last-Event-ID`, which an EventSource sends when it reconnects, else `?from=`,
+ * else 0.
+ *
+ * @throws {UsageError} for anything but a whole number from 0: answer with 400
+ */
+export function cursorOf(request: { readonly url: string; readonly headers: Pick<Headers, "get"> }): number {
+  const last = request.headers.get("last-event-id");
+  const text = last || (URL.parse(request.url, "http://localhost")?.searchParams.get("from") ?? "0");
+  if (!/^\d{1,16}$/.test(text))
+    throw new UsageError(
+      `cursor ${JSON.stringify(text.slice(0, 40))} is not a place in a stream`,
+      "use 0, or the cursor of an item",
+    );
+  const cursor = Number(text);
+  requireCursor(cursor);
+  return cursor;
+}
+
+interface Message {
+  readonly text: string;
+  readonly isLast: boolean;
+}
+
+async function nextMessage<C extends Contract>(entries: AsyncIterator<StreamEntry<C>>): Promise<Message> {
+  try {
+    const next = await entries.next();
+    if (next.done) return { text: "event: end\ndata: null\n\n", isLast: true };
+    const { cursor, kind, item } = next.value;
+    const event = kind === null ? "" : `event: ${kind}\n`;
+    return { text: `id: ${cursor}\n${event}data: ${JSON.stringify(item)}\n\n`, isLast: false };
+  } catch (error) {
+    // What is not ours may tell a stranger about the inside.
+    const shown =
+      error instanceof FlowledgerError
+        ? { code: error.code, message: error.message }
+        : { code: "INTERNAL", message: "the stream ended with an error" };
+    return { text: `event: failed\ndata: ${JSON.stringify(shown)}\n\n`, isLast: true };
+  }
+}
+
+function close(controller: ReadableStreamDefaultController<Uint8Array>): void {
+  try {
+    controller.close();
+  } catch {
+    // The reader has cancelled it.
+  }
+}
+
+const encoder = new TextEncoder();
+
+function encode(text: string): Uint8Array {
+  return encoder.encode(text);
+}

@@ -1,0 +1,128 @@
+/** Planted defects: each takes one rule out of the product, and a run must then fail. */
+import { cpSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import type postgres from "postgres";
+import type { FaultName } from "./nemesis.ts";
+
+export interface Mutant {
+  /** What was taken out. */
+  readonly defect: string;
+  /** Text of `commands.sql` that is replaced in the run's database. */
+  readonly sql?: readonly Patch[];
+  /** Text of the library's source that is replaced in a copy, by file. */
+  readonly source?: Readonly<Record<string, readonly Patch[]>>;
+  /** Faults that matter most here. */
+  readonly faults: Partial<Record<FaultName, number>>;
+  /** Where the design makes the defect harmless: the run must pass. */
+  readonly isHarmless?: string;
+}
+
+type Patch = readonly [from: string, to: string];
+
+const root = resolve(import.meta.dirname, "../..");
+const fence =
+  "where h.id = x.id and h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.owner is not null";
+
+export const mutants: Readonly<Record<string, Mutant>> = {
+  "no-fence": {
+    defect: "a commit is accepted whatever its epoch, token and owner",
+    sql: [[fence, "where h.id = x.id and h.commit_no < x.commit"]],
+    faults: { freeze: 4, muteHeartbeat: 6, kill: 1 },
+  },
+  "fence-without-lock": {
+    defect: "the lease is read first and the row locked later (the gap is 30 ms, so that a minute is enough)",
+    sql: [
+      ["  v_moved boolean;\nbegin\n  if p_careful", "  v_moved boolean;\n  v_mine uuid[];\nbegin\n  if p_careful"],
+      [
+        "  v_at := clock_timestamp();\n  with updated as (",
+        `  v_mine := array(select h.id from flowledger.executions h
+    join unnest(p_ids, p_epochs, p_tokens, p_commits) as x(id, epoch, token, commit) on x.id = h.id
+    where h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.owner is not null);
+  perform pg_sleep(0.03);
+  v_at := clock_timestamp();
+  with updated as (`,
+      ],
+      [fence, "where h.id = x.id and h.id = any(v_mine)"],
+    ],
+    faults: { muteHeartbeat: 10 },
+  },
+  "no-commit-number": {
+    defect: "a commit that is sent again after its answer was lost does not find its own number",
+    sql: [[" and h.commit_no = x.commit - 1", ""]],
+    faults: { loseAnswer: 12 },
+  },
+  "release-without-seq": {
+    defect: "an owner gives an execution back although something came in since it last looked",
+    sql: [
+      [
+        "(x.extra ? 'c' or x.extra ? 'r') and (h.seq = x.base or x.conditional = 0 and not x.extra ? 'r')",
+        "(x.extra ? 'r' or x.extra ? 'c' and (h.seq = x.base or x.conditional = 0))",
+      ],
+      ["when x.extra ? 'r' and h.seq = x.base then", "when x.extra ? 'r' then"],
+    ],
+    faults: {},
+  },
+  "job-before-commit": {
+    defect: "a job is finished before the work it stands for",
+    source: {
+      "worker/worker.ts": [
+        [
+          "const outcomes = await Promise.allSettled(ids.data.map(advanceOne));",
+          "const outcomes: PromiseSettledResult<void>[] = []; void Promise.allSettled(ids.data.map(advanceOne));",
+        ],
+      ],
+    },
+    faults: { kill: 6 },
+    isHarmless:
+      "a job is only a hint: what a dead worker owned is freed by the reaper with new jobs, and what nobody claimed is swept",
+  },
+  "notification-is-truth": {
+    defect: "owners and readers look only when a notification arrives",
+    source: {
+      "worker/worker.ts": [["if (beats % (lookEveryMs / beatEveryMs) === 0)", "if (beats < 0)"]],
+      "database/wakeups.ts": [
+        ["for (const set of listeners.values()) for (const listener of set) listener();", ""],
+        ["() => listeners.forEach((_, id) => hear(id)),", "() => {},"],
+      ],
+    },
+    faults: { deafen: 10, terminateListener: 4 },
+  },
+  "heartbeat-ignores-loop": {
+    defect: "the heartbeat goes on while the main loop stands still",
+    source: { "worker/heartbeat.ts": [["if (performance.now() - tickedAt < stuckMs)", "if (tickedAt > 0)"]] },
+    faults: { block: 10 },
+  },
+  "wall-clock-in-sql": {
+    defect: "timers go by the worker's wall clock",
+    source: { "engine/clock.ts": [["return performance.now() + this.#offset;", "return Date.now();"]] },
+    faults: { kill: 3 },
+  },
+};
+
+/** The defect in this database's functions. */
+export async function plantSql(sql: postgres.Sql, mutant: Mutant): Promise<void> {
+  if (!mutant.sql) return;
+  const text = readFileSync(join(root, "src/database/commands.sql"), "utf8");
+  await sql.unsafe(patched(text, mutant.sql, "commands.sql"));
+}
+
+/** A copy of the library's source, so that a run sees one version of it; with the defect when it has one there. */
+export function plantSource(mutant: Mutant | null): string {
+  const folder = mkdtempSync(join(tmpdir(), "flowledger-mutant-"));
+  for (const name of ["node_modules", "migrations", "package.json"]) symlinkSync(join(root, name), join(folder, name));
+  cpSync(join(root, "src"), join(folder, "src"), { recursive: true });
+  for (const [file, patches] of Object.entries(mutant?.source ?? {})) {
+    const path = join(folder, "src", file);
+    writeFileSync(path, patched(readFileSync(path, "utf8"), patches, file));
+  }
+  return join(folder, "src");
+}
+
+function patched(text: string, patches: readonly Patch[], file: string): string {
+  for (const [from, to] of patches) {
+    if (text.split(from).length !== 2) throw new Error(`the mutant's text is not found once in ${file}: ${from}`);
+    text = text.replace(from, () => to);
+  }
+  return text;
+}

@@ -1,0 +1,238 @@
+/** Hazards of the drivers under us, proved away: transactions stay alone, codecs stay ours, a pooler's limits are enough. */
+import { drizzle as drizzlePg } from "drizzle-orm/node-postgres";
+import { drizzle } from "drizzle-orm/postgres-js";
+import pg from "pg";
+import postgres from "postgres";
+import { expect, test } from "vitest";
+import { connect, transaction } from "../../src/database/connection.ts";
+import { defineFlow } from "../../src/flow/builder.ts";
+import { createOrchestrator } from "../../src/orchestrator.ts";
+import type { CreateOptions } from "../../src/orchestrator.ts";
+import { testDatabase } from "../support/database.ts";
+import { expectGuarantees, nothing } from "../support/ledger.ts";
+
+const database = await testDatabase();
+const { sql: look } = database;
+
+const flow = defineFlow("f");
+flow.to("double", (ctx) => ctx.input).to("end", (ctx) => ctx.input);
+
+test("no other query gets into a transaction, with two connections and a pipeline of two under load", async () => {
+  // Not among the options that postgres.js has types for.
+  const narrow = { ...optionsOf(database.url), max: 2, max_pipeline: 2 };
+  const sql = connect(narrow);
+  const seen: (string | null)[] = [];
+  const outside = async () => {
+    for (let n = 0; n < 60; n++) {
+      const rows = await sql<
+        { inside: string | null }[]
+      >`select nullif(current_setting('test.inside', true), '') as inside`;
+      seen.push(...rows.map(({ inside }) => inside));
+    }
+  };
+  const inside = async (name: string) => {
+    for (let n = 0; n < 10; n++)
+      await transaction(sql, async (tx) => {
+        await tx`select set_config('test.inside', ${name}, true)`;
+        const answers = await Promise.all(
+          [1, 2, 3, 4, 5].map(() => tx<{ inside: string }[]>`select current_setting('test.inside', true) as inside`),
+        );
+        expect(answers.flat().map((row) => row.inside)).toEqual([name, name, name, name, name]);
+      });
+  };
+
+  await Promise.all([...Array.from({ length: 8 }, outside), ...["a", "b", "c", "d"].map(inside)]);
+
+  expect(seen).toHaveLength(480);
+  expect(seen.filter((name) => name !== null)).toEqual([]);
+  await sql.end();
+});
+
+test("a transaction that throws leaves nothing behind, and its connection clean", async () => {
+  const sql = connect({ ...optionsOf(database.url), max: 2 });
+  await look`create table public.kept (n int)`;
+
+  const attempt = transaction(sql, async (tx) => {
+    await tx`insert into public.kept values (1)`;
+    throw new Error("no");
+  });
+
+  await expect(attempt).rejects.toThrow("no");
+  expect(await look`select n from public.kept`).toEqual([]);
+  await Promise.all([1, 2, 3].map((n) => transaction(sql, (tx) => tx`insert into public.kept values (${n})`)));
+  expect(await look`select n from public.kept`).toHaveLength(3);
+  await sql.end();
+});
+
+test("drizzle with a client of its own leaves the codecs of ours alone", async () => {
+  const ours = connect(database.url);
+  const theirs = postgres(database.url, { max: 1 });
+  const db = drizzle(theirs);
+  await db.execute("select 1");
+
+  const [row] = await ours`select timestamptz '2026-01-01 00:00:00Z' as at, '{"a": [1]}'::jsonb as data`;
+
+  expect(row).toEqual({ at: new Date("2026-01-01T00:00:00Z"), data: { a: [1] } });
+  await theirs.end();
+  await ours.end();
+});
+
+const startAt = new Date("2031-02-03T04:05:06.789Z");
+const input = { text: `it's "quoted" \\ {}`, nested: [{ at: "2026-01-01T00:00:00.000Z" }, null, 1.5, "1"] };
+const metadata = { tenant: "ann", list: [1, "2"] };
+
+/** Runs in a transaction of one driver and commits, or rolls back when the body throws. */
+const drivers: Record<string, (body: (tx: NonNullable<CreateOptions["tx"]>) => Promise<void>) => Promise<void>> = {
+  "postgres.js": async (body) => {
+    const sql = postgres(database.url, { max: 1 });
+    try {
+      await sql.begin(body);
+    } finally {
+      await sql.end();
+    }
+  },
+  "drizzle on postgres.js": async (body) => {
+    const sql = postgres(database.url, { max: 1 });
+    try {
+      await drizzle(sql).transaction(body);
+    } finally {
+      await sql.end();
+    }
+  },
+  "drizzle on pg": async (body) => {
+    const pool = new pg.Pool({ connectionString: database.url, max: 1 });
+    try {
+      await drizzlePg(pool).transaction(body);
+    } finally {
+      await pool.end();
+    }
+  },
+  pg: async (body) => {
+    const client = new pg.Client({ connectionString: database.url });
+    await client.connect();
+    try {
+      await client.query("begin");
+      await body(client);
+      await client.query("commit");
+    } finally {
+      await client.end();
+    }
+  },
+};
+
+test.each(Object.entries(drivers))(
+  "in a transaction of %s JSON and dates come out as they went in",
+  async (_, begin) => {
+    await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });
+    let id = "";
+
+    await begin(async (tx) => {
+      ({ id } = await orchestrator.flow(flow).startExecution(input, { tx, metadata, startAt }));
+    });
+
+    const [row] = await look`
+    select e.wake_at, e.metadata, l.payload -> 'input' as input from flowledger.executions e
+    join flowledger.ledger l on l.execution_id = e.id and l.seq = 2 where e.id = ${id}`;
+    expect(row).toEqual({ wake_at: startAt, metadata, input });
+    await expectGuarantees(look, id);
+  },
+);
+
+test.each(Object.entries(drivers))("a start in a transaction of %s rolls back with it", async (_, begin) => {
+  await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });
+  let id = "";
+
+  const attempt = begin(async (tx) => {
+    ({ id } = await orchestrator.flow(flow).startExecution(input, { tx }));
+    throw new Error("no");
+  });
+
+  await expect(attempt).rejects.toThrow("no");
+  expect(id).not.toBe("");
+  expect(await look`select 1 from flowledger.executions where id = ${id}`).toEqual([]);
+  expect(await look`select 1 from graphile_worker._private_jobs where payload::jsonb ? ${id}`).toEqual([]);
+});
+
+test.each(Object.entries(drivers))("an idempotency key works in a transaction of %s", async (name, begin) => {
+  await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });
+  const ids: string[] = [];
+
+  for (let round = 0; round < 2; round++)
+    await begin(async (tx) => {
+      const execution = await orchestrator.flow(flow).startExecution(input, { tx, idempotencyKey: name, startAt });
+      ids.push(execution.id);
+    });
+
+  expect(new Set(ids).size).toBe(1);
+});
+
+test("the caller's client has the codecs it had before", async () => {
+  await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });
+  const sql = postgres(database.url, { max: 1 });
+
+  await sql.begin((tx) => orchestrator.flow(flow).startExecution(input, { tx, startAt }));
+
+  expect((await sql`select timestamptz '2026-01-01 00:00:00Z' as at, '{"a": 1}'::jsonb as data`)[0]).toEqual({
+    at: new Date("2026-01-01T00:00:00Z"),
+    data: { a: 1 },
+  });
+  await sql.end();
+});
+
+test("the whole library works without prepared statements and with two connections", async () => {
+  const events = defineFlow("events");
+  events
+    .to("first", async (ctx) => {
+      await ctx.setState("first", ctx.input);
+      await ctx.emit("Go", { at: 1 }, { wait: true });
+      return [1, 2, 3];
+    })
+    .forEach()
+    .to("item", (ctx) => ctx.input * 2)
+    .endForEach()
+    .to("sum", async (ctx) => ctx.setState("sum", ctx.input));
+  events.when("Go").to("heard", async (ctx) => {
+    await ctx.putIntoStream({ heard: true });
+    await ctx.setState("heard", ctx.input);
+  });
+  await using own = await testDatabase();
+  await using orchestrator = createOrchestrator({
+    connection: { ...optionsOf(own.url), prepare: false, max: 2 },
+    flows: [events],
+  });
+  await using _worker = await orchestrator.startWorker({ concurrency: 50 });
+  const bound = orchestrator.flow(events);
+
+  const snapshots = await Promise.all(Array.from({ length: 200 }, (_, n) => bound.start({ n })));
+
+  expect(snapshots).toEqual(
+    Array.from({ length: 200 }, (_, n) => ({ first: { n }, heard: { at: 1 }, sum: [2, 4, 6] })),
+  );
+  const { executions } = await orchestrator.listExecutions({ status: "completed", limit: 1000 });
+  expect(executions).toHaveLength(200);
+  for (const { id } of executions.slice(0, 5)) await expectGuarantees(own.sql, id);
+});
+
+test("a flow that nobody serves here can be started all the same", async () => {
+  const unserved = defineFlow("unserved");
+  unserved.to("a", nothing);
+  await using orchestrator = createOrchestrator({ connection: { ...optionsOf(database.url), prepare: false, max: 2 } });
+
+  const ids = await orchestrator.flow(unserved).startMany(Array.from({ length: 1500 }, (_, n) => n));
+
+  expect(new Set(ids).size).toBe(1500);
+  const [row] =
+    await look`select l.payload -> 'input' as input from flowledger.ledger l where l.execution_id = ${ids[1234] ?? ""} and l.seq = 2`;
+  expect(row).toEqual({ input: 1234 });
+});
+
+function optionsOf(url: string): postgres.Options<Record<string, postgres.PostgresType>> {
+  const { hostname, port, username, password, pathname } = new URL(url);
+  return {
+    host: hostname,
+    port: Number(port || 5432),
+    username: decodeURIComponent(username),
+    password: decodeURIComponent(password),
+    database: pathname.slice(1),
+  };
+}

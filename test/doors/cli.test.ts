@@ -1,0 +1,309 @@
+/** `npx flowledger`, as people and scripts run it: spawned, with its output and its exit codes. */
+import { spawn } from "node:child_process";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { createOrchestrator, defineFlow } from "../../src/index.ts";
+import type { Orchestrator } from "../../src/index.ts";
+import { emptyDatabase, testDatabase } from "../support/database.ts";
+import type { TestDatabase } from "../support/database.ts";
+import { startProcess } from "../support/processes.ts";
+
+const cli = resolve(import.meta.dirname, "../../src/cli.ts");
+const library = resolve(import.meta.dirname, "../../src/index.ts");
+const unknownId = "0190a000-0000-7000-8000-000000000000";
+
+const greeting = defineFlow("greeting");
+greeting.to("greet", async (ctx) => {
+  await ctx.setState("greeting", `hello ${String(ctx.input)}`);
+  await ctx.putIntoStream({ step: "greeted" });
+});
+greeting.when("Named").to("name", async (ctx) => {
+  await ctx.setState("name", ctx.input);
+});
+const broken = defineFlow("broken");
+broken.to("fall over", () => {
+  throw new RangeError("the shelf is too high");
+});
+
+let database: TestDatabase;
+let orchestrator: Orchestrator;
+let folder: string;
+
+beforeAll(async () => {
+  database = await testDatabase();
+  orchestrator = createOrchestrator({ connection: database.url, flows: [greeting, broken] });
+  await orchestrator.startWorker();
+  folder = await mkdtemp(join(tmpdir(), "flowledger-cli-test-"));
+});
+
+afterAll(async () => {
+  await orchestrator.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+test("a script starts, emits to, tails, closes and reads an execution with --json", async () => {
+  const { id } = await json<{ id: string }>("start", "greeting", '"Ada"', "--options", '{"autoClose": false}');
+
+  const accepted = await json("emit", id, "Named", '{"first": "Ada"}', "--idempotency-key", "k");
+  const snapshot = await json("close", id, "--reason", "enough");
+  const items = await run("tail", id, "--json");
+  const shown = await json<Shown>("show", id, "--events", "1");
+
+  expect(accepted).toEqual({ accepted: "Named" });
+  expect(snapshot).toEqual({ greeting: "hello Ada", name: { first: "Ada" } });
+  expect(items).toEqual({ code: 0, stdout: '{"step":"greeted"}\n', stderr: "" });
+  expect(shown.state).toEqual(snapshot);
+  expect(shown.meta).toMatchObject({ executionId: id, status: "completed", closeReason: "enough" });
+  expect(shown.events.map(({ type }) => type)).toEqual(["execution.closed"]);
+  expect(shown.error).toBeNull();
+});
+
+test("list filters by flow and status, as lines or as one document", async () => {
+  const id = await started("greeting", { autoClose: false });
+
+  const plain = await run("list", "--flow", "greeting", "--status", "running", "--limit", "5");
+  const page = await json<{ executions: { id: string }[] }>("list", "--status", "running");
+  await run("cancel", id, "--reason", "test is over");
+
+  expect(plain.stdout).toMatch(/^id +flow +status +created +closed +reason\n/);
+  expect(plain.stdout).toContain(id);
+  expect(page.executions.map((execution) => execution.id)).toContain(id);
+});
+
+test("a pipe gets plain lines, without colour", async () => {
+  const id = await started("greeting", {});
+
+  const { stdout } = await run("show", id);
+
+  expect(stdout).toMatch(/^meta\nexecutionId {5}/);
+  expect(stdout).not.toContain(String.fromCodePoint(27));
+});
+
+test("show says what failed, and where", async () => {
+  const id = await started("broken", {});
+  await run("close", id);
+
+  const plain = await run("show", id);
+  const shown = await json<Shown>("show", id);
+
+  expect(plain.stdout).toContain('error RangeError: the shelf is too high\nin chunk "fall over", attempt 1\n');
+  expect(shown.error).toMatchObject({ name: "RangeError", chunk: "fall over" });
+});
+
+test("close of a failed execution exits with 1 and the chunk's own words", async () => {
+  const id = await started("broken", {});
+
+  const { code, stderr } = await run("close", id);
+
+  expect(code).toBe(1);
+  expect(sentences(stderr)).toEqual([expect.stringMatching(/failed in chunk "fall over" with RangeError/)]);
+});
+
+test("a sealed execution refuses an emit with one sentence", async () => {
+  const id = await started("greeting", { autoClose: false });
+  await run("seal", id);
+
+  const { code, stderr } = await run("emit", id, "Named");
+
+  expect(code).toBe(1);
+  expect(sentences(stderr)).toEqual([expect.stringMatching(/(sealed|closed) and no longer accepts "Named"/)]);
+});
+
+test("an unknown execution is one sentence and exit code 1, with the stack only on --verbose", async () => {
+  const short = await run("show", unknownId);
+  const long = await run("show", unknownId, "--verbose");
+
+  expect(short.code).toBe(1);
+  expect(sentences(short.stderr)).toEqual([expect.stringContaining(`execution ${unknownId} does not exist`)]);
+  expect(long.stderr).toContain("    at ");
+});
+
+test("a command line that cannot be read exits with 2", async () => {
+  const lines = [["frobnicate"], ["show"], ["start", "greeting", "{not json"], ["list", "--status", "odd"], ["--odd"]];
+
+  const results = await Promise.all(lines.map((line) => run(...line)));
+
+  expect(results.map(({ code }) => code)).toEqual([2, 2, 2, 2, 2]);
+  for (const { stderr } of results) expect(sentences(stderr)).toHaveLength(1);
+});
+
+test("without a database the error says three ways to one", async () => {
+  const { code, stderr } = await runWith({ DATABASE_URL: "" }, "list");
+
+  expect(code).toBe(1);
+  expect(sentences(stderr)).toEqual([expect.stringMatching(/--database <url>.*DATABASE_URL.*npx flowledger dev/)]);
+});
+
+test("a wrong password, a server that is not there and a database without our schema are one sentence each", async () => {
+  await using empty = await emptyDatabase();
+  const wrong = new URL(database.url);
+  wrong.password = "wrong-password";
+  const nobody = new URL(database.url);
+  nobody.port = "1";
+
+  const results = await Promise.all([wrong.href, nobody.href, empty.url].map((url) => run("list", "--database", url)));
+
+  expect(results.map(({ code }) => code)).toEqual([1, 1, 1]);
+  expect(results.flatMap(({ stderr }) => sentences(stderr))).toEqual([
+    expect.stringMatching(/was refused: check user and password/),
+    expect.stringMatching(/nobody answers \(ECONNREFUSED\)/),
+    expect.stringMatching(/npx flowledger migrate/),
+  ]);
+  expect(results.map(({ stderr }) => stderr).join("")).not.toContain("wrong-password");
+});
+
+test("migrate brings an empty database to this version, twice", async () => {
+  await using empty = await emptyDatabase();
+
+  const results = [
+    await run("migrate", "--database", empty.url),
+    await run("migrate", "--json", "--database", empty.url),
+  ];
+
+  expect(results.map(({ code }) => code)).toEqual([0, 0]);
+  expect(results[1]?.stdout).toBe('{"migrated":true}\n');
+});
+
+test("a worker serves the flows of a module and drains on SIGTERM", async () => {
+  const module = join(folder, "flows.ts");
+  await writeFile(module, moduleText("served"));
+  await using worker = await startProcess(cli, { args: ["worker", module], env: { DATABASE_URL: database.url } });
+  const { id } = await json<{ id: string }>("start", "served", '"Ada"', "--options", '{"autoClose": false}');
+  await worker.untilLine(/^working/);
+
+  worker.kill("SIGTERM");
+  const { code } = await worker.exited;
+  const shown = await json<Shown>("show", id);
+
+  expect(code).toBe(0);
+  expect(shown.state).toEqual({ done: true });
+});
+
+test("a second signal ends a worker at once", async () => {
+  const module = join(folder, "slow.ts");
+  await writeFile(module, moduleText("slow", 60_000));
+  await using worker = await startProcess(cli, { args: ["worker", module], env: { DATABASE_URL: database.url } });
+  await json("start", "slow", "null");
+  await worker.untilLine(/^working/);
+
+  worker.kill("SIGINT");
+  await worker.untilLine(/^draining/);
+  worker.kill("SIGINT");
+
+  expect(await worker.exited).toEqual({ code: 130, signal: null });
+});
+
+test("a module without flows is one sentence", async () => {
+  const module = join(folder, "empty.ts");
+  await writeFile(module, "export const nothing = 1;\n");
+
+  const results = await Promise.all([run("worker", module), run("worker", join(folder, "missing.ts"))]);
+
+  expect(results.map(({ code }) => code)).toEqual([1, 1]);
+  expect(results.map(({ stderr }) => sentences(stderr).length)).toEqual([1, 1]);
+});
+
+test("the demo reviews a file, and leaves no process and no folder", { timeout: 60_000 }, async () => {
+  const file = join(folder, "note.md");
+  await writeFile(file, "# Terms\n\nThe tenant is liable. We may evict without notice.\n\n# Rest\n\nAll is well.\n");
+
+  const { code, stdout, stderr } = await runWith({ DATABASE_URL: "" }, "demo", file);
+
+  expect(stderr).toBe("");
+  expect(code).toBe(0);
+  expect(stdout).toContain('"level": "high"');
+  expect(stdout.match(/^from flowledger\.ledger|\bfrom flowledger\.ledger/gm)?.length).toBe(3);
+  const data = /data in (\S+)/.exec(stdout)?.[1] ?? "";
+  expect(data).not.toBe("");
+  expect(await commandLines()).not.toContain(data);
+  await expect(readdir(data)).rejects.toThrow("ENOENT");
+});
+
+test("Ctrl-C in the demo leaves no process and no folder", { timeout: 60_000 }, async () => {
+  await using demo = await startProcess(cli, { args: ["demo"], env: { DATABASE_URL: "" }, ready: /data in/ });
+  const data = /data in (\S+)/.exec(demo.readyLine)?.[1] ?? "";
+
+  demo.kill("SIGINT");
+  const { code } = await demo.exited;
+
+  expect(code).toBe(130);
+  expect(await commandLines()).not.toContain(data);
+  await expect(readdir(data)).rejects.toThrow("ENOENT");
+});
+
+test("the demo on a database of the user's own says which execution to look at", { timeout: 60_000 }, async () => {
+  const result = await json<{ id: string; closeSnapshot: object; audit: { rows: object[] }[] }>("demo");
+
+  const shown = await json<Shown>("show", result.id);
+
+  expect(shown.state).toEqual(result.closeSnapshot);
+  expect(result.audit).toHaveLength(3);
+  for (const { rows } of result.audit) expect(rows.length).toBeGreaterThan(0);
+});
+
+interface Shown {
+  meta: Record<string, unknown>;
+  state: Record<string, unknown>;
+  events: { type: string }[];
+  error: Record<string, unknown> | null;
+}
+
+interface Result {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+function run(...args: string[]): Promise<Result> {
+  return runWith({ DATABASE_URL: database.url }, ...args);
+}
+
+function runWith(env: Record<string, string>, ...args: string[]): Promise<Result> {
+  const { promise, resolve: finish, reject } = Promise.withResolvers<Result>();
+  const child = spawn(process.execPath, [cli, ...args], { env: { ...process.env, ...env }, cwd: folder });
+  let [stdout, stderr] = ["", ""];
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+  child.on("error", reject).on("close", (code) => finish({ code, stdout, stderr }));
+  return promise;
+}
+
+/** The one JSON document that a command printed. */
+async function json<T = unknown>(...args: string[]): Promise<T> {
+  const { code, stdout, stderr } = await run(...args, "--json");
+  if (code !== 0) throw new Error(`flowledger ${args.join(" ")} exited with ${code}: ${stderr}`);
+  return JSON.parse(stdout) as T;
+}
+
+async function started(flow: string, options: object): Promise<string> {
+  const { stdout } = await run("start", flow, '"Ada"', "--options", JSON.stringify(options));
+  return stdout.trim();
+}
+
+function sentences(stderr: string): string[] {
+  return stderr.split("\n").filter((line) => line !== "");
+}
+
+/** A module for `flowledger worker` with one flow, whose chunk takes a moment. */
+function moduleText(flow: string, ms = 300): string {
+  return `
+    import { setTimeout as sleep } from "node:timers/promises";
+    import { defineFlow } from ${JSON.stringify(library)};
+    const flow = defineFlow(${JSON.stringify(flow)});
+    flow.to("work", async (ctx) => {
+      console.log("working");
+      await sleep(${ms});
+      await ctx.setState("done", true);
+    });
+    export const flows = [flow];
+  `;
+}
+
+/** Of every process on this machine; nothing where there is no /proc. */
+async function commandLines(): Promise<string> {
+  const pids = (await readdir("/proc").catch(() => [])).filter((name) => /^\d+$/.test(name));
+  const lines = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")));
+  return lines.join("\n");
+}

@@ -1,0 +1,115 @@
+/** The documents: every `ts` example type-checks and runs to its end, every `sql` example runs on a migrated database. */
+import { execFile } from "node:child_process";
+import { globSync } from "node:fs";
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { z } from "zod";
+import { testDatabase } from "../support/database.ts";
+import type { TestDatabase } from "../support/database.ts";
+
+const run = promisify(execFile);
+const root = resolve(import.meta.dirname, "../..");
+const documents = ["README.md", ...globSync("docs/*.md", { cwd: root })].toSorted();
+
+let folder: string;
+let database: TestDatabase;
+const examples = new Map<string, string[]>();
+
+beforeAll(async () => {
+  database = await testDatabase();
+  folder = await mkdtemp(join(tmpdir(), "flowledger-docs-test-"));
+  await symlink(join(root, "node_modules"), join(folder, "node_modules"));
+  await writeFile(join(folder, "package.json"), '{ "type": "module" }');
+  for (const document of documents) examples.set(document, await writeExamples(document));
+});
+
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+test("every ts example is a complete file", async () => {
+  const fragments = [];
+  for (const document of documents)
+    for (const code of await fences(document, "ts"))
+      if (!/^import /m.test(code)) fragments.push(`${document}: ${code}`);
+
+  expect(fragments).toEqual([]);
+});
+
+test("every ts example type-checks", { timeout: 60_000 }, async () => {
+  const config = {
+    extends: join(root, "tsconfig.json"),
+    // What a user's own settings are is not ours to say: `process.env.DATABASE_URL` is how people write it.
+    compilerOptions: {
+      noPropertyAccessFromIndexSignature: false,
+      rewriteRelativeImportExtensions: false,
+      allowImportingTsExtensions: true,
+    },
+    include: [join(folder, "**/*.ts")],
+  };
+  await writeFile(join(folder, "tsconfig.json"), JSON.stringify(config));
+
+  const problems = await output(join(root, "node_modules/.bin/tsc"), ["-p", folder, "--pretty", "false"]);
+
+  // What is wrong in `src` is for `npm run check` to say.
+  expect(problems.split("\n").filter((line) => line.includes(basename(folder)))).toEqual([]);
+});
+
+describe.each(documents)("%s", (document) => {
+  test("its ts examples run to their end", { timeout: 60_000 }, async () => {
+    const files = examples.get(document) ?? [];
+    const runner = join(folder, `${basename(document)}.run.mjs`);
+    // One process for all: each takes the database from the environment, and closes what it opened.
+    const lines = files.map(
+      (file) => `console.log("begin", ${JSON.stringify(file)}); await import(${JSON.stringify(file)});`,
+    );
+    await writeFile(runner, [...lines, `console.log("end");`].join("\n"));
+
+    const printed = await output(process.execPath, [runner], { DATABASE_URL: database.url });
+
+    // Nothing on stderr, and the whole of it in the failure.
+    expect(printed).toMatch(/(^|\n)end\n$/);
+  });
+
+  test("its sql examples run", async () => {
+    const statements = await fences(document, "sql");
+
+    const results = statements.map((statement) => database.sql.unsafe(statement).simple());
+
+    await expect(Promise.all(results)).resolves.toHaveLength(statements.length);
+  });
+});
+
+/** The complete examples of a document as files, with `flowledger` replaced by its source. */
+async function writeExamples(document: string): Promise<string[]> {
+  const into = join(folder, basename(document, ".md"));
+  await mkdir(into);
+  const source = JSON.stringify(join(root, "src/index.ts"));
+  const codes = (await fences(document, "ts")).filter((code) => /^import /m.test(code));
+  return Promise.all(
+    codes.map(async (code, index) => {
+      const file = join(into, `example-${index + 1}.ts`);
+      await writeFile(file, code.replaceAll('"flowledger"', source));
+      return file;
+    }),
+  );
+}
+
+async function fences(document: string, language: string): Promise<string[]> {
+  const text = await readFile(join(root, document), "utf8");
+  return [...text.matchAll(/^```(\w+)\n(.*?)^```/gms)]
+    .filter(([, found]) => found === language)
+    .map(([, , code = ""]) => code);
+}
+
+/** What a program printed, on stdout before stderr, whether or not it was content. */
+async function output(command: string, args: readonly string[], env: Record<string, string> = {}): Promise<string> {
+  try {
+    const { stdout, stderr } = await run(command, args, { env: { ...process.env, ...env }, timeout: 50_000 });
+    return stdout + stderr;
+  } catch (error) {
+    const printed = z.object({ stdout: z.string(), stderr: z.string() }).parse(error);
+    return `${printed.stdout}${printed.stderr}\n${String(error)}`;
+  }
+}

@@ -1,0 +1,428 @@
+/** Every ledger event, folded: what it changes, and that it travels to the database and back. */
+import { expect, test } from "vitest";
+import { defineFlow } from "../../src/flow/builder.ts";
+import { decode, encode, LedgerEvent, LedgerRow } from "../../src/ledger/event.ts";
+import type { LedgerEventType } from "../../src/ledger/event.ts";
+import { appendPath, deletePath, freezeState, getPath, setPath, thawState } from "../../src/ledger/evolve.ts";
+import type { ExecutionState } from "../../src/ledger/evolve.ts";
+import type { JsonObject } from "../../src/ledger/payload.ts";
+import { closeSnapshot, metaOf } from "../../src/ledger/views.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
+import { created, fold, folded, given, nothing, recorded, someWorker, started } from "../support/ledger.ts";
+
+const flow = defineFlow("f");
+flow.to("a", nothing).to("b", nothing);
+
+const child = ExecutionId.parse("0190b5a0-0000-7000-8000-000000000001");
+const error = { name: "Error", message: "no" };
+const place = { dispatch: 1, chunk: "a", ordinal: 0 };
+const planned: LedgerEvent = { type: "inbox.routed", of: 2, moves: [{ move: "run", id: 1, node: "n1", chunk: "a" }] };
+const running = [created(flow), started("in"), planned];
+const raised: LedgerEvent = {
+  type: "interrupt.raised",
+  dispatch: 1,
+  chunk: "a",
+  id: "i1",
+  kind: "approval",
+  payload: { q: 1 },
+  resumeTo: "next",
+  maxResumes: 1,
+  resumeCount: 0,
+  expiresInMs: 500,
+};
+const intervened: LedgerEvent = {
+  type: "intervention.recorded",
+  id: "v1",
+  payload: "text",
+  target: null,
+  author: "ann",
+  note: null,
+  metadata: {},
+};
+
+/** Events before, the event, and what is in the state after it. Times are 1000 × seq. */
+const cases: {
+  [T in LedgerEventType]: [
+    LedgerEvent[],
+    Extract<LedgerEvent, { type: T }>,
+    (state: ExecutionState) => unknown,
+    unknown,
+  ];
+} = {
+  "execution.created": [
+    [],
+    {
+      type: "execution.created",
+      flow: "f",
+      metadata: { tenant: 1 },
+      settings: { concurrency: 2 },
+      resourceKeys: ["db"],
+    },
+    ({ flow: name, metadata, settings, resourceKeys, createdAt }) => [
+      name,
+      metadata,
+      settings.concurrency,
+      settings.autoClose,
+      resourceKeys,
+      createdAt,
+    ],
+    ["f", { tenant: 1 }, 2, true, ["db"], 1000],
+  ],
+  "execution.started": [
+    [created(flow)],
+    { type: "execution.started", input: 7 },
+    ({ startedAt, inbox }) => [startedAt, inbox],
+    [2000, [{ seq: 2, kind: "start", value: 7 }]],
+  ],
+  "execution.claimed": [
+    [created(flow)],
+    { type: "execution.claimed", worker: someWorker, fingerprint: "abc" },
+    ({ worker, fingerprint }) => [worker, fingerprint],
+    [someWorker, "abc"],
+  ],
+  "inbox.routed": [
+    [created(flow), started("in")],
+    { type: "inbox.routed", of: 2, moves: [{ move: "run", id: 1, node: "n1", chunk: "a" }] },
+    ({ inbox, dispatches }) => [inbox, dispatches.get(1)?.input, dispatches.get(1)?.chunk],
+    [[], "in", "a"],
+  ],
+  "chunk.completed": [
+    running,
+    {
+      type: "chunk.completed",
+      dispatch: 1,
+      chunk: "a",
+      output: "out",
+      moves: [{ move: "run", id: 2, node: "n2", chunk: "b" }],
+    },
+    ({ dispatches }) => [...dispatches.values()].map(({ id, input }) => [id, input]),
+    [[2, "out"]],
+  ],
+  "chunk.failed": [
+    running,
+    { type: "chunk.failed", dispatch: 1, chunk: "a", attempt: 1, error, retryInMs: 100 },
+    ({ dispatches, failing }) => [dispatches.get(1)?.failures, dispatches.get(1)?.notBefore, failing],
+    [1, 4100, null],
+  ],
+  "value.routed": [
+    [created(flow), started([1]), { type: "inbox.routed", of: 2, moves: [{ move: "run", id: 1, node: "n1" }] }],
+    { type: "value.routed", dispatch: 1, moves: [{ move: "run", id: 2, node: "n2", chunk: "b" }] },
+    ({ dispatches }) => [...dispatches.values()].map(({ id, input }) => [id, input]),
+    [[2, [1]]],
+  ],
+  "state.set": [
+    running,
+    { type: "state.set", ...place, key: "x.y", value: 1 },
+    ({ values, dispatches }) => [values, dispatches.get(1)?.journal.length],
+    [{ x: { y: 1 } }, 1],
+  ],
+  "state.appended": [
+    running,
+    { type: "state.appended", ...place, key: "x", value: 1 },
+    ({ values }) => values,
+    { x: [1] },
+  ],
+  "state.deleted": [
+    [...running, { type: "state.set", ...place, key: "x", value: 1 }],
+    { type: "state.deleted", ...place, ordinal: 1, key: "x" },
+    ({ values }) => values,
+    {},
+  ],
+  "event.emitted": [
+    running,
+    { type: "event.emitted", event: "Go", payload: 1, actor: "ann", idempotencyKey: "k" },
+    ({ inbox }) => inbox,
+    [{ seq: 4, kind: "event", event: "Go", value: 1 }],
+  ],
+  "step.completed": [
+    running,
+    { type: "step.completed", ...place, name: "s", value: 3 },
+    ({ dispatches }) => dispatches.get(1)?.journal,
+    [{ ordinal: 0, effect: "step", key: "s", value: 3 }],
+  ],
+  "step.failed": [
+    running,
+    { type: "step.failed", ...place, name: "s", attempt: 1, error, retryInMs: 50 },
+    ({ dispatches }) => dispatches.get(1)?.journal,
+    [{ ordinal: 0, effect: "stepFailed", key: "s", attempt: 1, error, notBefore: 4050 }],
+  ],
+  "sleep.started": [
+    running,
+    { type: "sleep.started", ...place, forMs: 10 },
+    ({ dispatches }) => dispatches.get(1)?.journal,
+    [{ ordinal: 0, effect: "sleep", key: "", until: 4010 }],
+  ],
+  "result.set": [running, { type: "result.set", ...place, value: 9 }, ({ result }) => result, { value: 9 }],
+  "stream.stopped": [running, { type: "stream.stopped", ...place }, ({ streamStopped }) => streamStopped, true],
+  "child.started": [
+    running,
+    { type: "child.started", ...place, child, flow: "g" },
+    ({ children }) => children.get(child)?.closed,
+    null,
+  ],
+  "child.closed": [
+    [...running, { type: "child.started", ...place, child, flow: "g" }],
+    { type: "child.closed", child, dispatch: 1, outcome: "completed", value: 5 },
+    ({ children }) => children.get(child)?.closed,
+    { outcome: "completed", value: 5, error: null },
+  ],
+  "interrupt.raised": [
+    running,
+    raised as Extract<LedgerEvent, { type: "interrupt.raised" }>,
+    ({ interrupts, dispatches }) => [interrupts.get("i1")?.status, interrupts.get("i1")?.expiresAt, dispatches.size],
+    ["pending", 4500, 0],
+  ],
+  "interrupt.resumed": [
+    [...running, raised],
+    { type: "interrupt.resumed", id: "i1", value: "yes", requestId: "r", actor: "ann" },
+    ({ interrupts, inbox }) => [interrupts.get("i1")?.status, interrupts.get("i1")?.actor, inbox.length],
+    ["resumed", "ann", 1],
+  ],
+  "interrupt.expired": [
+    [...running, raised],
+    { type: "interrupt.expired", id: "i1" },
+    ({ interrupts }) => interrupts.get("i1")?.status,
+    "expired",
+  ],
+  "interrupt.cancelled": [
+    [...running, raised],
+    { type: "interrupt.cancelled", id: "i1", reason: "manual" },
+    ({ interrupts }) => [interrupts.get("i1")?.status, interrupts.get("i1")?.resolvedAt],
+    ["cancelled", 5000],
+  ],
+  "intervention.recorded": [
+    running,
+    intervened as Extract<LedgerEvent, { type: "intervention.recorded" }>,
+    ({ interventions }) => interventions.map(({ id, status, version }) => [id, status, version]),
+    [["v1", "pending", 1]],
+  ],
+  "intervention.inserted": [
+    [...running, intervened],
+    { type: "intervention.inserted", id: "v1", insertion: { mode: "planned" } },
+    ({ interventions }) => interventions.map(({ status, insertedAt }) => [status, insertedAt]),
+    [["inserted", 5000]],
+  ],
+  "intervention.consumed": [
+    [...running, intervened],
+    { type: "intervention.consumed", id: "v1", consumer: "a", status: "applied" },
+    ({ interventions }) => interventions[0]?.consumers["a"]?.status,
+    "applied",
+  ],
+  "intervention.expired": [
+    [...running, intervened],
+    { type: "intervention.expired", id: "v1" },
+    ({ interventions }) => interventions[0]?.status,
+    "expired",
+  ],
+  "execution.sealed": [
+    running,
+    { type: "execution.sealed", close: true, reason: "done", actor: "ann" },
+    ({ sealedAt, closing }) => [sealedAt, closing],
+    [4000, { reason: "done" }],
+  ],
+  "cancel.requested": [
+    running,
+    { type: "cancel.requested", reason: "stop", actor: "ann" },
+    ({ cancelling }) => cancelling,
+    { reason: "stop", at: 4000 },
+  ],
+  "execution.failed": [
+    running,
+    { type: "execution.failed", error, reason: "timeout" },
+    ({ failing }) => failing,
+    { reason: "timeout", error },
+  ],
+  "execution.closed": [
+    running,
+    { type: "execution.closed", outcome: "failed", reason: "failed", error },
+    ({ closed, sealedAt, dispatches }) => [closed, sealedAt, dispatches.size],
+    [{ at: 4000, outcome: "failed", reason: "failed", error }, 4000, 0],
+  ],
+};
+
+test.each(Object.entries(cases))("%s is folded", (_, [before, event, look, expected]) => {
+  const state = fold(recorded([...before, event]));
+
+  expect(state.seq).toBe(before.length + 1);
+  expect(look(state)).toEqual(expected);
+});
+
+test.each(Object.entries(cases))("%s comes back from the database as it went", (_, [, event]) => {
+  expect(roundTrip(event)).toEqual(event);
+});
+
+test.each(Object.entries(cases))("a state after %s is the same after a snapshot", (_, [before, event]) => {
+  const frozen = folded(recorded([...before, event]));
+
+  expect(freezeState(thawState(frozen))).toEqual(frozen);
+});
+
+test("hostile names and values come back as they went", () => {
+  for (const name of hostile) {
+    const event: LedgerEvent = {
+      type: "event.emitted",
+      dispatch: 0,
+      chunk: name,
+      actor: name,
+      event: name,
+      payload: { [name]: null },
+      ordinal: 0,
+    };
+    expect(roundTrip(event)).toEqual(event);
+  }
+});
+
+test("an event of an unknown type is refused, never guessed", () => {
+  const row = {
+    seq: 1,
+    epoch: 1,
+    at: 1,
+    type: "chunk.exploded",
+    dispatch: null,
+    chunk: null,
+    actor: null,
+    payload: null,
+  };
+
+  expect(() => decode(row)).toThrow(/Invalid/);
+});
+
+test("an event for a dispatch that is not open is refused with its seq", () => {
+  expect(() =>
+    fold(recorded([created(flow), started(), { type: "chunk.completed", dispatch: 9, chunk: "a", output: 1 }])),
+  ).toThrow("ledger event for dispatch 9, which is not open at seq 3");
+});
+
+test("a command for a dispatch that is not open is refused", () => {
+  expect.hasAssertions();
+  given(flow, running)
+    .when({ type: "complete", dispatch: 9, output: 1 })
+    .thenThrows(/dispatch 9 is not open/);
+});
+
+test("a chunk's output goes to the chunk behind it", () => {
+  expect.hasAssertions();
+  given(flow, running)
+    .when({ type: "complete", dispatch: 1, output: "out" })
+    .then([
+      {
+        type: "chunk.completed",
+        dispatch: 1,
+        chunk: "a",
+        output: "out",
+        moves: [{ move: "run", id: 2, node: "n2", chunk: "b" }],
+      },
+    ]);
+});
+
+test("a closed execution decides nothing", () => {
+  expect.hasAssertions();
+  given(flow, [...running, { type: "execution.closed", outcome: "completed", reason: "x" }])
+    .when({ type: "complete", dispatch: 1, output: 1 })
+    .then([]);
+});
+
+test("a state key may be called like anything that objects inherit", () => {
+  for (const key of ["constructor", "toString", "hasOwnProperty", "valueOf"]) {
+    const state = fold(recorded([...running, { type: "state.appended", ...place, key, value: 1 }]));
+
+    expect(closeSnapshot(state)).toEqual({ [key]: [1] });
+  }
+});
+
+test("a write through a key that objects inherit stays in the state", () => {
+  const values: JsonObject = {};
+
+  setPath(values, "constructor.name", 1);
+  setPath(values, "toString.x", 2);
+
+  expect(values).toEqual({ constructor: { name: 1 }, toString: { x: 2 } });
+  expect(Object.keys(Reflect.get(Object.prototype, "toString") as object)).toEqual([]);
+});
+
+test("dot paths read, write, append and delete; a key that is there as it stands wins", () => {
+  const values: JsonObject = { "a.b": 1 };
+
+  setPath(values, "x.y", 1);
+  appendPath(values, "x.y", 2);
+  appendPath(values, "x.list", 3);
+  deletePath(values, "x.missing.deep");
+
+  expect(values).toEqual({ "a.b": 1, x: { y: [1, 2], list: [3] } });
+  expect(getPath(values, "a.b")).toBe(1);
+  expect(getPath(values, "x.y.0")).toBeUndefined();
+});
+
+test("what a chunk writes later does not reach into an event that is not sent yet", () => {
+  const event: LedgerEvent = { type: "state.set", ...place, key: "x", value: { list: [1] } };
+  const state = fold(recorded([...running, event]));
+
+  fold(recorded([{ type: "state.appended", ...place, ordinal: 1, key: "x.list", value: 2 }], 5), state);
+
+  expect(event).toEqual({ type: "state.set", ...place, key: "x", value: { list: [1] } });
+});
+
+test("the state key that a chunk appends to is heard with its whole list", () => {
+  const state = fold(
+    recorded([
+      ...running,
+      { type: "state.set", ...place, key: "x", value: [1] },
+      {
+        type: "state.appended",
+        ...place,
+        ordinal: 1,
+        key: "x",
+        value: 2,
+        moves: [{ move: "run", id: 5, node: "n2", chunk: "b" }],
+      },
+    ]),
+  );
+
+  expect(state.dispatches.get(5)?.input).toEqual([1, 2]);
+});
+
+test("the status follows the ledger: created, running, waiting, then the outcome", () => {
+  const id = child;
+  const statuses = [
+    [created(flow)],
+    running,
+    [...running, raised],
+    [...running, raised, { type: "interrupt.expired", id: "i1" } as const],
+    [...running, { type: "execution.closed", outcome: "cancelled", reason: "x" } as const],
+  ].map((events) => metaOf(id, fold(recorded(events))).status);
+
+  expect(statuses).toEqual(["created", "running", "waiting", "running", "cancelled"]);
+});
+
+const hostile = [
+  '"',
+  "'",
+  "{}",
+  "\\",
+  "null",
+  "NULL",
+  "",
+  "ünïcödé €",
+  "a\nb",
+  "a,b",
+  "${x}",
+  "'; drop table x; --",
+  "__proto_",
+  "\t",
+  " ",
+];
+
+function roundTrip(event: LedgerEvent): LedgerEvent {
+  const { t, d, c, a, p } = encode(LedgerEvent.parse(event));
+  const row = {
+    seq: 1,
+    epoch: 1,
+    at: 1,
+    type: t,
+    dispatch: d ?? null,
+    chunk: c ?? null,
+    actor: a ?? null,
+    payload: p ?? null,
+  };
+  return decode(LedgerRow.parse(JSON.parse(JSON.stringify(row)))).event;
+}
