@@ -102,15 +102,20 @@ begin
     order by 1;
     return;
   end if;
-  -- A statement of its own: it sees what another transaction committed while the insert waited for it.
+  -- Statements of their own: they see what another transaction committed while the insert waited for it. One that was made
+  -- with the key but never started is started now.
+  perform flowledger.start_execution(e.id, coalesce(x.x, 'null'), false, coalesce(x.u, false))
+  from jsonb_to_recordset(p_items) as x(i uuid, f text, t boolean, u boolean, x jsonb, k text)
+  join flowledger.executions e on e.flow = x.f and e.idempotency_key = x.k
+  where x.t and e.id <> x.i and e.started_at is null and e.closed_at is null;
   return query
     select x.ordinality::int - 1,
       coalesce(known.id, x.i),
       coalesce(x.i = any(v_new), false),
-      known.id is not null and coalesce(x.x, 'null') is distinct from (
+      known.id is not null and x.t is not null and coalesce(x.x, 'null') is distinct from (
         select l.payload -> 'input' from flowledger.ledger l
         where l.execution_id = known.id and l.type = 'execution.started' limit 1)
-    from rows from (jsonb_to_recordset(p_items) as (i uuid, f text, x jsonb, k text)) with ordinality as x(i, f, x, k, ordinality)
+    from rows from (jsonb_to_recordset(p_items) as (i uuid, f text, t boolean, x jsonb, k text)) with ordinality as x(i, f, t, x, k, ordinality)
     left join lateral (
       select e.id from flowledger.executions e
       where e.flow = x.f and e.idempotency_key = x.k and e.id <> x.i) known on true

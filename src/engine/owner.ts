@@ -112,6 +112,8 @@ export class Owner implements ChunkHost {
   /** Collection items under way, by node, where the node limits them. */
   #itemsUnderWay = new Map<string, Set<string>>();
   #groupWaiters = new Map<number, () => void>();
+  /** Chunks whose wait is over and that want a place again. */
+  #resuming: (() => void)[] = [];
   #isFlying = false;
   #isRouting = false;
   #isPoked = false;
@@ -217,7 +219,26 @@ export class Owner implements ChunkHost {
     if (!this.#isFlying) this.#startReady();
     this.#turn();
     await event;
-    running.waits -= 1;
+    // Its place may be taken by now: it queues for one, ahead of what has not begun.
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#resuming.push(() => {
+      running.waits -= 1;
+      resolve();
+    });
+    this.#resume();
+    await promise;
+  }
+
+  #resume(): void {
+    while (this.#resuming.length > 0 && this.#freePlaces() > 0) this.#resuming.shift()?.();
+  }
+
+  #freePlaces(): number {
+    const limit = this.state.settings.concurrency;
+    if (limit === null) return Infinity;
+    let taken = 0;
+    for (const { waits } of this.#running.values()) if (waits === 0) taken += 1;
+    return limit - taken;
   }
 
   // ── what the worker asks ────────────────────────────────────────────────────────────────────────────────────
@@ -269,7 +290,7 @@ export class Owner implements ChunkHost {
   #turn(): void {
     if (this.#isOver || this.#isFlying || this.#isRouting) return;
     if (this.#isPoked) return void this.#catchUp();
-    if (this.state.inbox.length > 0 && !this.state.closed) return this.#route();
+    if (this.#hasArrival()) return this.#route();
     // Only a fresh claim starts chunks before its first commit: what it planned follows from the ledger alone.
     if (this.#commitNo === 0 && this.#unsent.length > 0) this.#startReady();
     const waiting: Work[] = [];
@@ -282,7 +303,7 @@ export class Owner implements ChunkHost {
         work.refused?.(error);
       }
     }
-    if (this.state.inbox.length > 0 && !this.state.closed) {
+    if (this.#hasArrival()) {
       this.#folded.push(...waiting);
       return this.#route();
     }
@@ -504,6 +525,11 @@ export class Owner implements ChunkHost {
     this.#base = Math.max(this.#base, events.at(-1)?.seq ?? 0);
   }
 
+  #hasArrival(): boolean {
+    const { inbox, closed, failing, cancelling } = this.state;
+    return inbox.length > 0 && !closed && !failing && !cancelling;
+  }
+
   /** Sends the oldest arrival on its way. */
   #route(): void {
     const [arrival] = this.state.inbox;
@@ -573,9 +599,8 @@ export class Owner implements ChunkHost {
 
   #startReady(): void {
     if (this.#isDraining || this.state.closed || this.state.failing || this.state.cancelling) return;
-    const limit = this.state.settings.concurrency ?? Infinity;
-    let free = limit;
-    if (limit !== Infinity) for (const { waits } of this.#running.values()) if (waits === 0) free -= 1;
+    this.#resume();
+    let free = this.#freePlaces();
     const now = this.now();
     const kept: number[] = [];
     const ready = this.#ready;

@@ -1,6 +1,6 @@
 /** Every command of an execution's owner, and the ledger events that follow from it. Pure: time and chance come in with the command. */
 import type { Graph, Node, NodeId, WhenNode } from "../flow/graph.ts";
-import { collected, isDrained, itemsOf, pendingInterrupts } from "./evolve.ts";
+import { appendPath, collected, getPath, isDrained, itemsOf, pendingInterrupts } from "./evolve.ts";
 import type { Arrival, Dispatch, ExecutionState, Frame } from "./evolve.ts";
 import type {
   EventOf,
@@ -14,6 +14,7 @@ import type {
   Source,
   WorkerId,
 } from "./event.ts";
+import { copyJson } from "./payload.ts";
 import type { Json, JsonObject } from "./payload.ts";
 
 /** Which cases a value entered, by match node: conditions are the user's code, so they are asked before `decide`. */
@@ -248,9 +249,11 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
     case "delete": {
       const walk = newWalk(state, graph, done_.hits);
       const value = done_.effect === "delete" ? null : done_.value;
-      if (!done_.silent)
-        for (const id of graph.whenState.get(done_.key) ?? [])
-          enterAll(walk, node(graph, id).next, { ...onward(dispatch, value), at: null });
+      const listeners = done_.silent ? [] : (graph.whenState.get(done_.key) ?? []);
+      if (listeners.length > 0) {
+        const heard = done_.effect === "append" ? appended(state, done_.key, done_.value) : value;
+        for (const id of listeners) enterAll(walk, node(graph, id).next, { ...onward(dispatch, heard), at: null });
+      }
       if (done_.effect === "delete") return done(walk, { type: "state.deleted", ...place, key: done_.key });
       const type = done_.effect === "set" ? "state.set" : "state.appended";
       return done(walk, { type, ...place, key: done_.key, value });
@@ -284,6 +287,13 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
       return [{ type: "intervention.consumed", ...place, id: intervention, consumer, status, note, metadata }];
     }
   }
+}
+
+/** The whole list that an append makes, which is what `when({ state })` hears. */
+function appended(state: ExecutionState, key: string, item: Json): Json {
+  const values: JsonObject = { [key]: copyJson(getPath(state.values, key) ?? []) };
+  appendPath(values, key, item);
+  return values[key] ?? null;
 }
 
 /** Interrupts that wait for the event are answered by it. */

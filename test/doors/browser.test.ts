@@ -35,8 +35,8 @@ test("a reload goes on after the last item, without a gap or a repeat", async ()
   await untilWord(page, "time");
 
   await page.reload();
-  const [, again] = stage.requests;
   await untilDone(page);
+  const [, again] = stage.requests;
 
   expect(again).toMatch(/from=[1-9]/);
   expect(await page.textContent("#words")).toBe(text);

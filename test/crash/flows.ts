@@ -1,0 +1,62 @@
+/** Flows for the crash tests, the same in the test and in its worker processes. A body tells on stdout that it runs. */
+import { setTimeout as delay } from "node:timers/promises";
+import { z } from "zod";
+import { defineFlow } from "../../src/index.ts";
+import type { Ctx, FlowDefinition } from "../../src/index.ts";
+
+/** `ms`: how long the slow chunk takes. `worker`: only there does it do its harm. */
+const Input = z.object({ ms: z.number().default(0), worker: z.string().default("") });
+
+function tell(ctx: Pick<Ctx, "chunk" | "execution" | "attempt">, what = "body"): void {
+  process.stdout.write(`${what} ${ctx.chunk} ${ctx.execution.id} ${ctx.attempt}\n`);
+}
+const isHere = (worker: string) => worker === process.env["CRASH_NAME"];
+
+/** A recorded step, a slow chunk after a commit point, a last one. */
+export const work = defineFlow("crash.work", { input: Input });
+work
+  .to("first", async (ctx) => {
+    tell(ctx as Ctx);
+    await ctx.step("charge", () => tell(ctx as Ctx, "charged"));
+    await ctx.appendState("path", "first");
+    return ctx.input;
+  })
+  .to("slow", async (ctx) => {
+    await ctx.step("begin", () => null);
+    tell(ctx as Ctx);
+    await delay(ctx.input.ms);
+    await ctx.appendState("path", "slow");
+  })
+  .to("last", async (ctx) => {
+    tell(ctx as Ctx);
+    await ctx.appendState("path", "last");
+  });
+work.when("Poke").to("poked", async (ctx) => void (await ctx.appendState("pokes", ctx.input)));
+
+/** Takes its worker down, wherever it runs. */
+export const poison = defineFlow("crash.poison");
+poison.to("fatal", () => void process.kill(process.pid, "SIGKILL"));
+
+/** The whole thread of one worker stands still. */
+export const block = defineFlow("crash.block", { input: Input });
+block.to("spin", async (ctx) => {
+  tell(ctx as Ctx);
+  if (isHere(ctx.input.worker)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ctx.input.ms);
+  await ctx.appendState("path", "spin");
+});
+
+/** A promise that nobody waits for is rejected in one worker. */
+export const stray = defineFlow("crash.stray", { input: Input });
+stray.to("reject", async (ctx) => {
+  tell(ctx as Ctx);
+  if (isHere(ctx.input.worker)) void Promise.reject(new Error("stray"));
+  await delay(50);
+});
+
+export const sleeper = defineFlow("crash.sleeper", { input: Input });
+sleeper.to("sleep", async (ctx) => {
+  tell(ctx as Ctx);
+  await ctx.sleep(ctx.input.ms);
+});
+
+export const crashFlows: readonly FlowDefinition[] = [work, poison, block, stray, sleeper];

@@ -1,0 +1,45 @@
+/** F1: a worker is killed in the middle of its work, anywhere. */
+import { expect, test } from "vitest";
+import { testDatabase } from "../support/database.ts";
+import { visiting } from "../support/flows.ts";
+import { work } from "./flows.ts";
+import { countEvents, expectGuarantees, startWorker, untilClosed } from "./support.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+
+test("F1: what a killed worker had begun goes on elsewhere within five seconds, and its recorded step is not repeated", async () => {
+  await using orchestrator = visiting(database, [work]);
+  await using first = await startWorker(database.url);
+  const execution = await orchestrator.flow(work).startExecution({ ms: 1000 }, { autoCloseTimeout: 0 });
+  await first.untilLine(/^body slow/);
+  await using second = await startWorker(database.url);
+
+  first.kill("SIGKILL");
+  const killedAt = performance.now();
+  await second.untilLine(/^body slow/);
+  const takeoverMs = performance.now() - killedAt;
+  const header = await untilClosed(sql, execution.id);
+
+  expect(takeoverMs).toBeLessThan(5000);
+  expect(header).toMatchObject({ outcome: "completed", close_snapshot: { path: ["first", "slow", "last"] } });
+  expect(second.output()).not.toContain("charged");
+  expect(await countEvents(sql, execution.id, "step.completed", "first")).toBe(1);
+  await expectGuarantees(sql);
+});
+
+test.each(["before-claim", "after-claim", "before-commit", "in-commit", "after-commit", "before-job-done"])(
+  "F1: a worker that dies at %s loses nothing and doubles nothing",
+  async (name) => {
+    await using orchestrator = visiting(database, [work]);
+    await using doomed = await startWorker(database.url, { FLOWLEDGER_FAILPOINT: `${name}:kill` });
+    const execution = await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 });
+    expect(await doomed.exited).toMatchObject({ signal: "SIGKILL" });
+
+    await using _heir = await startWorker(database.url);
+    const header = await untilClosed(sql, execution.id);
+
+    expect(header).toMatchObject({ outcome: "completed", close_snapshot: { path: ["first", "slow", "last"] } });
+    await expectGuarantees(sql);
+  },
+);

@@ -1,0 +1,21 @@
+/** A worker process of the crash tests. SIGTERM drains, a second one ends it at once: as `flowledger worker` does. */
+import { createOrchestrator } from "../../src/index.ts";
+import { crashFlows } from "./flows.ts";
+
+const say = (message: string, fields?: unknown) => {
+  process.stdout.write(`log ${message} ${JSON.stringify(fields ?? {})}\n`);
+};
+const orchestrator = createOrchestrator({
+  connection: process.env["CRASH_URL"] ?? "",
+  flows: crashFlows,
+  logger: { debug() {}, info: say, warn: say, error: say },
+});
+const worker = await orchestrator.startWorker({ drainTimeout: process.env["CRASH_DRAIN"] ?? "10s" });
+process.stdout.write(`ready ${worker.id}\n`);
+let isStopping = false;
+process.on("SIGTERM", () => {
+  if (isStopping) process.exit(130);
+  isStopping = true;
+  process.stdout.write("draining\n");
+  void orchestrator.close().then(() => process.exit(0));
+});

@@ -1,0 +1,335 @@
+/** The stream between processes: many readers, lost wake-ups, cut connections, and what an attempt leaves in it. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect, test } from "vitest";
+import { z } from "zod";
+import { LeaseLostError, PayloadError } from "../../src/errors.ts";
+import { connect } from "../../src/database/connection.ts";
+import { claim } from "../../src/database/queries.ts";
+import { putItems, readPages, repeatItems } from "../../src/database/stream.ts";
+import { admission, Streamer } from "../../src/engine/streamer.ts";
+import {
+  createOrchestrator,
+  cursorOf,
+  defineFlow,
+  ExecutionNotFoundError,
+  toReadableStream,
+  toSSE,
+} from "../../src/index.ts";
+import type { Flow } from "../../src/index.ts";
+import { WorkerId } from "../../src/ledger/event.ts";
+import { testDatabase } from "../support/database.ts";
+import { collect, newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
+
+const database = await testDatabase();
+const quiet = { autoCloseTimeout: 0 } as const;
+
+test("a reader in another process gets items while the chunk runs (TF-STR-01, TF-STR-06)", async () => {
+  const { flow, gate } = gated("elsewhere");
+  await using orchestrator = await serving(database, [flow]);
+  await using elsewhere = visiting(database);
+  const execution = await orchestrator.flow(flow).startExecution(["a", "b"], quiet);
+
+  const seen: unknown[] = [];
+  const there = await elsewhere.getExecution(execution.id);
+  for await (const { cursor, item } of there.streamItems({ timeout: null })) {
+    seen.push([cursor, item]);
+    gate.open();
+  }
+
+  expect(seen).toEqual([
+    [1, "a"],
+    [2, "b"],
+  ]);
+});
+
+test("two hundred readers of one execution share their queries (F47)", async () => {
+  const { flow, gate } = gated("crowded");
+  await using orchestrator = await serving(database, [flow]);
+  await using elsewhere = createOrchestrator({
+    connection: { ...urlOptions(), connection: { application_name: "crowd" } },
+  });
+  const execution = await orchestrator.flow(flow).startExecution(["a", ...numbers(300)], quiet);
+  const there = await elsewhere.getExecution(execution.id);
+  const begun = Array.from({ length: 200 }, () => there.getRuntimeStream({ timeout: null }));
+  await Promise.all(begun.map((reader) => reader.next()));
+  const before = await transactions();
+
+  gate.open();
+  const all = await Promise.all(begun.map((reader) => collect(reader)));
+
+  for (const items of all) expect(items).toEqual(numbers(300));
+  const [{ connections }] = await database.sql<[{ connections: number }]>`
+    select count(*)::int as connections from pg_stat_activity where application_name = 'crowd' and query ilike 'listen%'`;
+  expect(connections).toBe(1);
+  // 200 readers of their own would ask at least twice each.
+  expect((await transactions()) - before).toBeLessThan(300);
+});
+
+test("each reader gets items of its own to change (TF-STR-06)", async () => {
+  const flow = defineFlow("own-items");
+  flow.to("put", (ctx) => ctx.putIntoStream({ list: [1] }));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, quiet);
+  await execution.waitForClose();
+
+  const [first, second] = await Promise.all([
+    collect(execution.getRuntimeStream()),
+    collect(execution.getRuntimeStream()),
+  ]);
+
+  expect(second).toEqual(first);
+  expect(second[0]).not.toBe(first[0]);
+});
+
+test("nothing is lost when the connection that listens is cut (F44)", async () => {
+  const { flow, gate } = gated("cut-off");
+  await using orchestrator = await serving(database, [flow]);
+  await using elsewhere = createOrchestrator({
+    connection: { ...urlOptions(), connection: { application_name: "cut off" } },
+  });
+  const execution = await orchestrator.flow(flow).startExecution(["a", "b", "c"], quiet);
+  const reader = (await elsewhere.getExecution(execution.id)).getRuntimeStream({ timeout: null });
+  expect((await reader.next()).value).toBe("a");
+
+  await database.sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cut off'`;
+  gate.open();
+
+  console.log("T0", performance.now());
+  expect(await collect(reader)).toEqual(["b", "c"]);
+  console.log("T1", performance.now());
+});
+
+test("a reader that stalls holds a page of items, not the stream (F46)", async () => {
+  const flow = defineFlow("stalled");
+  const item = "x".repeat(50_000);
+  flow.to("put", async (ctx) => {
+    for (let n = 0; n < 40; n++) await ctx.putIntoStream(item);
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, quiet);
+  await execution.waitForClose();
+
+  const [page] = await readPages(database.sql, [{ id: execution.id, after: 0 }]);
+
+  expect(page?.items.length).toBe(6);
+  expect(await collect(execution.getRuntimeStream())).toHaveLength(40);
+});
+
+test("a cursor that is no place in the stream is refused (F48)", async () => {
+  const flow = defineFlow("cursors");
+  flow.to("put", (ctx) => ctx.putIntoStream("a"));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, quiet);
+  await execution.waitForClose();
+
+  for (const from of [-1, Number.NaN, 0.5, Infinity, 2 ** 63])
+    expect(await refusal(collect(execution.streamItems({ from })))).toMatchObject({ code: "USAGE_INVALID" });
+  expect(await refusal(collect(execution.streamItems({ from: 7 })))).toMatchObject({
+    message: expect.stringContaining("last cursor is 1") as string,
+  });
+  const stranger = { url: "/?from=2", headers: new Headers({ "last-event-id": "1; drop" }) };
+  expect(() => cursorOf(stranger)).toThrow("place in a stream");
+  expect(cursorOf({ url: "/?from=2", headers: new Headers() })).toBe(2);
+  expect(cursorOf({ url: "/?from=2", headers: new Headers({ "last-event-id": "5" }) })).toBe(5);
+});
+
+test("a reader of an unknown execution hears that there is none", async () => {
+  await using orchestrator = visiting(database);
+  const flow = defineFlow("unknown", { input: z.string() });
+  flow.to("never", () => null);
+  const { execution } = orchestrator.flow(flow).run(7 as unknown as string);
+
+  expect(await refusal(collect(execution.streamItems()))).toBeInstanceOf(ExecutionNotFoundError);
+});
+
+test("a hidden execution ends when its reader breaks off (TF-STR-12)", async () => {
+  const flow = defineFlow("hidden-reader");
+  flow.to("put", async (ctx) => {
+    await ctx.putIntoStream(ctx.execution.id);
+    await sleep(60_000, null, { signal: ctx.signal });
+  });
+  await using orchestrator = await serving(database, [flow]);
+
+  let id = "";
+  for await (const item of orchestrator.flow(flow).getRuntimeStream()) {
+    id = String(item);
+    break;
+  }
+
+  const execution = await orchestrator.getExecution(id);
+  expect(await untilEvent(execution, "execution.closed")).toMatchObject({ reason: "hidden_runtime_stream_complete" });
+});
+
+test("an item of more than 256 KB fails its chunk, and the items before it stay (F49)", async () => {
+  const flow = defineFlow("too-large");
+  flow.to("put", async (ctx) => {
+    await ctx.putIntoStream("small");
+    await ctx.putIntoStream("x".repeat(262_144));
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const handler = orchestrator.flow(flow).run();
+
+  expect(await collect(handler.streamEvents())).toMatchObject([
+    "small",
+    { type: "failed", error: { code: "PAYLOAD_UNSTORABLE" }, attempts: 1 },
+  ]);
+});
+
+test("items keep their order while somebody else holds the execution (F45)", async () => {
+  const { target, streamer, sql } = await owned("held");
+  const lock = await sql.reserve();
+  await lock`begin`;
+  await lock`select from flowledger.executions where id = ${target.id}::uuid for update`;
+
+  const puts = numbers(20).map(async (n) => {
+    await sleep(n * 2);
+    await streamer.put(target, n);
+  });
+  await sleep(60);
+  await lock`commit`;
+  lock.release();
+  await Promise.all(puts);
+
+  expect(await itemsOf(target.id)).toEqual(numbers(20));
+  await sql.end();
+});
+
+test("executions that one claim took keep their items apart", async () => {
+  const { target, streamer, sql } = await owned("apart", 3);
+  const targets = target.ids.map((id) => ({ ...target, id }));
+
+  await Promise.all(numbers(30).map((n) => streamer.put(targets[n % 3] ?? target, n)));
+
+  for (const [index, { id }] of targets.entries())
+    expect(await itemsOf(id)).toEqual(numbers(30).filter((n) => n % 3 === index));
+  await sql.end();
+});
+
+test("what was put under a lost lease is in nobody's stream", async () => {
+  const { target, streamer, sql } = await owned("lost");
+
+  const put = streamer.put({ ...target, epoch: target.epoch + 1 }, "late");
+
+  expect(await refusal(put)).toBeInstanceOf(LeaseLostError);
+  expect(await itemsOf(target.id)).toEqual([]);
+  await sql.end();
+});
+
+test("items whose answer was lost are sent again and are there once", async () => {
+  const { target, sql } = await owned("repeated");
+  const load = { ...target, items: ['"a"', '"b"'] };
+  await putItems(sql, [load]);
+
+  const answers = [await repeatItems(sql, load, 0), await repeatItems(sql, { ...load, items: ['"c"'] }, 2)];
+
+  expect(answers).toEqual(["ok", "ok"]);
+  expect(await itemsOf(target.id)).toEqual(["a", "b", "c"]);
+  await sql.end();
+});
+
+test("a put waits only while more than 256 KB are on their way", async () => {
+  const { target, streamer, sql } = await owned("backlog");
+  const item = "x".repeat(100_000);
+
+  const waits = numbers(3).map(() => admission(streamer.put(target, item)) !== undefined);
+  expect(() => streamer.put(target, "x".repeat(262_143))).toThrow(PayloadError);
+  const last = streamer.put(target, "last");
+  await admission(last);
+  await last;
+
+  expect(waits).toEqual([false, false, true]);
+  expect(await itemsOf(target.id)).toHaveLength(4);
+  await sql.end();
+});
+
+test("server-sent events carry the cursor, and end with what became of the stream", async () => {
+  const flow = defineFlow("to-browser");
+  flow.to("put", async (ctx) => {
+    await ctx.putIntoStream({ text: "line\nbreak" });
+    await ctx.putIntoStream("b");
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, quiet);
+  await execution.waitForClose();
+
+  const response = toSSE(execution.streamItems({ from: 0 }));
+  const refused = toSSE(execution.streamItems({ from: 9 }));
+
+  expect(response.headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
+  expect(await response.text()).toBe(
+    ': open\n\nid: 1\ndata: {"text":"line\\nbreak"}\n\nid: 2\ndata: "b"\n\nevent: end\ndata: null\n\n',
+  );
+  expect(await refused.text()).toContain('event: failed\ndata: {"code":"USAGE_INVALID"');
+  const items: unknown[] = [];
+  for await (const item of toReadableStream(execution.getRuntimeStream())) items.push(item);
+  expect(items).toEqual([{ text: "line\nbreak" }, "b"]);
+});
+
+test("a quiet response beats, and a reader that goes away ends its stream", async () => {
+  const { promise: left, resolve } = Promise.withResolvers<string>();
+  const entries = {
+    next: () => new Promise<never>(() => {}),
+    return: () => {
+      resolve("left");
+      return Promise.resolve({ done: true as const, value: undefined });
+    },
+  };
+  const gone = new AbortController();
+  const response = toSSE({ [Symbol.asyncIterator]: () => entries }, { request: gone, heartbeat: 10 });
+  const reader = response.body?.getReader();
+  const heard = [await reader?.read(), await reader?.read()].map((chunk) => new TextDecoder().decode(chunk?.value));
+
+  gone.abort();
+
+  expect(heard).toEqual([": open\n\n", ": beat\n\n"]);
+  expect(await left).toBe("left");
+});
+
+/** Puts the first item of its input, and the others once the gate is open. */
+function gated(name: string): { flow: Flow; gate: ReturnType<typeof newGate> } {
+  const gate = newGate();
+  const flow = defineFlow(name);
+  flow.to("put", async (ctx) => {
+    const [first = null, ...others] = Array.isArray(ctx.input) ? ctx.input : [];
+    await ctx.putIntoStream(first);
+    await gate.passed;
+    for (const item of others) await ctx.putIntoStream(item);
+  });
+  return { flow, gate };
+}
+
+/** Executions that this test owns, all of one claim, and a lane to put their items with. */
+async function owned(name: string, count = 1) {
+  const flow = defineFlow(name);
+  flow.to("never", () => null);
+  await using orchestrator = visiting(database);
+  const ids = await orchestrator.flow(flow).startMany(numbers(count));
+  const sql = connect(database.url, { max: 4 });
+  const claims = await claim(sql, WorkerId.parse(crypto.randomUUID()), ids);
+  const [id] = ids;
+  const claimed = id && claims.get(id);
+  if (!claimed) throw new Error("nothing was claimed");
+  const streamer = new Streamer(sql, { send: () => {} });
+  return { sql, streamer, target: { id, ids, epoch: claimed.epoch, token: claimed.token } };
+}
+
+async function itemsOf(id: string): Promise<unknown[]> {
+  const rows = await database.sql<{ item: unknown }[]>`
+    select item from flowledger.stream_items where execution_id = ${id} order by seq`;
+  return rows.map(({ item }) => item);
+}
+
+async function transactions(): Promise<number> {
+  const [row] = await database.sql<[{ count: number }]>`
+    select (xact_commit + xact_rollback)::float8 as count from pg_stat_database where datname = current_database()`;
+  return row.count;
+}
+
+function urlOptions() {
+  const { hostname: host, port, username, password, pathname } = new URL(database.url);
+  return { host, port: Number(port), username, password, database: pathname.slice(1) };
+}
+
+function numbers(count: number): number[] {
+  return Array.from({ length: count }, (_, n) => n);
+}
