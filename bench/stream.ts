@@ -99,7 +99,7 @@ async function latencies(bench: Bench, start: () => Promise<string>): Promise<nu
   return (JSON.parse(line) as number[]).toSorted((a, b) => a - b);
 }
 
-/** Ids that were sent with NOTIFY; statements carry many. */
+/** Statements that sent notifications. */
 async function notifications(bench: Bench): Promise<number> {
   if (!bench.countsStatements) return 0;
   const [row] = await bench.sql<{ count: number }[]>`

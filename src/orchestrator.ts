@@ -202,7 +202,7 @@ export class Orchestrator implements AsyncDisposable {
         },
         cancelChild: (id, reason) => {
           cancel(this.#sql, id, reason, "parent").then(
-            () => this.#wakeups.send(id),
+            () => this.#wakeups.call(id),
             (error: unknown) =>
               this.#log.warn("a child could not be cancelled", { executionId: id, error: String(error) }),
           );
@@ -501,10 +501,12 @@ export class BoundFlow<C extends Contract = Contract> {
       isRead = !stop.aborted;
       const header = await outcomes.header(id);
       if (header.lifecycle === "closed") snapshotOf(id, endingOf(header));
-      else if (isRead) await this.#handle(id, create).seal();
     } finally {
-      // Nobody can read what it would still put.
-      if (!isRead) await this.#handle(id, create).cancel("hidden_runtime_stream_complete");
+      // Nobody can read what it would still put. Where the database is away, the reader has heard of that.
+      if (!isRead)
+        await this.#handle(id, create)
+          .cancel("hidden_runtime_stream_complete")
+          .catch(() => {});
     }
   }
 

@@ -7,9 +7,9 @@ interface FastifyRequest {
   readonly url: string;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly params: unknown;
-  readonly raw: { once(event: "close", listener: () => void): unknown };
 }
 interface FastifyReply {
+  readonly raw: { once(event: "close", listener: () => void): unknown };
   send(response: Response): unknown;
 }
 
@@ -21,7 +21,7 @@ export function storyStream(orchestrator: Orchestrator) {
     const from = cursorOf({ url: request.url, headers });
     const execution = await orchestrator.getExecution(id);
     const gone = new AbortController();
-    request.raw.once("close", () => gone.abort());
+    reply.raw.once("close", () => gone.abort());
     return reply.send(toSSE(execution.streamItems({ timeout: null, from }), { request: gone }));
   };
 }

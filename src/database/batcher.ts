@@ -87,7 +87,7 @@ export class Batcher<Item, Result> {
       } catch (error) {
         if (this.#options.isPersistent && !this.#isClosed && isTransient(error)) {
           if (isConnectionLoss(error)) this.#onTrouble(error);
-          await delay(Math.random() * Math.min(2000, 20 * 2 ** attempt));
+          await delay(Math.random() * Math.min(500, 20 * 2 ** attempt));
         } else if (batch.length > 1 && !isTransient(error)) {
           // One item that Postgres cannot hold must not take the others with it.
           const middle = batch.length >> 1;

@@ -590,7 +590,7 @@ end $$;
 -- Starts an execution of a flow; with a known idempotencyKey, gives the one that has it. options: idempotencyKey, metadata,
 -- priority, delay (interval), startAt, autoClose, autoCloseTimeout (interval or null), concurrency, interventionMode, timeout.
 create or replace function flowledger.start(flow text, input jsonb default 'null', options jsonb default '{}') returns uuid
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -630,7 +630,7 @@ end $$;
 
 -- Gives a created execution its input. False when it had been started before.
 create or replace function flowledger.start_execution(id uuid, input jsonb, notify boolean default true, raw boolean default true) returns boolean
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -647,7 +647,7 @@ end $$;
 -- Sends an event to an execution. Repeating an idempotency key changes nothing. Returns the event's seq.
 create or replace function flowledger.emit(id uuid, event text, payload jsonb default 'null', idempotency_key text default null,
   actor text default null, notify boolean default true, raw boolean default true) returns int
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -676,7 +676,7 @@ end $$;
 -- Answers an interrupt. Repeating a request id with the same answer changes nothing; with another answer it is refused.
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb default 'null', resume_request_id text default null,
   actor text default null, notify boolean default true) returns jsonb
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -719,7 +719,7 @@ end $$;
 
 -- Records a correction. options: author, target, note, metadata, actor.
 create or replace function flowledger.intervene(id uuid, payload jsonb, options jsonb default '{}', notify boolean default true) returns jsonb
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -745,7 +745,7 @@ end $$;
 -- Says what became of an intervention. Marking again overwrites the consumer's mark.
 create or replace function flowledger.mark_intervention_consumed(id uuid, intervention text, consumer text, status text default 'applied',
   note text default null, metadata jsonb default null, notify boolean default true) returns jsonb
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -767,7 +767,7 @@ end $$;
 
 -- Takes nothing new from outside from now on. False when it was sealed before.
 create or replace function flowledger.seal(id uuid, actor text default null, notify boolean default true) returns boolean
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -784,7 +784,7 @@ end $$;
 -- wait, 'cancel' cancels them. Closing a closed execution changes nothing.
 create or replace function flowledger.close(id uuid, reason text default 'manual', pending text default 'reject',
   actor text default null, notify boolean default true) returns boolean
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -816,7 +816,7 @@ end $$;
 -- Asks for the end of whatever runs. False when it had closed before.
 create or replace function flowledger.cancel(id uuid, reason text default 'cancelled', actor text default null,
   notify boolean default true) returns boolean
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -38,6 +38,7 @@ export function connect(option: ConnectionOption, overrides: { max?: number; nam
   const given = typeof option === "string" ? {} : option;
   const options = {
     onnotice: () => {},
+    backoff: reconnectDelay,
     ...given,
     max: Math.max(2, overrides.max ?? given.max ?? 10),
     connection: { application_name: overrides.name ?? "flowledger", ...given.connection },
@@ -52,6 +53,11 @@ export function connect(option: ConnectionOption, overrides: { max?: number; nam
       error,
     );
   }
+}
+
+/** Seconds to the next try. The driver's own waits grow to twenty seconds, long after Postgres is back. */
+export function reconnectDelay(attempt: number): number {
+  return Math.min(0.5, 0.02 * 2 ** attempt) * (0.5 + Math.random() / 2);
 }
 
 /** The options graphile-worker's own driver needs for the same database. */

@@ -6,15 +6,19 @@ import type { Sql } from "./connection.ts";
 const channels = Array.from({ length: 8 }, (_, index) => `flowledger_${index}`);
 /** Postgres refuses payloads of 8000 bytes and more. */
 const idsPerNotify = 200;
+/** Before the id in a message that does not concern the owner. */
+const forReaders = "~";
 /** How often a listener looks anyway. */
 const lookEveryMs = 2000;
 
 export interface Wakeups extends AsyncDisposable {
-  /** Tells every process, this one first, that there is something new about these executions. */
+  /** Tells readers in every process, this one first, that an execution has something new. */
   send(id: ExecutionId): void;
+  /** Tells the owner too: something came in from outside. */
+  call(id: ExecutionId): void;
   /** Calls back on wake-ups of one execution, and every two seconds in case one was lost. Returns how to stop. */
   on(id: ExecutionId, listener: () => void): () => void;
-  /** Calls back on a wake-up of any execution. */
+  /** Calls back when something came in from outside for any execution. */
   onAny(listener: (id: ExecutionId) => void): () => void;
   /** Calls back once the database itself has brought a wake-up of the id. */
   onRemote(id: ExecutionId, listener: () => void): () => void;
@@ -28,7 +32,7 @@ export function openWakeups(sql: Sql): Wakeups {
   const listeners = new Map<string, Set<() => void>>();
   const remoteListeners = new Map<string, () => void>();
   const anyListeners = new Set<(id: ExecutionId) => void>();
-  const outgoing = new Batcher<ExecutionId, null>({
+  const outgoing = new Batcher<string, null>({
     maxItems: 10_000,
     send: async (ids) => {
       await notify(sql, new Set(ids));
@@ -44,10 +48,17 @@ export function openWakeups(sql: Sql): Wakeups {
   }, lookEveryMs);
   look.unref();
 
-  const hear = (id: string) => {
+  const hear = (message: string) => {
+    const isForReaders = message.startsWith(forReaders);
+    const id = isForReaders ? message.slice(forReaders.length) : message;
     const set = listeners.get(id);
     if (set) for (const listener of [...set]) listener();
-    for (const listener of anyListeners) listener(id as ExecutionId);
+    // What an owner tells the world is no news to it.
+    if (!isForReaders) for (const listener of anyListeners) listener(id as ExecutionId);
+  };
+  const tell = (message: string) => {
+    hear(message);
+    if (!isClosed) outgoing.submit(message).catch(() => {});
   };
   const listen = () => {
     listening ??= Promise.all(
@@ -85,10 +96,8 @@ export function openWakeups(sql: Sql): Wakeups {
   };
 
   return {
-    send(id) {
-      hear(id);
-      if (!isClosed) outgoing.submit(id).catch(() => {});
-    },
+    send: (id) => tell(`${forReaders}${id}`),
+    call: (id) => tell(id),
     on(id, listener) {
       void listen();
       const set = listeners.get(id) ?? new Set();
@@ -120,7 +129,7 @@ export function openWakeups(sql: Sql): Wakeups {
 }
 
 // NOTIFY takes a database-wide lock at commit, so it goes out on its own and does not wait for the disk.
-async function notify(sql: Sql, ids: ReadonlySet<ExecutionId>): Promise<void> {
+async function notify(sql: Sql, ids: ReadonlySet<string>): Promise<void> {
   const byChannel = new Map<number, string[]>();
   for (const id of ids) {
     const channel = Number.parseInt(id.at(-1) ?? "0", 16) & 7;

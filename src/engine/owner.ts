@@ -111,6 +111,8 @@ export class Owner implements ChunkHost {
   #ready: number[] = [];
   /** Collection items under way, by node, where the node limits them. */
   #itemsUnderWay = new Map<string, Set<string>>();
+  /** When what is ready was last looked through, by the database's clock. */
+  #lookedAt = 0;
   #groupWaiters = new Map<number, () => void>();
   /** Chunks whose wait is over and that want a place again. */
   #resuming: (() => void)[] = [];
@@ -598,6 +600,7 @@ export class Owner implements ChunkHost {
   }
 
   #startReady(): void {
+    this.#lookedAt = this.now();
     if (this.#isDraining || this.state.closed || this.state.failing || this.state.cancelling) return;
     this.#resume();
     let free = this.#freePlaces();
@@ -742,7 +745,8 @@ export class Owner implements ChunkHost {
 
   #arm(): void {
     clearTimeout(this.#timer);
-    let next = nextTimer(this.state, this.now());
+    // Counted from the last look at what is ready, so that nothing falls due unseen between that look and this one.
+    let next = nextTimer(this.state, this.#lookedAt);
     if (this.#cancelDeadline !== null) next = Math.min(next ?? Infinity, this.#cancelDeadline);
     if (next === null) return;
     const wait = Math.min(Math.max(0, next - this.now()) + 1, 60_000);

@@ -272,7 +272,7 @@ export class Execution<C extends Contract = Contract> {
   async #command<T>(what: string, send: () => Promise<T>, refused = what): Promise<T> {
     try {
       const answer = await send();
-      this.#host.wakeups.send(this.id);
+      this.#host.wakeups.call(this.id);
       return answer;
     } catch (error) {
       throw translate(error, this.#host.sql, { id: this.id, what, refused });

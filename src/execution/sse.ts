@@ -50,7 +50,7 @@ export function toSSE<C extends Contract>(
       },
       async pull(controller) {
         const message = await nextMessage(entries);
-        if (isOver) return void close(controller);
+        if (isOver) return close(controller);
         controller.enqueue(encode(message.text));
         if (!message.isLast) return;
         leave();

@@ -57,10 +57,15 @@ interface Channel {
 
 /** Pages in one statement, and so in memory at once. */
 const pagesPerStatement = 32;
+/** Readers that one answer may serve. */
+const maxReaders = 100_000;
 
 export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">): Streams {
   const channels = new Map<ExecutionId, Channel>();
-  const reads = new Batcher<PageRequest, StreamPage | null>({ send: (asked) => readShared(sql, asked) });
+  const reads = new Batcher<PageRequest, StreamPage | null>({
+    send: (asked) => readShared(sql, asked),
+    maxItems: maxReaders,
+  });
 
   const openChannel = (id: ExecutionId): Channel => {
     const known = channels.get(id);
@@ -72,7 +77,7 @@ export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">): Streams {
       waiting: new Set(),
       stop: wakeups.on(id, () => {
         channel.version += 1;
-        for (const wake of [...channel.waiting]) wake();
+        for (const wake of channel.waiting) wake();
       }),
     };
     channels.set(id, channel);

@@ -35,7 +35,7 @@ export async function checkWakeups(wakeups: Wakeups, log: Logger): Promise<boole
   const { promise, resolve } = Promise.withResolvers<boolean>();
   const stop = wakeups.onRemote(probe, () => resolve(true));
   const timer = setTimeout(() => resolve(false), 2000);
-  wakeups.send(probe);
+  wakeups.call(probe);
   const isHeard = await promise;
   clearTimeout(timer);
   stop();

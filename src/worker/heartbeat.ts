@@ -1,6 +1,7 @@
 /** The thread that says "alive": it holds the worker's lock on a connection of its own and beats only while the main loop ticks. */
 import { isMainThread, parentPort, Worker as Thread, workerData } from "node:worker_threads";
 import postgres from "postgres";
+import { reconnectDelay } from "../database/connection.ts";
 import type { WorkerId } from "../ledger/event.ts";
 
 export interface Heartbeat {
@@ -68,6 +69,7 @@ async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, 
       idle_timeout: 0,
       max_lifetime: null,
       connect_timeout: answerWithinMs / 1000,
+      backoff: reconnectDelay,
       onnotice: () => {},
       prepare: false,
     });

@@ -1,0 +1,327 @@
+/** The past of an execution: its state at a point, and copies of it that go on, here (`fork`) or elsewhere (`save`, `load`). */
+import { createHash } from "node:crypto";
+import { v7 as uuidv7 } from "uuid";
+import { z } from "zod";
+import { translate } from "../database/connection.ts";
+import type { Sql } from "../database/connection.ts";
+import { foldFrom, readHistory } from "../database/queries.ts";
+import { DefinitionMismatchError, ExecutionNotFoundError, ResourceMissingError, UsageError } from "../errors.ts";
+import type { FlowDefinition } from "../flow/definition.ts";
+import { decode, encode, ExecutionId } from "../ledger/event.ts";
+import type { Recorded } from "../ledger/event.ts";
+import { pendingInterrupts } from "../ledger/evolve.ts";
+import type { ExecutionState } from "../ledger/evolve.ts";
+import type { Json, JsonObject } from "../ledger/payload.ts";
+import { closeSnapshot, metaOf } from "../ledger/views.ts";
+
+export interface ForkOptions {
+  /** The last event the copy has: a seq, or the last one up to a time. */
+  at: number | Date;
+  /** Another input; only where `at` is no later than the start. */
+  input?: Json;
+  /** @default the source's */
+  metadata?: JsonObject;
+}
+
+const json = z.custom<Json>((value) => value !== undefined);
+/** [epoch, milliseconds since 1970, type, dispatch, chunk, actor, payload] */
+const SavedEvent = z.tuple([
+  z.int().nonnegative(),
+  z.number(),
+  z.string(),
+  z.int().nullable(),
+  z.string().nullable(),
+  z.string().nullable(),
+  z.record(z.string(), json).nullable(),
+]);
+type SavedEvent = z.infer<typeof SavedEvent>;
+
+const kind = "flowledger.execution";
+const version = 1;
+
+/** What `save()` gives: JSON, complete, and good for any database that serves the same flow. */
+export const SavedExecution = z.strictObject({
+  version: z.literal(version),
+  kind: z.literal(kind),
+  executionId: ExecutionId,
+  flow: z.string(),
+  fingerprint: z.string(),
+  /** For people; a load reads the events. */
+  meta: z.record(z.string(), json),
+  state: z.record(z.string(), json),
+  pendingInterrupts: z.array(z.record(z.string(), json)),
+  resourceKeys: z.array(z.string()),
+  events: z.array(SavedEvent).min(1),
+  /** SHA-256 over all of the above. */
+  digest: z.string(),
+});
+export type SavedExecution = z.infer<typeof SavedExecution>;
+
+export interface LoadReport {
+  readonly isReady: boolean;
+  readonly status: "ready" | "missing_resources" | "definition_mismatch" | "invalid_snapshot";
+  readonly executionId: string | null;
+  readonly flow: string | null;
+  readonly missingResources: readonly string[];
+  /** One sentence each: what is wrong, where, and what to do. */
+  readonly problems: readonly string[];
+}
+
+/** What a load may count on in this process. */
+export interface LoadTarget {
+  flow(name: string): FlowDefinition | null;
+  /** Names of live resources that the flow's executions would have. */
+  resourcesOf(flow: string): readonly string[];
+}
+
+/** Application state after the event `at`, or after the last event up to a time. @throws {UsageError} */
+export async function stateAt(sql: Sql, id: ExecutionId, at: number | Date): Promise<JsonObject> {
+  return foldFrom(null, upTo(id, await eventsOf(sql, id), at)).values;
+}
+
+/** A new execution with the past of another up to a point. The source is not touched: the copy's first event names it. */
+export async function fork(sql: Sql, id: ExecutionId, { at, input, metadata }: ForkOptions): Promise<ExecutionId> {
+  const past = upTo(id, await eventsOf(sql, id), at);
+  const seq = past.length;
+  const isBeforeStart = !past.some(({ event }) => event.type === "inbox.routed");
+  if (input !== undefined && !(isBeforeStart && past.some(({ event }) => event.type === "execution.started")))
+    throw new UsageError(
+      `fork of execution ${id} at seq ${seq} cannot take another input`,
+      "fork at its execution.started, before anything ran, or leave input out",
+    );
+  const events = past.map((recorded): Recorded => {
+    const { event } = recorded;
+    if (event.type === "execution.started" && input !== undefined) return { ...recorded, event: { ...event, input } };
+    if (event.type !== "execution.created") return recorded;
+    const { parent: _, ...created } = event;
+    const changes = metadata === undefined ? {} : { metadata };
+    return { ...recorded, event: { ...created, ...changes, forkedFrom: { id, seq } } };
+  });
+  const state = foldFrom(null, events);
+  if (state.closed)
+    throw new UsageError(`execution ${id} is closed at seq ${seq}`, "fork at an earlier seq: history() lists them");
+  requireNoChildren(id, state);
+  return copy(sql, events, state);
+}
+
+/** Everything needed to go on elsewhere. @throws {UsageError} while sub-flows run */
+export async function save(sql: Sql, id: ExecutionId, flow: FlowDefinition | null): Promise<SavedExecution> {
+  const events = await eventsOf(sql, id);
+  const state = foldFrom(null, events);
+  requireNoChildren(id, state);
+  const body: Omit<SavedExecution, "digest"> = {
+    version,
+    kind,
+    executionId: id,
+    flow: state.flow,
+    fingerprint: state.fingerprint ?? flow?.fingerprint ?? "",
+    meta: plain(metaOf(id, state)),
+    state: plain(state.values),
+    pendingInterrupts: pendingInterrupts(state).map(({ paused: _, ...interrupt }) => plain(interrupt)),
+    resourceKeys: state.resourceKeys,
+    events: events.map(tupleOf),
+  };
+  return { ...body, digest: digestOf(body) };
+}
+
+/**
+ * A new execution that goes on where the saved one was.
+ *
+ * @throws {UsageError} what is not a save of this version, says where
+ * @throws {DefinitionMismatchError | ResourceMissingError}
+ */
+export async function load(sql: Sql, saved: unknown, target: LoadTarget): Promise<{ id: ExecutionId; flow: string }> {
+  const { snapshot, events, state } = parse(saved);
+  const problem = problemOf(snapshot, state, target);
+  if (problem) throw problem;
+  const past = events.map((recorded): Recorded => {
+    if (recorded.event.type !== "execution.created") return recorded;
+    const { parent: _, ...created } = recorded.event;
+    return { ...recorded, event: { ...created, loadedFrom: snapshot.executionId } };
+  });
+  return { id: await copy(sql, past, foldFrom(null, past)), flow: snapshot.flow };
+}
+
+/** What a load would say, without touching anything. */
+export function inspectLoad(saved: unknown, target: LoadTarget): LoadReport {
+  let known: { executionId: string | null; flow: string | null } = { executionId: null, flow: null };
+  try {
+    const { snapshot, state } = parse(saved);
+    known = { executionId: snapshot.executionId, flow: snapshot.flow };
+    const problem = problemOf(snapshot, state, target);
+    if (!problem) return { isReady: true, status: "ready", ...known, missingResources: [], problems: [] };
+    const missingResources = problem instanceof ResourceMissingError ? missing(snapshot, target) : [];
+    const status =
+      problem instanceof ResourceMissingError
+        ? "missing_resources"
+        : problem instanceof DefinitionMismatchError
+          ? "definition_mismatch"
+          : "invalid_snapshot";
+    return { isReady: false, status, ...known, missingResources, problems: [problem.message] };
+  } catch (error) {
+    const problems = [error instanceof Error ? error.message : String(error)];
+    return { isReady: false, status: "invalid_snapshot", ...known, missingResources: [], problems };
+  }
+}
+
+async function eventsOf(sql: Sql, id: ExecutionId): Promise<Recorded[]> {
+  const events = await readHistory(sql, id, 0, null).catch((error: unknown) => {
+    throw translate(error, sql, { id });
+  });
+  if (events.length === 0) throw new ExecutionNotFoundError(id);
+  return events;
+}
+
+function upTo(id: ExecutionId, events: readonly Recorded[], at: number | Date): readonly Recorded[] {
+  const isTime = at instanceof Date;
+  if (isTime ? Number.isNaN(at.getTime()) : !Number.isSafeInteger(at) || at < 1)
+    throw new UsageError(`${String(at)} is no point of execution ${id}`, "use a seq from 1, or a date");
+  const past = events.filter((event) => (isTime ? event.at <= at.getTime() : event.seq <= at));
+  if (past.length === 0 || (!isTime && past.length < at))
+    throw new UsageError(
+      `execution ${id} has no event ${isTime ? `by ${at.toISOString()}` : at}`,
+      `use a seq up to ${events.length}, or a later date`,
+    );
+  return past;
+}
+
+async function copy(sql: Sql, events: readonly Recorded[], state: ExecutionState): Promise<ExecutionId> {
+  const id = ExecutionId.parse(uuidv7());
+  const header = {
+    flow: state.flow,
+    epoch: state.epoch,
+    metadata: Object.keys(state.metadata).length === 0 ? null : state.metadata,
+    fingerprint: state.fingerprint,
+    started: state.startedAt,
+    sealed: state.sealedAt,
+    closed: state.closed?.at ?? null,
+    outcome: state.closed?.outcome ?? null,
+    reason: state.closed?.reason ?? null,
+    error: state.closed?.error ?? null,
+    snapshot: state.closed ? closeSnapshot(state) : null,
+    streamEnded: state.streamStopped,
+  };
+  await sql`
+    select flowledger.copy_execution(${id}::uuid, ${JSON.stringify(header)}::text::jsonb, ${JSON.stringify(events.map(tupleOf))}::text::jsonb)`.catch(
+    (error: unknown) => {
+      throw translate(error, sql, { id });
+    },
+  );
+  return id;
+}
+
+function tupleOf({ epoch, at, event }: Recorded): SavedEvent {
+  const { t, d = null, c = null, a = null, p = null } = encode(event);
+  return [epoch, at, t, d, c, a, p as JsonObject | null];
+}
+
+interface Parsed {
+  readonly snapshot: SavedExecution;
+  readonly events: readonly Recorded[];
+  readonly state: ExecutionState;
+}
+
+function parse(saved: unknown): Parsed {
+  const remedy = "pass what execution.save() gave you, unchanged";
+  let given = saved;
+  if (typeof saved === "string")
+    try {
+      given = JSON.parse(saved) as unknown;
+    } catch (error) {
+      throw new UsageError("the saved execution is not JSON, or not all of it", remedy, {}, error);
+    }
+  const parsed = SavedExecution.safeParse(given);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new UsageError(
+      `the saved execution is wrong at ${issue?.path.join(".") || "its top"}: ${issue?.message}`,
+      remedy,
+    );
+  }
+  const { digest, ...body } = parsed.data;
+  if (digest !== digestOf(body))
+    throw new UsageError("the saved execution is not as it was saved, its digest differs at digest", remedy);
+  const events = body.events.map(([epoch, at, type, dispatch, chunk, actor, payload], index): Recorded => {
+    try {
+      return decode({ seq: index + 1, epoch, at, type, dispatch, chunk, actor, payload });
+    } catch (error) {
+      throw new UsageError(
+        `the saved execution is wrong at events.${index}`,
+        "load it with the version that saved it",
+        {},
+        error,
+      );
+    }
+  });
+  try {
+    return { snapshot: parsed.data, events, state: foldFrom(null, events) };
+  } catch (error) {
+    throw new UsageError(
+      "the saved execution is wrong at events: they do not follow from each other",
+      remedy,
+      {},
+      error,
+    );
+  }
+}
+
+function problemOf(snapshot: SavedExecution, state: ExecutionState, target: LoadTarget): Error | null {
+  const { executionId: id, flow, fingerprint } = snapshot;
+  const definition = target.flow(flow);
+  if (!definition)
+    return new UsageError(
+      `flow "${flow}" of the saved execution is not known here`,
+      "pass it to createOrchestrator({ flows })",
+    );
+  if (definition.fingerprint !== fingerprint)
+    return new DefinitionMismatchError(id, flow, fingerprint || "(none)", definition.fingerprint);
+  const open = openChildren(state);
+  if (open.length > 0) return childrenError(id, open);
+  const [first] = missing(snapshot, target);
+  return first === undefined ? null : new ResourceMissingError(id, first, target.resourcesOf(flow));
+}
+
+/** What ran with it, or is declared to be needed, and is not there. */
+function missing({ flow, resourceKeys }: SavedExecution, target: LoadTarget): string[] {
+  const declared = (target.flow(flow)?.requirements ?? [])
+    .filter(({ failPolicy, resolver }) => failPolicy === "closed" && resolver === null)
+    .map(({ name }) => name);
+  const there = new Set(target.resourcesOf(flow));
+  return [...new Set([...resourceKeys, ...declared])].filter((name) => !there.has(name)).toSorted();
+}
+
+function requireNoChildren(id: ExecutionId, state: ExecutionState): void {
+  const open = openChildren(state);
+  if (open.length > 0 && !state.closed) throw childrenError(id, open);
+}
+
+function openChildren(state: ExecutionState): string[] {
+  return [...state.children].filter(([, { closed }]) => closed === null).map(([child]) => child);
+}
+
+function childrenError(id: string, children: readonly string[]): UsageError {
+  return new UsageError(
+    `execution ${id} waits for sub-flow ${children.slice(0, 3).join(", ")}, which a copy could not hear of`,
+    "copy it before they begin or after they end",
+    { children },
+  );
+}
+
+function digestOf(body: Omit<SavedExecution, "digest">): string {
+  return createHash("sha256").update(canonical(body)).digest("hex");
+}
+
+/** The same text for the same JSON, also after jsonb has put the keys in its own order. */
+function canonical(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
+  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null";
+  const fields = Object.entries(value).filter(([, field]) => field !== undefined);
+  return `{${fields
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, field]) => `${JSON.stringify(name)}:${canonical(field)}`)
+    .join(",")}}`;
+}
+
+function plain(value: object): JsonObject {
+  return JSON.parse(JSON.stringify(value)) as JsonObject;
+}
