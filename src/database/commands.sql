@@ -124,7 +124,7 @@ end $$;
 
 -- Takes executions that are due and free: a higher epoch, a fresh token (p_token, random per call). A row that somebody has
 -- locked is waited for, not for long: then a job of its own looks again.
-create or replace function flowledger.claim(p_worker uuid, p_token uuid, p_ids uuid[], p_version int)
+create or replace function flowledger.claim(p_worker uuid, p_token uuid, p_ids uuid[], p_version int, p_suspects boolean)
 returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, snapshot jsonb, events json)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -139,6 +139,11 @@ declare
   v_free uuid[] := array(
     select e.id from flowledger.executions e
     where e.id = any(p_ids) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at
+      -- What lost several workers is claimed one at a time, so that only the one that takes its worker down is counted again.
+      and (e.takeovers < 2 or p_suspects and e.id = (
+        select s.id from flowledger.executions s
+        where s.id = any(p_ids) and s.takeovers >= 2 and s.owner is null and coalesce(s.wake_at, 'infinity') <= v_at
+        order by s.id limit 1))
     order by e.id for no key update skip locked);
 begin
   if cardinality(v_free) < cardinality(p_ids) then

@@ -43,6 +43,8 @@ export interface BrokenClaim {
 }
 
 export interface ClaimOptions {
+  /** Whether to take one of those that lost several workers. @default true */
+  takesSuspects?: boolean;
   /** By it the caller finds what was claimed, should the answer get lost. @default random */
   token?: string;
   /** Called with what was claimed and cannot be folded. @default throws */
@@ -57,7 +59,7 @@ export async function claim(
   options: ClaimOptions = {},
 ): Promise<Map<ExecutionId, Claim>> {
   const rows = await sql<ClaimRow[]>`
-    select * from flowledger.claim(${workerId}::uuid, ${options.token ?? crypto.randomUUID()}::uuid, ${`{${ids.join(",")}}`}::text::uuid[], ${snapshotVersion}::int)`;
+    select * from flowledger.claim(${workerId}::uuid, ${options.token ?? crypto.randomUUID()}::uuid, ${`{${ids.join(",")}}`}::text::uuid[], ${snapshotVersion}::int, ${options.takesSuspects ?? true}::boolean)`;
   const claims = new Map<ExecutionId, Claim>();
   for (const row of rows) {
     const id = row.id as ExecutionId;

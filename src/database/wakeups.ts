@@ -52,7 +52,7 @@ export function openWakeups(sql: Sql): Wakeups {
     const isForReaders = message.startsWith(forReaders);
     const id = isForReaders ? message.slice(forReaders.length) : message;
     const set = listeners.get(id);
-    if (set) for (const listener of [...set]) listener();
+    if (set) for (const listener of set) listener();
     // What an owner tells the world is no news to it.
     if (!isForReaders) for (const listener of anyListeners) listener(id as ExecutionId);
   };

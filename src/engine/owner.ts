@@ -259,8 +259,10 @@ export class Owner implements ChunkHost {
 
   /** Ends what still runs here. Its effects up to the last commit point stay. */
   abort(reason: unknown): void {
-    for (const { abort } of this.#running.values()) abort.abort(reason);
-    this.#running.clear();
+    for (const { abort, dispatch } of [...this.#running.values()]) {
+      abort.abort(reason);
+      this.#abandon(dispatch.id);
+    }
     this.#turn();
   }
 
@@ -441,9 +443,15 @@ export class Owner implements ChunkHost {
     }
   }
 
+  /** The attempt ends here; its dispatch stays open for whoever claims next. */
+  #abandon(dispatch: number): void {
+    this.#running.delete(dispatch);
+    this.#ready.push(dispatch);
+  }
+
   /** A commit point is reached; while draining it is also where the attempt ends, to go on elsewhere. */
   #accept(work: Work): void {
-    if (work.accepted && this.#isDraining && work.dispatch !== null) this.#running.delete(work.dispatch);
+    if (work.accepted && this.#isDraining && work.dispatch !== null) this.#abandon(work.dispatch);
     else work.accepted?.();
   }
 

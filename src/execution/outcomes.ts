@@ -104,7 +104,7 @@ export function openOutcomes(sql: Sql, wakeups: Wakeups): Outcomes {
 
   return {
     deliver(id, ending) {
-      for (const settle of [...(waiting.get(id) ?? [])]) settle(ending);
+      for (const settle of waiting.get(id) ?? []) settle(ending);
     },
     closed,
     header,

@@ -158,7 +158,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         void giveBack(committer, { id, epoch, token, seq }, brokenWaitMs);
       };
       const wanted = [...new Set(ids)];
-      const claimed = await claim(sql, membership.engine.workerId, wanted, { token, onBroken }).catch(
+      const claimed = await claim(sql, membership.engine.workerId, wanted, { token, onBroken, takesSuspects: suspects.isFree }).catch(
         (error: unknown) => {
           lostClaims.push({ token, ids: wanted });
           throw error;
@@ -427,6 +427,7 @@ function once(action: () => void): () => void {
 
 interface Slots {
   take(): Promise<void>;
+  readonly isFree: boolean;
   /** False when there is none free. */
   tryTake(): boolean;
   give(): void;
@@ -439,6 +440,9 @@ function newSlots(count: number): Slots {
     async take() {
       if (free > 0) free -= 1;
       else await new Promise<void>((resolve) => waiting.push(resolve));
+    },
+    get isFree() {
+      return free > 0;
     },
     tryTake() {
       if (free === 0) return false;

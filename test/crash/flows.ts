@@ -24,7 +24,7 @@ work
   .to("slow", async (ctx) => {
     await ctx.step("begin", () => null);
     tell(ctx as Ctx);
-    await delay(ctx.input.ms);
+    if (ctx.input.worker === "" || isHere(ctx.input.worker)) await delay(ctx.input.ms);
     await ctx.appendState("path", "slow");
   })
   .to("last", async (ctx) => {

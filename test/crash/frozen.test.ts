@@ -9,8 +9,9 @@ const database = await testDatabase();
 
 test("F2: a worker frozen past the limit is taken over within 15 s, and fenced when it wakes up", async () => {
   await using orchestrator = visiting(database, [work]);
-  await using frozen = await startWorker(database.url);
-  const execution = await orchestrator.flow(work).startExecution({ ms: 1500 }, { autoCloseTimeout: 0 });
+  await using frozen = await startWorker(database.url, { CRASH_NAME: "frozen" });
+  const input = { ms: 60_000, worker: "frozen" };
+  const execution = await orchestrator.flow(work).startExecution(input, { autoCloseTimeout: 0 });
   await frozen.untilLine(/^body slow/);
   await using heir = await startWorker(database.url);
 

@@ -10,8 +10,9 @@ const { sql } = database;
 
 test("F1: what a killed worker had begun goes on elsewhere within five seconds, and its recorded step is not repeated", async () => {
   await using orchestrator = visiting(database, [work]);
-  await using first = await startWorker(database.url);
-  const execution = await orchestrator.flow(work).startExecution({ ms: 1000 }, { autoCloseTimeout: 0 });
+  await using first = await startWorker(database.url, { CRASH_NAME: "first" });
+  const input = { ms: 60_000, worker: "first" };
+  const execution = await orchestrator.flow(work).startExecution(input, { autoCloseTimeout: 0 });
   await first.untilLine(/^body slow/);
   await using second = await startWorker(database.url);
 

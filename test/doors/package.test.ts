@@ -39,12 +39,7 @@ test("the package holds the build, the migrations, the demo's example and its do
   const others = packed.filter((path) => !path.startsWith("dist/") && !path.startsWith("migrations/"));
 
   expect(others.toSorted()).toEqual(documents);
-  for (const path of [
-    "dist/index.js",
-    "dist/index.d.ts",
-    "dist/cli.js",
-    "migrations/meta/_journal.json",
-  ]) {
+  for (const path of ["dist/index.js", "dist/index.d.ts", "dist/cli.js", "migrations/meta/_journal.json"]) {
     expect(packed).toContain(path);
   }
 });

@@ -72,7 +72,7 @@ const cases: {
     [created(flow)],
     { type: "execution.started", input: 7 },
     ({ startedAt, inbox }) => [startedAt, inbox],
-    [2000, [{ seq: 2, kind: "start", value: 7 }]],
+    [2000, [{ seq: 2, kind: "start", raw: false, value: 7 }]],
   ],
   "execution.claimed": [
     [created(flow)],
@@ -132,7 +132,7 @@ const cases: {
     running,
     { type: "event.emitted", event: "Go", payload: 1, actor: "ann", idempotencyKey: "k" },
     ({ inbox }) => inbox,
-    [{ seq: 4, kind: "event", event: "Go", value: 1 }],
+    [{ seq: 4, kind: "event", raw: false, event: "Go", value: 1 }],
   ],
   "step.completed": [
     running,
