@@ -151,13 +151,13 @@ begin
     begin
       v_free := v_free || array(
         select e.id from flowledger.executions e
-        where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at
+        where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at and e.takeovers < 2
         order by e.id for no key update);
     exception when lock_not_available then
       perform graphile_worker.add_jobs(array(
         select row('flowledger:' || e.flow, json_agg(e.id), null, v_at + interval '500 milliseconds', null, null, e.priority, null)::graphile_worker.job_spec
         from flowledger.executions e
-        where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at
+        where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at and e.takeovers < 2
         group by e.flow, e.priority));
     end;
   end if;

@@ -62,6 +62,8 @@ export interface Worker extends AsyncDisposable {
 
 const JobPayload = z.array(ExecutionId);
 
+/** How long an execution of another version of its flow is left to workers that have that version. */
+const otherVersionWaitMs = 15_000;
 /** Time between signs of life, and between looks at the others. */
 const beatEveryMs = 500;
 /** A worker without its lock that was silent for so long is dead: its process has ended. */
@@ -158,12 +160,16 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         void giveBack(committer, { id, epoch, token, seq }, brokenWaitMs);
       };
       const wanted = [...new Set(ids)];
-      const claimed = await claim(sql, membership.engine.workerId, wanted, { token, onBroken, takesSuspects: suspects.isFree }).catch(
+      // The place of the one suspect is taken before the claim: two claims at once must not bring two.
+      const takesSuspects = suspects.tryTake();
+      const claimed = await claim(sql, membership.engine.workerId, wanted, { token, onBroken, takesSuspects }).catch(
         (error: unknown) => {
           lostClaims.push({ token, ids: wanted });
+          if (takesSuspects) suspects.give();
           throw error;
         },
       );
+      if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.give();
       failpoint("after-claim");
       // Two jobs may ask for the same one: it gets one owner.
       return ids.map((id) => {
@@ -186,8 +192,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       if (!claimed || !flow) return;
       const { engine } = membership;
       // Claimed under an identity that is gone meanwhile: the sweep frees it.
-      if (claimed.worker !== engine.workerId) return;
-      const isSuspect = claimed.takeovers >= 2;
+      if (claimed.worker !== engine.workerId) {
+        if (isSuspect(claimed)) suspects.give();
+        return;
+      }
       const isForeign = claimed.fingerprint !== null && claimed.fingerprint !== flow.fingerprint;
       if (isForeign)
         log.warn("an execution waits for a worker with its own version of the flow", {
@@ -195,12 +203,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           flow: flow.name,
           fingerprint: claimed.fingerprint,
         });
-      if (isForeign || (isSuspect && !suspects.tryTake()))
-        return await giveBack(
-          committer,
-          { ...claimed, seq: claimed.state.seq },
-          isForeign ? 15_000 : 500 + Math.random() * 1000,
-        );
+      if (isForeign) {
+        if (isSuspect(claimed)) suspects.give();
+        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
+      }
       const owner = new Owner(engine, flow, claimed);
       isOwner = true;
       owners.set(execution, owner);
@@ -213,7 +219,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       parents.set(execution, leave);
       const over = owner.done.finally(() => {
         if (owners.get(execution) === owner) owners.delete(execution);
-        if (isSuspect) suspects.give();
+        if (isSuspect(claimed)) suspects.give();
         leave();
       });
       if (isStopping) owner.drain();
@@ -425,9 +431,13 @@ function once(action: () => void): () => void {
   };
 }
 
+/** It lost workers without progress: perhaps it is the one that takes them down. */
+function isSuspect({ takeovers }: Claim): boolean {
+  return takeovers >= 2;
+}
+
 interface Slots {
   take(): Promise<void>;
-  readonly isFree: boolean;
   /** False when there is none free. */
   tryTake(): boolean;
   give(): void;
@@ -440,9 +450,6 @@ function newSlots(count: number): Slots {
     async take() {
       if (free > 0) free -= 1;
       else await new Promise<void>((resolve) => waiting.push(resolve));
-    },
-    get isFree() {
-      return free > 0;
     },
     tryTake() {
       if (free === 0) return false;

@@ -37,7 +37,7 @@ test(
       close_reason: "worker_crash_loop",
       error: { name: "WorkerCrashLoopError" },
     });
-    expect(next).toMatchObject({ outcome: "completed" });
+    expect(next).toMatchObject({ outcome: "completed", error: null });
     await expectGuarantees(sql);
   },
 );
