@@ -117,7 +117,7 @@ export async function save(sql: Sql, id: ExecutionId, flow: FlowDefinition | nul
     fingerprint: state.fingerprint ?? flow?.fingerprint ?? "",
     meta: plain(metaOf(id, state)),
     state: plain(state.values),
-    pendingInterrupts: pendingInterrupts(state).map(({ paused: _, ...interrupt }) => plain(interrupt)),
+    pendingInterrupts: pendingInterrupts(state).map(({ paused: _paused, ...interrupt }) => plain(interrupt)),
     resourceKeys: state.resourceKeys,
     events: events.map(tupleOf),
   };

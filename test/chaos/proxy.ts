@@ -97,7 +97,7 @@ export async function openProxy(target: { host: string; port: () => number }): P
   await new Promise((resolve) => server.once("listening", resolve));
 
   const close = async () => {
-    for (const pipe of [...pipes]) cut(pipe);
+    for (const pipe of pipes) cut(pipe);
     await new Promise((resolve) => server.close(resolve));
   };
   const proxy: Proxy = {
@@ -107,7 +107,7 @@ export async function openProxy(target: { host: string; port: () => number }): P
     isDeaf: false,
     cutAll() {
       counts.cut += pipes.size;
-      for (const pipe of [...pipes]) cut(pipe);
+      for (const pipe of pipes) cut(pipe);
     },
     loseAnswerOf: (text) => void armed.push(text),
     silence(matches) {
@@ -121,7 +121,7 @@ export async function openProxy(target: { host: string; port: () => number }): P
       armed.length = 0;
       proxy.delayMs = 0;
       proxy.isDeaf = false;
-      for (const pipe of [...pipes]) if (pipe.isSilent) cut(pipe);
+      for (const pipe of pipes) if (pipe.isSilent) cut(pipe);
     },
     [Symbol.asyncDispose]: close,
   };

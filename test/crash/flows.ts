@@ -31,7 +31,7 @@ work
     tell(ctx as Ctx);
     await ctx.appendState("path", "last");
   });
-work.when("Poke").to("poked", async (ctx) => void (await ctx.appendState("pokes", ctx.input)));
+work.when("Poke").to("poked", async (ctx) => await ctx.appendState("pokes", ctx.input));
 
 /** Takes its worker down, wherever it runs. */
 export const poison = defineFlow("crash.poison");

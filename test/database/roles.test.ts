@@ -57,7 +57,8 @@ const allowed: Record<string, Record<(typeof names)[number], string>> = {
 };
 
 /** No right to it; and what a view cannot do for anybody. */
-const refusals = new Set(["42501", "55000", "42809"]);
+// A view with computed columns refuses an insert as such (0A000).
+const refusals = new Set(["42501", "55000", "42809", "0A000"]);
 
 const verbs: Record<string, (table: string, column: string) => string> = {
   S: (table) => `select 1 from flowledger.${table} limit 0`,
@@ -118,8 +119,8 @@ test("V5: an orchestrator that connects as the worker runs a flow to its end", a
   const flow = defineFlow("as-worker");
   flow
     .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }))
-    .to("keep", async (ctx) => void (await ctx.setState("answer", ctx.input)));
-  flow.when("Note").to("note", async (ctx) => void (await ctx.setState("note", ctx.input)));
+    .to("keep", async (ctx) => await ctx.setState("answer", ctx.input));
+  flow.when("Note").to("note", async (ctx) => await ctx.setState("note", ctx.input));
   await using orchestrator = createOrchestrator({ connection: urlOf("worker"), flows: [flow] });
   await orchestrator.startWorker({ drainTimeout: "1s" });
   const id = await as("client", async (client) => {

@@ -17,7 +17,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
     const flow = defineFlow(`next-${door.name}`);
     flow
       .to("ask", (ctx) => ctx.pauseFor({ payload: { q: ctx.input } }))
-      .to("after", async (ctx) =>  (await ctx.setState("answer", ctx.input)));
+      .to("after", async (ctx) => await ctx.setState("answer", ctx.input));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution("really?", { autoCloseTimeout: 0 });
     const [interrupt] = await untilPending(execution);
@@ -39,7 +39,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
         await ctx.setState("resume", JSON.parse(JSON.stringify(ctx.resume)));
         return "done";
       })
-      .to("after", async (ctx) =>  (await ctx.setState("after", ctx.input)));
+      .to("after", async (ctx) => await ctx.setState("after", ctx.input));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(7, { autoCloseTimeout: 0 });
     await untilPending(execution);
@@ -58,8 +58,8 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
     const flow = defineFlow(`event-${door.name}`);
     flow
       .to("ask", (ctx) => ctx.pauseFor({ resumeTo: { event: "Decided" } }))
-      .to("never", async (ctx) =>  (await ctx.setState("never", true)));
-    flow.when("Decided").to("heard", async (ctx) =>  (await ctx.setState("heard", [ctx.event, ctx.input])));
+      .to("never", async (ctx) => await ctx.setState("never", true));
+    flow.when("Decided").to("heard", async (ctx) => await ctx.setState("heard", [ctx.event, ctx.input]));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
     const [interrupt] = await untilPending(execution);
@@ -98,7 +98,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
     const flow = defineFlow(`repeat-${door.name}`);
     flow
       .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }))
-      .to("after", async (ctx) =>  (await ctx.appendState("runs", ctx.input)));
+      .to("after", async (ctx) => await ctx.appendState("runs", ctx.input));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
     await untilPending(execution);
@@ -139,7 +139,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
     const flow = defineFlow(`conflict-${door.name}`);
     flow
       .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }))
-      .to("after", async (ctx) =>  (await ctx.setState("a", ctx.input)));
+      .to("after", async (ctx) => await ctx.setState("a", ctx.input));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
     await untilPending(execution);
@@ -157,7 +157,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
     const flow = defineFlow(`race-${door.name}`);
     flow
       .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }))
-      .to("after", async (ctx) =>  (await ctx.appendState("won", ctx.input)));
+      .to("after", async (ctx) => await ctx.appendState("won", ctx.input));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
     await untilPending(execution);
@@ -193,7 +193,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
 describe("a pause", () => {
   test("TF-PAU-01, TF-PAU-02, TF-PAU-04: leaves a record with the defaults, a waiting execution, and downstream at rest", async () => {
     const flow = defineFlow("plain");
-    flow.to("ask", (ctx) => ctx.pauseFor()).to("after", async (ctx) =>  (await ctx.setState("ran", true)));
+    flow.to("ask", (ctx) => ctx.pauseFor()).to("after", async (ctx) => await ctx.setState("ran", true));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution();
     const pending = await untilPending(execution);
@@ -309,7 +309,7 @@ describe("a pause", () => {
       await ctx.appendState("heard", ctx.input);
       await ctx.emit("Come", "from a chunk");
     });
-    flow.when("Come").to("came", async (ctx) =>  (await ctx.appendState("heard", ctx.input)));
+    flow.when("Come").to("came", async (ctx) => await ctx.appendState("heard", ctx.input));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
     await untilPending(execution, 2);
@@ -349,11 +349,11 @@ describe("a pause", () => {
     const flow = defineFlow("several");
     flow
       .to("a", (ctx) => ctx.pauseFor({ interruptId: "a" }))
-      .to("after a", async (ctx) =>  (await ctx.setState("a", ctx.input)));
+      .to("after a", async (ctx) => await ctx.setState("a", ctx.input));
     flow
       .to("b", (ctx) => ctx.pauseFor({ interruptId: "b" }))
-      .to("after b", async (ctx) =>  (await ctx.setState("b", ctx.input)));
-    flow.to("c", () => gate.passed).to("after c", async (ctx) =>  (await ctx.setState("c", "went on")));
+      .to("after b", async (ctx) => await ctx.setState("b", ctx.input));
+    flow.to("c", () => gate.passed).to("after c", async (ctx) => await ctx.setState("c", "went on"));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
     await untilPending(execution, 2);
@@ -396,7 +396,7 @@ describe("a pause", () => {
     const flow = defineFlow("expiring");
     flow
       .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", expiresIn: 30 }))
-      .to("never", async (ctx) =>  (await ctx.setState("never", true)));
+      .to("never", async (ctx) => await ctx.setState("never", true));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
 
@@ -434,7 +434,7 @@ describe("a pause", () => {
   test("holds the auto-close back, however long it waits", async () => {
     const flow = defineFlow("patient");
     flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }));
-    flow.when("Tick").to("tick", async (ctx) =>  (await ctx.appendState("ticks", ctx.input)));
+    flow.when("Tick").to("tick", async (ctx) => await ctx.appendState("ticks", ctx.input));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 1 });
     await untilPending(execution);
@@ -459,7 +459,7 @@ describe("a pause", () => {
           response: z.object({ approved: z.boolean(), note: z.string().default("-") }),
         }),
       )
-      .to("after", async (ctx) =>  (await ctx.setState("approved", ctx.input.approved)));
+      .to("after", async (ctx) => await ctx.setState("approved", ctx.input.approved));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
     await untilPending(execution);

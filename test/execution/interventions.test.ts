@@ -204,18 +204,18 @@ test("TF-INV-06: auto inserts before the chunk that is named, or before the next
     .to(
       "first",
       async (ctx) =>
-         (await ctx.setState(
+        await ctx.setState(
           "first",
           ctx.interventions.map(({ payload }) => payload),
-        )),
+        ),
     )
     .to(
       "second",
       async (ctx) =>
-         (await ctx.setState(
+        await ctx.setState(
           "second",
           ctx.interventions.map(({ payload }) => payload),
-        )),
+        ),
     );
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator
@@ -250,7 +250,7 @@ test("TF-INV-08, TF-INV-10: a chunk sees what was inserted when it began, and ma
       for (const { id } of ctx.interventions) await ctx.markInterventionConsumed(id, { note: "done" });
       await ctx.setState("refused", (await codeOf(ctx.markInterventionConsumed("unknown"))) === "USAGE_INVALID");
     })
-    .to("next", async (ctx) =>  (await ctx.setState("next", ctx.interventions.length)));
+    .to("next", async (ctx) => await ctx.setState("next", ctx.interventions.length));
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator
     .flow(flow)
