@@ -259,7 +259,7 @@ export class Owner implements ChunkHost {
 
   /** Ends what still runs here. Its effects up to the last commit point stay. */
   abort(reason: unknown): void {
-    for (const { abort, dispatch } of [...this.#running.values()]) {
+    for (const { abort, dispatch } of this.#running.values()) {
       abort.abort(reason);
       this.#abandon(dispatch.id);
     }

@@ -58,7 +58,7 @@ test("state_at is the fold, at every seq of any history", async () => {
       const state = initialState();
       events.forEach((event, index) => {
         evolve(state, { seq: index + 1, epoch: 1, at: (index + 1) * 1000, event: structuredClone(event) });
-        expect(rows[index]?.state, JSON.stringify(events.slice(3, index + 1))).toEqual(structuredClone(state.values));
+        expect(rows[index]?.state).toEqual(structuredClone(state.values));
       });
     }),
     { numRuns: 150 },
