@@ -27,6 +27,8 @@ import { DefinitionError, UsageError } from "./errors.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
 import { Handler } from "./execution/handler.ts";
+import { inspectLoad, load } from "./execution/history.ts";
+import type { LoadReport, LoadTarget } from "./execution/history.ts";
 import { InterruptRecord } from "./execution/interrupt.ts";
 import { endingOf, openOutcomes, snapshotOf } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
@@ -272,6 +274,36 @@ export class Orchestrator implements AsyncDisposable {
     );
     const executions = headers.map(summaryOf);
     return { executions, nextCursor: headers.length === limit ? (headers.at(-1)?.id ?? null) : null };
+  }
+
+  /**
+   * A new execution that goes on where a saved one was; its meta says where it came from.
+   *
+   * @throws {UsageError} not a save of this version, or changed since
+   * @throws {DefinitionMismatchError | ResourceMissingError}
+   */
+  async load(saved: unknown, options: { runtimeResources?: Resources } = {}): Promise<Execution> {
+    await this.#ready();
+    const { runtimeResources = {} } = options;
+    const { id, flow } = await this.#translated(() => load(this.#sql, saved, this.#loadTarget(runtimeResources)));
+    this.#executionResources.set(id, runtimeResources);
+    return new Execution(this.#host, id, { name: flow, definition: this.#flows.get(flow) ?? null }, true);
+  }
+
+  /** What `load()` would say, without touching anything. */
+  inspectLoad(saved: unknown, options: { runtimeResources?: Resources } = {}): LoadReport {
+    return inspectLoad(saved, this.#loadTarget(options.runtimeResources ?? {}));
+  }
+
+  #loadTarget(runtimeResources: Resources): LoadTarget {
+    return {
+      flow: (name) => this.#flows.get(name) ?? null,
+      resourcesOf: (flow) => [
+        ...Object.keys(runtimeResources),
+        ...Object.keys(this.#flowResources.get(flow) ?? {}),
+        ...Object.keys(this.#resources),
+      ],
+    };
   }
 
   /** The inbox: interrupts that wait for an answer, across executions, oldest first. */

@@ -25,6 +25,8 @@ import type { Json, JsonObject } from "../ledger/payload.ts";
 import { InterventionRecord } from "../ledger/views.ts";
 import { requireConsumption } from "../engine/chunk.ts";
 import type { ConsumeOptions, Intervention } from "../flow/context.ts";
+import { fork, save, stateAt } from "./history.ts";
+import type { ForkOptions, SavedExecution } from "./history.ts";
 import { InterruptRecord, parseAnswer } from "./interrupt.ts";
 import { errorOf, snapshotOf } from "./outcomes.ts";
 import type { Outcomes } from "./outcomes.ts";
@@ -267,6 +269,22 @@ export class Execution<C extends Contract = Contract> {
       }),
     );
     return InterventionRecord.parse(record);
+  }
+
+  /** Application state as it was after an event, or at a moment. @throws {UsageError} before the beginning or after the end */
+  async stateAt(at: number | Date): Promise<JsonObject> {
+    return stateAt(this.#host.sql, this.id, at);
+  }
+
+  /** A new execution with the past of this one up to a point; its first event names where it came from. */
+  async fork(options: ForkOptions): Promise<Execution<C>> {
+    const id = await fork(this.#host.sql, this.id, options);
+    return new Execution(this.#host, id, { name: this.flow, definition: this.#definition }, this.#autoClose);
+  }
+
+  /** Everything needed to go on in another database that serves the same flow: `orchestrator.load()` takes it. */
+  async save(): Promise<SavedExecution> {
+    return save(this.#host.sql, this.id, this.#definition);
   }
 
   async #command<T>(what: string, send: () => Promise<T>, refused = what): Promise<T> {

@@ -1,0 +1,201 @@
+/** Retries and timeouts: counted and timed by the ledger, and over when the policy says so. */
+import { setTimeout as delay } from "node:timers/promises";
+import { expect, test } from "vitest";
+import { verify } from "../../src/database/verify.ts";
+import { defineFlow } from "../../src/index.ts";
+import type { RetryOptions } from "../../src/index.ts";
+import { testDatabase } from "../support/database.ts";
+import { refusal, serving } from "../support/flows.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+const atOnce = { autoCloseTimeout: 0 } as const;
+
+test("a failing chunk is tried as often as its policy says, with the waits of the policy in the ledger", async () => {
+  const attempts: number[] = [];
+  const flow = defineFlow("retries.backoff");
+  flow.to(
+    "fail",
+    (ctx) => {
+      attempts.push(ctx.attempt);
+      throw new Error(`no ${ctx.attempt}`);
+    },
+    { retry: { maxAttempts: 4, initialInterval: 20, multiplier: 3, maxInterval: 100, jitter: false } },
+  );
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, atOnce);
+
+  const error = await refusal(execution.waitForClose());
+  const failures = await execution.history({ types: ["chunk.failed"] });
+
+  expect(attempts).toEqual([1, 2, 3, 4]);
+  expect(failures.map((event) => ("retryInMs" in event ? event.retryInMs : null))).toEqual([20, 60, 100, null]);
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { message: "no 4" } });
+  expect(await verify(sql, { id: execution.id })).toEqual([]);
+});
+
+test("jitter keeps every wait between half and all of what the policy says", async () => {
+  const flow = defineFlow("retries.jitter");
+  flow.to(
+    "fail",
+    () => {
+      throw new Error("no");
+    },
+    { retry: { maxAttempts: 6, initialInterval: 20, multiplier: 1 } },
+  );
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await refusal(execution.waitForClose());
+
+  const waits = (await execution.history({ types: ["chunk.failed"] }))
+    .map((event) => ("retryInMs" in event ? event.retryInMs : undefined))
+    .filter((wait) => wait !== undefined);
+
+  expect(waits).toHaveLength(5);
+  for (const wait of waits) expect(wait >= 10 && wait <= 20).toBe(true);
+});
+
+test("retryIf that says no ends the retries", async () => {
+  let runs = 0;
+  const flow = defineFlow("retries.refused");
+  flow.to(
+    "fail",
+    () => {
+      runs += 1;
+      throw new TypeError("final");
+    },
+    { retry: { maxAttempts: 5, initialInterval: 1, retryIf: (error) => !(error instanceof TypeError) } },
+  );
+  await using orchestrator = await serving(database, [flow]);
+
+  await refusal(orchestrator.flow(flow).start());
+
+  expect(runs).toBe(1);
+});
+
+test("a step is retried by its own policy, while its chunk goes on", async () => {
+  let tries = 0;
+  const flow = defineFlow("retries.step");
+  flow.to("work", async (ctx) => {
+    const value = await ctx.step(
+      "shaky",
+      () => {
+        if (++tries < 3) throw new Error("shaky");
+        return "held";
+      },
+      { retry: { maxAttempts: 3, initialInterval: 10, jitter: false } },
+    );
+    await ctx.setState("value", value);
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, atOnce);
+
+  expect(await execution.waitForClose()).toEqual({ value: "held" });
+  expect(await execution.history({ types: ["step.failed"] })).toMatchObject([
+    { attempt: 1, retryInMs: 10 },
+    { attempt: 2, retryInMs: 20 },
+  ]);
+  expect(await execution.history({ types: ["chunk.failed"] })).toEqual([]);
+});
+
+test("a step that has failed for the last time fails again with the same error when its chunk is retried", async () => {
+  let tries = 0;
+  const seen: string[] = [];
+  const flow = defineFlow("retries.step.final");
+  flow.to(
+    "work",
+    async (ctx) => {
+      await ctx
+        .step("broken", () => {
+          tries += 1;
+          throw new Error("for good");
+        })
+        .catch((error: unknown) => void seen.push(String(error)));
+      if (ctx.attempt === 1) throw new Error("again");
+    },
+    { retry: { maxAttempts: 2, initialInterval: 1 } },
+  );
+  await using orchestrator = await serving(database, [flow]);
+
+  await orchestrator.flow(flow).start();
+
+  expect(tries).toBe(1);
+  expect(seen).toEqual(["Error: for good", "Error: for good"]);
+});
+
+test("a chunk that outlasts its timeout is aborted, and retried like any other failure", async () => {
+  const aborted: boolean[] = [];
+  const flow = defineFlow("retries.timeout");
+  flow.to(
+    "slow",
+    async (ctx) => {
+      if (ctx.attempt === 2) return;
+      await delay(5000, null, { signal: ctx.signal }).catch(() => aborted.push(ctx.signal.aborted));
+    },
+    { timeout: 50, retry: { maxAttempts: 2, initialInterval: 10 } },
+  );
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await execution.waitForClose();
+
+  expect(aborted).toEqual([true]);
+  expect(await execution.history({ types: ["chunk.failed"] })).toMatchObject([
+    { attempt: 1, error: { name: "ChunkTimeoutError" } },
+  ]);
+});
+
+test("F5: a chunk that waits for what never comes ends by its timeout", async () => {
+  const flow = defineFlow("retries.stuck");
+  flow.to("stuck", () => new Promise(() => {}), { timeout: 50 });
+  await using orchestrator = await serving(database, [flow]);
+
+  const error = await refusal(orchestrator.flow(flow).start());
+
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "ChunkTimeoutError" } });
+});
+
+test("an execution that outlasts its timeout fails, also while it sleeps", async () => {
+  const flow = defineFlow("retries.execution");
+  flow.to("nap", (ctx) => ctx.sleep("10d"));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { timeout: 300, ...atOnce });
+
+  const error = await refusal(execution.waitForClose());
+
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "ExecutionTimeoutError" } });
+  expect(await execution.history({ types: ["execution.closed"] })).toMatchObject([{ reason: "timeout" }]);
+  expect(await verify(sql, { id: execution.id })).toEqual([]);
+});
+
+test.each<[string, RetryOptions]>([
+  ["maxAttempts 0", { maxAttempts: 0 }],
+  ["maxAttempts 1.5", { maxAttempts: 1.5 }],
+  ["a negative interval", { initialInterval: -1 }],
+  ["an interval without a unit", { initialInterval: "5" }],
+  ["a multiplier below 1", { multiplier: 0.5 }],
+  ["a maxInterval below the first", { initialInterval: "2s", maxInterval: "1s" }],
+])("%s is refused when the flow is defined", (_, retry) => {
+  const flow = defineFlow("retries.bad");
+
+  expect(() => flow.to("chunk", () => null, { retry }).graph).toThrow(/chunk "chunk"/);
+});
+
+test.each([-5, "-5s", "5", Number.NaN])("a chunk timeout of %s is refused when the flow is defined", (timeout) => {
+  const flow = defineFlow("retries.bad.timeout");
+
+  expect(() => flow.to("chunk", () => null, { timeout }).graph).toThrow(/is not a duration/);
+});
+
+test("F51: an error that is no error, with bytes that Postgres cannot hold, is kept in words it can", async () => {
+  const flow = defineFlow("retries.odd");
+  flow.to("throw", () => {
+    // oxlint-disable-next-line no-throw-literal -- user code does
+    throw "bad \0 byte \ud800";
+  });
+  await using orchestrator = await serving(database, [flow]);
+
+  const error = await refusal(orchestrator.flow(flow).start());
+
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "NonError" } });
+  expect(String(error)).toContain("bad \\u0000 byte \ufffd");
+});
