@@ -339,8 +339,7 @@ begin
 end $$;
 
 -- Derives an execution's header, interrupts and interventions again from its ledger; the caller holds the row's lock or is
--- about to take it. What the lease needs (owner, token, commit_no, wake_at) stays, and so does what only the header knows:
--- priority and idempotency_key.
+-- about to take it. Whatever the lease needs (owner, token, commit_no, wake_at) stays. Snapshots go: they are a cache.
 create or replace function flowledger.rebuild_execution(p_id uuid, p_snapshot jsonb) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -363,11 +362,11 @@ begin
     outcome = case when a.closed_at is not null then a.status end, close_reason = a.close_reason, error = nullif(a.error, 'null'),
     fingerprint = a.fingerprint, metadata = a.metadata, parent_id = a.parent_id::uuid, close_snapshot = p_snapshot,
     epoch = greatest(e.epoch, (select max(l.epoch) from flowledger.ledger l where l.execution_id = p_id)),
-    stream_ended = exists (select 1 from flowledger.ledger l where l.execution_id = p_id and l.type = 'stream.stopped'),
-    stream_seq = greatest(e.stream_seq, (select coalesce(max(i.seq), 0) from flowledger.stream_items i where i.execution_id = p_id))
+    stream_ended = exists (select 1 from flowledger.ledger l where l.execution_id = p_id and l.type = 'stream.stopped')
   where e.id = p_id;
   delete from flowledger.interrupts i where i.execution_id = p_id;
   delete from flowledger.interventions i where i.execution_id = p_id;
+  delete from flowledger.snapshots s where s.execution_id = p_id;
   perform flowledger.project(p_id, 1, false);
 end $$;
 

@@ -15,10 +15,6 @@ import {
   writeFlowData,
 } from "./database/queries.ts";
 import type { Header } from "./database/queries.ts";
-import { rebuild } from "./database/rebuild.ts";
-import type { Difference, RebuildOptions } from "./database/rebuild.ts";
-import { verify } from "./database/verify.ts";
-import type { VerifyOptions, Violation } from "./database/verify.ts";
 import { borrow } from "./database/borrow.ts";
 import type { CallerTransaction } from "./database/borrow.ts";
 import { openWakeups } from "./database/wakeups.ts";
@@ -335,23 +331,6 @@ export class Orchestrator implements AsyncDisposable {
     const last = interrupts.at(-1);
     const nextCursor = last && interrupts.length === limit ? `${last.executionId} ${last.id}` : null;
     return { interrupts, nextCursor };
-  }
-
-  /** Checks every guarantee, in the ledger and in all that is derived from it; safe beside live workers. [] is all well. */
-  async verify(options: VerifyOptions = {}): Promise<Violation[]> {
-    if (options.id !== undefined) parseId(options.id);
-    await this.#ready();
-    return this.#translated(() => verify(this.#sql, options));
-  }
-
-  /**
-   * Derives headers, close snapshots, interrupts, interventions and kept snapshots again from the ledger alone, beside
-   * live workers; resolves with the rows that were different.
-   */
-  async rebuild(options: RebuildOptions = {}): Promise<Difference[]> {
-    if (options.id !== undefined) parseId(options.id);
-    await this.#ready();
-    return this.#translated(() => rebuild(this.#sql, options));
   }
 
   /** Stops the workers, ends the connections. */
