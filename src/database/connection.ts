@@ -39,6 +39,9 @@ export function connect(option: ConnectionOption, overrides: { max?: number; nam
   const options = {
     onnotice: () => {},
     backoff: reconnectDelay,
+    // The driver asks for array types on every new connection and lets go of the answer: when the connection dies just
+    // then, an unhandled rejection ends the process. We read no arrays.
+    fetch_types: false,
     ...given,
     max: Math.max(2, overrides.max ?? given.max ?? 10),
     connection: { application_name: overrides.name ?? "flowledger", ...given.connection },

@@ -45,6 +45,19 @@ const dueIsOwned: Invariant = (sql, id) => sql<Violation[]>`
     and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
     and (${id}::uuid is null or e.id = ${id}::uuid)`;
 
+/** What nobody owns and no time wakes has nothing left to route: whatever comes in later makes it due. */
+export const parkedIsIdle: Invariant = (sql, id) => sql<Violation[]>`
+  select 'I1' as invariant, e.id as "executionId", format('%s at seq %s waits for its routing, and nothing wakes the execution', l.type, l.seq) as detail
+  from flowledger.executions e
+  join flowledger.ledger l on l.execution_id = e.id
+  where e.closed_at is null and e.owner is null and e.wake_at is null
+    and (l.type in ('execution.started', 'interrupt.resumed', 'cancel.requested') or l.type = 'event.emitted' and l.dispatch is null
+      or l.type = 'execution.sealed' and l.payload ? 'close' and e.pending_interrupts = 0)
+    and not exists (
+      select 1 from flowledger.ledger r
+      where r.execution_id = e.id and r.type = 'inbox.routed' and (r.payload -> 'of')::int = l.seq)
+    and (${id}::uuid is null or e.id = ${id}::uuid)`;
+
 /** The seqs of a ledger are 1, 2, 3 … up to the header's. */
 const seqHasNoGap: Invariant = (sql, id) => sql<Violation[]>`
   select 'I2' as invariant, coalesce(e.id, l.execution_id) as "executionId",
@@ -210,6 +223,7 @@ const timersAreNotEarly: Invariant = (sql, id) => sql<Violation[]>`
 
 const invariants: readonly Invariant[] = [
   dueIsOwned,
+  parkedIsIdle,
   seqHasNoGap,
   headerAgrees,
   dispatchesEndOnce,

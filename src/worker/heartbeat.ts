@@ -70,6 +70,7 @@ async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, 
       max_lifetime: null,
       connect_timeout: answerWithinMs / 1000,
       backoff: reconnectDelay,
+      fetch_types: false,
       onnotice: () => {},
       prepare: false,
     });

@@ -31,7 +31,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     faults: { freeze: 4, muteHeartbeat: 6, kill: 1 },
   },
   "fence-without-lock": {
-    defect: "the lease is read first and the row locked later (the gap is 30 ms, so that a minute is enough)",
+    defect: "the lease is read first and the row locked later (up to 300 ms later, so that a minute is enough)",
     sql: [
       ["  v_moved boolean;\nbegin\n  if p_careful", "  v_moved boolean;\n  v_mine uuid[];\nbegin\n  if p_careful"],
       [
@@ -39,7 +39,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
         `  v_mine := array(select h.id from flowledger.executions h
     join unnest(p_ids, p_epochs, p_tokens, p_commits) as x(id, epoch, token, commit) on x.id = h.id
     where h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.owner is not null);
-  perform pg_sleep(0.03);
+  perform pg_sleep(random() * 0.3);
   v_at := clock_timestamp();
   with updated as (`,
       ],

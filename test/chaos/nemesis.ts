@@ -49,6 +49,8 @@ export class Nemesis {
   readonly counts: Record<string, number> = {};
   readonly takeovers: Takeovers = { lost: [] };
   readonly restartMs: number[] = [];
+  /** Workers that stood still, and when the others gave them up; null when they did not. */
+  readonly givenUp: { readonly kind: "freeze" | "block"; readonly id: string; readonly ms: number | null }[] = [];
   readonly #world: World;
   readonly #weights: Record<FaultName, number>;
   #busy = new Set<FleetWorker>();
@@ -114,7 +116,7 @@ export class Nemesis {
           if (name === "freeze") target.freeze();
           else target.block(blockMs);
           this.#count(name);
-          await this.#pause(name === "freeze" ? beyondSilenceMs : blockMs);
+          await this.#untilGivenUp(name, target.id, name === "freeze" ? beyondSilenceMs : blockMs);
           if (name === "freeze") target.thaw();
           await delay(1000);
         });
@@ -190,6 +192,22 @@ export class Nemesis {
         for (const each of all) each.isDeaf = false;
       }
     }
+  }
+
+  /** Notes how long the others take to give up a worker that stands still. */
+  async #untilGivenUp(kind: "freeze" | "block", id: string | null, ms: number): Promise<void> {
+    const began = performance.now();
+    const rest = this.#pause(ms);
+    let givenUpMs: number | null = null;
+    while (givenUpMs === null && performance.now() - began < ms) {
+      const rows = await this.#world.sql`select 1 as known from flowledger.workers where id = ${id}::uuid`.catch(
+        () => null,
+      );
+      if (rows?.length === 0) givenUpMs = performance.now() - began;
+      else await delay(100);
+    }
+    this.givenUp.push({ kind, id: id ?? "", ms: givenUpMs });
+    await rest;
   }
 
   #isAlone(): boolean {
