@@ -435,6 +435,24 @@ begin
   select l.k, case when l.is_owner then 'ok' else 'fenced' end from locked l;
 end $$;
 
+-- A load of one execution that may be in already, because its answer was lost. p_known: items of this epoch before it.
+create or replace function flowledger.repeat_items(p_items jsonb, p_known int) returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id uuid := p_items -> 0 ->> 'i';
+begin
+  -- Waits for the lost statement, should that still run.
+  perform from flowledger.executions where id = v_id for no key update;
+  if (select count(*) from flowledger.stream_items s
+      where s.execution_id = v_id and s.epoch = (p_items -> 0 ->> 'e')::int and s.kind is null)
+    = p_known + jsonb_array_length(p_items -> 0 -> 'v') then
+    return 'ok';
+  end if;
+  return (select verdict from flowledger.put_items(p_items));
+end $$;
+
 -- The advisory lock that a worker holds as long as its process and its connection live.
 create or replace function flowledger.worker_key(p_id uuid) returns bigint
 language sql immutable parallel safe

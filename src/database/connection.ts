@@ -39,10 +39,11 @@ export function connect(option: ConnectionOption, overrides: { max?: number; nam
   const options = {
     onnotice: () => {},
     backoff: reconnectDelay,
-    // The driver asks for array types on every new connection and lets go of the answer: when the connection dies just
-    // then, an unhandled rejection ends the process. We read no arrays.
-    fetch_types: false,
     ...given,
+    // The driver asks for array types on every new connection and lets go of the answer: when the connection dies just
+    // then, an unhandled rejection ends the process. We read no arrays. Without it `reserve()` never resolves on a new
+    // connection (postgres 3.4.9), so nothing here uses that, nor `begin()`: one statement is one transaction.
+    fetch_types: false,
     max: Math.max(2, overrides.max ?? given.max ?? 10),
     connection: { application_name: overrides.name ?? "flowledger", ...given.connection },
   };
@@ -81,27 +82,6 @@ export function pgConfig(sql: Sql): pg.PoolConfig {
 }
 
 /**
- * One transaction on one connection. postgres.js 3.4.9's own `begin` may let another query into the transaction when
- * its pipeline is full (porsager/postgres #1189, #1204), so the connection is reserved before `begin`.
- */
-export async function transaction<T>(sql: Sql, body: (tx: postgres.ReservedSql) => Promise<T>): Promise<T> {
-  const tx = await sql.reserve();
-  try {
-    await tx`begin`;
-    try {
-      const result = await body(tx);
-      await tx`commit`;
-      return result;
-    } catch (error) {
-      await tx`rollback`.catch(() => {});
-      throw error;
-    }
-  } finally {
-    tx.release();
-  }
-}
-
-/**
  * Brings a database to this version: graphile-worker's schema first, then ours. Idempotent; processes that call it at
  * once take turns.
  *
@@ -112,9 +92,12 @@ export async function migrate(option: ConnectionOption): Promise<void> {
   // drizzle changes the date and JSON codecs of its client, so it gets one of its own.
   const sql = connect(option, { max: 2, name: "flowledger migrate" });
   try {
-    const lock = await sql.reserve();
+    await sql`select 1`;
+    const lock = new pg.Client(pgConfig(sql));
+    lock.on("error", () => {});
+    await lock.connect();
     try {
-      await lock`select pg_advisory_lock(${migrationLock})`;
+      await lock.query("select pg_advisory_lock($1)", [migrationLock]);
       if ((await readVersion(sql)) > libraryVersion().length) throw newerDatabase(await readVersion(sql));
       const pool = new pg.Pool({ ...pgConfig(sql), max: 1 });
       pool.on("error", () => {});
@@ -134,9 +117,9 @@ export async function migrate(option: ConnectionOption): Promise<void> {
       } finally {
         await client.end();
       }
-      await lock`select pg_advisory_unlock(${migrationLock})`;
     } finally {
-      lock.release();
+      // The lock goes with its session.
+      await lock.end().catch(() => {});
     }
   } catch (error) {
     throw translate(error, sql);

@@ -1,8 +1,7 @@
 /** The runtime stream's statements: items of many executions in, fenced like every other append; pages for many readers out. */
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Json } from "../ledger/payload.ts";
-import { transaction } from "./connection.ts";
-import type { Queries, Sql } from "./connection.ts";
+import type { Sql } from "./connection.ts";
 
 /** Items of one owner, each as JSON text, in order. */
 export interface StreamLoad {
@@ -15,32 +14,29 @@ export interface StreamLoad {
 export type StreamVerdict = "ok" | "fenced" | "busy";
 
 /** One verdict per load; it holds for all items of the load. */
-export async function putItems(sql: Queries, loads: readonly StreamLoad[]): Promise<StreamVerdict[]> {
-  const text = loads.map(
-    ({ id, epoch, token, items }) =>
-      `{"i":"${id}","e":${epoch},"k":"${token}","v":[${items.map((item) => `{"v":${item}}`).join(",")}]}`,
-  );
+export async function putItems(sql: Sql, loads: readonly StreamLoad[]): Promise<StreamVerdict[]> {
   // One call per load: executions of one claim share their token, so the token would not tell whose verdict it is.
   const rows = await sql<{ verdict: StreamVerdict | null }[]>`
     select p.verdict
-    from jsonb_array_elements(${`[${text.join(",")}]`}::text::jsonb) with ordinality as load(body, ord)
+    from jsonb_array_elements(${textOf(loads)}::text::jsonb) with ordinality as load(body, ord)
     left join lateral flowledger.put_items(jsonb_build_array(load.body)) p on true
     order by load.ord`;
   return rows.map(({ verdict }) => verdict ?? "busy");
 }
 
 /** Like `putItems`, for a load that may be in already, because its answer was lost. @param known items of this epoch before it */
-export function repeatItems(sql: Sql, load: StreamLoad, known: number): Promise<StreamVerdict> {
-  return transaction(sql, async (tx) => {
-    // Waits for the lost statement, should that still run.
-    await tx`select from flowledger.executions where id = ${load.id}::uuid for no key update`;
-    const [row] = await tx<[{ count: number }]>`
-      select count(*)::int as count from flowledger.stream_items
-      where execution_id = ${load.id}::uuid and epoch = ${load.epoch}::int and kind is null`;
-    if (row.count === known + load.items.length) return "ok";
-    const [verdict = "busy"] = await putItems(tx, [load]);
-    return verdict;
-  });
+export async function repeatItems(sql: Sql, load: StreamLoad, known: number): Promise<StreamVerdict> {
+  const [row] = await sql<[{ verdict: StreamVerdict | null }]>`
+    select flowledger.repeat_items(${textOf([load])}::text::jsonb, ${known}::int) as verdict`;
+  return row.verdict ?? "busy";
+}
+
+function textOf(loads: readonly StreamLoad[]): string {
+  const text = loads.map(
+    ({ id, epoch, token, items }) =>
+      `{"i":"${id}","e":${epoch},"k":"${token}","v":[${items.map((item) => `{"v":${item}}`).join(",")}]}`,
+  );
+  return `[${text.join(",")}]`;
 }
 
 /** One item with its place in the stream. System items have a kind. */

@@ -4,7 +4,7 @@ import { drizzle } from "drizzle-orm/postgres-js";
 import pg from "pg";
 import postgres from "postgres";
 import { expect, test } from "vitest";
-import { connect, transaction } from "../../src/database/connection.ts";
+import { connect } from "../../src/database/connection.ts";
 import { defineFlow } from "../../src/flow/builder.ts";
 import { createOrchestrator } from "../../src/orchestrator.ts";
 import type { CreateOptions } from "../../src/orchestrator.ts";
@@ -16,53 +16,6 @@ const { sql: look } = database;
 
 const flow = defineFlow("f");
 flow.to("double", (ctx) => ctx.input).to("end", (ctx) => ctx.input);
-
-test("no other query gets into a transaction, with two connections and a pipeline of two under load", async () => {
-  // Not among the options that postgres.js has types for.
-  const narrow = { ...optionsOf(database.url), max: 2, max_pipeline: 2 };
-  const sql = connect(narrow);
-  const seen: (string | null)[] = [];
-  const outside = async () => {
-    for (let n = 0; n < 60; n++) {
-      const rows = await sql<
-        { inside: string | null }[]
-      >`select nullif(current_setting('test.inside', true), '') as inside`;
-      seen.push(...rows.map(({ inside }) => inside));
-    }
-  };
-  const inside = async (name: string) => {
-    for (let n = 0; n < 10; n++)
-      await transaction(sql, async (tx) => {
-        await tx`select set_config('test.inside', ${name}, true)`;
-        const answers = await Promise.all(
-          [1, 2, 3, 4, 5].map(() => tx<{ inside: string }[]>`select current_setting('test.inside', true) as inside`),
-        );
-        expect(answers.flat().map((row) => row.inside)).toEqual([name, name, name, name, name]);
-      });
-  };
-
-  await Promise.all([...Array.from({ length: 8 }, outside), ...["a", "b", "c", "d"].map(inside)]);
-
-  expect(seen).toHaveLength(480);
-  expect(seen.filter((name) => name !== null)).toEqual([]);
-  await sql.end();
-});
-
-test("a transaction that throws leaves nothing behind, and its connection clean", async () => {
-  const sql = connect({ ...optionsOf(database.url), max: 2 });
-  await look`create table public.kept (n int)`;
-
-  const attempt = transaction(sql, async (tx) => {
-    await tx`insert into public.kept values (1)`;
-    throw new Error("no");
-  });
-
-  await expect(attempt).rejects.toThrow("no");
-  expect(await look`select n from public.kept`).toEqual([]);
-  await Promise.all([1, 2, 3].map((n) => transaction(sql, (tx) => tx`insert into public.kept values (${n})`)));
-  expect(await look`select n from public.kept`).toHaveLength(3);
-  await sql.end();
-});
 
 test("drizzle with a client of its own leaves the codecs of ours alone", async () => {
   const ours = connect(database.url);
