@@ -60,29 +60,30 @@ end $$;
 -- Creates executions, and starts those that are to start, together with their jobs.
 -- p_items: [{ i: id, f: flow, t: start, x: input, u: not yet checked by the contract, c: payload of execution.created, m: metadata, k: idempotencyKey, d: delayMs,
 --   w: startAt, p: priority, o: parent's id }]. A known idempotency key gives the execution that has it;
--- `conflict` says that it was started with another input.
-create or replace function flowledger.create_many(p_items jsonb)
-returns table (ord int, id uuid, created boolean, conflict boolean)
+-- `conflict` says that it was started with another input. Those with h: true ("here") begin as claimed by p_worker, without a job.
+create or replace function flowledger.create_many(p_items jsonb, p_worker uuid default null, p_token uuid default null)
+returns table (ord int, id uuid, created boolean, conflict boolean, at_ms float8)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_at timestamptz := clock_timestamp();
   v_new uuid[];
+  v_free uuid[];
 begin
   with item as materialized (
     select x.*
-    from jsonb_to_recordset(p_items) as x(i uuid, f text, t boolean, u boolean, x jsonb, c jsonb, m jsonb, k text, d float8, w timestamptz, p int, o uuid)
+    from jsonb_to_recordset(p_items) as x(i uuid, f text, t boolean, u boolean, h boolean, x jsonb, c jsonb, m jsonb, k text, d float8, w timestamptz, p int, o uuid)
   ), made as (
     insert into flowledger.executions
-      (id, seq, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, metadata)
-    select i, case when t then 2 else 1 end, f, coalesce(p, 0), v_at,
+      (id, seq, epoch, owner, token, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, metadata)
+    select i, case when t then 2 else 1 end, case when h then 1 else 0 end, case when h then p_worker end, case when h then p_token end, f, coalesce(p, 0), v_at,
       case when t then v_at end,
       case when t then greatest(v_at, coalesce(w, v_at + coalesce(d, 0) * interval '1 millisecond')) end,
       k, o, m
     from item
     on conflict do nothing
-    returning executions.id
+    returning executions.id, executions.owner
   ), written as (
     insert into flowledger.ledger (execution_id, seq, epoch, at, type, payload)
     select item.i, 1, 0, v_at, 'execution.created', c
@@ -92,12 +93,12 @@ begin
       jsonb_build_object('input', coalesce(x, 'null')) || case when u then '{"raw": true}' else '{}' end::jsonb
     from made join item on item.i = made.id where item.t
   )
-  select array_agg(made.id) into v_new from made;
-  if v_new is not null then
-    perform flowledger.add_jobs(v_new);
+  select array_agg(made.id), array_agg(made.id) filter (where made.owner is null) into v_new, v_free from made;
+  if v_free is not null then
+    perform flowledger.add_jobs(v_free);
   end if;
   if not p_items @? '$[*].k' then
-    return query select x.ordinality::int - 1, x.i, n.id is not null, false
+    return query select x.ordinality::int - 1, x.i, n.id is not null, false, flowledger.to_ms(v_at)
     from rows from (jsonb_to_recordset(p_items) as (i uuid)) with ordinality as x(i, ordinality)
     left join unnest(v_new) as n(id) on n.id = x.i
     order by 1;
@@ -115,7 +116,8 @@ begin
       coalesce(x.i = any(v_new), false),
       known.id is not null and x.t is not null and coalesce(x.x, 'null') is distinct from (
         select l.payload -> 'input' from flowledger.ledger l
-        where l.execution_id = known.id and l.type = 'execution.started' limit 1)
+        where l.execution_id = known.id and l.type = 'execution.started' limit 1),
+      flowledger.to_ms(v_at)
     from rows from (jsonb_to_recordset(p_items) as (i uuid, f text, t boolean, x jsonb, k text)) with ordinality as x(i, f, t, x, k, ordinality)
     left join lateral (
       select e.id from flowledger.executions e

@@ -45,7 +45,7 @@ import type { Settings } from "./ledger/event.ts";
 import { toJson } from "./ledger/payload.ts";
 import type { Json, JsonObject } from "./ledger/payload.ts";
 import { startWorker } from "./worker/worker.ts";
-import type { Worker } from "./worker/worker.ts";
+import type { LocalWorker, Worker } from "./worker/worker.ts";
 
 export interface OrchestratorOptions {
   /** A connection string, or options of postgres.js. @default process.env.DATABASE_URL */
@@ -153,7 +153,7 @@ export class Orchestrator implements AsyncDisposable {
   readonly #executionResources = new Map<ExecutionId, Resources>();
   readonly #log: Logger;
   readonly #starts: Batcher<NewExecution, CreateResult>;
-  readonly #workers = new Set<Worker>();
+  readonly #workers = new Set<LocalWorker>();
   #checked: Promise<void> | undefined;
 
   constructor(options: OrchestratorOptions) {
@@ -168,7 +168,12 @@ export class Orchestrator implements AsyncDisposable {
     this.#streams = openStreams(this.#sql, this.#wakeups);
     this.#resources = options.resources ?? {};
     this.#log = options.logger ?? stderrLogger;
-    this.#starts = new Batcher({ send: (items) => createMany(this.#sql, items) });
+    this.#starts = new Batcher({
+      send: (items) => {
+        const [worker] = this.#workers;
+        return worker ? worker.create(items) : createMany(this.#sql, items);
+      },
+    });
   }
 
   /** Brings the database to this version. Idempotent, and safe when several processes call it at once. */

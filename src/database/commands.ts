@@ -1,6 +1,7 @@
 /** Typed callers of the SQL front door: the same functions that `psql` calls. */
-import type { ExecutionId, Settings } from "../ledger/event.ts";
+import type { ExecutionId, Recorded, Settings, WorkerId } from "../ledger/event.ts";
 import type { Json, JsonObject } from "../ledger/payload.ts";
+import { parseEvents } from "./append.ts";
 import type { Queries } from "./connection.ts";
 
 /** One execution to create; with an `input` it starts at once. */
@@ -26,22 +27,29 @@ export interface CreateResult {
   readonly isNew: boolean;
   /** The key was used with another input. */
   readonly isConflict: boolean;
+  /** When, by the database's clock, milliseconds since 1970. */
+  readonly at: number;
 }
 
-export async function createMany(sql: Queries, executions: readonly NewExecution[]): Promise<CreateResult[]> {
+/** Who owns new executions from the beginning, and which of them. */
+export interface FirstLease {
+  readonly worker: WorkerId;
+  readonly token: string;
+  readonly ids: ReadonlySet<ExecutionId>;
+}
+
+export async function createMany(
+  sql: Queries,
+  executions: readonly NewExecution[],
+  lease: FirstLease | null = null,
+): Promise<CreateResult[]> {
   const items = executions.map((execution) => ({
     i: execution.id,
     f: execution.flow,
     t: execution.input === undefined ? undefined : true,
+    h: lease?.ids.has(execution.id) || undefined,
     x: execution.input,
-    c: {
-      flow: execution.flow,
-      settings: isEmpty(execution.settings) ? undefined : execution.settings,
-      metadata: execution.metadata ?? undefined,
-      resourceKeys: execution.resourceKeys.length === 0 ? undefined : execution.resourceKeys,
-      parent: execution.parent ?? undefined,
-      state: isEmpty(execution.state) ? undefined : execution.state,
-    },
+    c: createdPayload(execution),
     o: execution.parent?.id,
     m: execution.metadata ?? undefined,
     k: execution.idempotencyKey ?? undefined,
@@ -49,9 +57,31 @@ export async function createMany(sql: Queries, executions: readonly NewExecution
     d: execution.delayMs ?? undefined,
     w: execution.startAt?.toISOString(),
   }));
-  const rows = await sql<{ id: ExecutionId; created: boolean; conflict: boolean }[]>`
-    select id, created, conflict from flowledger.create_many(${JSON.stringify(items)}::text::jsonb) order by ord`;
-  return rows.map(({ id, created, conflict }) => ({ id, isNew: created, isConflict: conflict }));
+  const rows = await sql<{ id: ExecutionId; created: boolean; conflict: boolean; at_ms: number }[]>`
+    select id, created, conflict, at_ms
+    from flowledger.create_many(${JSON.stringify(items)}::text::jsonb, ${lease?.worker ?? null}::uuid, ${lease?.token ?? null}::uuid) order by ord`;
+  return rows.map(({ id, created, conflict, at_ms: at }) => ({ id, isNew: created, isConflict: conflict, at }));
+}
+
+/** What `execution.created` says; undefined is left out. */
+function createdPayload(execution: NewExecution) {
+  return {
+    flow: execution.flow,
+    settings: isEmpty(execution.settings) ? undefined : execution.settings,
+    metadata: execution.metadata ?? undefined,
+    resourceKeys: execution.resourceKeys.length === 0 ? undefined : execution.resourceKeys,
+    parent: execution.parent ?? undefined,
+    state: isEmpty(execution.state) ? undefined : execution.state,
+  };
+}
+
+/** The ledger of an execution that was just created and started, as reading it back would give it. */
+export function firstEvents(execution: NewExecution, at: number): Recorded[] {
+  const payload: unknown = JSON.parse(JSON.stringify(createdPayload(execution)));
+  return parseEvents([
+    [1, 0, at, "execution.created", null, null, null, payload],
+    [2, 0, at, "execution.started", null, null, null, { input: execution.input ?? null }],
+  ]);
 }
 
 /** False when it had been started before. */

@@ -6,9 +6,11 @@ import type { Runner, TaskList, WorkerEvents } from "graphile-worker";
 import pg from "pg";
 import { z } from "zod";
 import { Batcher } from "../database/batcher.ts";
+import { createMany, firstEvents } from "../database/commands.ts";
+import type { CreateResult, NewExecution } from "../database/commands.ts";
 import { pgConfig } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
-import { claim, keepDefinitions, readEvents } from "../database/queries.ts";
+import { claim, foldFrom, keepDefinitions, readEvents } from "../database/queries.ts";
 import type { BrokenClaim, Claim } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { DatabaseClock } from "../engine/clock.ts";
@@ -60,6 +62,12 @@ export interface Worker extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
+/** The worker as its own process has it. */
+export interface LocalWorker extends Worker {
+  /** Creates executions; those that can begin here and now are claimed in the same statement, and need no job. */
+  create(executions: readonly NewExecution[]): Promise<CreateResult[]>;
+}
+
 const JobPayload = z.array(ExecutionId);
 
 /** How long an execution of another version of its flow is left to workers that have that version. */
@@ -78,7 +86,7 @@ const lookEveryMs = 2000;
 /** What is due for so long and nobody's has lost its job. */
 const sweepAfterMs = 5000;
 
-export async function startWorker(host: WorkerHost, settings: WorkerSettings): Promise<Worker> {
+export async function startWorker(host: WorkerHost, settings: WorkerSettings): Promise<LocalWorker> {
   const { sql, wakeups, log } = host;
   const owners = new Map<ExecutionId, Owner>();
   const slots = newSlots(settings.concurrency);
@@ -144,6 +152,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
   const onTrouble = (error: unknown) => log.warn("worker trouble", { error: String(error) });
 
+  /** Tokens of claims that wait for their answer. */
+  const underWay = new Set<string>();
   // Claims whose answer was lost: what they took is ours, and nobody here knows it.
   const lostClaims: { readonly token: string; readonly ids: readonly ExecutionId[] }[] = [];
   const claims = new Batcher<ExecutionId, Claim | null>({
@@ -151,6 +161,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     maxFlights: 2,
     send: async (ids) => {
       const token = crypto.randomUUID();
+      underWay.add(token);
       failpoint("before-claim");
       const onBroken = ({ id, epoch, seq }: BrokenClaim, error: unknown) => {
         log.error("the ledger of an execution cannot be folded: it stands still", {
@@ -162,13 +173,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       const wanted = [...new Set(ids)];
       // The place of the one suspect is taken before the claim: two claims at once must not bring two.
       const takesSuspects = suspects.tryTake();
-      const claimed = await claim(sql, membership.engine.workerId, wanted, { token, onBroken, takesSuspects }).catch(
-        (error: unknown) => {
+      const claimed = await claim(sql, membership.engine.workerId, wanted, { token, onBroken, takesSuspects })
+        .catch((error: unknown) => {
           lostClaims.push({ token, ids: wanted });
           if (takesSuspects) suspects.give();
           throw error;
-        },
-      );
+        })
+        .finally(() => underWay.delete(token));
       if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.give();
       failpoint("after-claim");
       // Two jobs may ask for the same one: it gets one owner.
@@ -179,6 +190,69 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       });
     },
   });
+
+  /** Advances what is claimed, in a place that is taken; resolves when the place is free again. */
+  const own = (claimed: Claim, flow: FlowDefinition): Promise<void> => {
+    const { id } = claimed;
+    const owner = new Owner(membership.engine, flow, claimed);
+    owners.set(id, owner);
+    const { promise: left, resolve } = Promise.withResolvers<void>();
+    const leave = once(() => {
+      slots.give();
+      parents.delete(id);
+      resolve();
+    });
+    parents.set(id, leave);
+    void owner.done.finally(() => {
+      if (owners.get(id) === owner) owners.delete(id);
+      if (isSuspect(claimed)) suspects.give();
+      leave();
+    });
+    if (isStopping) owner.drain();
+    return left;
+  };
+
+  /** Whether the answer of a start was lost: what it created is ours, whenever the statement comes through. */
+  let isUnsure = false;
+  const create = async (executions: readonly NewExecution[]): Promise<CreateResult[]> => {
+    const here = executions.filter((execution) => !isStopping && canBeginHere(execution) && slots.tryTake());
+    if (here.length === 0) return createMany(sql, executions);
+    const token = crypto.randomUUID();
+    const { workerId: worker } = membership.engine;
+    underWay.add(token);
+    failpoint("before-claim");
+    try {
+      const created = await createMany(sql, executions, { worker, token, ids: new Set(here.map(({ id }) => id)) });
+      failpoint("after-claim");
+      const results = new Map(executions.map((execution, index) => [execution, created[index]]));
+      for (const execution of here) {
+        const result = results.get(execution);
+        const flow = host.flows.get(execution.flow);
+        // Claimed under an identity that is gone meanwhile: the sweep frees it.
+        if (!flow || !result?.isNew || worker !== membership.engine.workerId) slots.give();
+        else void own(firstClaim(execution, { worker, token, now: result.at }), flow);
+      }
+      return created;
+    } catch (error) {
+      for (const _ of here) slots.give();
+      isUnsure = true;
+      throw error;
+    } finally {
+      underWay.delete(token);
+    }
+  };
+  const canBeginHere = ({ flow, input, idempotencyKey, delayMs, startAt }: NewExecution): boolean =>
+    // A known key waits for the transaction that has it; such a start may come through long after its connection is lost.
+    input !== undefined && idempotencyKey === null && delayMs === null && startAt === null && host.flows.has(flow);
+
+  /** Frees what this worker owns by the database and does not know of. */
+  const freeUnknown = async (): Promise<void> => {
+    const rows = await sql<{ id: ExecutionId; token: string }[]>`
+      select e.id, e.token from flowledger.executions e where e.owner = ${membership.engine.workerId}::uuid and e.wake_at is not null`;
+    const unknown = rows.filter(({ id, token }) => !owners.has(id) && !underWay.has(token));
+    for (const [token, lost] of Map.groupBy(unknown, (row) => row.token))
+      await freeClaim(sql, log, { token, ids: lost.map(({ id }) => id) });
+  };
 
   const advanceOne = async (execution: ExecutionId): Promise<void> => {
     const known = owners.get(execution);
@@ -207,23 +281,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (isSuspect(claimed)) suspects.give();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
       }
-      const owner = new Owner(engine, flow, claimed);
       isOwner = true;
-      owners.set(execution, owner);
-      const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
-      const leave = once(() => {
-        slots.give();
-        parents.delete(execution);
-        resolve();
-      });
-      parents.set(execution, leave);
-      const over = owner.done.finally(() => {
-        if (owners.get(execution) === owner) owners.delete(execution);
-        if (isSuspect(claimed)) suspects.give();
-        leave();
-      });
-      if (isStopping) owner.drain();
-      await Promise.race([over, waitsForChildren]);
+      await own(claimed, flow);
     } finally {
       if (!isOwner) slots.give();
     }
@@ -281,6 +340,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
     sql`select * from flowledger.tend(${`${missedMs} ms`}::text::interval, ${`${silentMs} ms`}::text::interval, ${isSweep ? `${sweepAfterMs} ms` : null}::text::interval)`
       .then(() => (isSweep ? watchTimeline() : undefined))
+      .then(() => (isSweep && isUnsure ? freeUnknown() : undefined))
       .catch(onTrouble)
       .finally(() => (isTending = false));
   }, beatEveryMs);
@@ -296,7 +356,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       for (const owner of owners.values()) owner.abort(new LeaseLostError(owner.id, owner.lease.epoch));
       resolve();
     }, settings.drainTimeoutMs);
-    await Promise.race([ended, late]);
+    const drained = Promise.allSettled([...owners.values()].map(({ done }) => done));
+    await Promise.race([Promise.all([ended, drained]), late]);
     clearTimeout(timer);
     await Promise.allSettled([...owners.values()].map(({ done }) => done));
     await ended;
@@ -313,6 +374,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     get owned() {
       return owners.size;
     },
+    create,
     stop: stopOnce,
     [Symbol.asyncDispose]: stopOnce,
   };
@@ -429,6 +491,13 @@ function once(action: () => void): () => void {
     isDone = true;
     action();
   };
+}
+
+/** The claim that a start made together with the execution. */
+function firstClaim(execution: NewExecution, lease: Pick<Claim, "worker" | "token" | "now">): Claim {
+  const { id, flow } = execution;
+  const state = foldFrom(null, firstEvents(execution, lease.now));
+  return { id, epoch: 1, flow, fingerprint: null, state, takeovers: 0, ...lease };
 }
 
 /** It lost workers without progress: perhaps it is the one that takes them down. */
