@@ -1,6 +1,6 @@
 /** A worker process of the crash tests. SIGTERM drains, a second one ends it at once: as `flowledger worker` does. */
 import { createOrchestrator } from "../../src/index.ts";
-import { crashFlows } from "./flows.ts";
+import { crashFlows, work } from "./flows.ts";
 
 const say = (message: string, fields?: unknown) => {
   process.stdout.write(`log ${message} ${JSON.stringify(fields ?? {})}\n`);
@@ -12,6 +12,8 @@ const orchestrator = createOrchestrator({
 });
 const worker = await orchestrator.startWorker({ drainTimeout: process.env["CRASH_DRAIN"] ?? "10s" });
 process.stdout.write(`ready ${worker.id}\n`);
+const own = process.env["CRASH_START"];
+if (own !== undefined) await orchestrator.flow(work).startExecution({}, { id: own, autoCloseTimeout: 0 });
 let isStopping = false;
 process.on("SIGTERM", () => {
   if (isStopping) process.exit(130);
