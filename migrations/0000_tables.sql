@@ -17,6 +17,7 @@ CREATE TABLE "flowledger"."executions" (
 	"commit_seq" integer DEFAULT 0 NOT NULL,
 	"stream_seq" bigint DEFAULT 0 NOT NULL,
 	"stream_ended" boolean DEFAULT false NOT NULL,
+	"stream_no" integer DEFAULT 0 NOT NULL,
 	"pending_interrupts" integer DEFAULT 0 NOT NULL,
 	"owner" uuid,
 	"token" uuid,
@@ -108,6 +109,7 @@ CREATE TABLE "flowledger"."stream_items" (
 	"epoch" integer NOT NULL,
 	"at" timestamp with time zone NOT NULL,
 	"kind" text,
+	"dispatch" integer,
 	"item" jsonb,
 	CONSTRAINT "stream_items_execution_id_seq_pk" PRIMARY KEY("execution_id","seq")
 );

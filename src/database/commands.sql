@@ -166,7 +166,7 @@ begin
   return query
   with claimed as (
     update flowledger.executions e
-    set owner = p_worker, epoch = e.epoch + 1, token = p_token, commit_no = 0
+    set owner = p_worker, epoch = e.epoch + 1, token = p_token, commit_no = 0, stream_no = 0
     where e.id = any(v_free)
     returning e.id, e.epoch, e.token, e.seq, e.flow, e.fingerprint, e.takeovers
   )
@@ -291,8 +291,15 @@ declare
   l record;
   v_items jsonb[] := '{}';
   v_kinds text[] := '{}';
+  v_dispatches int[] := '{}';
+  v_shown int := 0;
+  v_stopped int;
   v_status text;
 begin
+  -- What happens after the stop is in no reader's stream, early or late.
+  if (select e.stream_ended from flowledger.executions e where e.id = p_id) then
+    v_stopped := (select min(r.seq) from flowledger.ledger r where r.execution_id = p_id and r.type = 'stream.stopped');
+  end if;
   for l in
     select r.seq, r.at, r.epoch, r.type, r.dispatch, r.chunk, r.payload as p, e.flow
     from flowledger.ledger r join flowledger.executions e on e.id = r.execution_id
@@ -353,17 +360,21 @@ begin
       v_items := v_items || flowledger.intervention_item(p_id, l.p ->> 'id',
         case l.type when 'intervention.inserted' then 'insert' when 'intervention.expired' then 'expire' else 'consume' end);
     end case;
+    if cardinality(v_items) > cardinality(v_dispatches) then
+      v_dispatches := v_dispatches || l.dispatch;
+    end if;
+    if p_stream and (v_stopped is null or l.seq < v_stopped) then
+      v_shown := cardinality(v_items);
+    end if;
   end loop;
   update flowledger.executions e
   set pending_interrupts = (select count(*) from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending'),
-    stream_seq = e.stream_seq + case when p_stream then cardinality(v_items) else 0 end
+    stream_seq = e.stream_seq + v_shown
   where e.id = p_id;
-  if p_stream then
-    insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, item)
-    select p_id, e.stream_seq - cardinality(v_items) + v.ord, e.epoch, clock_timestamp(), v.kind, v.item
-    from flowledger.executions e, unnest(v_kinds, v_items) with ordinality as v(kind, item, ord)
-    where e.id = p_id;
-  end if;
+  insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, dispatch, item)
+  select p_id, e.stream_seq - v_shown + v.ord, e.epoch, clock_timestamp(), v.kind, v.dispatch, v.item
+  from flowledger.executions e, unnest(v_kinds, v_dispatches, v_items) with ordinality as v(kind, dispatch, item, ord)
+  where e.id = p_id and v.ord <= v_shown;
 end $$;
 
 -- Times in records: ISO 8601 with milliseconds, as JavaScript writes them.
@@ -406,7 +417,8 @@ as $$
     from flowledger.executions h where h.id = p_id), 'fenced')
 $$;
 
--- Stream items of many executions in one statement. p_items: [{ i: id, e: epoch, k: token, v: [{ k: kind, v: item }] }].
+-- Stream items of many executions in one statement. p_items: [{ i: id, e: epoch, k: token, n: number of the load,
+-- v: [{ k: kind, d: dispatch, v: item }] }].
 create or replace function flowledger.put_items(p_items jsonb)
 returns table (token uuid, verdict text)
 language plpgsql volatile
@@ -421,37 +433,51 @@ begin
   return query
   with locked as materialized (
     select x.*, h.stream_seq as head, h.epoch = x.e and h.token = x.k and h.owner is not null as is_owner
-    from jsonb_to_recordset(p_items) as x(i uuid, e int, k uuid, v jsonb)
+    from jsonb_to_recordset(p_items) as x(i uuid, e int, k uuid, n int, v jsonb)
     join flowledger.executions h on h.id = x.i
     order by h.id for no key update of h skip locked
   ), updated as (
-    update flowledger.executions h set stream_seq = l.head + jsonb_array_length(l.v) from locked l where h.id = l.i and l.is_owner
+    update flowledger.executions h set stream_seq = l.head + jsonb_array_length(l.v), stream_no = coalesce(l.n, h.stream_no)
+    from locked l where h.id = l.i and l.is_owner
   ), written as (
-    insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, item)
-    select l.i, l.head + v.ord, l.e, v_at, v.k, v.v
+    insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, dispatch, item)
+    select l.i, l.head + v.ord, l.e, v_at, v.k, v.d, v.v
     from locked l
-    cross join lateral rows from (jsonb_to_recordset(l.v) as (k text, v jsonb)) with ordinality as v(k, v, ord)
+    cross join lateral rows from (jsonb_to_recordset(l.v) as (k text, d int, v jsonb)) with ordinality as v(k, d, v, ord)
     where l.is_owner
   )
   select l.k, case when l.is_owner then 'ok' else 'fenced' end from locked l;
 end $$;
 
--- A load of one execution that may be in already, because its answer was lost. p_known: items of this epoch before it.
-create or replace function flowledger.repeat_items(p_items jsonb, p_known int) returns text
+-- One load of an owner, at most once however often it is sent: ok, fenced (not the owner any more), stopped (the stream takes
+-- nothing new), or busy (the row was locked: send it again). Its `m`, [{ d: dispatch, v: retry marker }], names dispatches that
+-- an earlier owner may have begun: where the last that is there of one is an item, its marker comes before what is new.
+create or replace function flowledger.put_load(p_load jsonb) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_id uuid := p_items -> 0 ->> 'i';
+  v_id uuid := p_load ->> 'i';
+  v_no int := p_load ->> 'n';
+  h record;
 begin
-  -- Waits for the lost statement, should that still run.
-  perform from flowledger.executions where id = v_id for no key update;
-  if (select count(*) from flowledger.stream_items s
-      where s.execution_id = v_id and s.epoch = (p_items -> 0 ->> 'e')::int and s.kind is null)
-    = p_known + jsonb_array_length(p_items -> 0 -> 'v') then
-    return 'ok';
+  select e.epoch = (p_load ->> 'e')::int and e.token = (p_load ->> 'k')::uuid and e.owner is not null as is_owner, e.stream_no, e.stream_ended
+  into h from flowledger.executions e where e.id = v_id for no key update skip locked;
+  if not found then
+    return case when exists (select from flowledger.executions e where e.id = v_id) then 'busy' else 'fenced' end;
   end if;
-  return (select verdict from flowledger.put_items(p_items));
+  -- A database that has forgotten our last loads lost them in a failover.
+  if not coalesce(h.is_owner, false) or h.stream_no < v_no - 1 then return 'fenced'; end if;
+  if h.stream_no >= v_no then return 'ok'; end if;
+  if h.stream_ended then return 'stopped'; end if;
+  if p_load ? 'm' then
+    p_load := jsonb_set(p_load, '{v}', coalesce((
+      select jsonb_agg(m.mark || '{"k": "retry"}' order by m.ord)
+      from jsonb_array_elements(p_load -> 'm') with ordinality as m(mark, ord)
+      where (select s.kind is null from flowledger.stream_items s
+        where s.execution_id = v_id and s.dispatch = (m.mark ->> 'd')::int order by s.seq desc limit 1)), '[]') || (p_load -> 'v'));
+  end if;
+  return (select p.verdict from flowledger.put_items(jsonb_build_array(p_load)) p);
 end $$;
 
 -- The advisory lock that a worker holds as long as its process and its connection live.

@@ -43,6 +43,8 @@ export const executions = flowledger.table(
     commitSeq: integer("commit_seq").notNull().default(0),
     streamSeq: bigint("stream_seq", { mode: "number" }).notNull().default(0),
     streamEnded: boolean("stream_ended").notNull().default(false),
+    /** The owner's last load of stream items within the epoch: one that is sent again is in once. */
+    streamNo: integer("stream_no").notNull().default(0),
     pendingInterrupts: integer("pending_interrupts").notNull().default(0),
     /** The worker that advances the execution now. */
     owner: uuid("owner"),
@@ -180,6 +182,8 @@ export const streamItems = flowledger.table(
     at: moment("at").notNull(),
     /** Null for items of users; "interrupt", "intervention" or "retry" for those of the engine. */
     kind: text("kind"),
+    /** Whose item it is: what an attempt put is told from what the next one puts. */
+    dispatch: integer("dispatch"),
     item: jsonb("item"),
   },
   (table) => [primaryKey({ columns: [table.executionId, table.seq] })],

@@ -1,42 +1,42 @@
 /** The runtime stream's statements: items of many executions in, fenced like every other append; pages for many readers out. */
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Json } from "../ledger/payload.ts";
-import type { Sql } from "./connection.ts";
+import type { Queries, Sql } from "./connection.ts";
 
-/** Items of one owner, each as JSON text, in order. */
+/** Items of one owner, each as JSON text of `{ d: dispatch, v: item }`, in order. */
 export interface StreamLoad {
   readonly id: ExecutionId;
   readonly epoch: number;
   readonly token: string;
+  /** Counts the loads of an epoch from 1, so that one that is sent again is in once. */
+  readonly no: number;
   readonly items: readonly string[];
+  /** Dispatches that an earlier owner may have begun. */
+  readonly marks: readonly RetryMark[];
 }
 
-export type StreamVerdict = "ok" | "fenced" | "busy";
+/** What readers get between the items of one attempt and those of the next. */
+export interface RetryMark {
+  readonly dispatch: number;
+  readonly chunk: string;
+  readonly attempt: number;
+}
 
-/** One verdict per load; it holds for all items of the load. */
-export async function putItems(sql: Sql, loads: readonly StreamLoad[]): Promise<StreamVerdict[]> {
-  // One call per load: executions of one claim share their token, so the token would not tell whose verdict it is.
+/** `stopped`: the stream takes nothing new. `busy`: send it again. */
+export type StreamVerdict = "ok" | "fenced" | "stopped" | "busy";
+
+/** One verdict per load; it holds for all items of the load. A load that is in already is "ok". */
+export async function putItems(sql: Queries, loads: readonly StreamLoad[]): Promise<StreamVerdict[]> {
+  const text = loads.map(({ id, epoch, token, no, items, marks }) => {
+    const markers = marks.map(({ dispatch, ...mark }) => ({ d: dispatch, v: { type: "retry", ...mark } }));
+    const field = markers.length === 0 ? "" : `,"m":${JSON.stringify(markers)}`;
+    return `{"i":"${id}","e":${epoch},"k":"${token}","n":${no},"v":[${items.join(",")}]${field}}`;
+  });
   const rows = await sql<{ verdict: StreamVerdict | null }[]>`
-    select p.verdict
-    from jsonb_array_elements(${textOf(loads)}::text::jsonb) with ordinality as load(body, ord)
-    left join lateral flowledger.put_items(jsonb_build_array(load.body)) p on true
+    select flowledger.put_load(load.body) as verdict
+    from jsonb_array_elements(${`[${text.join(",")}]`}::text::jsonb) with ordinality as load(body, ord)
     order by load.ord`;
   return rows.map(({ verdict }) => verdict ?? "busy");
-}
-
-/** Like `putItems`, for a load that may be in already, because its answer was lost. @param known items of this epoch before it */
-export async function repeatItems(sql: Sql, load: StreamLoad, known: number): Promise<StreamVerdict> {
-  const [row] = await sql<[{ verdict: StreamVerdict | null }]>`
-    select flowledger.repeat_items(${textOf([load])}::text::jsonb, ${known}::int) as verdict`;
-  return row.verdict ?? "busy";
-}
-
-function textOf(loads: readonly StreamLoad[]): string {
-  const text = loads.map(
-    ({ id, epoch, token, items }) =>
-      `{"i":"${id}","e":${epoch},"k":"${token}","v":[${items.map((item) => `{"v":${item}}`).join(",")}]}`,
-  );
-  return `[${text.join(",")}]`;
 }
 
 /** One item with its place in the stream. System items have a kind. */

@@ -69,7 +69,7 @@ export interface ChunkHost {
   groupEnd(dispatch: number, group: number): Promise<void>;
   /** Resolves at a time of the database's clock; a far one may let the execution go, and the attempt with it. */
   waitUntil(dispatch: number, ms: number): Promise<void>;
-  putIntoStream(item: Json): Promise<void>;
+  putIntoStream(dispatch: Dispatch, item: Json): Promise<void>;
   flowData: FlowDataAccess;
   /** Creates a child and resolves with how it ended; giving the same id again attaches to the same child. */
   runChild(dispatch: number, child: Omit<NewChild, "parent"> & { readonly ordinal: number }): Promise<ClosedExecution>;
@@ -312,7 +312,7 @@ class ChunkContext {
       this.#requireLive();
       const parsed = parseStreamItem(this.#host.flow, item);
       if (this.#isStreamStopped()) return;
-      this.#streaming = this.#host.putIntoStream(parsed);
+      this.#streaming = this.#host.putIntoStream(this.#dispatch, parsed);
       // Durable at the next commit point; here it only waits while too much is on its way.
       await admission(this.#streaming);
     };

@@ -1,6 +1,7 @@
 /** Advances one execution through one epoch: claim → turns → release. Whatever it decides is in the ledger before it counts. */
 import type { Append, CloseHeader } from "../database/append.ts";
 import type { Claim } from "../database/queries.ts";
+import type { RetryMark } from "../database/stream.ts";
 import { LeaseLostError, UsageError, WorkerCrashLoopError } from "../errors.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
@@ -35,7 +36,7 @@ export interface Engine {
   flowResources(flow: string): Resources;
   executionResources(id: ExecutionId): Resources;
   flowData(flow: string): FlowDataAccess;
-  putIntoStream(target: StreamTarget, item: Json): Promise<void>;
+  putIntoStream(target: StreamTarget, item: Json, dispatch: number, mark: RetryMark | null): Promise<void>;
   /** Creates a child, once, and resolves with how it ended. */
   runChild(child: NewChild): Promise<ClosedExecution>;
   /** Asks for the end of a child whose parent has ended. */
@@ -100,6 +101,9 @@ export class Owner implements ChunkHost {
   readonly #engine: Engine;
   readonly #epoch: number;
   readonly #token: string;
+  readonly #stream: StreamTarget;
+  /** What an earlier owner may have begun, and has put nothing into the stream under this one. */
+  readonly #inherited: Set<number>;
   #finish: () => void = () => {};
   #commitNo = 0;
   /** The last seq that is folded and known to be in the ledger. */
@@ -141,6 +145,8 @@ export class Owner implements ChunkHost {
     this.flowData = engine.flowData(flow.name);
     this.#epoch = claim.epoch;
     this.#token = claim.token;
+    this.#stream = { id: claim.id, epoch: claim.epoch, token: claim.token };
+    this.#inherited = new Set(claim.state.dispatches.keys());
     this.#base = claim.state.seq;
     this.info = { id: claim.id, flow: flow.name, metadata: claim.state.metadata };
     this.resources = new ExecutionResources(
@@ -196,8 +202,9 @@ export class Owner implements ChunkHost {
     await this.#waiting(dispatch, promise);
   }
 
-  putIntoStream(item: Json): Promise<void> {
-    return this.#engine.putIntoStream({ id: this.id, epoch: this.#epoch, token: this.#token }, item);
+  putIntoStream({ id, chunk, failures }: Dispatch, item: Json): Promise<void> {
+    const mark = this.#inherited.delete(id) && chunk !== null ? { dispatch: id, chunk, attempt: failures + 1 } : null;
+    return this.#engine.putIntoStream(this.#stream, item, id, mark);
   }
 
   async runChild(

@@ -1,11 +1,11 @@
 /** The stream's own lane: items of all executions of a worker leave in batches, in order, with back-pressure by bytes. */
 import { setTimeout as delay } from "node:timers/promises";
-import { codeOf, isConnectionLoss, isTransient } from "../database/connection.ts";
+import { codeOf, isTransient } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
-import { putItems, repeatItems } from "../database/stream.ts";
-import type { StreamVerdict } from "../database/stream.ts";
+import { putItems } from "../database/stream.ts";
+import type { RetryMark, StreamVerdict } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
-import { LeaseLostError, PayloadError } from "../errors.ts";
+import { LeaseLostError, PayloadError, UsageError } from "../errors.ts";
 import type { Json } from "../ledger/payload.ts";
 import type { StreamTarget } from "./owner.ts";
 
@@ -18,28 +18,34 @@ const maxLoadItems = 2000;
 const maxFlightBytes = 1_048_576;
 /** An answer that takes longer is on a dead connection. */
 const answerWithinMs = 5000;
-/** Owners whose item count is remembered, to tell after a lost answer whether their items are in. */
-const maxCounted = 10_000;
 
 /** Items that travel together: all of one owner, in order. */
 interface Load extends StreamTarget {
+  /** Its place among the owner's loads. */
+  readonly no: number;
   readonly items: string[];
+  readonly marks: RetryMark[];
   bytes: number;
   /** It was sent at least once, so nothing joins it. */
   isSent: boolean;
-  /** It was sent, and the answer was lost. */
-  isUncertain: boolean;
   readonly durable: Promise<void>;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
 
+/** What waits of one owner, in order. */
+interface Lane {
+  readonly target: StreamTarget;
+  readonly loads: Load[];
+  lastNo: number;
+}
+
 export class Streamer {
   readonly #sql: Sql;
   readonly #wakeups: Pick<Wakeups, "send">;
-  /** What waits, by owner and in order. */
-  readonly #lanes = new Map<string, Load[]>();
-  readonly #counts = new Map<string, number>();
+  readonly #lanes = new WeakMap<StreamTarget, Lane>();
+  /** The lanes that have something to send, those that waited longest first. */
+  readonly #waiting = new Set<Lane>();
   #backlogBytes = 0;
   #room: PromiseWithResolvers<void> | null = null;
   #isFlying = false;
@@ -53,10 +59,13 @@ export class Streamer {
    * Puts an item behind all others of its owner. The promise resolves when the item is durable; until when the chunk has
    * to wait is what `admission` says of it.
    *
+   * @param target the same object for all items of an owner
+   * @param mark for the first item of a dispatch that an earlier owner may have begun
    * @throws {PayloadError} for an item of more than 256 KB
    * @throws {LeaseLostError} later, when another worker owns the execution
+   * @throws {UsageError} later, when somebody else stopped the stream meanwhile
    */
-  put(target: StreamTarget, item: Json): Promise<void> {
+  put(target: StreamTarget, item: Json, dispatch: number, mark: RetryMark | null = null): Promise<void> {
     const text = JSON.stringify(item);
     const bytes = Buffer.byteLength(text);
     if (bytes > maxItemBytes)
@@ -67,7 +76,8 @@ export class Streamer {
         "store the data elsewhere and send a reference to it",
       );
     const load = this.#openLoad(target);
-    load.items.push(text);
+    load.items.push(`{"d":${dispatch},"v":${text}}`);
+    if (mark) load.marks.push(mark);
     load.bytes += bytes;
     this.#backlogBytes += bytes;
     if (this.#backlogBytes < maxBacklogBytes) admissions.delete(load.durable);
@@ -80,109 +90,95 @@ export class Streamer {
     return load.durable;
   }
 
-  #openLoad({ id, epoch, token }: StreamTarget): Load {
-    const key = `${id} ${token}`;
-    const lane = this.#lanes.get(key) ?? [];
-    this.#lanes.set(key, lane);
-    const last = lane.at(-1);
+  #openLoad(target: StreamTarget): Load {
+    const lane = this.#lanes.get(target) ?? { target, loads: [], lastNo: 0 };
+    this.#lanes.set(target, lane);
+    this.#waiting.add(lane);
+    const last = lane.loads.at(-1);
     if (last && !last.isSent && last.items.length < maxLoadItems && last.bytes < maxBacklogBytes) return last;
     const { promise: durable, resolve, reject } = Promise.withResolvers<void>();
     // Whoever puts looks at its next commit point.
     durable.catch(() => {});
-    const load = { id, epoch, token, items: [], bytes: 0, isSent: false, isUncertain: false, durable, resolve, reject };
-    lane.push(load);
+    const { id, epoch, token } = target;
+    const no = ++lane.lastNo;
+    const load = { id, epoch, token, no, items: [], marks: [], bytes: 0, isSent: false, durable, resolve, reject };
+    lane.loads.push(load);
     return load;
   }
 
   async #fly(): Promise<void> {
-    for (let trouble = 0; this.#lanes.size > 0;) {
-      const loads = this.#nextFlight();
-      const left = await this.#deliver(loads);
-      trouble = left.length === loads.length ? trouble + 1 : 0;
+    for (let trouble = 0; this.#waiting.size > 0;) {
+      const lanes = this.#nextFlight();
+      const left = await this.#deliver(lanes);
+      trouble = left === lanes.length ? trouble + 1 : 0;
       if (trouble > 0) await delay(Math.random() * Math.min(1000, 2 * 2 ** trouble), undefined, { ref: false });
     }
     this.#isFlying = false;
   }
 
-  /** The first load of each owner: one under way per execution keeps its order, also where a load has to be sent again. */
-  #nextFlight(): Load[] {
-    const loads: Load[] = [];
+  /** The first load of each lane: one under way per execution keeps its order, also where a load has to be sent again. */
+  #nextFlight(): Departure[] {
+    const flight: Departure[] = [];
     let bytes = 0;
-    for (const [key, lane] of this.#lanes) {
-      const [load] = lane;
+    for (const lane of [...this.#waiting]) {
+      const [load] = lane.loads;
       if (!load || (bytes > 0 && bytes + load.bytes > maxFlightBytes)) break;
       bytes += load.bytes;
       load.isSent = true;
-      loads.push(load);
+      flight.push({ lane, load });
       // Behind the others, for the next flight.
-      this.#lanes.delete(key);
-      this.#lanes.set(key, lane);
-      if (loads.length === this.#lanes.size) break;
+      this.#waiting.delete(lane);
+      this.#waiting.add(lane);
     }
-    return loads;
+    return flight;
   }
 
-  /** Sends loads and settles those that got an answer; gives back those that have to be sent again. */
-  async #deliver(loads: readonly Load[]): Promise<readonly Load[]> {
-    const [first] = loads;
-    if (!first) return [];
-    if (loads.length > 1 && loads.some(({ isUncertain }) => isUncertain)) return this.#deliverEach(loads);
+  /** Sends loads and settles those that got an answer; says how many have to be sent again. */
+  async #deliver(flight: readonly Departure[]): Promise<number> {
+    const [first] = flight;
+    if (!first) return 0;
     try {
-      const answer = first.isUncertain
-        ? repeatItems(this.#sql, first, this.#counts.get(keyOf(first)) ?? 0).then((verdict) => [verdict])
-        : putItems(this.#sql, loads);
-      const verdicts = await within(answerWithinMs, answer);
-      return loads.filter((load, index) => !this.#settle(load, verdicts[index] ?? "busy"));
+      const loads = flight.map(({ load }) => load);
+      const verdicts = await within(answerWithinMs, putItems(this.#sql, loads));
+      return flight.filter((departure, index) => !this.#settle(departure, verdicts[index] ?? "busy")).length;
     } catch (error) {
-      // The pool was ended under us: nothing can be sent any more.
-      if (isTransient(error) && codeOf(error) !== "CONNECTION_ENDED") {
-        if (isConnectionLoss(error)) for (const load of loads) load.isUncertain = true;
-        return loads;
+      // Also where the answer was lost: by its number a load that is in already is known. A pool that was ended under us
+      // sends nothing any more.
+      if (isTransient(error) && codeOf(error) !== "CONNECTION_ENDED") return flight.length;
+      if (flight.length === 1) {
+        this.#fail(first.lane, error);
+        return 0;
       }
       // What Postgres cannot hold must not take the others with it.
-      if (loads.length > 1) return this.#deliverEach(loads);
-      this.#fail(first, error);
-      return [];
+      let left = 0;
+      for (const departure of flight) left += await this.#deliver([departure]);
+      return left;
     }
   }
 
-  async #deliverEach(loads: readonly Load[]): Promise<readonly Load[]> {
-    const left: Load[] = [];
-    for (const load of loads) left.push(...(await this.#deliver([load])));
-    return left;
-  }
-
-  #settle(load: Load, verdict: StreamVerdict): boolean {
-    if (verdict === "busy") {
-      load.isUncertain = false;
-      return false;
-    }
-    if (verdict === "fenced") {
-      this.#fail(load, new LeaseLostError(load.id, load.epoch));
-      return true;
-    }
-    const key = keyOf(load);
-    this.#counts.set(key, (this.#counts.get(key) ?? 0) + load.items.length);
-    const [oldest] = this.#counts.size > maxCounted ? this.#counts.keys() : [];
-    if (oldest !== undefined) this.#counts.delete(oldest);
-    this.#leave(load);
-    load.resolve();
-    this.#wakeups.send(load.id);
+  #settle({ lane, load }: Departure, verdict: StreamVerdict): boolean {
+    if (verdict === "busy") return false;
+    if (verdict === "ok") {
+      this.#leave(lane, load);
+      load.resolve();
+      this.#wakeups.send(load.id);
+    } else this.#fail(lane, verdict === "fenced" ? new LeaseLostError(load.id, load.epoch) : stoppedError(load.id));
     return true;
   }
 
   /** An item that cannot be put takes those behind it along: the stream has no holes. */
-  #fail(load: Load, error: unknown): void {
-    for (const lost of this.#lanes.get(keyOf(load)) ?? []) {
-      this.#leave(lost);
+  #fail(lane: Lane, error: unknown): void {
+    // Its number is free again, should the lease go on.
+    lane.lastNo = (lane.loads[0]?.no ?? 1) - 1;
+    for (const lost of [...lane.loads]) {
+      this.#leave(lane, lost);
       lost.reject(error);
     }
   }
 
-  #leave(load: Load): void {
-    const lane = (this.#lanes.get(keyOf(load)) ?? []).filter((other) => other !== load);
-    if (lane.length > 0) this.#lanes.set(keyOf(load), lane);
-    else this.#lanes.delete(keyOf(load));
+  #leave(lane: Lane, load: Load): void {
+    lane.loads.splice(lane.loads.indexOf(load), 1);
+    if (lane.loads.length === 0) this.#waiting.delete(lane);
     this.#backlogBytes -= load.bytes;
     if (!this.#room || this.#backlogBytes >= maxBacklogBytes) return;
     this.#room.resolve();
@@ -190,15 +186,23 @@ export class Streamer {
   }
 }
 
+interface Departure {
+  readonly lane: Lane;
+  readonly load: Load;
+}
+
+function stoppedError(id: string): UsageError {
+  return new UsageError(
+    `an item was put into the stream of execution ${id}, which was stopped meanwhile`,
+    "put all items before stopStream()",
+  );
+}
+
 const admissions = new WeakMap<Promise<void>, Promise<void>>();
 
 /** What a chunk has to wait for before it goes on after the last put; nothing while less than 256 KB are on their way. */
 export function admission(put: Promise<void>): Promise<void> | undefined {
   return admissions.get(put);
-}
-
-function keyOf({ id, token }: StreamTarget): string {
-  return `${id} ${token}`;
 }
 
 /** On a connection that went dead without a word, no answer ever comes. */

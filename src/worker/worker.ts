@@ -481,7 +481,7 @@ function newPool(sql: Sql): pg.Pool {
 /** The stream's lane, shared by all owners of this worker. */
 function openStreamLane(sql: Sql, wakeups: Wakeups): Engine["putIntoStream"] {
   const streamer = new Streamer(sql, wakeups);
-  return (target, item) => streamer.put(target, item);
+  return (target, item, dispatch, mark) => streamer.put(target, item, dispatch, mark);
 }
 
 function once(action: () => void): () => void {
