@@ -1,16 +1,23 @@
-/** The runtime stream: from a put to a reader in another process, and how much goes through one worker. */
+/** The runtime stream: from a put to a reader in another process, how much goes through one worker, and what readers cost. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { defineFlow } from "../src/flow/builder.ts";
 import type { FlowDefinition } from "../src/flow/definition.ts";
-import { openWorker } from "./server.ts";
+import { createOrchestrator } from "../src/orchestrator.ts";
+import type { Orchestrator } from "../src/orchestrator.ts";
+import { countStatements, openWorker } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";
 
 const puts = 200;
 const pauseMs = 20;
 const streams = 20;
 const itemsPerStream = 5000;
+const crowd = 1000;
+/** Of 1 KB each, behind a reader that stalls. */
+const unread = 20_000;
 
 export async function stream(bench: Bench): Promise<Figure[]> {
   const [ticking, flood] = [tickingFlow(), floodFlow()];
@@ -35,6 +42,14 @@ export async function stream(bench: Bench): Promise<Figure[]> {
   for await (const item of execution.getRuntimeStream({ timeout: null })) if (item !== null) read += 1;
   const endToEnd = performance.now() - reading;
 
+  await using readers = createOrchestrator({ connection: bench.url });
+  const tick = () => orchestrator.flow(ticking).startExecution({}, { autoCloseTimeout: 0 });
+  const one = await statements(bench, readers, (await tick()).id, 1);
+  const many = await statements(bench, readers, (await tick()).id, crowd);
+  const large = await orchestrator.flow(flood).startExecution({ items: unread, bytes: 1000 }, { autoCloseTimeout: 0 });
+  await large.waitForClose();
+  const held = await heldByStalled(readers, large.id);
+
   return [
     { name: "idle: put → read in another process, p50", value: quantile(0.5), unit: "ms", target: { atMost: 5 } },
     { name: "idle: put → read in another process, p95", value: quantile(0.95), unit: "ms", target: { atMost: 15 } },
@@ -50,6 +65,20 @@ export async function stream(bench: Bench): Promise<Figure[]> {
       unit: "/s",
       target: { atLeast: 8000 },
       note: "one stream, reader and worker in one process",
+    },
+    {
+      name: `statements for ${crowd} readers of one execution`,
+      value: many / one,
+      unit: "times",
+      target: { atMost: 1.5 },
+      note: `those for one reader: ${one.toFixed(0)}/s`,
+    },
+    {
+      name: "heap held by a reader that stalls",
+      value: held / 1e6,
+      unit: "MB",
+      target: { atMost: 2 },
+      note: `${unread / 1000} MB unread`,
     },
     ...(bench.countsStatements
       ? [
@@ -80,8 +109,8 @@ function tickingFlow(): FlowDefinition {
 function floodFlow(): FlowDefinition {
   const flow = defineFlow("bench-flood");
   flow.to("put", async (ctx) => {
-    const { items } = ctx.input as { items: number };
-    for (let n = 0; n < items; n++) await ctx.putIntoStream({ token: `word ${n}` });
+    const { items, bytes = 0 } = ctx.input as { items: number; bytes?: number };
+    for (let n = 0; n < items; n++) await ctx.putIntoStream({ token: `word ${n}`.padEnd(bytes) });
   });
   return flow;
 }
@@ -97,6 +126,37 @@ async function latencies(bench: Bench, start: () => Promise<string>): Promise<nu
   child.stdin.end();
   await once(child, "exit");
   return (JSON.parse(line) as number[]).toSorted((a, b) => a - b);
+}
+
+/** Statements per second while an execution ticks and so many of a process read it to its end. */
+async function statements(bench: Bench, readers: Orchestrator, id: string, count: number): Promise<number> {
+  const execution = await readers.getExecution(id);
+  const [before, began] = [await countStatements(bench), performance.now()];
+  await Promise.all(
+    Array.from({ length: count }, async () => {
+      let read = 0;
+      for await (const item of execution.getRuntimeStream({ timeout: null })) if (item !== null) read += 1;
+      if (read !== puts) throw new Error(`a reader got ${read} of ${puts} items`);
+    }),
+  );
+  return ((await countStatements(bench)) - before) / ((performance.now() - began) / 1000);
+}
+
+/** Bytes that stay on the heap for each reader that took one item and stands still, at places of their own. */
+async function heldByStalled(readers: Orchestrator, id: string): Promise<number> {
+  setFlagsFromString("--expose-gc");
+  const collectGarbage = runInNewContext("gc") as () => void;
+  const heap = () => {
+    collectGarbage();
+    return process.memoryUsage().heapUsed;
+  };
+  const execution = await readers.getExecution(id);
+  const before = heap();
+  const stalled = Array.from({ length: 20 }, (_, n) => execution.getRuntimeStream({ timeout: null, from: n * 500 }));
+  await Promise.all(stalled.map((reader) => reader.next()));
+  const held = heap() - before;
+  await Promise.all(stalled.map((reader) => reader.return()));
+  return held / stalled.length;
 }
 
 /** Statements that sent notifications. */

@@ -59,4 +59,18 @@ sleeper.to("sleep", async (ctx) => {
   await ctx.sleep(ctx.input.ms);
 });
 
-export const crashFlows: readonly FlowDefinition[] = [work, poison, block, stray, sleeper];
+/** Puts one item, then waits in one worker; the sibling puts nothing before the wait is over. */
+export const talker = defineFlow("crash.talker", { input: Input });
+talker.to("talk", async (ctx) => {
+  await ctx.putIntoStream(`from ${process.env["CRASH_NAME"] ?? ""}`);
+  await ctx.flush();
+  tell(ctx as Ctx);
+  if (isHere(ctx.input.worker)) await delay(ctx.input.ms);
+  await ctx.putIntoStream("talked");
+});
+talker.to("sibling", async (ctx) => {
+  if (isHere(ctx.input.worker)) await delay(ctx.input.ms);
+  await ctx.putIntoStream("sibling");
+});
+
+export const crashFlows: readonly FlowDefinition[] = [work, poison, block, stray, sleeper, talker];

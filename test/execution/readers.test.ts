@@ -192,6 +192,45 @@ test("items keep their order while somebody else holds the execution (F45)", asy
   await sql.end();
 });
 
+test("what happens after stopStream is in no reader's stream, and what happened before is in all (F50, TF-STR-04)", async () => {
+  const stopped = newGate();
+  const flow = defineFlow("after-stop");
+  flow.to("asks-before", async (ctx) => {
+    await ctx.putIntoStream("one");
+    return ctx.pauseFor({ type: "before", resumeTo: { event: "Never" } });
+  });
+  flow.when("Stop").to("stop", async (ctx) => {
+    await ctx.stopStream();
+    stopped.open();
+  });
+  flow.when("Ask").to("asks-after", (ctx) => ctx.pauseFor({ type: "after", resumeTo: { event: "Never" } }));
+  flow.when("Never").to("never", () => null);
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+  await untilEvent(execution, "interrupt.raised");
+  const early = collect(execution.streamItems({ timeout: null }));
+
+  await execution.emit("Stop", null);
+  await stopped.passed;
+  await execution.emit("Ask", null);
+  await untilEvent(execution, "interrupt.raised", ({ kind }) => kind === "after");
+  await execution.close({ pendingInterrupts: "cancel" });
+
+  const seen = await early;
+  expect(seen.map(({ kind, item }) => kind ?? item)).toEqual(["one", "interrupt"]);
+  expect(await collect(execution.streamItems())).toEqual(seen);
+});
+
+test("an item that is on its way when another chunk stops the stream is refused (F50)", async () => {
+  const { target, streamer, sql } = await owned("stopped-meanwhile");
+  await streamer.put(target, "in time", 1);
+  await database.sql`update flowledger.executions set stream_ended = true where id = ${target.id}`;
+
+  expect(await refusal(streamer.put(target, "late", 1))).toMatchObject({ code: "USAGE_INVALID" });
+  expect(await itemsOf(target.id)).toEqual(["in time"]);
+  await sql.end();
+});
+
 test("executions that one claim took keep their items apart", async () => {
   const { target, streamer, sql } = await owned("apart", 3);
   const targets = target.ids.map((id) => ({ ...target, id }));
@@ -203,7 +242,7 @@ test("executions that one claim took keep their items apart", async () => {
   await sql.end();
 });
 
-test("what was put under a lost lease is in nobody's stream", async () => {
+test("what was put under a lost lease is in nobody's stream (F50)", async () => {
   const { target, streamer, sql } = await owned("lost");
 
   const put = streamer.put({ ...target, epoch: target.epoch + 1 }, "late", 1);
@@ -227,7 +266,7 @@ test("a load whose answer was lost is sent again and is there once, and one behi
   await sql.end();
 });
 
-test("a put waits only while more than 256 KB are on their way", async () => {
+test("a put waits only while more than 256 KB are on their way (F49)", async () => {
   const { target, streamer, sql } = await owned("backlog");
   const item = "x".repeat(100_000);
 
