@@ -120,13 +120,15 @@ export class Streamer {
   #nextFlight(): Departure[] {
     const flight: Departure[] = [];
     let bytes = 0;
-    for (const lane of [...this.#waiting]) {
+    for (const lane of this.#waiting) {
       const [load] = lane.loads;
       if (!load || (bytes > 0 && bytes + load.bytes > maxFlightBytes)) break;
       bytes += load.bytes;
       load.isSent = true;
       flight.push({ lane, load });
-      // Behind the others, for the next flight.
+    }
+    // Behind the others, for the next flight.
+    for (const { lane } of flight) {
       this.#waiting.delete(lane);
       this.#waiting.add(lane);
     }
@@ -170,7 +172,7 @@ export class Streamer {
   #fail(lane: Lane, error: unknown): void {
     // Its number is free again, should the lease go on.
     lane.lastNo = (lane.loads[0]?.no ?? 1) - 1;
-    for (const lost of [...lane.loads]) {
+    for (let lost = lane.loads[0]; lost; lost = lane.loads[0]) {
       this.#leave(lane, lost);
       lost.reject(error);
     }
