@@ -472,7 +472,7 @@ describe("a pause", () => {
     expect(await execution.waitForClose()).toEqual({ approved: true });
   });
 
-  test("is told in the stream, from the pause to its answer", async () => {
+  test("TF-STR-08: is told in the stream, from the pause to its answer", async () => {
     const flow = defineFlow("told");
     flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", type: "approval", payload: "?" }));
     await using orchestrator = await serving(database, [flow]);

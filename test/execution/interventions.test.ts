@@ -297,7 +297,7 @@ test("TF-INV-14: a point declared twice alike is one point, with another target 
   expect(await Promise.all(codes)).toEqual(["DEFINITION_INVALID", "DEFINITION_INVALID"]);
 });
 
-test("the stream tells of every step of an intervention", async () => {
+test("TF-STR-09: the stream tells of every step of an intervention", async () => {
   const flow = reviewed("told");
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
