@@ -56,6 +56,46 @@ begin
   ));
 end $$;
 
+-- Wakes executions that are parked because something they wait for has happened elsewhere.
+create or replace function flowledger.wake(p_ids uuid[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_woken uuid[];
+begin
+  -- A release that is under way is waited for: afterwards the execution is parked, and nobody else would wake it.
+  with parked as materialized (
+    select e.id, e.owner, e.closed_at, e.wake_at from flowledger.executions e where e.id = any(p_ids) order by e.id for no key update
+  ), woken as (
+    update flowledger.executions e set wake_at = clock_timestamp()
+    from parked p
+    where e.id = p.id and p.owner is null and p.closed_at is null and coalesce(p.wake_at, 'infinity') > clock_timestamp()
+    returning e.id
+  )
+  select array_agg(w.id) into v_woken from woken w;
+  if v_woken is not null then
+    perform flowledger.add_jobs(v_woken);
+  end if;
+end $$;
+
+-- Asks for the end of a page of the items of a collection, in id order: those between two ids that are open. Gives their ids.
+create or replace function flowledger.cancel_items(p_first uuid, p_last uuid, p_reason text, p_limit int) returns setof uuid
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id uuid;
+begin
+  for v_id in
+    select e.id from flowledger.executions e
+    where e.id between p_first and p_last and e.closed_at is null order by e.id limit p_limit
+  loop
+    perform flowledger.cancel(v_id, p_reason, 'parent', false);
+    return next v_id;
+  end loop;
+end $$;
+
 -- Creates executions, and starts those that are to start, together with their jobs.
 -- p_items: [{ i: id, f: flow, t: start, x: input, u: not yet checked by the contract, c: payload of execution.created, m: metadata, k: idempotencyKey, d: delayMs,
 --   w: startAt, p: priority, o: parent's id }]. A known idempotency key gives the execution that has it;
@@ -75,11 +115,11 @@ begin
     from jsonb_to_recordset(p_items) as x(i uuid, f text, t boolean, u boolean, h boolean, x jsonb, c jsonb, m jsonb, k text, d float8, w timestamptz, p int, o uuid)
   ), made as (
     insert into flowledger.executions
-      (id, seq, epoch, owner, token, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, metadata)
+      (id, seq, epoch, owner, token, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, metadata, fingerprint)
     select i, case when t then 2 else 1 end, case when h then 1 else 0 end, case when h then p_worker end, case when h then p_token end, f, coalesce(p, 0), v_at,
       case when t then v_at end,
       case when t then greatest(v_at, coalesce(w, v_at + coalesce(d, 0) * interval '1 millisecond')) end,
-      k, o, m
+      k, o, m, c ->> 'fingerprint'
     from item
     on conflict do nothing
     returning executions.id, executions.owner

@@ -16,7 +16,14 @@ export interface NewExecution {
   readonly delayMs: number | null;
   readonly startAt: Date | null;
   readonly resourceKeys: readonly string[];
-  readonly parent: { readonly id: ExecutionId; readonly dispatch: number; readonly ordinal: number } | null;
+  readonly parent: { readonly id: ExecutionId; readonly dispatch: number; readonly ordinal?: number } | null;
+  /** One item of a distributed collection of its parent, to be run by the same definition. */
+  readonly item?: {
+    readonly node: string;
+    readonly index: number;
+    readonly readsState?: true;
+    readonly fingerprint: string | null;
+  };
   /** Application state it begins with. */
   readonly state: JsonObject;
 }
@@ -67,10 +74,12 @@ export async function createMany(
 function createdPayload(execution: NewExecution) {
   return {
     flow: execution.flow,
+    fingerprint: execution.item?.fingerprint ?? undefined,
     settings: isEmpty(execution.settings) ? undefined : execution.settings,
     metadata: execution.metadata ?? undefined,
     resourceKeys: execution.resourceKeys.length === 0 ? undefined : execution.resourceKeys,
     parent: execution.parent ?? undefined,
+    item: execution.item && { ...execution.item, fingerprint: undefined },
     state: isEmpty(execution.state) ? undefined : execution.state,
   };
 }

@@ -20,6 +20,8 @@ export interface Wakeups extends AsyncDisposable {
   on(id: ExecutionId, listener: () => void): () => void;
   /** Calls back when something came in from outside for any execution. */
   onAny(listener: (id: ExecutionId) => void): () => void;
+  /** Calls back on every wake-up of readers, of any execution. */
+  onNews(listener: (id: ExecutionId) => void): () => void;
   /** Calls back once the database itself has brought a wake-up of the id. */
   onRemote(id: ExecutionId, listener: () => void): () => void;
   /** Resolves when LISTEN stands: what is sent from now on is heard. */
@@ -32,6 +34,7 @@ export function openWakeups(sql: Sql): Wakeups {
   const listeners = new Map<string, Set<() => void>>();
   const remoteListeners = new Map<string, () => void>();
   const anyListeners = new Set<(id: ExecutionId) => void>();
+  const newsListeners = new Set<(id: ExecutionId) => void>();
   const outgoing = new Batcher<string, null>({
     maxItems: 10_000,
     send: async (ids) => {
@@ -54,7 +57,8 @@ export function openWakeups(sql: Sql): Wakeups {
     const set = listeners.get(id);
     if (set) for (const listener of set) listener();
     // What an owner tells the world is no news to it.
-    if (!isForReaders) for (const listener of anyListeners) listener(id as ExecutionId);
+    if (isForReaders) for (const listener of newsListeners) listener(id as ExecutionId);
+    else for (const listener of anyListeners) listener(id as ExecutionId);
   };
   const tell = (message: string) => {
     hear(message);
@@ -112,6 +116,10 @@ export function openWakeups(sql: Sql): Wakeups {
       void listen();
       anyListeners.add(listener);
       return () => anyListeners.delete(listener);
+    },
+    onNews(listener) {
+      newsListeners.add(listener);
+      return () => newsListeners.delete(listener);
     },
     onRemote(id, listener) {
       remoteListeners.set(id, listener);

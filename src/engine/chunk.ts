@@ -586,6 +586,11 @@ class ChunkContext {
   get setResult() {
     return async (value: unknown) => {
       this.#requireLive();
+      if (this.#host.state.item)
+        throw new UsageError(
+          `chunk "${this.#chunk.name}" called setResult() in an item of a distributed collection`,
+          "return the value, and call setResult() after endForEach()",
+        );
       const { ordinal, entry } = this.#journal.next("result", "");
       if (entry) return;
       if (this.#host.state.result)

@@ -6,8 +6,8 @@ import { LeaseLostError, UsageError, WorkerCrashLoopError } from "../errors.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import type { Chunk, Graph, Node } from "../flow/graph.ts";
-import { decide, dueAt, nextTimer, settle } from "../ledger/decide.ts";
+import type { BatchNode, Chunk, ForEachNode, Graph, Node } from "../flow/graph.ts";
+import { decide, dueAt, entryNodes, nextTimer, settle } from "../ledger/decide.ts";
 import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
 import { evolve, freezeState, stamp } from "../ledger/evolve.ts";
 import type { Dispatch, ExecutionState } from "../ledger/evolve.ts";
@@ -21,6 +21,9 @@ import type { NewChild } from "./child.ts";
 import type { DatabaseClock } from "./clock.ts";
 import type { Committer } from "./committer.ts";
 import { failpoint } from "./failpoints.ts";
+import { FanOut } from "./fanout.ts";
+import type { FanOutHost } from "./fanout.ts";
+import type { Items } from "./items.ts";
 import { ExecutionResources } from "./resources.ts";
 import type { Resources, WorkerResources } from "./resources.ts";
 import { serializeError } from "./retries.ts";
@@ -39,6 +42,10 @@ export interface Engine {
   putIntoStream(target: StreamTarget, item: Json, dispatch: number, mark: RetryMark | null): Promise<void>;
   /** Creates a child, once, and resolves with how it ended. */
   runChild(child: NewChild): Promise<ClosedExecution>;
+  /** Executions that are items of a distributed collection. */
+  readonly items: Items;
+  /** The execution waits for others from now on: it takes no place of the worker. */
+  waitsForOthers(id: ExecutionId): void;
   /** Asks for the end of a child whose parent has ended. */
   cancelChild(id: ExecutionId, reason: string): void;
   /** Ledger events after a seq. */
@@ -57,6 +64,8 @@ export interface StreamTarget {
 
 /** Timers nearer than this stay in memory; for farther ones the execution is released. */
 const nearMs = 1000;
+/** A parent of items that nothing wakes looks again after as long as it has run, within these bounds: wake-ups may be lost. */
+const lookAgainMs = { least: 60_000, most: 3_600_000 };
 /** A claim that nothing follows soon is written on its own, so that everybody sees who has the execution. */
 const lonelyClaimMs = 25;
 /** So many workers may be lost without progress before an execution is taken for the cause. */
@@ -112,6 +121,10 @@ export class Owner implements ChunkHost {
   /** Folded, and to be sent with the next commit. */
   #unsent: LedgerEvent[] = [];
   #running = new Map<number, Running>();
+  /** Distributed collections under way, by dispatch. */
+  #fanOuts = new Map<number, FanOut>();
+  #isStoppingItems = false;
+  #areItemsStopped = false;
   #ready: number[] = [];
   /** Collection items under way, by node, where the node limits them. */
   #itemsUnderWay = new Map<string, Set<string>>();
@@ -151,7 +164,9 @@ export class Owner implements ChunkHost {
     this.info = { id: claim.id, flow: flow.name, metadata: claim.state.metadata };
     this.resources = new ExecutionResources(
       {
-        execution: engine.executionResources(claim.id),
+        execution: engine.executionResources(
+          claim.state.item && claim.state.parent ? claim.state.parent.id : claim.id,
+        ),
         flow: engine.flowResources(flow.name),
         worker: engine.resources,
       },
@@ -299,7 +314,7 @@ export class Owner implements ChunkHost {
 
   /** One turn: fold what was done, route what came in, start what is ready, append what happened. */
   #turn(): void {
-    if (this.#isOver || this.#isFlying || this.#isRouting) return;
+    if (this.#isOver || this.#isFlying || this.#isRouting || this.#isStoppingItems) return;
     if (this.#isPoked) return void this.#catchUp();
     if (this.#hasArrival()) return this.#route();
     // Only a fresh claim starts chunks before its first commit: what it planned follows from the ledger alone.
@@ -320,6 +335,10 @@ export class Owner implements ChunkHost {
     }
     const accepted = [...this.#folded.splice(0), ...waiting];
     const ending = this.#settlement();
+    if (ending && this.#hasItemsToStop()) {
+      this.#folded.push(...accepted);
+      return void this.#stopItems();
+    }
     const release = ending === null ? this.#releaseNow() : null;
     if (this.#unsent.length === 0 && ending === null && release === null) return this.#arm();
     const isOnlyClaim = this.#commitNo === 0 && accepted.length === 0 && this.#running.size > 0;
@@ -367,14 +386,26 @@ export class Owner implements ChunkHost {
     for (const { waits } of this.#running.values()) if (waits === 0) return null;
     if (this.#running.size > 0 && !this.#areWaitsFar()) return null;
     if (this.#hasReady() && !this.#isDraining) return null;
-    const next = this.#hasReady() ? 0 : nextTimer(this.state);
+    const next = this.#nextWake();
     if (next === null) return { wakeInMs: null };
     const wakeInMs = Math.max(0, next - this.now());
     return wakeInMs > nearMs || this.#isDraining ? { wakeInMs } : null;
   }
 
+  #nextWake(): number | null {
+    // What waits for others and is given back while draining goes on at once, elsewhere.
+    const goesOn = [...this.#running.values()].some(({ dispatch }) => dueAt(dispatch) === null);
+    if (this.#hasReady() || (this.#isDraining && goesOn)) return 0;
+    const timer = nextTimer(this.state);
+    if (this.#fanOuts.size === 0) return timer;
+    const now = this.now();
+    const runs = now - (this.state.startedAt ?? now);
+    return Math.min(timer ?? Infinity, now + Math.min(Math.max(runs, lookAgainMs.least), lookAgainMs.most));
+  }
+
   #areWaitsFar(): boolean {
     for (const { dispatch } of this.#running.values()) {
+      if (this.#fanOuts.get(dispatch.id)?.isIdle) continue;
       const due = dueAt(dispatch);
       if (due === null || due - this.now() <= nearMs) return this.#isDraining;
     }
@@ -436,7 +467,11 @@ export class Owner implements ChunkHost {
       for (const work of accepted) this.#accept(work);
       if (this.state.closed) return this.#closed(item.close);
       if (item.events.some(({ type }) => announced.has(type))) this.#engine.announce(this.id, null);
-      if (release && !isMoved) return this.#over(null);
+      if (release && !isMoved) {
+        const idle = [...this.#fanOuts.values()];
+        this.#over(null);
+        return await this.#lookBack(idle);
+      }
       this.#takeSnapshot();
       this.#wakeGroups();
       this.#startReady();
@@ -478,6 +513,11 @@ export class Owner implements ChunkHost {
     if (this.state.closed && this.state.closed.outcome !== "completed")
       for (const id of this.state.children.keys()) this.#engine.cancelChild(id, `parent ${this.state.closed.outcome}`);
     this.#over(null);
+    const { item, parent } = this.state;
+    if (item && parent && header) {
+      this.#engine.items.closed(this.id, header);
+      this.#engine.items.wake(parent.id);
+    }
     this.#engine.announce(this.id, header ? { ...header, flow: this.flow.name } : null);
   }
 
@@ -486,6 +526,7 @@ export class Owner implements ChunkHost {
     this.#isOver = true;
     clearTimeout(this.#timer);
     clearTimeout(this.#claimTimer);
+    for (const fanOut of this.#fanOuts.values()) void fanOut.stop();
     // Made only where somebody hears it: an execution that ends as it should has nobody left.
     if (this.#running.size > 0 || this.#work.length > 0) {
       const why = reason ?? new LeaseLostError(this.id, this.#epoch);
@@ -596,7 +637,7 @@ export class Owner implements ChunkHost {
   }
 
   #entryOf(arrival: ExecutionState["inbox"][number]): readonly string[] {
-    if (arrival.kind === "start") return this.graph.roots;
+    if (arrival.kind === "start") return entryNodes(this.state, this.graph);
     if (arrival.kind === "event") return this.graph.whenEvent.get(arrival.event) ?? [];
     const interrupt = this.state.interrupts.get(arrival.interrupt);
     if (!interrupt?.paused) return [];
@@ -643,6 +684,9 @@ export class Owner implements ChunkHost {
   #start(dispatch: Dispatch): void {
     const running: Running = { dispatch, abort: new AbortController(), waits: 0 };
     this.#running.set(dispatch.id, running);
+    const node = dispatch.chunk === null ? this.graph.nodes.get(dispatch.node) : undefined;
+    if ((node?.kind === "forEach" || node?.kind === "batch") && node.distribute)
+      return void this.#distribute(running, node);
     const chunk = dispatch.chunk === null ? this.#subFlow(dispatch) : this.graph.chunks.get(dispatch.chunk);
     if (chunk) void this.#attempt(running, chunk);
     else void this.#forward(running);
@@ -701,6 +745,68 @@ export class Owner implements ChunkHost {
     if (this.#isOver) return;
     this.#running.delete(dispatch.id);
     this.#submit({ dispatch: null, commands: [command], accepted: null, refused: null });
+  }
+
+  // ── distributed collections ─────────────────────────────────────────────────────────────────────────────────
+
+  async #distribute(running: Running, node: ForEachNode | BatchNode): Promise<void> {
+    const { dispatch, abort } = running;
+    const fanOut = new FanOut(this.#fanOutHost(), dispatch, node);
+    this.#fanOuts.set(dispatch.id, fanOut);
+    // It takes no place: its items have places of their own.
+    running.waits += 1;
+    this.#engine.waitsForOthers(this.id);
+    abort.signal.addEventListener("abort", () => void fanOut.stop(), { once: true });
+    const commands = await fanOut.run().catch((error: unknown): Command[] => [
+      { type: "fail", dispatch: dispatch.id, error: serializeError(error, dispatch.node, 1), retryInMs: null },
+    ]);
+    this.#fanOuts.delete(dispatch.id);
+    if (this.#isOver || this.#running.get(dispatch.id) !== running) return;
+    this.#running.delete(dispatch.id);
+    // What a cancel interrupted has not failed.
+    this.#submit({ dispatch: null, commands: commands && !this.state.cancelling ? commands : [], accepted: null, refused: null });
+  }
+
+  #fanOutHost(): FanOutHost {
+    const { id, state } = this;
+    const under = (node: string) => [...this.#fanOuts.values()].filter((fanOut) => fanOut.node.id === node);
+    return {
+      id,
+      state,
+      items: this.#engine.items,
+      submit: (_, commands) =>
+        new Promise((accepted, refused) => this.#submit({ dispatch: null, commands, accepted, refused })),
+      itemsUnderWay: (node) => under(node).reduce((sum, fanOut) => sum + fanOut.underWay, 0),
+      itemsEnded: (node) => under(node).forEach((fanOut) => fanOut.pump()),
+      idle: () => this.#turn(),
+    };
+  }
+
+  #hasItemsToStop(): boolean {
+    if (this.#areItemsStopped || !(this.state.failing || this.state.cancelling)) return false;
+    for (const { items } of this.state.frames.values()) if (items) return true;
+    return false;
+  }
+
+  /** Before an execution ends early its items are told, so that none is left behind if this worker dies in between. */
+  async #stopItems(): Promise<void> {
+    this.#isStoppingItems = true;
+    await Promise.all([...this.#fanOuts.values()].map((fanOut) => fanOut.stop()));
+    const reason = `parent ${this.state.failing ? "failed" : "cancelled"}`;
+    for (const { items, done, missing } of this.state.frames.values())
+      if (items && missing > 0)
+        await this.#engine.items.cancel(items.base, done.length, reason).catch((error: unknown) =>
+          this.log.warn("items could not be cancelled", { executionId: this.id, error: String(error) }),
+        );
+    this.#isStoppingItems = false;
+    this.#areItemsStopped = true;
+    this.#turn();
+  }
+
+  /** An item that closed while this execution was being given back saw an owner and woke nobody. */
+  async #lookBack(fanOuts: readonly FanOut[]): Promise<void> {
+    for (const fanOut of fanOuts)
+      if (await fanOut.hasUnheard().catch(() => true)) return this.#engine.items.wake(this.id);
   }
 
   // ── collections that limit how many items are under way ──────────────────────────────────────────────────────

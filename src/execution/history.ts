@@ -291,12 +291,20 @@ function missing({ flow, resourceKeys }: SavedExecution, target: LoadTarget): st
 }
 
 function requireNoChildren(id: ExecutionId, state: ExecutionState): void {
+  if (state.item)
+    throw new UsageError(
+      `execution ${id} is an item of execution ${state.parent?.id ?? "(none)"} and cannot be copied alone`,
+      "copy the parent, before it fans out or after its items have ended",
+    );
   const open = openChildren(state);
   if (open.length > 0 && !state.closed) throw childrenError(id, open);
 }
 
 function openChildren(state: ExecutionState): string[] {
-  return [...state.children].filter(([, { closed }]) => closed === null).map(([child]) => child);
+  const children = [...state.children].filter(([, { closed }]) => closed === null).map(([child]) => String(child));
+  for (const { items, missing } of state.frames.values())
+    if (items) children.push(`${items.base} (and ${missing - 1} more items)`);
+  return children;
 }
 
 function childrenError(id: string, children: readonly string[]): UsageError {

@@ -50,10 +50,23 @@ export type Command =
   | { type: "complete"; dispatch: number; output: Json; hits?: Hits | undefined }
   /** A dispatch without a chunk goes on from its node. */
   | { type: "forward"; dispatch: number; hits?: Hits | undefined }
+  /** A distributed collection begins; its items' ids follow from `base`. */
+  | { type: "fanOut"; dispatch: number; base: ExecutionId }
+  /** A batch of its items has ended. */
+  | { type: "collect"; dispatch: number; results: readonly ItemResult[] }
+  /** All of them have: their results go on as one value. */
+  | { type: "gather"; dispatch: number }
   | { type: "fail"; dispatch: number; error: SerializedError; retryInMs: number | null }
   | { type: "pause"; dispatch: number; interrupt: PauseRequest }
   /** It cannot go on, whatever still runs. */
   | { type: "abort"; reason: string; error: SerializedError };
+
+export interface ItemResult {
+  readonly index: number;
+  readonly value: Json;
+  /** It wrote application state. */
+  readonly wrote: boolean;
+}
 
 export interface PauseRequest {
   id: string;
@@ -98,6 +111,33 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       const dispatch = requireDispatch(state, command.dispatch);
       const walk = newWalk(state, graph, command.hits);
       enter(walk, dispatch.node, onward(dispatch, dispatch.input));
+      return done(walk, { type: "value.routed", dispatch: dispatch.id });
+    }
+    case "fanOut": {
+      const dispatch = requireDispatch(state, command.dispatch);
+      const here = node(graph, dispatch.node);
+      const keys = here.kind === "batch" ? here.branches.map(({ key }) => key) : null;
+      const size = keys?.length ?? itemsOf(dispatch.input).length;
+      const event: EventOf<"items.started"> = {
+        type: "items.started",
+        dispatch: dispatch.id,
+        base: command.base,
+        size,
+      };
+      return [keys ? { ...event, keys } : event];
+    }
+    case "collect": {
+      const { id } = requireDispatch(state, command.dispatch);
+      const results = command.results.map(({ index, value }): [number, Json] => [index, value]);
+      const wrote = command.results.filter((result) => result.wrote).map(({ index }) => index);
+      const event: EventOf<"items.closed"> = { type: "items.closed", dispatch: id, results };
+      return [wrote.length > 0 ? { ...event, wrote } : event];
+    }
+    case "gather": {
+      const dispatch = requireDispatch(state, command.dispatch);
+      const here = node(graph, dispatch.node);
+      const walk = newWalk(state, graph, undefined);
+      if ("end" in here) completeFrame(walk, requireFrame(walk, dispatch.id), here.end);
       return done(walk, { type: "value.routed", dispatch: dispatch.id });
     }
     case "fail":
@@ -210,11 +250,20 @@ function route(state: ExecutionState, graph: Graph, command: Extract<Command, { 
   return done(walk, command.value === undefined ? event : { ...event, value: command.value });
 }
 
+/** Where the start input enters: the flow's beginning, or for an item the body of its collection. */
+export function entryNodes(state: ExecutionState, graph: Graph): readonly NodeId[] {
+  if (!state.item) return graph.roots;
+  const here = node(graph, state.item.node);
+  if (here.kind === "forEach") return here.entry;
+  const branch = here.kind === "batch" ? here.branches[state.item.index] : undefined;
+  return branch ? [branch.entry] : [];
+}
+
 function enterArrival(walk: Walk, arrival: Arrival): void {
   const outside = { value: arrival.value, at: null, scope: null, group: null };
   switch (arrival.kind) {
     case "start":
-      return enterAll(walk, walk.graph.roots, outside);
+      return enterAll(walk, entryNodes(walk.state, walk.graph), outside);
     case "event":
       return hear(walk, arrival.event, outside);
     case "resume": {
@@ -419,6 +468,10 @@ function enter(walk: Walk, id: NodeId, token: Token): void {
       return;
     }
     case "batch": {
+      if (here.distribute) {
+        walk.moves.push(run(walk, id, token));
+        return;
+      }
       const keys = here.branches.map(({ key }) => key);
       const frame = openFrame(walk, id, token, keys.length, keys);
       here.branches.forEach(({ entry }, index) =>
@@ -428,6 +481,10 @@ function enter(walk: Walk, id: NodeId, token: Token): void {
     }
     case "forEach": {
       const size = itemsOf(token.value).length;
+      if (here.distribute && size > 0) {
+        walk.moves.push(run(walk, id, token));
+        return;
+      }
       const entries = here.entry.map((entry) => place(walk.graph, entry));
       const frame = openFrame(walk, id, token, size, null, entries);
       walk.nextId += size * entries.length;
@@ -444,13 +501,15 @@ function enter(walk: Walk, id: NodeId, token: Token): void {
     case "endBatch":
     case "endForEach":
       if (isOpen(walk, token.at, here.of)) collect(walk, here.id, token);
+      else if (token.at === null && walk.state.item?.node === here.of) deliver(walk, token);
       return;
     case "interventionPoint":
       insertAt(walk, here.id, here.name, here.target);
       enterAll(walk, here.next, token);
       return;
     case "finalResult":
-      walk.moves.push(token.from ? { move: "finalResult", from: token.from } : { move: "finalResult" });
+      // An item's final result is what it gives to its parent.
+      if (!walk.state.item) walk.moves.push(finalResult(token));
       enterAll(walk, here.next, token);
       return;
     case "when":
@@ -528,6 +587,16 @@ function collect(walk: Walk, end: NodeId, token: Token): void {
   walk.moves.push({ move: "collect", frame: id, index, ...(token.from && { from: token.from }) });
   walk.opened.set(id, withResult(frame, index, token.value));
   if (frame.missing - 1 === 0) completeFrame(walk, requireFrame(walk, id), end);
+}
+
+/** An item of a distributed collection has come to the end of the body; as with a collection, its first value counts. */
+function deliver(walk: Walk, token: Token): void {
+  if (walk.state.finalResult || walk.moves.some(({ move }) => move === "finalResult")) return;
+  walk.moves.push(finalResult(token));
+}
+
+function finalResult({ from }: Token): Move {
+  return from ? { move: "finalResult", from } : { move: "finalResult" };
 }
 
 /** The frame as it will be: copied only when its last result is in, so collecting stays linear. */

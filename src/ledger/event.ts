@@ -109,6 +109,14 @@ const Parent = z.strictObject({
   ordinal: id.optional(),
 });
 
+/** Which part of the parent's flow an item runs: the collection's node, and its place among the items. */
+const Item = z.strictObject({
+  node: z.string(),
+  index: id,
+  /** The parent had application state when it fanned out: the item reads it. */
+  readsState: z.boolean().optional(),
+});
+
 /** The place of a chunk's effect: which dispatch, and its position in the attempt. */
 const effect = { dispatch: id, chunk: z.string(), ordinal: id };
 
@@ -128,6 +136,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     metadata: z.record(z.string(), json).optional(),
     resourceKeys: z.array(z.string()).optional(),
     parent: Parent.optional(),
+    /** It is one item of a distributed collection of its parent. */
+    item: Item.optional(),
     /** Application state it begins with. */
     state: z.record(z.string(), json).optional(),
     loadedFrom: z.string().optional(),
@@ -209,6 +219,24 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     outcome: Outcome,
     value: json.optional(),
     error: SerializedError.optional(),
+  }),
+  /**
+   * A distributed collection: each item is an execution of its own, whose id is `base` with the item's index in its last
+   * eight digits. That they exist and how they go is in their own ledgers.
+   */
+  z.strictObject({
+    type: z.literal("items.started"),
+    dispatch: id,
+    base: ExecutionId,
+    size: id,
+    keys: z.array(z.string()).optional(),
+  }),
+  /** How a batch of them ended: index and result; `wrote` names those that wrote application state. */
+  z.strictObject({
+    type: z.literal("items.closed"),
+    dispatch: id,
+    results: z.array(z.tuple([id, json])),
+    wrote: z.array(id).optional(),
   }),
   z.strictObject({
     type: z.literal("interrupt.raised"),

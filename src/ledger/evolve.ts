@@ -26,6 +26,9 @@ export interface ExecutionState {
   metadata: JsonObject;
   resourceKeys: string[];
   parent: EventOf<"execution.created">["parent"] | null;
+  /** Only of an item of a distributed collection: which one, and what it wrote, for its parent to repeat. */
+  item?: { node: string; index: number; readsState: boolean };
+  writes?: StateWrite[];
   worker: WorkerId | null;
   createdAt: number;
   startedAt: number | null;
@@ -58,6 +61,13 @@ export interface ExecutionState {
   interrupts: Map<string, Interrupt>;
   interventions: Intervention[];
   children: Map<ExecutionId, Child>;
+}
+
+/** One write to application state. */
+export interface StateWrite {
+  effect: "set" | "append" | "delete";
+  key: string;
+  value: Json;
 }
 
 /** Something from outside that waits for its routing. */
@@ -114,6 +124,8 @@ export interface Frame {
   at: Position | null;
   scope: string | null;
   group: number | null;
+  /** Only of a distributed collection: where its items are, and which of them wrote application state. */
+  items?: { base: ExecutionId; readsState: boolean; wrote: number[] };
 }
 
 export interface Group {
@@ -222,6 +234,10 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       state.metadata = event.metadata ?? {};
       state.resourceKeys = event.resourceKeys ?? [];
       state.parent = event.parent ?? null;
+      if (event.item) {
+        state.item = { ...event.item, readsState: event.item.readsState ?? false };
+        state.writes = [];
+      }
       for (const key in event.state) state.values[key] = copyJson(event.state[key] ?? null);
       state.createdAt = at;
       return state;
@@ -256,16 +272,19 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     case "state.set":
       // A copy, because later writes reach into it and the event may not have been sent yet.
       setPath(state.values, event.key, copyJson(event.value));
+      state.writes?.push({ effect: "set", key: event.key, value: event.value });
       journal(state, event.dispatch, { ordinal: event.ordinal, effect: "set", key: event.key });
       apply(state, event.moves, event.value);
       return state;
     case "state.appended":
       appendPath(state.values, event.key, copyJson(event.value));
+      state.writes?.push({ effect: "append", key: event.key, value: event.value });
       journal(state, event.dispatch, { ordinal: event.ordinal, effect: "append", key: event.key });
       if (event.moves) apply(state, event.moves, copyJson(getPath(state.values, event.key) ?? null));
       return state;
     case "state.deleted":
       deletePath(state.values, event.key);
+      state.writes?.push({ effect: "delete", key: event.key, value: null });
       journal(state, event.dispatch, { ordinal: event.ordinal, effect: "delete", key: event.key });
       apply(state, event.moves, null);
       return state;
@@ -307,6 +326,21 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     case "child.closed": {
       const child = state.children.get(event.child);
       if (child) child.closed = { outcome: event.outcome, value: event.value ?? null, error: event.error ?? null };
+      return state;
+    }
+    case "items.started":
+      fanOut(state, event);
+      return state;
+    case "items.closed": {
+      const frame = state.frames.get(event.dispatch);
+      if (!frame) return state;
+      for (const [index, value] of event.results) {
+        if (frame.done[index]) continue;
+        frame.results[index] = value;
+        frame.done[index] = true;
+        frame.missing -= 1;
+      }
+      frame.items?.wrote.push(...(event.wrote ?? []));
       return state;
     }
     case "interrupt.raised":
@@ -492,6 +526,23 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">): Executio
     if (interrupt) endPause(state, interrupt);
   }
   return state;
+}
+
+/** The collection of a distributed dispatch has the dispatch's own id. */
+function fanOut(state: ExecutionState, event: EventOf<"items.started">): void {
+  const { id, node, at, scope, group } = dispatchOf(state, event.dispatch);
+  state.frames.set(id, {
+    id,
+    node,
+    keys: event.keys ?? null,
+    results: new Array<Json>(event.size).fill(null),
+    done: new Array<boolean>(event.size).fill(false),
+    missing: event.size,
+    at,
+    scope,
+    group,
+    items: { base: event.base, readsState: state.item?.readsState || Object.keys(state.values).length > 0, wrote: [] },
+  });
 }
 
 function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: number): ExecutionState {
@@ -724,6 +775,16 @@ function journal(state: ExecutionState, id: number, entry: JournalEntry): void {
   else entries[earlier] = entry;
 }
 
+/** The same writes again, in their order, on values that are handed over. */
+export function repeatWrites(values: JsonObject, writes: readonly StateWrite[]): JsonObject {
+  for (const { effect, key, value } of writes) {
+    if (effect === "set") setPath(values, key, copyJson(value));
+    else if (effect === "append") appendPath(values, key, copyJson(value));
+    else deletePath(values, key);
+  }
+  return values;
+}
+
 /** Reads by dot path; undefined when a segment is missing or the walk meets something that is not an object. */
 export function getPath(values: JsonObject, path: string): Json | undefined {
   if (Object.hasOwn(values, path)) return values[path];
@@ -778,6 +839,8 @@ export function freezeState(state: ExecutionState): JsonObject {
   const { dispatches, frames, joins, groups, interrupts, children, ...rest } = state;
   const frozen = {
     ...rest,
+    // What an item reads of its parent is not its own.
+    ...(state.writes && { values: repeatWrites({}, state.writes) }),
     dispatches: [...dispatches.values()],
     frames: [...frames.values()],
     joins: [...joins],

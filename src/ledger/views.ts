@@ -1,6 +1,7 @@
 /** Folds for readers: what the close snapshot, the meta and the results say about a state. */
 import { z } from "zod";
 import type { Intervention as PublicIntervention, InterventionFilters } from "../flow/context.ts";
+import { repeatWrites } from "./evolve.ts";
 import type { ExecutionState, Intervention } from "./evolve.ts";
 import type { ExecutionId } from "./event.ts";
 import { copyJson } from "./payload.ts";
@@ -12,9 +13,13 @@ export const interventionsKey = "$interventions";
 /** The state at close: application keys at the top level, `$final_result` and `$interventions` only where used. */
 export function closeSnapshot(state: ExecutionState): JsonObject {
   const snapshot: JsonObject = {};
-  for (const key in state.values) snapshot[key] = copyJson(state.values[key] ?? null);
+  // What an item reads of its parent is not its own.
+  const values = state.writes ? repeatWrites({}, state.writes) : state.values;
+  for (const key in values) snapshot[key] = copyJson(values[key] ?? null);
   const explicit = state.result ?? state.finalResult;
-  if (explicit && !Object.hasOwn(snapshot, finalResultKey)) snapshot[finalResultKey] = explicit.value;
+  // What an item hands to its parent is its result, whatever it wrote under that name.
+  if (explicit && (state.item || !Object.hasOwn(snapshot, finalResultKey)))
+    snapshot[finalResultKey] = explicit.value;
   if (state.interventions.length > 0)
     snapshot[interventionsKey] = Object.fromEntries(
       state.interventions.map((record) => [record.id, interventionJson(record)]),

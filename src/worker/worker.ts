@@ -19,6 +19,7 @@ import type { Committer } from "../engine/committer.ts";
 import type { NewChild } from "../engine/child.ts";
 import type { ClosedExecution, FlowDataAccess } from "../engine/chunk.ts";
 import { failpoint } from "../engine/failpoints.ts";
+import { openItems } from "../engine/items.ts";
 import { Owner } from "../engine/owner.ts";
 import type { Engine } from "../engine/owner.ts";
 import type { Resources, WorkerResources } from "../engine/resources.ts";
@@ -27,6 +28,7 @@ import { LeaseLostError } from "../errors.ts";
 import type { Logger } from "../flow/context.ts";
 import { toBlueprint } from "../flow/blueprint.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
+import { repeatWrites } from "../ledger/evolve.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
@@ -99,6 +101,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     send: (asked) => readEvents(sql, asked),
   });
   const putIntoStream = openStreamLane(sql, wakeups);
+  const items = openItems(sql, wakeups, (id) => owners.has(id));
   const clock = new DatabaseClock();
   let isStopping = false;
   let membership: Membership;
@@ -144,6 +147,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           parents.get(child.parent.id)?.();
           return host.runChild(child);
         },
+        items,
+        waitsForOthers: (parent) => parents.get(parent)?.(),
         cancelChild: (child, reason) => host.cancelChild(child, reason),
         announce: (execution, closed) => host.announce(execution, closed),
         cancelGraceMs: settings.cancelGraceMs,
@@ -281,10 +286,46 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (isSuspect(claimed)) suspects.give();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
       }
+<<<<<<< HEAD
       isOwner = true;
       await own(claimed, flow);
+=======
+      if (!(await readParentState(claimed))) {
+        if (isSuspect(claimed)) suspects.give();
+        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
+      }
+      const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
+      const leave = once(() => {
+        slots.give();
+        parents.delete(execution);
+        resolve();
+      });
+      parents.set(execution, leave);
+      const owner = new Owner(engine, flow, claimed);
+      isOwner = true;
+      owners.set(execution, owner);
+      const over = owner.done.finally(() => {
+        if (owners.get(execution) === owner) owners.delete(execution);
+        if (isSuspect(claimed)) suspects.give();
+        leave();
+      });
+      if (isStopping) owner.drain();
+      await Promise.race([over, waitsForChildren]);
+>>>>>>> 496b021 (engine: forEach and batch with distribute run their items as executions of their own)
     } finally {
       if (!isOwner) slots.give();
+    }
+  };
+  /** An item reads the state that its parent had when it fanned out, under what it wrote itself. */
+  const readParentState = async ({ id, state }: Claim): Promise<boolean> => {
+    const { item, parent, writes = [] } = state;
+    if (!item?.readsState || !parent) return true;
+    try {
+      state.values = repeatWrites(structuredClone(await items.stateAtFanOut(parent.id, parent.dispatch)), writes);
+      return true;
+    } catch (error) {
+      log.error("the state of an item's parent cannot be read", { executionId: id, error: String(error) });
+      return false;
     }
   };
   // Never throws into graphile-worker, whose failure path breaks on odd messages (RELIABILITY V4): errors are ledger events.
@@ -361,6 +402,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     clearTimeout(timer);
     await Promise.allSettled([...owners.values()].map(({ done }) => done));
     await ended;
+    await items.close();
     await pool.end().catch(() => {});
     stopHearing();
     committer.close();

@@ -166,6 +166,18 @@ const cases: {
     ({ children }) => children.get(child)?.closed,
     { outcome: "completed", value: 5, error: null },
   ],
+  "items.started": [
+    running,
+    { type: "items.started", dispatch: 1, base: child, size: 2 },
+    ({ frames }) => [frames.get(1)?.missing, frames.get(1)?.items?.base],
+    [2, child],
+  ],
+  "items.closed": [
+    [...running, { type: "items.started", dispatch: 1, base: child, size: 2 }],
+    { type: "items.closed", dispatch: 1, results: [[1, "b"]], wrote: [1] },
+    ({ frames }) => [frames.get(1)?.results, frames.get(1)?.missing, frames.get(1)?.items?.wrote],
+    [[null, "b"], 1, [1]],
+  ],
   "interrupt.raised": [
     running,
     raised as Extract<LedgerEvent, { type: "interrupt.raised" }>,

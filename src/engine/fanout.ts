@@ -1,0 +1,289 @@
+/** One distributed forEach or batch under way: its items are executions of their own, and their results come together here. */
+import { v7 as uuidv7 } from "uuid";
+import type { CloseHeader } from "../database/append.ts";
+import { itemId } from "../database/items.ts";
+import { ExecutionCancelledError } from "../errors.ts";
+import type { BatchNode, ForEachNode } from "../flow/graph.ts";
+import type { Command, ItemResult } from "../ledger/decide.ts";
+import { itemsOf } from "../ledger/evolve.ts";
+import type { Dispatch, ExecutionState, Frame } from "../ledger/evolve.ts";
+import { ExecutionId } from "../ledger/event.ts";
+import type { SerializedError, Settings } from "../ledger/event.ts";
+import type { Json, JsonObject } from "../ledger/payload.ts";
+import { finalResultKey } from "../ledger/views.ts";
+import type { Items } from "./items.ts";
+import { serializeError } from "./retries.ts";
+
+/** What a fan-out needs of the owner that runs it. */
+export interface FanOutHost {
+  readonly id: ExecutionId;
+  readonly state: ExecutionState;
+  readonly items: Items;
+  /** Resolves when what the commands lead to is in the ledger. */
+  submit(dispatch: number, commands: Command[]): Promise<void>;
+  /** Items of this node that are under way in all of its passes. */
+  itemsUnderWay(node: string): number;
+  /** Some of them have ended: another pass may begin others. */
+  itemsEnded(node: string): void;
+  /** Nothing has ended for a while: the execution may be given back. */
+  idle(): void;
+}
+
+/** Items created in one round trip. */
+const createAtOnce = 1000;
+/** Endings read in one round trip; they carry results of any size. */
+const readAtOnce = 200;
+/** Results that are recorded together: so many, so many bytes, or what has come in for so long. */
+const recordAtOnce = 1000;
+const recordBytes = 1_000_000;
+const recordEveryMs = 250;
+/** When nothing has ended for so long, somebody looks whether it went unheard; and then the execution is given back. */
+const lookAfterMs = 2000;
+const parkAfterMs = 5000;
+
+export class FanOut {
+  readonly dispatch: Dispatch;
+  readonly node: ForEachNode | BatchNode;
+  /** Nothing runs here, and nothing has ended for a while. */
+  isIdle = false;
+  readonly #host: FanOutHost;
+  readonly #values: readonly Json[];
+  /** Created, and not known to have ended. */
+  readonly #open = new Set<number>();
+  readonly #ended = new Set<number>();
+  readonly #heard = new Set<number>();
+  readonly #end = Promise.withResolvers<{ readonly error: SerializedError | null } | null>();
+  #next = 0;
+  #results: ItemResult[] = [];
+  #bytes = 0;
+  #isBegun = false;
+  #isStopped = false;
+  #isReading = false;
+  #isRecording = false;
+  #creating: Promise<void> | null = null;
+  #recordTimer: NodeJS.Timeout | undefined;
+  #lookTimer: NodeJS.Timeout | undefined;
+  #quietSince = performance.now();
+
+  constructor(host: FanOutHost, dispatch: Dispatch, node: ForEachNode | BatchNode) {
+    this.#host = host;
+    this.dispatch = dispatch;
+    this.node = node;
+    this.#values =
+      node.kind === "batch" ? node.branches.map(() => dispatch.input) : itemsOf(dispatch.input);
+  }
+
+  /** Resolves with what the dispatch ends with, or with null when it was stopped. */
+  async run(): Promise<Command[] | null> {
+    const { id } = this.dispatch;
+    const isNew = !this.#host.state.frames.has(id);
+    if (isNew) await this.#host.submit(id, [{ type: "fanOut", dispatch: id, base: newBase() }]);
+    if (this.#isStopped) return null;
+    const { base, wrote, readsState } = this.#items;
+    const stopListening = this.#host.items.listen(base, (index, ending) => this.#hear(index, ending));
+    try {
+      this.#frame.done.forEach((isDone, index) => isDone && this.#ended.add(index));
+      if (!isNew) await this.#look();
+      this.#isBegun = true;
+      this.#lookTimer = setInterval(() => this.#lookAround(), lookAfterMs);
+      this.pump();
+      const end = await this.#end.promise;
+      if (!end) return null;
+      if (end.error) return [{ type: "fail", dispatch: id, error: end.error, retryInMs: null }];
+      const writers = readsState ? this.#values.map((_, index) => index) : wrote.toSorted((a, b) => a - b);
+      return [...(await this.#writesOf(writers)), { type: "gather", dispatch: id }];
+    } finally {
+      stopListening();
+      this.stop();
+    }
+  }
+
+  /** Begins no more items. Resolves when none is being created. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    clearInterval(this.#lookTimer);
+    clearTimeout(this.#recordTimer);
+    this.#end.resolve(null);
+    await this.#creating;
+  }
+
+  get underWay(): number {
+    return this.#open.size;
+  }
+
+  /** Has an item ended that nobody heard of? To be asked when the execution has been given back. */
+  async hasUnheard(): Promise<boolean> {
+    const { done } = this.#frame;
+    const found = await this.#host.items.survey(this.#items.base, done.length);
+    return found.some(({ index, isClosed }) => isClosed && !done[index]);
+  }
+
+  /** Begins what may begin, reads what has ended elsewhere, records what has ended. */
+  pump(): void {
+    if (this.#isStopped || !this.#isBegun) return;
+    this.#creating ??= this.#create();
+    if (!this.#isReading && this.#heard.size > 0) void this.#read();
+    const isLast = this.#ended.size === this.#values.length;
+    if (isLast || this.#results.length >= recordAtOnce || this.#bytes >= recordBytes) this.#record();
+    else if (this.#results.length > 0) this.#recordTimer ??= setTimeout(() => this.#record(), recordEveryMs);
+    if (isLast && this.#results.length === 0 && !this.#isRecording) this.#end.resolve({ error: null });
+  }
+
+  #create(): Promise<void> | null {
+    const { concurrency } = this.node;
+    const room = concurrency === null ? Infinity : concurrency - this.#host.itemsUnderWay(this.node.id);
+    const indices: number[] = [];
+    for (; this.#next < this.#values.length && indices.length < Math.min(room, createAtOnce); this.#next++)
+      if (!this.#ended.has(this.#next) && !this.#open.has(this.#next)) indices.push(this.#next);
+    if (indices.length === 0) return null;
+    for (const index of indices) this.#open.add(index);
+    return this.#host.items
+      .create(indices.map((index) => this.#item(index)))
+      .then(() => {
+        this.#creating = null;
+        this.pump();
+      })
+      .catch((error: unknown) => this.#fail(serializeError(error)));
+  }
+
+  #item(index: number) {
+    const { id, state } = this.#host;
+    const { base, readsState } = this.#items;
+    const settings: Partial<Settings> = { autoCloseMs: 0 };
+    if (state.settings.hidden) settings.hidden = true;
+    return {
+      id: itemId(base, index),
+      flow: state.flow,
+      input: this.#values[index] ?? null,
+      settings,
+      metadata: Object.keys(state.metadata).length === 0 ? null : state.metadata,
+      idempotencyKey: null,
+      priority: 0,
+      delayMs: null,
+      startAt: null,
+      resourceKeys: state.resourceKeys,
+      parent: { id, dispatch: this.dispatch.id },
+      item: {
+        node: this.node.id,
+        index,
+        ...(readsState && { readsState: true as const }),
+        fingerprint: state.fingerprint,
+      },
+      state: {},
+    };
+  }
+
+  #hear(index: number, ending: CloseHeader | null): void {
+    if (this.#ended.has(index) || index >= this.#values.length) return;
+    if (ending) this.#take(index, ending);
+    else this.#heard.add(index);
+    this.pump();
+  }
+
+  async #read(): Promise<void> {
+    this.#isReading = true;
+    const indices = [...this.#heard].slice(0, readAtOnce);
+    for (const index of indices) this.#heard.delete(index);
+    const unknown = indices.filter((index) => !this.#ended.has(index));
+    const { base } = this.#items;
+    const endings = await this.#host.items.endings(base, unknown).catch(() => new Map<ExecutionId, CloseHeader>());
+    for (const index of unknown) {
+      const ending = endings.get(itemId(base, index));
+      if (ending) this.#take(index, ending);
+    }
+    this.#isReading = false;
+    this.pump();
+  }
+
+  #take(index: number, ending: CloseHeader): void {
+    if (this.#ended.has(index)) return;
+    this.#ended.add(index);
+    this.#open.delete(index);
+    this.#heard.delete(index);
+    this.#quietSince = performance.now();
+    if (ending.outcome !== "completed") return this.#fail(errorOf(itemId(this.#items.base, index), ending));
+    const value = ending.snapshot[finalResultKey] ?? null;
+    const wrote = Object.keys(ending.snapshot).some((key) => key !== finalResultKey);
+    this.#results.push({ index, value, wrote });
+    this.#bytes += JSON.stringify(value).length;
+    if (this.node.concurrency !== null) this.#host.itemsEnded(this.node.id);
+  }
+
+  #fail(error: SerializedError): void {
+    this.#end.resolve({ error });
+  }
+
+  #record(): void {
+    clearTimeout(this.#recordTimer);
+    this.#recordTimer = undefined;
+    if (this.#isRecording || this.#isStopped || this.#results.length === 0) return;
+    this.#isRecording = true;
+    const results = this.#results.splice(0, recordAtOnce);
+    this.#bytes = 0;
+    this.#host.submit(this.dispatch.id, [{ type: "collect", dispatch: this.dispatch.id, results }]).then(
+      () => {
+        this.#isRecording = false;
+        this.pump();
+      },
+      (error: unknown) => this.#fail(serializeError(error)),
+    );
+  }
+
+  /** Which items there are, and which have ended. */
+  async #look(): Promise<void> {
+    const found = await this.#host.items.survey(this.#items.base, this.#values.length);
+    for (const { index, isClosed } of found) {
+      if (this.#ended.has(index)) continue;
+      this.#open.add(index);
+      if (isClosed) this.#heard.add(index);
+    }
+  }
+
+  #lookAround(): void {
+    const quietMs = performance.now() - this.#quietSince;
+    if (quietMs < lookAfterMs || this.#creating || this.#isRecording) return;
+    if (quietMs >= parkAfterMs && this.#heard.size === 0) {
+      this.isIdle = true;
+      this.#host.idle();
+    } else void this.#look().then(() => this.pump());
+  }
+
+  async #writesOf(indices: readonly number[]): Promise<Command[]> {
+    const commands: Command[] = [];
+    for (let start = 0; start < indices.length; start += createAtOnce) {
+      const page = indices.slice(start, start + createAtOnce);
+      for (const { effect, key, value } of await this.#host.items.writes(this.#items.base, page)) {
+        const ordinal = commands.length;
+        // Whoever listens to the key has heard of it in the item.
+        const write = effect === "delete" ? { effect } : { effect, value };
+        commands.push({
+          type: "effect",
+          dispatch: this.dispatch.id,
+          effect: { ordinal, key, silent: true, ...write },
+        });
+      }
+    }
+    return commands;
+  }
+
+  get #frame(): Frame {
+    const frame = this.#host.state.frames.get(this.dispatch.id);
+    if (!frame) throw new Error(`collection ${this.dispatch.id} is not open`);
+    return frame;
+  }
+
+  get #items(): NonNullable<Frame["items"]> {
+    const { items } = this.#frame;
+    if (!items) throw new Error(`collection ${this.dispatch.id} is not distributed`);
+    return items;
+  }
+}
+
+function newBase(): ExecutionId {
+  return itemId(ExecutionId.parse(uuidv7()), 0);
+}
+
+/** As with a local collection the error is the chunk's own. */
+function errorOf(id: ExecutionId, { error, reason }: CloseHeader & { snapshot: JsonObject }): SerializedError {
+  return error ?? serializeError(new ExecutionCancelledError(id, reason));
+}

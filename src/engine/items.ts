@@ -1,0 +1,116 @@
+/** What distributed collections share in one worker: making items, hearing how they end, telling parents that are parked. */
+import { setTimeout as delay } from "node:timers/promises";
+import { Batcher } from "../database/batcher.ts";
+import type { CloseHeader } from "../database/append.ts";
+import { createMany } from "../database/commands.ts";
+import type { NewExecution } from "../database/commands.ts";
+import type { Sql } from "../database/connection.ts";
+import {
+  cancelItems,
+  familyOf,
+  indexOf,
+  itemId,
+  readEndings,
+  readStateAtFanOut,
+  readWrites,
+  surveyItems,
+  wakeParked,
+} from "../database/items.ts";
+import type { Wakeups } from "../database/wakeups.ts";
+import type { ExecutionId } from "../ledger/event.ts";
+import type { StateWrite } from "../ledger/evolve.ts";
+import type { JsonObject } from "../ledger/payload.ts";
+
+/** How an item ended, where this process closed it; null says to look. */
+export type ItemListener = (index: number, ending: CloseHeader | null) => void;
+
+export interface Items {
+  /** Creates and starts executions that do not exist yet; the others stay as they are. */
+  create(items: readonly NewExecution[]): Promise<void>;
+  survey(base: ExecutionId, size: number): Promise<{ index: number; isClosed: boolean }[]>;
+  endings(base: ExecutionId, indices: readonly number[]): Promise<Map<ExecutionId, CloseHeader>>;
+  writes(base: ExecutionId, indices: readonly number[]): Promise<StateWrite[]>;
+  cancel(base: ExecutionId, size: number, reason: string): Promise<void>;
+  /** Calls back when an item of the collection has ended, here or elsewhere. Returns how to stop. */
+  listen(base: ExecutionId, listener: ItemListener): () => void;
+  /** An item has closed in this process. */
+  closed(id: ExecutionId, ending: CloseHeader): void;
+  /** Looks after a parent that may be parked. */
+  wake(parent: ExecutionId): void;
+  /** What the items of a parent's collection read as application state. Not to be written to. */
+  stateAtFanOut(parent: ExecutionId, dispatch: number): Promise<JsonObject>;
+  /** Resolves when nothing is on its way any more. */
+  close(): Promise<void>;
+}
+
+/** A parent is woken at most so often: what ends meanwhile is one look of its owner. */
+const wakeEveryMs = 50;
+/** States at a fan-out that are kept for the items of this process. */
+const keptStates = 16;
+
+export function openItems(sql: Sql, wakeups: Wakeups, isOwned: (id: ExecutionId) => boolean): Items {
+  const listeners = new Map<string, ItemListener>();
+  const states = new Map<string, Promise<JsonObject>>();
+  const asks = new Batcher<() => Promise<unknown>, unknown>({
+    send: (works) => Promise.all(works.map((work) => work())),
+    maxItems: 1,
+    maxFlights: 4,
+    isPersistent: true,
+  });
+  const wakes = new Batcher<ExecutionId, null>({
+    send: async (ids) => {
+      await wakeParked(sql, [...new Set(ids)]);
+      await delay(wakeEveryMs, undefined, { ref: false });
+      return ids.map(() => null);
+    },
+    isPersistent: true,
+  });
+  const waking = new Set<Promise<unknown>>();
+  /** Waits out a database that is away. */
+  const ask = async <T>(work: () => Promise<T>): Promise<T> => {
+    let answer: { readonly value: T } | undefined;
+    await asks.submit(async () => (answer = { value: await work() }));
+    if (!answer) throw new Error("the database gave no answer");
+    return answer.value;
+  };
+  const stopHearing = wakeups.onNews((id) => {
+    if (listeners.size > 0) listeners.get(familyOf(id))?.(indexOf(id), null);
+  });
+  const idsOf = (base: ExecutionId, indices: readonly number[]) => indices.map((index) => itemId(base, index));
+  return {
+    create: (items) => ask(async () => void (await createMany(sql, items))),
+    survey: (base, size) => ask(() => surveyItems(sql, base, size)),
+    endings: (base, indices) => ask(() => readEndings(sql, idsOf(base, indices))),
+    writes: (base, indices) => ask(() => readWrites(sql, idsOf(base, indices))),
+    cancel: (base, size, reason) =>
+      ask(() => cancelItems(sql, base, size, reason, (ids) => ids.forEach((id) => wakeups.call(id)))),
+    listen(base, listener) {
+      listeners.set(familyOf(base), listener);
+      return () => listeners.get(familyOf(base)) === listener && listeners.delete(familyOf(base));
+    },
+    closed(id, ending) {
+      listeners.get(familyOf(id))?.(indexOf(id), ending);
+    },
+    wake(parent) {
+      if (isOwned(parent)) return;
+      const woken = wakes.submit(parent).catch(() => {});
+      waking.add(woken);
+      void woken.finally(() => waking.delete(woken));
+    },
+    stateAtFanOut(parent, dispatch) {
+      const key = `${parent} ${dispatch}`;
+      const known = states.get(key) ?? ask(() => readStateAtFanOut(sql, parent, dispatch));
+      states.delete(key);
+      states.set(key, known);
+      known.catch(() => states.delete(key));
+      const [oldest] = states.size > keptStates ? states.keys() : [];
+      if (oldest !== undefined) states.delete(oldest);
+      return known;
+    },
+    async close() {
+      stopHearing();
+      asks.close();
+      await Promise.allSettled(waking);
+    },
+  };
+}
