@@ -1,4 +1,5 @@
 /** The flows that are measured: chunks that do nothing, so that what is left is the library. */
+import { z } from "zod";
 import { defineFlow } from "../src/flow/builder.ts";
 import type { FlowDefinition } from "../src/flow/definition.ts";
 
@@ -19,6 +20,18 @@ export function fan(size: number): FlowDefinition {
     .to("item", (ctx) => ctx.input + 1)
     .endForEach()
     .to("sum", (ctx) => ctx.input.length);
+  return flow;
+}
+
+/** One execution per item of a list as long as the input says. */
+export function spread() {
+  const flow = defineFlow("bench-spread", { input: z.number() });
+  flow
+    .to("list", (ctx) => Array.from({ length: ctx.input }, (_, n) => n))
+    .forEach({ distribute: true })
+    .to("item", (ctx) => ctx.input + 1)
+    .endForEach()
+    .to("sum", (ctx) => ctx.setState("items", ctx.input.length));
   return flow;
 }
 

@@ -6,6 +6,7 @@ import { latency } from "./latency.ts";
 import { load } from "./load.ts";
 import { openBench } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";
+import { spread } from "./spread.ts";
 import { stream } from "./stream.ts";
 import { throughput } from "./throughput.ts";
 import { waiting } from "./waiting.ts";
@@ -19,6 +20,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   load,
   waiting,
   stream,
+  spread,
 };
 
 const asked = process.argv.slice(2).filter((word) => !word.startsWith("--"));

@@ -9,7 +9,7 @@ import type { Bench, Figure } from "./server.ts";
 const executions = 10_000;
 
 export async function waiting(bench: Bench): Promise<Figure[]> {
-  const worker = fork(fileURLToPath(new URL("waiting-worker.ts", import.meta.url)), [bench.url], {
+  const worker = fork(fileURLToPath(new URL("worker.ts", import.meta.url)), [bench.url], {
     execArgv: ["--expose-gc"],
   });
   const ask = async () => {

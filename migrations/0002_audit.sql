@@ -226,15 +226,26 @@ begin
   from flowledger.ledger l, jsonb_array_elements(l.payload -> 'moves') m(move)
   where l.execution_id = p_id and l.seq <= p_seq and m.move ->> 'move' = 'open' and m.move -> 'id' = p_from -> 'frame'
   order by l.seq limit 1;
+  if not found then
+    -- A distributed collection: its items' results came in batches.
+    select jsonb_strip_nulls(jsonb_build_object('size', l.payload -> 'size', 'keys', l.payload -> 'keys')) into v_open
+    from flowledger.ledger l
+    where l.execution_id = p_id and l.type = 'items.started' and l.dispatch = (p_from ->> 'frame')::int;
+  end if;
   return (
     with results as (
       select distinct on ((m.move ->> 'index')::int) (m.move ->> 'index')::int as index, flowledger.move_value(p_id, l.seq, m.move -> 'from') as value
       from flowledger.ledger l, jsonb_array_elements(l.payload -> 'moves') m(move)
       where l.execution_id = p_id and l.seq <= p_seq and m.move ->> 'move' = 'collect' and m.move -> 'frame' = p_from -> 'frame'
-      order by (m.move ->> 'index')::int, l.seq)
+      order by (m.move ->> 'index')::int, l.seq
+    ), items as (
+      select (r.result ->> 0)::int as index, r.result -> 1 as value
+      from flowledger.ledger l, jsonb_array_elements(l.payload -> 'results') r(result)
+      where l.execution_id = p_id and l.type = 'items.closed' and l.dispatch = (p_from ->> 'frame')::int)
     select case when v_open ? 'keys' then jsonb_object_agg(v_open -> 'keys' ->> place.index, coalesce(r.value, 'null'))
       else coalesce(jsonb_agg(coalesce(r.value, 'null') order by place.index), '[]') end
-    from generate_series(0, (v_open ->> 'size')::int - 1) place(index) left join results r on r.index = place.index);
+    from generate_series(0, (v_open ->> 'size')::int - 1) place(index)
+    left join (select * from results union all select * from items) r on r.index = place.index);
 end $$;
 
 -- What a dispatch was given.

@@ -69,8 +69,7 @@ export class FanOut {
     this.#host = host;
     this.dispatch = dispatch;
     this.node = node;
-    this.#values =
-      node.kind === "batch" ? node.branches.map(() => dispatch.input) : itemsOf(dispatch.input);
+    this.#values = node.kind === "batch" ? node.branches.map(() => dispatch.input) : itemsOf(dispatch.input);
   }
 
   /** Resolves with what the dispatch ends with, or with null when it was stopped. */

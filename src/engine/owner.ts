@@ -164,9 +164,7 @@ export class Owner implements ChunkHost {
     this.info = { id: claim.id, flow: flow.name, metadata: claim.state.metadata };
     this.resources = new ExecutionResources(
       {
-        execution: engine.executionResources(
-          claim.state.item && claim.state.parent ? claim.state.parent.id : claim.id,
-        ),
+        execution: engine.executionResources(claim.state.item && claim.state.parent ? claim.state.parent.id : claim.id),
         flow: engine.flowResources(flow.name),
         worker: engine.resources,
       },
@@ -757,14 +755,21 @@ export class Owner implements ChunkHost {
     running.waits += 1;
     this.#engine.waitsForOthers(this.id);
     abort.signal.addEventListener("abort", () => void fanOut.stop(), { once: true });
-    const commands = await fanOut.run().catch((error: unknown): Command[] => [
-      { type: "fail", dispatch: dispatch.id, error: serializeError(error, dispatch.node, 1), retryInMs: null },
-    ]);
+    const commands = await fanOut
+      .run()
+      .catch((error: unknown): Command[] => [
+        { type: "fail", dispatch: dispatch.id, error: serializeError(error, dispatch.node, 1), retryInMs: null },
+      ]);
     this.#fanOuts.delete(dispatch.id);
     if (this.#isOver || this.#running.get(dispatch.id) !== running) return;
     this.#running.delete(dispatch.id);
     // What a cancel interrupted has not failed.
-    this.#submit({ dispatch: null, commands: commands && !this.state.cancelling ? commands : [], accepted: null, refused: null });
+    this.#submit({
+      dispatch: null,
+      commands: commands && !this.state.cancelling ? commands : [],
+      accepted: null,
+      refused: null,
+    });
   }
 
   #fanOutHost(): FanOutHost {
@@ -795,9 +800,11 @@ export class Owner implements ChunkHost {
     const reason = `parent ${this.state.failing ? "failed" : "cancelled"}`;
     for (const { items, done, missing } of this.state.frames.values())
       if (items && missing > 0)
-        await this.#engine.items.cancel(items.base, done.length, reason).catch((error: unknown) =>
-          this.log.warn("items could not be cancelled", { executionId: this.id, error: String(error) }),
-        );
+        await this.#engine.items
+          .cancel(items.base, done.length, reason)
+          .catch((error: unknown) =>
+            this.log.warn("items could not be cancelled", { executionId: this.id, error: String(error) }),
+          );
     this.#isStoppingItems = false;
     this.#areItemsStopped = true;
     this.#turn();

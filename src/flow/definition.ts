@@ -270,12 +270,13 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
         "give it at least one chunk: batch({ a: handler })",
       );
     const concurrency = this.#concurrency(options.concurrency, "batch()");
+    const distribute = this.#distribute(options.distribute, "batch()");
     const chunks = branches.map((branch) => ({ key: branch.key, chunk: this.register(branch).name }));
     const known = outlet.next.find(
       (step) =>
         step.kind === "batch" &&
         step.concurrency === concurrency &&
-        step.distribute === (options.distribute ?? false) &&
+        step.distribute === distribute &&
         isDeepStrictEqual(
           step.branches.map(({ key, entry }) => ({ key, chunk: entry.kind === "chunk" && entry.chunk })),
           chunks,
@@ -291,7 +292,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
       kind: "batch",
       branches: entries,
       concurrency,
-      distribute: options.distribute ?? false,
+      distribute,
       end,
       next: [],
       label: outlet.label,
@@ -315,7 +316,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
       kind: "forEach",
       entry,
       concurrency,
-      distribute: options.distribute ?? false,
+      distribute: this.#distribute(options.distribute, "forEach()"),
       end,
       next: [],
       label: outlet.label,
@@ -604,6 +605,12 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     if (!Number.isSafeInteger(value) || value < 1)
       this.#refuse(`concurrency of ${where} is ${String(value)}`, "use a whole number from 1, or null for no limit");
     return value;
+  }
+
+  #distribute(value: boolean | undefined, where: string): boolean {
+    if (value !== undefined && typeof value !== "boolean")
+      this.#refuse(`distribute of ${where} is ${show(value)}`, "use true or false");
+    return value ?? false;
   }
 
   #bindings(

@@ -18,8 +18,7 @@ export function closeSnapshot(state: ExecutionState): JsonObject {
   for (const key in values) snapshot[key] = copyJson(values[key] ?? null);
   const explicit = state.result ?? state.finalResult;
   // What an item hands to its parent is its result, whatever it wrote under that name.
-  if (explicit && (state.item || !Object.hasOwn(snapshot, finalResultKey)))
-    snapshot[finalResultKey] = explicit.value;
+  if (explicit && (state.item || !Object.hasOwn(snapshot, finalResultKey))) snapshot[finalResultKey] = explicit.value;
   if (state.interventions.length > 0)
     snapshot[interventionsKey] = Object.fromEntries(
       state.interventions.map((record) => [record.id, interventionJson(record)]),

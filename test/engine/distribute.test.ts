@@ -5,14 +5,17 @@ import { z } from "zod";
 import { verify } from "../../src/database/verify.ts";
 import { defineFlow, ExecutionCancelledError, ExecutionFailedError, UsageError } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
-import { Crowd, collect, newGate, refusal, serving, untilEvent } from "../support/flows.ts";
+import { Crowd, newGate, refusal, serving, untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
 const { sql } = database;
 
+const byText = (a: unknown, b: unknown) => JSON.stringify(a).localeCompare(JSON.stringify(b), "en");
+
 /** What holds after every test. */
 async function expectNothingLeft(parent: string) {
-  const open = await sql`select id, status from flowledger.executions where parent_id = ${parent} and closed_at is null`;
+  const open =
+    await sql`select id, status from flowledger.executions where parent_id = ${parent} and closed_at is null`;
   expect([...open]).toEqual([]);
   expect(await verify(sql, { folds: null })).toEqual([]);
 }
@@ -53,4 +56,352 @@ test("TF-PAT-05: a distributed forEach gives the results in the order of the ite
     "execution.closed",
   ]);
   await expectNothingLeft(execution.id);
+});
+
+test("TF-PAT-02: a distributed batch runs every branch on the same input, and gives all results by name", async () => {
+  const flow = defineFlow("distributedBatch", { input: z.number() });
+  flow
+    .batch(
+      { one: (ctx) => ctx.input + 1, two: async (ctx) => ctx.step("two", () => ctx.input + 2) },
+      { distribute: true },
+    )
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+
+  const execution = await orchestrator.flow(flow).startExecution(1, { autoCloseTimeout: 0 });
+
+  expect(await execution.waitForClose()).toEqual({ $final_result: { one: 2, two: 3 } });
+  const [derived] = await sql`select flowledger.close_snapshot(${execution.id}) as snapshot`;
+  expect(derived?.["snapshot"]).toEqual({ $final_result: { one: 2, two: 3 } });
+  await expectNothingLeft(execution.id);
+});
+
+test.each([
+  ["TF-PAT-06: an empty list goes on as an empty list", [], []],
+  ["TF-PAT-07: what is no list is one item", "text", ["text!"]],
+  ["TF-PAT-07: null is one item", null, ["null!"]],
+])("%s, distributed too", async (_, input, expected) => {
+  const flow = defineFlow("distributedFew");
+  flow
+    .to("make", () => input)
+    .forEach({ distribute: true })
+    .to("each", (ctx) => `${String(ctx.input)}!`)
+    .endForEach()
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+
+  expect(await orchestrator.flow(flow).start()).toEqual({ $final_result: expected });
+});
+
+test.each([
+  [{ distribute: true, concurrency: 0 }, /concurrency of forEach\(\) is 0/],
+  [{ distribute: true, concurrency: -3 }, /concurrency of forEach\(\) is -3/],
+  [{ distribute: "yes" as unknown as boolean }, /distribute of forEach\(\) is "yes"/],
+])("forEach(%j) is refused where it is written", (options, message) => {
+  expect(() => defineFlow("f").forEach(options)).toThrow(message);
+});
+
+test("TF-PAT-08: at most so many items are under way in the fleet", async () => {
+  const crowd = new Crowd();
+  const flow = defineFlow("distributedLimit");
+  flow
+    .to("make", () => Array.from({ length: 12 }, (_, n) => n))
+    .forEach({ distribute: true, concurrency: 3 })
+    .to("each", (ctx) => crowd.during(async () => (await sleep(5), ctx.input)))
+    .endForEach()
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+
+  const snapshot = await orchestrator.flow(flow).start();
+
+  expect(snapshot["$final_result"]).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+  expect(crowd.most).toBe(3);
+});
+
+test("a distributed forEach inside another one, with conditions and a local one around and inside", async () => {
+  const flow = defineFlow("distributedNested");
+  flow
+    .to("make", () => [[1, 2], [], [3]])
+    .forEach({ distribute: true })
+    .forEach({ distribute: true })
+    .ifCondition((ctx) => (ctx.input as number) > 1)
+    .to("big", (ctx) => [`big${String(ctx.input)}`, "x"])
+    .elseCondition()
+    .to("small", (ctx) => [`small${String(ctx.input)}`])
+    .endCondition()
+    .forEach()
+    .to("up", (ctx) => String(ctx.input).toUpperCase())
+    .endForEach()
+    .endForEach()
+    .to("count", (ctx) => ({ n: (ctx.input as unknown[]).length, all: ctx.input }))
+    .endForEach()
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+  expect(await execution.waitForClose()).toEqual({
+    $final_result: [
+      { n: 2, all: [["SMALL1"], ["BIG2", "X"]] },
+      { n: 0, all: [] },
+      { n: 1, all: [["BIG3", "X"]] },
+    ],
+  });
+  await expectNothingLeft(execution.id);
+});
+
+test("TF-PAT-09: an item that fails fails the forEach with its own error, and its siblings are told to stop", async () => {
+  const gate = newGate();
+  let told = 0;
+  const flow = defineFlow("distributedFailure");
+  flow
+    .to("make", () => [0, 1, 2, 3])
+    .forEach({ distribute: true })
+    .to("each", async (ctx) => {
+      if (ctx.input === 2) {
+        await gate.passed;
+        throw new RangeError("two is too much");
+      }
+      if (ctx.input === 3) gate.open();
+      await new Promise((resolve) => ctx.signal.addEventListener("abort", resolve));
+      told += 1;
+    })
+    .endForEach()
+    .to("never", (ctx) => ctx.setState("reached", true));
+  await using orchestrator = await serving(database, [flow]);
+
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  const error = await refusal(execution.waitForClose());
+
+  expect(error).toBeInstanceOf(ExecutionFailedError);
+  expect(error).toMatchObject({ cause: { name: "RangeError", message: "two is too much" } });
+  await expect.poll(() => told).toBe(3);
+  await expect
+    .poll(
+      () =>
+        sql`select status, count(*)::int from flowledger.executions where parent_id = ${execution.id} group by 1 order by 1`,
+    )
+    .toEqual([
+      { status: "cancelled", count: 3 },
+      { status: "failed", count: 1 },
+    ]);
+  await expectNothingLeft(execution.id);
+});
+
+test("an item is retried like any chunk, and only what it did not record runs again", async () => {
+  const runs: string[] = [];
+  const flow = defineFlow("distributedRetry");
+  flow
+    .to("make", () => ["a", "b"])
+    .forEach({ distribute: true })
+    .to(
+      "each",
+      async (ctx) => {
+        await ctx.step("once", () => void runs.push(`step ${ctx.input}`));
+        if (ctx.attempt === 1) throw new Error("not yet");
+        return `${ctx.input}${ctx.attempt}`;
+      },
+      { retry: { maxAttempts: 2, initialInterval: 1 } },
+    )
+    .endForEach()
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+
+  expect(await orchestrator.flow(flow).start()).toEqual({ $final_result: ["a2", "b2"] });
+  expect(runs.toSorted()).toEqual(["step a", "step b"]);
+});
+
+test("cancelling the parent cancels the items before it closes, and close() waits for them", async () => {
+  const gate = newGate();
+  const flow = defineFlow("distributedCancel");
+  flow
+    .to("make", () => [1, 2, 3])
+    .forEach({ distribute: true })
+    .to("each", async (ctx) => {
+      await Promise.race([gate.passed, new Promise((resolve) => ctx.signal.addEventListener("abort", resolve))]);
+      return ctx.input;
+    })
+    .endForEach()
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+  const start = () => orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  const [cancelled, closed] = [await start(), await start()];
+  await Promise.all([untilEvent(cancelled, "items.started"), untilEvent(closed, "items.started")]);
+  const items = () =>
+    sql`select count(*)::int as n from flowledger.executions where parent_id in (${cancelled.id}, ${closed.id}) and epoch > 0`;
+  await expect.poll(items).toEqual([{ n: 6 }]);
+
+  await cancelled.cancel("enough");
+  expect(await refusal(cancelled.waitForClose())).toBeInstanceOf(ExecutionCancelledError);
+  const asked = await sql`
+    select 1 from flowledger.ledger l join flowledger.executions e on e.id = l.execution_id
+    where e.parent_id = ${cancelled.id} and l.type = 'cancel.requested'`;
+  const closing = closed.close();
+  await untilEvent(closed, "execution.sealed");
+  gate.open();
+
+  expect(asked).toHaveLength(3);
+  expect(await closing).toEqual({ $final_result: [1, 2, 3] });
+  await expect
+    .poll(() => sql`select distinct status from flowledger.executions where parent_id = ${cancelled.id}`)
+    .toEqual([{ status: "cancelled" }]);
+  await expectNothingLeft(cancelled.id);
+});
+
+test("an item reads the state as it was at the fan-out, and what it writes comes back in the order of the items", async () => {
+  const gates = [newGate(), newGate(), newGate()];
+  const seen: unknown[] = [];
+  const heard: unknown[] = [];
+  const flow = defineFlow("distributedState");
+  flow
+    .to("make", async (ctx) => {
+      await ctx.setState("tenant", "north");
+      await ctx.setState("log", ["begin"]);
+      await ctx.setState("gone", 1);
+      return [0, 1, 2];
+    })
+    .forEach({ distribute: true })
+    .to("each", async (ctx) => {
+      if (ctx.input < 2) await gates[ctx.input + 1]?.passed;
+      await ctx.appendState("log", ctx.input);
+      await ctx.setState("last.item", ctx.input);
+      if (ctx.input === 1) await ctx.delState("gone");
+      await ctx.flush();
+      gates[ctx.input]?.open();
+      seen.push([ctx.getState("tenant"), ctx.getState("log"), ctx.getState("last"), ctx.getState("gone", "none")]);
+    })
+    .endForEach()
+    .to("after", (ctx) => ctx.getState("log"))
+    .end();
+  flow.when({ state: "log" }).to("hear", (ctx) => void heard.push(ctx.input));
+  await using orchestrator = await serving(database, [flow]);
+
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  const snapshot = await execution.waitForClose();
+
+  expect(snapshot).toEqual({
+    tenant: "north",
+    log: ["begin", 0, 1, 2],
+    last: { item: 2 },
+    $final_result: ["begin", 0, 1, 2],
+  });
+  expect(seen.toSorted(byText)).toEqual([
+    ["north", ["begin", 0], { item: 0 }, 1],
+    ["north", ["begin", 1], { item: 1 }, "none"],
+    ["north", ["begin", 2], { item: 2 }, 1],
+  ]);
+  // Once for the parent's own write, once in each item; not again when the writes come back.
+  expect(heard.toSorted(byText)).toEqual([["begin", 0], ["begin", 1], ["begin", 2], ["begin"]]);
+  const [derived] = await sql`select flowledger.state_at(${execution.id}) as state`;
+  const { $final_result: _, ...state } = snapshot;
+  expect(derived?.["state"]).toEqual(state);
+  await expectNothingLeft(execution.id);
+});
+
+test("an item of an item reads what both wrote before", async () => {
+  const flow = defineFlow("distributedDeepState");
+  flow
+    .to("make", async (ctx) => (await ctx.setState("path", ["root"]), [1, 2]))
+    .forEach({ distribute: true })
+    .to("outer", async (ctx) => (await ctx.appendState("path", `o${String(ctx.input)}`), [ctx.input]))
+    .forEach({ distribute: true })
+    .to("inner", async (ctx) => {
+      await ctx.appendState("path", `i${String(ctx.input)}`);
+      return ctx.getState("path");
+    })
+    .endForEach()
+    .endForEach()
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+  expect(await execution.waitForClose()).toEqual({
+    path: ["root", "o1", "i1", "o2", "i2"],
+    $final_result: [[["root", "o1", "i1"]], [["root", "o2", "i2"]]],
+  });
+  await expectNothingLeft(execution.id);
+});
+
+test("an item may pause: its interrupt is answered on the item, and the parent goes on with the answer", async () => {
+  const flow = defineFlow("distributedPause");
+  flow
+    .to("make", () => ["a", "b"])
+    .forEach({ distribute: true })
+    .to("ask", (ctx) => (ctx.input === "b" ? ctx.pauseFor({ type: "approval", payload: ctx.input }) : ctx.input))
+    .endForEach()
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+
+  const execution = await orchestrator
+    .flow(flow)
+    .startExecution(null, { autoCloseTimeout: 0, metadata: { tenant: "north" } });
+  const pending = async () =>
+    (await orchestrator.listPendingInterrupts({ flow: flow.name, metadata: { tenant: "north" } })).interrupts;
+  await expect.poll(async () => (await pending()).length).toBe(1);
+  const [interrupt] = await pending();
+  const item = await orchestrator.getExecution(interrupt?.executionId ?? "");
+  await item.continueWith(interrupt?.id ?? "", "yes");
+
+  expect(interrupt).toMatchObject({ type: "approval", payload: "b" });
+  expect((await item.result.getMeta()).parentId).toBe(execution.id);
+  expect(await execution.waitForClose()).toEqual({ $final_result: ["a", "yes"] });
+  await expectNothingLeft(execution.id);
+});
+
+test(
+  "a parent whose items take long is given back, and woken by the first that ends",
+  { timeout: 30_000 },
+  async () => {
+    const gate = newGate();
+    const flow = defineFlow("distributedLong");
+    flow
+      .to("make", () => [1, 2])
+      .forEach({ distribute: true })
+      .to("each", async (ctx) => (await gate.passed, ctx.input))
+      .endForEach()
+      .end();
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+    const isParked = async () => {
+      const [row] =
+        await sql`select owner, wake_at > now() + interval '50 seconds' as later from flowledger.executions where id = ${execution.id}`;
+      return row;
+    };
+    await expect.poll(isParked, { timeout: 15_000, interval: 100 }).toEqual({ owner: null, later: true });
+    gate.open();
+
+    expect(await execution.waitForClose()).toEqual({ $final_result: [1, 2] });
+    expect(await execution.history({ types: ["items.started"] })).toHaveLength(1);
+    expect(await execution.history({ types: ["execution.claimed"] })).toHaveLength(2);
+    await expectNothingLeft(execution.id);
+  },
+);
+
+test("what the past says while items run: state as it was, and no copy that could not hear of them", async () => {
+  const gate = newGate();
+  const flow = defineFlow("distributedPast");
+  flow
+    .to("make", async (ctx) => (await ctx.setState("made", true), [1, 2]))
+    .forEach({ distribute: true })
+    .to("each", async (ctx) => (await gate.passed, ctx.input))
+    .endForEach()
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  const started = (await untilEvent(execution, "items.started")) as unknown as { seq: number };
+  const [child] = await sql<{ id: string }[]>`select id from flowledger.executions where parent_id = ${execution.id}`;
+  const item = await orchestrator.getExecution(child?.id ?? "");
+
+  expect(await execution.stateAt(started.seq)).toEqual({ made: true });
+  expect(await refusal(execution.save())).toBeInstanceOf(UsageError);
+  expect(String(await refusal(execution.fork({ at: started.seq })))).toContain("more items");
+  expect(String(await refusal(item.save()))).toContain("is an item of execution");
+  gate.open();
+  await execution.waitForClose();
+  const early = await execution.fork({ at: started.seq - 1 });
+
+  expect(await early.waitForClose()).toEqual({ made: true, $final_result: [1, 2] });
+  await expectNothingLeft(early.id);
 });

@@ -1,8 +1,8 @@
-/** The worker that `waiting.ts` measures: it says what it weighs when asked, and ends with its parent. */
+/** The worker process of `waiting.ts` and `spread.ts`: it says what it weighs when asked, and ends with its parent. */
 import { createOrchestrator } from "../src/orchestrator.ts";
-import { waitingFlow } from "./flows.ts";
+import { spread, waitingFlow } from "./flows.ts";
 
-const orchestrator = createOrchestrator({ connection: process.argv[2] ?? "", flows: [waitingFlow()] });
+const orchestrator = createOrchestrator({ connection: process.argv[2] ?? "", flows: [waitingFlow(), spread()] });
 await orchestrator.startWorker({ concurrency: 1000 });
 process.on("message", () => {
   globalThis.gc?.();

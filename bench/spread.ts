@@ -1,0 +1,50 @@
+/** A distributed forEach over two worker processes: items per second, and what the parent's ledger and commits cost. */
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import { createOrchestrator } from "../src/orchestrator.ts";
+import { spread as spreadFlow } from "./flows.ts";
+import { countStatements } from "./server.ts";
+import type { Bench, Figure } from "./server.ts";
+
+export async function spread(bench: Bench): Promise<Figure[]> {
+  const module = fileURLToPath(new URL("worker.ts", import.meta.url));
+  const workers = [1, 2].map(() => fork(module, [bench.url], { execArgv: ["--expose-gc"] }));
+  try {
+    await Promise.all(workers.map((worker) => once(worker, "message")));
+    const flow = spreadFlow();
+    await using orchestrator = createOrchestrator({ connection: bench.url, flows: [flow] });
+    const figures: Figure[] = [];
+    // The first run is the warm-up.
+    for (const items of [1000, 1000, 10_000, 10_000]) {
+      const before = await countStatements(bench);
+      const began = performance.now();
+      const execution = await orchestrator.flow(flow).startExecution(items, { autoCloseTimeout: 0 });
+      await execution.waitForClose();
+      const took = performance.now() - began;
+      const statements = (await countStatements(bench)) - before;
+      const [ledger] = await bench.sql<[{ rows: number; bytes: number }]>`
+        select count(*)::int as rows, sum(pg_column_size(payload))::int as bytes
+        from flowledger.ledger where execution_id = ${execution.id}`;
+      const [share] = await bench.sql<[{ least: number }]>`
+        select min(n)::float8 / sum(n)::float8 as least from (
+          select count(*) as n from flowledger.ledger l join flowledger.executions e on e.id = l.execution_id
+          where e.parent_id = ${execution.id} and l.type = 'execution.claimed' group by l.payload ->> 'worker') w`;
+      const size = items.toLocaleString("en");
+      const target = items === 10_000 ? { target: { atLeast: 2000 } } : {};
+      const all: Figure[] = [
+        { name: `distributed items, ${size} on two workers`, value: items / (took / 1000), unit: "/s", ...target },
+        { name: `ledger rows of the parent, ${size} items`, value: ledger.rows, unit: "" },
+        { name: `ledger payload of the parent, ${size} items`, value: ledger.bytes / 1000, unit: "kB" },
+        { name: `statements per item, ${size} items`, value: statements / items, unit: "" },
+        { name: `items on the worker with fewer, ${size} items`, value: share.least * 100, unit: "%" },
+      ];
+
+      figures.push(...all);
+    }
+    return figures;
+  } finally {
+    for (const worker of workers) worker.disconnect();
+    await Promise.all(workers.map((worker) => once(worker, "exit")));
+  }
+}
