@@ -78,6 +78,21 @@ export async function claim(
   return claims;
 }
 
+/** What is due and free for at least `ageMs`, longest first: its job waits in the queue of a worker that is busy. */
+export async function listDue(
+  sql: Sql,
+  flows: readonly string[],
+  ageMs: number,
+  limit: number,
+): Promise<readonly ExecutionId[]> {
+  const rows = await sql<{ id: ExecutionId }[]>`
+    select e.id from flowledger.executions e
+    where e.wake_at < clock_timestamp() - ${ageMs}::float8 * interval '1 millisecond' and e.owner is null
+      and e.flow in (select json_array_elements_text(${JSON.stringify(flows)}::text::json))
+    order by e.wake_at limit ${limit}::int`;
+  return rows.map(({ id }) => id);
+}
+
 /** Fold from a snapshot, or from the beginning. */
 export function foldFrom(snapshot: JsonObject | null, events: readonly Recorded[]): ExecutionState {
   let state = snapshot ? thawState(snapshot) : initialState();

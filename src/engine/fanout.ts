@@ -63,6 +63,7 @@ export class FanOut {
   #creating: Promise<void> | null = null;
   #recordTimer: NodeJS.Timeout | undefined;
   #lookTimer: NodeJS.Timeout | undefined;
+  #stopListening: () => void = () => {};
   #quietSince = performance.now();
 
   constructor(host: FanOutHost, dispatch: Dispatch, node: ForEachNode | BatchNode) {
@@ -79,7 +80,7 @@ export class FanOut {
     if (isNew) await this.#host.submit(id, [{ type: "fanOut", dispatch: id, base: newBase() }]);
     if (this.#isStopped) return null;
     const { base, wrote, readsState } = this.#items;
-    const stopListening = this.#host.items.listen(base, (index, ending) => this.#hear(index, ending));
+    this.#stopListening = this.#host.items.listen(base, (index, ending) => this.#hear(index, ending));
     try {
       this.#frame.done.forEach((isDone, index) => isDone && this.#ended.add(index));
       if (!isNew) await this.#look();
@@ -92,14 +93,14 @@ export class FanOut {
       const writers = readsState ? this.#values.map((_, index) => index) : wrote.toSorted((a, b) => a - b);
       return [...(await this.#writesOf(writers)), { type: "gather", dispatch: id }];
     } finally {
-      stopListening();
-      this.stop();
+      await this.stop();
     }
   }
 
   /** Begins no more items. Resolves when none is being created. */
   async stop(): Promise<void> {
     this.#isStopped = true;
+    this.#stopListening();
     clearInterval(this.#lookTimer);
     clearTimeout(this.#recordTimer);
     this.#end.resolve(null);

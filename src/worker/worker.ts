@@ -10,7 +10,7 @@ import { createMany, firstEvents } from "../database/commands.ts";
 import type { CreateResult, NewExecution } from "../database/commands.ts";
 import { pgConfig } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
-import { claim, foldFrom, keepDefinitions, readEvents } from "../database/queries.ts";
+import { claim, foldFrom, keepDefinitions, listDue, readEvents } from "../database/queries.ts";
 import type { BrokenClaim, Claim } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { DatabaseClock } from "../engine/clock.ts";
@@ -85,6 +85,8 @@ const stuckMs = 5000;
 const brokenWaitMs = 60_000;
 /** How often owners look for what came in, should the notification be lost. */
 const lookEveryMs = 2000;
+/** What is due for so long while this worker has places free waits in the queue of one that has none. */
+const helpAfterMs = 200;
 /** What is due for so long and nobody's has lost its job. */
 const sweepAfterMs = 5000;
 
@@ -286,10 +288,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (isSuspect(claimed)) suspects.give();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
       }
-<<<<<<< HEAD
       isOwner = true;
       await own(claimed, flow);
-=======
       if (!(await readParentState(claimed))) {
         if (isSuspect(claimed)) suspects.give();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
@@ -311,7 +311,6 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       });
       if (isStopping) owner.drain();
       await Promise.race([over, waitsForChildren]);
->>>>>>> 496b021 (engine: forEach and batch with distribute run their items as executions of their own)
     } finally {
       if (!isOwner) slots.give();
     }
@@ -366,6 +365,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     timeline = now;
     for (const owner of owners.values()) owner.lose();
   };
+  /** A busy worker may have fetched more jobs than it has places for: one with free places takes some over. */
+  const help = async (): Promise<void> => {
+    const limit = Math.min(slots.free, settings.concurrency >> 1 || 1);
+    if (limit === 0 || isStopping) return;
+    const due = await listDue(sql, [...host.flows.keys()], helpAfterMs, limit);
+    for (const execution of due) advanceOne(execution).catch(onTrouble);
+  };
   let beats = 0;
   let isTending = false;
   const tending = setInterval(() => {
@@ -382,6 +388,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     sql`select * from flowledger.tend(${`${missedMs} ms`}::text::interval, ${`${silentMs} ms`}::text::interval, ${isSweep ? `${sweepAfterMs} ms` : null}::text::interval)`
       .then(() => (isSweep ? watchTimeline() : undefined))
       .then(() => (isSweep && isUnsure ? freeUnknown() : undefined))
+      .then(help)
       .catch(onTrouble)
       .finally(() => (isTending = false));
   }, beatEveryMs);
@@ -537,9 +544,9 @@ function once(action: () => void): () => void {
 
 /** The claim that a start made together with the execution. */
 function firstClaim(execution: NewExecution, lease: Pick<Claim, "worker" | "token" | "now">): Claim {
-  const { id, flow } = execution;
+  const { id, flow, item } = execution;
   const state = foldFrom(null, firstEvents(execution, lease.now));
-  return { id, epoch: 1, flow, fingerprint: null, state, takeovers: 0, ...lease };
+  return { id, epoch: 1, flow, fingerprint: item?.fingerprint ?? null, state, takeovers: 0, ...lease };
 }
 
 /** It lost workers without progress: perhaps it is the one that takes them down. */
@@ -548,6 +555,7 @@ function isSuspect({ takeovers }: Claim): boolean {
 }
 
 interface Slots {
+  readonly free: number;
   take(): Promise<void>;
   /** False when there is none free. */
   tryTake(): boolean;
@@ -558,6 +566,9 @@ function newSlots(count: number): Slots {
   let free = count;
   const waiting: (() => void)[] = [];
   return {
+    get free() {
+      return free;
+    },
     async take() {
       if (free > 0) free -= 1;
       else await new Promise<void>((resolve) => waiting.push(resolve));

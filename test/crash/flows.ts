@@ -73,4 +73,17 @@ talker.to("sibling", async (ctx) => {
   await ctx.putIntoStream("sibling");
 });
 
-export const crashFlows: readonly FlowDefinition[] = [work, poison, block, stray, sleeper, talker];
+/** 300 items that each take `ms`, on any worker; a recorded step tells whose body ran. */
+export const spread = defineFlow("crash.spread", { input: Input });
+spread
+  .to("make", (ctx) => Array.from({ length: 300 }, (_, n) => ({ n, ms: ctx.input.ms })))
+  .forEach({ distribute: true })
+  .to("item", async (ctx) => {
+    tell(ctx as Ctx, `item ${ctx.input.n}`);
+    await delay(ctx.input.ms);
+    return ctx.input.n;
+  })
+  .endForEach()
+  .end();
+
+export const crashFlows: readonly FlowDefinition[] = [work, poison, block, stray, sleeper, talker, spread];
