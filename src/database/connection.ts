@@ -21,6 +21,7 @@ import {
   ResumeConflictError,
   UsageError,
 } from "../errors.ts";
+import { reconnectDelay } from "./backoff.ts";
 
 export type Sql = postgres.Sql;
 /** Where queries can be sent: a pool, or one transaction. */
@@ -57,11 +58,6 @@ export function connect(option: ConnectionOption, overrides: { max?: number; nam
       error,
     );
   }
-}
-
-/** Seconds to the next try. The driver's own waits grow to twenty seconds, long after Postgres is back. */
-export function reconnectDelay(attempt: number): number {
-  return Math.min(0.5, 0.02 * 2 ** attempt) * (0.5 + Math.random() / 2);
 }
 
 /** The options graphile-worker's own driver needs for the same database. */

@@ -231,6 +231,9 @@ class ChunkContext {
   get attempt() {
     return this.#dispatch.failures + 1;
   }
+  get idempotencyKey() {
+    return `${this.#host.info.id}/${encodeURIComponent(this.#chunk.name)}/${this.#dispatch.id}`;
+  }
   get signal() {
     return this.#abort.signal;
   }
@@ -437,10 +440,14 @@ class ChunkContext {
   }
 
   get step() {
-    return <T>(name: string, work: (signal: AbortSignal) => T, options?: StepOptions) =>
+    return <T>(name: string, work: (signal: AbortSignal, idempotencyKey: string) => T, options?: StepOptions) =>
       this.#step(name, work, options);
   }
-  async #step(name: string, work: (signal: AbortSignal) => unknown, options: StepOptions = {}): Promise<Json> {
+  async #step(
+    name: string,
+    work: (signal: AbortSignal, idempotencyKey: string) => unknown,
+    options: StepOptions = {},
+  ): Promise<Json> {
     this.#requireLive();
     const where = `step "${name}" of chunk "${this.#chunk.name}"`;
     if (typeof name !== "string" || name === "") throw new UsageError(`${where} has no name`, "give every step a name");
@@ -451,6 +458,7 @@ class ChunkContext {
     const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, `timeout of ${where}`);
     const { ordinal, entry } = this.#journal.next("step", name);
     if (entry?.effect === "step") return copyJson(entry.value);
+    const keyed = (signal: AbortSignal) => work(signal, `${this.idempotencyKey}/${ordinal}`);
     let attempt = 1;
     if (entry?.effect === "stepFailed") {
       if (entry.notBefore === null) throw reviveError(entry.error);
@@ -459,7 +467,7 @@ class ChunkContext {
     }
     for (; ; attempt++) {
       try {
-        const value = parseReturn(null, await timed(work, timeoutMs, this.#abort.signal, where), `result of ${where}`);
+        const value = parseReturn(null, await timed(keyed, timeoutMs, this.#abort.signal, where), `result of ${where}`);
         this.#journal.buffer({ ordinal, effect: "step", name, value });
         await this.#flush();
         return copyJson(value);

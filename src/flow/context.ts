@@ -51,6 +51,8 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   readonly chunk: string;
   /** This try of the chunk, from 1. */
   readonly attempt: number;
+  /** For systems that take one: the same in every attempt of this run of the chunk, and in no other run. ASCII. */
+  readonly idempotencyKey: string;
   /** Aborts on cancel, on timeout, and when another worker took over. */
   readonly signal: AbortSignal;
 
@@ -86,8 +88,15 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   /** Says what became of an intervention. The consumer is this chunk unless another is named. */
   markInterventionConsumed(interventionId: string, options?: ConsumeOptions): Promise<Intervention>;
 
-  /** Runs `work` once: a retry of this chunk gets the recorded value back. */
-  step<T>(name: string, work: (signal: AbortSignal) => T, options?: StepOptions): Promise<Output<T>>;
+  /**
+   * Runs `work` once: a retry of this chunk gets the recorded value back. `work` that was cut off before its value was
+   * recorded runs again, with the same `idempotencyKey`.
+   */
+  step<T>(
+    name: string,
+    work: (signal: AbortSignal, idempotencyKey: string) => T,
+    options?: StepOptions,
+  ): Promise<Output<T>>;
   /** Sleeps through restarts: the time is recorded, and no worker is held for a long one. */
   sleep(duration: Duration): Promise<void>;
   /** Runs a flow or deferred function as a child anywhere in the fleet; a retry attaches to the same child. */

@@ -1,7 +1,7 @@
 /** The thread that says "alive": it holds the worker's lock on a connection of its own and beats only while the main loop ticks. */
 import { isMainThread, parentPort, Worker as Thread, workerData } from "node:worker_threads";
 import postgres from "postgres";
-import { reconnectDelay } from "../database/connection.ts";
+import { reconnectDelay } from "../database/backoff.ts";
 import type { WorkerId } from "../ledger/event.ts";
 
 export interface Heartbeat {

@@ -349,10 +349,26 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   );
   const pool = newPool(sql);
   let runner: Jobs | undefined;
+  let beginning: Promise<void> | undefined;
+  const retired = new Set<Promise<unknown>>();
+  /** graphile-worker ends when it cannot say that a job is done, as after a lost connection: then it begins anew. */
+  const beginJobs = async (): Promise<void> => {
+    const begun = await runJobs(pool, host.flows, task, settings.concurrency, log, (ending) => {
+      if (isStopping) return;
+      runner = undefined;
+      // What it had fetched may be locked in its name for hours.
+      const over = ending
+        .then(() => sql`select graphile_worker.force_unlock_workers(${`{${begun.pool}}`}::text::text[])`)
+        .catch(onTrouble)
+        .finally(() => retired.delete(over));
+      retired.add(over);
+    });
+    runner = begun;
+    await sql`update flowledger.workers set pool = ${begun.pool} where id = ${membership.engine.workerId}`;
+  };
   membership = await signUp();
   const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
-  runner = await runJobs(pool, host.flows, task, settings.concurrency, log);
-  await sql`update flowledger.workers set pool = ${runner.pool} where id = ${membership.engine.workerId}`;
+  await beginJobs();
 
   /** After a failover or a restore the ledger may have lost its tail, and leases were given out twice: begin anew. */
   const watchTimeline = async (): Promise<void> => {
@@ -382,6 +398,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         lostClaims.push(lost);
         onTrouble(error);
       });
+    if (!runner)
+      beginning ??= beginJobs()
+        .catch(onTrouble)
+        .finally(() => (beginning = undefined));
     if (isTending) return;
     isTending = true;
     const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
@@ -398,7 +418,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     isStopping = true;
     clearInterval(tending);
     for (const owner of owners.values()) owner.drain();
-    const ended = runner?.runner.stop();
+    await beginning;
+    const ended = Promise.all([runner?.runner.stop().catch(onTrouble), ...retired]);
     const { promise: late, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(() => {
       for (const owner of owners.values()) owner.abort(new LeaseLostError(owner.id, owner.lease.epoch));
@@ -485,12 +506,14 @@ interface Jobs {
   readonly pool: string | null;
 }
 
+/** @param onEnding called when it takes no more jobs, asked to or not; the promise resolves when what it had is over */
 async function runJobs(
   pool: pg.Pool,
   flows: ReadonlyMap<string, FlowDefinition>,
   task: (payload: unknown) => Promise<void>,
   concurrency: number,
   log: Logger,
+  onEnding: (ending: Promise<void>) => void,
 ): Promise<Jobs> {
   const taskList: TaskList = Object.fromEntries([...flows.keys()].map((flow) => [`flowledger:${flow}`, task]));
   let name: string | null = null;
@@ -506,6 +529,24 @@ async function runJobs(
       if (level === "error") log.warn(`graphile-worker: ${message}`);
     }),
     preset: {
+      plugins: [
+        {
+          name: "flowledger",
+          version: "1",
+          worker: {
+            middleware: {
+              poolGracefulShutdown(next) {
+                // Nobody there hears the rejection, which would end the process.
+                const ending = Promise.resolve(next()).catch((error: unknown) =>
+                  log.warn("graphile-worker ended with an error", { error: String(error) }),
+                );
+                onEnding(ending);
+                return ending;
+              },
+            },
+          },
+        },
+      ],
       worker: {
         concurrentJobs: concurrency,
         pollInterval: 2000,

@@ -1,0 +1,273 @@
+/** The chunk journal: what a commit point has recorded is not done again, and a chunk that does something else is told. */
+import { setTimeout as delay } from "node:timers/promises";
+import { afterAll, expect, test } from "vitest";
+import { verify } from "../../src/database/verify.ts";
+import { defineFlow } from "../../src/index.ts";
+import type { Ctx } from "../../src/index.ts";
+import { testDatabase } from "../support/database.ts";
+import { newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+const soon = { maxAttempts: 3, initialInterval: 10, jitter: false } as const;
+const atOnce = { autoCloseTimeout: 0 } as const;
+
+/** One flow for all tests, so that one worker serves them: each start brings the body of its chunk. */
+const bodies = new Map<string, (ctx: Ctx) => unknown>();
+const flow = defineFlow("journal");
+flow.to("chunk", (ctx) => bodies.get(String(ctx.input))?.(ctx as Ctx), { retry: soon });
+flow.when("Said").to("heard", (ctx) => ctx.appendState("heard", ctx.input));
+const orchestrator = await serving(database, [flow]);
+afterAll(async () => {
+  const violations = await verify(sql, { folds: null });
+  await orchestrator.close();
+  expect(violations).toEqual([]);
+});
+
+let count = 0;
+function start(body: (ctx: Ctx) => unknown) {
+  const name = `body ${++count}`;
+  bodies.set(name, body);
+  return orchestrator.flow(flow).startExecution(name, atOnce);
+}
+
+test("a retried chunk gets back what its steps returned, and repeats no step, state write, emit or sleep", async () => {
+  const runs: string[] = [];
+  const attempts: number[] = [];
+  const execution = await start(async (ctx) => {
+    attempts.push(ctx.attempt);
+    const charged = await ctx.step("charge", () => runs.push("charge"));
+    await ctx.appendState("list", charged);
+    await ctx.emit("Said", "once");
+    await ctx.sleep(5);
+    await ctx.step("book", () => void runs.push("book"));
+    if (ctx.attempt < 3) throw new Error(`attempt ${ctx.attempt}`);
+  });
+
+  const snapshot = await execution.waitForClose();
+
+  expect(attempts).toEqual([1, 2, 3]);
+  expect(runs).toEqual(["charge", "book"]);
+  expect(snapshot).toEqual({ list: [1], heard: ["once"] });
+  expect(await execution.history({ types: ["sleep.started"] })).toHaveLength(1);
+});
+
+test("what a chunk wrote is there up to its last commit point: flush is one, and so is emit", async () => {
+  const execution = await start(async (ctx) => {
+    if (ctx.attempt > 1) throw new TypeError("no more");
+    await ctx.setState("flushed", true);
+    await ctx.flush();
+    await ctx.setState("emitted", true);
+    await ctx.emit("Said", 1);
+    await ctx.setState("lost", true);
+    throw new Error("after the last commit point");
+  });
+
+  const error = await refusal(execution.waitForClose());
+
+  // The second attempt wrote nothing and threw: what the first had committed stands.
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED" });
+  expect(await execution.result.getState()).toEqual({ flushed: true, emitted: true, heard: [1] });
+});
+
+test("an emit with wait that is recorded waits again after a retry, and is not sent again", async () => {
+  const execution = await start(async (ctx) => {
+    await ctx.emit("Said", "and wait", { wait: true });
+    const heard = ctx.getState("heard");
+    if (ctx.attempt === 1) throw new Error("again");
+    return ctx.setState("seen", heard);
+  });
+
+  expect(await execution.waitForClose()).toEqual({ heard: ["and wait"], seen: ["and wait"] });
+});
+
+test("another effect where the ledger has one is a JournalMismatchError that names both, and is not tried again", async () => {
+  const execution = await start(async (ctx) => {
+    await ctx.step(ctx.attempt === 1 ? "charge" : "refund", () => null);
+    throw new Error("again");
+  });
+
+  const error = await refusal(execution.waitForClose());
+
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "JournalMismatchError" } });
+  expect(String(error)).toContain('step "charge"');
+  expect(String(error)).toContain('step "refund"');
+  expect(await execution.history({ types: ["chunk.failed"] })).toHaveLength(2);
+});
+
+test("another kind of effect, or another order, is a mismatch too", async () => {
+  const kinds = await start(async (ctx) => {
+    if (ctx.attempt === 1) await ctx.sleep(1);
+    else await ctx.setState("key", 1);
+    throw new Error("again");
+  });
+  const order = await start(async (ctx) => {
+    for (const event of ctx.attempt === 1 ? ["Said", "Else"] : ["Else", "Said"]) await ctx.emit(event, 1);
+    throw new Error("again");
+  });
+
+  for (const execution of [kinds, order])
+    expect(await refusal(execution.waitForClose())).toMatchObject({ cause: { name: "JournalMismatchError" } });
+});
+
+test("the idempotency key is the same in every attempt, and another for each step and each run of the chunk", async () => {
+  const keys: string[][] = [];
+  const body = async (ctx: Ctx) => {
+    const run = [ctx.idempotencyKey];
+    keys.push(run);
+    for (const name of ["one", "two"])
+      await ctx.step(
+        name,
+        (_, key) => {
+          run.push(key);
+          if (run.length === 2) throw new Error("the step is tried again");
+        },
+        { retry: { maxAttempts: 2, initialInterval: 1 } },
+      );
+    if (ctx.attempt === 1) throw new Error("and so is the chunk");
+  };
+  const [first, second] = [await start(body), await start(body)];
+  await Promise.all([first.waitForClose(), second.waitForClose()]);
+
+  const [mine = [], again = []] = keys.filter(([key]) => key?.startsWith(first.id));
+  expect(again[0]).toBe(mine[0]);
+  expect(mine[0]).toMatch(new RegExp(`^${first.id}/chunk/\\d+$`));
+  expect(mine.slice(1)).toEqual([`${mine[0]}/0`, `${mine[0]}/0`, `${mine[0]}/1`]);
+  expect(new Set(keys.map(([key]) => key)).size).toBe(2);
+});
+
+test("a cancel aborts ctx.signal, and the signal of the step that runs", async () => {
+  const begun = newGate();
+  const aborted: boolean[] = [];
+  const execution = await start(async (ctx) => {
+    await ctx.step("wait", async (signal) => {
+      begun.open();
+      await delay(20_000, null, { signal }).catch(() => aborted.push(signal.aborted, ctx.signal.aborted));
+    });
+  });
+  await begun.passed;
+
+  await execution.cancel("enough");
+
+  expect(await refusal(execution.waitForClose())).toMatchObject({ code: "EXECUTION_CANCELLED" });
+  expect(aborted).toEqual([true, true]);
+});
+
+test("F35: a sleep of days holds no worker, and what is claimed too early goes on waiting", async () => {
+  let runs = 0;
+  const execution = await start(async (ctx) => {
+    runs += 1;
+    await ctx.appendState("nights", 1);
+    await ctx.sleep("40d");
+  });
+  const parked = await untilParked(execution.id, 0);
+
+  await sql`update flowledger.executions set wake_at = now() where id = ${execution.id}`;
+  await sql`select flowledger.add_jobs(array[${execution.id}::uuid])`;
+  const again = await untilParked(execution.id, 1);
+
+  expect([parked?.["days"], again?.["days"]]).toEqual([39, 39]);
+  // Asleep it is a row and nothing else; awake too early, it comes to the same sleep and writes nothing twice.
+  expect(runs).toBeLessThanOrEqual(2);
+  expect(await execution.history({ types: ["state.appended", "sleep.started"] })).toHaveLength(2);
+  expect(await execution.history({ types: ["chunk.completed"] })).toEqual([]);
+  await execution.cancel();
+});
+
+test.each<[string, (ctx: Ctx) => Promise<unknown>, RegExp]>([
+  ["a negative sleep", (ctx) => ctx.sleep(-1), /sleep in chunk "chunk"/],
+  ["a sleep without a unit", (ctx) => ctx.sleep("5"), /"5" is not a duration/],
+  ["an unknown unit", (ctx) => ctx.sleep("3 moons"), /"3 moons" is not a duration/],
+  ["an endless sleep", (ctx) => ctx.sleep(Infinity), /Infinity is not a duration/],
+  ["maxAttempts 0 of a step", (ctx) => ctx.step("s", () => 1, { retry: { maxAttempts: 0 } }), /step "s".* is 0/],
+  ["a negative timeout of a step", (ctx) => ctx.step("s", () => 1, { timeout: -1 }), /timeout of step "s"/],
+  ["a step without a name", (ctx) => ctx.step("", () => 1), /has no name/],
+  ["a step name used twice", (ctx) => ctx.step("s", () => 1).then(() => ctx.step("s", () => 2)), /"s".* used twice/],
+  ["a step that returns a function", (ctx) => ctx.step("make", () => () => 1), /step "make"/],
+  ["a step that returns a bigint", (ctx) => ctx.step("make", () => ({ n: 1n })), /step "make"/],
+  ["a step that returns a NUL byte", (ctx) => ctx.step("make", () => "a\0b"), /step "make"/],
+])("F51: %s is refused where it is written, and not tried again", async (_, body, message) => {
+  const execution = await start(body);
+
+  const error = await refusal(execution.waitForClose());
+
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED" });
+  expect(String(error)).toMatch(message);
+  expect(await execution.history({ types: ["chunk.failed"] })).toHaveLength(1);
+});
+
+test("ctx is refused to what goes on after its chunk has returned or its execution has closed", async () => {
+  const closed = newGate();
+  const late: Promise<unknown>[] = [];
+  const execution = await start((ctx) => {
+    const later = async (work: () => Promise<unknown>) => {
+      await closed.passed;
+      return refusal(work());
+    };
+    late.push(
+      later(() => ctx.sleep(1)),
+      later(() => ctx.step("late", () => 1)),
+      later(() => ctx.setState("late", 1)),
+      later(() => ctx.emit("Said", "late")),
+    );
+  });
+  await execution.waitForClose();
+  closed.open();
+
+  for (const error of await Promise.all(late))
+    expect(error).toMatchObject({ name: expect.stringMatching(/UsageError|LeaseLostError/) });
+  expect(await execution.result.getState()).toEqual({});
+});
+
+test("F41: a closed execution takes nothing more, and an unknown one is not found", async () => {
+  const execution = await start(() => null);
+  await execution.waitForClose();
+  const { length } = await execution.history();
+
+  expect(await refusal(execution.emit("Late", 1))).toMatchObject({ code: "EXECUTION_CLOSED" });
+  expect(await execution.cancel()).toBe(false);
+  expect(await refusal(orchestrator.getExecution("0190aaaa-0000-7000-8000-000000000000"))).toMatchObject({
+    code: "EXECUTION_NOT_FOUND",
+  });
+  expect(await execution.history()).toHaveLength(length);
+});
+
+test("F40: of a cancel and a completion at once one wins, and the cancel is told which", async () => {
+  await using elsewhere = visiting(database, [flow]);
+  const executions = await Promise.all(Array.from({ length: 30 }, () => start((ctx) => ctx.sleep(3))));
+
+  const wins = await Promise.all(
+    executions.map(async ({ id }, index) => {
+      const execution = await elsewhere.getExecution(id);
+      await delay(index);
+      return execution.cancel();
+    }),
+  );
+  const outcomes = await Promise.all(
+    executions.map((execution) =>
+      execution.waitForClose().then(
+        () => "completed",
+        ({ code }: { code: string }) => code,
+      ),
+    ),
+  );
+
+  expect(outcomes).toEqual(wins.map((won) => (won ? "EXECUTION_CANCELLED" : "completed")));
+});
+
+/** Whole days until it wakes, once nobody has it. */
+async function untilParked(id: string, after: number): Promise<Record<string, unknown> | undefined> {
+  await untilEvent(
+    { history: async () => orchestrator.getExecution(id).then((found) => found.history()) },
+    "sleep.started",
+  );
+  const deadline = performance.now() + 8000;
+  while (performance.now() < deadline) {
+    const [row] = await sql`
+      select extract(day from wake_at - now())::int as days from flowledger.executions
+      where id = ${id} and owner is null and epoch > ${after} and wake_at > now() + interval '1 day'`;
+    if (row) return { ...row };
+    await delay(10);
+  }
+  return undefined;
+}
