@@ -334,7 +334,7 @@ async function isPostgres(pid: number): Promise<boolean> {
 
 async function isReady(home: Home, pid: number | undefined): Promise<boolean> {
   const status = await readStatus(home);
-  return status?.pid === pid && status?.state === "ready";
+  return status?.pid === pid && (status?.state === "ready" || status?.state === "standby");
 }
 
 /** `postmaster.pid`, which the server keeps up to date; its log depends on settings. */

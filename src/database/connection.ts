@@ -245,15 +245,23 @@ export function translate(
       return refused.message.includes("flowledger") || refused.message.includes("graphile_worker")
         ? new NotMigratedError("flowledger", error)
         : error;
+    case "25006":
+      return new ConnectionError(target, "it can only be read, as a standby", "connect to the primary", error);
     default:
-      return code !== undefined && connectionCodes.has(code)
+      if (!isConnectionLoss(error)) return error;
+      return connectionCodes.has(code ?? "")
         ? new ConnectionError(
             target,
             `nobody answers (${code})`,
             "start Postgres, or correct host and port in the connection string",
             error,
           )
-        : error;
+        : new ConnectionError(
+            target,
+            `${refused.message} (${code})`,
+            "try again; with an idempotencyKey nothing happens twice",
+            error,
+          );
   }
 }
 

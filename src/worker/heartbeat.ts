@@ -76,7 +76,9 @@ async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, 
     });
   let sql = open();
   let timer: NodeJS.Timeout | undefined;
+  let isOver = false;
   const end = async (message: string | null): Promise<void> => {
+    isOver = true;
     clearTimeout(timer);
     if (message) parentPort?.postMessage(message);
     await sql.end({ timeout: 1 }).catch(() => {});
@@ -114,13 +116,14 @@ async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, 
         // The database is away for everybody: whether anyone took over shows at the next beat.
       }
     }
-    timer = setTimeout(() => void turn(), everyMs);
+    if (!isOver) timer = setTimeout(() => void turn(), everyMs);
   };
   timer = setTimeout(() => void turn(), everyMs);
 }
 
 function noAnswer(): Promise<"no answer"> {
-  return new Promise((resolve) => setTimeout(resolve, answerWithinMs, "no answer"));
+  // The thread's end does not wait for it.
+  return new Promise((resolve) => setTimeout(resolve, answerWithinMs, "no answer" as const).unref());
 }
 
 if (!isMainThread && typeof workerData === "object" && workerData !== null && "heartbeat" in workerData)

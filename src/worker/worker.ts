@@ -353,16 +353,23 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const retired = new Set<Promise<unknown>>();
   /** graphile-worker ends when it cannot say that a job is done, as after a lost connection: then it begins anew. */
   const beginJobs = async (): Promise<void> => {
-    const begun = await runJobs(pool, host.flows, task, settings.concurrency, log, (ending) => {
-      if (isStopping) return;
-      runner = undefined;
-      // What it had fetched may be locked in its name for hours.
-      const over = ending
-        .then(() => sql`select graphile_worker.force_unlock_workers(${`{${begun.pool}}`}::text::text[])`)
-        .catch(onTrouble)
-        .finally(() => retired.delete(over));
-      retired.add(over);
-    });
+    const begun = await runJobs(
+      pool,
+      host.flows,
+      task,
+      { concurrency: settings.concurrency, prepare: sql.options.prepare },
+      log,
+      (ending) => {
+        if (isStopping) return;
+        runner = undefined;
+        // What it had fetched may be locked in its name for hours.
+        const over = ending
+          .then(() => sql`select graphile_worker.force_unlock_workers(${`{${begun.pool}}`}::text::text[])`)
+          .catch(onTrouble)
+          .finally(() => retired.delete(over));
+        retired.add(over);
+      },
+    );
     runner = begun;
     await sql`update flowledger.workers set pool = ${begun.pool} where id = ${membership.engine.workerId}`;
   };
@@ -511,10 +518,11 @@ async function runJobs(
   pool: pg.Pool,
   flows: ReadonlyMap<string, FlowDefinition>,
   task: (payload: unknown) => Promise<void>,
-  concurrency: number,
+  settings: { readonly concurrency: number; readonly prepare: boolean },
   log: Logger,
   onEnding: (ending: Promise<void>) => void,
 ): Promise<Jobs> {
+  const { concurrency, prepare } = settings;
   const taskList: TaskList = Object.fromEntries([...flows.keys()].map((flow) => [`flowledger:${flow}`, task]));
   let name: string | null = null;
   const events: WorkerEvents = new EventEmitter();
@@ -549,6 +557,7 @@ async function runJobs(
       ],
       worker: {
         concurrentJobs: concurrency,
+        preparedStatements: prepare,
         pollInterval: 2000,
         localQueue: { size: concurrency },
         completeJobBatchDelay: 0,

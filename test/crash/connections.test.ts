@@ -1,10 +1,10 @@
-/** F15, F17, F18: what happens between a worker and Postgres. */
+/** F15, F17, F18, F19: what happens between a worker and Postgres. */
 import { expect, test } from "vitest";
 import { openProxy } from "../chaos/proxy.ts";
 import { testDatabase } from "../support/database.ts";
 import { visiting } from "../support/flows.ts";
 import { work } from "./flows.ts";
-import { countEvents, expectGuarantees, startWorker, untilClosed } from "./support.ts";
+import { countEvents, expectGuarantees, startWorker, until, untilClosed } from "./support.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -82,5 +82,21 @@ test("F18: connections that go dead without a word are given up, and the work go
   proxy.silence(({ name }) => name === "flowledger" || name === "flowledger heartbeat");
 
   expect(await untilClosed(sql, execution.id)).toMatchObject({ outcome: "completed" });
+  await expectGuarantees(sql);
+});
+
+test("F19: a worker behind a slow network keeps what it owns", async () => {
+  await using orchestrator = visiting(database, [work]);
+  const { proxy, url } = await proxied();
+  await using _proxy = proxy;
+  await using worker = await startWorker(url);
+  await using other = await startWorker(database.url);
+  const execution = await orchestrator.flow(work).startExecution({ ms: 1500 }, { autoCloseTimeout: 0 });
+  await until(async () => worker.output().includes("body slow") || other.output().includes("body slow"));
+
+  proxy.delayMs = 400;
+
+  expect(await untilClosed(sql, execution.id)).toMatchObject({ outcome: "completed", epoch: 1 });
+  expect(worker.output()).not.toContain("given up");
   await expectGuarantees(sql);
 });

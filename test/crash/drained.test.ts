@@ -28,7 +28,7 @@ test("F7: a worker that gets SIGTERM gives back what it has, exits with 0, and a
   await expectGuarantees(sql);
 });
 
-test("F7: a draining worker takes nothing new, and a second SIGTERM ends it at once", async () => {
+test("F7, F11: a draining worker takes nothing new, and a second SIGTERM ends it at once", async () => {
   await using orchestrator = visiting(database, [work]);
   await using draining = await startWorker(database.url, { CRASH_DRAIN: "30s" });
   const execution = await orchestrator.flow(work).startExecution({ ms: 20_000 }, { autoCloseTimeout: 0 });

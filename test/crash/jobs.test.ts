@@ -1,4 +1,4 @@
-/** F21, F30, F31, F35: locks, and jobs that come twice, get lost, or never come. */
+/** F12, F21, F30, F31, F33, F35: locks, and jobs that come twice, get lost, or never come. */
 import { expect, test } from "vitest";
 import { testDatabase } from "../support/database.ts";
 import { visiting } from "../support/flows.ts";
@@ -23,14 +23,16 @@ test("F30: an execution whose job comes three times has one owner, and its chunk
   await expectGuarantees(sql);
 });
 
-test("F31: an execution whose job is lost is swept up", async () => {
+test("F31, F33: executions whose jobs are lost, or have used up their attempts, are swept up", async () => {
   await using orchestrator = visiting(database, [work]);
-  const execution = await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 });
+  const lost = await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 });
   await sql`delete from graphile_worker._private_jobs`;
+  const usedUp = await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 });
+  await sql`update graphile_worker._private_jobs set attempts = max_attempts`;
 
   await using _worker = await startWorker(database.url);
 
-  expect(await untilClosed(sql, execution.id, 15_000)).toMatchObject({ outcome: "completed" });
+  for (const { id } of [lost, usedUp]) expect(await untilClosed(sql, id)).toMatchObject({ outcome: "completed" });
   await expectGuarantees(sql);
 });
 
@@ -48,6 +50,25 @@ test("F35: a sleeping execution whose timer is lost wakes up by its wake_at", as
 
   expect(await untilClosed(sql, execution.id, 15_000)).toMatchObject({ outcome: "completed" });
   expect(await countEvents(sql, execution.id, "sleep.started")).toBe(1);
+  await expectGuarantees(sql);
+});
+
+test("F12: workers whose clocks are ten minutes off, one each way, sleep as long as the database says", async () => {
+  await using orchestrator = visiting(database, [sleeper]);
+  await using _fast = await startWorker(database.url, { CHAOS_SKEW_MS: "600000" });
+  await using _slow = await startWorker(database.url, { CHAOS_SKEW_MS: "-600000" });
+  const executions = await Promise.all(
+    Array.from({ length: 10 }, () => orchestrator.flow(sleeper).startExecution({ ms: 1200 }, { autoCloseTimeout: 0 })),
+  );
+
+  for (const { id } of executions) await untilClosed(sql, id);
+
+  const slept = await sql<{ ms: number }[]>`
+    select extract(epoch from
+        max(at) filter (where type = 'chunk.completed') - max(at) filter (where type = 'sleep.started'))::float8 * 1000 as ms
+    from flowledger.ledger where execution_id in ${sql(executions.map(({ id }) => id))} group by execution_id`;
+  expect(Math.min(...slept.map(({ ms }) => ms))).toBeGreaterThanOrEqual(1198);
+  expect(Math.max(...slept.map(({ ms }) => ms))).toBeLessThan(20_000);
   await expectGuarantees(sql);
 });
 

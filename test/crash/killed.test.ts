@@ -30,7 +30,7 @@ test("F1: what a killed worker had begun goes on elsewhere within five seconds, 
 });
 
 test.each(["before-claim", "after-claim", "before-commit", "in-commit", "after-commit", "before-job-done"])(
-  "F1: a worker that dies at %s loses nothing and doubles nothing",
+  "F1, F32: a worker that dies at %s loses nothing and doubles nothing",
   async (name) => {
     await using orchestrator = visiting(database, [work]);
     await using doomed = await startWorker(database.url, { FLOWLEDGER_FAILPOINT: `${name}:kill` });

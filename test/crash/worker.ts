@@ -1,4 +1,5 @@
 /** A worker process of the crash tests. SIGTERM drains, a second one ends it at once: as `flowledger worker` does. */
+import "../chaos/skew.ts";
 import { createOrchestrator } from "../../src/index.ts";
 import { crashFlows, work } from "./flows.ts";
 

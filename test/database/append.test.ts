@@ -49,7 +49,7 @@ test.each([
   expect(await ledgerOf(sql, lease.id)).toEqual(["execution.created", "execution.started"]);
 });
 
-test("an owner that was replaced is fenced", async () => {
+test("F2: an owner that was replaced is fenced", async () => {
   const [old] = await one();
   await sql`update flowledger.executions set owner = null where id = ${old.id}`;
   const next = (await claim(sql, someWorker, [old.id])).get(old.id);
@@ -69,6 +69,22 @@ test("a commit sent again after its answer was lost counts as done, and writes n
   const again = await append(sql, [item]);
 
   expect(again).toEqual([{ verdict: "repeat" }]);
+  expect(await ledgerOf(sql, lease.id)).toHaveLength(4);
+});
+
+test("F16: a commit sent again while the first is still under way waits for it, and finds it", async () => {
+  const [lease] = await one();
+  const item = appendTo(lease, { events: [claimed, claimed] });
+  const holder = await sql.reserve();
+  await holder`begin`;
+  await holder`select from flowledger.executions where id = ${lease.id} for update`;
+
+  const both = Promise.all([append(sql, [item]), append(sql, [item])]);
+  await untilBlocked(2);
+  await holder`rollback`;
+  holder.release();
+
+  expect((await both).map(([result]) => result?.verdict).toSorted()).toEqual(["ok", "repeat"]);
   expect(await ledgerOf(sql, lease.id)).toHaveLength(4);
 });
 
@@ -105,7 +121,7 @@ test("what came in meanwhile is handed over, and the conditional part does not h
   await expectGuarantees(sql, lease.id);
 });
 
-test("a release does not happen when something came in, so the owner goes on", async () => {
+test("F34: a release does not happen when something came in, so the owner goes on", async () => {
   const [lease] = await one();
   await emit(sql, lease.id, go);
 
@@ -136,7 +152,7 @@ test("what must happen anyway closes in spite of what came in", async () => {
   await expectGuarantees(sql, lease.id);
 });
 
-test("one fenced, one moved and one repeated item leave the others alone", async () => {
+test("F37: one fenced, one moved and one repeated item leave the others alone", async () => {
   const all = await leases(sql, 6);
   const [fenced, moved, repeated, ...good] = all;
   if (!fenced || !moved || !repeated) throw new Error("no leases");
@@ -168,7 +184,7 @@ test("items need not come sorted: every answer is that of its item", async () =>
   expect(await Promise.all(all.map(async ({ id }) => (await ledgerOf(sql, id)).length))).toEqual([3, 4, 5, 6, 7]);
 });
 
-test("batches in opposite orders do not wait for each other for ever", async () => {
+test("F21: batches in opposite orders do not wait for each other for ever", async () => {
   const all = await leases(sql, 20);
   const half = all.map((lease) => appendTo(lease));
 
@@ -193,7 +209,7 @@ test("a row that somebody else has locked is busy for a careful batch, and the o
   expect((await append(sql, items, true)).map(({ verdict }) => verdict)).toEqual(["ok", "repeat"]);
 });
 
-test("hostile names and payloads come back as they went", async () => {
+test("F54: hostile names and payloads come back as they went", async () => {
   const [lease] = await one();
   const names = [
     '"',
@@ -275,4 +291,13 @@ async function one() {
   const [lease] = await leases(sql, 1);
   if (!lease) throw new Error("nothing was claimed");
   return [lease] as const;
+}
+
+/** Statements that wait for a lock. */
+async function untilBlocked(count: number): Promise<void> {
+  for (let blocked = 0; blocked < count;) {
+    const rows = await sql<{ blocked: number }[]>`
+      select count(*)::int as blocked from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
+    blocked = rows[0]?.blocked ?? 0;
+  }
 }

@@ -37,7 +37,7 @@ test("what is not due, not started, owned or unknown is left alone", async () =>
   expect((await claim(sql, someWorker, [due])).size).toBe(0);
 });
 
-test("an execution that was claimed twice at once has one owner", async () => {
+test("F6: an execution that was claimed twice at once has one owner", async () => {
   const executions = Array.from({ length: 50 }, () => newExecution());
   await createMany(sql, executions);
   const ids = executions.map(({ id }) => id);

@@ -11,7 +11,7 @@ import { nothing } from "../support/ledger.ts";
 const flow = defineFlow("f");
 flow.to("a", nothing);
 
-test("ten orchestrators migrate an empty database at once, and it is migrated once", async () => {
+test("F33: ten orchestrators migrate an empty database at once, and it is migrated once", async () => {
   const database = await emptyDatabase();
   const orchestrators = Array.from({ length: 10 }, () => createOrchestrator({ connection: database.url }));
 
@@ -45,7 +45,7 @@ test("a database that is not migrated says so, at every door", async () => {
   await expect(orchestrator.startWorker()).rejects.toThrow(NotMigratedError);
 });
 
-test("a database that a newer version migrated is refused, and left as it is", async () => {
+test("F43: a database that a newer version migrated is refused, and left as it is", async () => {
   const database = await testDatabase();
   await database.sql`insert into flowledger.migrations (hash, created_at) values ('of the future', 9999999999999)`;
   await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });

@@ -72,7 +72,7 @@ test("a hole in a list is refused, not stored as null", () => {
   expect(() => toJson(holed, "input")).toThrow(/undefined has no JSON form/);
 });
 
-test("200 levels are stored and 201 are refused", () => {
+test("F52: 200 levels are stored and 201 are refused", () => {
   expect(toJson(nested(maxDepth), "input")).toEqual(nested(maxDepth));
 
   expect(() => toJson(nested(maxDepth + 1), "input")).toThrow(/nested deeper than 200 levels/);
@@ -82,7 +82,7 @@ test("a value that is too deep for JSON.stringify is refused in time", () => {
   expect(() => toJson(nested(100_000), "input")).toThrow(/nested deeper/);
 });
 
-test("a payload over the limit is refused, one under it is stored", () => {
+test("F52: a payload over the limit is refused, one under it is stored", () => {
   expect(toJson("x".repeat(900), "input", 1000)).toHaveLength(900);
 
   expect(() => toJson("x".repeat(1000), "input", 1000)).toThrow(/larger than 1000 bytes/);
@@ -118,7 +118,7 @@ test("what the caller changes afterwards does not reach the copy", () => {
   expect(copied).toEqual({ list: [1], inner: { a: 1 } });
 });
 
-test("an object without a prototype is plain data, also with keys that objects inherit", () => {
+test("F53: an object without a prototype is plain data, also with keys that objects inherit", () => {
   const bare = Object.assign(Object.create(null) as object, { constructor: 1, toString: 2, hasOwnProperty: null });
 
   expect(toJson(bare, "input")).toEqual({ constructor: 1, toString: 2, hasOwnProperty: null });
@@ -139,7 +139,7 @@ test("every JSON value comes out as it went in", () => {
   );
 });
 
-test("anything at all is stored so that JSON gives it back, or refused with a PayloadError", () => {
+test("F51: anything at all is stored so that JSON gives it back, or refused with a PayloadError", () => {
   const anything = fc.anything({
     withBigInt: true,
     withDate: true,
