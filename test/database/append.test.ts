@@ -84,7 +84,7 @@ test("F16: a commit sent again while the first is still under way waits for it, 
   await holder`rollback`;
   holder.release();
 
-  expect((await both).map(([result]) => result?.verdict).toSorted()).toEqual(["ok", "repeat"]);
+  expect(new Set((await both).map(([result]) => result?.verdict))).toEqual(new Set(["ok", "repeat"]));
   expect(await ledgerOf(sql, lease.id)).toHaveLength(4);
 });
 
