@@ -87,7 +87,7 @@ export async function listDue(
 ): Promise<readonly ExecutionId[]> {
   const rows = await sql<{ id: ExecutionId }[]>`
     select e.id from flowledger.executions e
-    where e.wake_at < clock_timestamp() - ${ageMs}::float8 * interval '1 millisecond' and e.owner is null
+    where e.wake_at < clock_timestamp() - ${ageMs}::float8 * interval '1 millisecond' and e.owner is null and e.closed_at is null
       and e.flow in (select json_array_elements_text(${JSON.stringify(flows)}::text::json))
     order by e.wake_at limit ${limit}::int`;
   return rows.map(({ id }) => id);

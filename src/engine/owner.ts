@@ -391,14 +391,19 @@ export class Owner implements ChunkHost {
   }
 
   #nextWake(): number | null {
-    // What waits for others and is given back while draining goes on at once, elsewhere.
-    const goesOn = [...this.#running.values()].some(({ dispatch }) => dueAt(dispatch) === null);
-    if (this.#hasReady() || (this.#isDraining && goesOn)) return 0;
+    if (this.#hasReady() || this.#isGivenUp()) return 0;
     const timer = nextTimer(this.state);
     if (this.#fanOuts.size === 0) return timer;
     const now = this.now();
     const runs = now - (this.state.startedAt ?? now);
     return Math.min(timer ?? Infinity, now + Math.min(Math.max(runs, lookAgainMs.least), lookAgainMs.most));
+  }
+
+  /** While draining: an attempt waits for what will not wake the execution, so somebody has to go on waiting elsewhere. */
+  #isGivenUp(): boolean {
+    for (const { dispatch } of this.#running.values())
+      if (dueAt(dispatch) === null && !this.#fanOuts.get(dispatch.id)?.isIdle) return true;
+    return false;
   }
 
   #areWaitsFar(): boolean {
