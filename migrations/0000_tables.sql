@@ -1,5 +1,13 @@
 CREATE SCHEMA IF NOT EXISTS "flowledger";
 --> statement-breakpoint
+CREATE TABLE "flowledger"."chain" (
+	"execution_id" uuid NOT NULL,
+	"seq" integer NOT NULL,
+	"hash" "bytea" NOT NULL,
+	"marks" "bytea" NOT NULL,
+	CONSTRAINT "chain_execution_id_seq_pk" PRIMARY KEY("execution_id","seq")
+);
+--> statement-breakpoint
 CREATE TABLE "flowledger"."definitions" (
 	"flow" text NOT NULL,
 	"fingerprint" text NOT NULL,
@@ -92,8 +100,19 @@ CREATE TABLE "flowledger"."ledger" (
 	"chunk" text,
 	"actor" text,
 	"payload" jsonb,
-	"hash" "bytea",
 	CONSTRAINT "ledger_execution_id_seq_pk" PRIMARY KEY("execution_id","seq")
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."prunes" (
+	"at" timestamp with time zone NOT NULL,
+	"by" text NOT NULL,
+	"closed_before" timestamp with time zone NOT NULL,
+	"keep" jsonb NOT NULL,
+	"first" uuid NOT NULL,
+	"last" uuid NOT NULL,
+	"executions" integer NOT NULL,
+	"events" integer NOT NULL,
+	CONSTRAINT "prunes_at_first_pk" PRIMARY KEY("at","first")
 );
 --> statement-breakpoint
 CREATE TABLE "flowledger"."snapshots" (

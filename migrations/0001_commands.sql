@@ -126,7 +126,7 @@ begin
     returning executions.id, executions.owner
   ), written as (
     insert into flowledger.ledger (execution_id, seq, epoch, at, type, payload)
-    select item.i, 1, 0, v_at, 'execution.created', c
+    select item.i, 1, 0, v_at, 'execution.created', c || jsonb_strip_nulls(jsonb_build_object('idempotencyKey', k, 'priority', nullif(p, 0)))
     from made join item on item.i = made.id
     union all
     select item.i, 2, 0, v_at, 'execution.started',
@@ -248,6 +248,7 @@ declare
   v_ords int[];
   v_firsts int[];
   v_moved boolean;
+  v_links uuid[];
 begin
   if p_careful then
     v_locked := array(select e.id from flowledger.executions e where e.id = any(p_ids) order by e.id for no key update skip locked);
@@ -277,9 +278,10 @@ begin
       with ordinality as x(id, epoch, token, commit, base, count, conditional, extra, ord)
     where h.id = x.id and h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.owner is not null
       and (v_locked is null or h.id = any(v_locked))
-    returning x.ord::int as ord, h.commit_seq as first_seq, h.commit_seq <> x.base + 1 as moved
+    returning x.ord::int as ord, h.commit_seq as first_seq, h.commit_seq <> x.base + 1 as moved, case when x.extra ?| '{c,i,z}' then h.id end as link
   )
-  select array_agg(u.ord order by u.ord), array_agg(u.first_seq order by u.ord), bool_or(u.moved) into v_ords, v_firsts, v_moved from updated u;
+  select array_agg(u.ord order by u.ord), array_agg(u.first_seq order by u.ord), bool_or(u.moved), array_agg(u.link) filter (where u.link is not null)
+  into v_ords, v_firsts, v_moved, v_links from updated u;
   if cardinality(v_ords) = cardinality(p_ids) and not v_moved then
     -- Everything is as its owner thought: no event has to ask what became of its item.
     insert into flowledger.ledger (execution_id, seq, epoch, at, dispatch, type, chunk, actor, payload)
@@ -291,6 +293,9 @@ begin
     end if;
     if p_extras @? '$[*].i' then
       perform flowledger.project(p_ids[x.ord], v_firsts[x.ord]) from jsonb_array_elements(p_extras) with ordinality as x(extra, ord) where x.extra ? 'i';
+    end if;
+    if v_links is not null then
+      perform flowledger.extend_chain(v_links);
     end if;
     return query select g, p_bases[g] + 1, false, (extract(epoch from v_at) * 1000)::float8, null::json from generate_series(1, cardinality(p_ids)) g;
     return;
@@ -305,10 +310,37 @@ begin
   perform flowledger.keep_snapshots(p_ids, v_ords, p_extras, p_version);
   perform flowledger.project(p_ids[u.ord], u.first_seq)
   from unnest(v_ords, v_firsts) as u(ord, first_seq) where (p_extras -> (u.ord - 1)) ? 'i';
+  perform flowledger.extend_chain(v_links);
   return query
     select u.ord, u.first_seq, u.first_seq <> p_bases[u.ord] + 1, (extract(epoch from v_at) * 1000)::float8,
       case when u.first_seq <> p_bases[u.ord] + 1 then flowledger.events(p_ids[u.ord], p_bases[u.ord], u.first_seq - 1) end
     from unnest(v_ords, v_firsts) as u(ord, first_seq);
+end $$;
+
+-- What each row of a ledger hashes to: SHA-256 of all it holds.
+create or replace view flowledger.ledger_hashes as
+select l.execution_id, l.seq, sha256(record_send(row(l.execution_id, l.seq, l.epoch, l.at, l.type, l.dispatch, l.chunk, l.actor, l.payload))) as hash
+from flowledger.ledger l;
+
+-- One more link for each execution: a hash over the link before it and every row since, and 4 bytes of each row's own hash,
+-- which tell which row it was. The caller holds the rows' locks. Made when an execution closes, when its state is kept, and
+-- with whatever people do: in proportion to the ledger, and not for each commit.
+create or replace function flowledger.extend_chain(p_ids uuid[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set client_encoding = 'UTF8'
+as $$
+begin
+  insert into flowledger.chain (execution_id, seq, hash, marks)
+  select i.id, n.seq, sha256(coalesce(c.hash, '') || n.hashes), n.marks
+  from unnest(p_ids) as i(id)
+  left join lateral (select x.seq, x.hash from flowledger.chain x where x.execution_id = i.id order by x.seq desc limit 1) c on true
+  cross join lateral (
+    select max(o.seq) as seq, string_agg(o.hash, '') as hashes, string_agg(substr(o.hash, 1, 4), '') as marks
+    -- "offset 0": hashed once, although it is used twice.
+    from (select h.seq, h.hash from flowledger.ledger_hashes h where h.execution_id = i.id and h.seq > coalesce(c.seq, 0) order by h.seq offset 0) o
+  ) n
+  where n.seq is not null;
 end $$;
 
 create or replace function flowledger.keep_snapshots(p_ids uuid[], p_ords int[], p_extras jsonb, p_version int) returns void
@@ -613,12 +645,16 @@ begin
   return next;
 end $$;
 
--- The ledger refuses to be changed, whoever asks: ENABLE ALWAYS also fires under session_replication_role = replica.
+-- The ledger refuses to be changed, whoever asks: ENABLE ALWAYS also fires under session_replication_role = replica. Only
+-- `prune` may delete, and who calls that needs the right to delete.
 create or replace function flowledger.refuse_change() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if tg_op = 'DELETE' and current_setting('flowledger.pruning', true) = 'on' then
+    return old;
+  end if;
   raise exception 'flowledger.% is append-only: % refused', tg_table_name, lower(tg_op)
     using errcode = 'FL010', hint = 'retention removes whole closed executions through flowledger.prune()';
 end $$;
@@ -668,6 +704,7 @@ begin
   where h.id = e.id;
   if p_events @? '$[*].type ? (@ starts with "inter")' then
     perform flowledger.project(e.id, e.seq + 1);
+    perform flowledger.extend_chain(array[e.id]);
   end if;
   -- One that is due already has its job.
   if e.owner is null and (e.wake_at is null or e.wake_at > v_at) then
@@ -929,6 +966,12 @@ create trigger ledger_no_truncate before truncate on flowledger.ledger
   for each statement execute function flowledger.refuse_change();
 alter table flowledger.ledger enable always trigger ledger_append_only;
 alter table flowledger.ledger enable always trigger ledger_no_truncate;
+create trigger chain_append_only before update or delete on flowledger.chain
+  for each row execute function flowledger.refuse_change();
+create trigger chain_no_truncate before truncate on flowledger.chain
+  for each statement execute function flowledger.refuse_change();
+alter table flowledger.chain enable always trigger chain_append_only;
+alter table flowledger.chain enable always trigger chain_no_truncate;
 
 -- Room for heap-only updates beside the row, and vacuum before the dead versions pile up.
 alter table flowledger.executions set (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);

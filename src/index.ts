@@ -67,6 +67,7 @@ export type {
   ListOptions,
   Orchestrator,
   OrchestratorOptions,
+  PruneOptions,
   RunOptions,
   WorkerOptions,
 } from "./orchestrator.ts";
@@ -75,6 +76,9 @@ export type { ExecutionResult } from "./execution/result.ts";
 export type { CancelRunOptions, Handler, HandlerEvent, StopEvent, StreamEventsOptions } from "./execution/handler.ts";
 export type { SSEOptions } from "./execution/sse.ts";
 export type { StreamEntry, StreamOptions, SystemItem } from "./execution/stream.ts";
+export type { Pruned } from "./database/prune.ts";
+export type { Difference, Progress, RebuildOptions } from "./database/rebuild.ts";
+export type { VerifyOptions, Violation } from "./database/verify.ts";
 export type { ExecutionId, LedgerEvent } from "./ledger/event.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Json, JsonObject } from "./ledger/payload.ts";

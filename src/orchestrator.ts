@@ -9,12 +9,19 @@ import type { ConnectionOption, Queries, Sql } from "./database/connection.ts";
 import {
   appendFlowData,
   deleteFlowData,
+  hasLedger,
   listHeaders,
   listInterrupts,
   readFlowData,
   writeFlowData,
 } from "./database/queries.ts";
 import type { Header } from "./database/queries.ts";
+import { prune } from "./database/prune.ts";
+import type { Pruned } from "./database/prune.ts";
+import { rebuild } from "./database/rebuild.ts";
+import type { Difference, RebuildOptions } from "./database/rebuild.ts";
+import { verify } from "./database/verify.ts";
+import type { VerifyOptions, Violation } from "./database/verify.ts";
 import { borrow } from "./database/borrow.ts";
 import type { CallerTransaction } from "./database/borrow.ts";
 import { openWakeups } from "./database/wakeups.ts";
@@ -23,7 +30,7 @@ import type { NewChild } from "./engine/child.ts";
 import { warnFlowData } from "./engine/chunk.ts";
 import type { FlowDataAccess } from "./engine/chunk.ts";
 import type { Resources, WorkerResources } from "./engine/resources.ts";
-import { DefinitionError, UsageError } from "./errors.ts";
+import { DefinitionError, ExecutionNotFoundError, UsageError } from "./errors.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
 import { Handler } from "./execution/handler.ts";
@@ -40,7 +47,7 @@ import type { CloseSnapshot, Contract, StartInput, StreamItem } from "./flow/con
 import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration } from "./flow/duration.ts";
 import type { Duration } from "./flow/duration.ts";
-import { ExecutionId } from "./ledger/event.ts";
+import { ExecutionId, Outcome } from "./ledger/event.ts";
 import type { Settings } from "./ledger/event.ts";
 import { toJson } from "./ledger/payload.ts";
 import type { Json, JsonObject } from "./ledger/payload.ts";
@@ -98,6 +105,21 @@ export interface CreateOptions {
 
 /** Options of one run: its id is its own, and it begins at once. */
 export type RunOptions = Omit<CreateOptions, "id" | "idempotencyKey" | "tx" | "autoClose">;
+
+export interface PruneOptions {
+  /** Executions that closed before this go. */
+  closedBefore: Date;
+  /** What stays all the same: one of these statuses or flows, or metadata that contains this. */
+  keep?: {
+    readonly status?: readonly ("completed" | "failed" | "cancelled")[];
+    readonly flow?: readonly string[];
+    readonly metadata?: Readonly<Record<string, unknown>>;
+  };
+  /** Called after each page with what went so far. */
+  onProgress?: (pruned: Pruned) => void;
+}
+
+const endings = new Set<string>(Outcome.options);
 
 export interface ListOptions {
   flow?: string;
@@ -336,6 +358,51 @@ export class Orchestrator implements AsyncDisposable {
     const last = interrupts.at(-1);
     const nextCursor = last && interrupts.length === limit ? `${last.executionId} ${last.id}` : null;
     return { interrupts, nextCursor };
+  }
+
+  /** Checks every guarantee, in the ledger and in all that is derived from it; safe beside live workers. [] is all well. */
+  async verify(options: VerifyOptions = {}): Promise<Violation[]> {
+    if (options.id !== undefined) await this.#requireExecution(options.id);
+    await this.#ready();
+    return this.#translated(() => verify(this.#sql, options));
+  }
+
+  /**
+   * Derives headers, close snapshots, interrupts, interventions and kept snapshots again from the ledger alone, beside
+   * live workers; resolves with the rows that were different.
+   */
+  async rebuild(options: RebuildOptions = {}): Promise<Difference[]> {
+    if (options.id !== undefined) await this.#requireExecution(options.id);
+    await this.#ready();
+    return this.#translated(() => rebuild(this.#sql, options));
+  }
+
+  /**
+   * Removes closed executions, with their ledgers and all that is derived from them, page by page. It needs a connection
+   * that may delete: the schema's owner. What went is said here, and kept in `flowledger.prunes`.
+   */
+  async prune(options: PruneOptions): Promise<Pruned> {
+    if (!(options.closedBefore instanceof Date) || Number.isNaN(options.closedBefore.getTime()))
+      throw new UsageError("closedBefore of prune() is not a date", "pass a valid Date");
+    const { status = [], flow = [], metadata, ...unknown } = options.keep ?? {};
+    const [stray] = Object.keys(unknown);
+    if (stray !== undefined) throw new UsageError(`keep of prune() has no "${stray}"`, "use status, flow and metadata");
+    for (const one of status)
+      if (!endings.has(one))
+        throw new UsageError(
+          `status "${String(one)}" in keep of prune() is none a closed execution has`,
+          `use ${[...endings].join(", ")}`,
+        );
+    const keep = { status: [...status], flow: [...flow], ...(metadata && { metadata: parseMetadata(metadata) }) };
+    await this.#ready();
+    return this.#translated(() => prune(this.#sql, options.closedBefore, keep, options.onProgress));
+  }
+
+  /** Its header may be gone: then the ledger tells. @throws {UsageError | ExecutionNotFoundError} */
+  async #requireExecution(id: string): Promise<void> {
+    const executionId = parseId(id);
+    await this.#ready();
+    if (!(await this.#translated(() => hasLedger(this.#sql, executionId)))) throw new ExecutionNotFoundError(id);
   }
 
   /** Stops the workers, ends the connections. */

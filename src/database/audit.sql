@@ -346,39 +346,178 @@ begin
     v.event ->> 4, v.event ->> 5, nullif(v.event -> 6, 'null')
   from jsonb_array_elements(p_events) with ordinality as v(event, ord);
   perform flowledger.project(p_id, 1, false);
+  perform flowledger.extend_chain(array[p_id]);
   perform flowledger.add_jobs(array[p_id]);
 end $$;
 
--- Derives an execution's header, interrupts and interventions again from its ledger; the caller holds the row's lock or is
--- about to take it. Whatever the lease needs (owner, token, commit_no, wake_at) stays. Snapshots go: they are a cache.
-create or replace function flowledger.rebuild_execution(p_id uuid, p_snapshot jsonb) returns void
+-- Derived rows that are not what the ledger says: what is there, and what should be; null where there is none, or should be
+-- none. What belongs to the lease is left out. p_snapshots: { id: close snapshot }, folded by the caller; p_kept:
+-- [{ id, seq, state }], what kept snapshots should be.
+create or replace function flowledger.differences(p_ids uuid[], p_snapshots jsonb, p_kept jsonb)
+returns table (id uuid, name text, part text, actual jsonb, expected jsonb)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with ledger_says as materialized (
+    select a.execution_id as id, 'executions' as name, null as part, jsonb_build_object(
+      'id', a.execution_id, 'seq', a.last_seq, 'flow', a.flow, 'fingerprint', a.fingerprint, 'priority', coalesce((c.payload -> 'priority')::int, 0),
+      'idempotency_key', c.payload -> 'idempotencyKey', 'parent_id', a.parent_id, 'metadata', a.metadata,
+      'created_at', a.created_at, 'started_at', a.started_at, 'sealed_at', a.sealed_at, 'closed_at', a.closed_at,
+      'outcome', case when a.closed_at is not null then a.status end, 'close_reason', a.close_reason, 'error', nullif(a.error, 'null'),
+      'close_snapshot', case when a.closed_at is not null then coalesce(p_snapshots -> a.execution_id::text, flowledger.close_snapshot(a.execution_id)) end,
+      'epoch', greatest((select e.epoch from flowledger.executions e where e.id = a.execution_id),
+        (select max(l.epoch) from flowledger.ledger l where l.execution_id = a.execution_id)),
+      'stream_ended', exists (select from flowledger.ledger l where l.execution_id = a.execution_id and l.type = 'stream.stopped'),
+      'stream_seq', (select coalesce(max(i.seq), 0) from flowledger.stream_items i where i.execution_id = a.execution_id),
+      'pending_interrupts', (select count(*) from flowledger.audit_interrupts i
+        where i.execution_id = a.execution_id and i.status = 'pending')) as value
+    from flowledger.audit_executions a
+    join flowledger.ledger c on c.execution_id = a.execution_id and c.seq = 1
+    where a.execution_id = any(p_ids)
+    union all
+    select i.execution_id, 'interrupts', i.id, jsonb_build_object('execution_id', i.execution_id, 'id', i.id, 'flow', i.flow, 'chunk', i.chunk,
+      'type', i.type, 'status', i.status, 'payload', i.payload, 'resume_to', i.resume_to, 'resume_count', i.resume_count,
+      'max_resumes', i.max_resumes, 'created_at', i.raised_at, 'expires_at', i.expires_at, 'resolved_at', i.resolved_at,
+      'value', i.value, 'request_id', i.request_id, 'response', i.response, 'actor', i.actor)
+    from (select distinct on (x.execution_id, x.id) x.* from flowledger.audit_interrupts x where x.execution_id = any(p_ids)
+      order by x.execution_id, x.id, x.raised_seq desc) i
+    union all
+    select i.execution_id, 'interventions', i.version::text, jsonb_build_object('execution_id', i.execution_id, 'version', i.version, 'id', i.id,
+      'status', i.status, 'target', i.target, 'author', i.author, 'record', i.record, 'created_at', i.recorded_at)
+    from flowledger.audit_interventions i where i.execution_id = any(p_ids)
+    union all
+    select s.execution_id, 'snapshots', null, jsonb_build_object('execution_id', s.execution_id, 'seq', s.seq, 'version', s.version, 'state', k.state)
+    from jsonb_to_recordset(p_kept) as k(id uuid, seq int, state jsonb)
+    join flowledger.snapshots s on s.execution_id = k.id and s.seq = k.seq
+    where k.state is not null
+  ), there as materialized (
+    select e.id, 'executions' as name, null as part,
+      to_jsonb(e) - '{commit_no,commit_seq,takeovers,owner,token,wake_at,lifecycle,status}'::text[] as value
+    from flowledger.executions e where e.id = any(p_ids)
+    union all
+    select i.execution_id, 'interrupts', i.id, to_jsonb(i) from flowledger.interrupts i where i.execution_id = any(p_ids)
+    union all
+    select i.execution_id, 'interventions', i.version::text, to_jsonb(i) from flowledger.interventions i where i.execution_id = any(p_ids)
+    union all
+    select s.execution_id, 'snapshots', null, to_jsonb(s)
+    from jsonb_to_recordset(p_kept) as k(id uuid, seq int) join flowledger.snapshots s on s.execution_id = k.id and s.seq = k.seq
+  )
+  select coalesce(t.id, l.id), coalesce(t.name, l.name), coalesce(t.part, l.part), t.value, l.value
+  from there t full join ledger_says l on l.id = t.id and l.name = t.name and coalesce(l.part, '') = coalesce(t.part, '')
+  where l.value is distinct from t.value
+$$;
+
+-- Puts right what `differences` finds, and returns that. The rows are locked, so live owners wait; the ledger is only read.
+create or replace function flowledger.rebuild(p_ids uuid[], p_snapshots jsonb, p_kept jsonb)
+returns table (id uuid, name text, part text, actual jsonb, expected jsonb)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
 declare
-  a flowledger.audit_executions;
+  d record;
 begin
-  select * into a from flowledger.audit_executions x where x.execution_id = p_id;
-  if not found then
-    return;
+  perform from flowledger.executions e where e.id = any(p_ids) order by e.id for no key update;
+  for d in select x.* from flowledger.differences(p_ids, p_snapshots, p_kept) x loop
+    case d.name
+    when 'executions' then
+      -- A header that was gone, or wrong, may be asleep for that: the sweep gives it an owner, who decides.
+      insert into flowledger.executions as e (id, seq, flow, created_at)
+      select r.id, r.seq, r.flow, r.created_at from jsonb_populate_record(null::flowledger.executions, d.expected) r
+      on conflict (id) do nothing;
+      update flowledger.executions e
+      set (seq, flow, created_at, fingerprint, priority, idempotency_key, parent_id, metadata, started_at, sealed_at, closed_at, outcome,
+          close_reason, error, close_snapshot, epoch, stream_ended, stream_seq, pending_interrupts, wake_at)
+        = (select r.seq, r.flow, r.created_at, r.fingerprint, r.priority, r.idempotency_key, r.parent_id, r.metadata, r.started_at, r.sealed_at,
+            r.closed_at, r.outcome, r.close_reason, r.error, r.close_snapshot, r.epoch, r.stream_ended, r.stream_seq, r.pending_interrupts,
+            case when r.closed_at is not null or r.started_at is null then null when e.owner is null then coalesce(e.wake_at, clock_timestamp()) else e.wake_at end
+          from jsonb_populate_record(null::flowledger.executions, d.expected) r)
+      where e.id = d.id;
+    when 'interrupts' then
+      delete from flowledger.interrupts i where i.execution_id = d.id and i.id = d.part;
+      insert into flowledger.interrupts select r.* from jsonb_populate_record(null::flowledger.interrupts, d.expected) r where d.expected is not null;
+    when 'interventions' then
+      delete from flowledger.interventions i where i.execution_id = d.id and i.version = d.part::int;
+      insert into flowledger.interventions select r.* from jsonb_populate_record(null::flowledger.interventions, d.expected) r where d.expected is not null;
+    else
+      delete from flowledger.snapshots s where s.execution_id = d.id;
+      insert into flowledger.snapshots select r.* from jsonb_populate_record(null::flowledger.snapshots, d.expected) r where d.expected is not null;
+    end case;
+    id := d.id; name := d.name; part := d.part; actual := d.actual; expected := d.expected;
+    return next;
+  end loop;
+end $$;
+
+-- Where ledgers are not what their chain says: each row, or the first one from which on it does not hold.
+create or replace function flowledger.broken_chains(p_ids uuid[]) returns table (id uuid, seq int, problem text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+set client_encoding = 'UTF8'
+as $$
+  with hashed as materialized (
+    select h.execution_id as id, h.seq, h.hash from flowledger.ledger_hashes h where h.execution_id = any(p_ids)
+  ), link as materialized (
+    select c.execution_id as id, c.seq as until, c.hash, c.marks, lag(c.seq, 1, 0) over w as after, lag(c.hash, 1, '') over w as before
+    from flowledger.chain c where c.execution_id = any(p_ids)
+    window w as (partition by c.execution_id order by c.seq)
+  ), row_problem as materialized (
+    select link.id, g.seq, link.until, case when h.hash is null then 'was deleted' else 'was rewritten' end as problem
+    from link cross join lateral generate_series(link.after + 1, link.until) as g(seq)
+    left join hashed h on h.id = link.id and h.seq = g.seq
+    where substr(h.hash, 1, 4) is distinct from substr(link.marks, (g.seq - link.after - 1) * 4 + 1, 4)
+  )
+  select r.id, r.seq, r.problem from row_problem r
+  union all
+  -- The marks agree, and yet: a link that was changed, or one that is gone.
+  select link.id, link.after + 1, format('and the rows up to seq %s are not what their link says', link.until)
+  from link left join hashed h on h.id = link.id and h.seq > link.after and h.seq <= link.until
+  where not exists (select from row_problem r where r.id = link.id and r.until <= link.until)
+  group by link.id, link.after, link.until, link.hash, link.before, link.marks
+  having sha256(link.before || coalesce(string_agg(h.hash, '' order by h.seq), '')) <> link.hash or length(link.marks) <> (link.until - link.after) * 4
+  union all
+  select h.id, coalesce(l.until, 0) + 1, 'and what follows is in no link, but the execution is closed'
+  from (select x.id, max(x.seq) as last from hashed x group by x.id) h
+  left join (select x.id, max(x.until) as until from link x group by x.id) l on l.id = h.id
+  where h.last > coalesce(l.until, 0)
+    and exists (select from flowledger.ledger c where c.execution_id = h.id and c.type = 'execution.closed')
+  order by 1, 2
+$$;
+
+-- Removes closed executions with all they have, and says in `prunes` what went. It needs the right to delete, which the roles
+-- below do not have. An execution stays while its parent runs, and where p_keep names its status, its flow or its metadata:
+-- { status: [], flow: [], metadata: {} }.
+create or replace function flowledger.prune(p_closed_before timestamptz, p_keep jsonb, p_after uuid, p_limit int)
+returns table (last uuid, executions int, events int, items int)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set flowledger.pruning = 'on'
+as $$
+declare
+  v_ids uuid[] := array(
+    select e.id from flowledger.executions e
+    where e.closed_at < p_closed_before and e.id > p_after
+      and not coalesce(p_keep -> 'status' ? e.outcome, false)
+      and not coalesce(p_keep -> 'flow' ? e.flow, false)
+      and not coalesce(e.metadata @> (p_keep -> 'metadata'), false)
+      and not exists (select from flowledger.executions p where p.id = e.parent_id and p.closed_at is null)
+    order by e.id limit p_limit for update skip locked);
+begin
+  executions := cardinality(v_ids);
+  last := v_ids[executions];
+  delete from flowledger.ledger l where l.execution_id = any(v_ids);
+  get diagnostics events = row_count;
+  delete from flowledger.stream_items i where i.execution_id = any(v_ids);
+  get diagnostics items = row_count;
+  delete from flowledger.chain c where c.execution_id = any(v_ids);
+  delete from flowledger.snapshots s where s.execution_id = any(v_ids);
+  delete from flowledger.interrupts i where i.execution_id = any(v_ids);
+  delete from flowledger.interventions i where i.execution_id = any(v_ids);
+  delete from flowledger.executions e where e.id = any(v_ids);
+  if executions > 0 then
+    insert into flowledger.prunes (at, by, closed_before, keep, first, last, executions, events)
+    values (clock_timestamp(), session_user, p_closed_before, p_keep, v_ids[1], prune.last, prune.executions, prune.events);
   end if;
-  -- A header that is gone comes back free; the sweep finds what is due.
-  insert into flowledger.executions (id, seq, epoch, flow, created_at, wake_at)
-  select p_id, a.last_seq, max(l.epoch), a.flow, a.created_at,
-    case when a.closed_at is null and a.started_at is not null then clock_timestamp() end
-  from flowledger.ledger l where l.execution_id = p_id
-  on conflict (id) do nothing;
-  update flowledger.executions e
-  set seq = a.last_seq, flow = a.flow, created_at = a.created_at, started_at = a.started_at, sealed_at = a.sealed_at, closed_at = a.closed_at,
-    outcome = case when a.closed_at is not null then a.status end, close_reason = a.close_reason, error = nullif(a.error, 'null'),
-    fingerprint = a.fingerprint, metadata = a.metadata, parent_id = a.parent_id::uuid, close_snapshot = p_snapshot,
-    epoch = greatest(e.epoch, (select max(l.epoch) from flowledger.ledger l where l.execution_id = p_id)),
-    stream_ended = exists (select 1 from flowledger.ledger l where l.execution_id = p_id and l.type = 'stream.stopped')
-  where e.id = p_id;
-  delete from flowledger.interrupts i where i.execution_id = p_id;
-  delete from flowledger.interventions i where i.execution_id = p_id;
-  delete from flowledger.snapshots s where s.execution_id = p_id;
-  perform flowledger.project(p_id, 1, false);
+  return next;
 end $$;
 
 -- The roles <prefix>_worker, <prefix>_client and <prefix>_auditor: made where they are missing, and granted what each needs
@@ -410,12 +549,13 @@ begin
   revoke execute on all functions in schema flowledger from public;
 
   -- The worker writes; the ledger and the stream it can only add to.
-  execute format('grant select, insert on flowledger.ledger, flowledger.stream_items, flowledger.definitions to %I', v_worker);
+  execute format('grant select, insert on flowledger.ledger, flowledger.chain, flowledger.stream_items, flowledger.definitions to %I', v_worker);
   execute format('grant select, insert, update on flowledger.executions, flowledger.interrupts, flowledger.interventions, flowledger.snapshots to %I', v_worker);
   execute format('grant select, insert, update, delete on flowledger.flow_data, flowledger.workers to %I', v_worker);
-  execute format('grant select on flowledger.migrations to %I', v_worker);
+  execute format('grant select on flowledger.migrations, flowledger.ledger_hashes to %I', v_worker);
   execute format('grant execute on all functions in schema flowledger to %I', v_worker);
-  execute format('revoke execute on function flowledger.grant_roles(text), flowledger.rebuild_execution(uuid, jsonb) from %I', v_worker);
+  execute format('revoke execute on function flowledger.grant_roles(text), flowledger.rebuild(uuid[], jsonb, jsonb),
+    flowledger.prune(timestamptz, jsonb, uuid, int) from %I', v_worker);
   execute format('grant usage on schema graphile_worker to %I', v_worker);
   execute format('grant select, insert, update, delete on all tables in schema graphile_worker to %I', v_worker);
   execute format('grant usage, select on all sequences in schema graphile_worker to %I', v_worker);
@@ -437,9 +577,9 @@ begin
   end loop;
 
   execute format('grant select on flowledger.audit_executions, flowledger.audit_ledger, flowledger.audit_interrupts,
-    flowledger.audit_interventions, flowledger.audit_state_changes to %I', v_auditor);
+    flowledger.audit_interventions, flowledger.audit_state_changes, flowledger.chain, flowledger.prunes to %I', v_auditor);
   execute format('grant execute on function flowledger.state_at(uuid, int), flowledger.close_snapshot(uuid), flowledger.meta(uuid),
-    flowledger.iso(timestamptz) to %I', v_auditor);
+    flowledger.iso(timestamptz), flowledger.differences(uuid[], jsonb, jsonb), flowledger.broken_chains(uuid[]) to %I', v_auditor);
   execute format('alter role %I set default_transaction_read_only = on', v_auditor);
   execute format('alter role %I set statement_timeout = ''60s''', v_auditor);
 end $$;

@@ -113,6 +113,14 @@ export async function readEvents(
   return rows.map(({ events }) => parseEvents(events));
 }
 
+/** Is there anything of it, with or without a header? */
+export async function hasLedger(sql: Sql, id: ExecutionId): Promise<boolean> {
+  const [row] = await sql<[{ there: boolean }]>`
+    select exists (select from flowledger.ledger where execution_id = ${id}::uuid)
+      or exists (select from flowledger.executions where id = ${id}::uuid) as there`;
+  return row.there;
+}
+
 /** The folded state of one execution now; null when there is none. */
 export async function loadState(sql: Sql, id: ExecutionId): Promise<ExecutionState | null> {
   const [row] = await sql<{ snapshot: JsonObject | null; events: unknown }[]>`

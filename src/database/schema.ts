@@ -108,10 +108,43 @@ export const ledger = flowledger.table(
     chunk: text("chunk"),
     actor: text("actor"),
     payload: jsonb("payload"),
-    /** On the last event of a commit: SHA-256 over the hash before it and the commit's events. */
-    hash: bytea("hash"),
   },
   (table) => [primaryKey({ columns: [table.executionId, table.seq] })],
+);
+
+/**
+ * Hash chain of each ledger: a link per close, kept snapshot and act of a person. Append-only like the ledger, so that a row
+ * that was rewritten all the same shows in `verify`.
+ */
+export const chain = flowledger.table(
+  "chain",
+  {
+    executionId: uuid("execution_id").notNull(),
+    /** The last event it covers; the first is the one after the link before. */
+    seq: integer("seq").notNull(),
+    /** SHA-256 over the hash before it and the hashes of its rows. */
+    hash: bytea("hash").notNull(),
+    /** The first 4 bytes of the hash of each row, one after the other. */
+    marks: bytea("marks").notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.executionId, table.seq] })],
+);
+
+/** What retention removed, one row per statement. */
+export const prunes = flowledger.table(
+  "prunes",
+  {
+    at: moment("at").notNull(),
+    by: text("by").notNull(),
+    closedBefore: moment("closed_before").notNull(),
+    keep: jsonb("keep").notNull(),
+    /** The lowest and the highest id of the executions that went. */
+    first: uuid("first").notNull(),
+    last: uuid("last").notNull(),
+    executions: integer("executions").notNull(),
+    events: integer("events").notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.at, table.first] })],
 );
 
 /** Folded state at a seq, so that loading a long execution does not read all of its ledger. A cache: rebuilt at will. */

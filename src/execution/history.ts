@@ -93,7 +93,7 @@ export async function fork(sql: Sql, id: ExecutionId, { at, input, metadata }: F
     const { event } = recorded;
     if (event.type === "execution.started" && input !== undefined) return { ...recorded, event: { ...event, input } };
     if (event.type !== "execution.created") return recorded;
-    const { parent: _, ...created } = event;
+    const { parent: _parent, idempotencyKey: _key, priority: _priority, ...created } = event;
     const changes = metadata === undefined ? {} : { metadata };
     return { ...recorded, event: { ...created, ...changes, forkedFrom: { id, seq } } };
   });
@@ -136,7 +136,7 @@ export async function load(sql: Sql, saved: unknown, target: LoadTarget): Promis
   if (problem) throw problem;
   const past = events.map((recorded): Recorded => {
     if (recorded.event.type !== "execution.created") return recorded;
-    const { parent: _, ...created } = recorded.event;
+    const { parent: _parent, idempotencyKey: _key, priority: _priority, ...created } = recorded.event;
     return { ...recorded, event: { ...created, loadedFrom: snapshot.executionId } };
   });
   return { id: await copy(sql, past, foldFrom(null, past)), flow: snapshot.flow };

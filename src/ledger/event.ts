@@ -142,6 +142,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     state: z.record(z.string(), json).optional(),
     loadedFrom: z.string().optional(),
     forkedFrom: z.strictObject({ id: ExecutionId, seq: id }).optional(),
+    idempotencyKey: z.string().optional(),
+    priority: z.int().optional(),
   }),
   z.strictObject({
     type: z.literal("execution.started"),

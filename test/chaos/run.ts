@@ -6,7 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { isDeepStrictEqual, parseArgs } from "node:util";
 import postgres from "postgres";
-import { parkedIsIdle, verify } from "../../src/database/verify.ts";
+import { everything, parkedIsIdle, verify } from "../../src/database/verify.ts";
 import type { Violation } from "../../src/database/verify.ts";
 import { startEmbeddedPostgres } from "../../src/embedded.ts";
 import type * as Library from "../../src/index.ts";
@@ -98,7 +98,7 @@ async function run(seconds: number, seed: number): Promise<number> {
   // What is parked with something to do may be woken by what comes in next, so it is looked for all the time.
   const parked = new Map<string, Violation>();
   const looking = setInterval(() => {
-    parkedIsIdle(sql, null).then(
+    parkedIsIdle(sql, everything).then(
       (found) => found.forEach((violation) => parked.set(violation.executionId, violation)),
       () => {},
     );
@@ -115,7 +115,7 @@ async function run(seconds: number, seed: number): Promise<number> {
   const stuck = await settle(sql, healedAt + settleMs);
   const settledMs = performance.now() - healedAt;
 
-  const violations: Violation[] = await verify(sql, { folds: null });
+  const violations: Violation[] = await verify(sql);
   const takeovers = await takeoverTimes(sql, nemesis);
   violations.push(...(await checkClients(sql, clients.acknowledged, isFinished)));
   violations.push(...stuck, ...parked.values());

@@ -49,7 +49,7 @@ export async function until<T>(ask: () => Promise<T | undefined | null | false>,
 
 /** What every crash test ends with. */
 export async function expectGuarantees(sql: postgres.Sql): Promise<void> {
-  expect(await verify(sql, { folds: null })).toEqual([]);
+  expect(await verify(sql)).toEqual([]);
 }
 
 export async function countEvents(

@@ -39,13 +39,16 @@ async function as<T>(name: (typeof names)[number], work: (client: postgres.Sql) 
 
 /** S(elect), I(nsert), U(pdate), D(elete), T(runcate). */
 const allowed: Record<string, Record<(typeof names)[number], string>> = {
+  chain: { worker: "SI", client: "", auditor: "S" },
   definitions: { worker: "SI", client: "", auditor: "" },
   executions: { worker: "SIU", client: "", auditor: "" },
   flow_data: { worker: "SIUD", client: "", auditor: "" },
   interrupts: { worker: "SIU", client: "", auditor: "" },
   interventions: { worker: "SIU", client: "", auditor: "" },
   ledger: { worker: "SI", client: "", auditor: "" },
+  ledger_hashes: { worker: "S", client: "", auditor: "" },
   migrations: { worker: "S", client: "", auditor: "" },
+  prunes: { worker: "", client: "", auditor: "S" },
   snapshots: { worker: "SIU", client: "", auditor: "" },
   stream_items: { worker: "SI", client: "", auditor: "" },
   workers: { worker: "SIUD", client: "", auditor: "" },
