@@ -17,7 +17,7 @@ async function expectNothingLeft(parent: string) {
   const open =
     await sql`select id, status from flowledger.executions where parent_id = ${parent} and closed_at is null`;
   expect([...open]).toEqual([]);
-  expect(await verify(sql, { folds: null })).toEqual([]);
+  expect(await verify(sql)).toEqual([]);
 }
 
 test("TF-PAT-05: a distributed forEach gives the results in the order of the items, whichever ends first", async () => {

@@ -252,7 +252,7 @@ test("F40: of a cancel and a completion at once one wins, and the cancel is told
 });
 
 test("after all of this every invariant holds", async () => {
-  expect(await verify(sql, { folds: null })).toEqual([]);
+  expect(await verify(sql)).toEqual([]);
 });
 
 /** Whole days until it wakes, once nobody has it. */
