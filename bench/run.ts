@@ -1,5 +1,6 @@
 /** `npm run bench [name…] [--json]`: every promise of speed, measured in one run on one server. */
 import { cpus } from "node:os";
+import { deferred } from "./defer.ts";
 import { flat } from "./flat.ts";
 import { floor } from "./floor.ts";
 import { latency } from "./latency.ts";
@@ -21,6 +22,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   waiting,
   stream,
   spread,
+  defer: deferred,
 };
 
 const asked = process.argv.slice(2).filter((word) => !word.startsWith("--"));

@@ -99,7 +99,7 @@ end $$;
 
 -- Creates executions, and starts those that are to start, together with their jobs.
 -- p_items: [{ i: id, f: flow, t: start, x: input, u: not yet checked by the contract, c: payload of execution.created, m: metadata, k: idempotencyKey, d: delayMs,
---   w: startAt, p: priority, o: parent's id }]. A known idempotency key gives the execution that has it;
+--   w: startAt, y: discardAt, z: discardAfterMs, p: priority, o: parent's id }]. A known idempotency key gives the execution that has it;
 -- `conflict` says that it was started with another input. Those with h: true ("here") begin as claimed by p_worker, without a job.
 create or replace function flowledger.create_many(p_items jsonb, p_worker uuid default null, p_token uuid default null)
 returns table (ord int, id uuid, created boolean, conflict boolean, at_ms float8)
@@ -112,25 +112,30 @@ declare
   v_free uuid[];
 begin
   with item as materialized (
-    select x.*
-    from jsonb_to_recordset(p_items) as x(i uuid, f text, t boolean, u boolean, h boolean, x jsonb, c jsonb, m jsonb, k text, d float8, w timestamptz, p int, o uuid)
+    select x.*, coalesce(x.w, v_at + x.d * interval '1 millisecond') as due, coalesce(x.y, v_at + x.z * interval '1 millisecond') as discard
+    from jsonb_to_recordset(p_items) as x(i uuid, f text, t boolean, u boolean, h boolean, x jsonb, c jsonb, m jsonb, k text, d float8, w timestamptz,
+      y timestamptz, z float8, p int, o uuid)
   ), made as (
     insert into flowledger.executions
       (id, seq, epoch, owner, token, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, metadata, fingerprint)
     select i, case when t then 2 else 1 end, case when h then 1 else 0 end, case when h then p_worker end, case when h then p_token end, f, coalesce(p, 0), v_at,
       case when t then v_at end,
-      case when t then greatest(v_at, coalesce(w, v_at + coalesce(d, 0) * interval '1 millisecond')) end,
+      case when t then greatest(v_at, least(coalesce(due, v_at), discard)) end,
       k, o, m, c ->> 'fingerprint'
     from item
     on conflict do nothing
     returning executions.id, executions.owner
   ), written as (
     insert into flowledger.ledger (execution_id, seq, epoch, at, type, payload)
-    select item.i, 1, 0, v_at, 'execution.created', c || jsonb_strip_nulls(jsonb_build_object('idempotencyKey', k, 'priority', nullif(p, 0)))
+    select item.i, 1, 0, v_at, 'execution.created',
+      case when discard is null then c
+        else jsonb_set(c, '{settings}', coalesce(c -> 'settings', '{}') || jsonb_build_object('discardAt', flowledger.to_ms(discard))) end
+        || jsonb_strip_nulls(jsonb_build_object('idempotencyKey', k, 'priority', nullif(p, 0)))
     from made join item on item.i = made.id
     union all
     select item.i, 2, 0, v_at, 'execution.started',
       jsonb_build_object('input', coalesce(x, 'null')) || case when u then '{"raw": true}' else '{}' end::jsonb
+        || case when due is null then '{}' else jsonb_build_object('dueAt', flowledger.to_ms(due)) end
     from made join item on item.i = made.id where item.t
   )
   select array_agg(made.id), array_agg(made.id) filter (where made.owner is null) into v_new, v_free from made;
@@ -942,7 +947,7 @@ begin
   return true;
 end $$;
 
--- Asks for the end of whatever runs. False when it had closed before.
+-- Asks for the end of whatever runs. False when it had closed before. What no worker ever took ends here and now.
 create or replace function flowledger.cancel(id uuid, reason text default 'cancelled', actor text default null,
   notify boolean default true) returns boolean
 language plpgsql volatile security definer
@@ -950,14 +955,103 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   e flowledger.executions;
+  v_at timestamptz;
 begin
   begin
     e := flowledger.lock_open(cancel.id, 'cancel');
   exception when sqlstate 'FL003' then
     return false;
   end;
-  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', reason, 'actor', actor)), notify);
+  if e.epoch > 0 or exists (select 1 from flowledger.ledger l where l.execution_id = e.id
+      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled')) then
+    perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', reason, 'actor', actor)), notify);
+    return true;
+  end if;
+  v_at := clock_timestamp();
+  insert into flowledger.ledger (execution_id, seq, epoch, at, type, actor, payload)
+  values (e.id, e.seq + 1, 0, v_at, 'cancel.requested', cancel.actor, jsonb_strip_nulls(jsonb_build_object('reason', reason))),
+    (e.id, e.seq + 2, 0, v_at, 'execution.closed', null, jsonb_build_object('outcome', 'cancelled', 'reason', coalesce(reason, 'cancelled')));
+  update flowledger.executions h
+  set seq = e.seq + 2, wake_at = null, sealed_at = v_at, closed_at = v_at, outcome = 'cancelled', close_reason = coalesce(reason, 'cancelled'),
+    close_snapshot = coalesce((select l.payload -> 'state' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1), '{}')
+  where h.id = e.id;
+  if notify then
+    perform pg_notify(flowledger.channel(e.id), e.id::text);
+  end if;
   return true;
+end $$;
+
+create or replace function flowledger.discard_at(p_id uuid) returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'epoch'::timestamptz + (l.payload -> 'settings' ->> 'discardAt')::float8 * interval '1 millisecond'
+  from flowledger.ledger l where l.execution_id = p_id and l.seq = 1
+$$;
+
+-- The state of a background function's execution, in Defer's words. Started is what a worker has taken.
+create or replace function flowledger.function_state(e flowledger.executions) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when e.outcome = 'completed' then 'succeed'
+    when e.outcome = 'failed' then 'failed'
+    when e.outcome is not null then case when e.close_reason = 'discarded' then 'discarded' when e.epoch = 0 then 'cancelled' else 'aborted' end
+    when e.epoch = 0 then case when flowledger.discard_at(e.id) <= clock_timestamp() then 'discarded' else 'created' end
+    when exists (select 1 from flowledger.ledger l where l.execution_id = e.id and l.type = 'cancel.requested') then 'aborting'
+    else 'started' end
+$$;
+
+-- Cancels a function that has not started, with force also one that runs. Gives the state that it found, which says
+-- whether that was allowed; null for an unknown id.
+create or replace function flowledger.cancel_function(id uuid, force boolean default false, notify boolean default true) returns text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_state text;
+begin
+  select * into e from flowledger.executions h where h.id = cancel_function.id for no key update;
+  if not found then
+    return null;
+  end if;
+  v_state := flowledger.function_state(e);
+  if v_state = 'created' or v_state = 'started' and force then
+    perform flowledger.cancel(e.id, case v_state when 'created' then 'cancelled' else 'aborted' end, null, notify);
+  end if;
+  return v_state;
+end $$;
+
+-- Moves a function that has not started to another time: p_at, else p_delay_ms from now. Gives the state that it found; only
+-- "created" was moved. Whoever claims at the same moment waits for the row: one of the two wins.
+create or replace function flowledger.reschedule_function(p_id uuid, p_at timestamptz, p_delay_ms float8 default 0) returns text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_at timestamptz;
+  v_due timestamptz;
+  v_state text;
+begin
+  select * into e from flowledger.executions h where h.id = p_id for no key update;
+  if not found then
+    return null;
+  end if;
+  v_state := case when e.started_at is null and e.closed_at is null then 'not started' else flowledger.function_state(e) end;
+  if v_state = 'created' then
+    v_at := clock_timestamp();
+    v_due := coalesce(p_at, v_at + p_delay_ms * interval '1 millisecond');
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, payload)
+    values (e.id, e.seq + 1, 0, v_at, 'execution.rescheduled', jsonb_build_object('dueAt', flowledger.to_ms(v_due)));
+    update flowledger.executions h
+    set seq = e.seq + 1, wake_at = greatest(v_at, least(v_due, flowledger.discard_at(e.id)))
+    where h.id = e.id;
+    perform flowledger.add_jobs(array[e.id]);
+  end if;
+  return v_state;
 end $$;
 
 create trigger ledger_append_only before update or delete on flowledger.ledger

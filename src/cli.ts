@@ -6,6 +6,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import pc from "picocolors";
 import { z } from "zod";
 import { connect, translate } from "./database/connection.ts";
+import { configure } from "./defer.ts";
 import { startEmbeddedPostgres } from "./embedded.ts";
 import type { EmbeddedPostgres } from "./embedded.ts";
 import { ConnectionError, FlowledgerError, UsageError } from "./errors.ts";
@@ -14,7 +15,7 @@ import type { FlowDefinition } from "./flow/definition.ts";
 import type { SerializedError } from "./ledger/event.ts";
 import type { Json } from "./ledger/payload.ts";
 import { createOrchestrator } from "./orchestrator.ts";
-import type { ExecutionSummary, ListOptions, Orchestrator } from "./orchestrator.ts";
+import type { ExecutionSummary, FunctionDefinition, ListOptions, Orchestrator } from "./orchestrator.ts";
 
 /** What every command takes. */
 interface GlobalOptions {
@@ -103,7 +104,7 @@ function newProgram(): Command {
   program
     .command("worker")
     .description("serve the flows of a module until SIGTERM or Ctrl-C")
-    .argument("<module>", "exports an orchestrator as default, or `flows` (and `resources`)")
+    .argument("<module>", "exports an orchestrator as default, or `flows` or `functions` (and `resources`)")
     .option("--concurrency <number>", "executions at once", parseWhole)
     .action(async (module: string, { concurrency }: { concurrency?: number }, command: Command) => {
       await using orchestrator = await loadOrchestrator(module, command);
@@ -310,10 +311,14 @@ const AnOrchestrator = z.custom<Orchestrator>(
 const AFlow = z.custom<FlowDefinition>(
   (value) => typeof value === "object" && value !== null && "graph" in value && "name" in value,
 );
-const FlowModule = z.object({
-  flows: z.array(AFlow).min(1),
-  resources: z.record(z.string(), z.unknown()).optional(),
-});
+const AFunction = z.custom<FunctionDefinition>((value) => typeof value === "function" && "flow" in value);
+const FlowModule = z
+  .object({
+    flows: z.array(AFlow).default([]),
+    functions: z.array(AFunction).default([]),
+    resources: z.record(z.string(), z.unknown()).optional(),
+  })
+  .refine(({ flows, functions }) => flows.length + functions.length > 0);
 
 async function loadOrchestrator(path: string, command: Command): Promise<Orchestrator> {
   const module = await importModule(path);
@@ -323,10 +328,14 @@ async function loadOrchestrator(path: string, command: Command): Promise<Orchest
   if (!parts.success)
     throw new UsageError(
       `module ${path} exports nothing that a worker can serve`,
-      "export an orchestrator as default, or `flows` as a list (and `resources`)",
+      "export an orchestrator as default, or `flows` or `functions` as lists (and `resources`)",
     );
-  const { flows, resources } = parts.data;
-  return createOrchestrator({ connection: requireDatabase(command), flows, ...(resources && { resources }) });
+  const { flows, functions, resources } = parts.data;
+  const connection = requireDatabase(command);
+  const orchestrator = createOrchestrator({ connection, flows, functions, ...(resources && { resources }) });
+  // A function may call another one.
+  if (functions.length > 0) configure(orchestrator);
+  return orchestrator;
 }
 
 /** @throws {UsageError} when there is no such file; what the module itself throws passes */

@@ -252,6 +252,82 @@ export class NotConfiguredError extends FlowledgerError {
   }
 }
 
+/** What `flowledger/defer` throws on its own account; the messages begin as Defer's do. */
+export class DeferError extends FlowledgerError {}
+
+export class ExecutionNotFound extends DeferError {
+  constructor(executionId: string) {
+    super(
+      "EXECUTION_NOT_FOUND",
+      `cannot find execution ${quote(executionId)}: check the id and the connection, or whether it was pruned`,
+      { executionId },
+    );
+  }
+}
+
+export class ExecutionNotCancellable extends DeferError {
+  constructor(executionId: string, state: string) {
+    super(
+      "EXECUTION_NOT_CANCELLABLE",
+      `cannot cancel execution in ${quote(state)} state: ` +
+        (state === "started" ? "cancelExecution(id, true) aborts it" : `read what became of it with getExecution(id)`),
+      { executionId, state },
+    );
+  }
+}
+
+export class ExecutionAbortingAlreadyInProgress extends DeferError {
+  constructor(executionId: string) {
+    super(
+      "EXECUTION_ABORTING",
+      `aborting execution ${executionId} is already in progress: wait until getExecution(id) says "aborted"`,
+      { executionId, state: "aborting" },
+    );
+  }
+}
+
+export class ExecutionNotReschedulable extends DeferError {
+  constructor(executionId: string, state: string) {
+    super(
+      "EXECUTION_NOT_RESCHEDULABLE",
+      `cannot reschedule execution in ${quote(state)} state: only what has not started can move, reRunExecution(id) makes a new one`,
+      { executionId, state },
+    );
+  }
+}
+
+export class ExecutionResultNotAvailableYet extends DeferError {
+  constructor(executionId: string, state: string) {
+    super(
+      "RESULT_NOT_AVAILABLE_YET",
+      `result is not available yet: execution ${executionId} is ${quote(state)}, ask again later or use awaitResult()`,
+      { executionId, state },
+    );
+  }
+}
+
+export class ExecutionResultNotAvailable extends DeferError {
+  constructor(executionId: string, state: string) {
+    super(
+      "RESULT_NOT_AVAILABLE",
+      `result is not available: execution ${executionId} is ${quote(state)} and will have none`,
+      { executionId, state },
+    );
+  }
+}
+
+/** `awaitResult` waited for an execution that was cancelled, aborted or discarded. */
+export class ExecutionNotCompleted extends DeferError {
+  constructor(executionId: string, state: string, cause: unknown) {
+    super(
+      "EXECUTION_NOT_COMPLETED",
+      `execution ${quote(executionId)} was ${quote(state)}: run it again with reRunExecution(id), if it is still wanted`,
+      { executionId, state },
+      cause,
+    );
+  }
+}
+
 /** The schema cannot become what this library needs, or is newer than it. */
 export class MigrationError extends FlowledgerError {
   constructor(problem: string, remedy: string, details: ErrorDetails = {}, cause?: unknown) {

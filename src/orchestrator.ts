@@ -45,7 +45,7 @@ import type { Logger } from "./flow/context.ts";
 import { parseInput } from "./flow/contract.ts";
 import type { CloseSnapshot, Contract, StartInput, StreamItem } from "./flow/contract.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
-import { parseDuration } from "./flow/duration.ts";
+import { parseDuration, parseMoment } from "./flow/duration.ts";
 import type { Duration } from "./flow/duration.ts";
 import { ExecutionId, Outcome } from "./ledger/event.ts";
 import type { Settings } from "./ledger/event.ts";
@@ -59,10 +59,18 @@ export interface OrchestratorOptions {
   connection?: ConnectionOption | undefined;
   /** The flows this process starts or serves. */
   flows?: readonly FlowDefinition[];
+  /** Background functions, as `defer()` of `flowledger/defer` makes them: this process serves them too. */
+  functions?: readonly FunctionDefinition[];
   /** Live objects for chunks, by name; a function is a factory `(execution) => value`, called once per execution. */
   resources?: WorkerResources;
   /** Where the library writes; anything with pino's methods. @default warnings and errors to stderr */
   logger?: Logger;
+}
+
+/** What `defer()` makes. */
+export interface FunctionDefinition {
+  (...args: never[]): Promise<unknown>;
+  readonly flow: FlowDefinition;
 }
 
 export interface WorkerOptions {
@@ -87,6 +95,8 @@ export interface CreateOptions {
   startAt?: Date;
   /** Wait before the start. */
   delay?: Duration;
+  /** Cancelled with the reason "discarded" when no worker has taken it by then. @default never */
+  discardAfter?: Date | Duration;
   /** Close when idle. @default true */
   autoClose?: boolean;
   /** Idle time before auto-close; null is never. @default "10s" */
@@ -159,6 +169,18 @@ export interface ExecutionSummary {
   readonly closeReason: string | null;
 }
 
+/** Where `flowledger/defer` finds what it needs of an orchestrator; nobody else's business. */
+export const internals = Symbol("flowledger.internals");
+
+export interface OrchestratorInternals {
+  readonly functions: ReadonlyMap<string, FunctionDefinition>;
+  readonly isClosed: boolean;
+  readonly create: (execution: NewExecution) => Promise<ExecutionId>;
+  readonly query: <T>(work: (sql: Sql) => Promise<T>) => Promise<T>;
+  /** Tells everybody who waits on the execution that something came in. */
+  readonly tell: (id: ExecutionId) => void;
+}
+
 export function createOrchestrator(options: OrchestratorOptions = {}): Orchestrator {
   return new Orchestrator(options);
 }
@@ -170,6 +192,7 @@ export class Orchestrator implements AsyncDisposable {
   readonly #outcomes: Outcomes;
   readonly #streams: Streams;
   readonly #flows = new Map<string, FlowDefinition>();
+  readonly #functions = new Map<string, FunctionDefinition>();
   readonly #resources: WorkerResources;
   readonly #flowResources = new Map<string, Record<string, unknown>>();
   readonly #executionResources = new Map<ExecutionId, Resources>();
@@ -177,12 +200,14 @@ export class Orchestrator implements AsyncDisposable {
   readonly #starts: Batcher<NewExecution, CreateResult>;
   readonly #workers = new Set<LocalWorker>();
   #checked: Promise<void> | undefined;
+  #isClosed = false;
 
   constructor(options: OrchestratorOptions) {
     const connection = options.connection ?? process.env["DATABASE_URL"];
     if (connection === undefined)
       throw new UsageError("createOrchestrator() has no connection", "pass { connection } or set DATABASE_URL");
     for (const flow of options.flows ?? []) this.#register(flow);
+    for (const [index, definition] of (options.functions ?? []).entries()) this.#registerFunction(definition, index);
     this.#option = connection;
     this.#sql = connect(connection);
     this.#wakeups = openWakeups(this.#sql);
@@ -210,7 +235,10 @@ export class Orchestrator implements AsyncDisposable {
     if (!Number.isSafeInteger(concurrency) || concurrency < 1)
       throw new UsageError(`worker concurrency ${String(concurrency)} is not possible`, "use a whole number from 1");
     if (this.#flows.size === 0)
-      throw new UsageError("a worker without flows has nothing to do", "pass { flows } to createOrchestrator()");
+      throw new UsageError(
+        "a worker without flows has nothing to do",
+        "pass { flows } or { functions } to createOrchestrator()",
+      );
     await this.#ready();
     await this.#wakeups.ready();
     const worker = await startWorker(
@@ -407,6 +435,7 @@ export class Orchestrator implements AsyncDisposable {
 
   /** Stops the workers, ends the connections. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     await Promise.all([...this.#workers].map((worker) => worker.stop()));
     this.#workers.clear();
     this.#starts.close();
@@ -443,6 +472,35 @@ export class Orchestrator implements AsyncDisposable {
     // Reading the graph finishes the definition: an open block shows here, not in the middle of a night.
     void flow.graph;
     this.#flows.set(flow.name, flow);
+  }
+
+  #registerFunction(definition: FunctionDefinition, index: number): void {
+    if (typeof definition !== "function" || typeof definition.flow !== "object")
+      throw new UsageError(`functions[${index}] is not a deferred function`, "wrap it: defer(fn)");
+    const { flow } = definition;
+    // Two functions have the same structure, so the fingerprint does not tell them apart.
+    if (this.#flows.has(flow.name) && this.#flows.get(flow.name) !== flow)
+      throw new DefinitionError(
+        flow.name,
+        "a flow and a function, or two functions, have this name",
+        "rename one of them, or give it a name: defer(fn, { name })",
+      );
+    this.#register(flow);
+    this.#functions.set(flow.name, definition);
+  }
+
+  /** For `flowledger/defer`: the functions given here, and their executions. */
+  get [internals](): OrchestratorInternals {
+    return {
+      functions: this.#functions,
+      isClosed: this.#isClosed,
+      create: (execution) => this.#create(execution, undefined),
+      query: async (work) => {
+        await this.#ready();
+        return this.#translated(() => work(this.#sql));
+      },
+      tell: (id) => this.#wakeups.call(id),
+    };
   }
 
   async #create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId> {
@@ -672,6 +730,7 @@ export class BoundFlow<C extends Contract = Contract> {
       priority,
       delayMs: options.delay === undefined ? null : parseDuration(options.delay, "delay"),
       startAt: options.startAt ?? null,
+      discardAfter: options.discardAfter === undefined ? null : parseMoment(options.discardAfter, "discardAfter"),
       resourceKeys: Object.keys(options.runtimeResources ?? {}).toSorted(),
       parent: null,
       state: {},
@@ -695,20 +754,11 @@ export class BoundFlow<C extends Contract = Contract> {
 
 /** A child closes as soon as it is idle, and its parent waits for that. */
 function childExecution(child: NewChild): NewExecution {
-  const { id, flow, input, state, metadata, priority, delayMs, timeoutMs, idempotencyKey, parent, resources } = child;
+  const { timeoutMs, resources, ...rest } = child;
   return {
-    id,
-    flow,
-    input,
+    ...rest,
     settings: { autoCloseMs: 0, ...(timeoutMs !== null && { timeoutMs }) },
-    metadata,
-    idempotencyKey,
-    priority,
-    delayMs,
-    startAt: null,
     resourceKeys: Object.keys(resources).toSorted(),
-    parent,
-    state,
   };
 }
 

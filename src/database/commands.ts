@@ -15,6 +15,8 @@ export interface NewExecution {
   readonly priority: number;
   readonly delayMs: number | null;
   readonly startAt: Date | null;
+  /** Not started by then, it is discarded: a time, or milliseconds from its creation. */
+  readonly discardAfter?: Date | number | null;
   readonly resourceKeys: readonly string[];
   readonly parent: { readonly id: ExecutionId; readonly dispatch: number; readonly ordinal?: number } | null;
   /** One item of a distributed collection of its parent, to be run by the same definition. */
@@ -63,6 +65,8 @@ export async function createMany(
     p: execution.priority === 0 ? undefined : execution.priority,
     d: execution.delayMs ?? undefined,
     w: execution.startAt?.toISOString(),
+    y: execution.discardAfter instanceof Date ? execution.discardAfter.toISOString() : undefined,
+    z: typeof execution.discardAfter === "number" ? execution.discardAfter : undefined,
   }));
   const rows = await sql<{ id: ExecutionId; created: boolean; conflict: boolean; at_ms: number }[]>`
     select id, created, conflict, at_ms

@@ -139,9 +139,11 @@ const epochsBeginWithClaim: Invariant = (sql, { after, until }) => sql<Violation
       (array_agg(type order by seq))[1] as first_type
     from flowledger.ledger
     where not (
-        type in ('execution.created', 'execution.started', 'execution.sealed', 'cancel.requested',
+        type in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.sealed', 'cancel.requested',
           'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed', 'child.closed')
-        or type = 'event.emitted' and dispatch is null)
+        or type = 'event.emitted' and dispatch is null
+        -- What no owner ever took is closed by its cancel.
+        or type = 'execution.closed' and epoch = 0)
       and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
     group by execution_id, epoch
   ) owned

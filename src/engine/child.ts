@@ -21,6 +21,8 @@ export interface NewChild {
   readonly metadata: JsonObject | null;
   readonly priority: number;
   readonly delayMs: number | null;
+  readonly startAt: Date | null;
+  readonly discardAfter: Date | number | null;
   readonly timeoutMs: number | null;
   readonly idempotencyKey: string | null;
   /** Live objects it shares with its parent, when it runs in the same process. */

@@ -35,7 +35,7 @@ import {
   requireStatePath,
 } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { parseDuration } from "../flow/duration.ts";
+import { parseDuration, parseMoment } from "../flow/duration.ts";
 import type { Chunk, Graph, NodeId } from "../flow/graph.ts";
 import { resolveRetry } from "../flow/retry.ts";
 import type { Effect, Hits, PauseRequest } from "../ledger/decide.ts";
@@ -48,6 +48,7 @@ import { copyJson, toJson } from "../ledger/payload.ts";
 import type { Json, JsonObject } from "../ledger/payload.ts";
 import { resultOf } from "./child.ts";
 import type { Captured, NewChild } from "./child.ts";
+import { insideChunk } from "./current.ts";
 import { Journal } from "./journal.ts";
 import { backoffMs, serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
@@ -107,7 +108,7 @@ export async function runAttempt(
   const { options } = chunk;
   try {
     if (options.input) ctx.parsedInput = parseReturn(options.input, dispatch.input, `input of chunk "${chunk.name}"`);
-    const returned = await limited(chunk.handler(ctx as unknown as Ctx), host, chunk, abort);
+    const returned = await limited(insideChunk(ctx as unknown as Ctx, chunk.handler), host, chunk, abort);
     if (returned instanceof PauseMark) return { kind: "paused", effects: await ctx.end(), interrupt: returned.request };
     const output = parseReturn(options.output, returned, `return of chunk "${chunk.name}"`);
     const next = host.graph.nodes.get(dispatch.node)?.next ?? [];
@@ -503,7 +504,7 @@ class ChunkContext {
     return async (target: Callable<unknown, unknown>, input: unknown, options: CallOptions = {}): Promise<Json> => {
       const where = `call of "${target.name}" in chunk "${this.#chunk.name}"`;
       const door = "contract" in target ? (target as unknown as FlowDefinition) : { name: target.name, contract: {} };
-      const { metadata, priority = 0, delay, timeout, idempotencyKey = null } = options;
+      const { metadata, priority = 0, delay, startAt, discardAfter, timeout, idempotencyKey = null } = options;
       const given = metadata === undefined ? null : toJson(metadata, `metadata of ${where}`);
       const snapshot = await this.#callChild(target.name, {
         input: parseInput(door, input),
@@ -512,6 +513,8 @@ class ChunkContext {
         metadata: isObject(given) ? given : null,
         priority,
         delayMs: delay === undefined ? null : parseDuration(delay, `delay of ${where}`),
+        startAt: startAt === undefined ? null : parseMoment(startAt, `startAt of ${where}`),
+        discardAfter: discardAfter === undefined ? null : parseMoment(discardAfter, `discardAfter of ${where}`),
         timeoutMs: timeout == null ? null : parseDuration(timeout, `timeout of ${where}`),
         idempotencyKey,
       });
@@ -520,7 +523,15 @@ class ChunkContext {
   }
   /** For the chunk of a sub-flow. */
   get callChild() {
-    const plain = { metadata: null, priority: 0, delayMs: null, timeoutMs: null, idempotencyKey: null };
+    const plain = {
+      metadata: null,
+      priority: 0,
+      delayMs: null,
+      startAt: null,
+      discardAfter: null,
+      timeoutMs: null,
+      idempotencyKey: null,
+    };
     return (flow: string, captured: Captured) => this.#callChild(flow, { ...captured, ...plain });
   }
   async #callChild(flow: string, child: Omit<NewChild, "id" | "flow" | "parent">): Promise<JsonObject> {

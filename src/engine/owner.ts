@@ -175,7 +175,9 @@ export class Owner implements ChunkHost {
     for (const id of this.state.dispatches.keys()) this.#ready.push(id);
     this.#restoreItems();
     const fingerprint = flow.fingerprint;
-    this.#fold(decide(this.state, { type: "claim", worker: engine.workerId, fingerprint }, this.graph));
+    const { discardAt } = this.state.settings;
+    const isLate = claim.epoch === 1 && discardAt !== null && claim.now >= discardAt;
+    this.#fold(decide(this.state, { type: "claim", worker: engine.workerId, fingerprint, isLate }, this.graph));
     if (claim.takeovers >= maxTakeovers) {
       const error = new WorkerCrashLoopError(this.id, this.#suspect(), claim.takeovers);
       this.#fold(

@@ -208,6 +208,10 @@ export interface CallOptions {
   readonly metadata?: JsonObject;
   readonly priority?: number;
   readonly delay?: Duration;
+  /** Earliest start. */
+  readonly startAt?: Date;
+  /** Cancelled with the reason "discarded" when no worker has taken it by then. @default never */
+  readonly discardAfter?: Date | Duration;
   readonly timeout?: Duration | null;
   readonly idempotencyKey?: string;
 }

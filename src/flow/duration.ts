@@ -8,6 +8,9 @@ const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604
 /** A hundred years: beyond it a date would leave what Postgres and JavaScript agree on. */
 const longestMs = 36_525 * unitMs.d;
 
+/** The last moment that ISO 8601 writes with four digits of a year, as Postgres reads it. */
+const latestMs = Date.UTC(9999, 11, 31);
+
 /**
  * The milliseconds of a duration, rounded to whole ones.
  *
@@ -23,6 +26,20 @@ export function parseDuration(value: Duration, where: string): number {
       { where },
     );
   return Math.round(ms);
+}
+
+/**
+ * A moment given as a date, or as a duration from now on: only the database knows when that is.
+ *
+ * @throws {UsageError} an invalid date, or no duration
+ */
+export function parseMoment(value: Date, where: string): Date;
+export function parseMoment(value: Date | Duration, where: string): Date | number;
+export function parseMoment(value: Date | Duration, where: string): Date | number {
+  if (!(value instanceof Date)) return parseDuration(value, where);
+  const ms = value.getTime();
+  if (ms >= 0 && ms <= latestMs) return value;
+  throw new UsageError(`${String(value)} is not a moment for ${where}`, "pass a Date from 1970 to 9999", { where });
 }
 
 function milliseconds(text: unknown): number {

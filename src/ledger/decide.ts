@@ -42,8 +42,8 @@ export type Effect = { ordinal: number } & (
 );
 
 export type Command =
-  /** A worker took the execution. */
-  | { type: "claim"; worker: WorkerId; fingerprint: string | null }
+  /** A worker took the execution; `isLate` when nobody had before, and it was to be discarded by now. */
+  | { type: "claim"; worker: WorkerId; fingerprint: string | null; isLate?: boolean }
   /** Sends the oldest arrival on its way; `value` is what the contract made of it, `refused` why it went nowhere. */
   | { type: "route"; hits?: Hits | undefined; value?: Json | undefined; refused?: string | undefined }
   | { type: "effect"; dispatch: number; effect: Effect }
@@ -88,7 +88,7 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       const event: EventOf<"execution.claimed"> = { type: "execution.claimed", worker: command.worker };
       if (command.fingerprint !== null && command.fingerprint !== state.fingerprint)
         event.fingerprint = command.fingerprint;
-      return [event];
+      return command.isLate ? [event, { type: "cancel.requested", reason: "discarded", actor: "timer" }] : [event];
     }
     case "route":
       return route(state, graph, command);

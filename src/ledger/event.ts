@@ -89,6 +89,8 @@ export const Settings = z.strictObject({
   concurrency: z.int().positive().nullable(),
   interventionMode: z.enum(["planned", "auto"]).nullable(),
   timeoutMs: ms.nullable(),
+  /** Not started by then, it is discarded: milliseconds since 1970. */
+  discardAt: ms.nullable(),
   /** Nobody holds a handle, so a pause could never be answered. */
   hidden: z.boolean(),
 });
@@ -100,6 +102,7 @@ export const defaultSettings = {
   concurrency: null,
   interventionMode: null,
   timeoutMs: null,
+  discardAt: null,
   hidden: false,
 } satisfies Settings;
 
@@ -150,8 +153,12 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     input: json,
     /** It came in by SQL, where nobody knows the contract: the owner checks it before it is routed. */
     raw: z.boolean().optional(),
+    /** Not before: milliseconds since 1970. */
+    dueAt: ms.optional(),
     actor: z.string().optional(),
   }),
+  /** Not before another time, asked for before anybody had taken it. */
+  z.strictObject({ type: z.literal("execution.rescheduled"), dueAt: ms }),
   /** A worker took the execution; its epoch is the row's. */
   z.strictObject({ type: z.literal("execution.claimed"), worker: WorkerId, fingerprint: z.string().optional() }),
   /** Where something that came in from outside (start, emit, resume) went. `of` is its seq. */

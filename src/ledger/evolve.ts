@@ -245,6 +245,8 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       state.startedAt = at;
       state.inbox.push({ seq, kind: "start", value: event.input, raw: event.raw ?? false });
       return state;
+    case "execution.rescheduled":
+      return state;
     case "execution.claimed":
       state.worker = event.worker;
       state.fingerprint = event.fingerprint ?? state.fingerprint;

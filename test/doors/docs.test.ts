@@ -86,11 +86,12 @@ async function writeExamples(document: string): Promise<string[]> {
   const into = join(folder, basename(document, ".md"));
   await mkdir(into);
   const source = JSON.stringify(join(root, "src/index.ts"));
+  const defer = JSON.stringify(join(root, "src/defer.ts"));
   const codes = (await fences(document, "ts")).filter((code) => /^import /m.test(code));
   return Promise.all(
     codes.map(async (code, index) => {
       const file = join(into, `example-${index + 1}.ts`);
-      await writeFile(file, code.replaceAll('"flowledger"', source));
+      await writeFile(file, code.replaceAll('"flowledger"', source).replaceAll('"flowledger/defer"', defer));
       return file;
     }),
   );

@@ -74,6 +74,12 @@ const cases: {
     ({ startedAt, inbox }) => [startedAt, inbox],
     [2000, [{ seq: 2, kind: "start", raw: false, value: 7 }]],
   ],
+  "execution.rescheduled": [
+    [created(flow), started(7)],
+    { type: "execution.rescheduled", dueAt: 9000 },
+    ({ startedAt, activeAt }) => [startedAt, activeAt],
+    [2000, 3000],
+  ],
   "execution.claimed": [
     [created(flow)],
     { type: "execution.claimed", worker: someWorker, fingerprint: "abc" },

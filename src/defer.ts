@@ -1,0 +1,761 @@
+/** `flowledger/defer`: background functions. Each is a flow of one chunk, so whatever holds for a flow holds for it. */
+import { Cron } from "croner";
+import { v7 as uuidv7 } from "uuid";
+import { z } from "zod";
+import {
+  cancelFunction,
+  FunctionState,
+  listFunctions,
+  plainErrorCode,
+  readCall,
+  readFunction,
+  rescheduleFunction,
+} from "./database/functions.ts";
+import type { FunctionRecord } from "./database/functions.ts";
+import { readHistory } from "./database/queries.ts";
+import { resultOf } from "./engine/child.ts";
+import { currentChunk, trackChunks } from "./engine/current.ts";
+import {
+  DefinitionError,
+  ExecutionAbortingAlreadyInProgress,
+  ExecutionCancelledError,
+  ExecutionNotCancellable,
+  ExecutionNotCompleted,
+  ExecutionNotFound,
+  ExecutionNotReschedulable,
+  ExecutionResultNotAvailable,
+  ExecutionResultNotAvailableYet,
+  NotConfiguredError,
+  UsageError,
+} from "./errors.ts";
+import { defineFlow } from "./flow/builder.ts";
+import type { Callable, Ctx, Output } from "./flow/context.ts";
+import type { FlowDefinition } from "./flow/definition.ts";
+import { parseDuration, parseMoment } from "./flow/duration.ts";
+import { ExecutionId } from "./ledger/event.ts";
+import type { Recorded, SerializedError } from "./ledger/event.ts";
+import { toJson } from "./ledger/payload.ts";
+import type { Json } from "./ledger/payload.ts";
+import { internals, Orchestrator } from "./orchestrator.ts";
+import type { CreateOptions } from "./orchestrator.ts";
+
+export type { FunctionState } from "./database/functions.ts";
+export {
+  DeferError,
+  ExecutionAbortingAlreadyInProgress,
+  ExecutionNotCancellable,
+  ExecutionNotCompleted,
+  ExecutionNotFound,
+  ExecutionNotReschedulable,
+  ExecutionResultNotAvailable,
+  ExecutionResultNotAvailableYet,
+} from "./errors.ts";
+
+export interface DeferOptions {
+  /** What the database knows it by; needed where the function has no name, or a bundler shortens it. @default fn.name */
+  readonly name?: string;
+  /** Retries after a run that threw: true is 13, a number that many, an object says how. @default false */
+  readonly retry?: boolean | number | Partial<RetryPolicy>;
+  /** Executions of the function at once, over all workers. @default unlimited */
+  readonly concurrency?: number;
+  /** What becomes of a call while `concurrency` is used up: it waits, or is cancelled. @default "keep" */
+  readonly maxConcurrencyAction?: "keep" | "cancel";
+  /** Longest time of one attempt, in seconds. @default unlimited */
+  readonly maxDuration?: number;
+}
+
+/** Times in seconds, as Defer has them. */
+export interface RetryPolicy {
+  /** Retries, the first run not counted. @default 13 where `retry` is an object */
+  readonly maxAttempts: number;
+  /** Wait before the first retry. @default 30 */
+  readonly initialInterval: number;
+  /** 0 waits exactly; anything else between half and all of the interval. @default 0.5 */
+  readonly randomizationFactor: number;
+  /** Factor of each further wait. @default 1.5 */
+  readonly multiplier: number;
+  /** Longest wait. @default 600 */
+  readonly maxInterval: number;
+}
+
+/** Options of the calls of a function; see `assignOptions()`. */
+export interface ExecutionOptions {
+  /** When it may start: a date, a duration such as "1h30m" or "2 days", or milliseconds. @default at once */
+  readonly delay?: Date | string | number;
+  /** Not started by then, it never runs: a date, or a duration from the call on. @default never */
+  readonly discardAfter?: Date | string | number;
+  /** Kept with the execution; `listExecutions` finds it by them. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** One execution per function and key: calling again gives the same one. */
+  readonly idempotencyKey?: string;
+}
+
+/** A function that is started by calling it, and run by a worker. */
+export interface DeferredFunction<Args extends unknown[], Out> extends Callable<Args, Out> {
+  /** Stores an execution; resolves when it is durable, not when it has run. */
+  (...args: Args): Promise<{ readonly id: ExecutionId }>;
+  /** What workers run: a flow of one chunk, both with the name of the function. Its input is the list of arguments. */
+  readonly flow: FlowDefinition;
+  readonly __fn: (...args: Args) => unknown;
+  readonly __metadata: FunctionMetadata;
+  readonly __execOptions: ExecutionOptions | undefined;
+}
+
+export interface FunctionMetadata {
+  readonly name: string;
+  /** Of Defer's manifest, whose form this is. */
+  readonly version: 6;
+  readonly retry: RetryPolicy;
+  /** Five fields, in UTC. */
+  readonly cron?: string;
+  readonly concurrency: number | undefined;
+  readonly maxDuration: number | undefined;
+  readonly maxConcurrencyAction: "keep" | "cancel" | undefined;
+}
+
+/**
+ * Makes a background function of a function: calling it stores an execution, and workers with it among
+ * `createOrchestrator({ functions })` run that.
+ *
+ * @throws {DefinitionError} no function, no name, an option that cannot be meant
+ */
+export function defer<Args extends unknown[], Out>(
+  fn: (...args: Args) => Out,
+  options: DeferOptions = {},
+): DeferredFunction<Args, Output<Out>> {
+  return define(fn, options, undefined);
+}
+
+/**
+ * A background function without arguments that runs by a schedule, too.
+ *
+ * @param cron five fields, in UTC, e.g. `"0 7 * * *"`
+ * @throws {DefinitionError}
+ */
+defer.cron = <Out>(fn: () => Out, cron: string, options: DeferOptions = {}): DeferredFunction<[], Output<Out>> =>
+  define(fn, options, cron);
+
+function define<Args extends unknown[], Out>(
+  fn: (...args: Args) => Out,
+  options: DeferOptions,
+  cron: string | undefined,
+): DeferredFunction<Args, Output<Out>> {
+  if (typeof fn !== "function") throw new DefinitionError(String(fn), "defer() got no function", "pass a function");
+  const name = options.name ?? fn.name;
+  if (name === "")
+    throw new DefinitionError(
+      "",
+      "an anonymous function cannot be found again by a worker",
+      "name it: defer(async function sendMail() { … }), or defer(fn, { name })",
+    );
+  const metadata: FunctionMetadata = {
+    name,
+    version: 6,
+    retry: resolveRetry(name, options.retry),
+    ...(cron !== undefined && { cron: requireCron(name, cron) }),
+    ...requireLimits(name, options),
+  };
+  trackChunks();
+  const flow = toFlow(fn, metadata);
+  return deferred(fn, flow, metadata, undefined);
+}
+
+/** The flow of a function. The one place where what a function may do at once meets what flows can limit. */
+function toFlow<Args extends unknown[]>(fn: (...args: Args) => unknown, metadata: FunctionMetadata): FlowDefinition {
+  const { name, retry, maxDuration } = metadata;
+  const flow = defineFlow(name, { input: z.array(z.unknown()) });
+  // What enters is the list of arguments that a typed call gave, or that SQL did.
+  flow
+    .to(name, (ctx) => fn(...(ctx.input as Args)), {
+      retry: {
+        maxAttempts: retry.maxAttempts + 1,
+        initialInterval: retry.initialInterval * 1000,
+        multiplier: retry.multiplier,
+        maxInterval: retry.maxInterval * 1000,
+        jitter: retry.randomizationFactor > 0,
+      },
+      timeout: maxDuration === undefined ? null : maxDuration * 1000,
+    })
+    .end();
+  return flow;
+}
+
+function deferred<Args extends unknown[], Out>(
+  fn: (...args: Args) => unknown,
+  flow: FlowDefinition,
+  metadata: FunctionMetadata,
+  execOptions: ExecutionOptions | undefined,
+): DeferredFunction<Args, Out> {
+  const call = async (...args: Args) => {
+    const orchestrator = requireOrchestrator(`${flow.name}()`);
+    const input = argumentsOf(flow.name, args);
+    const { id } = await orchestrator
+      .flow(flow)
+      .startExecution(input, { ...startOptions(execOptions), autoCloseTimeout: 0 });
+    return { id };
+  };
+  return Object.defineProperty(
+    Object.assign(call, { flow, __fn: fn, __metadata: metadata, __execOptions: execOptions }),
+    "name",
+    { value: flow.name },
+  );
+}
+
+// ── options of calls ────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * The same function with options for its calls; those it had stay, key by key.
+ *
+ * @throws {UsageError} naming the option that cannot be meant
+ */
+export function assignOptions<Args extends unknown[], Out>(
+  fn: DeferredFunction<Args, Out>,
+  options: ExecutionOptions,
+): DeferredFunction<Args, Out> {
+  requireDeferred(fn, "assignOptions()");
+  const merged = { ...fn.__execOptions, ...options };
+  const unknown = Object.keys(merged).find((key) => !optionNames.includes(key));
+  if (unknown !== undefined)
+    throw new UsageError(`assignOptions() has an unknown option "${unknown}"`, `use ${optionNames.join(", ")}`);
+  // What cannot be meant shows here, where it was written.
+  startOptions(merged);
+  return deferred(fn.__fn, fn.flow, fn.__metadata, merged);
+}
+
+const optionNames = ["delay", "discardAfter", "metadata", "idempotencyKey"];
+
+/** `assignOptions(fn, { delay })`. */
+export function delay<Args extends unknown[], Out>(
+  fn: DeferredFunction<Args, Out>,
+  value: Date | string | number,
+): DeferredFunction<Args, Out> {
+  return assignOptions(fn, { delay: value });
+}
+
+/** `assignOptions(fn, { metadata })`: it takes the place of the metadata before. */
+export function addMetadata<Args extends unknown[], Out>(
+  fn: DeferredFunction<Args, Out>,
+  metadata: Readonly<Record<string, string>>,
+): DeferredFunction<Args, Out> {
+  return assignOptions(fn, { metadata });
+}
+
+/** `assignOptions(fn, { discardAfter })`. */
+export function discardAfter<Args extends unknown[], Out>(
+  fn: DeferredFunction<Args, Out>,
+  value: Date | string | number,
+): DeferredFunction<Args, Out> {
+  return assignOptions(fn, { discardAfter: value });
+}
+
+type StartOptions = Pick<CreateOptions, "startAt" | "delay" | "discardAfter" | "idempotencyKey"> & {
+  metadata?: Record<string, string>;
+};
+
+function startOptions(options: ExecutionOptions = {}): StartOptions {
+  const start: StartOptions = {};
+  const due = options.delay === undefined ? undefined : momentOf(options.delay, "delay");
+  if (due instanceof Date) start.startAt = due;
+  else if (due !== undefined) start.delay = due;
+  if (options.discardAfter !== undefined) start.discardAfter = momentOf(options.discardAfter, "discardAfter");
+  if (options.idempotencyKey !== undefined) start.idempotencyKey = options.idempotencyKey;
+  if (options.metadata !== undefined) {
+    const metadata = z.record(z.string(), z.string()).safeParse(options.metadata);
+    if (!metadata.success)
+      throw new UsageError("metadata of a function has a value that is no text", "pass { key: text }", {
+        issues: metadata.error.issues,
+      });
+    start.metadata = metadata.data;
+  }
+  return start;
+}
+
+/** A date, or milliseconds from now on. Durations as Defer's users write them: "30 minutes", "1h 30m", "2 days". */
+function momentOf(value: Date | string | number, where: string): Date | number {
+  if (typeof value !== "string") return parseMoment(value, where);
+  let ms = 0;
+  const rest = value.toLowerCase().replaceAll(/(\d+(?:\.\d+)?)\s*([a-z]*)/g, (match, amount: string, unit: string) => {
+    const unitMs = unit === "" ? 1 : units.find(([name]) => name.test(unit))?.[1];
+    if (unitMs === undefined) return match;
+    ms += Number(amount) * unitMs;
+    return "";
+  });
+  // What is left over says that it was no duration: the text itself goes into the error.
+  return parseDuration(/\d/.test(value) && /^[\s,]*$/.test(rest) ? ms : value, where);
+}
+
+const units: readonly (readonly [RegExp, number])[] = [
+  [/^(ns|nanoseconds?)$/, 1e-6],
+  [/^(us|microseconds?)$/, 1e-3],
+  [/^(ms|millis|milliseconds?)$/, 1],
+  [/^(s|secs?|seconds?)$/, 1_000],
+  [/^(m|mins?|minutes?)$/, 60_000],
+  [/^(h|hrs?|hours?)$/, 3_600_000],
+  [/^(d|days?)$/, 86_400_000],
+  [/^(w|weeks?)$/, 604_800_000],
+  [/^(months?)$/, 2_629_800_000],
+  [/^(y|yrs?|years?)$/, 31_557_600_000],
+];
+
+/** Optional arguments that were left out at the end stay out; anything else that JSON cannot hold is refused. */
+function argumentsOf(name: string, args: readonly unknown[]): Json[] {
+  const given = args.slice(0, args.findLastIndex((value) => value !== undefined) + 1);
+  const json = toJson(given, `arguments of function "${name}"`);
+  return Array.isArray(json) ? json : [];
+}
+
+// ── results ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * The function as one that can be awaited: each call starts an execution and resolves with what it returned. Inside a
+ * chunk or another function the call is recorded, so that a second run of that attaches to the same execution.
+ *
+ * The calls throw `ExecutionFailedError` when the execution failed for the last time, its own error as `cause`, and
+ * `ExecutionNotCompleted` when it was cancelled, aborted or discarded.
+ */
+export function awaitResult<Args extends unknown[], Out>(
+  fn: DeferredFunction<Args, Out>,
+): (...args: Args) => Promise<Out> {
+  requireDeferred(fn, "awaitResult()");
+  return async (...args) => {
+    const options = startOptions(fn.__execOptions);
+    const input = argumentsOf(fn.name, args);
+    try {
+      const ctx = currentChunk();
+      if (ctx) return await ctx.call<Json[], Out>({ name: fn.name }, input, options);
+      const orchestrator = requireOrchestrator(`awaitResult(${fn.name})()`);
+      const snapshot = await orchestrator.flow(fn.flow).start(input, { ...options, autoCloseTimeout: 0 });
+      // The result of a typed function, as its flow's `end()` kept it.
+      return resultOf(snapshot) as Out;
+    } catch (error) {
+      throw await notCompleted(error);
+    }
+  };
+}
+
+/** A cancelled execution, with the state that Defer's users know. */
+async function notCompleted(error: unknown): Promise<unknown> {
+  if (!(error instanceof ExecutionCancelledError)) return error;
+  const id = ExecutionId.parse(error.details["executionId"]);
+  const record = await configured?.[internals].query((sql) => readFunction(sql, id));
+  return new ExecutionNotCompleted(id, record?.state ?? "cancelled", error);
+}
+
+/** `ctx` of the chunk that the calling code runs in: its `signal` aborts on cancel and timeout. undefined outside of workers. */
+export function getContext(): Ctx | undefined {
+  return currentChunk();
+}
+
+// ── executions by id ────────────────────────────────────────────────────────────────────────────────────────
+
+export interface FunctionExecution {
+  readonly id: ExecutionId;
+  readonly state: FunctionState;
+  readonly functionName: string;
+  /** The same as the name. */
+  readonly functionId: string;
+  readonly scheduledAt: Date;
+  /** When a worker first took it. */
+  readonly startedAt: Date | null;
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+  readonly metadata: Readonly<Record<string, Json>>;
+  /** What the function returned; undefined unless the state is "succeed". */
+  readonly result: Json | undefined;
+  /** What it threw last; undefined unless the state is "failed". */
+  readonly error: SerializedError | undefined;
+}
+
+/** @throws {ExecutionNotFound} */
+export async function getExecution(id: string): Promise<FunctionExecution> {
+  return publicExecution(await record(id, "getExecution()"));
+}
+
+/**
+ * What the function returned, or, of a failed execution, its error with `message` and `stack`.
+ *
+ * @throws {ExecutionResultNotAvailableYet | ExecutionResultNotAvailable | ExecutionNotFound}
+ */
+export async function getExecutionResult(id: string): Promise<Json> {
+  const { state, result, error } = publicExecution(await record(id, "getExecutionResult()"));
+  if (state === "succeed") return result ?? null;
+  if (state === "failed") return toJson(error ?? null, "error");
+  if (state === "created" || state === "started") throw new ExecutionResultNotAvailableYet(id, state);
+  throw new ExecutionResultNotAvailable(id, state);
+}
+
+/**
+ * Cancels an execution that has not started. With `force` also one that runs: its `signal` aborts, and it ends as
+ * "aborted" whatever it returns.
+ *
+ * @throws {ExecutionNotCancellable | ExecutionAbortingAlreadyInProgress | ExecutionNotFound}
+ */
+export async function cancelExecution(id: string, force = false): Promise<FunctionExecution> {
+  const { query, tell } = requireOrchestrator("cancelExecution()")[internals];
+  const executionId = requireId(id);
+  const state = await query((sql) => cancelFunction(sql, executionId, force));
+  if (state === null) throw new ExecutionNotFound(id);
+  if (state === "aborting" && force) throw new ExecutionAbortingAlreadyInProgress(id);
+  if (state !== "created" && !(state === "started" && force)) throw new ExecutionNotCancellable(id, state);
+  tell(executionId);
+  return getExecution(id);
+}
+
+/**
+ * Moves an execution that has not started to another time.
+ *
+ * @param to a date, or a duration from now on. @default now
+ * @throws {ExecutionNotReschedulable | ExecutionNotFound}
+ */
+export async function rescheduleExecution(id: string, to: Date | string | number = 0): Promise<FunctionExecution> {
+  const { query } = requireOrchestrator("rescheduleExecution()")[internals];
+  const executionId = requireId(id);
+  const moment = momentOf(to, "rescheduleExecution()");
+  const state = await query((sql) => rescheduleFunction(sql, executionId, moment));
+  if (state === null) throw new ExecutionNotFound(id);
+  if (state !== "created") throw new ExecutionNotReschedulable(id, state);
+  return getExecution(id);
+}
+
+/**
+ * A new execution of the same function with the same arguments and metadata, started now. The old one stays as it is.
+ *
+ * @throws {ExecutionNotFound}
+ */
+export async function reRunExecution(id: string): Promise<FunctionExecution> {
+  const { query, create } = requireOrchestrator("reRunExecution()")[internals];
+  const executionId = requireId(id);
+  const call = await query((sql) => readCall(sql, executionId));
+  if (!call) throw new ExecutionNotFound(id);
+  const { discardAt: _, ...settings } = call.settings ?? {};
+  const again = await create({
+    id: ExecutionId.parse(uuidv7()),
+    flow: call.flow,
+    input: call.input,
+    settings,
+    metadata: call.metadata,
+    priority: call.priority,
+    idempotencyKey: null,
+    delayMs: null,
+    startAt: null,
+    resourceKeys: [],
+    parent: null,
+    state: {},
+  });
+  return getExecution(again);
+}
+
+// ── lists ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** The first so many after a cursor, or the last so many before one. */
+export interface PageOptions {
+  /** 1 to 1000. @default 100 */
+  readonly first?: number;
+  readonly after?: string;
+  /** Instead of `first`. */
+  readonly last?: number;
+  readonly before?: string;
+}
+
+export interface Page<T> {
+  readonly data: readonly T[];
+  readonly pageInfo: {
+    readonly hasNextPage: boolean;
+    readonly hasPrevPage: boolean;
+    readonly startCursor: string | null;
+    readonly endCursor: string | null;
+  };
+}
+
+/** All that are given must hold; of a list of values, one. */
+export interface ExecutionFilters {
+  readonly states?: readonly FunctionState[];
+  /** Names of functions. @default those given to `createOrchestrator()` */
+  readonly functionIds?: readonly string[];
+  /** `code` of the last error; "ER0003" is one without a code. */
+  readonly errorCodes?: readonly string[];
+  /** Ids of workers. */
+  readonly executedBy?: readonly string[];
+  readonly startedAt?: { readonly from?: Date; readonly to?: Date };
+  readonly scheduleAt?: { readonly from?: Date; readonly to?: Date };
+  readonly metadata?: readonly { readonly key: string; readonly values: readonly string[] }[];
+}
+
+/** Executions of functions, newest first. @throws {UsageError} */
+export async function listExecutions(
+  page: PageOptions = {},
+  filters: ExecutionFilters = {},
+): Promise<Page<FunctionExecution>> {
+  const { query, functions } = requireOrchestrator("listExecutions()")[internals];
+  const { limit, isLast } = requirePage(page, "listExecutions()");
+  const { functionIds = [...functions.keys()], states, errorCodes, executedBy, startedAt, scheduleAt } = filters;
+  if (functionIds.length === 0)
+    throw new UsageError(
+      "listExecutions() knows no functions",
+      "pass { functions } to createOrchestrator(), or name them in functionIds",
+    );
+  const unknown = states?.find((state) => !FunctionState.options.includes(state));
+  if (unknown !== undefined)
+    throw new UsageError(
+      `state "${String(unknown)}" of listExecutions() does not exist`,
+      `use ${FunctionState.options.join(", ")}`,
+    );
+  const records = await query((sql) =>
+    listFunctions(sql, {
+      functions: functionIds,
+      ...(states && { states }),
+      ...(errorCodes && { errorCodes }),
+      ...(executedBy && { executedBy }),
+      ...(startedAt && { startedAt: requireBetween(startedAt, "startedAt") }),
+      ...(scheduleAt && { scheduledAt: requireBetween(scheduleAt, "scheduleAt") }),
+      ...(filters.metadata && { metadata: filters.metadata }),
+      ...(page.after !== undefined && { after: requireCursor(page.after) }),
+      ...(page.before !== undefined && { before: requireCursor(page.before) }),
+      isLast,
+      limit: limit + 1,
+    }),
+  );
+  return pageOf(records.map(publicExecution), ({ id }) => id, page, { limit, isLast });
+}
+
+export interface ExecutionAttempt {
+  /** From 1. */
+  readonly attempt: number;
+  readonly state: FunctionState;
+  readonly startedAt: Date;
+  readonly updatedAt: Date;
+  /** The worker that ran it, the last one where it changed hands. */
+  readonly executedBy: string | null;
+  readonly errorCode: string | null;
+  readonly error: SerializedError | null;
+}
+
+/** The first try and its retries, in order. @throws {ExecutionNotFound | UsageError} */
+export async function listExecutionAttempts(id: string, page: PageOptions = {}): Promise<Page<ExecutionAttempt>> {
+  const { query } = requireOrchestrator("listExecutionAttempts()")[internals];
+  const { limit, isLast } = requirePage(page, "listExecutionAttempts()");
+  const { state } = publicExecution(await record(id, "listExecutionAttempts()"));
+  const types = ["execution.claimed", "chunk.completed", "chunk.failed", "execution.closed"];
+  const attempts = attemptsOf(await query((sql) => readHistory(sql, requireId(id), 0, types)), state);
+  const after = page.after === undefined ? 0 : requireNumber(page.after);
+  const before = page.before === undefined ? Infinity : requireNumber(page.before);
+  const between = attempts.filter(({ attempt }) => attempt > after && attempt < before);
+  const found = isLast ? between.slice(-limit - 1) : between.slice(0, limit + 1);
+  return pageOf(found, ({ attempt }) => String(attempt), page, { limit, isLast });
+}
+
+function attemptsOf(events: readonly Recorded[], state: FunctionState): ExecutionAttempt[] {
+  const attempts: ExecutionAttempt[] = [];
+  let executedBy: string | null = null;
+  let startedAt: number | null = null;
+  const add = (became: FunctionState, at: number, error: SerializedError | null = null) => {
+    if (startedAt === null) return;
+    attempts.push({
+      attempt: attempts.length + 1,
+      state: became,
+      startedAt: new Date(startedAt),
+      updatedAt: new Date(at),
+      executedBy,
+      errorCode: error && (error.code ?? plainErrorCode),
+      error,
+    });
+    startedAt = null;
+  };
+  for (const { event, at } of events) {
+    if (event.type === "execution.claimed") {
+      executedBy = event.worker;
+      // A discarded one was taken, too, but only to be closed.
+      if (state !== "discarded") startedAt ??= at;
+    } else if (event.type === "chunk.completed") add("succeed", at);
+    else if (event.type === "chunk.failed") {
+      add("failed", at, event.error);
+      if (event.retryInMs !== undefined) startedAt = at + event.retryInMs;
+    } else if (event.type === "execution.closed") add(state, at);
+  }
+  if (startedAt !== null) add(state, startedAt);
+  return attempts;
+}
+
+function requirePage(page: PageOptions, where: string): { limit: number; isLast: boolean } {
+  const { first, last } = page;
+  if (first !== undefined && last !== undefined)
+    throw new UsageError(`${where} got first and last`, "use first with after, or last with before");
+  const limit = first ?? last ?? 100;
+  if (!Number.isSafeInteger(limit) || limit < 1 || limit > 1000)
+    throw new UsageError(
+      `${first === undefined ? "last" : "first"} ${String(limit)} of ${where} is not possible`,
+      "use a whole number from 1 to 1000",
+    );
+  return { limit, isLast: last !== undefined };
+}
+
+/** @param found one more than the page holds, where there are more */
+function pageOf<T>(
+  found: readonly T[],
+  cursor: (item: T) => string,
+  { after, before }: PageOptions,
+  { limit, isLast }: { limit: number; isLast: boolean },
+): Page<T> {
+  const data = isLast ? found.slice(-limit) : found.slice(0, limit);
+  const isMore = found.length > limit;
+  const [first] = data;
+  const last = data.at(-1);
+  return {
+    data,
+    pageInfo: {
+      // A cursor stands for an item of the list, so on its other side there is one.
+      hasNextPage: isLast ? before !== undefined : isMore,
+      hasPrevPage: isLast ? isMore : after !== undefined,
+      startCursor: first === undefined ? null : cursor(first),
+      endCursor: last === undefined ? null : cursor(last),
+    },
+  };
+}
+
+function requireBetween(between: { from?: Date; to?: Date }, where: string): { from?: Date; to?: Date } {
+  for (const date of [between.from, between.to])
+    if (date !== undefined) parseMoment(date, `${where} of listExecutions()`);
+  return between;
+}
+
+function requireCursor(cursor: string): ExecutionId {
+  const parsed = ExecutionId.safeParse(cursor);
+  if (parsed.success) return parsed.data;
+  throw new UsageError(`"${String(cursor).slice(0, 80)}" is not a cursor`, "pass startCursor or endCursor of a page");
+}
+
+function requireNumber(cursor: string): number {
+  if (/^\d{1,9}$/.test(cursor)) return Number(cursor);
+  throw new UsageError(`"${String(cursor).slice(0, 80)}" is not a cursor`, "pass startCursor or endCursor of a page");
+}
+
+// ── the orchestrator behind it ──────────────────────────────────────────────────────────────────────────────
+
+// The one module state of the library, because calls of functions have no other way to their database.
+let configured: Orchestrator | undefined;
+
+/**
+ * Says which orchestrator the functions of this process use. Once; after that one was closed, again.
+ *
+ * @throws {UsageError}
+ */
+export function configure(orchestrator: Orchestrator): void {
+  if (!(orchestrator instanceof Orchestrator))
+    throw new UsageError("configure() got no orchestrator", "pass what createOrchestrator() returns");
+  if (configured && configured !== orchestrator && !configured[internals].isClosed)
+    throw new UsageError("configure() was called with another orchestrator", "call it once, or close() the first one");
+  configured = orchestrator;
+}
+
+function requireOrchestrator(called: string): Orchestrator {
+  if (!configured) throw new NotConfiguredError(called);
+  return configured;
+}
+
+async function record(id: string, called: string): Promise<FunctionRecord> {
+  const { query } = requireOrchestrator(called)[internals];
+  const executionId = requireId(id);
+  const found = await query((sql) => readFunction(sql, executionId));
+  if (!found) throw new ExecutionNotFound(id);
+  return found;
+}
+
+/** What is no id at all is no execution's either. */
+function requireId(id: string): ExecutionId {
+  const parsed = ExecutionId.safeParse(id);
+  if (!parsed.success) throw new ExecutionNotFound(String(id).slice(0, 80));
+  return parsed.data;
+}
+
+function publicExecution(found: FunctionRecord): FunctionExecution {
+  const { id, state, functionName, closeSnapshot, error, metadata } = found;
+  return {
+    id,
+    state,
+    functionName,
+    functionId: functionName,
+    scheduledAt: new Date(found.scheduledAt),
+    startedAt: found.startedAt === null ? null : new Date(found.startedAt),
+    createdAt: new Date(found.createdAt),
+    updatedAt: new Date(found.updatedAt),
+    metadata: metadata ?? {},
+    result: state === "succeed" ? resultOf(closeSnapshot ?? {}) : undefined,
+    error: state === "failed" && error ? error : undefined,
+  };
+}
+
+// ── what a definition may say ───────────────────────────────────────────────────────────────────────────────
+
+function requireDeferred(fn: unknown, where: string): void {
+  if (typeof fn !== "function" || !("__metadata" in fn))
+    throw new UsageError(`${where} got no deferred function`, "pass what defer() returns");
+}
+
+const noRetry: RetryPolicy = {
+  maxAttempts: 0,
+  initialInterval: 30,
+  randomizationFactor: 0.5,
+  multiplier: 1.5,
+  maxInterval: 600,
+};
+const defaultRetries = 13;
+
+function resolveRetry(name: string, retry: DeferOptions["retry"] = false): RetryPolicy {
+  const refuse = (remedy: string): never => {
+    throw new DefinitionError(name, "invalid retry options", remedy);
+  };
+  if (typeof retry === "boolean") return { ...noRetry, maxAttempts: retry ? defaultRetries : 0 };
+  const given: Partial<RetryPolicy> = typeof retry === "number" ? { maxAttempts: retry } : retry;
+  if (typeof given !== "object" || given === null) refuse("use true, a number of retries, or an object");
+  const unknown = Object.keys(given).find((key) => !(key in noRetry));
+  if (unknown !== undefined) refuse(`"${unknown}" is unknown, use ${Object.keys(noRetry).join(", ")}`);
+  const policy = { ...noRetry, maxAttempts: defaultRetries, ...given };
+  if (!Number.isSafeInteger(policy.maxAttempts) || policy.maxAttempts < 0)
+    refuse(`maxAttempts is ${policy.maxAttempts}, use a whole number of retries from 0`);
+  if (!(policy.randomizationFactor >= 0 && policy.randomizationFactor <= 1))
+    refuse(`randomizationFactor is ${policy.randomizationFactor}, use a number from 0 to 1`);
+  for (const key of ["initialInterval", "maxInterval"] as const)
+    if (!(policy[key] >= 0 && policy[key] < Infinity)) refuse(`${key} is ${policy[key]}, use seconds from 0`);
+  if (!(policy.multiplier >= 1)) refuse(`multiplier is ${policy.multiplier}, use a number from 1`);
+  return policy;
+}
+
+/** What `setTimeout` can wait for. */
+const longestSeconds = 2_147_483;
+
+function requireLimits(name: string, options: DeferOptions) {
+  const { concurrency, maxDuration, maxConcurrencyAction } = options;
+  const unknown = Object.keys(options).find((key) => !deferOptions.includes(key));
+  if (unknown !== undefined)
+    throw new DefinitionError(name, `defer() has an unknown option "${unknown}"`, `use ${deferOptions.join(", ")}`);
+  if (concurrency !== undefined && (!Number.isSafeInteger(concurrency) || concurrency < 1))
+    throw new DefinitionError(name, `concurrency ${String(concurrency)} is not possible`, "use a whole number from 1");
+  if (maxDuration !== undefined && !(maxDuration > 0 && maxDuration <= longestSeconds))
+    throw new DefinitionError(name, `maxDuration ${String(maxDuration)} is not possible`, "use seconds, up to 24 days");
+  if (maxConcurrencyAction !== undefined && maxConcurrencyAction !== "keep" && maxConcurrencyAction !== "cancel")
+    throw new DefinitionError(
+      name,
+      `maxConcurrencyAction ${JSON.stringify(maxConcurrencyAction)} does not exist`,
+      'use "keep" or "cancel"',
+    );
+  return { concurrency, maxDuration, maxConcurrencyAction };
+}
+
+const deferOptions = ["name", "retry", "concurrency", "maxConcurrencyAction", "maxDuration"];
+
+function requireCron(name: string, cron: string): string {
+  try {
+    const next = new Cron(cron, { mode: "5-part", timezone: "UTC", paused: true }).nextRun();
+    if (!next) throw new TypeError("it never comes due");
+    return cron;
+  } catch (error) {
+    const problem = error instanceof Error ? error.message : String(error);
+    throw new DefinitionError(
+      name,
+      `cron ${JSON.stringify(cron)} is not a schedule (${problem})`,
+      'use five fields, e.g. "0 7 * * *"',
+      {},
+      error,
+    );
+  }
+}
