@@ -947,7 +947,32 @@ begin
   return true;
 end $$;
 
--- Asks for the end of whatever runs. False when it had closed before. What no worker ever took ends here and now.
+-- Ends a start that nobody has claimed, and that nothing else has come in for: cancelled without a worker. False where that
+-- is not so. The caller has the row's lock.
+create or replace function flowledger.close_unclaimed(e flowledger.executions, p_reason text, p_actor text) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := clock_timestamp();
+  v_reason text := coalesce(p_reason, 'cancelled');
+begin
+  if e.epoch > 0 or exists (select 1 from flowledger.ledger l where l.execution_id = e.id
+      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled')) then
+    return false;
+  end if;
+  insert into flowledger.ledger (execution_id, seq, epoch, at, type, actor, payload)
+  values (e.id, e.seq + 1, 0, v_at, 'cancel.requested', p_actor, jsonb_build_object('reason', v_reason)),
+    (e.id, e.seq + 2, 0, v_at, 'execution.closed', null, jsonb_build_object('outcome', 'cancelled', 'reason', v_reason));
+  update flowledger.executions h
+  set seq = e.seq + 2, wake_at = null, sealed_at = v_at, closed_at = v_at, outcome = 'cancelled', close_reason = v_reason,
+    close_snapshot = coalesce((select l.payload -> 'state' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1), '{}')
+  where h.id = e.id;
+  perform pg_notify(flowledger.channel(e.id), e.id::text);
+  return true;
+end $$;
+
+-- Asks for the end of whatever runs. False when it had closed before.
 create or replace function flowledger.cancel(id uuid, reason text default 'cancelled', actor text default null,
   notify boolean default true) returns boolean
 language plpgsql volatile security definer
@@ -955,29 +980,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   e flowledger.executions;
-  v_at timestamptz;
 begin
   begin
     e := flowledger.lock_open(cancel.id, 'cancel');
   exception when sqlstate 'FL003' then
     return false;
   end;
-  if e.epoch > 0 or exists (select 1 from flowledger.ledger l where l.execution_id = e.id
-      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled')) then
-    perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', reason, 'actor', actor)), notify);
+  if flowledger.close_unclaimed(e, reason, actor) then
     return true;
   end if;
-  v_at := clock_timestamp();
-  insert into flowledger.ledger (execution_id, seq, epoch, at, type, actor, payload)
-  values (e.id, e.seq + 1, 0, v_at, 'cancel.requested', cancel.actor, jsonb_strip_nulls(jsonb_build_object('reason', reason))),
-    (e.id, e.seq + 2, 0, v_at, 'execution.closed', null, jsonb_build_object('outcome', 'cancelled', 'reason', coalesce(reason, 'cancelled')));
-  update flowledger.executions h
-  set seq = e.seq + 2, wake_at = null, sealed_at = v_at, closed_at = v_at, outcome = 'cancelled', close_reason = coalesce(reason, 'cancelled'),
-    close_snapshot = coalesce((select l.payload -> 'state' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1), '{}')
-  where h.id = e.id;
-  if notify then
-    perform pg_notify(flowledger.channel(e.id), e.id::text);
-  end if;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', reason, 'actor', actor)), notify);
   return true;
 end $$;
 

@@ -21,11 +21,14 @@ const serve = (...names: string[]) =>
 const childrenOf = (id: string) =>
   sql`select id from flowledger.executions where parent_id = ${id} and outcome is not distinct from 'completed'`;
 
-test.each(["before they run", "after they ended"])(
+test.each([
+  ["before they run", 10],
+  ["after they ended", 20],
+])(
   "F1, DF-AWT-01: a killed function attaches to the executions it waited for, %s, and they run once",
-  async (when) => {
+  async (when, n) => {
     await using doomed = await serve("waiting");
-    const { id } = await waiting(10);
+    const { id } = await waiting(n);
     await until(async () => (await countEvents(sql, id, "child.started")) === 2);
     doomed.kill("SIGKILL");
     await doomed.exited;
@@ -36,10 +39,10 @@ test.each(["before they run", "after they ended"])(
     await using second = await serve(when === "before they run" ? "child" : "waiting");
     await untilClosed(sql, id);
 
-    expect(await getExecution(id)).toMatchObject({ state: "succeed", result: [20, 22] });
+    expect(await getExecution(id)).toMatchObject({ state: "succeed", result: [n * 2, n * 2 + 2] });
     expect(await childrenOf(id)).toHaveLength(2);
     const bodies = `${first.output()}${second.output()}`.split("\n").filter((line) => line.startsWith("body child"));
-    expect(bodies.toSorted()).toEqual(["body child 10", "body child 11"]);
+    expect(bodies.toSorted()).toEqual([`body child ${n}`, `body child ${n + 1}`]);
     await expectGuarantees(sql);
   },
 );
