@@ -90,7 +90,9 @@ function createdPayload(execution: NewExecution) {
 
 /** The ledger of an execution that was just created and started, as reading it back would give it. */
 export function firstEvents(execution: NewExecution, at: number): Recorded[] {
-  const payload: unknown = JSON.parse(JSON.stringify(createdPayload(execution)));
+  const payload: unknown = JSON.parse(
+    JSON.stringify({ ...createdPayload(execution), priority: execution.priority || undefined }),
+  );
   return parseEvents([
     [1, 0, at, "execution.created", null, null, null, payload],
     [2, 0, at, "execution.started", null, null, null, { input: execution.input ?? null }],

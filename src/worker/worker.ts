@@ -248,9 +248,14 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       underWay.delete(token);
     }
   };
-  const canBeginHere = ({ flow, input, idempotencyKey, delayMs, startAt }: NewExecution): boolean =>
+  const canBeginHere = ({ flow, input, idempotencyKey, delayMs, startAt, discardAfter }: NewExecution): boolean =>
     // A known key waits for the transaction that has it; such a start may come through long after its connection is lost.
-    input !== undefined && idempotencyKey === null && delayMs === null && startAt === null && host.flows.has(flow);
+    input !== undefined &&
+    idempotencyKey === null &&
+    delayMs === null &&
+    startAt === null &&
+    discardAfter == null &&
+    host.flows.has(flow);
 
   /** Frees what this worker owns by the database and does not know of. */
   const freeUnknown = async (): Promise<void> => {

@@ -122,7 +122,7 @@ const orchestrator = await serving(database, [parent], { functions });
 configure(orchestrator);
 
 afterAll(async () => {
-  const violations = await verify(sql, { folds: null });
+  const violations = await verify(sql);
   await orchestrator.close();
   expect(violations).toEqual([]);
 });
