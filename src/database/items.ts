@@ -26,15 +26,16 @@ export function familyOf(id: string): string {
   return id.slice(0, -indexDigits);
 }
 
-/** Which items of a collection exist, and which of them have closed. */
+/** Which items of a collection exist, from an index on, and which of them have closed. */
 export async function surveyItems(
   sql: Sql,
   base: ExecutionId,
+  first: number,
   size: number,
 ): Promise<{ index: number; isClosed: boolean }[]> {
   const rows = await sql<{ id: string; closed: boolean }[]>`
     select e.id, e.closed_at is not null as closed from flowledger.executions e
-    where e.id between ${base}::uuid and ${itemId(base, size - 1)}::uuid`;
+    where e.id between ${itemId(base, first)}::uuid and ${itemId(base, size - 1)}::uuid`;
   return rows.map(({ id, closed }) => ({ index: indexOf(id), isClosed: closed }));
 }
 

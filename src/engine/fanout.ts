@@ -37,9 +37,11 @@ const readAtOnce = 200;
 const recordAtOnce = 1000;
 const recordBytes = 1_000_000;
 const recordEveryMs = 250;
-/** When nothing has ended for so long, somebody looks whether it went unheard; and then the execution is given back. */
-const lookAfterMs = 2000;
-const parkAfterMs = 5000;
+/**
+ * When nothing has ended for so long, somebody looks whether it went unheard, and after twice the time the execution is
+ * given back. One more millisecond per item: both cost more the more items there are.
+ */
+const patienceMs = 1000;
 
 export class FanOut {
   readonly dispatch: Dispatch;
@@ -85,7 +87,7 @@ export class FanOut {
       this.#frame.done.forEach((isDone, index) => isDone && this.#ended.add(index));
       if (!isNew) await this.#look();
       this.#isBegun = true;
-      this.#lookTimer = setInterval(() => this.#lookAround(), lookAfterMs);
+      this.#lookTimer = setInterval(() => this.#lookAround(), this.#patienceMs);
       this.pump();
       const end = await this.#end.promise;
       if (!end) return null;
@@ -114,7 +116,7 @@ export class FanOut {
   /** Has an item ended that nobody heard of? To be asked when the execution has been given back. */
   async hasUnheard(): Promise<boolean> {
     const { done } = this.#frame;
-    const found = await this.#host.items.survey(this.#items.base, done.length);
+    const found = await this.#host.items.survey(this.#items.base, Math.max(0, done.indexOf(false)), done.length);
     return found.some(({ index, isClosed }) => isClosed && !done[index]);
   }
 
@@ -231,7 +233,10 @@ export class FanOut {
 
   /** Which items there are, and which have ended. */
   async #look(): Promise<void> {
-    const found = await this.#host.items.survey(this.#items.base, this.#values.length);
+    let first = 0;
+    while (this.#ended.has(first)) first++;
+    if (first === this.#values.length) return;
+    const found = await this.#host.items.survey(this.#items.base, first, this.#values.length);
     for (const { index, isClosed } of found) {
       if (this.#ended.has(index)) continue;
       this.#open.add(index);
@@ -241,8 +246,8 @@ export class FanOut {
 
   #lookAround(): void {
     const quietMs = performance.now() - this.#quietSince;
-    if (quietMs < lookAfterMs || this.#creating || this.#isRecording) return;
-    if (quietMs >= parkAfterMs && this.#heard.size === 0) {
+    if (quietMs < this.#patienceMs || this.#creating || this.#isRecording) return;
+    if (quietMs >= 2 * this.#patienceMs && this.#heard.size === 0) {
       this.isIdle = true;
       this.#host.idle();
     } else void this.#look().then(() => this.pump());
@@ -264,6 +269,10 @@ export class FanOut {
       }
     }
     return commands;
+  }
+
+  get #patienceMs(): number {
+    return patienceMs + this.#values.length;
   }
 
   get #frame(): Frame {

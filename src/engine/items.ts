@@ -27,7 +27,8 @@ export type ItemListener = (index: number, ending: CloseHeader | null) => void;
 export interface Items {
   /** Creates and starts executions that do not exist yet; the others stay as they are. */
   create(items: readonly NewExecution[]): Promise<void>;
-  survey(base: ExecutionId, size: number): Promise<{ index: number; isClosed: boolean }[]>;
+  /** Those from `first` on that exist, and whether they have closed. */
+  survey(base: ExecutionId, first: number, size: number): Promise<{ index: number; isClosed: boolean }[]>;
   endings(base: ExecutionId, indices: readonly number[]): Promise<Map<ExecutionId, CloseHeader>>;
   writes(base: ExecutionId, indices: readonly number[]): Promise<StateWrite[]>;
   cancel(base: ExecutionId, size: number, reason: string): Promise<void>;
@@ -79,7 +80,7 @@ export function openItems(sql: Sql, wakeups: Wakeups, isOwned: (id: ExecutionId)
   const idsOf = (base: ExecutionId, indices: readonly number[]) => indices.map((index) => itemId(base, index));
   return {
     create: (items) => ask(async () => void (await createMany(sql, items))),
-    survey: (base, size) => ask(() => surveyItems(sql, base, size)),
+    survey: (base, first, size) => ask(() => surveyItems(sql, base, first, size)),
     endings: (base, indices) => ask(() => readEndings(sql, idsOf(base, indices))),
     writes: (base, indices) => ask(() => readWrites(sql, idsOf(base, indices))),
     cancel: (base, size, reason) =>

@@ -194,7 +194,7 @@ function segment(place: Place, random: Random, names: () => string, onBody: OnBo
           onBody();
           return Array.from({ length: size }, (_, item) => item);
         })
-        .forEach(random.chance(0.5) ? { concurrency: 2 } : {})
+        .forEach({ concurrency: random.chance(0.5) ? 2 : null, distribute: random.chance(0.5) })
         .to(`${name}item`, async (ctx) => {
           onBody();
           await work(1, Math.min(high, 60));

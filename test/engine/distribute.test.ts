@@ -3,7 +3,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { z } from "zod";
 import { verify } from "../../src/database/verify.ts";
-import { defineFlow, ExecutionCancelledError, ExecutionFailedError, UsageError } from "../../src/index.ts";
+import {
+  defineFlow,
+  ExecutionCancelledError,
+  ExecutionFailedError,
+  NoResumeHandleError,
+  UsageError,
+} from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { Crowd, newGate, refusal, serving, untilEvent } from "../support/flows.ts";
 
@@ -76,21 +82,18 @@ test("TF-PAT-02: a distributed batch runs every branch on the same input, and gi
   await expectNothingLeft(execution.id);
 });
 
-test.each([
-  ["TF-PAT-06: an empty list goes on as an empty list", [], []],
-  ["TF-PAT-07: what is no list is one item", "text", ["text!"]],
-  ["TF-PAT-07: null is one item", null, ["null!"]],
-])("%s, distributed too", async (_, input, expected) => {
+test("TF-PAT-06, TF-PAT-07: distributed too, an empty list stays one, and what is no list is one item", async () => {
   const flow = defineFlow("distributedFew");
   flow
-    .to("make", () => input)
+    .to("make", (ctx) => ctx.input)
     .forEach({ distribute: true })
     .to("each", (ctx) => `${String(ctx.input)}!`)
     .endForEach()
     .end();
   await using orchestrator = await serving(database, [flow]);
+  const run = async (input: unknown) => (await orchestrator.flow(flow).start(input))["$final_result"];
 
-  expect(await orchestrator.flow(flow).start()).toEqual({ $final_result: expected });
+  expect(await Promise.all([run([]), run("text"), run(null)])).toEqual([[], ["text!"], ["null!"]]);
 });
 
 test.each([
@@ -349,6 +352,27 @@ test("an item may pause: its interrupt is answered on the item, and the parent g
   await expectNothingLeft(execution.id);
 });
 
+test("an item of an execution that nobody holds cannot pause, and setResult() in an item is refused", async () => {
+  const pausing = defineFlow("distributedHidden");
+  pausing
+    .to("make", () => [1])
+    .forEach({ distribute: true })
+    .to("ask", (ctx) => ctx.pauseFor({ type: "approval" }))
+    .endForEach();
+  const setting = defineFlow("distributedResult");
+  setting
+    .to("make", () => [1])
+    .forEach({ distribute: true })
+    .to("each", (ctx) => ctx.setResult(1))
+    .endForEach();
+  await using orchestrator = await serving(database, [pausing, setting]);
+
+  const refused = (await refusal(orchestrator.flow(setting).start())) as Error;
+
+  expect(await refusal(orchestrator.flow(pausing).start())).toBeInstanceOf(NoResumeHandleError);
+  expect(String(refused.cause)).toContain("return the value, and call setResult() after endForEach()");
+});
+
 test(
   "a parent whose items take long is given back, and woken by the first that ends",
   { timeout: 30_000 },
@@ -391,7 +415,9 @@ test("what the past says while items run: state as it was, and no copy that coul
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
   const started = (await untilEvent(execution, "items.started")) as unknown as { seq: number };
-  const [child] = await sql<{ id: string }[]>`select id from flowledger.executions where parent_id = ${execution.id}`;
+  const children = () => sql<{ id: string }[]>`select id from flowledger.executions where parent_id = ${execution.id}`;
+  await expect.poll(async () => (await children()).length).toBe(2);
+  const [child] = await children();
   const item = await orchestrator.getExecution(child?.id ?? "");
 
   expect(await execution.stateAt(started.seq)).toEqual({ made: true });
