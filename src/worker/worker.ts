@@ -394,10 +394,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     for (const owner of owners.values()) owner.lose();
   };
   /** A busy worker may have fetched more jobs than it has places for: one with free places takes some over. */
+  let isHelping = false;
   const help = async (): Promise<void> => {
     const limit = Math.min(slots.free, settings.concurrency >> 1 || 1);
-    if (limit === 0 || isStopping) return;
-    const due = await listDue(sql, [...host.flows.keys()], helpAfterMs, limit);
+    if (limit === 0 || isStopping || isHelping) return;
+    isHelping = true;
+    const due = await listDue(sql, [...host.flows.keys()], helpAfterMs, limit).finally(() => (isHelping = false));
     for (const execution of due) advanceOne(execution).catch(onTrouble);
   };
   let beats = 0;
@@ -414,13 +416,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       beginning ??= beginJobs()
         .catch(onTrouble)
         .finally(() => (beginning = undefined));
+    help().catch(onTrouble);
     if (isTending) return;
     isTending = true;
     const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
     sql`select * from flowledger.tend(${`${missedMs} ms`}::text::interval, ${`${silentMs} ms`}::text::interval, ${isSweep ? `${sweepAfterMs} ms` : null}::text::interval)`
       .then(() => (isSweep ? watchTimeline() : undefined))
       .then(() => (isSweep && isUnsure ? freeUnknown() : undefined))
-      .then(help)
       .catch(onTrouble)
       .finally(() => (isTending = false));
   }, beatEveryMs);
