@@ -56,7 +56,8 @@ begin
   ));
 end $$;
 
--- Wakes executions that are parked because something they wait for has happened elsewhere.
+-- Wakes executions that are parked because something they wait for has happened elsewhere. One that is owned is left alone,
+-- without its lock: an owner that is just giving it back looks once more afterwards.
 create or replace function flowledger.wake(p_ids uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -64,14 +65,12 @@ as $$
 declare
   v_woken uuid[];
 begin
-  -- A release that is under way is waited for: afterwards the execution is parked, and nobody else would wake it.
   with parked as materialized (
-    select e.id, e.owner, e.closed_at, e.wake_at from flowledger.executions e where e.id = any(p_ids) order by e.id for no key update
+    select e.id from flowledger.executions e
+    where e.id = any(p_ids) and e.owner is null and e.closed_at is null and coalesce(e.wake_at, 'infinity') > clock_timestamp()
+    order by e.id for no key update
   ), woken as (
-    update flowledger.executions e set wake_at = clock_timestamp()
-    from parked p
-    where e.id = p.id and p.owner is null and p.closed_at is null and coalesce(p.wake_at, 'infinity') > clock_timestamp()
-    returning e.id
+    update flowledger.executions e set wake_at = clock_timestamp() from parked where e.id = parked.id returning e.id
   )
   select array_agg(w.id) into v_woken from woken w;
   if v_woken is not null then

@@ -32,7 +32,7 @@ export interface FanOutHost {
 /** Items created in one round trip. */
 const createAtOnce = 1000;
 /** Endings read in one round trip; they carry results of any size. */
-const readAtOnce = 200;
+const readAtOnce = 100;
 /** Results that are recorded together: so many, so many bytes, or what has come in for so long. */
 const recordAtOnce = 1000;
 const recordBytes = 1_000_000;
@@ -56,7 +56,8 @@ export class FanOut {
   readonly #heard = new Set<number>();
   readonly #end = Promise.withResolvers<{ readonly error: SerializedError | null } | null>();
   #next = 0;
-  #results: ItemResult[] = [];
+  /** What has ended and is not recorded, with its size in bytes. */
+  #results: { readonly result: ItemResult; readonly bytes: number }[] = [];
   #bytes = 0;
   #isBegun = false;
   #isStopped = false;
@@ -90,6 +91,7 @@ export class FanOut {
       this.#lookTimer = setInterval(() => this.#lookAround(), this.#patienceMs);
       this.pump();
       const end = await this.#end.promise;
+      clearInterval(this.#lookTimer);
       if (!end) return null;
       if (end.error) return [{ type: "fail", dispatch: id, error: end.error, retryInMs: null }];
       const writers = readsState ? this.#values.map((_, index) => index) : wrote.toSorted((a, b) => a - b);
@@ -116,7 +118,9 @@ export class FanOut {
   /** Has an item ended that nobody heard of? To be asked when the execution has been given back. */
   async hasUnheard(): Promise<boolean> {
     const { done } = this.#frame;
-    const found = await this.#host.items.survey(this.#items.base, Math.max(0, done.indexOf(false)), done.length);
+    const first = done.indexOf(false);
+    if (first < 0) return true;
+    const found = await this.#host.items.survey(this.#items.base, first, done.length);
     return found.some(({ index, isClosed }) => isClosed && !done[index]);
   }
 
@@ -198,7 +202,7 @@ export class FanOut {
   }
 
   #take(index: number, ending: CloseHeader): void {
-    if (this.#ended.has(index)) return;
+    if (this.#isStopped || this.#ended.has(index)) return;
     this.#ended.add(index);
     this.#open.delete(index);
     this.#heard.delete(index);
@@ -206,8 +210,9 @@ export class FanOut {
     if (ending.outcome !== "completed") return this.#fail(errorOf(itemId(this.#items.base, index), ending));
     const value = ending.snapshot[finalResultKey] ?? null;
     const wrote = Object.keys(ending.snapshot).some((key) => key !== finalResultKey);
-    this.#results.push({ index, value, wrote });
-    this.#bytes += JSON.stringify(value).length;
+    const bytes = JSON.stringify(value).length;
+    this.#results.push({ result: { index, value, wrote }, bytes });
+    this.#bytes += bytes;
     if (this.node.concurrency !== null) this.#host.itemsEnded(this.node.id);
   }
 
@@ -220,8 +225,15 @@ export class FanOut {
     this.#recordTimer = undefined;
     if (this.#isRecording || this.#isStopped || this.#results.length === 0) return;
     this.#isRecording = true;
-    const results = this.#results.splice(0, recordAtOnce);
-    this.#bytes = 0;
+    const results: ItemResult[] = [];
+    for (let bytes = 0; results.length < recordAtOnce && bytes < recordBytes;) {
+      const next = this.#results[results.length];
+      if (!next) break;
+      bytes += next.bytes;
+      this.#bytes -= next.bytes;
+      results.push(next.result);
+    }
+    this.#results = this.#results.slice(results.length);
     this.#host.submit(this.dispatch.id, [{ type: "collect", dispatch: this.dispatch.id, results }]).then(
       () => {
         this.#isRecording = false;
@@ -246,11 +258,15 @@ export class FanOut {
 
   #lookAround(): void {
     const quietMs = performance.now() - this.#quietSince;
-    if (quietMs < this.#patienceMs || this.#creating || this.#isRecording) return;
-    if (quietMs >= 2 * this.#patienceMs && this.#heard.size === 0) {
+    if (quietMs < this.#patienceMs || this.#creating || this.#isReading || this.#isRecording) return;
+    if (quietMs >= 2 * this.#patienceMs && this.#heard.size === 0 && this.#results.length === 0) {
       this.isIdle = true;
       this.#host.idle();
-    } else void this.#look().then(() => this.pump());
+    } else
+      this.#look().then(
+        () => this.pump(),
+        () => {},
+      );
   }
 
   async #writesOf(indices: readonly number[]): Promise<Command[]> {

@@ -46,6 +46,8 @@ export interface Items {
 
 /** A parent is woken at most so often: what ends meanwhile is one look of its owner. */
 const wakeEveryMs = 50;
+/** An answer that takes longer is on a dead connection; everything here may be asked again. */
+const answerWithinMs = 15_000;
 /** States at a fan-out that are kept for the items of this process. */
 const keptStates = 16;
 
@@ -57,6 +59,7 @@ export function openItems(sql: Sql, wakeups: Wakeups, isOwned: (id: ExecutionId)
     maxItems: 1,
     maxFlights: 4,
     isPersistent: true,
+    timeoutMs: answerWithinMs,
   });
   const wakes = new Batcher<ExecutionId, null>({
     send: async (ids) => {
@@ -65,6 +68,7 @@ export function openItems(sql: Sql, wakeups: Wakeups, isOwned: (id: ExecutionId)
       return ids.map(() => null);
     },
     isPersistent: true,
+    timeoutMs: answerWithinMs,
   });
   const waking = new Set<Promise<unknown>>();
   /** Waits out a database that is away. */
@@ -111,6 +115,7 @@ export function openItems(sql: Sql, wakeups: Wakeups, isOwned: (id: ExecutionId)
     async close() {
       stopHearing();
       asks.close();
+      wakes.close();
       await Promise.allSettled(waking);
     },
   };

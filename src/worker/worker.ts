@@ -297,7 +297,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       await own(claimed, flow);
       if (!(await readParentState(claimed))) {
         if (isSuspect(claimed)) suspects.give();
-        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
+        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, brokenWaitMs);
       }
       const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
       const leave = once(() => {
