@@ -181,6 +181,8 @@ export class FanOut {
 
   #hear(index: number, ending: CloseHeader | null): void {
     if (this.#ended.has(index) || index >= this.#values.length) return;
+    this.isIdle = false;
+    this.#quietSince = performance.now();
     if (ending) this.#take(index, ending);
     else this.#heard.add(index);
     this.pump();
@@ -206,7 +208,6 @@ export class FanOut {
     this.#ended.add(index);
     this.#open.delete(index);
     this.#heard.delete(index);
-    this.#quietSince = performance.now();
     if (ending.outcome !== "completed") return this.#fail(errorOf(itemId(this.#items.base, index), ending));
     const value = ending.snapshot[finalResultKey] ?? null;
     const wrote = Object.keys(ending.snapshot).some((key) => key !== finalResultKey);
@@ -252,7 +253,7 @@ export class FanOut {
     for (const { index, isClosed } of found) {
       if (this.#ended.has(index)) continue;
       this.#open.add(index);
-      if (isClosed) this.#heard.add(index);
+      if (isClosed) this.#hear(index, null);
     }
   }
 
