@@ -71,6 +71,7 @@ export interface OrchestratorOptions {
 export interface FunctionDefinition {
   (...args: never[]): Promise<unknown>;
   readonly flow: FlowDefinition;
+  readonly __metadata: { readonly cron?: string };
 }
 
 export interface WorkerOptions {

@@ -503,7 +503,9 @@ class ChunkContext {
   get call() {
     return async (target: Callable<unknown, unknown>, input: unknown, options: CallOptions = {}): Promise<Json> => {
       const where = `call of "${target.name}" in chunk "${this.#chunk.name}"`;
-      const door = "contract" in target ? (target as unknown as FlowDefinition) : { name: target.name, contract: {} };
+      const definition = "flow" in target ? target.flow : target;
+      const isFlow = typeof definition === "object" && definition !== null && "contract" in definition;
+      const door = isFlow ? (definition as unknown as FlowDefinition) : { name: target.name, contract: {} };
       const { metadata, priority = 0, delay, startAt, discardAfter, timeout, idempotencyKey = null } = options;
       const given = metadata === undefined ? null : toJson(metadata, `metadata of ${where}`);
       const snapshot = await this.#callChild(target.name, {

@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import type { Orchestrator } from "../../src/index.ts";
@@ -179,6 +179,22 @@ test("a worker serves the flows of a module and drains on SIGTERM", async () => 
 
   expect(code).toBe(0);
   expect(shown.state).toEqual({ done: true });
+});
+
+test("a worker serves the background functions of a module, which call each other", async () => {
+  const module = join(folder, "functions.ts");
+  await writeFile(
+    module,
+    `import { defer } from ${JSON.stringify(join(dirname(library), "defer.ts"))};
+     const second = defer((n: number) => void console.log("second got", n), { name: "second" });
+     const first = defer((n: number) => second(n + 1), { name: "first" });
+     export const functions = [first, second];`,
+  );
+  await using worker = await startProcess(cli, { args: ["worker", module], env: { DATABASE_URL: database.url } });
+
+  await json("start", "first", "[41]");
+
+  await worker.untilLine(/^second got 42/);
 });
 
 test("a second signal ends a worker at once", async () => {

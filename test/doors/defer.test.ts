@@ -485,9 +485,12 @@ describe("awaitResult", () => {
   test("ctx.call() takes a function, with the list of its arguments", async () => {
     const caller = defineFlow("caller");
     caller.to("call", (ctx) => ctx.call(double, [8])).end();
-    await using other = await serving(database, [caller]);
+    const wrong = defineFlow("wrong-caller");
+    wrong.to("call", (ctx) => ctx.call(double, 8 as never)).end();
+    await using other = await serving(database, [caller, wrong]);
 
     expect((await other.flow(caller).start(null)).$final_result).toBe(16);
+    expect(String(await refusal(other.flow(wrong).start(null)))).toContain("expected array");
   });
 });
 

@@ -8,7 +8,7 @@ import type { ExecutionState } from "../../src/ledger/evolve.ts";
 import type { JsonObject } from "../../src/ledger/payload.ts";
 import { closeSnapshot, metaOf } from "../../src/ledger/views.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
-import { created, fold, folded, given, nothing, recorded, someWorker, started } from "../support/ledger.ts";
+import { created, fold, folded, given, Ledger, nothing, recorded, someWorker, started } from "../support/ledger.ts";
 
 const flow = defineFlow("f");
 flow.to("a", nothing).to("b", nothing);
@@ -331,6 +331,16 @@ test("a chunk's output goes to the chunk behind it", () => {
         moves: [{ move: "run", id: 2, node: "n2", chunk: "b" }],
       },
     ]);
+});
+
+test("a first claim that comes too late cancels, and the execution closes as discarded", () => {
+  const ledger = new Ledger(flow, { discardAt: 500 });
+  ledger.record(started(7));
+
+  ledger.do({ type: "claim", worker: someWorker, fingerprint: null, isLate: true });
+
+  expect(ledger.settle()).toEqual([{ type: "execution.closed", outcome: "cancelled", reason: "discarded" }]);
+  expect(ledger.open("a")).toEqual([]);
 });
 
 test("a closed execution decides nothing", () => {
