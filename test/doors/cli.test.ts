@@ -194,7 +194,7 @@ test("a worker serves the background functions of a module, which call each othe
 
   await json("start", "first", "[41]");
 
-  await worker.untilLine(/^second got 42/);
+  expect(await worker.untilLine(/^second/)).toBe("second got 42");
 });
 
 test("a second signal ends a worker at once", async () => {

@@ -48,21 +48,18 @@ test("bundlers and type checkers resolve every export", { timeout: 2 * minutes }
   expect(await verdict("attw", tarball, "--profile", "esm-only")).toBe("passes");
 });
 
-test(
-  "a user who installs the package can run the first example of the README, and background functions",
-  { timeout: 4 * minutes },
-  async () => {
-    await using database = await testDatabase();
-    const readme = await readFile(join(root, "README.md"), "utf8");
-    const example = /^```ts\n(.*?)^```/ms.exec(readme)?.[1];
-    if (example === undefined) throw new Error("README.md has no ```ts block");
-    const user = join(folder, "user");
-    await mkdir(user);
-    await writeFile(join(user, "package.json"), JSON.stringify({ private: true, type: "module" }));
-    await writeFile(join(user, "example.ts"), example);
-    await writeFile(
-      join(user, "functions.ts"),
-      `import { createOrchestrator } from "flowledger";
+test("a user who installs the package can run the first example of the README", { timeout: 4 * minutes }, async () => {
+  await using database = await testDatabase();
+  const readme = await readFile(join(root, "README.md"), "utf8");
+  const example = /^```ts\n(.*?)^```/ms.exec(readme)?.[1];
+  if (example === undefined) throw new Error("README.md has no ```ts block");
+  const user = join(folder, "user");
+  await mkdir(user);
+  await writeFile(join(user, "package.json"), JSON.stringify({ private: true, type: "module" }));
+  await writeFile(join(user, "example.ts"), example);
+  await writeFile(
+    join(user, "functions.ts"),
+    `import { createOrchestrator } from "flowledger";
      import { awaitResult, configure, defer } from "flowledger/defer";
      const double = defer(function double(n: number) { return n * 2; });
      await using orchestrator = createOrchestrator({ functions: [double] });
@@ -70,19 +67,18 @@ test(
      await orchestrator.migrate();
      await orchestrator.startWorker();
      console.log(await awaitResult(double)(21));`,
-    );
+  );
 
-    // The example gets the tests' Postgres, so the 60 MB of the embedded one stay out.
-    await run("npm", ["install", tarball, "--prefer-offline", "--no-audit", "--omit=optional"], { cwd: user });
-    const env = { ...process.env, DATABASE_URL: database.url };
-    const { stdout } = await run(process.execPath, ["example.ts"], { cwd: user, env, timeout: minutes });
+  // The example gets the tests' Postgres, so the 60 MB of the embedded one stay out.
+  await run("npm", ["install", tarball, "--prefer-offline", "--no-audit", "--omit=optional"], { cwd: user });
+  const env = { ...process.env, DATABASE_URL: database.url };
+  const { stdout } = await run(process.execPath, ["example.ts"], { cwd: user, env, timeout: minutes });
 
-    const functions = await run(process.execPath, ["functions.ts"], { cwd: user, env, timeout: minutes });
+  const functions = await run(process.execPath, ["functions.ts"], { cwd: user, env, timeout: minutes });
 
-    expect(stdout.trim()).not.toBe("");
-    expect(functions.stdout.trim()).toBe("42");
-  },
-);
+  expect(stdout.trim()).not.toBe("");
+  expect(functions.stdout.trim()).toBe("42");
+});
 
 /** "passes", or what the tool has to say. */
 async function verdict(name: string, ...args: string[]): Promise<string> {
