@@ -184,14 +184,18 @@ export class InterventionDisabledError extends FlowledgerError {
 }
 
 export class ResourceMissingError extends FlowledgerError {
-  /** @param available names that are there */
-  constructor(executionId: string, resource: string, available: readonly string[]) {
+  /** @param available names that are there; `cause` is what its factory or resolver threw */
+  constructor(executionId: string, resource: string, available: readonly string[], cause?: unknown) {
     const names = available.toSorted();
     super(
       "RESOURCE_MISSING",
-      `resource ${quote(resource)} is missing in execution ${executionId} (there: ${names.length ? listed(names) : "none"}): ` +
-        `give it as resources of createOrchestrator() or as runtimeResources`,
+      cause === undefined
+        ? `resource ${quote(resource)} is missing in execution ${executionId} (there: ${names.length ? listed(names) : "none"}): ` +
+            `give it as resources of createOrchestrator() or as runtimeResources`
+        : `resource ${quote(resource)} could not be made for execution ${executionId} (${cause instanceof Error ? cause.message : String(cause)}): ` +
+            `correct its factory, or retry the chunk`,
       { executionId, resource, available: names },
+      cause,
     );
   }
 }

@@ -8,7 +8,9 @@ import { connect, migrate, requireMigrated, translate } from "./database/connect
 import type { ConnectionOption, Queries, Sql } from "./database/connection.ts";
 import {
   appendFlowData,
+  currentTransaction,
   deleteFlowData,
+  findOver,
   hasLedger,
   listHeaders,
   listInterrupts,
@@ -29,6 +31,7 @@ import type { Wakeups } from "./database/wakeups.ts";
 import type { NewChild } from "./engine/child.ts";
 import { warnFlowData } from "./engine/chunk.ts";
 import type { FlowDataAccess } from "./engine/chunk.ts";
+import { KeptResources } from "./engine/resources.ts";
 import type { Resources, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, ExecutionNotFoundError, UsageError } from "./errors.ts";
 import { Execution } from "./execution/execution.ts";
@@ -196,7 +199,7 @@ export class Orchestrator implements AsyncDisposable {
   readonly #functions = new Map<string, FunctionDefinition>();
   readonly #resources: WorkerResources;
   readonly #flowResources = new Map<string, Record<string, unknown>>();
-  readonly #executionResources = new Map<ExecutionId, Resources>();
+  readonly #executionResources = new KeptResources((kept) => findOver(this.#sql, kept));
   readonly #log: Logger;
   readonly #starts: Batcher<NewExecution, CreateResult>;
   readonly #workers = new Set<LocalWorker>();
@@ -250,11 +253,12 @@ export class Orchestrator implements AsyncDisposable {
         resources: this.#resources,
         flows: this.#flows,
         flowResources: (flow) => this.#flowResources.get(flow) ?? {},
-        executionResources: (id) => this.#executionResources.get(id) ?? {},
+        executionResources: (id) => this.#executionResources.get(id),
         flowData: (flow) => this.#flowData(flow),
         runChild: async (child) => {
-          if (Object.keys(child.resources).length > 0) this.#executionResources.set(child.id, child.resources);
-          const id = await this.#create(childExecution(child), undefined);
+          const created = this.#create(childExecution(child), undefined);
+          this.#executionResources.keep(child.id, child.resources, created);
+          const id = await created;
           const ending = await this.#outcomes.closed(id, { flow: child.flow });
           return ending ?? endingOf(await this.#outcomes.header(id));
         },
@@ -267,7 +271,7 @@ export class Orchestrator implements AsyncDisposable {
         },
         announce: (id, closed) => {
           if (closed) {
-            this.#executionResources.delete(id);
+            this.#executionResources.drop(id);
             this.#outcomes.deliver(id, closed);
           }
           this.#wakeups.send(id);
@@ -342,7 +346,7 @@ export class Orchestrator implements AsyncDisposable {
     await this.#ready();
     const { runtimeResources = {} } = options;
     const { id, flow } = await this.#translated(() => load(this.#sql, saved, this.#loadTarget(runtimeResources)));
-    this.#executionResources.set(id, runtimeResources);
+    this.#executionResources.keep(id, runtimeResources, Promise.resolve(id));
     return new Execution(this.#host, id, { name: flow, definition: this.#flows.get(flow) ?? null }, true);
   }
 
@@ -440,6 +444,7 @@ export class Orchestrator implements AsyncDisposable {
     await Promise.all([...this.#workers].map((worker) => worker.stop()));
     this.#workers.clear();
     this.#starts.close();
+    this.#executionResources.close();
     await this.#wakeups.close();
     // The driver takes a connection that was lost in the middle of a query for a busy one (3.4.9), and would wait for it.
     await this.#sql.end({ timeout: 1 });
@@ -458,7 +463,7 @@ export class Orchestrator implements AsyncDisposable {
       ...this.#host,
       create: (execution, tx) => this.#create(execution, tx),
       createAll: (executions) => this.#createAll(executions),
-      keepResources: (id, resources) => void this.#executionResources.set(id, resources),
+      keepResources: (id, resources, created) => this.#executionResources.keep(id, resources, created),
       flowData: this.#flowData(flow.name),
       updateResources: (resources) => {
         this.#flowResources.set(flow.name, { ...this.#flowResources.get(flow.name), ...resources });
@@ -509,6 +514,8 @@ export class Orchestrator implements AsyncDisposable {
     const created = await this.#translated(async () => {
       if (!tx) return this.#starts.submit(execution);
       const [one] = await createMany(borrow(tx), [execution]);
+      if (execution.resourceKeys.length > 0)
+        this.#executionResources.within(execution.id, await currentTransaction(borrow(tx)));
       return one;
     });
     if (!created)
@@ -570,7 +577,7 @@ export class Orchestrator implements AsyncDisposable {
 interface BoundHost extends ExecutionHost {
   create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId>;
   createAll(executions: readonly NewExecution[]): Promise<ExecutionId[]>;
-  keepResources(id: ExecutionId, resources: Resources): void;
+  keepResources(id: ExecutionId, resources: Resources, created: Promise<ExecutionId>): void;
   readonly flowData: FlowDataAccess;
   updateResources(resources: Resources): void;
 }
@@ -638,8 +645,15 @@ export class BoundFlow<C extends Contract = Contract> {
   ): Promise<ExecutionId[]> {
     const executions = inputs.map((input) => this.#newExecution(options, parseInput(this.definition, input), false));
     const { runtimeResources } = options;
-    if (runtimeResources) for (const { id } of executions) this.#host.keepResources(id, runtimeResources);
-    return this.#host.createAll(executions);
+    const created = this.#host.createAll(executions);
+    if (runtimeResources)
+      for (const { id } of executions)
+        this.#host.keepResources(
+          id,
+          runtimeResources,
+          created.then(() => id),
+        );
+    return created;
   }
 
   /** The runtime stream of a hidden execution, which ends with its reader. */
@@ -739,8 +753,9 @@ export class BoundFlow<C extends Contract = Contract> {
   }
 
   async #create(execution: NewExecution, options: CreateOptions): Promise<ExecutionId> {
-    if (options.runtimeResources) this.#host.keepResources(execution.id, options.runtimeResources);
-    return this.#host.create(execution, options.tx);
+    const created = this.#host.create(execution, options.tx);
+    if (options.runtimeResources) this.#host.keepResources(execution.id, options.runtimeResources, created);
+    return created;
   }
 
   #handle(id: ExecutionId, options: CreateOptions): Execution<C> {

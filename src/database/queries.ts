@@ -171,6 +171,30 @@ export async function readHeaders(sql: Sql, ids: readonly ExecutionId[]): Promis
   return new Map(rows.map((row) => Header.parse(row)).map((header) => [header.id, header]));
 }
 
+/** Those that are closed, or that do not exist and never will: the transaction that was to create them has ended. */
+export async function findOver(
+  sql: Sql,
+  asked: readonly { readonly id: ExecutionId; readonly transaction: string | null }[],
+): Promise<ExecutionId[]> {
+  const transactions = asked.flatMap(({ transaction }) => transaction ?? []);
+  // Asked before the rows are looked for: one that ends in between must not pass for rolled back.
+  const open = await sql<{ transaction: string }[]>`
+    select x as transaction from unnest(${`{${transactions.join(",")}}`}::text::text[]) x
+    where pg_xact_status(x::xid8) = 'in progress'`;
+  const isOpen = new Set(open.map(({ transaction }) => transaction));
+  const settled = asked.filter(({ transaction }) => transaction === null || !isOpen.has(transaction));
+  return sql<{ id: ExecutionId }[]>`
+    select a.id from unnest(${`{${settled.map(({ id }) => id).join(",")}}`}::text::uuid[]) as a(id)
+    left join flowledger.executions e on e.id = a.id
+    where e.id is null or e.closed_at is not null`.then((rows) => rows.map(({ id }) => id));
+}
+
+/** Names the transaction that `findOver` asks for. */
+export async function currentTransaction(tx: Queries): Promise<string> {
+  const [row] = await tx<[{ transaction: string }]>`select pg_current_xact_id()::text as transaction`;
+  return row.transaction;
+}
+
 export interface ListFilter {
   flow?: string;
   status?: readonly string[];

@@ -52,6 +52,8 @@ export interface Engine {
   readEvents(id: ExecutionId, after: number): Promise<readonly Recorded[]>;
   /** Tells everybody who waits on the execution that there is something new. */
   announce(id: ExecutionId, closed: ClosedExecution | null): void;
+  /** An owner's resources are being disposed. Nobody waits for that, but the end of the worker. */
+  onDispose(disposed: Promise<void>): void;
   /** Grace that running chunks get after a cancel. */
   readonly cancelGraceMs: number;
 }
@@ -167,8 +169,10 @@ export class Owner implements ChunkHost {
         execution: engine.executionResources(claim.state.item && claim.state.parent ? claim.state.parent.id : claim.id),
         flow: engine.flowResources(flow.name),
         worker: engine.resources,
+        requirements: flow.requirements,
       },
       this.info,
+      engine.log,
     );
     this.done = new Promise((resolve) => (this.#finish = resolve));
     engine.clock.observe(claim.now);
@@ -539,7 +543,8 @@ export class Owner implements ChunkHost {
       for (const work of this.#work.splice(0)) work.refused?.(why);
       this.#running.clear();
     }
-    void this.resources.dispose(this.log);
+    const disposed = this.resources.dispose();
+    if (disposed) this.#engine.onDispose(disposed);
     this.#finish();
   }
 

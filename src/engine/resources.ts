@@ -1,10 +1,13 @@
-/** Live objects of this process, by name: the nearest wins of execution, flow and worker. Never stored. */
-import { ResourceMissingError } from "../errors.ts";
+/** Live objects of this process, by name: the nearest wins of execution, flow, worker and resolver. Never stored. */
+import { setTimeout as delay } from "node:timers/promises";
+import { ResourceMissingError, UsageError } from "../errors.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
+import type { ResourceRequirement, ResourceResolver } from "../flow/definition.ts";
+import type { ExecutionId } from "../ledger/event.ts";
 
 export type Resources = Readonly<Record<string, unknown>>;
 
-/** A value, or a factory `(execution) => value` that runs once per execution when it is first needed. */
+/** A value, or a factory `(execution) => value` that runs once per owner of an execution, when it is first needed. */
 export type WorkerResources = Readonly<Record<string, unknown>>;
 
 export interface ResourceLayers {
@@ -14,26 +17,80 @@ export interface ResourceLayers {
   readonly flow: Resources;
   /** Given to the orchestrator; functions are factories. */
   readonly worker: WorkerResources;
+  /** Declared by the flow; a resolver is the factory of last resort. */
+  readonly requirements: readonly ResourceRequirement[];
 }
+
+/** How long a `dispose()` may take before nobody waits for it any more. */
+const disposeWithinMs = 5000;
 
 export class ExecutionResources {
   readonly #layers: ResourceLayers;
   readonly #info: ExecutionInfo;
+  readonly #log: Logger;
   readonly #made = new Map<string, unknown>();
+  #isOver = false;
 
-  constructor(layers: ResourceLayers, info: ExecutionInfo) {
+  constructor(layers: ResourceLayers, info: ExecutionInfo, log: Logger) {
     this.#layers = layers;
     this.#info = info;
+    this.#log = log;
   }
 
+  /**
+   * Undefined where nobody gave or makes it. A promise, the same for all who ask, where its factory is async.
+   *
+   * @throws {ResourceMissingError} when its factory or resolver throws; the next attempt tries again
+   * @throws {UsageError} when the execution was given back meanwhile
+   */
   get(name: string): unknown {
     const { execution, flow, worker } = this.#layers;
     for (const layer of [execution, flow]) if (Object.hasOwn(layer, name)) return layer[name];
     if (this.#made.has(name)) return this.#made.get(name);
-    if (!Object.hasOwn(worker, name)) return undefined;
-    const value = worker[name];
-    if (typeof value !== "function") return value;
-    const made: unknown = (value as (info: ExecutionInfo) => unknown)(this.#info);
+    const given = Object.hasOwn(worker, name) ? worker[name] : undefined;
+    const declared = this.#layers.requirements.find((requirement) => requirement.name === name);
+    const make =
+      given === undefined
+        ? declared?.resolver && this.#byResolver(name, declared.resolver)
+        : typeof given === "function"
+          ? given
+          : null;
+    if (!make) return given;
+    if (this.#isOver)
+      throw new UsageError(
+        `resource "${name}" was asked for after execution ${this.#info.id} was given back`,
+        "stop when ctx.signal aborts",
+      );
+    return this.#make(name, make as (info: ExecutionInfo) => unknown, declared?.failPolicy === "open");
+  }
+
+  #byResolver(name: string, resolver: ResourceResolver): () => unknown {
+    const { id: executionId, flow, metadata } = this.#info;
+    return () => resolver({ name, executionId, flow, metadata }) ?? undefined;
+  }
+
+  #make(name: string, make: (info: ExecutionInfo) => unknown, isOptional: boolean): unknown {
+    const fail = (cause: unknown): undefined => {
+      const error = new ResourceMissingError(this.#info.id, name, this.names(), cause);
+      if (!isOptional) throw error;
+      this.#log.warn(error.message, { executionId: this.#info.id });
+    };
+    let made: unknown;
+    try {
+      made = make(this.#info);
+    } catch (error) {
+      return fail(error);
+    }
+    if (made === undefined) return undefined;
+    if (made instanceof Promise) {
+      const coming: Promise<unknown> = made.catch((error: unknown) => {
+        if (this.#made.get(name) === coming) this.#made.delete(name);
+        return fail(error);
+      });
+      // Whoever asked for it hears of it.
+      coming.catch(() => {});
+      made = coming;
+    }
     this.#made.set(name, made);
     return made;
   }
@@ -50,23 +107,111 @@ export class ExecutionResources {
     return [...new Set([...Object.keys(execution), ...Object.keys(flow), ...Object.keys(worker)])].toSorted();
   }
 
-  /** Ends what factories made, last made first: `Symbol.asyncDispose`, `Symbol.dispose` or `dispose()`. */
-  async dispose(log: Logger): Promise<void> {
+  /**
+   * Ends what factories made, last made first: `Symbol.asyncDispose`, `Symbol.dispose` or `dispose()`. Never throws, and
+   * waits five seconds at most for each. Null when there is nothing to end.
+   */
+  dispose(): Promise<void> | null {
+    this.#isOver = true;
     const made = [...this.#made].toReversed();
     this.#made.clear();
+    return made.length === 0 ? null : this.#disposeAll(made);
+  }
+
+  async #disposeAll(made: readonly (readonly [string, unknown])[]): Promise<void> {
     for (const [name, value] of made) {
-      try {
-        await disposeOf(await value);
-      } catch (error) {
-        log.warn(`resource "${name}" failed to dispose`, { executionId: this.#info.id, error: String(error) });
-      }
+      const fields = { executionId: this.#info.id };
+      const ended = disposeOf(value).catch((error: unknown) => {
+        // What was never made has nothing to end.
+        if (!(error instanceof ResourceMissingError))
+          this.#log.warn(`resource "${name}" failed to dispose`, { ...fields, error: String(error) });
+      });
+      const inTime = new AbortController();
+      const late = delay(disposeWithinMs, "late", { signal: inTime.signal }).catch(() => "in time");
+      if ((await Promise.race([ended, late])) === "late")
+        this.#log.warn(`resource "${name}" was not disposed within ${disposeWithinMs} ms`, fields);
+      inTime.abort();
     }
   }
 }
 
-async function disposeOf(value: unknown): Promise<void> {
+async function disposeOf(made: unknown): Promise<void> {
+  const value = await made;
   if (typeof value !== "object" || value === null) return;
   const end: unknown =
     Reflect.get(value, Symbol.asyncDispose) ?? Reflect.get(value, Symbol.dispose) ?? Reflect.get(value, "dispose");
   if (typeof end === "function") await Reflect.apply(end, value, []);
+}
+
+/** An execution that this process keeps resources for. */
+export interface Kept {
+  readonly id: ExecutionId;
+  /** The transaction that creates it, where that is the caller's own. */
+  readonly transaction: string | null;
+}
+
+/** How often it is asked which executions are over: those that others closed, that never came, or were rolled back. */
+const sweepEveryMs = 60_000;
+
+interface Entry {
+  readonly resources: Resources;
+  /** Its creation is under way. */
+  isComing: boolean;
+  transaction: string | null;
+}
+
+/** `runtimeResources` of executions until they close, wherever they close. */
+export class KeptResources {
+  readonly #kept = new Map<ExecutionId, Entry>();
+  readonly #findOver: (kept: readonly Kept[]) => Promise<readonly ExecutionId[]>;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** @param findOver those of them that are closed, or that do not exist and never will */
+  constructor(findOver: (kept: readonly Kept[]) => Promise<readonly ExecutionId[]>) {
+    this.#findOver = findOver;
+  }
+
+  /** @param created which execution it became: another one where the start was answered by a known idempotency key */
+  keep(id: ExecutionId, resources: Resources, created: Promise<ExecutionId>): void {
+    if (Object.keys(resources).length === 0) return;
+    const entry: Entry = { resources, isComing: true, transaction: null };
+    this.#kept.set(id, entry);
+    this.#timer ??= setInterval(() => void this.sweep().catch(() => {}), sweepEveryMs).unref();
+    created.then(
+      (actual) => (actual === id ? (entry.isComing = false) : this.drop(id)),
+      // It may exist all the same, should only the answer be lost: the sweep finds out.
+      () => (entry.isComing = false),
+    );
+  }
+
+  /** The execution comes with a transaction of the caller's, or not at all. */
+  within(id: ExecutionId, transaction: string): void {
+    const entry = this.#kept.get(id);
+    if (entry) entry.transaction = transaction;
+  }
+
+  get(id: ExecutionId): Resources {
+    return this.#kept.get(id)?.resources ?? {};
+  }
+
+  drop(id: ExecutionId): void {
+    this.#kept.delete(id);
+  }
+
+  get size(): number {
+    return this.#kept.size;
+  }
+
+  /** Forgets what is over. */
+  async sweep(): Promise<void> {
+    const kept = [...this.#kept].flatMap(([id, { isComing, transaction }]) => (isComing ? [] : [{ id, transaction }]));
+    for (let start = 0; start < kept.length; start += 1000)
+      for (const id of await this.#findOver(kept.slice(start, start + 1000))) this.drop(id);
+    if (this.#kept.size === 0) this.close();
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
 }

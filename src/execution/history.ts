@@ -283,11 +283,15 @@ function problemOf(snapshot: SavedExecution, state: ExecutionState, target: Load
 
 /** What ran with it, or is declared to be needed, and is not there. */
 function missing({ flow, resourceKeys }: SavedExecution, target: LoadTarget): string[] {
-  const declared = (target.flow(flow)?.requirements ?? [])
-    .filter(({ failPolicy, resolver }) => failPolicy === "closed" && resolver === null)
-    .map(({ name }) => name);
+  const requirements = target.flow(flow)?.requirements ?? [];
+  // What a resolver can make, or the flow can do without, is not missed.
+  const isOptional = new Set(
+    requirements.flatMap(({ name, failPolicy, resolver }) => (resolver || failPolicy === "open" ? [name] : [])),
+  );
   const there = new Set(target.resourcesOf(flow));
-  return [...new Set([...resourceKeys, ...declared])].filter((name) => !there.has(name)).toSorted();
+  return [...new Set([...resourceKeys, ...requirements.map(({ name }) => name)])]
+    .filter((name) => !there.has(name) && !isOptional.has(name))
+    .toSorted();
 }
 
 function requireNoChildren(id: ExecutionId, state: ExecutionState): void {

@@ -225,7 +225,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     return this.#go(this.#draft.interventionPoint(this.#at, point.name, point.target));
   }
 
-  /** Says that executions need a resource, so that a load can refuse to go on without it. */
+  /** Says that executions need a resource, and how a worker that was not given it makes it. */
   declareResourceRequirement(
     name: string,
     options: {

@@ -28,9 +28,9 @@ export interface FlowDefinition<C extends Contract = Contract> {
 
 export interface ResourceRequirement {
   readonly name: string;
-  /** Makes the resource where it was not given; null leaves it missing. */
+  /** Makes the resource in a worker where it was not given, when it is first needed; null leaves it missing. */
   readonly resolver: ResourceResolver | null;
-  /** What a missing resource or a failing resolver does: "closed" refuses to go on, "open" warns. */
+  /** Where it cannot be had: "closed" refuses a load, and a resolver that throws fails the chunk; "open" warns, and the chunk gets its fallback. */
   readonly failPolicy: "closed" | "open";
 }
 

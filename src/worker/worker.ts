@@ -105,6 +105,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const putIntoStream = openStreamLane(sql, wakeups);
   const items = openItems(sql, wakeups, (id) => owners.has(id));
   const clock = new DatabaseClock();
+  const disposals = new Set<Promise<void>>();
   let isStopping = false;
   let membership: Membership;
 
@@ -153,6 +154,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         waitsForOthers: (parent) => parents.get(parent)?.(),
         cancelChild: (child, reason) => host.cancelChild(child, reason),
         announce: (execution, closed) => host.announce(execution, closed),
+        onDispose: (disposed) => {
+          disposals.add(disposed);
+          void disposed.finally(() => disposals.delete(disposed));
+        },
         cancelGraceMs: settings.cancelGraceMs,
       },
     };
@@ -443,6 +448,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     await Promise.race([Promise.all([ended, drained]), late]);
     clearTimeout(timer);
     await Promise.allSettled([...owners.values()].map(({ done }) => done));
+    await Promise.all(disposals);
     await ended;
     await items.close();
     await pool.end().catch(() => {});

@@ -730,7 +730,7 @@ describe("lists", () => {
 });
 
 test("what all of this left in the database holds together", async () => {
-  expect(await verify(sql, { folds: null })).toEqual([]);
+  expect(await verify(sql)).toEqual([]);
 });
 
 test("an orchestrator that closed makes room for another", async () => {
