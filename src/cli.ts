@@ -120,6 +120,21 @@ function newProgram(): Command {
     });
 
   program
+    .command("console")
+    .description("watch executions, answer interrupts and intervene on a web page, until Ctrl-C; on this machine only")
+    .option("--port <number>", "port on 127.0.0.1 (default: a free one)", parseWhole)
+    .action(async (options: { port?: number }, command: Command) => {
+      await using orchestrator = open(command);
+      await orchestrator.listExecutions({ limit: 1 });
+      const { openConsole } = await import("./console.ts");
+      await using opened = await openConsole(orchestrator, options);
+      const out = terminalOf(command);
+      if (out.isJson) out.json({ url: opened.url, pid: process.pid });
+      else out.line(`${out.paint.green("ready")} ${opened.url}`);
+      await untilSignal((signal) => aborted(signal));
+    });
+
+  program
     .command("list")
     .description("list executions, newest first")
     .option("--flow <name>", "only of this flow")
