@@ -4,6 +4,7 @@ import { deferred } from "./defer.ts";
 import { flat } from "./flat.ts";
 import { floor } from "./floor.ts";
 import { latency } from "./latency.ts";
+import { limited } from "./limited.ts";
 import { load } from "./load.ts";
 import { openBench } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";
@@ -17,6 +18,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   floor,
   latency,
   throughput,
+  limited,
   flat,
   load,
   waiting,

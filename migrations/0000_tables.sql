@@ -41,6 +41,7 @@ CREATE TABLE "flowledger"."executions" (
 	"close_reason" text,
 	"idempotency_key" text,
 	"parent_id" uuid,
+	"limit_key" text,
 	"metadata" jsonb,
 	"error" jsonb,
 	"close_snapshot" jsonb,
@@ -103,6 +104,36 @@ CREATE TABLE "flowledger"."ledger" (
 	CONSTRAINT "ledger_execution_id_seq_pk" PRIMARY KEY("execution_id","seq")
 );
 --> statement-breakpoint
+CREATE TABLE "flowledger"."limited_starts" (
+	"execution_id" uuid PRIMARY KEY NOT NULL,
+	"flow" text NOT NULL,
+	"key" text NOT NULL,
+	"at" timestamp with time zone NOT NULL
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."limits" (
+	"flow" text PRIMARY KEY NOT NULL,
+	"concurrency" integer,
+	"rate" integer,
+	"rate_ms" double precision,
+	"key_concurrency" integer,
+	"key_rate" integer,
+	"key_rate_ms" double precision,
+	"action" text NOT NULL,
+	"next_start_at" timestamp with time zone
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."places" (
+	"execution_id" uuid PRIMARY KEY NOT NULL,
+	"flow" text NOT NULL,
+	"key" text NOT NULL,
+	"priority" smallint NOT NULL,
+	"turn" bigint NOT NULL,
+	"held" boolean NOT NULL,
+	"is_fresh" boolean NOT NULL,
+	"called_at" timestamp with time zone
+);
+--> statement-breakpoint
 CREATE TABLE "flowledger"."prunes" (
 	"at" timestamp with time zone NOT NULL,
 	"by" text NOT NULL,
@@ -113,6 +144,16 @@ CREATE TABLE "flowledger"."prunes" (
 	"executions" integer NOT NULL,
 	"events" integer NOT NULL,
 	CONSTRAINT "prunes_at_first_pk" PRIMARY KEY("at","first")
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."schedules" (
+	"name" text PRIMARY KEY NOT NULL,
+	"flow" text NOT NULL,
+	"cron" text NOT NULL,
+	"time_zone" text NOT NULL,
+	"fired_until" timestamp with time zone NOT NULL,
+	"last_id" uuid,
+	"waiting" timestamp with time zone[] DEFAULT '{}' NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "flowledger"."snapshots" (
@@ -149,4 +190,9 @@ CREATE UNIQUE INDEX "executions_idempotency" ON "flowledger"."executions" USING 
 CREATE INDEX "executions_parent" ON "flowledger"."executions" USING btree ("parent_id") WHERE parent_id is not null;--> statement-breakpoint
 CREATE INDEX "executions_metadata" ON "flowledger"."executions" USING gin ("metadata" jsonb_path_ops) WHERE metadata is not null;--> statement-breakpoint
 CREATE INDEX "interrupts_pending" ON "flowledger"."interrupts" USING btree ("created_at","execution_id","id") WHERE status = 'pending';--> statement-breakpoint
-CREATE INDEX "interrupts_pending_flow" ON "flowledger"."interrupts" USING btree ("flow","created_at") WHERE status = 'pending';
+CREATE INDEX "interrupts_pending_flow" ON "flowledger"."interrupts" USING btree ("flow","created_at") WHERE status = 'pending';--> statement-breakpoint
+CREATE INDEX "limited_starts_flow" ON "flowledger"."limited_starts" USING btree ("flow","at");--> statement-breakpoint
+CREATE INDEX "limited_starts_key" ON "flowledger"."limited_starts" USING btree ("flow","key","at");--> statement-breakpoint
+CREATE INDEX "places_line" ON "flowledger"."places" USING btree ("flow","is_fresh","priority","turn","execution_id") WHERE not held;--> statement-breakpoint
+CREATE INDEX "places_key" ON "flowledger"."places" USING btree ("flow","priority","key","turn");--> statement-breakpoint
+CREATE INDEX "places_held" ON "flowledger"."places" USING btree ("flow","key") WHERE held;

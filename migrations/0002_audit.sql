@@ -361,7 +361,8 @@ as $$
   with ledger_says as materialized (
     select a.execution_id as id, 'executions' as name, null as part, jsonb_build_object(
       'id', a.execution_id, 'seq', a.last_seq, 'flow', a.flow, 'fingerprint', a.fingerprint, 'priority', coalesce((c.payload -> 'priority')::int, 0),
-      'idempotency_key', c.payload -> 'idempotencyKey', 'parent_id', a.parent_id, 'metadata', a.metadata,
+      'idempotency_key', c.payload -> 'idempotencyKey', 'limit_key', (select l.payload -> 'limitKey' from flowledger.ledger l
+        where l.execution_id = a.execution_id and l.type = 'execution.started' limit 1), 'parent_id', a.parent_id, 'metadata', a.metadata,
       'created_at', a.created_at, 'started_at', a.started_at, 'sealed_at', a.sealed_at, 'closed_at', a.closed_at,
       'outcome', case when a.closed_at is not null then a.status end, 'close_reason', a.close_reason, 'error', nullif(a.error, 'null'),
       'close_snapshot', case when a.closed_at is not null then coalesce(p_snapshots -> a.execution_id::text, flowledger.close_snapshot(a.execution_id)) end,
@@ -426,9 +427,9 @@ begin
       select r.id, r.seq, r.flow, r.created_at from jsonb_populate_record(null::flowledger.executions, d.expected) r
       on conflict (id) do nothing;
       update flowledger.executions e
-      set (seq, flow, created_at, fingerprint, priority, idempotency_key, parent_id, metadata, started_at, sealed_at, closed_at, outcome,
+      set (seq, flow, created_at, fingerprint, priority, idempotency_key, limit_key, parent_id, metadata, started_at, sealed_at, closed_at, outcome,
           close_reason, error, close_snapshot, epoch, stream_ended, stream_seq, pending_interrupts, wake_at)
-        = (select r.seq, r.flow, r.created_at, r.fingerprint, r.priority, r.idempotency_key, r.parent_id, r.metadata, r.started_at, r.sealed_at,
+        = (select r.seq, r.flow, r.created_at, r.fingerprint, r.priority, r.idempotency_key, r.limit_key, r.parent_id, r.metadata, r.started_at, r.sealed_at,
             r.closed_at, r.outcome, r.close_reason, r.error, r.close_snapshot, r.epoch, r.stream_ended, r.stream_seq, r.pending_interrupts,
             case when r.closed_at is not null or r.started_at is null then null when e.owner is null then coalesce(e.wake_at, clock_timestamp()) else e.wake_at end
           from jsonb_populate_record(null::flowledger.executions, d.expected) r)
@@ -551,7 +552,7 @@ begin
   -- The worker writes; the ledger and the stream it can only add to.
   execute format('grant select, insert on flowledger.ledger, flowledger.chain, flowledger.stream_items, flowledger.definitions to %I', v_worker);
   execute format('grant select, insert, update on flowledger.executions, flowledger.interrupts, flowledger.interventions, flowledger.snapshots to %I', v_worker);
-  execute format('grant select, insert, update, delete on flowledger.flow_data, flowledger.workers to %I', v_worker);
+  execute format('grant select, insert, update, delete on flowledger.flow_data, flowledger.workers, flowledger.limits, flowledger.places, flowledger.limited_starts, flowledger.schedules to %I', v_worker);
   execute format('grant select on flowledger.migrations, flowledger.ledger_hashes to %I', v_worker);
   execute format('grant execute on all functions in schema flowledger to %I', v_worker);
   execute format('revoke execute on function flowledger.grant_roles(text), flowledger.rebuild(uuid[], jsonb, jsonb),

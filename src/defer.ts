@@ -56,7 +56,7 @@ export interface DeferOptions {
   readonly name?: string;
   /** Retries after a run that threw: true is 13, a number that many, an object says how. @default false */
   readonly retry?: boolean | number | Partial<RetryPolicy>;
-  /** Executions of the function at once, over all workers. @default unlimited */
+  /** Executions of the function that workers run at once, over all of them. @default unlimited */
   readonly concurrency?: number;
   /** What becomes of a call while `concurrency` is used up: it waits, or is cancelled. @default "keep" */
   readonly maxConcurrencyAction?: "keep" | "cancel";
@@ -162,8 +162,11 @@ function define<Args extends unknown[], Out>(
 
 /** The flow of a function. The one place where what a function may do at once meets what flows can limit. */
 function toFlow<Args extends unknown[]>(fn: (...args: Args) => unknown, metadata: FunctionMetadata): FlowDefinition {
-  const { name, retry, maxDuration } = metadata;
-  const flow = defineFlow(name, { input: z.array(z.unknown()) });
+  const { name, retry, maxDuration, concurrency, maxConcurrencyAction } = metadata;
+  const limits = concurrency !== undefined && {
+    limits: { concurrency, ...(maxConcurrencyAction && { maxConcurrencyAction }) },
+  };
+  const flow = defineFlow(name, { input: z.array(z.unknown()) }, { ...limits });
   // What enters is the list of arguments that a typed call gave, or that SQL did.
   flow
     .to(name, (ctx) => fn(...(ctx.input as Args)), {
@@ -435,6 +438,7 @@ export async function reRunExecution(id: string): Promise<FunctionExecution> {
     settings,
     metadata: call.metadata,
     priority: call.priority,
+    limitKey: null,
     idempotencyKey: null,
     delayMs: null,
     startAt: null,

@@ -59,6 +59,7 @@ export type {
   StepOptions,
 } from "./flow/context.ts";
 export type { ChunkOptions, FlowDefinition } from "./flow/definition.ts";
+export type { FlowOptions, Limit, LimitOptions } from "./flow/limits.ts";
 export type { CloseSnapshot, Contract, InputOf, StateOf, StreamItem } from "./flow/contract.ts";
 export type {
   BoundFlow,
@@ -82,4 +83,5 @@ export type { VerifyOptions, Violation } from "./database/verify.ts";
 export type { ExecutionId, LedgerEvent } from "./ledger/event.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Json, JsonObject } from "./ledger/payload.ts";
+export type { ScheduleOptions } from "./worker/schedules.ts";
 export type { Worker } from "./worker/worker.ts";

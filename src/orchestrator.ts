@@ -50,10 +50,13 @@ import type { CloseSnapshot, Contract, StartInput, StreamItem } from "./flow/con
 import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration, parseMoment } from "./flow/duration.ts";
 import type { Duration } from "./flow/duration.ts";
+import { limitKeyOf } from "./flow/limits.ts";
 import { ExecutionId, Outcome } from "./ledger/event.ts";
 import type { Settings } from "./ledger/event.ts";
 import { toJson } from "./ledger/payload.ts";
 import type { Json, JsonObject } from "./ledger/payload.ts";
+import { resolveSchedules } from "./worker/schedules.ts";
+import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
 import { startWorker } from "./worker/worker.ts";
 import type { LocalWorker, Worker } from "./worker/worker.ts";
 
@@ -66,6 +69,8 @@ export interface OrchestratorOptions {
   functions?: readonly FunctionDefinition[];
   /** Live objects for chunks, by name; a function is a factory `(execution) => value`, called once per execution. */
   resources?: WorkerResources;
+  /** What starts by the clock, as long as a worker runs. */
+  schedules?: readonly ScheduleOptions[];
   /** Where the library writes; anything with pino's methods. @default warnings and errors to stderr */
   logger?: Logger;
 }
@@ -111,7 +116,7 @@ export interface CreateOptions {
   interventionMode?: "planned" | "auto" | null;
   /** Live objects for this execution, in this process only; their names are recorded. */
   runtimeResources?: Resources;
-  /** Longest time from start to close; null is none. @default null */
+  /** Longest time from the first time that a worker takes it to the close; null is none. @default `maxDuration` of the flow */
   timeout?: Duration | null;
   /** A transaction of postgres.js, drizzle or pg: the start commits or rolls back with the caller's own writes. */
   tx?: CallerTransaction;
@@ -203,6 +208,7 @@ export class Orchestrator implements AsyncDisposable {
   readonly #log: Logger;
   readonly #starts: Batcher<NewExecution, CreateResult>;
   readonly #workers = new Set<LocalWorker>();
+  readonly #schedules: readonly Schedule[];
   #checked: Promise<void> | undefined;
   #isClosed = false;
 
@@ -212,6 +218,11 @@ export class Orchestrator implements AsyncDisposable {
       throw new UsageError("createOrchestrator() has no connection", "pass { connection } or set DATABASE_URL");
     for (const flow of options.flows ?? []) this.#register(flow);
     for (const [index, definition] of (options.functions ?? []).entries()) this.#registerFunction(definition, index);
+    for (const schedule of options.schedules ?? []) this.#register(schedule.flow);
+    const schedules = [...(options.schedules ?? []), ...(options.functions ?? []).flatMap(scheduleOf)];
+    this.#schedules = resolveSchedules(schedules, (flow, input, more) =>
+      newExecution(flow, { ...more, autoCloseTimeout: 0 }, parseInput(flow, input), false),
+    );
     this.#option = connection;
     this.#sql = connect(connection);
     this.#wakeups = openWakeups(this.#sql);
@@ -252,11 +263,12 @@ export class Orchestrator implements AsyncDisposable {
         log: this.#log,
         resources: this.#resources,
         flows: this.#flows,
+        schedules: this.#schedules,
         flowResources: (flow) => this.#flowResources.get(flow) ?? {},
         executionResources: (id) => this.#executionResources.get(id),
         flowData: (flow) => this.#flowData(flow),
         runChild: async (child) => {
-          const created = this.#create(childExecution(child), undefined);
+          const created = this.#create(childExecution(child, this.#flows.get(child.flow)), undefined);
           this.#executionResources.keep(child.id, child.resources, created);
           const id = await created;
           const ending = await this.#outcomes.closed(id, { flow: child.flow });
@@ -619,7 +631,7 @@ export class BoundFlow<C extends Contract = Contract> {
   run(...[input, options = {}]: InputArgs<C, RunOptions>): Handler<C> {
     const given: CreateOptions = { autoCloseTimeout: 0, ...options, id: ExecutionId.parse(uuidv7()) };
     const begin = async () => {
-      const execution = this.#newExecution(given, parseInput(this.definition, input), false);
+      const execution = newExecution(this.definition, given, parseInput(this.definition, input), false);
       await this.#create(execution, given);
     };
     const id = ExecutionId.parse(given.id);
@@ -628,13 +640,13 @@ export class BoundFlow<C extends Contract = Contract> {
 
   /** Starts an execution and resolves with its handle as soon as that is durable. */
   async startExecution(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<Execution<C>> {
-    const execution = this.#newExecution(options, parseInput(this.definition, input), false);
+    const execution = newExecution(this.definition, options, parseInput(this.definition, input), false);
     return this.#handle(await this.#create(execution, options), options);
   }
 
   /** Creates an execution without starting it. */
   async createExecution(options: CreateOptions = {}): Promise<Execution<C>> {
-    const execution = this.#newExecution(options, undefined, false);
+    const execution = newExecution(this.definition, options, undefined, false);
     return this.#handle(await this.#create(execution, options), options);
   }
 
@@ -643,7 +655,9 @@ export class BoundFlow<C extends Contract = Contract> {
     inputs: readonly StartInput<C>[],
     options: Omit<CreateOptions, "id" | "idempotencyKey" | "tx"> = {},
   ): Promise<ExecutionId[]> {
-    const executions = inputs.map((input) => this.#newExecution(options, parseInput(this.definition, input), false));
+    const executions = inputs.map((input) =>
+      newExecution(this.definition, options, parseInput(this.definition, input), false),
+    );
     const { runtimeResources } = options;
     const created = this.#host.createAll(executions);
     if (runtimeResources)
@@ -723,33 +737,7 @@ export class BoundFlow<C extends Contract = Contract> {
         "use startExecution(), and wait for the close after your commit",
       );
     const hidden = { autoCloseTimeout: 0, ...options };
-    return this.#create(this.#newExecution(hidden, parseInput(this.definition, input), true), options);
-  }
-
-  #newExecution(options: CreateOptions, input: Json | undefined, hidden: boolean): NewExecution {
-    const { name } = this.definition;
-    const priority = options.priority ?? 0;
-    if (!Number.isInteger(priority) || Math.abs(priority) > 32_767)
-      throw new UsageError(`priority ${String(priority)} is not possible`, "use a whole number from -32767 to 32767");
-    if (options.startAt && Number.isNaN(options.startAt.getTime()))
-      throw new UsageError("startAt is not a date", "pass a valid Date");
-    if (options.idempotencyKey === "")
-      throw new UsageError("idempotencyKey is empty", "leave it out, or use a text of your own");
-    return {
-      id: options.id === undefined ? ExecutionId.parse(uuidv7()) : parseId(options.id),
-      flow: name,
-      input,
-      settings: settingsOf(options, this.definition, hidden),
-      metadata: parseMetadata(options.metadata),
-      idempotencyKey: options.idempotencyKey ?? null,
-      priority,
-      delayMs: options.delay === undefined ? null : parseDuration(options.delay, "delay"),
-      startAt: options.startAt ?? null,
-      discardAfter: options.discardAfter === undefined ? null : parseMoment(options.discardAfter, "discardAfter"),
-      resourceKeys: Object.keys(options.runtimeResources ?? {}).toSorted(),
-      parent: null,
-      state: {},
-    };
+    return this.#create(newExecution(this.definition, hidden, parseInput(this.definition, input), true), options);
   }
 
   async #create(execution: NewExecution, options: CreateOptions): Promise<ExecutionId> {
@@ -768,12 +756,52 @@ export class BoundFlow<C extends Contract = Contract> {
   }
 }
 
+/** @throws {UsageError} for an option that cannot be meant */
+function newExecution(
+  definition: FlowDefinition,
+  options: CreateOptions,
+  input: Json | undefined,
+  hidden: boolean,
+): NewExecution {
+  const { name } = definition;
+  const priority = options.priority ?? 0;
+  if (!Number.isInteger(priority) || Math.abs(priority) > 32_767)
+    throw new UsageError(`priority ${String(priority)} is not possible`, "use a whole number from -32767 to 32767");
+  if (options.startAt && Number.isNaN(options.startAt.getTime()))
+    throw new UsageError("startAt is not a date", "pass a valid Date");
+  if (options.idempotencyKey === "")
+    throw new UsageError("idempotencyKey is empty", "leave it out, or use a text of your own");
+  return {
+    id: options.id === undefined ? ExecutionId.parse(uuidv7()) : parseId(options.id),
+    flow: name,
+    input,
+    settings: settingsOf(options, definition, hidden),
+    metadata: parseMetadata(options.metadata),
+    idempotencyKey: options.idempotencyKey ?? null,
+    priority,
+    limitKey: input === undefined ? null : limitKeyOf(definition, input),
+    delayMs: options.delay === undefined ? null : parseDuration(options.delay, "delay"),
+    startAt: options.startAt ?? null,
+    discardAfter: options.discardAfter === undefined ? null : parseMoment(options.discardAfter, "discardAfter"),
+    resourceKeys: Object.keys(options.runtimeResources ?? {}).toSorted(),
+    parent: null,
+    state: {},
+  };
+}
+
+/** Of a function with a cron: it is called without arguments. */
+function scheduleOf({ flow, __metadata: { cron } }: FunctionDefinition): ScheduleOptions[] {
+  return cron === undefined ? [] : [{ flow, name: flow.name, cron, input: [] }];
+}
+
 /** A child closes as soon as it is idle, and its parent waits for that. */
-function childExecution(child: NewChild): NewExecution {
+function childExecution(child: NewChild, definition: FlowDefinition | undefined): NewExecution {
   const { timeoutMs, resources, ...rest } = child;
+  const longest = timeoutMs ?? definition?.maxDurationMs ?? null;
   return {
     ...rest,
-    settings: { autoCloseMs: 0, ...(timeoutMs !== null && { timeoutMs }) },
+    settings: { autoCloseMs: 0, ...(longest !== null && { timeoutMs: longest }) },
+    limitKey: definition ? limitKeyOf(definition, child.input) : null,
     resourceKeys: Object.keys(resources).toSorted(),
   };
 }
@@ -787,6 +815,7 @@ function settingsOf(options: CreateOptions, flow: FlowDefinition, hidden: boolea
       options.autoCloseTimeout === null ? null : parseDuration(options.autoCloseTimeout, "autoCloseTimeout");
   if (options.concurrency !== undefined) settings.concurrency = parseConcurrency(options.concurrency);
   if (options.timeout != null) settings.timeoutMs = parseDuration(options.timeout, "timeout");
+  else if (options.timeout === undefined && flow.maxDurationMs !== null) settings.timeoutMs = flow.maxDurationMs;
   const mode =
     options.interventionMode === undefined && flow.interventionPoints.length > 0 ? "planned" : options.interventionMode;
   if (mode !== undefined && mode !== null) {

@@ -97,7 +97,7 @@ end $$;
 
 -- Creates executions, and starts those that are to start, together with their jobs.
 -- p_items: [{ i: id, f: flow, t: start, x: input, u: not yet checked by the contract, c: payload of execution.created, m: metadata, k: idempotencyKey, d: delayMs,
---   w: startAt, y: discardAt, z: discardAfterMs, p: priority, o: parent's id }]. A known idempotency key gives the execution that has it;
+--   w: startAt, y: discardAt, z: discardAfterMs, p: priority, o: parent's id, q: limit key }]. A known idempotency key gives the execution that has it;
 -- `conflict` says that it was started with another input. Those with h: true ("here") begin as claimed by p_worker, without a job.
 create or replace function flowledger.create_many(p_items jsonb, p_worker uuid default null, p_token uuid default null)
 returns table (ord int, id uuid, created boolean, conflict boolean, at_ms float8)
@@ -112,14 +112,14 @@ begin
   with item as materialized (
     select x.*, coalesce(x.w, v_at + x.d * interval '1 millisecond') as due, coalesce(x.y, v_at + x.z * interval '1 millisecond') as discard
     from jsonb_to_recordset(p_items) as x(i uuid, f text, t boolean, u boolean, h boolean, x jsonb, c jsonb, m jsonb, k text, d float8, w timestamptz,
-      y timestamptz, z float8, p int, o uuid)
+      y timestamptz, z float8, p int, o uuid, q text)
   ), made as (
     insert into flowledger.executions
-      (id, seq, epoch, owner, token, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, metadata, fingerprint)
+      (id, seq, epoch, owner, token, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, limit_key, metadata, fingerprint)
     select i, case when t then 2 else 1 end, case when h then 1 else 0 end, case when h then p_worker end, case when h then p_token end, f, coalesce(p, 0), v_at,
       case when t then v_at end,
       case when t then greatest(v_at, least(coalesce(due, v_at), discard)) end,
-      k, o, m, c ->> 'fingerprint'
+      k, o, q, m, c ->> 'fingerprint'
     from item
     on conflict do nothing
     returning executions.id, executions.owner
@@ -134,6 +134,7 @@ begin
     select item.i, 2, 0, v_at, 'execution.started',
       jsonb_build_object('input', coalesce(x, 'null')) || case when u then '{"raw": true}' else '{}' end::jsonb
         || case when due is null then '{}' else jsonb_build_object('dueAt', flowledger.to_ms(due)) end
+        || case when q is null then '{}' else jsonb_build_object('limitKey', q) end
     from made join item on item.i = made.id where item.t
   )
   select array_agg(made.id), array_agg(made.id) filter (where made.owner is null) into v_new, v_free from made;
@@ -220,6 +221,284 @@ begin
       from flowledger.ledger l where l.execution_id = c.id and l.seq > coalesce(s.seq, 0))
   from claimed c
   left join flowledger.snapshots s on s.execution_id = c.id and s.version = p_version;
+end $$;
+
+-- Claims executions of flows that have limits. Their places change only under the flow's advisory lock; an execution without
+-- a place is never owned, so a limit is never exceeded.
+--   p_ids: a job came for these; what finds no place stands in line
+--   p_left: this worker has given these back, or closed them
+--   p_flows, p_tickets: how many of each flow the worker can take now; they go to whoever is first in line
+create or replace function flowledger.claim_limited(p_worker uuid, p_token uuid, p_ids uuid[], p_left uuid[], p_flows text[], p_tickets int[],
+  p_version int, p_suspects boolean)
+returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, snapshot jsonb, events json)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_flow text;
+  v_chosen uuid[] := array(
+    select e.id from flowledger.executions e
+    where e.id = any(p_ids) and not exists (select 1 from flowledger.limits l where l.flow = e.flow));
+  v_claimed uuid[] := '{}';
+begin
+  -- One order for everybody who needs several of these locks.
+  for v_flow in select l.flow from flowledger.limits l where l.flow = any(p_flows) order by l.flow loop
+    perform pg_advisory_xact_lock(flowledger.limit_lock(v_flow));
+    v_chosen := v_chosen || flowledger.admit(v_flow, p_ids, p_left, p_tickets[array_position(p_flows, v_flow)], p_suspects);
+  end loop;
+  if cardinality(v_chosen) = 0 then
+    return;
+  end if;
+  for id, epoch, token, seq, flow, fingerprint, takeovers, now_ms, snapshot, events in
+    select * from flowledger.claim(p_worker, p_token, v_chosen, p_version, p_suspects)
+  loop
+    v_claimed := v_claimed || id;
+    return next;
+  end loop;
+  update flowledger.places p set held = false where p.execution_id = any(v_chosen) and not p.execution_id = any(v_claimed);
+end $$;
+
+create or replace function flowledger.limit_lock(p_flow text) returns bigint
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select hashtextextended('flowledger.limits ' || p_flow, 0) $$;
+
+-- Gives the free places of a flow to whoever is first in line: what has begun before what has not, then by priority, then
+-- the keys take turns. Beyond the tickets
+-- jobs call the next ones, so that a worker with room comes for them. The caller has the flow's lock.
+create or replace function flowledger.admit(p_flow text, p_ids uuid[], p_left uuid[], p_tickets int, p_suspects boolean) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+-- The line is read in the order of its index, and no farther than there is room.
+set enable_sort = off
+set jit = off
+as $$
+declare
+  v_at timestamptz := clock_timestamp();
+  l flowledger.limits;
+  c record;
+  v_surplus flowledger.executions;
+  v_free int;
+  v_starts int;
+  v_full text[] := '{}';
+  v_spent text[] := '{}';
+  v_chosen uuid[] := '{}';
+  v_called uuid[] := '{}';
+  v_next timestamptz;
+begin
+  select * into l from flowledger.limits x where x.flow = p_flow;
+  delete from flowledger.places p using flowledger.executions e
+  where p.execution_id = any(p_left) and p.flow = p_flow and p.held and e.id = p.execution_id and e.owner is null;
+  -- An owner was lost, and a job came again: the place is free, the turn is kept.
+  update flowledger.places p set held = false from flowledger.executions e
+  where p.execution_id = any(p_ids) and p.flow = p_flow and p.held and e.id = p.execution_id and e.owner is null;
+  -- A key that comes new begins with those who are first in line now; each further one of its executions is a turn later.
+  with new as materialized (
+    select e.id, coalesce(e.limit_key, '') as key, e.priority, e.epoch = 0 as is_fresh,
+      row_number() over (partition by e.priority, e.limit_key order by e.id) - 1 as nth
+    from flowledger.executions e
+    where e.id = any(p_ids) and e.flow = p_flow and e.owner is null and e.wake_at <= v_at
+  ), first as materialized (
+    select n.priority, coalesce(
+      (select p.turn from flowledger.places p
+        where p.flow = p_flow and not p.held and p.is_fresh and p.priority = n.priority order by p.turn limit 1),
+      (select max(p.turn) from flowledger.places p where p.flow = p_flow and p.held and p.priority = n.priority), 1) as turn
+    from (select distinct new.priority from new) n
+  )
+  insert into flowledger.places (execution_id, flow, key, priority, turn, held, is_fresh)
+  select new.id, p_flow, new.key, new.priority, new.nth + greatest(first.turn, (
+      select max(p.turn) + 1 from flowledger.places p where p.flow = p_flow and p.priority = new.priority and p.key = new.key)),
+    false, new.is_fresh
+  from new join first on first.priority = new.priority
+  on conflict do nothing;
+  -- Null is no limit.
+  if l.concurrency is not null then
+    v_free := l.concurrency - (select count(*) from flowledger.places p where p.flow = p_flow and p.held);
+  end if;
+  if l.rate is not null then
+    v_starts := l.rate - (select count(*) from flowledger.limited_starts s
+      where s.flow = p_flow and s.at > v_at - l.rate_ms * interval '1 millisecond');
+  end if;
+  if l.key_concurrency is not null then
+    v_full := array(select p.key from flowledger.places p where p.flow = p_flow and p.held group by p.key having count(*) >= l.key_concurrency);
+  end if;
+  if l.key_rate is not null then
+    v_spent := array(select s.key from flowledger.limited_starts s
+      where s.flow = p_flow and s.at > v_at - l.key_rate_ms * interval '1 millisecond' group by s.key having count(*) >= l.key_rate);
+  end if;
+  for c in
+    select p.execution_id as id, p.key, p.is_fresh, p.called_at
+    from flowledger.places p
+    join flowledger.executions e on e.id = p.execution_id and e.owner is null and e.wake_at <= v_at and (e.takeovers < 2 or p_suspects)
+    where coalesce(v_free, 1) > 0 and p.flow = p_flow and not p.held
+      and not p.key = any(v_full) and not (p.is_fresh and p.key = any(v_spent))
+    order by p.is_fresh, p.priority, p.turn, p.execution_id
+  loop
+    exit when v_free <= 0 or c.is_fresh and v_starts <= 0 or cardinality(v_chosen) >= p_tickets and cardinality(v_called) >= 25;
+    continue when c.key = any(v_full) or c.is_fresh and c.key = any(v_spent);
+    v_free := v_free - 1;
+    if c.is_fresh then
+      v_starts := v_starts - 1;
+    end if;
+    if cardinality(v_chosen) >= p_tickets then
+      -- Who was called a moment ago has a job on its way.
+      if coalesce(c.called_at, '-infinity') < v_at - interval '5 seconds' then
+        v_called := v_called || c.id;
+      end if;
+      continue;
+    end if;
+    v_chosen := v_chosen || c.id;
+    update flowledger.places p set held = true, is_fresh = false where p.execution_id = c.id;
+    if l.key_concurrency <= (select count(*) from flowledger.places p where p.flow = p_flow and p.key = c.key and p.held) then
+      v_full := v_full || c.key;
+    end if;
+    if c.is_fresh and (l.rate is not null or l.key_rate is not null) then
+      insert into flowledger.limited_starts (execution_id, flow, key, at) values (c.id, p_flow, c.key, v_at) on conflict do nothing;
+      if l.key_rate <= (select count(*) from flowledger.limited_starts s
+        where s.flow = p_flow and s.key = c.key and s.at > v_at - l.key_rate_ms * interval '1 millisecond') then
+        v_spent := v_spent || c.key;
+      end if;
+    end if;
+  end loop;
+  if cardinality(v_called) > 0 then
+    update flowledger.places p set called_at = v_at where p.execution_id = any(v_called);
+    perform flowledger.add_jobs(v_called);
+  end if;
+  if l.action = 'cancel' and (v_free <= 0 or cardinality(v_full) > 0) then
+    for v_surplus in
+      select e.* from flowledger.executions e
+      where e.owner is null and e.wake_at is not null and e.id in (
+        select p.execution_id from flowledger.places p
+        where p.execution_id = any(p_ids) and p.flow = p_flow and not p.held and p.is_fresh and (v_free <= 0 or p.key = any(v_full)))
+      order by e.id for no key update
+    loop
+      if flowledger.close_unclaimed(v_surplus, format('concurrency limit of flow %s', p_flow), 'limit') then
+        delete from flowledger.places p where p.execution_id = v_surplus.id;
+      end if;
+    end loop;
+  end if;
+  -- A rate is used up: one job comes for those who wait when the next start is free.
+  if v_starts <= 0 or cardinality(v_spent) > 0 then
+    v_next := coalesce(
+      case when v_starts <= 0 then (
+        select s.at + l.rate_ms * interval '1 millisecond' from flowledger.limited_starts s
+        where s.flow = p_flow order by s.at desc offset l.rate - 1 limit 1) end,
+      case when cardinality(v_spent) > 0 then (
+        select min(s.at) + l.key_rate_ms * interval '1 millisecond' from unnest(v_spent) k(key)
+        cross join lateral (
+          select x.at from flowledger.limited_starts x where x.flow = p_flow and x.key = k.key order by x.at desc offset l.key_rate - 1 limit 1) s) end);
+    if l.next_start_at is null or l.next_start_at <= v_at or l.next_start_at > v_next + interval '10 milliseconds' then
+      perform graphile_worker.add_jobs(array(
+        select row('flowledger:' || p_flow, json_agg(w.execution_id), null, v_next, null, null, min(w.priority), null)::graphile_worker.job_spec
+        from (
+          select p.execution_id, p.priority from flowledger.places p
+          where p.flow = p_flow and not p.held and p.is_fresh order by p.priority, p.turn, p.execution_id limit 25) w
+        having count(*) > 0));
+      update flowledger.limits x set next_start_at = v_next where x.flow = p_flow and exists (
+        select 1 from flowledger.places p where p.flow = p_flow and not p.held and p.is_fresh);
+    end if;
+  end if;
+  return v_chosen;
+end $$;
+
+-- The net under the lines: places that nobody holds any more, executions that wait no longer, room that nobody was called for.
+create or replace function flowledger.tend_places() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+as $$
+declare
+  l flowledger.limits;
+begin
+  for l in select * from flowledger.limits x order by x.flow loop
+    continue when not pg_try_advisory_xact_lock(flowledger.limit_lock(l.flow));
+    delete from flowledger.places p using flowledger.executions e
+    where p.flow = l.flow and p.held and e.id = p.execution_id and e.owner is null;
+    delete from flowledger.places p
+    using (select x.execution_id from flowledger.places x where x.flow = l.flow and not x.held order by x.is_fresh, x.priority, x.turn, x.execution_id limit 1000) line,
+      flowledger.executions e
+    where p.execution_id = line.execution_id and e.id = line.execution_id and (e.owner is not null or e.wake_at is null or e.wake_at > clock_timestamp());
+    delete from flowledger.limited_starts s
+    where s.flow = l.flow and s.at < clock_timestamp() - coalesce(greatest(l.rate_ms, l.key_rate_ms), 0) * interval '1 millisecond';
+    perform flowledger.admit(l.flow, '{}', '{}', 0, true);
+  end loop;
+end $$;
+
+-- What a worker says of the flows it serves. p_limits: [{ flow, concurrency, rate, rate_ms, key_concurrency, key_rate,
+-- key_rate_ms, action }]; a flow of p_flows that is not among them has no limits any more.
+create or replace function flowledger.keep_limits(p_flows text[], p_limits jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_freed uuid[];
+begin
+  insert into flowledger.limits (flow, concurrency, rate, rate_ms, key_concurrency, key_rate, key_rate_ms, action)
+  select x.flow, x.concurrency, x.rate, x.rate_ms, x.key_concurrency, x.key_rate, x.key_rate_ms, x.action
+  from jsonb_populate_recordset(null::flowledger.limits, p_limits) x order by x.flow
+  on conflict (flow) do update set concurrency = excluded.concurrency, rate = excluded.rate, rate_ms = excluded.rate_ms,
+    key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, key_rate_ms = excluded.key_rate_ms, action = excluded.action;
+  with gone as (
+    delete from flowledger.limits l
+    where l.flow = any(p_flows) and not exists (select 1 from jsonb_populate_recordset(null::flowledger.limits, p_limits) x where x.flow = l.flow)
+    returning l.flow
+  ), freed as (
+    delete from flowledger.places p using gone where p.flow = gone.flow returning p.execution_id
+  ) select array_agg(freed.execution_id) into v_freed from freed;
+  if v_freed is not null then
+    perform flowledger.add_jobs(v_freed);
+  end if;
+end $$;
+
+-- Fires what is due of a schedule, once in the fleet: the row's lock and what it has fired until decide. False when somebody
+-- else has been here since p_after was read.
+--   p_times: due times, up to p_until; p_item: an item of `create_many` without id, idempotency key and the time in its metadata
+--   p_overlap, where an execution of the schedule is still open: allow, skip (what is due now), queue (until that one has closed)
+create or replace function flowledger.fire_schedule(p_name text, p_after timestamptz, p_until timestamptz, p_times timestamptz[], p_overlap text,
+  p_item jsonb) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  s flowledger.schedules;
+  v_times timestamptz[];
+  v_started timestamptz[];
+  v_is_open boolean;
+  v_last uuid;
+begin
+  select * into s from flowledger.schedules x where x.name = p_name for update;
+  if not found or s.fired_until <> p_after or p_until > clock_timestamp() then
+    return false;
+  end if;
+  v_times := s.waiting || p_times;
+  v_is_open := exists (select 1 from flowledger.executions e where e.id = s.last_id and e.closed_at is null);
+  v_started := case
+    when p_overlap = 'allow' then v_times
+    when v_is_open then '{}'
+    when p_overlap = 'skip' then v_times[cardinality(v_times):]
+    else v_times[1:1] end;
+  if cardinality(v_started) > 0 then
+    select c.id into v_last from flowledger.create_many((
+      select jsonb_agg(p_item || jsonb_build_object(
+        'i', flowledger.new_id(), 'k', 'schedule ' || p_name || ' ' || flowledger.iso(t.at),
+        'm', t.metadata, 'c', p_item -> 'c' || jsonb_build_object('metadata', t.metadata)) order by t.at)
+      from (
+        select u.at, coalesce(p_item -> 'm', '{}') || jsonb_build_object('schedule', p_name, 'scheduledAt', flowledger.iso(u.at)) as metadata
+        from unnest(v_started) u(at)) t)) c
+    order by c.ord desc limit 1;
+  end if;
+  update flowledger.schedules x
+  set fired_until = p_until, last_id = coalesce(v_last, s.last_id),
+    waiting = case when p_overlap = 'queue' then v_times[cardinality(v_started) + 1:] else '{}' end
+  where x.name = p_name;
+  return true;
 end $$;
 
 -- The group commit: appends of many executions in one statement, each accepted or refused alone. The fencing UPDATE comes
@@ -628,6 +907,8 @@ begin
       select e.id from flowledger.executions e
       where e.wake_at < v_at - p_sweep
         and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
+        -- What stands in line waits for a place, not for a job.
+        and not exists (select 1 from flowledger.places p where p.execution_id = e.id and not p.held)
         and not exists (
           select 1 from graphile_worker._private_jobs j join graphile_worker._private_tasks t on t.id = j.task_id
           where t.identifier = 'flowledger:' || e.flow and j.is_available and j.run_at <= v_at)
@@ -641,6 +922,7 @@ begin
     if v_swept is not null then
       perform flowledger.add_jobs(v_swept);
     end if;
+    perform flowledger.tend_places();
   end if;
   reaped := coalesce(cardinality(v_dead), 0);
   freed := coalesce(cardinality(v_freed), 0);
@@ -720,7 +1002,8 @@ begin
 end $$;
 
 -- Starts an execution of a flow; with a known idempotencyKey, gives the one that has it. options: idempotencyKey, metadata,
--- priority, delay (interval), startAt, autoClose, autoCloseTimeout (interval or null), concurrency, interventionMode, timeout.
+-- priority, delay (interval), startAt, autoClose, autoCloseTimeout (interval or null), concurrency, interventionMode, timeout,
+-- limitKey (what the limits per key count it by; without one it counts with all others that have none).
 create or replace function flowledger.start(flow text, input jsonb default 'null', options jsonb default '{}') returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -736,14 +1019,15 @@ begin
     or jsonb_typeof(options -> 'autoClose') not in ('boolean', 'null') or jsonb_typeof(options -> 'concurrency') not in ('number', 'null')
     or (options ->> 'concurrency')::numeric not between 1 and 9007199254740991 or (options ->> 'concurrency')::numeric % 1 <> 0
     or (options ->> 'interventionMode') not in ('planned', 'auto') or (options ->> 'timeout')::interval < interval '0'
-    or (options ->> 'autoCloseTimeout')::interval < interval '0' then
+    or (options ->> 'autoCloseTimeout')::interval < interval '0' or (options ->> 'delay')::interval < interval '0'
+    or length(options ->> 'limitKey') not between 1 and 200 then
     raise exception 'options % of start are not valid', left(options::text, 200)
-      using errcode = 'FL008', hint = 'metadata is an object, autoClose a boolean, concurrency a number from 1, interventionMode planned or auto, times are intervals';
+      using errcode = 'FL008', hint = 'metadata is an object, autoClose a boolean, concurrency a number from 1, interventionMode planned or auto, times are intervals that are not negative, limitKey has 1 to 200 characters';
   end if;
   select c.id, c.conflict into v_id, v_conflict
   from flowledger.create_many(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
     'i', coalesce((options ->> 'id')::uuid, flowledger.new_id()), 'f', flow, 'k', options ->> 'idempotencyKey',
-    'm', options -> 'metadata', 'p', options -> 'priority', 'w', options ->> 'startAt',
+    'm', options -> 'metadata', 'p', options -> 'priority', 'w', options ->> 'startAt', 'q', options ->> 'limitKey',
     'd', extract(epoch from (options ->> 'delay')::interval) * 1000))
     || jsonb_build_object('c', jsonb_strip_nulls(jsonb_build_object('flow', flow, 'metadata', options -> 'metadata'))
       || jsonb_build_object('settings', jsonb_strip_nulls(jsonb_build_object(
@@ -761,7 +1045,8 @@ begin
 end $$;
 
 -- Gives a created execution its input. False when it had been started before.
-create or replace function flowledger.start_execution(id uuid, input jsonb, notify boolean default true, raw boolean default true) returns boolean
+create or replace function flowledger.start_execution(id uuid, input jsonb, notify boolean default true, raw boolean default true,
+  limit_key text default null) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -771,8 +1056,11 @@ begin
   if e.started_at is not null then
     return false;
   end if;
+  if limit_key is not null then
+    update flowledger.executions h set limit_key = start_execution.limit_key where h.id = e.id;
+  end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.started', 'input', coalesce(input, 'null'),
-    'raw', case when raw then true end)), notify);
+    'raw', case when raw then true end, 'limitKey', limit_key)), notify);
   return true;
 end $$;
 
@@ -966,6 +1254,7 @@ begin
   set seq = e.seq + 2, wake_at = null, sealed_at = v_at, closed_at = v_at, outcome = 'cancelled', close_reason = v_reason,
     close_snapshot = coalesce((select l.payload -> 'state' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1), '{}')
   where h.id = e.id;
+  perform flowledger.extend_chain(array[e.id]);
   perform pg_notify(flowledger.channel(e.id), e.id::text);
   return true;
 end $$;

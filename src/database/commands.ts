@@ -13,6 +13,8 @@ export interface NewExecution {
   readonly metadata: JsonObject | null;
   readonly idempotencyKey: string | null;
   readonly priority: number;
+  /** What the limits per key count it by. */
+  readonly limitKey: string | null;
   readonly delayMs: number | null;
   readonly startAt: Date | null;
   /** Not started by then, it is discarded: a time, or milliseconds from its creation. */
@@ -52,26 +54,31 @@ export async function createMany(
   executions: readonly NewExecution[],
   lease: FirstLease | null = null,
 ): Promise<CreateResult[]> {
-  const items = executions.map((execution) => ({
+  const items = executions.map((execution) => ({ ...itemOf(execution), h: lease?.ids.has(execution.id) || undefined }));
+  const rows = await sql<{ id: ExecutionId; created: boolean; conflict: boolean; at_ms: number }[]>`
+    select id, created, conflict, at_ms
+    from flowledger.create_many(${JSON.stringify(items)}::text::jsonb, ${lease?.worker ?? null}::uuid, ${lease?.token ?? null}::uuid) order by ord`;
+  return rows.map(({ id, created, conflict, at_ms: at }) => ({ id, isNew: created, isConflict: conflict, at }));
+}
+
+/** An execution as `flowledger.create_many` takes it; undefined is left out. */
+function itemOf(execution: NewExecution) {
+  return {
     i: execution.id,
     f: execution.flow,
     t: execution.input === undefined ? undefined : true,
-    h: lease?.ids.has(execution.id) || undefined,
     x: execution.input,
     c: createdPayload(execution),
     o: execution.parent?.id,
     m: execution.metadata ?? undefined,
     k: execution.idempotencyKey ?? undefined,
     p: execution.priority === 0 ? undefined : execution.priority,
+    q: execution.limitKey ?? undefined,
     d: execution.delayMs ?? undefined,
     w: execution.startAt?.toISOString(),
     y: execution.discardAfter instanceof Date ? execution.discardAfter.toISOString() : undefined,
     z: typeof execution.discardAfter === "number" ? execution.discardAfter : undefined,
-  }));
-  const rows = await sql<{ id: ExecutionId; created: boolean; conflict: boolean; at_ms: number }[]>`
-    select id, created, conflict, at_ms
-    from flowledger.create_many(${JSON.stringify(items)}::text::jsonb, ${lease?.worker ?? null}::uuid, ${lease?.token ?? null}::uuid) order by ord`;
-  return rows.map(({ id, created, conflict, at_ms: at }) => ({ id, isNew: created, isConflict: conflict, at }));
+  };
 }
 
 /** What `execution.created` says; undefined is left out. */
@@ -99,10 +106,68 @@ export function firstEvents(execution: NewExecution, at: number): Recorded[] {
   ]);
 }
 
-/** False when it had been started before. */
-export async function startExecution(sql: Queries, id: ExecutionId, input: Json): Promise<boolean> {
+/** A schedule's own row. The clock is the database's. */
+export interface ScheduleRow {
+  readonly flow: string;
+  readonly cron: string;
+  readonly timeZone: string;
+  /** Its times up to here have been dealt with. */
+  readonly firedUntil: string;
+  readonly now: string;
+  /** Times that wait for the execution that was started last. */
+  readonly waiting: number;
+  readonly lastId: ExecutionId | null;
+}
+
+/** Makes the schedule known. A new one, or one with another cron, has missed nothing before now. */
+export async function keepSchedule(
+  sql: Queries,
+  { name, flow, cron, timeZone }: { name: string; flow: string; cron: string; timeZone: string },
+): Promise<void> {
+  await sql`
+    insert into flowledger.schedules as s (name, flow, cron, time_zone, fired_until)
+    values (${name}, ${flow}, ${cron}, ${timeZone}, date_trunc('milliseconds', clock_timestamp()))
+    on conflict (name) do update set flow = excluded.flow, cron = excluded.cron, time_zone = excluded.time_zone, fired_until = excluded.fired_until
+    where (s.flow, s.cron, s.time_zone) is distinct from (excluded.flow, excluded.cron, excluded.time_zone)`;
+}
+
+export async function readSchedule(sql: Queries, name: string): Promise<ScheduleRow | null> {
+  const [row] = await sql<ScheduleRow[]>`
+    select s.flow, s.cron, s.time_zone as "timeZone", flowledger.iso(s.fired_until) as "firedUntil", flowledger.iso(clock_timestamp()) as now,
+      cardinality(s.waiting) as waiting, s.last_id as "lastId"
+    from flowledger.schedules s where s.name = ${name}`;
+  return row ?? null;
+}
+
+export interface FireCommand {
+  readonly name: string;
+  /** `firedUntil` as it was read. */
+  readonly after: string;
+  readonly until: Date;
+  readonly times: readonly Date[];
+  readonly overlap: "allow" | "skip" | "queue";
+  /** What each time starts; id and idempotency key are made there. */
+  readonly execution: NewExecution;
+}
+
+/** False when somebody else has fired since `after` was read. */
+export async function fireSchedule(sql: Queries, command: FireCommand): Promise<boolean> {
+  const { name, after, until, times, overlap, execution } = command;
   const [row] = await sql<{ done: boolean }[]>`
-    select flowledger.start_execution(${id}::uuid, ${JSON.stringify(input)}::text::jsonb, false, false) as done`;
+    select flowledger.fire_schedule(${name}, ${after}::text::timestamptz, ${until.toISOString()}::text::timestamptz,
+      ${`{${times.map((time) => time.toISOString()).join(",")}}`}::text::timestamptz[], ${overlap}, ${JSON.stringify(itemOf(execution))}::text::jsonb) as done`;
+  return row?.done ?? false;
+}
+
+/** False when it had been started before. */
+export async function startExecution(
+  sql: Queries,
+  id: ExecutionId,
+  input: Json,
+  limitKey: string | null,
+): Promise<boolean> {
+  const [row] = await sql<{ done: boolean }[]>`
+    select flowledger.start_execution(${id}::uuid, ${JSON.stringify(input)}::text::jsonb, false, false, ${limitKey}) as done`;
   return row?.done ?? false;
 }
 

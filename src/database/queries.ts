@@ -1,5 +1,6 @@
 /** Typed reads: claim and load, events after a seq, headers, lists. */
 import { z } from "zod";
+import type { FlowLimits } from "../flow/limits.ts";
 import { ExecutionId, Outcome, SerializedError, WorkerId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
 import { evolve, initialState, snapshotVersion, thawState } from "../ledger/evolve.ts";
@@ -60,6 +61,39 @@ export async function claim(
 ): Promise<Map<ExecutionId, Claim>> {
   const rows = await sql<ClaimRow[]>`
     select * from flowledger.claim(${workerId}::uuid, ${options.token ?? crypto.randomUUID()}::uuid, ${`{${ids.join(",")}}`}::text::uuid[], ${snapshotVersion}::int, ${options.takesSuspects ?? true}::boolean)`;
+  return foldClaims(rows, workerId, options);
+}
+
+/** Room for one execution of a limited flow: the one that a job asks for, or whoever is first in line. */
+export interface Ticket {
+  readonly flow: string;
+  /** A job came for it. */
+  readonly id: ExecutionId | null;
+  /** It left its place: closed, or given back. */
+  readonly left: ExecutionId | null;
+  /** Without room the place is offered to the other workers. */
+  readonly hasRoom: boolean;
+}
+
+/** Claims for tickets what the limits of their flows allow; also executions that nobody has asked for. */
+export async function claimLimited(
+  sql: Sql,
+  workerId: WorkerId,
+  tickets: readonly Ticket[],
+  options: ClaimOptions = {},
+): Promise<Map<ExecutionId, Claim>> {
+  const flows = new Map<string, number>();
+  for (const { flow, hasRoom } of tickets) flows.set(flow, (flows.get(flow) ?? 0) + (hasRoom ? 1 : 0));
+  const list = (ids: readonly (ExecutionId | null)[]) => `{${ids.filter((id) => id !== null).join(",")}}`;
+  const rows = await sql<ClaimRow[]>`
+    select * from flowledger.claim_limited(${workerId}::uuid, ${options.token ?? crypto.randomUUID()}::uuid,
+      ${list(tickets.map(({ id }) => id))}::text::uuid[], ${list(tickets.map(({ left }) => left))}::text::uuid[],
+      ${`{${[...flows.keys()].map((flow) => `"${flow}"`).join(",")}}`}::text::text[], ${`{${[...flows.values()].join(",")}}`}::text::int[],
+      ${snapshotVersion}::int, ${options.takesSuspects ?? true}::boolean)`;
+  return foldClaims(rows, workerId, options);
+}
+
+function foldClaims(rows: readonly ClaimRow[], workerId: WorkerId, options: ClaimOptions): Map<ExecutionId, Claim> {
   const claims = new Map<ExecutionId, Claim>();
   for (const row of rows) {
     const id = row.id as ExecutionId;
@@ -84,13 +118,12 @@ export async function listDue(
   flows: readonly string[],
   ageMs: number,
   limit: number,
-): Promise<readonly ExecutionId[]> {
-  const rows = await sql<{ id: ExecutionId }[]>`
-    select e.id from flowledger.executions e
+): Promise<readonly { id: ExecutionId; flow: string }[]> {
+  return sql<{ id: ExecutionId; flow: string }[]>`
+    select e.id, e.flow from flowledger.executions e
     where e.wake_at < clock_timestamp() - ${ageMs}::float8 * interval '1 millisecond' and e.owner is null and e.closed_at is null
       and e.flow in (select json_array_elements_text(${JSON.stringify(flows)}::text::json))
     order by e.wake_at limit ${limit}::int`;
-  return rows.map(({ id }) => id);
 }
 
 /** Fold from a snapshot, or from the beginning. */
@@ -304,6 +337,32 @@ export async function appendFlowData(sql: Queries, flow: string, key: string, va
 
 export async function deleteFlowData(sql: Queries, flow: string, key: string): Promise<void> {
   await sql`delete from flowledger.flow_data where flow = ${flow} and key = ${key}`;
+}
+
+/** Declares the limits of the flows that a worker serves; those of its flows without any have none any more. */
+export async function keepLimits(
+  sql: Sql,
+  flows: Iterable<{ name: string; limits: FlowLimits | null }>,
+): Promise<void> {
+  const served = [...flows];
+  const limits = served.flatMap(({ name, limits: given }) =>
+    given === null
+      ? []
+      : [
+          {
+            flow: name,
+            concurrency: given.concurrency,
+            rate: given.rate?.limit,
+            rate_ms: given.rate?.perMs,
+            key_concurrency: given.keyConcurrency,
+            key_rate: given.keyRate?.limit,
+            key_rate_ms: given.keyRate?.perMs,
+            action: given.action,
+          },
+        ],
+  );
+  await sql`
+    select flowledger.keep_limits(${`{${served.map(({ name }) => `"${name}"`).join(",")}}`}::text::text[], ${JSON.stringify(limits)}::text::jsonb)`;
 }
 
 /** Keeps the blueprint of each definition that ever ran here, so that an audit can read what the flow looked like. */

@@ -4,6 +4,7 @@ import {
   bigint,
   boolean,
   customType,
+  doublePrecision,
   index,
   integer,
   jsonb,
@@ -64,6 +65,8 @@ export const executions = flowledger.table(
     closeReason: text("close_reason"),
     idempotencyKey: text("idempotency_key"),
     parentId: uuid("parent_id"),
+    /** What the limits per key count it by. */
+    limitKey: text("limit_key"),
     metadata: jsonb("metadata"),
     error: jsonb("error"),
     closeSnapshot: jsonb("close_snapshot"),
@@ -246,6 +249,78 @@ export const definitions = flowledger.table(
   },
   (table) => [primaryKey({ columns: [table.flow, table.fingerprint] })],
 );
+
+/** Limits of the flows that have any, as the worker that came last declares them; rates are starts per milliseconds. */
+export const limits = flowledger.table("limits", {
+  flow: text("flow").primaryKey(),
+  concurrency: integer("concurrency"),
+  rate: integer("rate"),
+  rateMs: doublePrecision("rate_ms"),
+  keyConcurrency: integer("key_concurrency"),
+  keyRate: integer("key_rate"),
+  keyRateMs: doublePrecision("key_rate_ms"),
+  /** What becomes of a start that finds no place: keep, cancel. */
+  action: text("action").notNull(),
+  /** The moment for which a job waits, because a rate is used up. */
+  nextStartAt: moment("next_start_at"),
+});
+
+/** Executions of limited flows that hold a place, or whose job has come and found none: they stand in line. */
+export const places = flowledger.table(
+  "places",
+  {
+    executionId: uuid("execution_id").primaryKey(),
+    flow: text("flow").notNull(),
+    key: text("key").notNull(),
+    priority: smallint("priority").notNull(),
+    /** Order within a priority; keys take turns. */
+    turn: bigint("turn", { mode: "number" }).notNull(),
+    /** True while a worker owns the execution. */
+    held: boolean("held").notNull(),
+    /** It has never been claimed, so the rates count it. */
+    isFresh: boolean("is_fresh").notNull(),
+    /** When it last got a job, because there was room. */
+    calledAt: moment("called_at"),
+  },
+  (table) => [
+    index("places_line")
+      .on(table.flow, table.isFresh, table.priority, table.turn, table.executionId)
+      .where(sql`not held`),
+    index("places_key").on(table.flow, table.priority, table.key, table.turn),
+    index("places_held")
+      .on(table.flow, table.key)
+      .where(sql`held`),
+  ],
+);
+
+/** First claims of flows with a rate, as long as their time counts. */
+export const limitedStarts = flowledger.table(
+  "limited_starts",
+  {
+    executionId: uuid("execution_id").primaryKey(),
+    flow: text("flow").notNull(),
+    key: text("key").notNull(),
+    at: moment("at").notNull(),
+  },
+  (table) => [
+    index("limited_starts_flow").on(table.flow, table.at),
+    index("limited_starts_key").on(table.flow, table.key, table.at),
+  ],
+);
+
+/** When each schedule last fired, so that what was missed is known. */
+export const schedules = flowledger.table("schedules", {
+  name: text("name").primaryKey(),
+  flow: text("flow").notNull(),
+  cron: text("cron").notNull(),
+  timeZone: text("time_zone").notNull(),
+  /** Until when its times have been dealt with. */
+  firedUntil: moment("fired_until").notNull(),
+  /** The execution that was started last. */
+  lastId: uuid("last_id"),
+  /** Times that wait for that one to close. */
+  waiting: moment("waiting").array().notNull().default([]),
+});
 
 /** The worker processes: who serves which flows, and when they last gave a sign of life. */
 export const workers = flowledger.table("workers", {

@@ -50,6 +50,7 @@ const dueIsOwned: Invariant = (sql, { after, until }) => sql<Violation[]>`
   where e.closed_at is null
     and e.wake_at < clock_timestamp() - interval '30 seconds'
     and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
+    and not exists (select from flowledger.places p where p.execution_id = e.id and not p.held)
     and e.id > ${after}::uuid and e.id <= ${until}::uuid`;
 
 /** What nobody owns and no time wakes has nothing left to route: whatever comes in later makes it due. */
@@ -196,6 +197,28 @@ const timersAreNotEarly: Invariant = (sql, { after, until }) => sql<Violation[]>
   ) steps
   -- Two milliseconds for the rounding of times on their way through JavaScript.
   where waits is not null and next_at < at + (waits - 2) * interval '1 millisecond'`;
+
+/** How many executions of a flow were owned at once, at most, and by key: from each claim to the last event of its epoch. */
+export async function mostAtOnce(sql: Sql, flow: string): Promise<{ flow: number; perKey: Map<string, number> }> {
+  const rows = await sql<{ key: string | null; most: number }[]>`
+    with held as (
+      select l.execution_id, coalesce(e.limit_key, '') as key, l.epoch, min(l.at) filter (where l.type = 'execution.claimed') as since, max(l.at) as until
+      from flowledger.ledger l join flowledger.executions e on e.id = l.execution_id
+      -- What comes in from outside has the epoch of the last owner, who may be gone by then.
+      where e.flow = ${flow} and l.epoch > 0 and not (l.type = 'event.emitted' and l.dispatch is null or l.type in (
+        'execution.started', 'execution.sealed', 'cancel.requested', 'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed'))
+      group by l.execution_id, e.limit_key, l.epoch
+    ), steps as (
+      select key, since as at, 1 as step from held where since is not null union all select key, until, -1 from held where since is not null
+    )
+    select null as key, max(n)::int as most from (select sum(step) over (order by at, step desc) as n from steps) whole
+    union all
+    select key, max(n)::int from (select key, sum(step) over (partition by key order by at, step desc) as n from steps) each group by key`;
+  return {
+    flow: rows.find(({ key }) => key === null)?.most ?? 0,
+    perKey: new Map(rows.flatMap(({ key, most }) => (key === null ? [] : [[key, most]]))),
+  };
+}
 
 const invariants: readonly Invariant[] = [
   dueIsOwned,

@@ -164,6 +164,7 @@ export class FanOut {
       settings,
       metadata: Object.keys(state.metadata).length === 0 ? null : state.metadata,
       idempotencyKey: null,
+      limitKey: null,
       priority: 0,
       delayMs: null,
       startAt: null,

@@ -7,7 +7,7 @@ import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { BatchNode, Chunk, ForEachNode, Graph, Node } from "../flow/graph.ts";
-import { decide, dueAt, entryNodes, nextTimer, settle } from "../ledger/decide.ts";
+import { deadlineOf, decide, dueAt, entryNodes, nextTimer, settle } from "../ledger/decide.ts";
 import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
 import { evolve, freezeState, stamp } from "../ledger/evolve.ts";
 import type { Dispatch, ExecutionState } from "../ledger/evolve.ts";
@@ -367,17 +367,11 @@ export class Owner implements ChunkHost {
           ),
         );
     }
-    const { timeoutMs } = state.settings;
-    if (
-      timeoutMs !== null &&
-      state.startedAt !== null &&
-      !state.failing &&
-      !state.closed &&
-      this.now() >= state.startedAt + timeoutMs
-    ) {
+    const deadline = deadlineOf(state);
+    if (deadline !== null && !state.failing && !state.closed && this.now() >= deadline) {
       const error = {
         name: "ExecutionTimeoutError",
-        message: `execution ${this.id} ran longer than its timeout of ${timeoutMs} ms`,
+        message: `execution ${this.id} ran longer than its timeout of ${state.settings.timeoutMs ?? 0} ms`,
       };
       this.#fold(decide(state, { type: "abort", reason: "timeout", error }, this.graph));
     }

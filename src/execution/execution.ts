@@ -19,6 +19,7 @@ import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, Strea
 import type { FlowDefinition } from "../flow/definition.ts";
 import { parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
+import { limitKeyOf } from "../flow/limits.ts";
 import type { ExecutionId, LedgerEvent, LedgerEventType } from "../ledger/event.ts";
 import { toJson } from "../ledger/payload.ts";
 import type { Json, JsonObject } from "../ledger/payload.ts";
@@ -116,7 +117,8 @@ export class Execution<C extends Contract = Contract> {
   ): Promise<CloseSnapshot<C> | this> {
     const door = this.#definition ?? { name: this.flow, contract: {} };
     const parsed = parseInput(door, input);
-    await this.#command("start", () => startExecution(this.#host.sql, this.id, parsed));
+    const limitKey = this.#definition && limitKeyOf(this.#definition, parsed);
+    await this.#command("start", () => startExecution(this.#host.sql, this.id, parsed, limitKey));
     const isClosing = this.#autoClose ?? (await loadState(this.#host.sql, this.id))?.settings.autoClose ?? true;
     return isClosing ? this.waitForClose() : this;
   }

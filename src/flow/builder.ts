@@ -27,6 +27,7 @@ import {
   type SubFlowOptions,
 } from "./definition.ts";
 import type { Graph } from "./graph.ts";
+import type { FlowLimits, FlowOptions } from "./limits.ts";
 
 /**
  * A flow without chunks yet. Nothing touches a database here, and a definition may be evaluated again: the same named
@@ -34,9 +35,13 @@ import type { Graph } from "./graph.ts";
  *
  * @throws {DefinitionError}
  */
-export function defineFlow<C extends Contract = Contract>(name: string, contract?: C): Flow<C> {
+export function defineFlow<C extends Contract = Contract>(
+  name: string,
+  contract?: C,
+  options?: FlowOptions<InputOf<C>>,
+): Flow<C> {
   // Without a contract C is `Contract` itself, all of whose parts are optional.
-  const draft = new Draft(name, contract ?? ({} as C));
+  const draft = new Draft(name, contract ?? ({} as C), null, options);
   return new Flow(draft, draft.start);
 }
 
@@ -68,7 +73,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     options: BlueprintOptions<C> = {},
   ): Flow<C> {
     const blueprint = readBlueprint(json);
-    const draft = new Draft(blueprint.name, options.contract ?? ({} as C), blueprint.contract);
+    const draft = new Draft(blueprint.name, options.contract ?? ({} as C), blueprint.contract, options);
     draft.restore(blueprint, handlers, options.subFlows ?? []);
     return new Flow(draft, draft.start);
   }
@@ -103,6 +108,14 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
 
   get subFlows(): ReadonlyMap<string, FlowDefinition> {
     return this.#draft.subFlows;
+  }
+
+  get limits(): FlowLimits | null {
+    return this.#draft.limits;
+  }
+
+  get maxDurationMs(): number | null {
+    return this.#draft.maxDurationMs;
   }
 
   toBlueprint(): Blueprint {
@@ -264,7 +277,7 @@ export interface BlockOptions {
 /** Functions by the name of their chunk or condition. Each takes the `ctx` of its own flow, which a record cannot say. */
 export type BlueprintHandlers = Readonly<Record<string, (ctx: never) => unknown>>;
 
-export interface BlueprintOptions<C extends Contract = Contract> {
+export interface BlueprintOptions<C extends Contract = Contract> extends FlowOptions<InputOf<C>> {
   /** Enforced from here on; a blueprint carries its contract only as JSON Schema. */
   readonly contract?: C;
   /** The flows that `toSubFlow` named. */

@@ -5,9 +5,10 @@ import { DefinitionError, FlowledgerError } from "../errors.ts";
 import { toJson, type Json } from "../ledger/payload.ts";
 import { fingerprintOf, type Blueprint } from "./blueprint.ts";
 import type { ChunkHandler, Predicate, RetryOptions } from "./context.ts";
-import { checkContract, checkSchema, requireEvent, requireStatePath, type Contract } from "./contract.ts";
+import { checkContract, checkSchema, requireEvent, requireStatePath, type Contract, type InputOf } from "./contract.ts";
 import { parseDuration, type Duration } from "./duration.ts";
 import type { Chunk, Graph, Node, NodeId, ResolvedChunkOptions, WhenNode } from "./graph.ts";
+import { resolveLimits, type FlowLimits, type FlowOptions } from "./limits.ts";
 import { resolveRetry } from "./retry.ts";
 
 /** What the other rooms see of a flow. Every chain of one flow reads the same. */
@@ -24,6 +25,8 @@ export interface FlowDefinition<C extends Contract = Contract> {
   readonly subFlows: ReadonlyMap<string, FlowDefinition>;
   /** The contract as JSON Schema, of a flow that came from a blueprint without its zod schemas. */
   readonly contractSchemas: Json;
+  readonly limits: FlowLimits | null;
+  readonly maxDurationMs: number | null;
 }
 
 export interface ResourceRequirement {
@@ -161,6 +164,8 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   readonly name: string;
   readonly contract: C;
   readonly contractSchemas: Json;
+  readonly limits: FlowLimits | null;
+  readonly maxDurationMs: number | null;
   readonly #roots: Outlet = { next: [], label: "start" };
   readonly #steps: Step[] = [];
   readonly #chunks = new Map<string, Chunk>();
@@ -171,7 +176,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   #graph: Graph | null = null;
   #fingerprint: string | null = null;
 
-  constructor(name: string, contract: C, contractSchemas: Json = null) {
+  constructor(name: string, contract: C, contractSchemas: Json = null, options: FlowOptions<InputOf<C>> = {}) {
     if (typeof name !== "string" || !namePattern.test(name))
       throw new DefinitionError(
         String(name),
@@ -182,6 +187,9 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     this.name = name;
     this.contract = contract;
     this.contractSchemas = contractSchemas;
+    this.limits = resolveLimits(name, options.limits);
+    this.maxDurationMs =
+      options.maxDuration === undefined ? null : parseDuration(options.maxDuration, `maxDuration of flow "${name}"`);
   }
 
   /** Begins again at the start input. */

@@ -225,10 +225,15 @@ export function nextTimer(state: ExecutionState, after = -Infinity): number | nu
   };
   for (const dispatch of state.dispatches.values()) consider(dueAt(dispatch));
   for (const { status, expiresAt } of state.interrupts.values()) if (status === "pending") consider(expiresAt);
-  const { timeoutMs } = state.settings;
-  if (timeoutMs !== null && state.startedAt !== null) consider(state.startedAt + timeoutMs);
+  consider(deadlineOf(state));
   consider(autoCloseAt(state));
   return next === Infinity ? null : next;
+}
+
+/** When the timeout of the execution is over: counted from the first time that a worker took it, and not before its start. */
+export function deadlineOf({ settings, startedAt, firstClaim }: ExecutionState): number | null {
+  if (settings.timeoutMs === null || startedAt === null) return null;
+  return Math.max(startedAt, firstClaim?.at ?? startedAt) + settings.timeoutMs;
 }
 
 /** When a dispatch that waits for time may go on: a retry, a step's retry or a sleep; null when it need not wait. */

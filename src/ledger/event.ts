@@ -155,6 +155,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     raw: z.boolean().optional(),
     /** Not before: milliseconds since 1970. */
     dueAt: ms.optional(),
+    /** What the limits per key count it by. */
+    limitKey: z.string().optional(),
     actor: z.string().optional(),
   }),
   /** Not before another time, asked for before anybody had taken it. */

@@ -32,6 +32,8 @@ export interface ExecutionState {
   worker: WorkerId | null;
   createdAt: number;
   startedAt: number | null;
+  /** What it waits before, for its time or in line, is no time of its own. */
+  firstClaim: { epoch: number; at: number } | null;
   sealedAt: number | null;
   /** Set once a close is asked for: it happens when everything accepted has run. */
   closing: { reason: string } | null;
@@ -195,6 +197,7 @@ export function initialState(): ExecutionState {
     worker: null,
     createdAt: 0,
     startedAt: null,
+    firstClaim: null,
     sealedAt: null,
     closing: null,
     cancelling: null,
@@ -249,6 +252,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       return state;
     case "execution.claimed":
       state.worker = event.worker;
+      state.firstClaim ??= { epoch, at };
       state.fingerprint = event.fingerprint ?? state.fingerprint;
       return state;
     case "inbox.routed":
@@ -434,6 +438,9 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
 export function stamp(state: ExecutionState, event: LedgerEvent, at: number): void {
   state.activeAt = at;
   switch (event.type) {
+    case "execution.claimed":
+      if (state.firstClaim?.epoch === state.epoch) state.firstClaim.at = at;
+      return;
     case "chunk.failed": {
       const dispatch = state.dispatches.get(event.dispatch);
       if (dispatch && event.retryInMs !== undefined) dispatch.notBefore = at + event.retryInMs;
@@ -878,4 +885,4 @@ export function thawState(frozen: JsonObject): ExecutionState {
 }
 
 /** Raised whenever the shape of `ExecutionState` changes: an older snapshot is then ignored and the fold starts at 1. */
-export const snapshotVersion = 1;
+export const snapshotVersion = 2;

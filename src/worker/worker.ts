@@ -10,8 +10,16 @@ import { createMany, firstEvents } from "../database/commands.ts";
 import type { CreateResult, NewExecution } from "../database/commands.ts";
 import { pgConfig } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
-import { claim, foldFrom, keepDefinitions, listDue, readEvents } from "../database/queries.ts";
-import type { BrokenClaim, Claim } from "../database/queries.ts";
+import {
+  claim,
+  claimLimited,
+  foldFrom,
+  keepDefinitions,
+  keepLimits,
+  listDue,
+  readEvents,
+} from "../database/queries.ts";
+import type { BrokenClaim, Claim, ClaimOptions, Ticket } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { DatabaseClock } from "../engine/clock.ts";
 import { openCommitter } from "../engine/committer.ts";
@@ -34,6 +42,8 @@ import type { Recorded } from "../ledger/event.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat, HeartbeatOptions } from "./heartbeat.ts";
+import { startSchedules } from "./schedules.ts";
+import type { Schedule } from "./schedules.ts";
 
 /** What a worker needs of the orchestrator it runs in. */
 export interface WorkerHost {
@@ -42,6 +52,7 @@ export interface WorkerHost {
   readonly log: Logger;
   readonly resources: WorkerResources;
   readonly flows: ReadonlyMap<string, FlowDefinition>;
+  readonly schedules: readonly Schedule[];
   flowResources(flow: string): Resources;
   executionResources(id: ExecutionId): Resources;
   flowData(flow: string): FlowDataAccess;
@@ -83,6 +94,8 @@ const silentMs = 10_000;
 const stuckMs = 5000;
 /** A ledger that this version cannot fold is looked at again after so long. */
 const brokenWaitMs = 60_000;
+/** Of so many places that an execution leaves, one goes to whichever worker comes first. */
+const offerEvery = 8;
 /** How often owners look for what came in, should the notification be lost. */
 const lookEveryMs = 2000;
 /** What is due for so long while this worker has places free waits in the queue of one that has none. */
@@ -167,33 +180,42 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   /** Tokens of claims that wait for their answer. */
   const underWay = new Set<string>();
   // Claims whose answer was lost: what they took is ours, and nobody here knows it.
-  const lostClaims: { readonly token: string; readonly ids: readonly ExecutionId[] }[] = [];
+  const lostClaims: LostClaim[] = [];
+  const claimWith = async (
+    asked: Omit<LostClaim, "token">,
+    ask: (options: ClaimOptions) => Promise<Map<ExecutionId, Claim>>,
+  ): Promise<Map<ExecutionId, Claim>> => {
+    const token = crypto.randomUUID();
+    underWay.add(token);
+    failpoint("before-claim");
+    const onBroken = ({ id, epoch, seq }: BrokenClaim, error: unknown) => {
+      log.error("the ledger of an execution cannot be folded: it stands still", {
+        executionId: id,
+        error: String(error),
+      });
+      void giveBack(committer, { id, epoch, token, seq }, brokenWaitMs);
+    };
+    // The place of the one suspect is taken before the claim: two claims at once must not bring two.
+    const takesSuspects = suspects.tryTake();
+    const claimed = await ask({ token, onBroken, takesSuspects })
+      .catch((error: unknown) => {
+        lostClaims.push({ token, ...asked });
+        if (takesSuspects) suspects.give();
+        throw error;
+      })
+      .finally(() => underWay.delete(token));
+    if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.give();
+    failpoint("after-claim");
+    return claimed;
+  };
   const claims = new Batcher<ExecutionId, Claim | null>({
     maxItems: 200,
     maxFlights: 2,
     send: async (ids) => {
-      const token = crypto.randomUUID();
-      underWay.add(token);
-      failpoint("before-claim");
-      const onBroken = ({ id, epoch, seq }: BrokenClaim, error: unknown) => {
-        log.error("the ledger of an execution cannot be folded: it stands still", {
-          executionId: id,
-          error: String(error),
-        });
-        void giveBack(committer, { id, epoch, token, seq }, brokenWaitMs);
-      };
       const wanted = [...new Set(ids)];
-      // The place of the one suspect is taken before the claim: two claims at once must not bring two.
-      const takesSuspects = suspects.tryTake();
-      const claimed = await claim(sql, membership.engine.workerId, wanted, { token, onBroken, takesSuspects })
-        .catch((error: unknown) => {
-          lostClaims.push({ token, ids: wanted });
-          if (takesSuspects) suspects.give();
-          throw error;
-        })
-        .finally(() => underWay.delete(token));
-      if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.give();
-      failpoint("after-claim");
+      const claimed = await claimWith({ ids: wanted, flows: [] }, (options) =>
+        claim(sql, membership.engine.workerId, wanted, options),
+      );
       // Two jobs may ask for the same one: it gets one owner.
       return ids.map((id) => {
         const own = claimed.get(id) ?? null;
@@ -202,26 +224,40 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       });
     },
   });
-
-  /** Advances what is claimed, in a place that is taken; resolves when the place is free again. */
-  const own = (claimed: Claim, flow: FlowDefinition): Promise<void> => {
-    const { id } = claimed;
-    const owner = new Owner(membership.engine, flow, claimed);
-    owners.set(id, owner);
-    const { promise: left, resolve } = Promise.withResolvers<void>();
-    const leave = once(() => {
-      slots.give();
-      parents.delete(id);
-      resolve();
+  // Executions of flows with limits: what has its turn may be another one than the job asked for.
+  const tickets = new Batcher<Ticket, Claim | null>({
+    maxItems: 200,
+    send: async (asked) => {
+      const ids = asked.flatMap(({ id }) => id ?? []);
+      const flows = [...new Set(asked.map(({ flow }) => flow))];
+      const claimed = await claimWith({ ids, flows }, (options) =>
+        claimLimited(sql, membership.engine.workerId, asked, options),
+      );
+      return handOut(asked, claimed);
+    },
+  });
+  /** Places that are being given back. */
+  const leaving = new Set<Promise<void>>();
+  const leavePlace = ({ flow, id }: Claim): void => {
+    if (!host.flows.get(flow)?.limits) return;
+    const left = passPlace(flow, id)
+      // The sweep finds the place later.
+      .catch(onTrouble)
+      .finally(() => leaving.delete(left));
+    leaving.add(left);
+  };
+  /** The place that an execution leaves goes to whoever is first in line: here if there is room, else another worker is called. */
+  let passes = 0;
+  const passPlace = async (flow: string, left: ExecutionId): Promise<void> => {
+    // Now and then the others are asked as well: places shall not stay with the worker that had them first.
+    const isOffered = ++passes % offerEvery === 0;
+    const hasRoom = !isStopping && !isOffered && slots.tryTake();
+    const next = await tickets.submit({ flow, id: null, left, hasRoom }).catch((error: unknown) => {
+      if (hasRoom) slots.give();
+      throw error;
     });
-    parents.set(id, leave);
-    void owner.done.finally(() => {
-      if (owners.get(id) === owner) owners.delete(id);
-      if (isSuspect(claimed)) suspects.give();
-      leave();
-    });
-    if (isStopping) owner.drain();
-    return left;
+    if (next) void run(next).catch(onTrouble);
+    else if (hasRoom) slots.give();
   };
 
   /** Whether the answer of a start was lost: what it created is ours, whenever the statement comes through. */
@@ -239,10 +275,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       const results = new Map(executions.map((execution, index) => [execution, created[index]]));
       for (const execution of here) {
         const result = results.get(execution);
-        const flow = host.flows.get(execution.flow);
-        // Claimed under an identity that is gone meanwhile: the sweep frees it.
-        if (!flow || !result?.isNew || worker !== membership.engine.workerId) slots.give();
-        else void own(firstClaim(execution, { worker, token, now: result.at }), flow);
+        if (result?.isNew) void run(firstClaim(execution, { worker, token, now: result.at })).catch(onTrouble);
+        else slots.give();
       }
       return created;
     } catch (error) {
@@ -260,7 +294,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     delayMs === null &&
     startAt === null &&
     discardAfter == null &&
-    host.flows.has(flow);
+    host.flows.get(flow)?.limits === null;
 
   /** Frees what this worker owns by the database and does not know of. */
   const freeUnknown = async (): Promise<void> => {
@@ -268,19 +302,31 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       select e.id, e.token from flowledger.executions e where e.owner = ${membership.engine.workerId}::uuid and e.wake_at is not null`;
     const unknown = rows.filter(({ id, token }) => !owners.has(id) && !underWay.has(token));
     for (const [token, lost] of Map.groupBy(unknown, (row) => row.token))
-      await freeClaim(sql, log, { token, ids: lost.map(({ id }) => id) });
+      await freeClaim(sql, log, { token, ids: lost.map(({ id }) => id), flows: [] });
   };
 
-  const advanceOne = async (execution: ExecutionId): Promise<void> => {
+  const advanceOne = async (execution: ExecutionId, flow: string): Promise<void> => {
     const known = owners.get(execution);
     if (known) return known.poke();
     if (isStopping) return;
     await slots.take();
+    let claimed: Claim | null = null;
+    try {
+      if (isStopping) return;
+      claimed = host.flows.get(flow)?.limits
+        ? await tickets.submit({ flow, id: execution, left: null, hasRoom: true })
+        : await claims.submit(execution);
+    } finally {
+      if (!claimed) slots.give();
+    }
+    if (claimed) await run(claimed);
+  };
+  /** Owns what was claimed, until it is over. It has a slot, and gives that back. */
+  const run = async (claimed: Claim): Promise<void> => {
     let isOwner = false;
     try {
-      const claimed = isStopping ? null : await claims.submit(execution);
-      const flow = claimed && host.flows.get(claimed.flow);
-      if (!claimed || !flow) return;
+      const flow = host.flows.get(claimed.flow);
+      if (!flow) return;
       const { engine } = membership;
       // Claimed under an identity that is gone meanwhile: the sweep frees it.
       if (claimed.worker !== engine.workerId) {
@@ -290,7 +336,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       const isForeign = claimed.fingerprint !== null && claimed.fingerprint !== flow.fingerprint;
       if (isForeign)
         log.warn("an execution waits for a worker with its own version of the flow", {
-          executionId: execution,
+          executionId: claimed.id,
           flow: flow.name,
           fingerprint: claimed.fingerprint,
         });
@@ -298,37 +344,39 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (isSuspect(claimed)) suspects.give();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
       }
-      isOwner = true;
-      await own(claimed, flow);
-      if (!(await readParentState(claimed))) {
+      if (claimed.state.item?.readsState && !(await readParentState(claimed))) {
         if (isSuspect(claimed)) suspects.give();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, brokenWaitMs);
       }
+      const owner = new Owner(engine, flow, claimed);
+      isOwner = true;
+      owners.set(claimed.id, owner);
       const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
       const leave = once(() => {
         slots.give();
-        parents.delete(execution);
+        parents.delete(claimed.id);
         resolve();
       });
-      parents.set(execution, leave);
-      const owner = new Owner(engine, flow, claimed);
-      isOwner = true;
-      owners.set(execution, owner);
+      parents.set(claimed.id, leave);
       const over = owner.done.finally(() => {
-        if (owners.get(execution) === owner) owners.delete(execution);
+        if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
         if (isSuspect(claimed)) suspects.give();
         leave();
+        leavePlace(claimed);
       });
       if (isStopping) owner.drain();
       await Promise.race([over, waitsForChildren]);
     } finally {
-      if (!isOwner) slots.give();
+      if (!isOwner) {
+        slots.give();
+        leavePlace(claimed);
+      }
     }
   };
   /** An item reads the state that its parent had when it fanned out, under what it wrote itself. */
   const readParentState = async ({ id, state }: Claim): Promise<boolean> => {
     const { item, parent, writes = [] } = state;
-    if (!item?.readsState || !parent) return true;
+    if (!item || !parent) return true;
     try {
       state.values = repeatWrites(structuredClone(await items.stateAtFanOut(parent.id, parent.dispatch)), writes);
       return true;
@@ -338,10 +386,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     }
   };
   // Never throws into graphile-worker, whose failure path breaks on odd messages (RELIABILITY V4): errors are ledger events.
-  const task = async (payload: unknown): Promise<void> => {
+  const task = async (flow: string, payload: unknown): Promise<void> => {
     const ids = JobPayload.safeParse(payload);
     if (!ids.success) return log.error("a job is not ours", { problem: ids.error.message });
-    const outcomes = await Promise.allSettled(ids.data.map(advanceOne));
+    const outcomes = await Promise.allSettled(ids.data.map((id) => advanceOne(id, flow)));
     for (const outcome of outcomes)
       if (outcome.status === "rejected") log.error("advancing failed", { error: String(outcome.reason) });
     failpoint("before-job-done");
@@ -357,6 +405,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       blueprint: toBlueprint(flow),
     })),
   );
+  await keepLimits(sql, host.flows.values());
   const pool = newPool(sql);
   let runner: Jobs | undefined;
   let beginning: Promise<void> | undefined;
@@ -387,6 +436,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
   await beginJobs();
 
+  const stopSchedules = await startSchedules(sql, wakeups, log, host.schedules);
+
   /** After a failover or a restore the ledger may have lost its tail, and leases were given out twice: begin anew. */
   const watchTimeline = async (): Promise<void> => {
     const now = await checkDatabase(sql);
@@ -400,12 +451,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
   /** A busy worker may have fetched more jobs than it has places for: one with free places takes some over. */
   let isHelping = false;
+  const unlimited = [...host.flows.values()].filter(({ limits }) => limits === null).map(({ name }) => name);
   const help = async (): Promise<void> => {
     const limit = Math.min(slots.free, settings.concurrency >> 1 || 1);
     if (limit === 0 || isStopping || isHelping) return;
     isHelping = true;
-    const due = await listDue(sql, [...host.flows.keys()], helpAfterMs, limit).finally(() => (isHelping = false));
-    for (const execution of due) advanceOne(execution).catch(onTrouble);
+    const due = await listDue(sql, unlimited, helpAfterMs, limit).finally(() => (isHelping = false));
+    for (const { id, flow } of due) advanceOne(id, flow).catch(onTrouble);
   };
   let beats = 0;
   let isTending = false;
@@ -436,6 +488,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const stop = async (): Promise<void> => {
     isStopping = true;
     clearInterval(tending);
+    stopSchedules();
     for (const owner of owners.values()) owner.drain();
     await beginning;
     const ended = Promise.all([runner?.runner.stop().catch(onTrouble), ...retired]);
@@ -449,6 +502,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     clearTimeout(timer);
     await Promise.allSettled([...owners.values()].map(({ done }) => done));
     await Promise.all(disposals);
+    while (leaving.size > 0) await Promise.allSettled(leaving);
     await ended;
     await items.close();
     await pool.end().catch(() => {});
@@ -476,12 +530,37 @@ interface Membership {
   readonly heartbeat: Heartbeat;
 }
 
+interface LostClaim {
+  readonly token: string;
+  readonly ids: readonly ExecutionId[];
+  /** Flows with limits, of which it may have taken others. */
+  readonly flows: readonly string[];
+}
+
+/** To each ticket its own execution; the others go to the tickets of their flow that got none. */
+function handOut(tickets: readonly Ticket[], claimed: Map<ExecutionId, Claim>): (Claim | null)[] {
+  const results = tickets.map(({ id }): Claim | null => {
+    const own = (id && claimed.get(id)) ?? null;
+    if (own) claimed.delete(own.id);
+    return own;
+  });
+  const others = [...claimed.values()];
+  tickets.forEach(({ flow, hasRoom }, index) => {
+    if (results[index] || !hasRoom) return;
+    const next = others.findIndex((other) => other.flow === flow);
+    if (next >= 0) results[index] = others.splice(next, 1)[0] ?? null;
+  });
+  return results;
+}
+
 /** Frees what a claim took whose answer was lost. Waits for the claim's own transaction, should that still run. */
-async function freeClaim(sql: Sql, log: Logger, lost: { token: string; ids: readonly ExecutionId[] }): Promise<void> {
+async function freeClaim(sql: Sql, log: Logger, lost: LostClaim): Promise<void> {
   const freed = await sql<{ id: ExecutionId }[]>`
     with locked as materialized (
       select e.id, e.token, e.owner from flowledger.executions e
-      where e.id = any(${`{${lost.ids.join(",")}}`}::text::uuid[])
+      where e.id = any(${`{${lost.ids.join(",")}}`}::text::uuid[] || array(
+        select p.execution_id from flowledger.places p
+        where p.held and p.flow = any(${`{${lost.flows.map((flow) => `"${flow}"`).join(",")}}`}::text::text[])))
       order by e.id for no key update
     )
     update flowledger.executions e set owner = null, wake_at = clock_timestamp()
@@ -530,13 +609,15 @@ interface Jobs {
 async function runJobs(
   pool: pg.Pool,
   flows: ReadonlyMap<string, FlowDefinition>,
-  task: (payload: unknown) => Promise<void>,
+  task: (flow: string, payload: unknown) => Promise<void>,
   settings: { readonly concurrency: number; readonly prepare: boolean },
   log: Logger,
   onEnding: (ending: Promise<void>) => void,
 ): Promise<Jobs> {
   const { concurrency, prepare } = settings;
-  const taskList: TaskList = Object.fromEntries([...flows.keys()].map((flow) => [`flowledger:${flow}`, task]));
+  const taskList: TaskList = Object.fromEntries(
+    [...flows.keys()].map((flow) => [`flowledger:${flow}`, (payload: unknown) => task(flow, payload)]),
+  );
   let name: string | null = null;
   const events: WorkerEvents = new EventEmitter();
   events.on("pool:create", ({ workerPool }) => (name = workerPool.id));

@@ -13,6 +13,9 @@ export type OnBody = () => void;
 
 export const pokeEvent = "Poke";
 
+/** Of the first flow, over all workers. */
+export const chaosLimit = 3;
+
 type Place = Flow<Record<string, never>, unknown, unknown>;
 
 /** `defineFlow` is a parameter, because a mutant brings its own. */
@@ -22,7 +25,7 @@ export function randomFlows(seed: number, count: number, defineFlow: typeof Defi
 
 function randomFlow(seed: number, index: number, defineFlow: typeof DefineFlow, onBody: OnBody): Flow {
   const random = newRandom(seed);
-  const flow = defineFlow(`chaos.${index}`);
+  const flow = defineFlow(`chaos.${index}`, undefined, index === 0 ? { limits: { concurrency: chaosLimit } } : {});
   const names = newNames();
   // Kept apart from what the flow does by itself: how many arrive depends on the clients.
   flow.when(pokeEvent).to("poked", async (ctx) => {

@@ -6,7 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { isDeepStrictEqual, parseArgs } from "node:util";
 import postgres from "postgres";
-import { everything, parkedIsIdle, verify } from "../../src/database/verify.ts";
+import { everything, mostAtOnce, parkedIsIdle, verify } from "../../src/database/verify.ts";
 import type { Violation } from "../../src/database/verify.ts";
 import { startEmbeddedPostgres } from "../../src/embedded.ts";
 import type * as Library from "../../src/index.ts";
@@ -14,7 +14,7 @@ import { Clients } from "./clients.ts";
 import type { Acknowledged } from "./clients.ts";
 import { openFleet } from "./fleet.ts";
 import type { Reports } from "./fleet.ts";
-import { randomFlows } from "./flows.ts";
+import { chaosLimit, randomFlows } from "./flows.ts";
 import { mutants, plantSource, plantSql } from "./mutants.ts";
 import { Nemesis } from "./nemesis.ts";
 import type { FaultName } from "./nemesis.ts";
@@ -116,6 +116,13 @@ async function run(seconds: number, seed: number): Promise<number> {
   const settledMs = performance.now() - healedAt;
 
   const violations: Violation[] = await verify(sql);
+  const most = await mostAtOnce(sql, "chaos.0");
+  if (most.flow > chaosLimit)
+    violations.push({
+      invariant: "limit",
+      executionId: "-",
+      detail: `${most.flow} executions of chaos.0 were owned at once, its limit is ${chaosLimit}`,
+    });
   const takeovers = await takeoverTimes(sql, nemesis);
   violations.push(...(await checkClients(sql, clients.acknowledged, isFinished)));
   violations.push(...stuck, ...parked.values());

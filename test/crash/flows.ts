@@ -86,4 +86,16 @@ spread
   .endForEach()
   .end();
 
-export const crashFlows: readonly FlowDefinition[] = [work, poison, block, stray, sleeper, talker, spread];
+/** At most four at once, and one of a tenant. */
+export const limited = defineFlow(
+  "crash.limited",
+  { input: z.object({ ms: z.number(), tenant: z.string() }) },
+  { limits: { concurrency: 4, key: (input) => input.tenant, perKey: { concurrency: 1 } } },
+);
+limited.to("hold", async (ctx) => {
+  tell(ctx as Ctx);
+  await ctx.step("begin", () => null);
+  await delay(ctx.input.ms);
+});
+
+export const crashFlows: readonly FlowDefinition[] = [work, poison, block, stray, sleeper, talker, spread, limited];

@@ -306,3 +306,17 @@ test("every place of a flow is a flow definition", () => {
   expectTypeOf(flow.to("a", () => 1)).toExtend<FlowDefinition<typeof contract>>();
   expectTypeOf(Flow.fromBlueprint({}, { a: (ctx: Ctx) => ctx.input })).toExtend<FlowDefinition>();
 });
+
+test("the key of a limit takes what the contract makes of the input", () => {
+  defineFlow("tenants", contract, {
+    limits: {
+      key: (input) => {
+        expectTypeOf(input).toEqualTypeOf<{ ticket: string; amount: number }>();
+        return input.ticket;
+      },
+      perKey: { concurrency: 1 },
+    },
+  });
+  // @ts-expect-error a key is a text
+  defineFlow("tenants", contract, { limits: { key: (input) => input.amount, perKey: { concurrency: 1 } } });
+});

@@ -147,6 +147,8 @@ function batches(history: readonly Recorded[]): { before: readonly Recorded[]; b
     let end = start;
     for (; end < history.length && end < start + 6; end++) {
       const event = history[end]?.event;
+      // A claim begins an epoch, and no commit holds two.
+      if (event?.type === "execution.claimed" && end > start) break;
       if (event?.type !== "chunk.failed" && event?.type !== "step.failed") continue;
       if (failed.has(event.dispatch)) break;
       failed.add(event.dispatch);

@@ -236,6 +236,7 @@ export function newExecution(changes: Partial<NewExecution> = {}): NewExecution 
     settings: {},
     metadata: null,
     idempotencyKey: null,
+    limitKey: null,
     priority: 0,
     delayMs: null,
     startAt: null,

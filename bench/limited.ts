@@ -1,0 +1,35 @@
+/** Executions per second under a limit: every place is left, passed on and taken again. Two workers share the places. */
+import { defineFlow } from "../src/flow/builder.ts";
+import { openWorker } from "./server.ts";
+import type { Bench, Figure } from "./server.ts";
+
+const executions = 1000;
+
+export async function limited(bench: Bench): Promise<Figure[]> {
+  const figures: Figure[] = [];
+  for (const concurrency of [10, 100]) {
+    const flow = defineFlow(`bench-limited-${concurrency}`, {}, { limits: { concurrency } });
+    flow.to("work", () => null);
+    await using orchestrator = await openWorker(bench, [flow], 100);
+    await using _second = await openWorker(bench, [flow], 100);
+    const began = performance.now();
+    await orchestrator.flow(flow).startMany(
+      Array.from({ length: executions }, () => null),
+      { autoCloseTimeout: 0 },
+    );
+    let left = executions;
+    while (left > 0) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      const [row] = await bench.sql<[{ open: number }]>`
+        select count(*)::int as open from flowledger.executions where flow = ${flow.name} and closed_at is null`;
+      left = row.open;
+    }
+    figures.push({
+      name: `1-chunk executions, limit of ${concurrency}, two workers`,
+      value: (executions / (performance.now() - began)) * 1000,
+      unit: "/s",
+      note: `${executions} at once`,
+    });
+  }
+  return figures;
+}

@@ -1,0 +1,113 @@
+/** How many executions of a flow run at once, and how many start in a time: over the whole fleet. */
+import { DefinitionError, UsageError } from "../errors.ts";
+import type { Json } from "../ledger/payload.ts";
+import { parseDuration, type Duration } from "./duration.ts";
+
+export interface FlowOptions<I = Json> {
+  /** @default none */
+  readonly limits?: LimitOptions<I>;
+  /** The `timeout` of executions that are started without one. @default none */
+  readonly maxDuration?: Duration;
+}
+
+export interface LimitOptions<I = Json> extends Limit {
+  /** What the limits of `perKey` count by, say a tenant: a text of 1 to 200 characters. */
+  readonly key?: (input: I) => string;
+  readonly perKey?: Limit;
+  /** What becomes of a start while `concurrency` is used up: "keep" waits in line, "cancel" closes it as cancelled. @default "keep" */
+  readonly maxConcurrencyAction?: "keep" | "cancel";
+}
+
+export interface Limit {
+  /** Executions that a worker owns at once; one that waits for time or an answer is owned by nobody. @default unlimited */
+  readonly concurrency?: number;
+  /** Executions that begin in any time of `per`. @default unlimited */
+  readonly rate?: { readonly limit: number; readonly per: Duration };
+}
+
+/** The options as they are kept in the database. */
+export interface FlowLimits {
+  readonly concurrency: number | null;
+  readonly rate: ResolvedRate | null;
+  readonly keyConcurrency: number | null;
+  readonly keyRate: ResolvedRate | null;
+  readonly action: "keep" | "cancel";
+  readonly key: ((input: Json) => string) | null;
+}
+
+interface ResolvedRate {
+  readonly limit: number;
+  readonly perMs: number;
+}
+
+const most = 1_000_000;
+
+/** @throws {DefinitionError} naming the option that cannot be meant */
+export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefined): FlowLimits | null {
+  if (options === undefined) return null;
+  const refuse = (problem: string, remedy: string): never => {
+    throw new DefinitionError(flow, problem, remedy);
+  };
+  const names = ["concurrency", "rate", "key", "perKey", "maxConcurrencyAction"];
+  const unknown = Object.keys(options).find((name) => !names.includes(name));
+  if (unknown !== undefined) refuse(`limits have an unknown option "${unknown}"`, `use ${names.join(", ")}`);
+  const { key, perKey, maxConcurrencyAction: action = "keep" } = options;
+  if (key !== undefined && typeof key !== "function") refuse("limits.key is no function", "use (input) => string");
+  if ((key === undefined) !== (perKey === undefined))
+    refuse("limits.key and limits.perKey need each other", "give both: key says by what, perKey how many");
+  if (action !== "keep" && action !== "cancel")
+    refuse(`limits.maxConcurrencyAction "${String(action)}" does not exist`, 'use "keep" or "cancel"');
+  const count = (value: number | undefined, where: string): number | null => {
+    if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1 && value <= most))
+      refuse(`${where} ${String(value)} is not possible`, `use a whole number from 1 to ${most}, or leave it out`);
+    return value ?? null;
+  };
+  const rate = (given: Limit["rate"], where: string): ResolvedRate | null => {
+    if (given === undefined) return null;
+    const perMs = parseDuration(given.per, `${where}.per of flow "${flow}"`);
+    if (perMs === 0) refuse(`${where}.per is no time`, 'use a duration like "1s"');
+    return {
+      limit: count(given.limit, `${where}.limit`) ?? refuse(`${where}.limit is missing`, "use a number"),
+      perMs,
+    };
+  };
+  const limits = {
+    concurrency: count(options.concurrency, "limits.concurrency"),
+    rate: rate(options.rate, "limits.rate"),
+    keyConcurrency: count(perKey?.concurrency, "limits.perKey.concurrency"),
+    keyRate: rate(perKey?.rate, "limits.perKey.rate"),
+    action,
+    // The input has been through the contract by then, whose type I is.
+    key: (key as FlowLimits["key"] | undefined) ?? null,
+  };
+  const { concurrency, rate: perFlow, keyConcurrency, keyRate } = limits;
+  if (concurrency === null && perFlow === null && keyConcurrency === null && keyRate === null)
+    refuse("limits limit nothing", "give concurrency or rate, for the flow or perKey");
+  return limits;
+}
+
+/**
+ * The key of one execution; null where the flow has none.
+ *
+ * @throws {UsageError}
+ */
+export function limitKeyOf(flow: { name: string; limits: FlowLimits | null }, input: Json): string | null {
+  if (!flow.limits?.key) return null;
+  let key: unknown;
+  try {
+    key = flow.limits.key(input);
+  } catch (error) {
+    throw new UsageError(
+      `limits.key of flow "${flow.name}" failed: ${String(error)}`,
+      "let it return a text for every input",
+      { flow: flow.name },
+      error,
+    );
+  }
+  if (typeof key === "string" && /^[^\0]{1,200}$/su.test(key)) return key;
+  throw new UsageError(
+    `limits.key of flow "${flow.name}" gave ${JSON.stringify(key)?.slice(0, 80) ?? String(key)}`,
+    "let it return a text of 1 to 200 characters for every input",
+    { flow: flow.name },
+  );
+}

@@ -1,0 +1,207 @@
+/** What starts by the clock: cron in a time zone, looked at by every worker, fired once in the fleet. */
+import { Cron } from "croner";
+import { fireSchedule, keepSchedule, readSchedule } from "../database/commands.ts";
+import type { FireCommand, NewExecution } from "../database/commands.ts";
+import type { Sql } from "../database/connection.ts";
+import type { Wakeups } from "../database/wakeups.ts";
+import { UsageError } from "../errors.ts";
+import type { Logger } from "../flow/context.ts";
+import type { FlowDefinition } from "../flow/definition.ts";
+
+export interface ScheduleOptions {
+  readonly flow: FlowDefinition;
+  /** Five fields (minute, hour, day, month, weekday), or six with seconds first, or a name like "@daily". */
+  readonly cron: string;
+  /** IANA name. @default "UTC" */
+  readonly timeZone?: string;
+  /** What each execution starts with. @default null */
+  readonly input?: unknown;
+  /** Its identity, also across deploys. @default the flow's name and the cron */
+  readonly name?: string;
+  /** What becomes of times at which no worker ran: none of them, the last one, or all. @default "last" */
+  readonly catchUp?: "skip" | "last" | "all";
+  /**
+   * What becomes of a time while the execution of an earlier one is open: it starts as well, it is left out, or it starts
+   * when that one has closed. @default "allow"
+   */
+  readonly overlap?: "allow" | "skip" | "queue";
+  /** Beside `schedule` and `scheduledAt`, which each execution gets. */
+  readonly metadata?: Readonly<Record<string, unknown>>;
+  /** Lower runs first. @default 0 */
+  readonly priority?: number;
+}
+
+/** A schedule whose options have been checked. */
+export interface Schedule {
+  readonly name: string;
+  readonly flow: string;
+  readonly cron: string;
+  readonly timeZone: string;
+  readonly catchUp: "skip" | "last" | "all";
+  readonly overlap: "allow" | "skip" | "queue";
+  readonly execution: NewExecution;
+}
+
+/** A time that is looked at later than this was missed. */
+const missedAfterMs = 10_000;
+/** So many times are caught up in one statement. */
+const maxTimes = 100;
+/** Timers are set no farther than this, and a queued time looks again after so long, should a wake-up get lost. */
+const longestWaitMs = 60_000;
+const lookAgainMs = 5000;
+const troubleWaitMs = 1000;
+
+/** @throws {UsageError | ContractError} naming the schedule and the option that cannot be meant */
+export function resolveSchedules(
+  schedules: readonly ScheduleOptions[],
+  newExecution: (
+    flow: FlowDefinition,
+    input: unknown,
+    more: Pick<ScheduleOptions, "metadata" | "priority">,
+  ) => NewExecution,
+): Schedule[] {
+  const resolved = new Map<string, Schedule>();
+  for (const options of schedules) {
+    const { flow, cron, timeZone = "UTC", catchUp = "last", overlap = "allow" } = options;
+    const { input, name = `${flow.name} ${cron}`, metadata, priority } = options;
+    const where = `schedule ${JSON.stringify(name)}`;
+    if (typeof name !== "string" || !/^[^\p{Cc}]{1,200}$/u.test(name))
+      throw new UsageError(`${where} has a name that is not allowed`, "use 1 to 200 printable characters");
+    if (resolved.has(name))
+      throw new UsageError(`there are two schedules ${JSON.stringify(name)}`, "give each a name of its own");
+    if (!["skip", "last", "all"].includes(catchUp))
+      throw new UsageError(`catchUp "${catchUp}" of ${where} does not exist`, 'use "skip", "last" or "all"');
+    if (!["allow", "skip", "queue"].includes(overlap))
+      throw new UsageError(`overlap "${overlap}" of ${where} does not exist`, 'use "allow", "skip" or "queue"');
+    checkTimes(cron, timeZone, where);
+    const execution = newExecution(flow, input, {
+      ...(metadata !== undefined && { metadata }),
+      ...(priority !== undefined && { priority }),
+    });
+    resolved.set(name, { name, flow: flow.name, cron, timeZone, catchUp, overlap, execution });
+  }
+  return [...resolved.values()];
+}
+
+/** Looks at each schedule when its next time comes; the database says whether it has. Returns what ends that. */
+export async function startSchedules(
+  sql: Sql,
+  wakeups: Wakeups,
+  log: Logger,
+  schedules: readonly Schedule[],
+): Promise<() => void> {
+  for (const schedule of schedules) await keepSchedule(sql, schedule);
+  const timers = new Map<Schedule, NodeJS.Timeout>();
+  /** The executions that queued times wait for. */
+  const awaited = new Map<string, Schedule>();
+  let isStopped = false;
+  const lookIn = (schedule: Schedule, ms: number) => {
+    if (isStopped) return;
+    clearTimeout(timers.get(schedule));
+    timers.set(
+      schedule,
+      setTimeout(() => void look(schedule), Math.min(Math.max(ms, 1), longestWaitMs)),
+    );
+  };
+  const look = async (schedule: Schedule): Promise<void> => {
+    try {
+      const row = await readSchedule(sql, schedule.name);
+      // Another version of the program has another idea of it, and came later.
+      if (row?.cron !== schedule.cron || row.timeZone !== schedule.timeZone) return lookIn(schedule, longestWaitMs);
+      const now = new Date(row.now);
+      const { times, until } = dueTimes(schedule, new Date(row.firedUntil), now);
+      if (times.length > 0 || row.waiting > 0) {
+        const done = await fireSchedule(
+          sql,
+          fireCommand(schedule, row.firedUntil, times.length > 0 ? until : null, times),
+        );
+        if (!done || until < now) return lookIn(schedule, 1);
+        const after = await readSchedule(sql, schedule.name);
+        if (after?.lastId && after.waiting > 0) {
+          awaited.set(after.lastId, schedule);
+          return lookIn(schedule, Math.min(lookAgainMs, waitFor(schedule, now)));
+        }
+      }
+      lookIn(schedule, waitFor(schedule, now));
+    } catch (error) {
+      log.warn("a schedule could not be looked at", { schedule: schedule.name, error: String(error) });
+      lookIn(schedule, troubleWaitMs);
+    }
+  };
+  const stopHearing = wakeups.onAny((id) => {
+    const schedule = awaited.get(id);
+    if (!schedule) return;
+    awaited.delete(id);
+    lookIn(schedule, 1);
+  });
+  for (const schedule of schedules) void look(schedule);
+  return () => {
+    isStopped = true;
+    stopHearing();
+    for (const timer of timers.values()) clearTimeout(timer);
+  };
+}
+
+/**
+ * What is to be fired of the times after `after`, up to `until`. What is older than a moment was missed, and `catchUp`
+ * decides; the `until` that comes back is earlier where there is more than one statement should hold.
+ */
+export function dueTimes(
+  schedule: Pick<Schedule, "cron" | "timeZone" | "catchUp">,
+  after: Date,
+  until: Date,
+): { times: Date[]; until: Date } {
+  const cron = parse(schedule.cron, schedule.timeZone);
+  const missedBefore = new Date(until.getTime() - missedAfterMs);
+  const from = schedule.catchUp === "all" || after > missedBefore ? after : missedBefore;
+  const times: Date[] = [];
+  for (let time = cron.nextRun(from); time && time <= until; time = cron.nextRun(time)) {
+    if (times.length === maxTimes) return { times, until: times.at(-1) ?? until };
+    times.push(time);
+  }
+  if (times.length > 0 || schedule.catchUp !== "last") return { times, until };
+  const [last] = cron.previousRuns(1, new Date(until.getTime() + 1));
+  return { times: last && last > after ? [last] : [], until };
+}
+
+/** Where nothing is due now, only the times that wait are fired, and the row keeps what it has fired until. */
+function fireCommand(schedule: Schedule, after: string, until: Date | null, times: readonly Date[]): FireCommand {
+  const { name, overlap, execution } = schedule;
+  return { name, after, until: until ?? new Date(after), times, overlap, execution };
+}
+
+/** Milliseconds to the next time after `now`. */
+function waitFor({ cron, timeZone }: Schedule, now: Date): number {
+  const next = parse(cron, timeZone).nextRun(now);
+  return next ? next.getTime() - now.getTime() : longestWaitMs;
+}
+
+function checkTimes(cron: string, timeZone: string, where: string): void {
+  try {
+    if (timeZone === "") throw new RangeError();
+    new Intl.DateTimeFormat("en", { timeZone });
+  } catch (error) {
+    throw new UsageError(
+      `timeZone ${JSON.stringify(timeZone)} of ${where} is not known`,
+      'use an IANA name like "Europe/Berlin"',
+      { timeZone },
+      error,
+    );
+  }
+  let next: Date | null;
+  try {
+    next = parse(cron, timeZone).nextRun();
+  } catch (error) {
+    throw new UsageError(
+      `cron ${JSON.stringify(cron)} of ${where} cannot be read (${error instanceof Error ? error.message : String(error)})`,
+      'use five fields like "0 7 * * *": minute, hour, day of month, month, weekday',
+      { cron },
+      error,
+    );
+  }
+  if (!next) throw new UsageError(`cron ${JSON.stringify(cron)} of ${where} has no time to come`, "correct the date");
+}
+
+function parse(cron: string, timezone: string): Cron {
+  return new Cron(cron, { timezone, paused: true });
+}

@@ -1,0 +1,303 @@
+/** Limits over the fleet: how many of a flow run at once, how many start in a time, and who goes first. */
+import { setTimeout as delay } from "node:timers/promises";
+import { expect, test } from "vitest";
+import { z } from "zod";
+import { mostAtOnce, verify } from "../../src/database/verify.ts";
+import { defineFlow, DefinitionError, ExecutionCancelledError, UsageError } from "../../src/index.ts";
+import { testDatabase } from "../support/database.ts";
+import { newGate, serving, untilEvent, visiting } from "../support/flows.ts";
+import type { Gate } from "../support/flows.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+const Tenant = z.object({ tenant: z.string() });
+const atOnce = { autoCloseTimeout: 0 } as const;
+
+async function untilAll(flow: string, count: number): Promise<void> {
+  await until(async () => {
+    const [row] = await sql<[{ closed: number }]>`
+      select count(*)::int as closed from flowledger.executions where flow = ${flow} and closed_at is not null`;
+    return row.closed === count;
+  });
+}
+
+async function untilInLine(flow: string, count: number): Promise<void> {
+  await until(async () => {
+    const [row] = await sql<[{ line: number }]>`
+      select count(*)::int as line from flowledger.places where flow = ${flow} and not held`;
+    return row.line === count;
+  });
+}
+
+async function until(check: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + 15_000;
+  while (!(await check())) {
+    if (performance.now() > deadline) {
+      const rows = await sql`
+        select p.*, e.owner, e.wake_at, e.closed_at from flowledger.places p join flowledger.executions e on e.id = p.execution_id`;
+      throw new Error(`not within 15 s:\n${rows.map((row) => JSON.stringify(row)).join("\n")}`);
+    }
+    await delay(10);
+  }
+}
+
+async function order(flow: string): Promise<string[]> {
+  const rows = await sql<{ name: string }[]>`
+    select e.metadata ->> 'name' as name from flowledger.executions e
+    join flowledger.ledger l on l.execution_id = e.id and l.type = 'execution.claimed'
+    where e.flow = ${flow} order by l.at, e.id`;
+  return rows.map(({ name }) => name);
+}
+
+test("DF-DEF-07: at most `concurrency` executions of a flow are owned at once, over two workers, and all of them run", async () => {
+  const flow = defineFlow("limits.flow", {}, { limits: { concurrency: 3 } });
+  flow.to("work", () => delay(10));
+  await using first = await serving(database, [flow]);
+  await using _second = await serving(database, [flow]);
+
+  await first.flow(flow).startMany(
+    Array.from({ length: 60 }, () => null),
+    atOnce,
+  );
+  await untilAll(flow.name, 60);
+
+  expect((await mostAtOnce(sql, flow.name)).flow).toBe(3);
+  await until(async () => (await sql`select 1 from flowledger.places where flow = ${flow.name}`).length === 0);
+  expect(await verify(sql)).toEqual([]);
+});
+
+test("a place is used again within milliseconds of being left", async () => {
+  const flow = defineFlow("limits.quick", {}, { limits: { concurrency: 1 } });
+  flow.to("work", () => null);
+  await using orchestrator = await serving(database, [flow]);
+
+  const began = performance.now();
+  await orchestrator.flow(flow).startMany(
+    Array.from({ length: 50 }, () => null),
+    atOnce,
+  );
+  await untilAll(flow.name, 50);
+
+  // One look of the sweep is five seconds; fifty of anything slower than this would show.
+  expect(performance.now() - began).toBeLessThan(4000);
+  expect((await mostAtOnce(sql, flow.name)).flow).toBe(1);
+});
+
+test("a limit per key holds for each key, and the keys take turns", async () => {
+  const gates = new Map<string, Gate>();
+  const flow = defineFlow(
+    "limits.keys",
+    { input: Tenant },
+    { limits: { concurrency: 2, key: (input) => input.tenant, perKey: { concurrency: 1 } } },
+  );
+  flow.to("work", () => delay(5));
+  await using visitor = visiting(database, [flow]);
+  for (const tenant of ["a", "b", "c"])
+    for (let n = 1; n <= (tenant === "a" ? 40 : 3); n++) {
+      gates.set(`${tenant}${n}`, newGate());
+      await visitor.flow(flow).startExecution({ tenant }, { ...atOnce, metadata: { name: `${tenant}${n}` } });
+    }
+
+  await using _worker = await serving(database, [flow]);
+  await untilAll(flow.name, 46);
+
+  const most = await mostAtOnce(sql, flow.name);
+  expect(most.flow).toBe(2);
+  expect([...most.perKey.values()]).toEqual([1, 1, 1]);
+  // Three keys, three turns: the long line of one does not hold the others up.
+  expect((await order(flow.name)).slice(0, 14)).toEqual(expect.arrayContaining(["b3", "c3"]));
+});
+
+test("a lower priority goes first where places are scarce, and what has begun before what has not", async () => {
+  const gate = newGate();
+  const flow = defineFlow("limits.priority", {}, { limits: { concurrency: 1 } });
+  flow.to("work", async (ctx) => {
+    if (ctx.execution.metadata["name"] === "holder") await gate.passed;
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const start = (name: string, priority: number) =>
+    orchestrator.flow(flow).startExecution(null, { ...atOnce, priority, metadata: { name } });
+  await untilEvent(await start("holder", 0), "execution.claimed");
+  await start("late", 5);
+  await start("middle", 0);
+  await start("early", -5);
+  await untilInLine(flow.name, 3);
+
+  gate.open();
+  await untilAll(flow.name, 4);
+
+  expect(await order(flow.name)).toEqual(["holder", "early", "middle", "late"]);
+});
+
+test("an execution that sleeps or waits holds no place", async () => {
+  const flow = defineFlow("limits.sleep", {}, { limits: { concurrency: 1 } });
+  flow.to("work", async (ctx) => {
+    if (ctx.execution.metadata["name"] === "sleeper") await ctx.sleep("3s");
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const sleeper = await orchestrator
+    .flow(flow)
+    .startExecution(null, { ...atOnce, metadata: { name: "sleeper" }, autoCloseTimeout: 0 });
+  await untilEvent(sleeper, "sleep.started");
+
+  const other = await orchestrator.flow(flow).startExecution(null, { ...atOnce, metadata: { name: "other" } });
+  await untilEvent(other, "execution.closed");
+
+  expect(await sleeper.history({ types: ["execution.closed"] })).toEqual([]);
+  await sleeper.waitForClose();
+  expect(await order(flow.name)).toEqual(["sleeper", "other", "sleeper"]);
+});
+
+test("a rate lets so many begin in any window, by the database's clock", async () => {
+  const flow = defineFlow("limits.rate", {}, { limits: { rate: { limit: 5, per: "400ms" } } });
+  flow.to("work", () => null);
+  await using first = await serving(database, [flow]);
+  await using _second = await serving(database, [flow]);
+
+  await first.flow(flow).startMany(
+    Array.from({ length: 16 }, () => null),
+    atOnce,
+  );
+  await untilAll(flow.name, 16);
+
+  const rows = await sql<{ gap: number }[]>`
+    select extract(epoch from at - before)::float8 * 1000 as gap from (
+      select s.at, lag(s.at, 5) over (order by s.at) as before from (
+        select min(l.at) as at from flowledger.ledger l join flowledger.executions e on e.id = l.execution_id
+        where e.flow = ${flow.name} and l.type = 'execution.claimed' group by e.id) s) w
+    where before is not null`;
+  // A claim is in the ledger up to a moment after it was given.
+  expect(Math.min(...rows.map(({ gap }) => gap))).toBeGreaterThan(300);
+});
+
+test("a rate per key holds one key back, and not the others", async () => {
+  const flow = defineFlow(
+    "limits.keyrate",
+    { input: Tenant },
+    { limits: { key: (input) => input.tenant, perKey: { rate: { limit: 1, per: "1h" } } } },
+  );
+  flow.to("work", () => null);
+  await using orchestrator = await serving(database, [flow]);
+
+  const ids = await orchestrator.flow(flow).startMany([{ tenant: "a" }, { tenant: "a" }, { tenant: "b" }], atOnce);
+  await untilAll(flow.name, 2);
+  await untilInLine(flow.name, 1);
+
+  const rows = await sql<{ id: string }[]>`
+    select id from flowledger.executions where flow = ${flow.name} and closed_at is null`;
+  expect(ids.slice(0, 2)).toContain(rows[0]?.id);
+  // The hour is awaited by one job, not by looking.
+  const jobs = await sql<{ late: boolean }[]>`
+    select run_at > now() + interval '50 minutes' as late from graphile_worker.jobs where task_identifier = ${`flowledger:${flow.name}`}`;
+  expect(jobs).toEqual([{ late: true }]);
+  expect(await verify(sql)).toEqual([]);
+});
+
+test("DF-DEF-08: with maxConcurrencyAction cancel a start beyond the limit is closed as cancelled, and says why", async () => {
+  const gate = newGate();
+  const flow = defineFlow("limits.cancel", {}, { limits: { concurrency: 1, maxConcurrencyAction: "cancel" } });
+  flow.to("work", () => gate.passed);
+  await using orchestrator = await serving(database, [flow]);
+  const holder = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await untilEvent(holder, "execution.claimed");
+
+  const surplus = orchestrator.flow(flow).run(null);
+
+  await expect(surplus).rejects.toThrow(ExecutionCancelledError);
+  const { closeReason, status } = await (await orchestrator.getExecution(surplus.id)).result.getMeta();
+  expect({ closeReason, status }).toEqual({
+    closeReason: `concurrency limit of flow ${flow.name}`,
+    status: "cancelled",
+  });
+  gate.open();
+  await holder.waitForClose();
+  await orchestrator.flow(flow).start(null);
+  expect(await verify(sql)).toEqual([]);
+});
+
+test("one that stands in line is cancelled at once", async () => {
+  const gate = newGate();
+  const flow = defineFlow("limits.cancelled", {}, { limits: { concurrency: 1 } });
+  flow.to("work", () => gate.passed);
+  await using orchestrator = await serving(database, [flow]);
+  const holder = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await untilEvent(holder, "execution.claimed");
+  const waiting = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await untilInLine(flow.name, 1);
+
+  await waiting.cancel("not needed");
+
+  await expect(waiting.waitForClose()).rejects.toThrow(ExecutionCancelledError);
+  expect(await waiting.history({ types: ["execution.claimed"] })).toEqual([]);
+  gate.open();
+  await holder.waitForClose();
+  expect(await verify(sql)).toEqual([]);
+});
+
+test("executions from SQL are limited too, with the key their option names", async () => {
+  const flow = defineFlow(
+    "limits.sql",
+    { input: Tenant },
+    { limits: { key: (input) => input.tenant, perKey: { concurrency: 1 } } },
+  );
+  flow.to("work", () => delay(20));
+  await using _worker = await serving(database, [flow]);
+
+  await sql`
+    select flowledger.start(${flow.name}, '{"tenant": "a"}', '{"limitKey": "a", "autoCloseTimeout": "0"}') from generate_series(1, 4)`;
+  await untilAll(flow.name, 4);
+
+  expect(await mostAtOnce(sql, flow.name)).toEqual({ flow: 1, perKey: new Map([["a", 1]]) });
+});
+
+test("limits that a new version leaves out hold nobody in line", async () => {
+  const limited = defineFlow("limits.gone", {}, { limits: { rate: { limit: 1, per: "1h" } } });
+  const free = defineFlow("limits.gone");
+  for (const flow of [limited, free]) flow.to("work", () => null);
+  const old = await serving(database, [limited]);
+  await old.flow(limited).startMany([null, null, null], atOnce);
+  await untilInLine(limited.name, 2);
+  await old.close();
+
+  await using _worker = await serving(database, [free]);
+
+  await untilAll(free.name, 3);
+  expect(await sql`select 1 from flowledger.limits where flow = ${free.name}`).toEqual([]);
+});
+
+test("maxDuration is the timeout of executions that are started without one", async () => {
+  const flow = defineFlow("limits.duration", {}, { maxDuration: 200 });
+  flow.to("stuck", (ctx) => delay(60_000, null, { signal: ctx.signal }));
+  await using orchestrator = await serving(database, [flow]);
+
+  await expect(orchestrator.flow(flow).start(null)).rejects.toThrow(/ran longer than its timeout of 200 ms/);
+  const patient = await orchestrator.flow(flow).startExecution(null, { timeout: null });
+  await delay(400);
+  expect(await patient.history({ types: ["execution.closed"] })).toEqual([]);
+  await patient.cancel();
+});
+
+test.each([
+  [{}, /limits limit nothing/],
+  [{ concurrency: 0 }, /limits\.concurrency 0 is not possible: use a whole number/],
+  [{ concurrency: 1.5 }, /limits\.concurrency 1\.5/],
+  [{ rate: { limit: 5, per: "0s" } }, /limits\.rate\.per is no time/],
+  [{ rate: { limit: 5, per: "soon" } }, /"soon" is not a duration for limits\.rate\.per of flow "limits\.bad"/],
+  [{ concurrency: 1, key: () => "a" }, /limits\.key and limits\.perKey need each other/],
+  [{ perKey: { concurrency: 1 } }, /limits\.key and limits\.perKey need each other/],
+  [{ concurrency: 1, maxConcurrencyAction: "drop" as "keep" }, /"drop" does not exist/],
+  [{ concurency: 1 } as object, /unknown option "concurency"/],
+])("limits %j are refused where the flow is defined", (limits, message) => {
+  expect(() => defineFlow("limits.bad", {}, { limits })).toThrow(message);
+  expect(() => defineFlow("limits.bad", {}, { limits: { concurrency: -1 } })).toThrow(DefinitionError);
+});
+
+test("a key that is no text is refused, and nothing is started", async () => {
+  const flow = defineFlow("limits.badkey", {}, { limits: { key: () => "", perKey: { concurrency: 1 } } });
+  flow.to("work", () => null);
+  await using visitor = visiting(database, [flow]);
+
+  await expect(visitor.flow(flow).startExecution(null)).rejects.toThrow(UsageError);
+  await expect(visitor.flow(flow).startExecution(null)).rejects.toThrow(/limits\.key of flow "limits\.badkey" gave ""/);
+  expect((await visitor.listExecutions({ flow: flow.name })).executions).toEqual([]);
+});
