@@ -231,6 +231,21 @@ test("an item that is on its way when another chunk stops the stream is refused 
   await sql.end();
 });
 
+test("a chunk that goes on after a long sleep puts its items again, behind a mark (LI-HND-08)", async () => {
+  const flow = defineFlow("slept");
+  flow.to("put", async (ctx) => {
+    await ctx.putIntoStream("a");
+    await ctx.sleep("1500ms");
+    await ctx.putIntoStream("b");
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, quiet);
+
+  const items = await collect(execution.getRuntimeStream({ timeout: null }));
+
+  expect(items).toEqual(["a", { type: "retry", chunk: "put", attempt: 1 }, "a", "b"]);
+});
+
 test("executions that one claim took keep their items apart", async () => {
   const { target, streamer, sql } = await owned("apart", 3);
   const targets = target.ids.map((id) => ({ ...target, id }));
