@@ -223,6 +223,25 @@ test("runtime resources are forgotten when the start was answered by a known key
   kept.close();
 });
 
+test("TF-RSC-05: a sub-flow gets its parent's resource itself, by the name that the capture gives it", async () => {
+  const db = { name: "db" };
+  let got: unknown = null;
+  const child = defineFlow("child-with-resource");
+  child.to("use", (ctx) => {
+    got = ctx.requireResource("database");
+    return ctx.setState("names", [ctx.getResource("db")]);
+  });
+  const flow = defineFlow("parent-with-resource");
+  flow
+    .to("begin", () => ({ n: 1 }))
+    .toSubFlow(child, { capture: { input: "value", "resources.database": "resources.db" } });
+  await using orchestrator = await serving(database, [flow, child]);
+
+  await orchestrator.flow(flow).start(null, { runtimeResources: { db } });
+
+  expect(got).toBe(db);
+});
+
 test("a start with a known key leaves the execution the resources it has", async () => {
   const flow = defineFlow("same-key");
   flow.to("use", (ctx) => ctx.setState("got", ctx.requireResource("thing")));
