@@ -348,16 +348,17 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (isSuspect(claimed)) suspects.give();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, brokenWaitMs);
       }
-      const owner = new Owner(engine, flow, claimed);
-      isOwner = true;
-      owners.set(claimed.id, owner);
       const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
       const leave = once(() => {
         slots.give();
         parents.delete(claimed.id);
         resolve();
       });
+      // Before the owner begins: it may wait for others at once.
       parents.set(claimed.id, leave);
+      const owner = new Owner(engine, flow, claimed);
+      isOwner = true;
+      owners.set(claimed.id, owner);
       const over = owner.done.finally(() => {
         if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
         if (isSuspect(claimed)) suspects.give();
