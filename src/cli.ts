@@ -6,6 +6,8 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import pc from "picocolors";
 import { z } from "zod";
 import { connect, translate } from "./database/connection.ts";
+import { examine } from "./database/doctor.ts";
+import type { Progress } from "./database/rebuild.ts";
 import { configure } from "./defer.ts";
 import { startEmbeddedPostgres } from "./embedded.ts";
 import type { EmbeddedPostgres } from "./embedded.ts";
@@ -13,7 +15,7 @@ import { ConnectionError, FlowledgerError, UsageError } from "./errors.ts";
 import type { HistoryEntry } from "./execution/execution.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import type { SerializedError } from "./ledger/event.ts";
-import type { Json } from "./ledger/payload.ts";
+import type { Json, JsonObject } from "./ledger/payload.ts";
 import { createOrchestrator } from "./orchestrator.ts";
 import type { ExecutionSummary, FunctionDefinition, ListOptions, Orchestrator } from "./orchestrator.ts";
 
@@ -231,6 +233,37 @@ function newProgram(): Command {
     );
 
   program
+    .command("resume")
+    .description("answer an interrupt")
+    .argument("<id>")
+    .argument("<interrupt>")
+    .argument("[json]", "the answer (default: null)", parseJson, null)
+    .option("--request-id <id>", "answering again with the same id changes nothing")
+    .option("--actor <name>", "who answers", "cli")
+    .action(async (id: string, interrupt: string, answer: Json, options: ResumeFlags, command: Command) => {
+      await using orchestrator = open(command);
+      const { requestId, actor } = options;
+      const record = await (
+        await orchestrator.getExecution(id)
+      ).continueWith(interrupt, answer, { actor, ...(requestId !== undefined && { resumeRequestId: requestId }) });
+      done(command, `resumed "${record.id}"`, { ...record });
+    });
+
+  program
+    .command("intervene")
+    .description("record a correction that nobody asked for")
+    .argument("<id>")
+    .argument("<json>", "the payload", parseJson)
+    .option("--target <name>", "where it is meant to be read")
+    .option("--author <name>", "whose it is", "cli")
+    .option("--note <text>", "for those who read it later")
+    .action(async (id: string, payload: Json, options: InterveneFlags, command: Command) => {
+      await using orchestrator = open(command);
+      const record = await (await orchestrator.getExecution(id)).intervene(payload, options);
+      done(command, `recorded as version ${record.version}`, { ...record });
+    });
+
+  program
     .command("seal")
     .description("take nothing new from outside; what was accepted runs on")
     .argument("<id>")
@@ -274,7 +307,111 @@ function newProgram(): Command {
       done(command, isCancelled ? "cancel requested" : "it had closed before", { cancelled: isCancelled });
     });
 
+  program
+    .command("verify")
+    .description("check every guarantee, and the hash chain; exits with 1 when something is wrong")
+    .argument("[id]", "only this execution (default: all)")
+    .action(async (id: string | undefined, _: object, command: Command) => {
+      await using orchestrator = open(command);
+      const out = terminalOf(command);
+      const progress = countingOn(out, "verified");
+      const found = await orchestrator.verify({ ...(id !== undefined && { id }), onProgress: progress.show });
+      progress.end();
+      if (out.isJson) out.json({ ...progress.last(), violations: found });
+      for (const { executionId, invariant, detail } of out.isJson ? [] : found)
+        out.line(`${executionId}  ${out.paint.red(invariant)}  ${detail}`);
+      if (found.length > 0) process.exitCode = 1;
+    });
+
+  program
+    .command("rebuild")
+    .description("derive again what is derived, from the ledger alone; needs the schema's owner")
+    .argument("[id]", "only this execution (default: all)")
+    .action(async (id: string | undefined, _: object, command: Command) => {
+      await using orchestrator = open(command);
+      const out = terminalOf(command);
+      const progress = countingOn(out, "rebuilt");
+      const rows = await orchestrator.rebuild({ ...(id !== undefined && { id }), onProgress: progress.show });
+      progress.end();
+      if (out.isJson) out.json({ ...progress.last(), differences: rows });
+      for (const { executionId, table, row, found, expected } of out.isJson ? [] : rows)
+        out.line(
+          `${executionId}  ${table}${row === null ? "" : ` ${row}`}  ${JSON.stringify(found)} -> ${JSON.stringify(expected)}`,
+        );
+      // What cannot be folded is still as it was.
+      if (rows.some(({ table }) => table === "ledger")) process.exitCode = 1;
+    });
+
+  program
+    .command("prune")
+    .description("remove closed executions for good; needs the schema's owner")
+    .requiredOption("--closed-before <date>", "ISO date or time", parseDate)
+    .addOption(
+      new Option("--keep <status...>", "keep those that ended like this").choices(["completed", "failed", "cancelled"]),
+    )
+    .option("--keep-flow <name...>", "keep those of this flow")
+    .option("--keep-metadata <json>", "keep those whose metadata contains this", parseObject)
+    .action(async (options: PruneFlags, command: Command) => {
+      await using orchestrator = open(command);
+      const { closedBefore, keep = [], keepFlow = [], keepMetadata } = options;
+      const pruned = await orchestrator.prune({
+        closedBefore,
+        keep: { status: keep, flow: keepFlow, ...(keepMetadata && { metadata: keepMetadata }) },
+      });
+      const { executions, events, streamItems } = pruned;
+      done(command, `removed ${executions} executions, ${events} events, ${streamItems} stream items`, { ...pruned });
+    });
+
+  program
+    .command("doctor")
+    .description("look at connection, version, rights, pooler, LISTEN, workers and jobs; exits with 1 when one fails")
+    .action(async (_: object, command: Command) => {
+      const findings = await examine(requireDatabase(command));
+      const out = terminalOf(command);
+      if (out.isJson) out.json(findings);
+      const paint = { ok: out.paint.green, warn: out.paint.yellow, fail: out.paint.red };
+      for (const { name, verdict, detail, remedy } of out.isJson ? [] : findings)
+        out.line(
+          `${paint[verdict](verdict.padEnd(4))}  ${name.padEnd(10)}  ${detail}${remedy === null ? "" : ` (${remedy})`}`,
+        );
+      if (findings.some(({ verdict }) => verdict === "fail")) process.exitCode = 1;
+    });
+
   return program;
+}
+
+interface ResumeFlags {
+  requestId?: string;
+  actor: string;
+}
+
+interface InterveneFlags {
+  target?: string;
+  author: string;
+  note?: string;
+}
+
+interface PruneFlags {
+  closedBefore: Date;
+  keep?: ("completed" | "failed" | "cancelled")[];
+  keepFlow?: string[];
+  keepMetadata?: JsonObject;
+}
+
+/** On a terminal one line that counts; at the end a line for everybody. */
+function countingOn(out: Terminal, verb: string) {
+  let last: Progress = { executions: 0, events: 0, problems: 0 };
+  const text = () => `${verb} ${last.executions} executions, ${last.events} events: ${last.problems} problems`;
+  return {
+    last: () => ({ executions: last.executions, events: last.events }),
+    show: (progress: Progress) => {
+      last = progress;
+      if (out.isInteractive) process.stdout.write(`\r${text()}`);
+    },
+    end: () => {
+      if (!out.isJson) out.line(out.isInteractive ? "" : text());
+    },
+  };
 }
 
 interface CloseFlags {
@@ -398,6 +535,18 @@ function parseJson(text: string): Json {
   } catch {
     throw new InvalidArgumentError("It is not JSON: quote it for the shell, and a text twice, like '\"text\"'.");
   }
+}
+
+function parseObject(text: string): JsonObject {
+  const value = parseJson(text);
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+  throw new InvalidArgumentError("It is not a JSON object.");
+}
+
+function parseDate(text: string): Date {
+  const date = new Date(text);
+  if (!Number.isNaN(date.getTime())) return date;
+  throw new InvalidArgumentError("It is not a date: write 2026-01-31, or 2026-01-31T12:00:00Z.");
 }
 
 function parseWhole(text: string): number {

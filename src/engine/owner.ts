@@ -338,12 +338,15 @@ export class Owner implements ChunkHost {
       return this.#route();
     }
     const accepted = [...this.#folded.splice(0), ...waiting];
-    const ending = this.#settlement();
-    if (ending && this.#hasItemsToStop()) {
+    const settled = this.#settlement();
+    if (settled && this.#hasItemsToStop()) {
       this.#folded.push(...accepted);
       return void this.#stopItems();
     }
-    const release = ending === null ? this.#releaseNow() : null;
+    // The close snapshot tells when interventions were inserted and consumed, and only the database knows: they go first.
+    const isEarly = settled?.events.at(-1)?.type === "execution.closed" && this.#unsent.some(isIntervention);
+    const ending = isEarly ? null : settled;
+    const release = settled === null ? this.#releaseNow() : null;
     if (this.#unsent.length === 0 && ending === null && release === null) return this.#arm();
     const isOnlyClaim = this.#commitNo === 0 && accepted.length === 0 && this.#running.size > 0;
     if (isOnlyClaim && ending === null && !this.#isClaimDue) {
@@ -915,4 +918,8 @@ const announced: ReadonlySet<LedgerEvent["type"]> = new Set([
 
 function effectCommands(dispatch: number, effects: readonly Effect[]): Command[] {
   return effects.map((effect) => ({ type: "effect", dispatch, effect }));
+}
+
+function isIntervention({ type }: LedgerEvent): boolean {
+  return type.startsWith("intervention.");
 }

@@ -104,6 +104,25 @@ test("every damaged or deleted row is named and comes back byte for byte", async
   expect(await orchestrator.verify()).toEqual([]);
 });
 
+test("TF-INV-11: what is inserted and consumed just before the close has the ledger's times in the close snapshot", async () => {
+  const quick = defineFlow("quick");
+  quick
+    .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }))
+    .to("use", async (ctx) => {
+      for (const { id } of ctx.interventions) await ctx.markInterventionConsumed(id);
+    });
+  await using orchestrator = await serving(database, [quick]);
+  const execution = await orchestrator.flow(quick).startExecution(1, { interventionMode: "auto", autoCloseTimeout: 0 });
+  await untilPending(execution);
+  await execution.intervene("a correction", { author: "ann" });
+  await execution.continueWith("q", 1);
+
+  const snapshot = await execution.waitForClose();
+
+  expect(snapshot).toHaveProperty("$interventions");
+  expect(await orchestrator.verify({ id: execution.id })).toEqual([]);
+});
+
 test("on a live system: executions go on while it runs, one that was damaged among them", async () => {
   await using orchestrator = await serving(database, [flow]);
   const bound = orchestrator.flow(flow);

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import type { Orchestrator } from "../../src/index.ts";
 import { emptyDatabase, testDatabase } from "../support/database.ts";
+import { untilPending } from "../support/doors.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { startProcess } from "../support/processes.ts";
 
@@ -27,13 +28,18 @@ broken.to("fall over", () => {
   throw new RangeError("the shelf is too high");
 });
 
+const asking = defineFlow("asking");
+asking
+  .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", payload: { q: "Refund?" } }))
+  .to("keep", async (ctx) => await ctx.setState("answer", ctx.input));
+
 let database: TestDatabase;
 let orchestrator: Orchestrator;
 let folder: string;
 
 beforeAll(async () => {
   database = await testDatabase();
-  orchestrator = createOrchestrator({ connection: database.url, flows: [greeting, broken] });
+  orchestrator = createOrchestrator({ connection: database.url, flows: [greeting, broken, asking] });
   await orchestrator.startWorker();
   folder = await mkdtemp(join(tmpdir(), "flowledger-cli-test-"));
 });
@@ -257,6 +263,133 @@ test("the demo on a database of the user's own says which execution to look at",
   expect(shown.state).toEqual(result.closeSnapshot);
   expect(result.audit).toHaveLength(3);
   for (const { rows } of result.audit) expect(rows.length).toBeGreaterThan(0);
+});
+
+test("a person resumes and corrects from the shell, and the ledger says who", async () => {
+  const id = await started("asking", { interventionMode: "auto", autoCloseTimeout: "0" });
+  await untilPending(await orchestrator.getExecution(id));
+
+  const correction = await json<{ version: number; author: string }>(
+    "intervene",
+    id,
+    '{"price": 2}',
+    "--author",
+    "ann",
+  );
+  const resumed = await json("resume", id, "q", '{"ok": true}', "--request-id", "r", "--actor", "ann");
+  const again = await run("resume", id, "q", '{"ok": true}', "--request-id", "r");
+  const [other, unknown] = [await run("resume", id, "q", "2", "--request-id", "r"), await run("resume", id, "no", "1")];
+  const snapshot = await (await orchestrator.getExecution(id)).waitForClose();
+
+  expect(correction).toMatchObject({ version: 1, author: "ann" });
+  expect(resumed).toMatchObject({ id: "q", status: "resumed", value: { ok: true }, actor: "ann" });
+  expect(again).toEqual({ code: 0, stdout: 'resumed "q"\n', stderr: "" });
+  expect([other.code, unknown.code]).toEqual([1, 1]);
+  expect(sentences(other.stderr + unknown.stderr)).toHaveLength(2);
+  expect(snapshot).toMatchObject({ answer: { ok: true } });
+});
+
+test("verify names what is wrong and exits with 1, rebuild puts it right", async () => {
+  const id = await started("greeting", { autoCloseTimeout: "0" });
+  await (await orchestrator.getExecution(id)).waitForClose();
+  const well = await run("verify", id);
+  await database.sql`update flowledger.executions set close_snapshot = '{"forged": true}' where id = ${id}`;
+
+  const wrong = await run("verify", id);
+  const rebuilt = await json<{ executions: number; differences: object[] }>("rebuild", id);
+  const after = await run("verify");
+
+  expect(well).toMatchObject({
+    code: 0,
+    stdout: expect.stringMatching(/^verified 1 executions, \d+ events: 0 problems\n$/) as string,
+  });
+  expect(wrong.code).toBe(1);
+  expect(wrong.stdout).toContain(
+    `${id}  I3  header: close_snapshot is {"forged":true}, the ledger says {"greeting":"hello Ada"}`,
+  );
+  expect(rebuilt).toMatchObject({
+    executions: 1,
+    differences: [{ table: "executions", found: { close_snapshot: { forged: true } } }],
+  });
+  expect(after.stdout).toMatch(/^verified [^\n]* 0 problems\n$/);
+  expect(await Promise.all([run("verify", unknownId), run("verify", "x")])).toMatchObject([{ code: 1 }, { code: 1 }]);
+});
+
+test("prune says what it removed and keeps what it was told to", async () => {
+  const [gone, kept, open] = [
+    await started("greeting", { autoCloseTimeout: "0" }),
+    await started("broken", { autoCloseTimeout: "0" }),
+    await started("asking", {}),
+  ];
+  for (const id of [gone, kept]) await (await orchestrator.getExecution(id)).waitForClose().catch(() => {});
+  const [before] = await database.sql<
+    { events: number }[]
+  >`select count(*)::int as events from flowledger.ledger where execution_id = ${gone}`;
+
+  const { code, stdout } = await run(
+    "prune",
+    "--closed-before",
+    "2999-01-01",
+    "--keep",
+    "failed",
+    "cancelled",
+    "--keep-flow",
+    "asking",
+  );
+  const nothing = await json(
+    "prune",
+    "--closed-before",
+    "2999-01-01",
+    "--keep",
+    "failed",
+    "cancelled",
+    "--keep-flow",
+    "asking",
+  );
+
+  expect(code).toBe(0);
+  expect(Number(/^removed \d+ executions, (\d+) events/.exec(stdout)?.[1])).toBeGreaterThanOrEqual(
+    before?.events ?? Infinity,
+  );
+  expect(nothing).toEqual({ executions: 0, events: 0, streamItems: 0 });
+  const left = await database.sql<{ id: string }[]>`select distinct execution_id as id from flowledger.ledger`;
+  expect(left.map(({ id }) => id)).toEqual(expect.arrayContaining([kept, open]));
+  expect(left.map(({ id }) => id)).not.toContain(gone);
+  expect((await run("verify")).stdout).toMatch(/^verified [^\n]* 0 problems\n$/);
+  const bad = [
+    ["prune"],
+    ["prune", "--closed-before", "soon"],
+    ["prune", "--closed-before", "2020-01-01", "--keep", "running"],
+  ];
+  expect((await Promise.all(bad.map((line) => run(...line)))).map((result) => result.code)).toEqual([2, 2, 2]);
+});
+
+test("doctor looks at everything, a line each, and fails with a remedy", async () => {
+  await using empty = await emptyDatabase();
+
+  const findings = await json<{ name: string; verdict: string }[]>("doctor");
+  const plain = await run("doctor");
+  const [none, unmigrated] = await Promise.all([
+    runWith({ DATABASE_URL: "postgres://nobody@127.0.0.1:1/none" }, "doctor"),
+    runWith({ DATABASE_URL: empty.url }, "doctor"),
+  ]);
+
+  expect(findings.map(({ name }) => name)).toEqual([
+    "connection",
+    "postgres",
+    "schema",
+    "rights",
+    "pooler",
+    "listen",
+    "workers",
+    "jobs",
+  ]);
+  expect(findings.filter(({ verdict }) => verdict === "fail")).toEqual([]);
+  expect(plain.stdout).toMatch(/^warn {2}rights {6}superuser.*grant_roles/m);
+  expect(plain.stdout).toMatch(/^ok {4}workers {5}1 alive, serving asking, broken, greeting$/m);
+  expect([none.code, unmigrated.code]).toEqual([1, 1]);
+  expect(none.stdout).toMatch(/^fail {2}connection .*\(start Postgres/);
+  expect(unmigrated.stdout).toMatch(/^fail {2}schema .*migrate/m);
 });
 
 interface Shown {

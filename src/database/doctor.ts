@@ -1,0 +1,183 @@
+/** Whether this database, as this role, over this connection, can do what flowledger asks of it: one finding a line. */
+import { randomBytes } from "node:crypto";
+import pg from "pg";
+import { codeOf, connect, pgConfig, requireMigrated, translate } from "./connection.ts";
+import type { ConnectionOption, Sql } from "./connection.ts";
+
+export interface Finding {
+  readonly name: string;
+  readonly verdict: "ok" | "warn" | "fail";
+  readonly detail: string;
+  /** What to do; null where nothing is to be done. */
+  readonly remedy: string | null;
+}
+
+type Check = (sql: Sql) => Promise<Omit<Finding, "name">>;
+
+/** Looks and writes nothing. After a connection that fails nothing else is asked. */
+export async function examine(connection: ConnectionOption): Promise<Finding[]> {
+  const sql = connect(connection, { max: 2, name: "flowledger doctor" });
+  const findings: Finding[] = [];
+  try {
+    for (const [name, check] of Object.entries(checks)) {
+      const finding = await check(sql).catch((error: unknown) => explain(error, sql));
+      findings.push({ name, ...finding });
+      if (finding.verdict === "fail" && (name === "connection" || name === "schema")) break;
+    }
+    return findings;
+  } finally {
+    await sql.end({ timeout: 1 });
+  }
+}
+
+const ok = (detail: string) => ({ verdict: "ok", detail, remedy: null }) as const;
+const warn = (detail: string, remedy: string) => ({ verdict: "warn", detail, remedy }) as const;
+const fail = (detail: string, remedy: string) => ({ verdict: "fail", detail, remedy }) as const;
+
+function explain(error: unknown, sql: Sql): Omit<Finding, "name"> {
+  if (codeOf(error) === "42501") return warn("this role may not look", "ask again as the owner of the schema");
+  const [detail = "", remedy = "see the documentation"] = messageOf(translate(error, sql)).split(/: (?=[^:]*$)/);
+  return fail(detail, remedy);
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+const checks: Record<string, Check> = {
+  connection: async (sql) => {
+    const [row] = await sql<[{ role: string; database: string; standby: boolean }]>`
+      select current_user as role, current_database() as database, pg_is_in_recovery() as standby`;
+    const detail = `database "${row.database}" as role "${row.role}"`;
+    return row.standby ? fail(`${detail}, on a standby that takes no writes`, "connect to the primary") : ok(detail);
+  },
+
+  postgres: async (sql) => {
+    const [row] = await sql<[{ version: string; number: number; fsync: boolean; commit: string }]>`
+      select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
+        current_setting('fsync')::boolean as fsync, current_setting('synchronous_commit') as commit`;
+    if (row.number < 150000) return fail(`version ${row.version}`, "flowledger needs Postgres 15 or newer: upgrade");
+    if (!row.fsync)
+      return warn(`version ${row.version}, fsync off`, "switch fsync on: a crash of the machine loses data");
+    if (row.commit === "off")
+      return warn(
+        `version ${row.version}, synchronous_commit off`,
+        "switch it on: a crash loses what was acknowledged",
+      );
+    return ok(`version ${row.version}`);
+  },
+
+  schema: async (sql) => {
+    await requireMigrated(sql);
+    return ok("at the version of this library");
+  },
+
+  rights: async (sql) => {
+    const [row] = await sql<
+      [{ superuser: boolean; owner: boolean; worker: boolean; client: boolean; auditor: boolean }]
+    >`
+      select (select rolsuper from pg_roles where rolname = current_user) as superuser,
+        pg_has_role((select relowner from pg_class where oid = 'flowledger.ledger'::regclass), 'usage') as owner,
+        has_table_privilege('flowledger.ledger', 'insert') and has_table_privilege('flowledger.executions', 'update')
+          and has_schema_privilege('graphile_worker', 'usage') as worker,
+        has_function_privilege('flowledger.start(text, jsonb, jsonb)', 'execute') as client,
+        has_table_privilege('flowledger.audit_ledger', 'select') as auditor`;
+    if (row.superuser)
+      return warn(
+        "superuser: may do everything, also rewrite a ledger",
+        "serve as the role flowledger_worker: select flowledger.grant_roles()",
+      );
+    if (row.owner) return ok("owner of the schema: migrates, serves, prunes, rebuilds");
+    if (row.worker) return ok("worker: serves flows, adds to ledgers, changes none");
+    if (row.client) return ok("client: starts and commands executions, reads none");
+    if (row.auditor) return ok("auditor: reads the audit views, writes nothing");
+    return fail(
+      "this role may do nothing here",
+      "use one of the roles that select flowledger.grant_roles() makes, or run that again",
+    );
+  },
+
+  pooler: async (sql) => {
+    const session = new pg.Client(pgConfig(sql));
+    const others = [1, 2, 3].map(() => new pg.Client(pgConfig(sql)));
+    for (const client of [session, ...others]) client.on("error", () => {});
+    try {
+      await Promise.all([session, ...others].map((client) => client.connect()));
+      const ask = () =>
+        session.query<{ mark: string | null; pid: number; port: number | null }>(
+          "select current_setting('flowledger.doctor', true) as mark, pg_backend_pid() as pid, inet_client_port() as port",
+        );
+      const mark = randomBytes(8).toString("hex");
+      await session.query("select set_config('flowledger.doctor', $1, false)", [mark]);
+      const before = (await ask()).rows[0];
+      // Who shares sessions among clients has to give ours away now.
+      const busy = others.map((client) => client.query("select pg_sleep(0.1)"));
+      const after = (await ask()).rows[0];
+      await Promise.all(busy);
+      if (before?.pid !== after?.pid || after?.mark !== mark)
+        return fail(
+          "sessions are shared: a pooler in transaction or statement mode",
+          "connect workers and migrate directly, or through session pooling; those who only start may stay, with prepare: false",
+        );
+      return ok("sessions are our own");
+    } finally {
+      await Promise.allSettled([session, ...others].map((client) => client.end()));
+    }
+  },
+
+  listen: async (sql) => {
+    const channel = `flowledger_doctor_${randomBytes(4).toString("hex")}`;
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const timer = setTimeout(() => resolve(false), 2000);
+    const { unlisten } = await sql.listen(channel, () => resolve(true));
+    await sql.notify(channel, "");
+    const isHeard = await promise;
+    clearTimeout(timer);
+    await unlisten();
+    return isHeard
+      ? ok("notifications arrive")
+      : warn(
+          "no notification in two seconds: whoever waits looks every two seconds instead",
+          "connect directly, or through session pooling",
+        );
+  },
+
+  workers: async (sql) => {
+    const [row] = await sql<[{ live: number; silent: number; flows: string[] | null; unserved: string[] | null }]>`
+      with fleet as (select w.flows, w.heartbeat_at > clock_timestamp() - interval '10 seconds' as live from flowledger.workers w)
+      select (select count(*)::int from fleet where live) as live, (select count(*)::int from fleet where not live) as silent,
+        (select json_agg(distinct f.flow) from fleet, unnest(fleet.flows) f(flow) where fleet.live) as flows,
+        (select json_agg(distinct e.flow) from flowledger.executions e
+          where e.closed_at is null and e.owner is null and e.wake_at < clock_timestamp() - interval '5 seconds'
+            and not exists (select from fleet where fleet.live and e.flow = any(fleet.flows))) as unserved`;
+    if (row.unserved)
+      return fail(
+        `nobody serves ${row.unserved.join(", ")}, and executions wait`,
+        "start a worker that has these flows",
+      );
+    if (row.live === 0) return warn("no worker is alive", "start one: npx flowledger worker <module>");
+    const detail = `${row.live} alive, serving ${row.flows?.join(", ") ?? "nothing"}`;
+    return row.silent === 0
+      ? ok(detail)
+      : warn(`${detail}; ${row.silent} silent`, "wait ten seconds: the others give it up");
+  },
+
+  jobs: async (sql) => {
+    const [row] = await sql<[{ hidden: boolean; waiting: number; late: number | null; failed: number }]>`
+      select row_security_active('graphile_worker._private_jobs') and not exists (
+          select from pg_policies p where p.schemaname = 'graphile_worker' and p.tablename = '_private_jobs') as hidden,
+        count(*) filter (where j.is_available)::int as waiting, count(*) filter (where not j.is_available and j.locked_at is null)::int as failed,
+        extract(epoch from max(clock_timestamp() - j.run_at) filter (where j.is_available))::float8 as late
+      from graphile_worker._private_jobs j join graphile_worker._private_tasks t on t.id = j.task_id
+      where starts_with(t.identifier, 'flowledger:')`;
+    if (row.hidden)
+      return fail(
+        "row level security hides all jobs from this role",
+        "run select flowledger.grant_roles() as the owner",
+      );
+    const detail = `${row.waiting} jobs wait, ${row.failed} failed for good`;
+    return (row.late ?? 0) > 30
+      ? warn(`${detail}; one is ${Math.round(row.late ?? 0)} s late`, "start more workers, or one that serves its flow")
+      : ok(detail);
+  },
+};
