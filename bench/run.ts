@@ -6,6 +6,8 @@ import { floor } from "./floor.ts";
 import { latency } from "./latency.ts";
 import { limited } from "./limited.ts";
 import { load } from "./load.ts";
+import { people } from "./people.ts";
+import { rebuild } from "./rebuild.ts";
 import { openBench } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";
 import { spread } from "./spread.ts";
@@ -22,6 +24,8 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   flat,
   load,
   waiting,
+  people,
+  rebuild,
   stream,
   spread,
   defer: deferred,

@@ -455,32 +455,35 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 set client_encoding = 'UTF8'
 as $$
-  with hashed as materialized (
-    select h.execution_id as id, h.seq, h.hash from flowledger.ledger_hashes h where h.execution_id = any(p_ids)
-  ), link as materialized (
+  with link as (
     select c.execution_id as id, c.seq as until, c.hash, c.marks, lag(c.seq, 1, 0) over w as after, lag(c.hash, 1, '') over w as before
     from flowledger.chain c where c.execution_id = any(p_ids)
     window w as (partition by c.execution_id order by c.seq)
+  ), broken as materialized (
+    select link.* from link
+    cross join lateral (
+      select coalesce(string_agg(o.hash, ''), '') as hashes
+      from (select h.hash from flowledger.ledger_hashes h where h.execution_id = link.id and h.seq > link.after and h.seq <= link.until order by h.seq offset 0) o
+    ) now
+    where sha256(link.before || now.hashes) <> link.hash or length(link.marks) <> (link.until - link.after) * 4
   ), row_problem as materialized (
-    select link.id, g.seq, link.until, case when h.hash is null then 'was deleted' else 'was rewritten' end as problem
-    from link cross join lateral generate_series(link.after + 1, link.until) as g(seq)
-    left join hashed h on h.id = link.id and h.seq = g.seq
-    where substr(h.hash, 1, 4) is distinct from substr(link.marks, (g.seq - link.after - 1) * 4 + 1, 4)
+    select b.id, g.seq, b.until, case when h.hash is null then 'was deleted' else 'was rewritten' end as problem
+    from broken b cross join lateral generate_series(b.after + 1, b.until) as g(seq)
+    left join flowledger.ledger_hashes h on h.execution_id = b.id and h.seq = g.seq
+    where substr(h.hash, 1, 4) is distinct from substr(b.marks, (g.seq - b.after - 1) * 4 + 1, 4)
   )
   select r.id, r.seq, r.problem from row_problem r
   union all
-  -- The marks agree, and yet: a link that was changed, or one that is gone.
-  select link.id, link.after + 1, format('and the rows up to seq %s are not what their link says', link.until)
-  from link left join hashed h on h.id = link.id and h.seq > link.after and h.seq <= link.until
-  where not exists (select from row_problem r where r.id = link.id and r.until <= link.until)
-  group by link.id, link.after, link.until, link.hash, link.before, link.marks
-  having sha256(link.before || coalesce(string_agg(h.hash, '' order by h.seq), '')) <> link.hash or length(link.marks) <> (link.until - link.after) * 4
+  -- No row has another mark, and yet: a link that was changed, or the one before it.
+  select b.id, b.after + 1, format('and the rows up to seq %s are not what their link says', b.until)
+  from broken b where not exists (select from row_problem r where r.id = b.id and r.until = b.until)
   union all
-  select h.id, coalesce(l.until, 0) + 1, 'and what follows is in no link, but the execution is closed'
-  from (select x.id, max(x.seq) as last from hashed x group by x.id) h
-  left join (select x.id, max(x.until) as until from link x group by x.id) l on l.id = h.id
-  where h.last > coalesce(l.until, 0)
-    and exists (select from flowledger.ledger c where c.execution_id = h.id and c.type = 'execution.closed')
+  select l.execution_id, coalesce(c.until, 0) + 1, 'and what follows is in no link, but the execution is closed'
+  from flowledger.ledger l
+  left join (select x.execution_id, max(x.seq) as until from flowledger.chain x where x.execution_id = any(p_ids) group by x.execution_id) c
+    on c.execution_id = l.execution_id
+  where l.execution_id = any(p_ids) and l.type = 'execution.closed'
+    and exists (select from flowledger.ledger o where o.execution_id = l.execution_id and o.seq > coalesce(c.until, 0))
   order by 1, 2
 $$;
 
