@@ -99,6 +99,7 @@ const answers: Record<string, (rows: readonly Record<string, unknown>[]) => void
   "Which chunks": (rows) => expect(rows).toMatchObject([{ chunk: "score", retries: "3", failures: "1" }]),
   "Which executions were": (rows) => expect(rows.every(({ takeovers }) => Number(takeovers) > 0)).toBe(true),
   "How did": (rows) => expect(rows.map(({ status }) => String(status)).toSorted()).toEqual(["completed", "failed"]),
+  "Was a ledger": (rows) => expect(rows).toEqual([]),
   "Where was": (rows) =>
     expect(rows.map(({ execution_id: id }) => String(id)).toSorted()).toEqual([approved.id, copy.id].toSorted()),
 };
