@@ -38,14 +38,17 @@ export function startHeartbeat(options: HeartbeatOptions, onLost: () => void): H
   });
   const { promise: signedUp, resolve, reject } = Promise.withResolvers<void>();
   let isStopped = false;
+  let isSignedUp = false;
   thread.unref();
   thread.on("message", (message: string) => {
-    if (message === "signed up") resolve();
-    else if (!isStopped) onLost();
+    if (message === "signed up") {
+      isSignedUp = true;
+      resolve();
+    } else if (!isStopped) onLost();
   });
   thread.on("error", (error) => {
     reject(error);
-    if (!isStopped) onLost();
+    if (isSignedUp && !isStopped) onLost();
   });
   return {
     signedUp,

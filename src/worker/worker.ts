@@ -1,6 +1,7 @@
 /** The worker process: graphile-worker hands out the hints, owners advance what they claim, `stop()` drains. */
 import { EventEmitter } from "node:events";
 import { hostname } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
 import { Logger as GraphileLogger, run } from "graphile-worker";
 import type { Runner, TaskList, WorkerEvents } from "graphile-worker";
 import pg from "pg";
@@ -100,6 +101,12 @@ const offerEvery = 8;
 const lookEveryMs = 2000;
 /** What is due for so long while this worker has places free waits in the queue of one that has none. */
 const helpAfterMs = 200;
+/** A read that takes longer is on a dead connection: the owner asks again. */
+const answerWithinMs = 5000;
+/** How long graphile-worker may take until it has looked for jobs for the first time. */
+const firstLookWithinMs = 3000;
+/** How long graphile-worker may take to stop once nothing runs any more. */
+const endWithinMs = 1000;
 /** What is due for so long and nobody's has lost its job. */
 const sweepAfterMs = 5000;
 
@@ -114,6 +121,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const committer = openCommitter(sql, (error) => log.warn("waiting for the database", { error: String(error) }));
   const reads = new Batcher<{ id: ExecutionId; after: number }, readonly Recorded[]>({
     send: (asked) => readEvents(sql, asked),
+    timeoutMs: answerWithinMs,
   });
   const putIntoStream = openStreamLane(sql, wakeups);
   const items = openItems(sql, wakeups, (id) => owners.has(id));
@@ -139,10 +147,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       () => {
         log.warn("this worker was given up by the others: its executions go on elsewhere", { workerId: id });
         for (const owner of owners.values()) owner.lose();
-        if (!isStopping)
-          void signUp()
-            .then((renewed) => (membership = renewed))
-            .catch(onTrouble);
+        if (!isStopping) void renew();
       },
     );
     await heartbeat.signedUp;
@@ -174,6 +179,18 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         cancelGraceMs: settings.cancelGraceMs,
       },
     };
+  };
+  const renew = async (): Promise<void> => {
+    while (!isStopping) {
+      try {
+        membership = await signUp();
+        return;
+      } catch (error) {
+        // The connection was lost in the middle of it.
+        onTrouble(error);
+        await delay(beatEveryMs);
+      }
+    }
   };
   const onTrouble = (error: unknown) => log.warn("worker trouble", { error: String(error) });
 
@@ -410,7 +427,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const pool = newPool(sql);
   let runner: Jobs | undefined;
   let beginning: Promise<void> | undefined;
-  const retired = new Set<Promise<unknown>>();
+  let unlocking: Promise<unknown> | undefined;
   /** graphile-worker ends when it cannot say that a job is done, as after a lost connection: then it begins anew. */
   const beginJobs = async (): Promise<void> => {
     const begun = await runJobs(
@@ -419,15 +436,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       task,
       { concurrency: settings.concurrency, prepare: sql.options.prepare },
       log,
-      (ending) => {
-        if (isStopping) return;
-        runner = undefined;
-        // What it had fetched may be locked in its name for hours.
-        const over = ending
-          .then(() => sql`select graphile_worker.force_unlock_workers(${`{${begun.pool}}`}::text::text[])`)
-          .catch(onTrouble)
-          .finally(() => retired.delete(over));
-        retired.add(over);
+      () => {
+        if (!isStopping) runner = undefined;
+        // What it had fetched would stay locked in its name for hours. Unlocking what it still works on does no harm.
+        unlocking = sql`select graphile_worker.force_unlock_workers(${`{${begun.pool}}`}::text::text[])`.catch(
+          onTrouble,
+        );
       },
     );
     runner = begun;
@@ -470,6 +484,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         lostClaims.push(lost);
         onTrouble(error);
       });
+    if (runner?.isStuck()) runner.runner.stop().catch(onTrouble);
     if (!runner)
       beginning ??= beginJobs()
         .catch(onTrouble)
@@ -492,7 +507,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     stopSchedules();
     for (const owner of owners.values()) owner.drain();
     await beginning;
-    const ended = Promise.all([runner?.runner.stop().catch(onTrouble), ...retired]);
+    const ended = Promise.resolve(runner?.runner.stop())
+      .catch(onTrouble)
+      .then(() => pool.end())
+      .catch(() => {});
     const { promise: late, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(() => {
       for (const owner of owners.values()) owner.abort(new LeaseLostError(owner.id, owner.lease.epoch));
@@ -504,9 +522,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     await Promise.allSettled([...owners.values()].map(({ done }) => done));
     await Promise.all(disposals);
     while (leaving.size > 0) await Promise.allSettled(leaving);
-    await ended;
+    // After a job that it could not finish, graphile-worker's stop never resolves (0.18.0). Jobs are only hints.
+    await Promise.race([ended, delay(endWithinMs, null, { ref: false })]);
+    await unlocking;
     await items.close();
-    await pool.end().catch(() => {});
     stopHearing();
     committer.close();
     await membership.heartbeat.stop();
@@ -602,18 +621,20 @@ function threadOptions(sql: Sql): HeartbeatOptions["connection"] {
 
 interface Jobs {
   readonly runner: Runner;
+  /** A runner whose very first look fails never looks again: it keeps the error (0.18.0). */
+  readonly isStuck: () => boolean;
   /** The name that graphile-worker locks this worker's jobs with. */
   readonly pool: string | null;
 }
 
-/** @param onEnding called when it takes no more jobs, asked to or not; the promise resolves when what it had is over */
+/** @param onEnding called when it takes no more jobs, asked to or not */
 async function runJobs(
   pool: pg.Pool,
   flows: ReadonlyMap<string, FlowDefinition>,
   task: (flow: string, payload: unknown) => Promise<void>,
   settings: { readonly concurrency: number; readonly prepare: boolean },
   log: Logger,
-  onEnding: (ending: Promise<void>) => void,
+  onEnding: () => void,
 ): Promise<Jobs> {
   const { concurrency, prepare } = settings;
   const taskList: TaskList = Object.fromEntries(
@@ -622,6 +643,11 @@ async function runJobs(
   let name: string | null = null;
   const events: WorkerEvents = new EventEmitter();
   events.on("pool:create", ({ workerPool }) => (name = workerPool.id));
+  let fetched: unknown[] = [];
+  let hasLooked = false;
+  const begunAt = performance.now();
+  events.on("localQueue:getJobs:complete", () => (hasLooked = true));
+  events.on("localQueue:init", ({ localQueue }) => (fetched = localQueue.jobQueue));
   const runner = await run({
     pgPool: pool,
     taskList,
@@ -639,12 +665,13 @@ async function runJobs(
           worker: {
             middleware: {
               poolGracefulShutdown(next) {
-                // Nobody there hears the rejection, which would end the process.
-                const ending = Promise.resolve(next()).catch((error: unknown) =>
+                // What it gives back by itself at its end fails where nobody hears it (0.18.0), and so would this promise:
+                // either would end the process.
+                fetched.length = 0;
+                onEnding();
+                return Promise.resolve(next()).catch((error: unknown) =>
                   log.warn("graphile-worker ended with an error", { error: String(error) }),
                 );
-                onEnding(ending);
-                return ending;
               },
             },
           },
@@ -661,7 +688,7 @@ async function runJobs(
     },
   });
   runner.promise.catch((error: unknown) => log.error("graphile-worker ended", { error: String(error) }));
-  return { runner, pool: name };
+  return { runner, pool: name, isStuck: () => !hasLooked && performance.now() - begunAt > firstLookWithinMs };
 }
 
 function newPool(sql: Sql): pg.Pool {

@@ -148,9 +148,10 @@ export class Clients {
       const end = performance.now() + 60_000;
       while (!reader.isDone && performance.now() < end) {
         try {
-          for await (const item of execution.getRuntimeStream({ from: reader.seen.length, timeout: "30s" }))
+          const signal = AbortSignal.timeout(Math.max(0, end - performance.now()));
+          for await (const item of execution.getRuntimeStream({ from: reader.seen.length, timeout: null, signal }))
             reader.seen.push(item);
-          reader.isDone = true;
+          reader.isDone = !signal.aborted;
         } catch {
           await delay(100);
         }

@@ -38,6 +38,7 @@ interface Pipe extends Connection {
   answered: number;
   /** The number of the answer that must not get through. */
   losing: number;
+  readonly late: { readonly frame: Buffer; readonly due: number }[];
 }
 
 export async function openProxy(target: { host: string; port: () => number }): Promise<Proxy> {
@@ -62,6 +63,7 @@ export async function openProxy(target: { host: string; port: () => number }): P
       synced: 0,
       answered: 0,
       losing: 0,
+      late: [],
     };
     pipes.add(pipe);
     for (const socket of [client, upstream]) {
@@ -87,8 +89,9 @@ export async function openProxy(target: { host: string; port: () => number }): P
         counts.lostNotifications += 1;
         return;
       }
-      if (proxy.delayMs === 0) client.write(frame);
-      else setTimeout(() => client.writable && client.write(frame), proxy.delayMs);
+      if (proxy.delayMs === 0 && pipe.late.length === 0) return void client.write(frame);
+      // In order, as TCP does it, also when the delay has changed meanwhile.
+      if (pipe.late.push({ frame, due: performance.now() + proxy.delayMs }) === 1) deliver(pipe);
     });
     client.on("data", fromClient);
     upstream.on("data", fromServer);
@@ -126,6 +129,15 @@ export async function openProxy(target: { host: string; port: () => number }): P
     [Symbol.asyncDispose]: close,
   };
   return proxy;
+}
+
+function deliver(pipe: Pipe): void {
+  for (let [next] = pipe.late; next; [next] = pipe.late) {
+    const wait = next.due - performance.now();
+    if (wait > 0) return void setTimeout(deliver, wait, pipe);
+    if (pipe.client.writable && !pipe.isSilent) pipe.client.write(next.frame);
+    pipe.late.shift();
+  }
 }
 
 /** Counts what will be answered, and marks the answer to lose. */
