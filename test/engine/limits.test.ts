@@ -51,7 +51,10 @@ async function order(flow: string): Promise<string[]> {
 
 test("DF-DEF-07: at most `concurrency` executions of a flow are owned at once, over two workers, and all of them run", async () => {
   const flow = defineFlow("limits.flow", {}, { limits: { concurrency: 3 } });
-  flow.to("work", () => delay(10));
+  flow.to("work", async (ctx) => {
+    await ctx.step("begin", () => null);
+    await delay(20);
+  });
   await using first = await serving(database, [flow]);
   await using _second = await serving(database, [flow]);
 
