@@ -129,11 +129,11 @@ const checks: Record<string, Check> = {
     const channel = `flowledger_doctor_${randomBytes(4).toString("hex")}`;
     const { promise, resolve } = Promise.withResolvers<boolean>();
     const timer = setTimeout(() => resolve(false), 2000);
-    const { unlisten } = await sql.listen(channel, () => resolve(true));
+    const subscription = await sql.listen(channel, () => resolve(true));
     await sql.notify(channel, "");
     const isHeard = await promise;
     clearTimeout(timer);
-    await unlisten();
+    await subscription.unlisten();
     return isHeard
       ? ok("notifications arrive")
       : warn(

@@ -29,7 +29,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
     await expectGuarantees(sql, execution.id);
   });
 
-  test("TF-PAU-07: resumeTo self runs the same chunk again with its first input and the answer beside it", async () => {
+  test("TF-PAU-07, LI-HIT-04: resumeTo self runs the same chunk again with its first input and the answer beside it", async () => {
     const flow = defineFlow(`self-${door.name}`);
     flow
       .to("double", (ctx) => [ctx.input, ctx.input])
@@ -472,7 +472,7 @@ describe("a pause", () => {
     expect(await execution.waitForClose()).toEqual({ approved: true });
   });
 
-  test("TF-STR-08: is told in the stream, from the pause to its answer", async () => {
+  test("LI-HIT-01, TF-STR-08: is told in the stream, from the pause to its answer", async () => {
     const flow = defineFlow("told");
     flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", type: "approval", payload: "?" }));
     await using orchestrator = await serving(database, [flow]);
