@@ -103,8 +103,8 @@ const lookEveryMs = 2000;
 const helpAfterMs = 200;
 /** A read that takes longer is on a dead connection: the owner asks again. */
 const answerWithinMs = 5000;
-/** How long graphile-worker may take until it has looked for jobs for the first time. */
-const firstLookWithinMs = 3000;
+/** graphile-worker looks for jobs every two seconds while it has none. */
+const lookWithinMs = 8000;
 /** How long graphile-worker may take to stop once nothing runs any more. */
 const endWithinMs = 1000;
 /** What is due for so long and nobody's has lost its job. */
@@ -424,12 +424,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     })),
   );
   await keepLimits(sql, host.flows.values());
-  const pool = newPool(sql);
   let runner: Jobs | undefined;
   let beginning: Promise<void> | undefined;
   let unlocking: Promise<unknown> | undefined;
   /** graphile-worker ends when it cannot say that a job is done, as after a lost connection: then it begins anew. */
   const beginJobs = async (): Promise<void> => {
+    // A pool of its own, because a runner that ends in trouble may keep connections for good.
+    const pool = newPool(sql);
     const begun = await runJobs(
       pool,
       host.flows,
@@ -437,7 +438,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       { concurrency: settings.concurrency, prepare: sql.options.prepare },
       log,
       () => {
-        if (!isStopping) runner = undefined;
+        if (!isStopping) {
+          runner = undefined;
+          setTimeout(() => pool.endAll(), endWithinMs).unref();
+        }
         // What it had fetched would stay locked in its name for hours. Unlocking what it still works on does no harm.
         unlocking = sql`select graphile_worker.force_unlock_workers(${`{${begun.pool}}`}::text::text[])`.catch(
           onTrouble,
@@ -509,7 +513,6 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     await beginning;
     const ended = Promise.resolve(runner?.runner.stop())
       .catch(onTrouble)
-      .then(() => pool.end())
       .catch(() => {});
     const { promise: late, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(() => {
@@ -526,6 +529,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     await Promise.race([ended, delay(endWithinMs, null, { ref: false })]);
     await unlocking;
     await items.close();
+    runner?.endPool();
     stopHearing();
     committer.close();
     await membership.heartbeat.stop();
@@ -621,15 +625,17 @@ function threadOptions(sql: Sql): HeartbeatOptions["connection"] {
 
 interface Jobs {
   readonly runner: Runner;
-  /** A runner whose very first look fails never looks again: it keeps the error (0.18.0). */
+  /** It looks in vain: its connection is dead, or its very first look failed and it keeps the error (0.18.0). */
   readonly isStuck: () => boolean;
+  /** Its connections, whatever they do. */
+  readonly endPool: () => void;
   /** The name that graphile-worker locks this worker's jobs with. */
   readonly pool: string | null;
 }
 
 /** @param onEnding called when it takes no more jobs, asked to or not */
 async function runJobs(
-  pool: pg.Pool,
+  pool: JobPool,
   flows: ReadonlyMap<string, FlowDefinition>,
   task: (flow: string, payload: unknown) => Promise<void>,
   settings: { readonly concurrency: number; readonly prepare: boolean },
@@ -644,12 +650,16 @@ async function runJobs(
   const events: WorkerEvents = new EventEmitter();
   events.on("pool:create", ({ workerPool }) => (name = workerPool.id));
   let fetched: unknown[] = [];
-  let hasLooked = false;
-  const begunAt = performance.now();
-  events.on("localQueue:getJobs:complete", () => (hasLooked = true));
+  let lookedAt = performance.now();
+  let isLooking = true;
+  events.on("localQueue:getJobs:complete", () => (lookedAt = performance.now()));
+  events.on("localQueue:setMode", ({ newMode }) => {
+    lookedAt = performance.now();
+    isLooking = newMode === "POLLING";
+  });
   events.on("localQueue:init", ({ localQueue }) => (fetched = localQueue.jobQueue));
   const runner = await run({
-    pgPool: pool,
+    pgPool: pool.pool,
     taskList,
     events,
     noHandleSignals: true,
@@ -688,15 +698,36 @@ async function runJobs(
     },
   });
   runner.promise.catch((error: unknown) => log.error("graphile-worker ended", { error: String(error) }));
-  return { runner, pool: name, isStuck: () => !hasLooked && performance.now() - begunAt > firstLookWithinMs };
+  return {
+    runner,
+    pool: name,
+    isStuck: () => isLooking && performance.now() - lookedAt > lookWithinMs,
+    endPool: () => pool.endAll(),
+  };
 }
 
-function newPool(sql: Sql): pg.Pool {
+interface JobPool {
+  readonly pool: pg.Pool;
+  endAll(): void;
+}
+
+function newPool(sql: Sql): JobPool {
   const pool = new pg.Pool({ ...pgConfig(sql), max: 4 });
+  const clients = new Set<pg.PoolClient>();
   // An idle client that loses its connection must not end the process.
   pool.on("error", () => {});
-  pool.on("connect", (client) => void client.on("error", () => {}));
-  return pool;
+  pool.on("connect", (client) => {
+    client.on("error", () => {});
+    clients.add(client);
+  });
+  pool.on("remove", (client) => void clients.delete(client));
+  return {
+    pool,
+    endAll() {
+      void pool.end().catch(() => {});
+      for (const client of clients) void client.end().catch(() => {});
+    },
+  };
 }
 
 /** The stream's lane, shared by all owners of this worker. */

@@ -71,6 +71,24 @@ test("F17: terminated backends are replaced, and the work goes on", async () => 
   await expectGuarantees(sql);
 });
 
+test("F17: a worker whose job connections die again and again gets every job done when they stay", async () => {
+  await using orchestrator = visiting(database, [work]);
+  await using _worker = await startWorker(database.url);
+  const ids: string[] = [];
+
+  for (let kills = 0; kills < 30;) {
+    for (let starts = 0; starts < 3; starts++)
+      ids.push((await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 })).id);
+    const killed = await sql`
+      select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = current_database() and application_name = 'flowledger jobs'`;
+    kills += killed.length;
+  }
+
+  for (const id of ids) expect(await untilClosed(sql, id)).toMatchObject({ outcome: "completed" });
+  await expectGuarantees(sql);
+});
+
 test("F18: connections that go dead without a word are given up, and the work goes on over new ones", async () => {
   await using orchestrator = visiting(database, [work]);
   const { proxy, url } = await proxied();
