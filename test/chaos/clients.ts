@@ -31,6 +31,7 @@ export class Clients {
   #isOver = false;
   #open: { execution: Execution; staysOpen: boolean }[] = [];
   #tasks: Promise<unknown>[] = [];
+  #readers: Promise<unknown>[] = [];
   #names = 0;
 
   constructor(orchestrator: Orchestrator, flows: readonly Flow[], random: Random, logPath: string) {
@@ -46,8 +47,8 @@ export class Clients {
       ...Array.from({ length: 3 }, () => this.#starting()),
       ...Array.from({ length: 3 }, () => this.#poking()),
       this.#cancelling(),
-      ...Array.from({ length: 4 }, () => this.#reading()),
     ];
+    this.#readers = Array.from({ length: 4 }, () => this.#reading());
   }
 
   /** Nothing new; what is under way is finished, and everything that stays open is closed. */
@@ -58,6 +59,7 @@ export class Clients {
   async finish(): Promise<void> {
     await Promise.all(this.#tasks);
     for (const { execution, staysOpen } of this.#open) if (staysOpen) await this.#insist(() => execution.seal());
+    await Promise.all(this.#readers);
     closeSync(this.#log);
   }
 
