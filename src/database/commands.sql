@@ -264,8 +264,8 @@ set search_path = pg_catalog, pg_temp
 as $$ select hashtextextended('flowledger.limits ' || p_flow, 0) $$;
 
 -- Gives the free places of a flow to whoever is first in line: what has begun before what has not, then by priority, then
--- the keys take turns. Beyond the tickets
--- jobs call the next ones, so that a worker with room comes for them. The caller has the flow's lock.
+-- the keys take turns. Beyond the tickets jobs call the next ones, so that a worker with room comes for them. The caller has
+-- the flow's lock.
 create or replace function flowledger.admit(p_flow text, p_ids uuid[], p_left uuid[], p_tickets int, p_suspects boolean) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

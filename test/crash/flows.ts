@@ -98,4 +98,8 @@ limited.to("hold", async (ctx) => {
   await delay(ctx.input.ms);
 });
 
+/** Started every second by workers that are asked to. */
+export const ticked = defineFlow("crash.ticked");
+ticked.to("tick", () => null);
+
 export const crashFlows: readonly FlowDefinition[] = [work, poison, block, stray, sleeper, talker, spread, limited];

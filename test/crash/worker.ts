@@ -1,7 +1,7 @@
 /** A worker process of the crash tests. SIGTERM drains, a second one ends it at once: as `flowledger worker` does. */
 import "../chaos/skew.ts";
 import { createOrchestrator } from "../../src/index.ts";
-import { crashFlows, work } from "./flows.ts";
+import { crashFlows, ticked, work } from "./flows.ts";
 
 const say = (message: string, fields?: unknown) => {
   process.stdout.write(`log ${message} ${JSON.stringify(fields ?? {})}\n`);
@@ -9,6 +9,7 @@ const say = (message: string, fields?: unknown) => {
 const orchestrator = createOrchestrator({
   connection: process.env["CRASH_URL"] ?? "",
   flows: crashFlows,
+  schedules: process.env["CRASH_SCHEDULE"] ? [{ flow: ticked, cron: "* * * * * *", catchUp: "all" }] : [],
   logger: { debug() {}, info: say, warn: say, error: say },
 });
 const worker = await orchestrator.startWorker({ drainTimeout: process.env["CRASH_DRAIN"] ?? "10s" });
