@@ -524,6 +524,11 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     }
     if (this.#roots.next.length === 0 && !this.#steps.some((step) => step.kind === "when" && step.next.length > 0))
       this.#refuse("it has no chunks", `add one with to("name", handler)`);
+    if (this.limits && this.#steps.some((step) => "distribute" in step && step.distribute))
+      this.#refuse(
+        "its limits would make distributed items wait for the place of the execution that waits for them",
+        "use toSubFlow() in the body with the limits on that flow, or forEach({ concurrency }) without limits",
+      );
     return new Numbering(this.#roots, this.#steps, this.#chunks).graph();
   }
 

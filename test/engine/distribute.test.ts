@@ -104,6 +104,16 @@ test.each([
   expect(() => defineFlow("f").forEach(options)).toThrow(message);
 });
 
+test("a flow with limits of its own refuses to distribute: its items would wait for their parent's place", () => {
+  const flow = defineFlow("limited", {}, { limits: { concurrency: 1 } });
+  flow
+    .forEach({ distribute: true })
+    .to("each", () => 1)
+    .endForEach();
+
+  expect(() => flow.fingerprint).toThrow(/its limits would make distributed items wait .* use toSubFlow\(\)/s);
+});
+
 test("TF-PAT-08: at most so many items are under way in the fleet", async () => {
   const crowd = new Crowd();
   const flow = defineFlow("distributedLimit");
