@@ -96,7 +96,7 @@ const stuckMs = 5000;
 /** A ledger that this version cannot fold is looked at again after so long. */
 const brokenWaitMs = 60_000;
 /** Of so many places that an execution leaves, one goes to whichever worker comes first. */
-const offerEvery = 8;
+const offerEvery = 32;
 /** How often owners look for what came in, should the notification be lost. */
 const lookEveryMs = 2000;
 /** What is due for so long while this worker has places free waits in the queue of one that has none. */
