@@ -65,6 +65,8 @@ export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">): Streams {
   const reads = new Batcher<PageRequest, StreamPage | null>({
     send: (asked) => readShared(sql, asked),
     maxItems: maxReaders,
+    // A connection that went dead without a word would hold up every reader of the process.
+    timeoutMs: 10_000,
   });
 
   const openChannel = (id: ExecutionId): Channel => {
