@@ -2,6 +2,7 @@
 import { beforeAll, expect, test } from "vitest";
 import { defineFlow } from "../../src/index.ts";
 import type { Execution } from "../../src/index.ts";
+import { snapshotVersion } from "../../src/ledger/evolve.ts";
 import { testDatabase } from "../support/database.ts";
 import { codeOf, untilPending } from "../support/doors.ts";
 import { serving, visiting } from "../support/flows.ts";
@@ -77,7 +78,7 @@ test("every damaged or deleted row is named and comes back byte for byte", async
   await sql`insert into flowledger.interventions select execution_id, 9, 'forged', status, target, author, record, created_at from flowledger.interventions where execution_id = ${third ?? ""}`;
   await sql`update flowledger.executions set pending_interrupts = 0, sealed_at = now() where id = ${asleep ?? ""}`;
   await sql`update flowledger.interrupts set status = 'resumed', actor = 'mallory' where execution_id = ${asleep ?? ""}`;
-  await sql`insert into flowledger.snapshots values (${asleep ?? ""}, 2, 1, '{"seq": 2}')`;
+  await sql`insert into flowledger.snapshots values (${asleep ?? ""}, 2, ${snapshotVersion}, '{"seq": 2}')`;
   await using orchestrator = visiting(database, [flow]);
 
   const differences = await orchestrator.rebuild();

@@ -181,14 +181,17 @@ test("cancelRun ends the run and never throws, also after the end (LI-HND-12, LI
 });
 
 test("cancelRun waits no longer than its timeout (AMB-22)", async () => {
-  const flow = defineFlow("nobody-serves-this");
-  flow.to("never", () => null);
-  await using orchestrator = visiting(database);
+  const gate = newGate();
+  const flow = defineFlow("does-not-hear");
+  flow.to("hold", () => gate.passed);
+  await using orchestrator = await serving(database, [flow]);
   const handler = orchestrator.flow(flow).run();
+  await untilEvent(handler.execution, "execution.claimed");
 
   await handler.cancelRun({ timeout: 50 });
 
   expect(handler.isDone()).toBe(false);
+  gate.open();
 });
 
 test("sendEvent reaches the chunks that hear it (LI-HND-13)", async () => {
