@@ -109,7 +109,7 @@ export function openWakeups(sql: Sql): Wakeups {
       listeners.set(id, set);
       return () => {
         set.delete(listener);
-        if (set.size === 0) listeners.delete(id);
+        if (set.size === 0 && listeners.get(id) === set) listeners.delete(id);
       };
     },
     onAny(listener) {
