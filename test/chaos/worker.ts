@@ -2,6 +2,7 @@
 import { pathToFileURL } from "node:url";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 import type * as Library from "../../src/index.ts";
 import { randomFlows } from "./flows.ts";
 
@@ -28,7 +29,7 @@ const logger = { debug() {}, info: note, warn: note, error: note };
 
 const flows = randomFlows(Number(CHAOS_SEED), Number(CHAOS_FLOWS), defineFlow, onBody);
 const orchestrator = createOrchestrator({ connection: CHAOS_URL, flows, logger });
-const worker = await orchestrator.startWorker({ concurrency: 50, cancelGrace: "1s", drainTimeout: "2s" });
+const worker = await begin();
 say({ ready: worker.id });
 setInterval(() => say({ id: worker.id, owned: worker.owned }), 1000);
 
@@ -40,6 +41,18 @@ createInterface({ input: process.stdin })
   })
   // Whoever started us is gone.
   .on("close", () => process.kill(process.pid, "SIGKILL"));
+
+/** As whatever supervises a real one would: a database that is just starting up is asked again. */
+async function begin(): Promise<Library.Worker> {
+  for (;;) {
+    try {
+      return await orchestrator.startWorker({ concurrency: 50, cancelGrace: "1s", drainTimeout: "2s" });
+    } catch (error) {
+      note("the worker cannot start yet", { error: String(error) });
+      await delay(200);
+    }
+  }
+}
 
 function say(report: object): void {
   process.stdout.write(`${JSON.stringify(report)}\n`);
