@@ -21,35 +21,37 @@ import {
   ResumeConflictError,
   UsageError,
 } from "../errors.ts";
-import { reconnectDelay } from "./backoff.ts";
+import { openClient } from "./driver.ts";
+import type { DriverOptions, Guards } from "./driver.ts";
 
 export type Sql = postgres.Sql;
 /** Where queries can be sent: a pool, or one transaction. */
 export type Queries = postgres.Sql | postgres.TransactionSql | postgres.ReservedSql;
 
 /** A connection string, or options of postgres.js. */
-export type ConnectionOption = string | postgres.Options<Record<string, postgres.PostgresType>>;
+export type ConnectionOption = string | DriverOptions;
 
 const migrationsFolder = fileURLToPath(new URL("../../migrations", import.meta.url));
 /** The same for every flowledger process, so that only one of them migrates at a time. */
 const migrationLock = 4_071_975_021;
 
+interface ConnectOverrides {
+  max?: number;
+  name?: string;
+  guards?: Guards;
+}
+
 /** A pool for our own SQL: at least two connections, no notices, an application name that says who we are. */
-export function connect(option: ConnectionOption, overrides: { max?: number; name?: string } = {}): Sql {
+export function connect(option: ConnectionOption, overrides: ConnectOverrides = {}): Sql {
   const given = typeof option === "string" ? {} : option;
-  const options = {
-    onnotice: () => {},
-    backoff: reconnectDelay,
-    ...given,
-    // The driver asks for array types on every new connection and lets go of the answer: when the connection dies just
-    // then, an unhandled rejection ends the process. We read no arrays. Without it `reserve()` never resolves on a new
-    // connection (postgres 3.4.9), so nothing here uses that, nor `begin()`: one statement is one transaction.
-    fetch_types: false,
-    max: Math.max(2, overrides.max ?? given.max ?? 10),
-    connection: { application_name: overrides.name ?? "flowledger", ...given.connection },
-  };
+  const { name = "flowledger", max = given.max ?? 10, guards } = overrides;
+  const connection = { application_name: name, ...given.connection };
   try {
-    return typeof option === "string" ? postgres(option, options) : postgres(options);
+    return openClient(
+      typeof option === "string" ? option : null,
+      { ...given, max: Math.max(2, max), connection },
+      guards,
+    );
   } catch (error) {
     throw new ConnectionError(
       describeTarget(option),
@@ -103,7 +105,8 @@ export async function migrate(option: ConnectionOption): Promise<void> {
       } finally {
         await pool.end();
       }
-      const client = connect(option, { max: 2, name: "flowledger migrate" });
+      // Its transactions need a pipeline.
+      const client = connect(option, { max: 2, name: "flowledger migrate", guards: { max_pipeline: 1 } });
       try {
         await runDrizzle(drizzle(client), {
           migrationsFolder,

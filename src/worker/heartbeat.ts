@@ -1,7 +1,7 @@
 /** The thread that says "alive": it holds the worker's lock on a connection of its own and beats only while the main loop ticks. */
 import { isMainThread, parentPort, Worker as Thread, workerData } from "node:worker_threads";
-import postgres from "postgres";
-import { reconnectDelay } from "../database/backoff.ts";
+import { openClient } from "../database/driver.ts";
+import type { DriverOptions } from "../database/driver.ts";
 import type { WorkerId } from "../ledger/event.ts";
 
 export interface Heartbeat {
@@ -17,7 +17,7 @@ export interface HeartbeatOptions {
   readonly flows: readonly string[];
   /** graphile-worker's name for whoever locks our jobs. */
   readonly pool: string | null;
-  readonly connection: postgres.Options<Record<string, postgres.PostgresType>>;
+  readonly connection: DriverOptions;
   /** Time between beats. */
   readonly everyMs: number;
   /** A main loop that has not ticked for so long counts as stuck: the beats stop. */
@@ -66,15 +66,12 @@ type ThreadData = HeartbeatOptions & { ticks: Int32Array };
 
 async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, ticks }: ThreadData): Promise<void> {
   const open = () =>
-    postgres({
+    openClient(null, {
       ...connection,
       max: 1,
       idle_timeout: 0,
       max_lifetime: null,
       connect_timeout: answerWithinMs / 1000,
-      backoff: reconnectDelay,
-      fetch_types: false,
-      onnotice: () => {},
       prepare: false,
     });
   let sql = open();
