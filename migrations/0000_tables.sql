@@ -188,6 +188,7 @@ CREATE INDEX "executions_due" ON "flowledger"."executions" USING btree ("wake_at
 CREATE INDEX "executions_flow" ON "flowledger"."executions" USING btree ("flow","id");--> statement-breakpoint
 CREATE UNIQUE INDEX "executions_idempotency" ON "flowledger"."executions" USING btree ("flow","idempotency_key") WHERE idempotency_key is not null;--> statement-breakpoint
 CREATE INDEX "executions_parent" ON "flowledger"."executions" USING btree ("parent_id") WHERE parent_id is not null;--> statement-breakpoint
+CREATE INDEX "executions_waiting_children" ON "flowledger"."executions" USING btree ("parent_id") WHERE pending_interrupts > 0;--> statement-breakpoint
 CREATE INDEX "executions_metadata" ON "flowledger"."executions" USING gin ("metadata" jsonb_path_ops) WHERE metadata is not null;--> statement-breakpoint
 CREATE INDEX "interrupts_pending" ON "flowledger"."interrupts" USING btree ("created_at","execution_id","id") WHERE status = 'pending';--> statement-breakpoint
 CREATE INDEX "interrupts_pending_flow" ON "flowledger"."interrupts" USING btree ("flow","created_at") WHERE status = 'pending';--> statement-breakpoint

@@ -51,7 +51,7 @@ begin
       select e.id, e.flow, e.priority, greatest(e.wake_at, now()) as run_at,
         (row_number() over (partition by e.flow, e.priority, greatest(e.wake_at, now()) order by e.id) - 1) / 25 as part
       from flowledger.executions e
-      where e.id = any(p_ids) and e.wake_at is not null and e.owner is null
+      where e.id = any(p_ids) and e.wake_at is not null and e.owner is null and e.closed_at is null
     ) j
     group by j.flow, j.priority, j.run_at, j.part
   ));
@@ -186,11 +186,11 @@ declare
   -- Not "wake_at <= v_at": the index of what is due is no way to find a few ids.
   v_free uuid[] := array(
     select e.id from flowledger.executions e
-    where e.id = any(p_ids) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at
+    where e.id = any(p_ids) and e.owner is null and e.closed_at is null and coalesce(e.wake_at, 'infinity') <= v_at
       -- What lost several workers is claimed one at a time, so that only the one that takes its worker down is counted again.
       and (e.takeovers < 2 or p_suspects and e.id = (
         select s.id from flowledger.executions s
-        where s.id = any(p_ids) and s.takeovers >= 2 and s.owner is null and coalesce(s.wake_at, 'infinity') <= v_at
+        where s.id = any(p_ids) and s.takeovers >= 2 and s.owner is null and s.closed_at is null and coalesce(s.wake_at, 'infinity') <= v_at
         order by s.id limit 1))
     order by e.id for no key update skip locked);
 begin
@@ -199,13 +199,13 @@ begin
     begin
       v_free := v_free || array(
         select e.id from flowledger.executions e
-        where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at and e.takeovers < 2
+        where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and e.closed_at is null and coalesce(e.wake_at, 'infinity') <= v_at and e.takeovers < 2
         order by e.id for no key update);
     exception when lock_not_available then
       perform graphile_worker.add_jobs(array(
         select row('flowledger:' || e.flow, json_agg(e.id), null, v_at + interval '500 milliseconds', null, null, e.priority, null)::graphile_worker.job_spec
         from flowledger.executions e
-        where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and coalesce(e.wake_at, 'infinity') <= v_at and e.takeovers < 2
+        where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and e.closed_at is null and coalesce(e.wake_at, 'infinity') <= v_at and e.takeovers < 2
         group by e.flow, e.priority));
     end;
   end if;
@@ -302,7 +302,7 @@ begin
     select e.id, coalesce(e.limit_key, '') as key, e.priority, e.epoch = 0 as is_fresh,
       row_number() over (partition by e.priority, e.limit_key order by e.id) - 1 as nth
     from flowledger.executions e
-    where e.id = any(p_ids) and e.flow = p_flow and e.owner is null and e.wake_at <= v_at
+    where e.id = any(p_ids) and e.flow = p_flow and e.owner is null and e.wake_at <= v_at and e.closed_at is null
   ), first as materialized (
     select n.priority, coalesce(
       (select p.turn from flowledger.places p
@@ -334,7 +334,7 @@ begin
   for c in
     select p.execution_id as id, p.key, p.is_fresh, p.called_at
     from flowledger.places p
-    join flowledger.executions e on e.id = p.execution_id and e.owner is null and e.wake_at <= v_at and (e.takeovers < 2 or p_suspects)
+    join flowledger.executions e on e.id = p.execution_id and e.owner is null and e.wake_at <= v_at and e.closed_at is null and (e.takeovers < 2 or p_suspects)
     where coalesce(v_free, 1) > 0 and p.flow = p_flow and not p.held
       and not p.key = any(v_full) and not (p.is_fresh and p.key = any(v_spent))
     order by p.is_fresh, p.priority, p.turn, p.execution_id
@@ -372,7 +372,7 @@ begin
   if l.action = 'cancel' and (v_free <= 0 or cardinality(v_full) > 0) then
     for v_surplus in
       select e.* from flowledger.executions e
-      where e.owner is null and e.wake_at is not null and e.id in (
+      where e.owner is null and e.wake_at is not null and e.closed_at is null and e.id in (
         select p.execution_id from flowledger.places p
         where p.execution_id = any(p_ids) and p.flow = p_flow and not p.held and p.is_fresh and (v_free <= 0 or p.key = any(v_full)))
       order by e.id for no key update
@@ -425,7 +425,7 @@ begin
     delete from flowledger.places p
     using (select x.execution_id from flowledger.places x where x.flow = l.flow and not x.held order by x.is_fresh, x.priority, x.turn, x.execution_id limit 1000) line,
       flowledger.executions e
-    where p.execution_id = line.execution_id and e.id = line.execution_id and (e.owner is not null or e.wake_at is null or e.wake_at > clock_timestamp());
+    where p.execution_id = line.execution_id and e.id = line.execution_id and (e.owner is not null or e.wake_at is null or e.wake_at > clock_timestamp() or e.closed_at is not null);
     delete from flowledger.limited_starts s
     where s.flow = l.flow and s.at < clock_timestamp() - coalesce(greatest(l.rate_ms, l.key_rate_ms), 0) * interval '1 millisecond';
     perform flowledger.admit(l.flow, '{}', '{}', 0, true);
@@ -507,7 +507,7 @@ end $$;
 --   p_ids, p_epochs, p_tokens, p_commits, p_bases: the owner's lease, the number of its commit, and the seq it knows
 --   p_counts, p_conditional: events of each item, and how many of the last ones count only if nothing came in meanwhile
 --   p_extras: per item { i: has interrupts, interventions or retries, f: fingerprint, e: stream ended, l: sealed, k: no progress,
---     c: { o: outcome, r: reason, e: error, s: snapshot } closes, r: { w: wakeInMs | null } releases, z: { q: seq, s: state } }
+--     c: { o: outcome, r: reason, e: error, s: snapshot, f: has a family that must hear of it } closes, r: { w: wakeInMs | null } releases, z: { q: seq, s: state } }
 --   p_event_*: all events of all items, in item order
 --   p_careful: leave rows that somebody else has locked for the next batch, instead of waiting for them
 -- Rows that are missing in the answer were not ours, or locked: ask `append_verdicts`.
@@ -528,6 +528,7 @@ as $$
 declare
   v_at timestamptz;
   v_locked uuid[];
+  v_above uuid[];
   v_ords int[];
   v_firsts int[];
   v_moved boolean;
@@ -535,6 +536,15 @@ declare
 begin
   if p_careful then
     v_locked := array(select e.id from flowledger.executions e where e.id = any(p_ids) order by e.id for no key update skip locked);
+    -- What happens in a sub-flow is written to those above it too.
+    v_above := array(
+      select a.id from flowledger.executions a
+      where a.id = any(array(
+        select unnest(flowledger.shown_on(e.id)) from flowledger.executions e where e.id = any(v_locked) and e.parent_id is not null))
+      order by a.id for no key update skip locked);
+    v_locked := array(
+      select l.id from unnest(v_locked) as l(id)
+      where not exists (select 1 from flowledger.executions a where a.id = any(flowledger.shown_on(l.id)) and not a.id = any(v_above)));
   end if;
   v_at := clock_timestamp();
   with updated as (
@@ -546,12 +556,15 @@ begin
       fingerprint = coalesce(x.extra ->> 'f', h.fingerprint),
       stream_ended = h.stream_ended or x.extra ? 'e',
       owner = case when (x.extra ? 'c' or x.extra ? 'r') and (h.seq = x.base or x.conditional = 0 and not x.extra ? 'r') then null else h.owner end,
-      wake_at = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then null
+      -- One with a family stays due until that has heard of its end.
+      wake_at = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then case when x.extra -> 'c' ? 'f' then v_at end
         when x.extra ? 'r' and h.seq = x.base then v_at + (x.extra -> 'r' ->> 'w')::float8 * interval '1 millisecond'
         else h.wake_at end,
       sealed_at = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then coalesce(h.sealed_at, v_at)
         when x.extra ? 'l' and (h.seq = x.base or x.conditional = 0) then coalesce(h.sealed_at, v_at)
         else h.sealed_at end,
+      -- What a sub-flow waits for is nothing this execution waits for any more.
+      pending_interrupts = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then 0 else h.pending_interrupts end,
       closed_at = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then v_at end,
       outcome = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then x.extra -> 'c' ->> 'o' end,
       close_reason = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then x.extra -> 'c' ->> 'r' end,
@@ -651,6 +664,9 @@ declare
   v_shown int := 0;
   v_stopped int;
   v_status text;
+  v_before int;
+  v_after int;
+  v_up uuid[];
 begin
   -- What happens after the stop is in no reader's stream, early or late.
   if (select e.stream_ended from flowledger.executions e where e.id = p_id) then
@@ -723,14 +739,53 @@ begin
       v_shown := cardinality(v_items);
     end if;
   end loop;
+  select e.pending_interrupts, case when e.parent_id is not null then flowledger.shown_on(p_id) end into v_before, v_up
+  from flowledger.executions e where e.id = p_id;
   update flowledger.executions e
-  set pending_interrupts = (select count(*) from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending'),
+  set pending_interrupts = case when e.closed_at is null then flowledger.waiting_on(p_id) else 0 end,
     stream_seq = e.stream_seq + v_shown
-  where e.id = p_id;
+  where e.id = p_id
+  returning e.pending_interrupts into v_after;
   insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, dispatch, item)
   select p_id, e.stream_seq - v_shown + v.ord, e.epoch, clock_timestamp(), v.kind, v.dispatch, v.item
   from flowledger.executions e, unnest(v_kinds, v_dispatches, v_items) with ordinality as v(kind, dispatch, item, ord)
   where e.id = p_id and v.ord <= v_shown;
+  if cardinality(v_up) > 0 then
+    perform flowledger.show_above(p_id, v_up, v_after <> v_before or not p_stream,
+      array(select v.item from unnest(v_kinds, v_items) as v(kind, item) where p_stream and v.kind in ('interrupt', 'retry')));
+  end if;
+end $$;
+
+-- Shows what happened in a sub-flow on the executions above it: how many interrupts wait, and the stream items that tell of
+-- them and of retries.
+create or replace function flowledger.show_above(p_id uuid, p_up uuid[], p_recount boolean, p_items jsonb[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  u record;
+begin
+  if not p_recount and cardinality(p_items) = 0 then
+    return;
+  end if;
+  perform 1 from flowledger.executions e where e.id = any(p_up) order by e.id for no key update;
+  -- The nearest first: each counts those below it.
+  for u in
+    select e.id, e.epoch, e.stream_seq, e.stream_ended from flowledger.executions e
+    where e.id = any(p_up) and e.closed_at is null order by array_position(p_up, e.id)
+  loop
+    update flowledger.executions e
+    set pending_interrupts = flowledger.waiting_on(u.id),
+      stream_seq = e.stream_seq + case when u.stream_ended then 0 else cardinality(p_items) end
+    where e.id = u.id;
+    insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, item)
+    select u.id, u.stream_seq + v.ord, u.epoch, clock_timestamp(), v.item ->> 'type', case v.item ->> 'type'
+      when 'retry' then v.item || jsonb_build_object('executionId', p_id)
+      else v.item || jsonb_build_object('executionId', u.id, 'action', replace(v.item ->> 'action', 'pause', 'project'),
+        'interrupt', flowledger.projected_record(u.id, p_id, v.item -> 'interrupt' ->> 'id')) end
+    from unnest(p_items) with ordinality as v(item, ord)
+    where not u.stream_ended;
+  end loop;
 end $$;
 
 -- Times in records: ISO 8601 with milliseconds, as JavaScript writes them.
@@ -746,7 +801,7 @@ as $$
   select jsonb_build_object('id', i.id, 'type', i.type, 'status', i.status, 'payload', i.payload, 'resumeTo', i.resume_to, 'chunk', i.chunk,
     'resumeCount', i.resume_count, 'maxResumes', i.max_resumes, 'createdAt', flowledger.iso(i.created_at),
     'expiresAt', flowledger.iso(i.expires_at), 'resolvedAt', flowledger.iso(i.resolved_at), 'value', i.value,
-    'requestId', i.request_id, 'actor', i.actor, 'response', i.response, 'executionId', i.execution_id, 'flow', i.flow)
+    'requestId', i.request_id, 'actor', i.actor, 'response', i.response, 'executionId', i.execution_id, 'flow', i.flow, 'projectedFrom', null)
   from flowledger.interrupts i where i.execution_id = p_id and i.id = p_interrupt
 $$;
 
@@ -773,8 +828,111 @@ as $$
     from flowledger.executions h where h.id = p_id), 'fenced')
 $$;
 
+-- Tells the families of closed executions: a parent that is still open gets `child.closed`, and children of an execution
+-- that did not get to its end are cancelled. Whoever closed it calls this; should they die before, or find a row locked, it
+-- stays due, and every worker looks for that (p_overdue).
+create or replace function flowledger.settle_families(p_ids uuid[], p_overdue interval default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms'
+set enable_seqscan = off
+as $$
+declare
+  c record;
+  p flowledger.executions;
+begin
+  for c in
+    select e.id, e.parent_id, e.outcome, e.error from flowledger.executions e
+    where e.closed_at is not null and e.wake_at is not null and e.id = any(p_ids || array(
+      select d.id from flowledger.executions d where d.wake_at < clock_timestamp() - p_overdue and d.closed_at is not null order by d.wake_at limit 200))
+    order by e.id
+  loop
+    begin
+      -- The parent first, as everywhere: a child is younger than its parent.
+      select * into p from flowledger.executions h where h.id = c.parent_id for no key update;
+      update flowledger.executions e set wake_at = null where e.id = c.id and e.wake_at is not null;
+      if not found then
+        -- Somebody else has told them.
+        continue;
+      end if;
+      if p.id is not null and p.closed_at is null and not flowledger.is_item(c.id) then
+        perform flowledger.accept(p, jsonb_build_array((select jsonb_strip_nulls(jsonb_build_object('type', 'child.closed', 'child', c.id,
+            'dispatch', l.payload -> 'parent' -> 'dispatch', 'ordinal', l.payload -> 'parent' -> 'ordinal', 'outcome', c.outcome, 'error', c.error))
+          from flowledger.ledger l where l.execution_id = c.id and l.seq = 1)), false);
+      end if;
+      if c.outcome <> 'completed' then
+        perform flowledger.cancel(h.id, 'parent ' || c.outcome, 'parent') from flowledger.executions h
+        where h.parent_id = c.id and h.closed_at is null and not flowledger.is_item(h.id);
+      end if;
+    exception when lock_not_available or deadlock_detected then
+      continue;
+    end;
+  end loop;
+end $$;
+
+-- Is it one item of a distributed collection? Its parent looks for its end, and asks for it, by its id.
+create or replace function flowledger.is_item(p_id uuid) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$ select exists (select from flowledger.ledger l where l.execution_id = p_id and l.seq = 1 and l.payload ? 'item') $$;
+
+-- The executions that a sub-flow shows on: its parent, the parent of that, as far as they are sub-flows too.
+create or replace function flowledger.shown_on(p_id uuid) returns uuid[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(array(select jsonb_array_elements_text(l.payload -> 'parent' -> 'shownOn')::uuid), '{}')
+  from flowledger.ledger l where l.execution_id = p_id and l.seq = 1
+$$;
+
+-- How many interrupts wait in an execution, its own and those of its sub-flows.
+create or replace function flowledger.waiting_on(p_id uuid) returns int
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select (select count(*) from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending')::int
+    + (select coalesce(sum(c.pending_interrupts), 0) from flowledger.executions c
+      where c.parent_id = p_id and c.pending_interrupts > 0 and p_id = any(flowledger.shown_on(c.id)))::int
+$$;
+
+-- Interrupts that wait in an execution and in the sub-flows that show on it: each with the id that it has there.
+create or replace function flowledger.pending_on(p_id uuid) returns table (id text, owner_id uuid, local_id text, created_at timestamptz)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive family as (
+    select p_id as id
+    union all
+    select c.id from family f join flowledger.executions c on c.parent_id = f.id
+    where c.pending_interrupts > 0 and c.closed_at is null and p_id = any(flowledger.shown_on(c.id))
+  )
+  select case when f.id = p_id then i.id else f.id || ':' || i.id end, f.id, i.id, i.created_at
+  from family f join flowledger.interrupts i on i.execution_id = f.id and i.status = 'pending'
+$$;
+
+-- An interrupt as the execution shows it: its own, or one of a sub-flow under the id "<execution>:<interrupt>".
+create or replace function flowledger.projected_record(p_id uuid, p_owner uuid, p_interrupt text) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when p_owner = p_id then r.record else r.record || jsonb_build_object('id', p_owner || ':' || p_interrupt, 'executionId', p_id,
+    'projectedFrom', jsonb_build_object('executionId', p_owner, 'interruptId', p_interrupt)) end
+  from (select flowledger.interrupt_record(p_owner, p_interrupt) as record) r
+$$;
+
+-- The sub-flow that an interrupt's id names, where it shows on the execution.
+create or replace function flowledger.projected_owner(p_id uuid, p_interrupt text) returns uuid
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select c.id from flowledger.executions c
+  where p_interrupt ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:.'
+    and c.id = case when p_interrupt ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:.' then left(p_interrupt, 36)::uuid end
+    and p_id = any(flowledger.shown_on(c.id))
+$$;
+
 -- Stream items of many executions in one statement. p_items: [{ i: id, e: epoch, k: token, n: number of the load,
--- v: [{ k: kind, d: dispatch, v: item }] }].
+-- v: [{ k: kind, d: dispatch, v: item }], b: executions that show the items too }].
 create or replace function flowledger.put_items(p_items jsonb)
 returns table (token uuid, verdict text)
 language plpgsql volatile
@@ -786,6 +944,36 @@ as $$
 declare
   v_at timestamptz := clock_timestamp();
 begin
+  if p_items @? '$[*].b' then
+    -- The items of a sub-flow go to every stream they show on in one moment, so that each has them once and in order. Where
+    -- one of the rows is locked, all of them wait for the next batch.
+    return query
+    with locked as materialized (
+      select x.i, x.k, x.n, x.v, x.b, h.id, h.stream_seq as head, h.stream_no, h.epoch, h.id = x.i as is_source,
+        case when h.id = x.i then h.epoch = x.e and h.token = x.k and h.owner is not null else h.closed_at is null and not h.stream_ended end as takes
+      from jsonb_to_recordset(p_items) as x(i uuid, e int, k uuid, n int, v jsonb, b uuid[])
+      join flowledger.executions h on h.id = any(x.i || coalesce(x.b, '{}'))
+      order by h.id for no key update of h skip locked
+    ), judged as materialized (
+      select l.i, l.k, bool_or(l.is_source and l.takes) as is_owner
+      from locked l group by l.i, l.k, l.b
+      having count(*) = (select count(*) from flowledger.executions h where h.id = any(l.i || coalesce(l.b, '{}')))
+    ), updated as (
+      update flowledger.executions h set stream_seq = l.head + jsonb_array_length(l.v),
+        stream_no = case when l.is_source then coalesce(l.n, l.stream_no) else l.stream_no end
+      from locked l join judged j on j.i = l.i and j.is_owner where h.id = l.id and l.takes
+    ), written as (
+      -- Above, a dispatch's number means another one.
+      insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, dispatch, item)
+      select l.id, l.head + v.ord, l.epoch, v_at, coalesce(v.k, case when not l.is_source then 'subFlow' end), case when l.is_source then v.d end,
+        case when v.k = 'retry' and not l.is_source then v.v || jsonb_build_object('executionId', l.i) else v.v end
+      from locked l join judged j on j.i = l.i and j.is_owner
+      cross join lateral rows from (jsonb_to_recordset(l.v) as (k text, d int, v jsonb)) with ordinality as v(k, d, v, ord)
+      where l.takes
+    )
+    select j.k, case when j.is_owner then 'ok' else 'fenced' end from judged j;
+    return;
+  end if;
   return query
   with locked as materialized (
     select x.*, h.stream_seq as head, h.epoch = x.e and h.token = x.k and h.owner is not null as is_owner
@@ -906,7 +1094,7 @@ begin
     -- at most once per p_sweep.
     with lost as (
       select e.id from flowledger.executions e
-      where e.wake_at < v_at - p_sweep
+      where e.wake_at < v_at - p_sweep and e.closed_at is null
         and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
         -- What stands in line waits for a place, not for a job.
         and not exists (select 1 from flowledger.places p where p.execution_id = e.id and not p.held)
@@ -1105,6 +1293,7 @@ declare
   i flowledger.interrupts;
   v_closed text;
   v_value jsonb;
+  v_owner uuid;
 begin
   begin
     e := flowledger.lock_open(continue_with.id, format('continueWith("%s")', interrupt));
@@ -1113,7 +1302,16 @@ begin
     v_closed := sqlstate;
   end;
   select * into i from flowledger.interrupts x where x.execution_id = continue_with.id and x.id = interrupt;
-  if found and resume_request_id is not null then
+  if not found then
+    v_owner := flowledger.projected_owner(continue_with.id, interrupt);
+    -- The sub-flow decides; what was accepted there before the end here is answered again.
+    if v_owner is not null and (v_closed is null or exists (
+      select 1 from flowledger.ledger l where l.execution_id = v_owner and l.type = 'interrupt.resumed'
+        and l.payload ->> 'id' = substr(interrupt, 38) and l.payload ->> 'requestId' = resume_request_id)) then
+      perform flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true);
+      return flowledger.projected_record(continue_with.id, v_owner, substr(interrupt, 38));
+    end if;
+  elsif resume_request_id is not null then
     -- The ledger knows every answer; the row only the last, and none once the same interrupt waits again.
     select l.payload -> 'value' into v_value from flowledger.ledger l
     where l.execution_id = continue_with.id and l.type = 'interrupt.resumed'
@@ -1222,12 +1420,17 @@ begin
     return false;
   end;
   if e.pending_interrupts > 0 then
-    v_pending := array(select i.id from flowledger.interrupts i where i.execution_id = e.id and i.status = 'pending' order by i.created_at);
+    v_pending := array(select i.id from flowledger.pending_on(e.id) i order by i.created_at);
     if pending = 'reject' then
       raise exception 'execution % cannot close while interrupts are pending: %', e.id, array_to_string(v_pending, ', ')
         using errcode = 'FL004', detail = to_json(v_pending)::text, hint = 'resume them, or close with pendingInterrupts: "cancel"';
     end if;
-    select jsonb_agg(jsonb_build_object('type', 'interrupt.cancelled', 'id', p, 'reason', close.reason)) into v_events from unnest(v_pending) p;
+    select coalesce(jsonb_agg(jsonb_build_object('type', 'interrupt.cancelled', 'id', i.local_id, 'reason', close.reason)), '[]') into v_events
+    from flowledger.pending_on(e.id) i where i.owner_id = e.id;
+    select v_events || coalesce(jsonb_agg(jsonb_build_object('type', 'child.cancelled', 'child', c.id, 'reason', close.reason, 'actor', close.actor)), '[]')
+    into v_events from flowledger.executions c
+    where c.parent_id = e.id and c.pending_interrupts > 0 and c.closed_at is null and e.id = any(flowledger.shown_on(c.id));
+    perform flowledger.cancel((v ->> 'child')::uuid, close.reason, close.actor) from jsonb_array_elements(v_events) v where v ->> 'type' = 'child.cancelled';
   end if;
   perform flowledger.accept(e, v_events || jsonb_build_array(jsonb_build_object(
     'type', 'execution.sealed', 'close', true, 'reason', close.reason, 'actor', actor)), notify);
@@ -1252,7 +1455,9 @@ begin
   values (e.id, e.seq + 1, 0, v_at, 'cancel.requested', p_actor, jsonb_build_object('reason', v_reason)),
     (e.id, e.seq + 2, 0, v_at, 'execution.closed', null, jsonb_build_object('outcome', 'cancelled', 'reason', v_reason));
   update flowledger.executions h
-  set seq = e.seq + 2, wake_at = null, sealed_at = v_at, closed_at = v_at, outcome = 'cancelled', close_reason = v_reason,
+  set seq = e.seq + 2, sealed_at = v_at, closed_at = v_at, outcome = 'cancelled', close_reason = v_reason,
+    -- Due until its parent has heard of it.
+    wake_at = case when e.parent_id is not null and not flowledger.is_item(e.id) then v_at end,
     close_snapshot = coalesce((select l.payload -> 'state' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1), '{}')
   where h.id = e.id;
   perform flowledger.extend_chain(array[e.id]);
@@ -1275,6 +1480,9 @@ begin
     return false;
   end;
   if flowledger.close_unclaimed(e, reason, actor) then
+    if e.parent_id is not null then
+      perform flowledger.settle_families(array[e.id]);
+    end if;
     return true;
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', reason, 'actor', actor)), notify);
@@ -1352,6 +1560,66 @@ begin
     perform flowledger.add_jobs(array[e.id]);
   end if;
   return v_state;
+end $$;
+
+-- The sub-flow of an execution under a frame's id, which is its own; locked after its parent.
+create or replace function flowledger.lock_frame(p_id uuid, p_frame uuid) returns flowledger.executions
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  c flowledger.executions;
+begin
+  select * into c from flowledger.executions h
+  where h.id = p_frame and h.parent_id = p_id and p_id = any(flowledger.shown_on(h.id)) for no key update;
+  if not found then
+    raise exception 'execution % has no sub-flow %', p_id, p_frame using errcode = 'FL008', hint = 'list them with getSubFlowFrames()';
+  end if;
+  return c;
+end $$;
+
+-- Sends an event to a running sub-flow.
+create or replace function flowledger.emit_to_sub_flow(id uuid, frame uuid, event text, payload jsonb default 'null', idempotency_key text default null,
+  actor text default null, notify boolean default true, raw boolean default true) returns int
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions := flowledger.lock_open(emit_to_sub_flow.id, format('"%s"', event));
+  c flowledger.executions := flowledger.lock_frame(e.id, frame);
+begin
+  if c.closed_at is not null or exists (
+    select 1 from flowledger.ledger l where l.execution_id = c.id and l.type = 'cancel.requested') then
+    raise exception 'sub-flow % of execution % is not active (%)', c.id, e.id, coalesce(c.outcome, 'cancel requested')
+      using errcode = 'FL008', hint = 'list the active ones with getSubFlowFrames()';
+  end if;
+  return flowledger.emit(c.id, event, payload, idempotency_key, actor, notify, raw);
+end $$;
+
+-- Cancels a running sub-flow: nothing is written back and nothing follows from it, and its parent goes on. False when it had
+-- ended, or was being cancelled, before.
+create or replace function flowledger.cancel_sub_flow(id uuid, frame uuid, reason text default 'sub_flow_cancelled', actor text default null,
+  notify boolean default true) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  c flowledger.executions;
+begin
+  begin
+    e := flowledger.lock_open(cancel_sub_flow.id, 'cancel');
+  exception when sqlstate 'FL003' then
+    perform flowledger.lock_frame(cancel_sub_flow.id, frame);
+    return false;
+  end;
+  c := flowledger.lock_frame(e.id, frame);
+  if c.closed_at is not null or exists (
+    select 1 from flowledger.ledger l where l.execution_id = c.id and l.type = 'cancel.requested') then
+    return false;
+  end if;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'child.cancelled', 'child', c.id, 'reason', reason, 'actor', actor)), notify);
+  return flowledger.cancel(c.id, reason, actor, notify);
 end $$;
 
 create trigger ledger_append_only before update or delete on flowledger.ledger

@@ -202,12 +202,13 @@ export class ResourceMissingError extends FlowledgerError {
 
 /** The execution began under a definition that this process does not have. */
 export class DefinitionMismatchError extends FlowledgerError {
-  constructor(executionId: string, flowName: string, recorded: string, current: string) {
+  /** @param problem what the current definition lacks, where that is known */
+  constructor(executionId: string, flowName: string, recorded: string, current: string, problem: string | null = null) {
     super(
       "DEFINITION_MISMATCH",
-      `execution ${executionId} began with definition ${recorded.slice(0, 12)} of flow ${quote(flowName)}, and this process has ${current.slice(0, 12)}: ` +
-        `run a worker with the old definition until it closes, or fork() it`,
-      { executionId, flowName, recorded, current },
+      `execution ${executionId} began with definition ${recorded.slice(0, 12)} of flow ${quote(flowName)}, and this process has ${current.slice(0, 12)}` +
+        `${problem === null ? "" : ` (${problem})`}: run a worker with the old definition until it closes, or put back what is missing`,
+      { executionId, flowName, recorded, current, ...(problem !== null && { problem }) },
     );
   }
 }

@@ -73,6 +73,7 @@ export type {
   WorkerOptions,
 } from "./orchestrator.ts";
 export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
+export type { SubFlowFrame } from "./execution/frame.ts";
 export type { ExecutionResult } from "./execution/result.ts";
 export type { CancelRunOptions, Handler, HandlerEvent, StopEvent, StreamEventsOptions } from "./execution/handler.ts";
 export type { SSEOptions } from "./execution/sse.ts";

@@ -2,7 +2,7 @@
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
 import { Batcher } from "./database/batcher.ts";
-import { cancel, createMany } from "./database/commands.ts";
+import { createMany } from "./database/commands.ts";
 import type { CreateResult, NewExecution } from "./database/commands.ts";
 import { connect, migrate, requireMigrated, translate } from "./database/connection.ts";
 import type { ConnectionOption, Queries, Sql } from "./database/connection.ts";
@@ -63,7 +63,7 @@ import type { LocalWorker, Worker } from "./worker/worker.ts";
 export interface OrchestratorOptions {
   /** A connection string, or options of postgres.js. @default process.env.DATABASE_URL */
   connection?: ConnectionOption | undefined;
-  /** The flows this process starts or serves. */
+  /** The flows this process starts or serves, and with them their sub-flows. */
   flows?: readonly FlowDefinition[];
   /** Background functions, as `defer()` of `flowledger/defer` makes them: this process serves them too. */
   functions?: readonly FunctionDefinition[];
@@ -267,19 +267,15 @@ export class Orchestrator implements AsyncDisposable {
         flowResources: (flow) => this.#flowResources.get(flow) ?? {},
         executionResources: (id) => this.#executionResources.get(id),
         flowData: (flow) => this.#flowData(flow),
-        runChild: async (child) => {
+        runChild: async (child, { onCreated, signal }) => {
           const created = this.#create(childExecution(child, this.#flows.get(child.flow)), undefined);
           this.#executionResources.keep(child.id, child.resources, created);
           const id = await created;
-          const ending = await this.#outcomes.closed(id, { flow: child.flow });
+          onCreated();
+          const ending = await this.#outcomes.closed(id, { flow: child.flow, signal });
+          signal.throwIfAborted();
+          this.#executionResources.drop(child.id);
           return ending ?? endingOf(await this.#outcomes.header(id));
-        },
-        cancelChild: (id, reason) => {
-          cancel(this.#sql, id, reason, "parent").then(
-            () => this.#wakeups.call(id),
-            (error: unknown) =>
-              this.#log.warn("a child could not be cancelled", { executionId: id, error: String(error) }),
-          );
         },
         announce: (id, closed) => {
           if (closed) {
@@ -490,6 +486,7 @@ export class Orchestrator implements AsyncDisposable {
     // Reading the graph finishes the definition: an open block shows here, not in the middle of a night.
     void flow.graph;
     this.#flows.set(flow.name, flow);
+    for (const child of flow.subFlows.values()) this.#register(child);
   }
 
   #registerFunction(definition: FunctionDefinition, index: number): void {
@@ -796,11 +793,11 @@ function scheduleOf({ flow, __metadata: { cron } }: FunctionDefinition): Schedul
 
 /** A child closes as soon as it is idle, and its parent waits for that. */
 function childExecution(child: NewChild, definition: FlowDefinition | undefined): NewExecution {
-  const { timeoutMs, resources, ...rest } = child;
+  const { timeoutMs, resources, isHidden, ...rest } = child;
   const longest = timeoutMs ?? definition?.maxDurationMs ?? null;
   return {
     ...rest,
-    settings: { autoCloseMs: 0, ...(longest !== null && { timeoutMs: longest }) },
+    settings: { autoCloseMs: 0, ...(longest !== null && { timeoutMs: longest }), ...(isHidden && { hidden: true }) },
     limitKey: definition ? limitKeyOf(definition, child.input) : null,
     resourceKeys: Object.keys(resources).toSorted(),
   };

@@ -100,6 +100,7 @@ const publicTypes = [
   "StreamEventsOptions",
   "StreamItem",
   "StreamOptions",
+  "SubFlowFrame",
   "SystemItem",
   "VerifyOptions",
   "Violation",

@@ -19,6 +19,8 @@ export interface Append {
   readonly conditional: number;
   readonly fingerprint: string | null;
   readonly close: CloseHeader | null;
+  /** Its parent or its children have to hear of the close: see `settleFamilies`. */
+  readonly hasFamily?: boolean;
   /** Gives the execution back, to wake up in `wakeInMs` (null: only by something from outside). */
   readonly release: { readonly wakeInMs: number | null } | null;
   /** Folded state to keep, as of `seq`. */
@@ -168,7 +170,7 @@ function addItem(columns: Columns, item: Append, position: number): number {
 }
 
 function extraOf(item: Append): string {
-  const { fingerprint, close, release, snapshot, events } = item;
+  const { fingerprint, close, hasFamily, release, snapshot, events } = item;
   let isStreamEnded = false;
   let isSealed = false;
   let isProjected = false;
@@ -177,7 +179,7 @@ function extraOf(item: Append): string {
     isStreamEnded ||= type === "stream.stopped";
     isSealed ||= type === "execution.sealed";
     isProjected ||= type === "chunk.failed" || type.startsWith("inter");
-    isIdle &&= type === "execution.claimed" || type === "inbox.routed";
+    isIdle &&= type === "execution.claimed" || type === "execution.blocked" || type === "inbox.routed";
   }
   const isPlain =
     fingerprint === null && !close && !release && !snapshot && !isStreamEnded && !isSealed && !isProjected;
@@ -188,7 +190,9 @@ function extraOf(item: Append): string {
     e: isStreamEnded || undefined,
     l: isSealed || undefined,
     k: isIdle || undefined,
-    c: close ? { o: close.outcome, r: close.reason, e: close.error, s: close.snapshot } : undefined,
+    c: close
+      ? { o: close.outcome, r: close.reason, e: close.error, s: close.snapshot, f: hasFamily || undefined }
+      : undefined,
     r: release ? { w: release.wakeInMs } : undefined,
     z: snapshot ? { q: snapshot.seq, s: snapshot.state } : undefined,
   });

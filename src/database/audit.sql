@@ -319,7 +319,10 @@ as $$
       select 1 from flowledger.audit_interrupts i where i.execution_id = meta.id and i.status = 'pending') then 'waiting' else e.status end,
     'lifecycleState', e.lifecycle, 'createdAt', flowledger.iso(e.created_at), 'startedAt', flowledger.iso(e.started_at),
     'sealedAt', flowledger.iso(e.sealed_at), 'closedAt', flowledger.iso(e.closed_at), 'closeReason', e.close_reason,
-    'stateVersion', e.last_seq, 'fingerprint', e.fingerprint, 'parentId', e.parent_id, 'metadata', coalesce(e.metadata, '{}'),
+    'stateVersion', e.last_seq, 'fingerprint', e.fingerprint,
+    'blocked', (select max(l.payload ->> 'problem') from flowledger.ledger l where l.execution_id = meta.id and l.type = 'execution.blocked'
+      and not exists (select 1 from flowledger.ledger c where c.execution_id = meta.id and c.type = 'execution.claimed' and c.seq > l.seq)),
+    'parentId', e.parent_id, 'metadata', coalesce(e.metadata, '{}'),
     'resourceKeys', coalesce((select l.payload -> 'resourceKeys' from flowledger.ledger l where l.execution_id = meta.id and l.seq = 1), '[]'),
     'loadedFrom', e.loaded_from, 'forkedFrom', e.forked_from)
   from flowledger.audit_executions e where e.execution_id = meta.id
@@ -370,8 +373,11 @@ as $$
         (select max(l.epoch) from flowledger.ledger l where l.execution_id = a.execution_id)),
       'stream_ended', exists (select from flowledger.ledger l where l.execution_id = a.execution_id and l.type = 'stream.stopped'),
       'stream_seq', (select coalesce(max(i.seq), 0) from flowledger.stream_items i where i.execution_id = a.execution_id),
+      -- Its own, and as long as it is open those of its sub-flows.
       'pending_interrupts', (select count(*) from flowledger.audit_interrupts i
-        where i.execution_id = a.execution_id and i.status = 'pending')) as value
+        where i.execution_id = a.execution_id and i.status = 'pending')
+        + (select coalesce(sum(s.pending_interrupts), 0) from flowledger.executions s
+        where a.closed_at is null and s.parent_id = a.execution_id and s.pending_interrupts > 0 and a.execution_id = any(flowledger.shown_on(s.id)))) as value
     from flowledger.audit_executions a
     join flowledger.ledger c on c.execution_id = a.execution_id and c.seq = 1
     where a.execution_id = any(p_ids)
@@ -431,7 +437,9 @@ begin
           close_reason, error, close_snapshot, epoch, stream_ended, stream_seq, pending_interrupts, wake_at)
         = (select r.seq, r.flow, r.created_at, r.fingerprint, r.priority, r.idempotency_key, r.limit_key, r.parent_id, r.metadata, r.started_at, r.sealed_at,
             r.closed_at, r.outcome, r.close_reason, r.error, r.close_snapshot, r.epoch, r.stream_ended, r.stream_seq, r.pending_interrupts,
-            case when r.closed_at is not null or r.started_at is null then null when e.owner is null then coalesce(e.wake_at, clock_timestamp()) else e.wake_at end
+            -- What has closed is due only until its family has heard of it; a header that was gone tells once more.
+            case when r.closed_at is not null then case when d.actual is null then clock_timestamp() else e.wake_at end
+              when r.started_at is null then null when e.owner is null then coalesce(e.wake_at, clock_timestamp()) else e.wake_at end
           from jsonb_populate_record(null::flowledger.executions, d.expected) r)
       where e.id = d.id;
     when 'interrupts' then
@@ -576,7 +584,7 @@ begin
     select p.oid::regprocedure::text from pg_proc p
     where p.pronamespace = 'flowledger'::regnamespace and p.prosecdef
       and p.proname in ('start', 'start_execution', 'emit', 'continue_with', 'intervene', 'mark_intervention_consumed', 'seal', 'close', 'cancel',
-        'cancel_function', 'reschedule_function')
+        'cancel_function', 'reschedule_function', 'emit_to_sub_flow', 'cancel_sub_flow')
   loop
     execute format('grant execute on function %s to %I', v_name, v_client);
   end loop;

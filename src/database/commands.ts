@@ -20,7 +20,12 @@ export interface NewExecution {
   /** Not started by then, it is discarded: a time, or milliseconds from its creation. */
   readonly discardAfter?: Date | number | null;
   readonly resourceKeys: readonly string[];
-  readonly parent: { readonly id: ExecutionId; readonly dispatch: number; readonly ordinal?: number } | null;
+  readonly parent: {
+    readonly id: ExecutionId;
+    readonly dispatch: number;
+    readonly ordinal?: number;
+    readonly shownOn?: readonly ExecutionId[];
+  } | null;
   /** One item of a distributed collection of its parent, to be run by the same definition. */
   readonly item?: {
     readonly node: string;
@@ -235,6 +240,29 @@ export async function continueWith(
   const [row] = await sql<{ record: Json }[]>`
     select flowledger.continue_with(${id}::uuid, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false) as record`;
   return row?.record ?? null;
+}
+
+/** Like `emit`, to a running sub-flow of the execution. */
+export async function emitToSubFlow(
+  sql: Queries,
+  id: ExecutionId,
+  frame: string,
+  { event, payload, idempotencyKey, actor }: EmitCommand,
+): Promise<void> {
+  await sql`
+    select flowledger.emit_to_sub_flow(${id}::uuid, ${frame}::uuid, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false, false)`;
+}
+
+/** False when it had ended, or was being cancelled, before. */
+export async function cancelSubFlow(
+  sql: Queries,
+  id: ExecutionId,
+  frame: string,
+  { reason, actor }: { readonly reason: string; readonly actor: string | null },
+): Promise<boolean> {
+  const [row] = await sql<{ done: boolean }[]>`
+    select flowledger.cancel_sub_flow(${id}::uuid, ${frame}::uuid, ${reason}, ${actor}, false) as done`;
+  return row?.done ?? false;
 }
 
 export async function intervene(sql: Queries, id: ExecutionId, payload: Json, options: JsonObject): Promise<Json> {

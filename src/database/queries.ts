@@ -260,7 +260,6 @@ function headerColumns(sql: Sql) {
 }
 
 export interface InterruptFilter {
-  executionId?: ExecutionId;
   flow?: string;
   type?: string;
   metadata?: JsonObject;
@@ -272,12 +271,11 @@ export interface InterruptFilter {
 
 /** Pending interrupts, oldest first, each as `flowledger.interrupt_record` gives it. */
 export async function listInterrupts(sql: Sql, filter: InterruptFilter): Promise<Json[]> {
-  const { executionId, flow, type, metadata, olderThan, cursor, limit } = filter;
+  const { flow, type, metadata, olderThan, cursor, limit } = filter;
   const rows = await sql<{ record: Json }[]>`
     select flowledger.interrupt_record(i.execution_id, i.id) as record
     from flowledger.interrupts i
     where i.status = 'pending'
-      ${executionId === undefined ? sql`` : sql`and i.execution_id = ${executionId}::uuid`}
       ${flow === undefined ? sql`` : sql`and i.flow = ${flow}`}
       ${type === undefined ? sql`` : sql`and i.type = ${type}`}
       ${olderThan === undefined ? sql`` : sql`and i.created_at < ${olderThan.toISOString()}::text::timestamptz`}
@@ -298,11 +296,91 @@ export async function listInterrupts(sql: Sql, filter: InterruptFilter): Promise
   return rows.map(({ record }) => record);
 }
 
+/** Interrupts that wait in an execution and in its sub-flows, oldest first, each as the execution shows it. */
+export async function readPendingInterrupts(sql: Sql, id: ExecutionId): Promise<Json[]> {
+  const rows = await sql<{ record: Json }[]>`
+    select flowledger.projected_record(${id}::uuid, p.owner_id, p.local_id) as record
+    from flowledger.pending_on(${id}::uuid) p
+    order by p.created_at, p.owner_id, p.local_id`;
+  return rows.map(({ record }) => record);
+}
+
 /** What an answer to the interrupt must be, as JSON Schema; null is any JSON, or no such interrupt. */
 export async function readResponseSchema(sql: Sql, id: ExecutionId, interrupt: string): Promise<Json> {
   const [row] = await sql<{ response: Json }[]>`
-    select response from flowledger.interrupts where execution_id = ${id}::uuid and id = ${interrupt}`;
+    select coalesce(i.response, s.response) as response
+    from (select flowledger.projected_owner(${id}::uuid, ${interrupt}) as id) owner
+    left join flowledger.interrupts i on i.execution_id = ${id}::uuid and i.id = ${interrupt}
+    left join flowledger.interrupts s on i.id is null and s.execution_id = owner.id and s.id = substr(${interrupt}, 38)`;
   return row?.response ?? null;
+}
+
+export interface FrameRow {
+  readonly id: ExecutionId;
+  readonly flow: string;
+  readonly node: string;
+  readonly outcome: Outcome | null;
+  readonly isWaiting: boolean;
+  readonly input: Json;
+  readonly resourceKeys: readonly string[] | null;
+  readonly snapshot: JsonObject | null;
+  readonly error: SerializedError | null;
+  readonly cancelReason: string | null;
+  readonly isCancelled: boolean;
+  readonly createdAt: number;
+  readonly startedAt: number | null;
+  readonly endedAt: number | null;
+  readonly interrupts: readonly Json[];
+}
+
+/** The sub-flows of an execution, in the order in which they began. */
+export async function readFrames(sql: Sql, id: ExecutionId): Promise<FrameRow[]> {
+  return sql<FrameRow[]>`
+    with told as materialized (
+      select l.payload ->> 'child' as child,
+        max(l.chunk) filter (where l.type = 'child.started') as node,
+        max(l.payload ->> 'reason') filter (where l.type = 'child.cancelled') as reason,
+        bool_or(l.type = 'child.cancelled') as cancelled
+      from flowledger.ledger l
+      where l.execution_id = ${id}::uuid and l.type in ('child.started', 'child.cancelled')
+      group by l.payload ->> 'child'
+    )
+    select c.id, c.flow, t.node, c.outcome, c.pending_interrupts > 0 as "isWaiting", s.payload -> 'input' as input,
+      b.payload -> 'resourceKeys' as "resourceKeys", c.close_snapshot as snapshot, c.error,
+      coalesce(t.reason, case when c.outcome = 'cancelled' then c.close_reason end) as "cancelReason", t.cancelled as "isCancelled",
+      flowledger.to_ms(c.created_at) as "createdAt", flowledger.to_ms(c.started_at) as "startedAt", flowledger.to_ms(c.closed_at) as "endedAt",
+      coalesce((select json_agg(flowledger.projected_record(${id}::uuid, p.owner_id, p.local_id) order by p.created_at)
+        from flowledger.pending_on(c.id) p), '[]') as interrupts
+    from told t
+    join flowledger.executions c on c.id = t.child::uuid and c.parent_id = ${id}::uuid
+    join flowledger.ledger b on b.execution_id = c.id and b.seq = 1 and b.payload -> 'parent' ? 'shownOn'
+    left join flowledger.ledger s on s.execution_id = c.id and s.seq = 2 and s.type = 'execution.started'
+    order by c.created_at, c.id`;
+}
+
+/** Tells the parents and children of closed executions; who is told already is not told again. */
+export async function settleFamilies(sql: Sql, ids: readonly ExecutionId[]): Promise<void> {
+  await sql`select flowledger.settle_families(${`{${ids.join(",")}}`}::text::uuid[])`;
+}
+
+/** The same for all that should have been told so long ago. */
+export async function settleOverdue(sql: Sql, sinceMs: number): Promise<void> {
+  await sql`select flowledger.settle_families('{}', ${`${sinceMs} ms`}::text::interval)`;
+}
+
+/** The nodes of a definition that ran here once; null when nobody kept it. */
+export async function readDefinition(sql: Sql, flow: string, fingerprint: string): Promise<unknown> {
+  const [row] = await sql<{ blueprint: unknown }[]>`
+    select blueprint from flowledger.definitions where flow = ${flow} and fingerprint = ${fingerprint}`;
+  return row?.blueprint ?? null;
+}
+
+/** Why no worker could go on with an execution, when that is the last thing that happened to it. */
+export async function readBlocked(sql: Sql, id: ExecutionId): Promise<string | null> {
+  const [row] = await sql<{ type: string; problem: string | null }[]>`
+    select type, payload ->> 'problem' as problem from flowledger.ledger
+    where execution_id = ${id}::uuid order by seq desc limit 1`;
+  return row?.type === "execution.blocked" ? row.problem : null;
 }
 
 /** Flows that a live worker serves. */

@@ -92,6 +92,9 @@ export const executions = flowledger.table(
     index("executions_parent")
       .on(table.parentId)
       .where(sql`parent_id is not null`),
+    index("executions_waiting_children")
+      .on(table.parentId)
+      .where(sql`pending_interrupts > 0`),
     index("executions_metadata")
       .using("gin", table.metadata.op("jsonb_path_ops"))
       .where(sql`metadata is not null`),
@@ -216,7 +219,7 @@ export const streamItems = flowledger.table(
     seq: bigint("seq", { mode: "number" }).notNull(),
     epoch: integer("epoch").notNull(),
     at: moment("at").notNull(),
-    /** Null for items of users; "interrupt", "intervention" or "retry" for those of the engine. */
+    /** Null for items of users; "interrupt", "intervention" or "retry" for those of the engine; "subFlow" for what a sub-flow put. */
     kind: text("kind"),
     /** Whose item it is: what an attempt put is told from what the next one puts. */
     dispatch: integer("dispatch"),

@@ -13,6 +13,8 @@ export interface StreamLoad {
   readonly items: readonly string[];
   /** Dispatches that an earlier owner may have begun. */
   readonly marks: readonly RetryMark[];
+  /** Executions whose streams get the items too. */
+  readonly shownOn?: readonly ExecutionId[] | undefined;
 }
 
 /** What readers get between the items of one attempt and those of the next. */
@@ -27,10 +29,11 @@ export type StreamVerdict = "ok" | "fenced" | "stopped" | "busy";
 
 /** One verdict per load; it holds for all items of the load. A load that is in already is "ok". */
 export async function putItems(sql: Queries, loads: readonly StreamLoad[]): Promise<StreamVerdict[]> {
-  const text = loads.map(({ id, epoch, token, no, items, marks }) => {
+  const text = loads.map(({ id, epoch, token, no, items, marks, shownOn }) => {
     const markers = marks.map(({ dispatch, ...mark }) => ({ d: dispatch, v: { type: "retry", ...mark } }));
     const field = markers.length === 0 ? "" : `,"m":${JSON.stringify(markers)}`;
-    return `{"i":"${id}","e":${epoch},"k":"${token}","n":${no},"v":[${items.join(",")}]${field}}`;
+    const above = shownOn ? `,"b":${JSON.stringify(shownOn)}` : "";
+    return `{"i":"${id}","e":${epoch},"k":"${token}","n":${no},"v":[${items.join(",")}]${field}${above}}`;
   });
   const rows = await sql<{ verdict: StreamVerdict | null }[]>`
     select flowledger.put_load(load.body) as verdict
@@ -72,7 +75,7 @@ export async function readPages(sql: Sql, asked: readonly PageRequest[]): Promis
       with ordinality as a(id, after, ord)
     left join flowledger.executions e on e.id = a.id
     left join lateral (
-      select string_agg(format('[%s,%s,%s]', w.seq, coalesce(to_json(w.kind)::text, 'null'), w.text), ',' order by w.seq) as items
+      select string_agg(format('[%s,%s,%s]', w.seq, coalesce(to_json(nullif(w.kind, 'subFlow'))::text, 'null'), w.text), ',' order by w.seq) as items
       from (
         select s.seq, s.kind, s.text, sum(octet_length(s.text)) over (order by s.seq) - octet_length(s.text) as before
         from (

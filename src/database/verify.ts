@@ -105,12 +105,12 @@ const dispatchesEndOnce: Invariant = (sql, { after, until }) => sql<Violation[]>
   group by ended.execution_id, ended.dispatch, ended.times, ended.seq
   having ended.times > 1 or count(planned.seq) <> 1`;
 
-/** An effect has one place in its dispatch, and is recorded there once. A failed try of a step may precede its result. */
+/** An effect has one place in its dispatch, and is recorded there once. A failed try of a step may precede its result, and a child's end follows its start. */
 const effectsHappenOnce: Invariant = (sql, { after, until }) => sql<Violation[]>`
   select 'I4' as invariant, execution_id as "executionId",
     format('effect %s of dispatch %s is recorded %s times', payload ->> 'ordinal', dispatch, count(*)) as detail
   from flowledger.ledger
-  where payload ? 'ordinal' and type <> 'step.failed' and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
+  where payload ? 'ordinal' and type not in ('step.failed', 'child.closed') and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
   group by execution_id, dispatch, payload ->> 'ordinal'
   having count(*) > 1`;
 
@@ -141,7 +141,8 @@ const epochsBeginWithClaim: Invariant = (sql, { after, until }) => sql<Violation
     from flowledger.ledger
     where not (
         type in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.sealed', 'cancel.requested',
-          'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed', 'child.closed')
+          'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed', 'child.closed',
+          'child.cancelled')
         or type = 'event.emitted' and dispatch is null
         -- What no owner ever took is closed by its cancel.
         or type = 'execution.closed' and epoch = 0)
@@ -176,6 +177,35 @@ const streamHasNoGap: Invariant = (sql, { after, until }) => sql<Violation[]>`
   where e.id > ${after}::uuid and e.id <= ${until}::uuid
     and (e.stream_seq, case when e.stream_seq > 0 then 1 end, e.stream_seq)
       is distinct from (coalesce(s.last, 0), s.first, coalesce(s.items, 0))`;
+
+/** A parent that is still open knows of each child that has closed, or that child still stands in line to tell it. */
+const familiesAreTold: Invariant = (sql, { after, until }) => sql<Violation[]>`
+  select 'I1' as invariant, p.id as "executionId", format('child %s has closed, and nothing tells of it', c.id) as detail
+  from flowledger.executions c join flowledger.executions p on p.id = c.parent_id
+  where c.closed_at is not null and c.wake_at is null and p.closed_at is null
+    and not exists (
+      select 1 from flowledger.ledger l
+      where l.execution_id = p.id and l.type = 'child.closed' and l.payload ->> 'child' = c.id::text)
+    -- What has become of an item is in its parent's batches.
+    and not flowledger.is_item(c.id)
+    and p.id > ${after}::uuid and p.id <= ${until}::uuid`;
+
+/** What a sub-flow puts into its stream is in its parent's, and once, as long as that takes items. */
+const streamsAreShown: Invariant = (sql, { after, until }) => sql<Violation[]>`
+  select 'I10' as invariant, p.id as "executionId", format('%s items of sub-flows, and %s in the stream', put.items, shown.items) as detail
+  from flowledger.executions p
+  cross join lateral (
+    with recursive family as (
+      select c.id from flowledger.executions c where c.parent_id = p.id and p.id = any(flowledger.shown_on(c.id))
+      union all
+      select c.id from family f join flowledger.executions c on c.parent_id = f.id and p.id = any(flowledger.shown_on(c.id))
+    )
+    select count(*) as items from family f join flowledger.stream_items s on s.execution_id = f.id and s.kind is null) put
+  cross join lateral (
+    select count(*) as items from flowledger.stream_items s where s.execution_id = p.id and s.kind = 'subFlow') shown
+  where p.id > ${after}::uuid and p.id <= ${until}::uuid and not p.stream_ended and coalesce(p.outcome, 'completed') = 'completed'
+    -- A sub-flow's own stream may be gone before its parent's.
+    and (put.items > shown.items or put.items < shown.items and not exists (select from flowledger.prunes))`;
 
 /** A cancel that was accepted decides how the execution ends, unless it had failed by then. */
 const cancelWins: Invariant = (sql, { after, until }) => sql<Violation[]>`
@@ -230,6 +260,8 @@ const invariants: readonly Invariant[] = [
   epochsBeginWithClaim,
   closeIsLast,
   streamHasNoGap,
+  familiesAreTold,
+  streamsAreShown,
   cancelWins,
   timersAreNotEarly,
 ];

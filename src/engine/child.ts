@@ -1,6 +1,7 @@
 /** Child executions: what a sub-flow takes from its parent, and what it gives back. */
 import { UsageError } from "../errors.ts";
 import type { Ctx } from "../flow/context.ts";
+import { parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { Chunk, SubFlowNode } from "../flow/graph.ts";
 import { resolveRetry } from "../flow/retry.ts";
@@ -15,7 +16,15 @@ export interface NewChild {
   readonly id: ExecutionId;
   readonly flow: string;
   readonly input: Json;
-  readonly parent: { readonly id: ExecutionId; readonly dispatch: number; readonly ordinal: number };
+  readonly parent: {
+    readonly id: ExecutionId;
+    readonly dispatch: number;
+    readonly ordinal: number;
+    /** For a sub-flow: the executions whose stream and interrupts show its own too, the nearest first. */
+    readonly shownOn?: readonly ExecutionId[];
+  };
+  /** Nobody holds a handle of its parent, so a pause could never be answered. */
+  readonly isHidden?: boolean;
   /** Application state it begins with. */
   readonly state: JsonObject;
   readonly metadata: JsonObject | null;
@@ -34,8 +43,12 @@ export type Captured = Pick<NewChild, "input" | "state" | "resources">;
 
 /** What the synthetic chunk of a sub-flow may do beyond `ctx`. */
 export interface SubFlowCtx extends Ctx {
-  callChild(flow: string, captured: Captured): Promise<JsonObject>;
+  /** null when it was cancelled from outside. */
+  callChild(flow: string, captured: Captured): Promise<JsonObject | null>;
 }
+
+/** What the chunk of a sub-flow returns when the child was cancelled from outside: nothing follows from it. */
+export const dropped = Symbol("dropped");
 
 /** A sub-flow runs like a chunk whose only work is the child: journaled, so that a retry attaches to the same one. */
 export function subFlowChunk(node: SubFlowNode, definition: FlowDefinition): Chunk {
@@ -45,7 +58,10 @@ export function subFlowChunk(node: SubFlowNode, definition: FlowDefinition): Chu
     options: { retry: resolveRetry(undefined, `sub-flow "${flow}"`), timeoutMs: null, input: null, output: null },
     handler: async (ctx) => {
       const parent = ctx as SubFlowCtx;
-      const snapshot = await parent.callChild(definition.name, captured(parent, flow, capture));
+      const given = await captured(parent, flow, capture);
+      const input = parseInput(definition, given.input);
+      const snapshot = await parent.callChild(definition.name, { ...given, input });
+      if (!snapshot) return dropped;
       if (!writeBack) return resultOf(snapshot);
       return writtenBack(parent, flow, writeBack, snapshot);
     },
@@ -57,28 +73,24 @@ export function resultOf(snapshot: JsonObject): Json {
   return Object.hasOwn(snapshot, finalResultKey) ? (snapshot[finalResultKey] ?? null) : snapshot;
 }
 
-function captured(ctx: SubFlowCtx, flow: string, capture: SubFlowNode["capture"]): Captured {
+async function captured(ctx: SubFlowCtx, flow: string, capture: SubFlowNode["capture"]): Promise<Captured> {
   if (!capture) return { input: ctx.input, state: {}, resources: {} };
   const targets: JsonObject = {};
   const resources: Record<string, unknown> = {};
   for (const [target, source] of Object.entries(capture)) {
     const [scope = "", ...rest] = target.split(".");
     if (scope === "resources") resources[rest.join(".")] = ctx.requireResource(source.replace(/^resources\./, ""));
-    else if (scope === "flowData")
-      throw new UsageError(
-        `capture of sub-flow "${flow}" writes to ${target}`,
-        "capture into input or state: flow data is shared by all executions",
-      );
-    else setPath(targets, target, readSource(ctx, flow, source));
+    else setPath(targets, target, await readSource(ctx, flow, source));
   }
   const state = targets["state"];
   return { input: targets["input"] ?? null, state: isObject(state) ? state : {}, resources };
 }
 
-function readSource(ctx: SubFlowCtx, flow: string, source: string): Json {
+async function readSource(ctx: SubFlowCtx, flow: string, source: string): Promise<Json> {
   const [scope = "", ...rest] = source.split(".");
+  let root: Json = scope === "state" ? (ctx.getState() as JsonObject) : ctx.input;
+  if (scope === "flowData") root = await ctx.getFlowData(rest.shift() ?? "", { noWarning: true });
   const path = rest.join(".");
-  const root: Json = scope === "state" ? (ctx.getState() as JsonObject) : ctx.input;
   const found = path === "" ? root : isObject(root) ? getPath(root, path) : undefined;
   if (found !== undefined) return copyJson(found);
   throw new UsageError(

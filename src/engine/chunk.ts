@@ -46,7 +46,7 @@ import { ExecutionId } from "../ledger/event.ts";
 import type { SerializedError } from "../ledger/event.ts";
 import { copyJson, toJson } from "../ledger/payload.ts";
 import type { Json, JsonObject } from "../ledger/payload.ts";
-import { resultOf } from "./child.ts";
+import { dropped, resultOf } from "./child.ts";
 import type { Captured, NewChild } from "./child.ts";
 import { insideChunk } from "./current.ts";
 import { Journal } from "./journal.ts";
@@ -74,6 +74,8 @@ export interface ChunkHost {
   flowData: FlowDataAccess;
   /** Creates a child and resolves with how it ended; giving the same id again attaches to the same child. */
   runChild(dispatch: number, child: Omit<NewChild, "parent"> & { readonly ordinal: number }): Promise<ClosedExecution>;
+  /** Whether `cancelSubFlow` ended the child. */
+  isDropped(child: ExecutionId): Promise<boolean>;
   now(): number;
 }
 
@@ -90,6 +92,7 @@ export interface FlowDataAccess {
 export type Ended =
   | { readonly kind: "completed"; readonly output: Json; readonly effects: Effect[]; readonly hits: Hits | undefined }
   | { readonly kind: "paused"; readonly effects: Effect[]; readonly interrupt: PauseRequest }
+  | { readonly kind: "dropped" }
   | {
       readonly kind: "failed";
       readonly error: unknown;
@@ -110,6 +113,7 @@ export async function runAttempt(
     if (options.input) ctx.parsedInput = parseReturn(options.input, dispatch.input, `input of chunk "${chunk.name}"`);
     const returned = await limited(insideChunk(ctx as unknown as Ctx, chunk.handler), host, chunk, abort);
     if (returned instanceof PauseMark) return { kind: "paused", effects: await ctx.end(), interrupt: returned.request };
+    if (returned === dropped) return { kind: "dropped" };
     const output = parseReturn(options.output, returned, `return of chunk "${chunk.name}"`);
     const next = host.graph.nodes.get(dispatch.node)?.next ?? [];
     const hits = meetsMatch(host.graph, next)
@@ -534,9 +538,20 @@ class ChunkContext {
       timeoutMs: null,
       idempotencyKey: null,
     };
-    return (flow: string, captured: Captured) => this.#callChild(flow, { ...captured, ...plain });
+    return async (flow: string, captured: Captured) => {
+      const { id, ending } = await this.#runChild(flow, { ...captured, ...plain });
+      if (ending.outcome !== "completed" && (await this.#host.isDropped(id))) return null;
+      return snapshotOf(id, flow, ending);
+    };
   }
   async #callChild(flow: string, child: Omit<NewChild, "id" | "flow" | "parent">): Promise<JsonObject> {
+    const { id, ending } = await this.#runChild(flow, child);
+    return snapshotOf(id, flow, ending);
+  }
+  async #runChild(
+    flow: string,
+    child: Omit<NewChild, "id" | "flow" | "parent">,
+  ): Promise<{ id: ExecutionId; ending: ClosedExecution }> {
     this.#requireLive();
     const { ordinal, entry } = this.#journal.next("call", flow);
     const id = entry?.effect === "call" ? entry.child : ExecutionId.parse(uuidv7());
@@ -546,9 +561,7 @@ class ChunkContext {
     }
     const ending = await this.#host.runChild(this.#dispatch.id, { ...child, id, flow, ordinal });
     this.#requireLive();
-    if (ending.outcome === "completed") return copyObject(ending.snapshot);
-    if (ending.outcome === "failed" && ending.error) throw new ExecutionFailedError(id, flow, ending.error);
-    throw new ExecutionCancelledError(id, ending.reason);
+    return { id, ending };
   }
 
   get flush() {
@@ -693,6 +706,13 @@ function successors(node: NonNullable<ReturnType<Graph["nodes"]["get"]>>): NodeI
     default:
       return [...node.next];
   }
+}
+
+/** The close snapshot of a child. @throws {ExecutionFailedError | ExecutionCancelledError} */
+function snapshotOf(id: ExecutionId, flow: string, ending: ClosedExecution): JsonObject {
+  if (ending.outcome === "completed") return copyObject(ending.snapshot);
+  if (ending.outcome === "failed" && ending.error) throw new ExecutionFailedError(id, flow, ending.error);
+  throw new ExecutionCancelledError(id, ending.reason);
 }
 
 function copyObject(value: JsonObject): JsonObject {

@@ -1,4 +1,5 @@
 /** Advances one execution through one epoch: claim → turns → release. Whatever it decides is in the ledger before it counts. */
+import { setTimeout as delay } from "node:timers/promises";
 import type { Append, CloseHeader } from "../database/append.ts";
 import type { Claim } from "../database/queries.ts";
 import type { RetryMark } from "../database/stream.ts";
@@ -40,14 +41,14 @@ export interface Engine {
   executionResources(id: ExecutionId): Resources;
   flowData(flow: string): FlowDataAccess;
   putIntoStream(target: StreamTarget, item: Json, dispatch: number, mark: RetryMark | null): Promise<void>;
-  /** Creates a child, once, and resolves with how it ended. */
-  runChild(child: NewChild): Promise<ClosedExecution>;
+  /** Creates a child, once, and resolves with how it ended; rejects when the signal aborts. */
+  runChild(child: NewChild, options: ChildOptions): Promise<ClosedExecution>;
   /** Executions that are items of a distributed collection. */
   readonly items: Items;
   /** The execution waits for others from now on: it takes no place of the worker. */
   waitsForOthers(id: ExecutionId): void;
-  /** Asks for the end of a child whose parent has ended. */
-  cancelChild(id: ExecutionId, reason: string): void;
+  /** Tells a closed execution's parent and children of its end. */
+  settleFamily(id: ExecutionId): void;
   /** Ledger events after a seq. */
   readEvents(id: ExecutionId, after: number): Promise<readonly Recorded[]>;
   /** Tells everybody who waits on the execution that there is something new. */
@@ -58,16 +59,26 @@ export interface Engine {
   readonly cancelGraceMs: number;
 }
 
+export interface ChildOptions {
+  /** Called when the child is in the database: from then on its end will be in its parent's ledger. */
+  readonly onCreated: () => void;
+  readonly signal: AbortSignal;
+}
+
 export interface StreamTarget {
   readonly id: ExecutionId;
   readonly epoch: number;
   readonly token: string;
+  /** Executions whose streams get the items too. */
+  readonly shownOn?: readonly ExecutionId[] | undefined;
 }
 
 /** Timers nearer than this stay in memory; for farther ones the execution is released. */
 const nearMs = 1000;
 /** A parent of items that nothing wakes looks again after as long as it has run, within these bounds: wake-ups may be lost. */
 const lookAgainMs = { least: 60_000, most: 3_600_000 };
+/** For so long an execution that only waits for sub-flows stays here; then it is released, and their end wakes it. */
+const lingerMs = 1000;
 /** A claim that nothing follows soon is written on its own, so that everybody sees who has the execution. */
 const lonelyClaimMs = 25;
 /** So many workers may be lost without progress before an execution is taken for the cause. */
@@ -90,6 +101,8 @@ interface Running {
   readonly abort: AbortController;
   /** Waits for time or for what it emitted, so it takes no place of the concurrency. */
   waits: number;
+  /** The sub-flow it waits for, and since when nothing but its end is missing. */
+  child: { readonly id: ExecutionId; readonly since: number } | null;
 }
 
 /** Resolves when the execution is given back: released, closed or lost to another owner. */
@@ -150,7 +163,8 @@ export class Owner implements ChunkHost {
   #snapshot: Append["snapshot"] = null;
   #cancelDeadline: number | null = null;
 
-  constructor(engine: Engine, flow: FlowDefinition, claim: Claim) {
+  /** @param nodes what the nodes it stands at are called in this version of the flow, where that differs */
+  constructor(engine: Engine, flow: FlowDefinition, claim: Claim, nodes: Readonly<Record<string, string>> = {}) {
     this.#engine = engine;
     this.id = claim.id;
     this.flow = flow;
@@ -160,7 +174,8 @@ export class Owner implements ChunkHost {
     this.flowData = engine.flowData(flow.name);
     this.#epoch = claim.epoch;
     this.#token = claim.token;
-    this.#stream = { id: claim.id, epoch: claim.epoch, token: claim.token };
+    const shownOn = claim.state.parent?.shownOn;
+    this.#stream = { id: claim.id, epoch: claim.epoch, token: claim.token, shownOn };
     this.#inherited = new Set(claim.state.dispatches.keys());
     this.#base = claim.state.seq;
     this.info = { id: claim.id, flow: flow.name, metadata: claim.state.metadata };
@@ -177,11 +192,11 @@ export class Owner implements ChunkHost {
     this.done = new Promise((resolve) => (this.#finish = resolve));
     engine.clock.observe(claim.now);
     for (const id of this.state.dispatches.keys()) this.#ready.push(id);
-    this.#restoreItems();
     const fingerprint = flow.fingerprint;
     const { discardAt } = this.state.settings;
     const isLate = claim.epoch === 1 && discardAt !== null && claim.now >= discardAt;
-    this.#fold(decide(this.state, { type: "claim", worker: engine.workerId, fingerprint, isLate }, this.graph));
+    this.#fold(decide(this.state, { type: "claim", worker: engine.workerId, fingerprint, nodes, isLate }, this.graph));
+    this.#restoreItems();
     if (claim.takeovers >= maxTakeovers) {
       const error = new WorkerCrashLoopError(this.id, this.#suspect(), claim.takeovers);
       this.#fold(
@@ -231,12 +246,39 @@ export class Owner implements ChunkHost {
     child: Omit<NewChild, "parent"> & { readonly ordinal: number },
   ): Promise<ClosedExecution> {
     const { ordinal, ...rest } = child;
-    const ending = this.#engine.runChild({ ...rest, parent: { id: this.id, dispatch, ordinal } });
+    const running = this.#running.get(dispatch);
+    if (!running) throw new LeaseLostError(this.id, this.#epoch);
+    const isSubFlow = running.dispatch.chunk === null;
+    const shownOn = isSubFlow ? { shownOn: [this.id, ...(this.state.parent?.shownOn ?? [])] } : {};
+    const isHidden = isSubFlow && this.state.settings.hidden;
+    const ending = this.#engine.runChild(
+      { ...rest, parent: { id: this.id, dispatch, ordinal, ...shownOn }, isHidden },
+      {
+        signal: running.abort.signal,
+        onCreated: () => {
+          if (isSubFlow) running.child = { id: child.id, since: this.now() };
+          this.#turn();
+        },
+      },
+    );
     await this.#waiting(
       dispatch,
       ending.then(() => {}),
     );
+    running.child = null;
     return ending;
+  }
+
+  async isDropped(child: ExecutionId): Promise<boolean> {
+    const isMarked = () => (this.state.children.get(child)?.cancelledAt ?? null) !== null;
+    while (!isMarked() && !this.#isOver) {
+      // The child ended of it, so it is in the ledger; this owner may not have read so far.
+      const events = await this.#engine.readEvents(this.id, this.#base).catch(() => null);
+      if (events)
+        return isMarked() || events.some(({ event }) => event.type === "child.cancelled" && event.child === child);
+      await delay(500, undefined, { ref: false });
+    }
+    return isMarked();
   }
 
   /** A chunk that waits gives up its place, so that what it waits for can run. */
@@ -402,20 +444,26 @@ export class Owner implements ChunkHost {
     return Math.min(timer ?? Infinity, now + Math.min(Math.max(runs, lookAgainMs.least), lookAgainMs.most));
   }
 
-  /** While draining: an attempt waits for what will not wake the execution, so somebody has to go on waiting elsewhere. */
-  #isGivenUp(): boolean {
-    for (const { dispatch } of this.#running.values())
-      if (dueAt(dispatch) === null && !this.#fanOuts.get(dispatch.id)?.isIdle) return true;
-    return false;
-  }
-
   #areWaitsFar(): boolean {
-    for (const { dispatch } of this.#running.values()) {
+    for (const { dispatch, child } of this.#running.values()) {
       if (this.#fanOuts.get(dispatch.id)?.isIdle) continue;
+      if (child && this.now() >= child.since + lingerMs && !this.#hasEnded(child.id)) continue;
       const due = dueAt(dispatch);
       if (due === null || due - this.now() <= nearMs) return this.#isDraining;
     }
     return true;
+  }
+
+  #hasEnded(child: ExecutionId): boolean {
+    return this.state.children.get(child)?.closed !== null;
+  }
+
+  /** While draining: an attempt waits for what will not wake the execution, so somebody has to go on waiting elsewhere. */
+  #isGivenUp(): boolean {
+    for (const { dispatch, child } of this.#running.values())
+      if (dueAt(dispatch) === null && (!child || this.#hasEnded(child.id)) && !this.#fanOuts.get(dispatch.id)?.isIdle)
+        return true;
+    return false;
   }
 
   async #fly(
@@ -428,6 +476,7 @@ export class Owner implements ChunkHost {
     clearTimeout(this.#claimTimer);
     const own = this.#unsent;
     this.#unsent = [];
+    const close = ending ? this.#closeHeader(ending.events) : null;
     const item: Append = {
       id: this.id,
       epoch: this.#epoch,
@@ -437,7 +486,8 @@ export class Owner implements ChunkHost {
       events: ending ? [...own, ...ending.events] : own,
       conditional: ending?.isConditional ? ending.events.length : 0,
       fingerprint: this.#commitNo === 1 ? this.state.fingerprint : null,
-      close: ending ? this.#closeHeader(ending.events) : null,
+      close,
+      hasFamily: close !== null && this.#hasFamily(close),
       release,
       snapshot: this.#snapshot,
     };
@@ -472,7 +522,8 @@ export class Owner implements ChunkHost {
       this.#isFlying = false;
       for (const work of accepted) this.#accept(work);
       if (this.state.closed) return this.#closed(item.close);
-      if (item.events.some(({ type }) => announced.has(type))) this.#engine.announce(this.id, null);
+      if (item.events.some(({ type }) => announced.has(type)))
+        for (const id of [this.id, ...(this.state.parent?.shownOn ?? [])]) this.#engine.announce(id, null);
       if (release && !isMoved) {
         const idle = [...this.#fanOuts.values()];
         this.#over(null);
@@ -514,10 +565,14 @@ export class Owner implements ChunkHost {
     };
   }
 
+  /** A parent waits for the end, or children have to end as well. The parent of an item hears of it in another way. */
+  #hasFamily({ outcome }: CloseHeader): boolean {
+    const { parent, item, children } = this.state;
+    return (parent !== null && !item) || (outcome !== "completed" && children.size > 0);
+  }
+
   #closed(header: CloseHeader | null): void {
-    // Nobody waits any more for the children of an execution that did not get to its end.
-    if (this.state.closed && this.state.closed.outcome !== "completed")
-      for (const id of this.state.children.keys()) this.#engine.cancelChild(id, `parent ${this.state.closed.outcome}`);
+    if (header && this.#hasFamily(header)) this.#engine.settleFamily(this.id);
     this.#over(null);
     const { item, parent } = this.state;
     if (item && parent && header) {
@@ -689,7 +744,7 @@ export class Owner implements ChunkHost {
   }
 
   #start(dispatch: Dispatch): void {
-    const running: Running = { dispatch, abort: new AbortController(), waits: 0 };
+    const running: Running = { dispatch, abort: new AbortController(), waits: 0, child: null };
     this.#running.set(dispatch.id, running);
     const node = dispatch.chunk === null ? this.graph.nodes.get(dispatch.node) : undefined;
     if ((node?.kind === "forEach" || node?.kind === "batch") && node.distribute)
@@ -727,6 +782,8 @@ export class Owner implements ChunkHost {
         ];
       case "paused":
         return [...effectCommands(id, ended.effects), { type: "pause", dispatch: id, interrupt: ended.interrupt }];
+      case "dropped":
+        return [{ type: "drop", dispatch: id }];
       case "failed":
         // What the cancel interrupted has not failed.
         if (this.state.cancelling) return [];
@@ -828,6 +885,7 @@ export class Owner implements ChunkHost {
   // ── collections that limit how many items are under way ──────────────────────────────────────────────────────
 
   #takesPlace(dispatch: Dispatch): boolean {
+    if (dispatch.chunk === null && !this.#hasSubFlowPlace(dispatch.node)) return false;
     const item = this.#limitedItem(dispatch);
     if (!item) return true;
     const underWay = this.#itemsUnderWay.get(item.node) ?? new Set();
@@ -836,6 +894,14 @@ export class Owner implements ChunkHost {
     underWay.add(item.key);
     this.#itemsUnderWay.set(item.node, underWay);
     return true;
+  }
+
+  #hasSubFlowPlace(id: string): boolean {
+    const node = this.graph.nodes.get(id);
+    if (node?.kind !== "subFlow" || node.concurrency === null) return true;
+    let taken = 0;
+    for (const { dispatch } of this.#running.values()) if (dispatch.node === id) taken += 1;
+    return taken < node.concurrency;
   }
 
   #limitedItem(dispatch: Dispatch): { node: string; key: string; limit: number } | null {
@@ -885,6 +951,8 @@ export class Owner implements ChunkHost {
     // Counted from the last look at what is ready, so that nothing falls due unseen between that look and this one.
     let next = nextTimer(this.state, this.#lookedAt);
     if (this.#cancelDeadline !== null) next = Math.min(next ?? Infinity, this.#cancelDeadline);
+    for (const { child } of this.#running.values())
+      if (child && child.since + lingerMs > this.now()) next = Math.min(next ?? Infinity, child.since + lingerMs);
     if (next === null) return;
     const wait = Math.min(Math.max(0, next - this.now()) + 1, 60_000);
     this.#timer = setTimeout(() => {

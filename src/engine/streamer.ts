@@ -99,9 +99,10 @@ export class Streamer {
     const { promise: durable, resolve, reject } = Promise.withResolvers<void>();
     // Whoever puts looks at its next commit point.
     durable.catch(() => {});
-    const { id, epoch, token } = target;
+    const { id, epoch, token, shownOn } = target;
     const no = ++lane.lastNo;
-    const load = { id, epoch, token, no, items: [], marks: [], bytes: 0, isSent: false, durable, resolve, reject };
+    const sent = { isSent: false, durable, resolve, reject };
+    const load = { id, epoch, token, shownOn, no, items: [], marks: [], bytes: 0, ...sent };
     lane.loads.push(load);
     return load;
   }
@@ -163,7 +164,7 @@ export class Streamer {
     if (verdict === "ok") {
       this.#leave(lane, load);
       load.resolve();
-      this.#wakeups.send(load.id);
+      for (const id of [load.id, ...(load.shownOn ?? [])]) this.#wakeups.send(id);
     } else this.#fail(lane, verdict === "fenced" ? new LeaseLostError(load.id, load.epoch) : stoppedError(load.id));
     return true;
   }

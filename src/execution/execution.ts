@@ -1,9 +1,11 @@
 /** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
 import {
   cancel,
+  cancelSubFlow,
   close,
   continueWith,
   emit,
+  emitToSubFlow,
   intervene,
   markInterventionConsumed,
   seal,
@@ -11,9 +13,9 @@ import {
 } from "../database/commands.ts";
 import { translate } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
-import { listInterrupts, loadState, readHistory, readResponseSchema } from "../database/queries.ts";
+import { loadState, readFrames, readHistory, readPendingInterrupts, readResponseSchema } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
-import { DrainTimeoutError, PendingInterruptsError, UsageError } from "../errors.ts";
+import { DrainTimeoutError, ExecutionNotFoundError, PendingInterruptsError, UsageError } from "../errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
@@ -28,6 +30,8 @@ import { requireConsumption } from "../engine/chunk.ts";
 import type { ConsumeOptions, Intervention } from "../flow/context.ts";
 import { fork, save, stateAt } from "./history.ts";
 import type { ForkOptions, SavedExecution } from "./history.ts";
+import { frameOf, noFrame, parseFrameId } from "./frame.ts";
+import type { SubFlowFrame } from "./frame.ts";
 import { InterruptRecord, parseAnswer } from "./interrupt.ts";
 import { errorOf, snapshotOf } from "./outcomes.ts";
 import type { Outcomes } from "./outcomes.ts";
@@ -210,12 +214,53 @@ export class Execution<C extends Contract = Contract> {
     return events.map(({ event, seq, epoch, at }) => ({ ...event, seq, epoch, at: new Date(at) }));
   }
 
-  /** Interrupts that wait for an answer, oldest first. */
+  /** Interrupts that wait for an answer, here and in sub-flows, oldest first. */
   async getPendingInterrupts(): Promise<InterruptRecord[]> {
     await this.#host.outcomes.header(this.id);
-    return (await listInterrupts(this.#host.sql, { executionId: this.id, limit: 1000 })).map((record) =>
-      InterruptRecord.parse(record),
+    return (await readPendingInterrupts(this.#host.sql, this.id)).map((record) => InterruptRecord.parse(record));
+  }
+
+  /** The sub-flows that this execution began, in that order: how they are, what they wait for, how they ended. */
+  async getSubFlowFrames(): Promise<SubFlowFrame[]> {
+    await this.#host.outcomes.header(this.id);
+    return (await readFrames(this.#host.sql, this.id)).map((row) => frameOf(this.id, row));
+  }
+
+  /**
+   * Sends an event to a running sub-flow; accepted and durable when it resolves.
+   *
+   * @throws {UsageError} this execution has no such sub-flow, or it is not active any more
+   */
+  async emitToSubFlow(frameId: string, event: string, payload?: unknown, options: EmitCallOptions = {}): Promise<void> {
+    const { idempotencyKey = null, actor = null } = options;
+    const frame = parseFrameId(this.id, frameId);
+    const { flow } = await this.#host.outcomes.header(frame).catch((error: unknown) => {
+      throw error instanceof ExecutionNotFoundError ? noFrame(this.id, frameId) : error;
+    });
+    const parsed = parseEvent(this.#definition?.subFlows.get(flow) ?? { name: flow, contract: {} }, event, payload);
+    await this.#command(`"${event}"`, () =>
+      emitToSubFlow(this.#host.sql, this.id, frame, { event, payload: parsed, idempotencyKey, actor }),
     );
+    this.#host.wakeups.call(frame);
+  }
+
+  /**
+   * Cancels a running sub-flow. Nothing is written back and nothing follows from it; this execution goes on. False when it
+   * had ended, or was being cancelled, before.
+   *
+   * @throws {UsageError} this execution has no such sub-flow
+   */
+  async cancelSubFlow(
+    frameId: string,
+    reason = "sub_flow_cancelled",
+    options: { actor?: string } = {},
+  ): Promise<boolean> {
+    const frame = parseFrameId(this.id, frameId);
+    const done = await this.#command("cancelSubFlow()", () =>
+      cancelSubFlow(this.#host.sql, this.id, frame, { reason, actor: options.actor ?? null }),
+    );
+    this.#host.wakeups.call(frame);
+    return done;
   }
 
   /**

@@ -305,7 +305,9 @@ function requireNoChildren(id: ExecutionId, state: ExecutionState): void {
 }
 
 function openChildren(state: ExecutionState): string[] {
-  const children = [...state.children].filter(([, { closed }]) => closed === null).map(([child]) => String(child));
+  const children = [...state.children]
+    .filter(([, { dispatch }]) => state.dispatches.has(dispatch))
+    .map(([child]) => String(child));
   for (const { items, missing } of state.frames.values())
     if (items) children.push(`${items.base} (and ${missing - 1} more items)`);
   return children;

@@ -31,6 +31,8 @@ export const InterruptRecord = z.object({
   actor: z.string().nullable(),
   /** What an answer must be, as JSON Schema; null is any JSON. */
   response: json,
+  /** Where it waits in truth, when it is a sub-flow's and shows on this execution. */
+  projectedFrom: z.object({ executionId: ExecutionId, interruptId: z.string() }).nullable(),
 });
 export type InterruptRecord = z.infer<typeof InterruptRecord>;
 

@@ -2,7 +2,7 @@
 import { Batcher } from "../database/batcher.ts";
 import { translate } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
-import { isServed, readHeaders } from "../database/queries.ts";
+import { isServed, readBlocked, readHeaders } from "../database/queries.ts";
 import type { Header } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import type { CloseHeader } from "../database/append.ts";
@@ -34,6 +34,8 @@ export interface WaitOptions {
   /** Also ends the wait with null, e.g. when an interrupt is pending. */
   readonly until?: (header: Header) => boolean;
   readonly flow?: string;
+  /** Ends the wait with null. */
+  readonly signal?: AbortSignal;
   /** Just made: nobody can have closed it before we listen. */
   readonly isNew?: boolean;
 }
@@ -59,7 +61,7 @@ export function openOutcomes(sql: Sql, wakeups: Wakeups): Outcomes {
 
   const closed = (id: ExecutionId, options: WaitOptions = {}): Promise<Ending | null> => {
     const { promise, resolve, reject } = Promise.withResolvers<Ending | null>();
-    const { timeoutMs = null, flow } = options;
+    const { timeoutMs = null, flow, signal } = options;
     let isChecking = false;
     let isAgain = false;
     let isSettled = false;
@@ -67,6 +69,7 @@ export function openOutcomes(sql: Sql, wakeups: Wakeups): Outcomes {
       isSettled = true;
       clearTimeout(timer);
       clearTimeout(warn);
+      signal?.removeEventListener("abort", end);
       stop();
       local.delete(settle);
       if (local.size === 0) waiting.delete(id);
@@ -95,10 +98,13 @@ export function openOutcomes(sql: Sql, wakeups: Wakeups): Outcomes {
     local.add(settle);
     waiting.set(id, local);
     const stop = wakeups.on(id, () => void check());
+    const end = () => settle(null);
+    signal?.addEventListener("abort", end);
     const timer = timeoutMs === null ? undefined : setTimeout(settle, timeoutMs, null);
-    const warn = flow === undefined ? undefined : setTimeout(() => void warnUnserved(sql, flow), noWorkerAfterMs);
+    const warn = flow === undefined ? undefined : setTimeout(() => void warnUnserved(sql, id, flow), noWorkerAfterMs);
     warn?.unref();
-    if (!options.isNew || !wakeups.isListening) void check();
+    if (signal?.aborted) settle(null);
+    else if (!options.isNew || !wakeups.isListening) void check();
     return promise;
   };
 
@@ -135,7 +141,9 @@ export function endingOf(header: Header): Ending {
   };
 }
 
-async function warnUnserved(sql: Sql, flow: string): Promise<void> {
+async function warnUnserved(sql: Sql, id: ExecutionId, flow: string): Promise<void> {
   const served = await isServed(sql, flow).catch(() => true);
-  if (!served) process.emitWarning(new NoWorkerWarning(flow, noWorkerAfterMs));
+  if (!served) return process.emitWarning(new NoWorkerWarning(flow, noWorkerAfterMs));
+  const problem = await readBlocked(sql, id).catch(() => null);
+  if (problem !== null) process.emitWarning(problem, { type: "FlowledgerWarning", code: "DEFINITION_MISMATCH" });
 }

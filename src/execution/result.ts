@@ -86,7 +86,12 @@ export class ExecutionResult<C extends Contract = Contract> {
   }
 
   async getMeta(): Promise<Meta> {
-    return metaOf(this.#id, await this.#load());
+    const state = await this.#load();
+    const meta = metaOf(this.#id, state);
+    // What a sub-flow waits for is in its own ledger: the header has counted it.
+    const isWithChildren = [...state.children.values()].some(({ closed }) => closed === null);
+    if (meta.status !== "running" || !isWithChildren) return meta;
+    return { ...meta, status: (await this.#outcomes.header(this.#id)).status };
   }
 
   async #load(): Promise<ExecutionState> {

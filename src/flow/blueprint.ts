@@ -196,7 +196,7 @@ export function fingerprintOf(flow: string, graph: Graph): string {
 }
 
 /** The same value with sorted keys, so that equal structures give equal text. */
-function canonical(value: unknown): unknown {
+export function canonical(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(canonical);
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(

@@ -66,7 +66,7 @@ export interface SubFlowOptions<
 > {
   /**
    * Target path of the child → source path of the parent, e.g. `{ "input.topic": "value.topic" }`.
-   * Targets begin with input, state, flowData or resources; sources with value, state, flowData or resources.
+   * Targets begin with input, state or resources; sources with value, state, flowData or resources.
    * @default the value becomes the input
    */
   readonly capture?: Readonly<Record<string, string>> | null;
@@ -675,7 +675,8 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   }
 }
 
-const captureTargets = ["input", "state", "flowData", "resources"];
+// Flow data is shared by all executions of the child, so one call does not write it.
+const captureTargets = ["input", "state", "resources"];
 const captureSources = ["value", "state", "flowData", "resources"];
 const writeBackTargets = ["value", "state", "flowData"];
 const writeBackSources = ["result", "snapshot"];

@@ -43,7 +43,15 @@ export type Effect = { ordinal: number } & (
 
 export type Command =
   /** A worker took the execution; `isLate` when nobody had before, and it was to be discarded by now. */
-  | { type: "claim"; worker: WorkerId; fingerprint: string | null; isLate?: boolean }
+  | {
+      type: "claim";
+      worker: WorkerId;
+      fingerprint: string | null;
+      nodes?: Readonly<Record<string, string>>;
+      isLate?: boolean;
+    }
+  /** This worker's version of the flow does not have what the execution stands at. */
+  | { type: "block"; worker: WorkerId; fingerprint: string; problem: string }
   /** Sends the oldest arrival on its way; `value` is what the contract made of it, `refused` why it went nowhere. */
   | { type: "route"; hits?: Hits | undefined; value?: Json | undefined; refused?: string | undefined }
   | { type: "effect"; dispatch: number; effect: Effect }
@@ -57,6 +65,8 @@ export type Command =
   /** All of them have: their results go on as one value. */
   | { type: "gather"; dispatch: number }
   | { type: "fail"; dispatch: number; error: SerializedError; retryInMs: number | null }
+  /** A dispatch ends, and nothing follows from it. */
+  | { type: "drop"; dispatch: number }
   | { type: "pause"; dispatch: number; interrupt: PauseRequest }
   /** It cannot go on, whatever still runs. */
   | { type: "abort"; reason: string; error: SerializedError };
@@ -88,8 +98,14 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       const event: EventOf<"execution.claimed"> = { type: "execution.claimed", worker: command.worker };
       if (command.fingerprint !== null && command.fingerprint !== state.fingerprint)
         event.fingerprint = command.fingerprint;
+      if (command.nodes && Object.keys(command.nodes).length > 0) event.nodes = { ...command.nodes };
       return command.isLate ? [event, { type: "cancel.requested", reason: "discarded", actor: "timer" }] : [event];
     }
+    case "block":
+      return [
+        { type: "execution.claimed", worker: command.worker },
+        { type: "execution.blocked", fingerprint: command.fingerprint, problem: command.problem },
+      ];
     case "route":
       return route(state, graph, command);
     case "effect":
@@ -140,6 +156,8 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       if ("end" in here) completeFrame(walk, requireFrame(walk, dispatch.id), here.end);
       return done(walk, { type: "value.routed", dispatch: dispatch.id });
     }
+    case "drop":
+      return [{ type: "value.routed", dispatch: requireDispatch(state, command.dispatch).id }];
     case "fail":
       return fail(requireDispatch(state, command.dispatch), command.error, command.retryInMs);
     case "pause": {
@@ -182,12 +200,17 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
     return { events: expired.map(({ id }) => ({ type: "interrupt.expired", id })), isConditional: true };
   if (running > 0 || !isDrained(state) || pendingInterrupts(state).length > 0) return null;
   if (state.closing) {
-    const wasCancelled = [...state.interrupts.values()].some(({ status }) => status === "cancelled");
+    const { at } = state.closing;
+    const wasCancelled =
+      [...state.interrupts.values()].some(({ status }) => status === "cancelled") ||
+      // A sub-flow that waited and was cancelled for the close; one that was cancelled before is nobody's loss.
+      [...state.children.values()].some(({ cancelledAt }) => cancelledAt !== null && cancelledAt >= at);
     return ending(state, wasCancelled ? "cancelled" : "completed", state.closing.reason, null, true);
   }
   const closeAt = autoCloseAt(state);
   if (closeAt === null || closeAt > now) return null;
-  return ending(state, "completed", "auto_close_idle_timeout", null, true);
+  const reason = state.parent?.shownOn ? "sub_flow_completed" : "auto_close_idle_timeout";
+  return ending(state, "completed", reason, null, true);
 }
 
 /**

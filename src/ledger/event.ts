@@ -110,6 +110,8 @@ const Parent = z.strictObject({
   id: ExecutionId,
   dispatch: id,
   ordinal: id.optional(),
+  /** For a sub-flow: the executions whose stream and interrupts show its own too, the nearest first. */
+  shownOn: z.array(ExecutionId).optional(),
 });
 
 /** Which part of the parent's flow an item runs: the collection's node, and its place among the items. */
@@ -162,7 +164,15 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   /** Not before another time, asked for before anybody had taken it. */
   z.strictObject({ type: z.literal("execution.rescheduled"), dueAt: ms }),
   /** A worker took the execution; its epoch is the row's. */
-  z.strictObject({ type: z.literal("execution.claimed"), worker: WorkerId, fingerprint: z.string().optional() }),
+  z.strictObject({
+    type: z.literal("execution.claimed"),
+    worker: WorkerId,
+    fingerprint: z.string().optional(),
+    /** What the nodes it stands at are called in this version of the flow, where that differs. */
+    nodes: z.record(z.string(), z.string()).optional(),
+  }),
+  /** The worker's version of the flow does not have what the execution stands at: it was given back as it is. */
+  z.strictObject({ type: z.literal("execution.blocked"), fingerprint: z.string(), problem: z.string() }),
   /** Where something that came in from outside (start, emit, resume) went. `of` is its seq. */
   z.strictObject({
     type: z.literal("inbox.routed"),
@@ -248,6 +258,13 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     dispatch: id,
     results: z.array(z.tuple([id, json])),
     wrote: z.array(id).optional(),
+  }),
+  /** Somebody outside asked for the end of a sub-flow: nothing is written back and nothing follows from it. */
+  z.strictObject({
+    type: z.literal("child.cancelled"),
+    child: ExecutionId,
+    reason: z.string().optional(),
+    actor: z.string().optional(),
   }),
   z.strictObject({
     type: z.literal("interrupt.raised"),

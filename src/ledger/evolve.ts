@@ -30,13 +30,15 @@ export interface ExecutionState {
   item?: { node: string; index: number; readsState: boolean };
   writes?: StateWrite[];
   worker: WorkerId | null;
+  /** The definition that a worker came with, and why the execution cannot go on by it. */
+  blocked: { fingerprint: string; problem: string; at: number } | null;
   createdAt: number;
   startedAt: number | null;
   /** What it waits before, for its time or in line, is no time of its own. */
   firstClaim: { epoch: number; at: number } | null;
   sealedAt: number | null;
   /** Set once a close is asked for: it happens when everything accepted has run. */
-  closing: { reason: string } | null;
+  closing: { reason: string; at: number } | null;
   cancelling: { reason: string; at: number } | null;
   /** The error it ends with. */
   failing: { reason: string; error: SerializedError } | null;
@@ -181,6 +183,8 @@ export interface Child {
   dispatch: number;
   ordinal: number | null;
   flow: string;
+  /** When its end was asked for from outside. */
+  cancelledAt: number | null;
   closed: { outcome: Outcome; value: Json; error: SerializedError | null } | null;
 }
 
@@ -195,6 +199,7 @@ export function initialState(): ExecutionState {
     resourceKeys: [],
     parent: null,
     worker: null,
+    blocked: null,
     createdAt: 0,
     startedAt: null,
     firstClaim: null,
@@ -254,6 +259,11 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       state.worker = event.worker;
       state.firstClaim ??= { epoch, at };
       state.fingerprint = event.fingerprint ?? state.fingerprint;
+      state.blocked = null;
+      if (event.nodes) renameNodes(state, event.nodes);
+      return state;
+    case "execution.blocked":
+      state.blocked = { fingerprint: event.fingerprint, problem: event.problem, at };
       return state;
     case "inbox.routed":
       return routed(state, event);
@@ -325,6 +335,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
         dispatch: event.dispatch,
         ordinal: event.ordinal,
         flow: event.flow,
+        cancelledAt: null,
         closed: null,
       });
       journal(state, event.dispatch, { ordinal: event.ordinal, effect: "call", key: event.flow, child: event.child });
@@ -347,6 +358,11 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
         frame.missing -= 1;
       }
       frame.items?.wrote.push(...(event.wrote ?? []));
+      return state;
+    }
+    case "child.cancelled": {
+      const child = state.children.get(event.child);
+      if (child) child.cancelledAt ??= at;
       return state;
     }
     case "interrupt.raised":
@@ -409,7 +425,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     }
     case "execution.sealed":
       state.sealedAt ??= at;
-      if (event.close) state.closing ??= { reason: event.reason ?? "manual" };
+      if (event.close) state.closing ??= { reason: event.reason ?? "manual", at };
       return state;
     case "cancel.requested":
       state.cancelling ??= { reason: event.reason ?? "cancelled", at };
@@ -552,6 +568,12 @@ function fanOut(state: ExecutionState, event: EventOf<"items.started">): void {
     group,
     items: { base: event.base, readsState: state.item?.readsState || Object.keys(state.values).length > 0, wrote: [] },
   });
+}
+
+/** The same places under the names that another version of the flow has for them. */
+function renameNodes(state: ExecutionState, nodes: Readonly<Record<string, string>>): void {
+  for (const dispatch of state.dispatches.values()) dispatch.node = nodes[dispatch.node] ?? dispatch.node;
+  for (const { paused } of state.interrupts.values()) if (paused) paused.node = nodes[paused.node] ?? paused.node;
 }
 
 function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: number): ExecutionState {

@@ -64,6 +64,8 @@ export interface Meta {
   /** Rises with every ledger event. */
   stateVersion: number;
   fingerprint: string | null;
+  /** Why no worker that came by could go on with it: its version of the flow lacks what the execution stands at. */
+  blocked: string | null;
   parentId: ExecutionId | null;
   metadata: JsonObject;
   resourceKeys: string[];
@@ -83,6 +85,7 @@ export function metaOf(id: ExecutionId, state: ExecutionState): Meta {
     closeReason: state.closed?.reason ?? null,
     stateVersion: state.seq,
     fingerprint: state.fingerprint,
+    blocked: state.blocked?.problem ?? null,
     parentId: state.parent?.id ?? null,
     metadata: state.metadata,
     resourceKeys: state.resourceKeys,

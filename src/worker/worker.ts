@@ -18,7 +18,10 @@ import {
   keepDefinitions,
   keepLimits,
   listDue,
+  readDefinition,
   readEvents,
+  settleFamilies,
+  settleOverdue,
 } from "../database/queries.ts";
 import type { BrokenClaim, Claim, ClaimOptions, Ticket } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
@@ -30,16 +33,20 @@ import type { ClosedExecution, FlowDataAccess } from "../engine/chunk.ts";
 import { failpoint } from "../engine/failpoints.ts";
 import { openItems } from "../engine/items.ts";
 import { Owner } from "../engine/owner.ts";
-import type { Engine } from "../engine/owner.ts";
+import type { ChildOptions, Engine } from "../engine/owner.ts";
 import type { Resources, WorkerResources } from "../engine/resources.ts";
 import { Streamer } from "../engine/streamer.ts";
-import { LeaseLostError } from "../errors.ts";
+import { DefinitionMismatchError, LeaseLostError } from "../errors.ts";
 import type { Logger } from "../flow/context.ts";
-import { toBlueprint } from "../flow/blueprint.ts";
+import { readBlueprint, toBlueprint } from "../flow/blueprint.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
+import { decide } from "../ledger/decide.ts";
+import type { Command } from "../ledger/decide.ts";
 import { repeatWrites } from "../ledger/evolve.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
-import type { Recorded } from "../ledger/event.ts";
+import type { LedgerEvent, Recorded } from "../ledger/event.ts";
+import { fitVersion } from "../ledger/version.ts";
+import type { Fit } from "../ledger/version.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat, HeartbeatOptions } from "./heartbeat.ts";
@@ -58,8 +65,7 @@ export interface WorkerHost {
   executionResources(id: ExecutionId): Resources;
   flowData(flow: string): FlowDataAccess;
   announce(id: ExecutionId, closed: ClosedExecution | null): void;
-  runChild(child: NewChild): Promise<ClosedExecution>;
-  cancelChild(id: ExecutionId, reason: string): void;
+  runChild(child: NewChild, options: ChildOptions): Promise<ClosedExecution>;
 }
 
 export interface WorkerSettings {
@@ -84,8 +90,12 @@ export interface LocalWorker extends Worker {
 
 const JobPayload = z.array(ExecutionId);
 
-/** How long an execution of another version of its flow is left to workers that have that version. */
+/**
+ * An execution that this worker's version of its flow does not fit is left to others: for a moment at first, then for as long
+ * as it has stood still already, up to this.
+ */
 const otherVersionWaitMs = 15_000;
+const firstVersionWaitMs = 250;
 /** Time between signs of life, and between looks at the others. */
 const beatEveryMs = 500;
 /** A worker without its lock that was silent for so long is dead: its process has ended. */
@@ -121,6 +131,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const committer = openCommitter(sql, (error) => log.warn("waiting for the database", { error: String(error) }));
   const reads = new Batcher<{ id: ExecutionId; after: number }, readonly Recorded[]>({
     send: (asked) => readEvents(sql, asked),
+    timeoutMs: answerWithinMs,
+  });
+  const families = new Batcher<ExecutionId, undefined>({
+    send: async (ids) => {
+      await settleFamilies(sql, ids);
+      return ids.map(() => undefined);
+    },
     timeoutMs: answerWithinMs,
   });
   const putIntoStream = openStreamLane(sql, wakeups);
@@ -164,13 +181,14 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         flowData: (flow) => host.flowData(flow),
         putIntoStream,
         readEvents: (wanted, after) => reads.submit({ id: wanted, after }),
-        runChild: (child) => {
+        runChild: (child, options) => {
           parents.get(child.parent.id)?.();
-          return host.runChild(child);
+          return host.runChild(child, options);
         },
         items,
         waitsForOthers: (parent) => parents.get(parent)?.(),
-        cancelChild: (child, reason) => host.cancelChild(child, reason),
+        // Should that fail, the sweep does it.
+        settleFamily: (execution) => void families.submit(execution).catch(onTrouble),
         announce: (execution, closed) => host.announce(execution, closed),
         onDispose: (disposed) => {
           disposals.add(disposed);
@@ -350,16 +368,30 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (isSuspect(claimed)) suspects.give();
         return;
       }
-      const isForeign = claimed.fingerprint !== null && claimed.fingerprint !== flow.fingerprint;
-      if (isForeign)
-        log.warn("an execution waits for a worker with its own version of the flow", {
+      const fit = await fitOf(sql, claimed, flow).catch((error: unknown) => {
+        log.error("the definition that an execution ran by cannot be read", {
           executionId: claimed.id,
-          flow: flow.name,
-          fingerprint: claimed.fingerprint,
+          error: String(error),
         });
-      if (isForeign) {
+        return null;
+      });
+      if (!fit) {
         if (isSuspect(claimed)) suspects.give();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
+      }
+      if ("problem" in fit) {
+        if (isSuspect(claimed)) suspects.give();
+        const { fingerprint } = flow;
+        const before = claimed.fingerprint ?? "";
+        const mismatch = new DefinitionMismatchError(claimed.id, flow.name, before, fingerprint, fit.problem);
+        log.error(mismatch.message, { executionId: claimed.id, flow: flow.name });
+        const block: Command = { type: "block", worker: engine.workerId, fingerprint, problem: mismatch.message };
+        // Said once per version in the ledger; what it stands at stays as it is.
+        const { blocked } = claimed.state;
+        const events = blocked?.fingerprint === fingerprint ? [] : decide(claimed.state, block, flow.graph);
+        const stoodMs = claimed.now - (blocked?.at ?? claimed.now);
+        const waitMs = Math.min(Math.max(stoodMs, firstVersionWaitMs), otherVersionWaitMs);
+        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, waitMs, events);
       }
       if (claimed.state.item?.readsState && !(await readParentState(claimed))) {
         if (isSuspect(claimed)) suspects.give();
@@ -373,7 +405,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       });
       // Before the owner begins: it may wait for others at once.
       parents.set(claimed.id, leave);
-      const owner = new Owner(engine, flow, claimed);
+      const owner = new Owner(engine, flow, claimed, fit.nodes);
       isOwner = true;
       owners.set(claimed.id, owner);
       const over = owner.done.finally(() => {
@@ -498,7 +530,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     isTending = true;
     const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
     sql`select * from flowledger.tend(${`${missedMs} ms`}::text::interval, ${`${silentMs} ms`}::text::interval, ${isSweep ? `${sweepAfterMs} ms` : null}::text::interval)`
-      .then(() => (isSweep ? watchTimeline() : undefined))
+      .then(() => (isSweep ? Promise.all([watchTimeline(), settleOverdue(sql, sweepAfterMs)]) : undefined))
       .then(() => (isSweep && isUnsure ? freeUnknown() : undefined))
       .catch(onTrouble)
       .finally(() => (isTending = false));
@@ -603,10 +635,32 @@ interface Lease {
 }
 
 /** A claim that this worker will not use: free again, to be tried later. */
-async function giveBack(committer: Committer, claimed: Lease, wakeInMs: number): Promise<void> {
-  const { id, epoch, token, seq } = claimed;
-  const nothing = { events: [], conditional: 0, fingerprint: null, close: null, snapshot: null };
-  await committer.commit({ id, epoch, token, commitNo: 1, base: seq, ...nothing, release: { wakeInMs } });
+async function giveBack(
+  committer: Committer,
+  claimed: Lease,
+  wakeInMs: number,
+  events: readonly LedgerEvent[] = [],
+): Promise<void> {
+  const { id, epoch, token } = claimed;
+  const nothing = { conditional: 0, fingerprint: null, close: null, snapshot: null };
+  let left = events;
+  // What came in from outside meanwhile makes the release wait for the next try.
+  for (let base = claimed.seq, commitNo = 1; ; commitNo++) {
+    const release = { wakeInMs };
+    const result = await committer.commit({ id, epoch, token, commitNo, base, ...nothing, events: left, release });
+    if (result.verdict !== "ok" || result.foreign === null) return;
+    base = result.firstSeq + left.length - 1;
+    left = [];
+  }
+}
+
+/** Whether a claimed execution can go on by this worker's version of its flow. */
+async function fitOf(sql: Sql, claimed: Claim, flow: FlowDefinition): Promise<Fit> {
+  if (claimed.fingerprint === null || claimed.fingerprint === flow.fingerprint) return { nodes: {} };
+  const kept = await readDefinition(sql, flow.name, claimed.fingerprint);
+  if (kept === null) return { problem: "the definition it ran by was not kept" };
+  const before = new Map(readBlueprint(kept).nodes.map((node) => [node.id, node]));
+  return fitVersion(claimed.state, before, flow.graph);
 }
 
 /** Connection options that can travel to a thread. */

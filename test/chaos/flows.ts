@@ -44,7 +44,7 @@ function randomFlow(seed: number, index: number, defineFlow: typeof DefineFlow, 
   });
   let place = flow as unknown as Place;
   const length = random.between(3, 7);
-  for (let step = 0; step < length; step++) place = segment(place, random, names, onBody);
+  for (let step = 0; step < length; step++) place = segment(place, random, names, { index, defineFlow, onBody });
   place.to("last", async (ctx) => {
     onBody();
     await ctx.appendState("path", "last");
@@ -52,7 +52,13 @@ function randomFlow(seed: number, index: number, defineFlow: typeof DefineFlow, 
   return flow;
 }
 
-function segment(place: Place, random: Random, names: () => string, onBody: OnBody): Place {
+interface Around {
+  readonly index: number;
+  readonly defineFlow: typeof DefineFlow;
+  readonly onBody: OnBody;
+}
+
+function segment(place: Place, random: Random, names: () => string, { index, defineFlow, onBody }: Around): Place {
   const name = names();
   const [low, high] = random.pick([
     [1, 10],
@@ -78,6 +84,7 @@ function segment(place: Place, random: Random, names: () => string, onBody: OnBo
       "match",
       "join",
       "stepRetry",
+      "subFlow",
     ] as const)
   ) {
     case "plain":
@@ -112,6 +119,22 @@ function segment(place: Place, random: Random, names: () => string, onBody: OnBo
         );
         await path(ctx as Ctx);
       });
+    }
+    case "subFlow": {
+      const rest = random.pick([10, 1500] as const);
+      const child = defineFlow(`chaos.child.${index}.${name}`);
+      child
+        .to("put", async (inner) => {
+          onBody();
+          for (let item = 0; item < 3; item++) await inner.putIntoStream({ chunk: name, attempt: inner.attempt, item });
+          await work(low, high);
+        })
+        .to("rest", async (inner) => {
+          onBody();
+          await inner.sleep(rest);
+          await inner.appendState("path", name);
+        });
+      return place.toSubFlow(child, { capture: {} }) as unknown as Place;
     }
     case "sleep": {
       const ms = random.between(30, 400);

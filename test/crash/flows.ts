@@ -102,4 +102,47 @@ limited.to("hold", async (ctx) => {
 export const ticked = defineFlow("crash.ticked");
 ticked.to("tick", () => null);
 
-export const crashFlows: readonly FlowDefinition[] = [work, poison, block, stray, sleeper, talker, spread, limited];
+/** Streams, asks, and streams again: in a sub-flow, so its parent shows all of it. */
+export const inner = defineFlow("crash.inner");
+inner
+  .to("put", async (ctx) => {
+    for (let n = 0; n < 5; n++) await ctx.putIntoStream({ inner: n });
+    await ctx.flush();
+    tell(ctx as Ctx);
+  })
+  .to("ask", (ctx) => ctx.pauseFor({ interruptId: "ask" }))
+  .to("more", async (ctx) => {
+    for (let n = 5; n < 10; n++) await ctx.putIntoStream({ inner: n });
+    return ctx.input;
+  })
+  .end();
+export const outer = defineFlow("crash.outer");
+outer
+  .to("before", async (ctx) => {
+    tell(ctx as Ctx);
+    await ctx.putIntoStream({ outer: 0 });
+  })
+  .toSubFlow(inner)
+  .to("after", async (ctx) => {
+    await ctx.putIntoStream({ outer: 1 });
+    await ctx.setState("answer", ctx.input);
+  });
+/** Waits for the same child inside a chunk of its own. */
+export const caller = defineFlow("crash.caller");
+caller.to("call", async (ctx) => {
+  tell(ctx as Ctx);
+  await ctx.setState("answer", await ctx.call(inner, null));
+});
+
+export const crashFlows: readonly FlowDefinition[] = [
+  work,
+  poison,
+  block,
+  stray,
+  sleeper,
+  talker,
+  spread,
+  limited,
+  outer,
+  caller,
+];

@@ -219,6 +219,7 @@ describe("a pause", () => {
         requestId: null,
         actor: null,
         response: null,
+        projectedFrom: null,
       },
     ]);
     expect(await execution.result.getState("ran")).toBeNull();

@@ -281,6 +281,35 @@ test("a load whose answer was lost is sent again and is there once, and one behi
   await sql.end();
 });
 
+test("TF-STR-10: a load that shows above is there once as well, in all streams or in none, and a mark says whose it is", async () => {
+  const { target, sql } = await owned("shown", 2);
+  const [, above = ""] = target.ids;
+  const shown = { ...target, shownOn: target.ids.slice(1) };
+  const load = { ...shown, no: 1, items: ['{"d":1,"v":"a"}'], marks: [] };
+  const marks = [{ dispatch: 1, chunk: "put", attempt: 2 }];
+  const next = { ...load, no: 2, items: ['{"d":1,"v":"b"}'], marks };
+
+  const busy = await database.sql.begin(async (tx) => {
+    await tx`select 1 from flowledger.executions where id = ${above} for update`;
+    return await putItems(sql, [load]);
+  });
+  const answers = [await putItems(sql, [load]), await putItems(sql, [load]), await putItems(sql, [next, next])];
+
+  expect(busy).toEqual(["busy"]);
+  expect(answers.flat()).toEqual(["ok", "ok", "ok", "ok"]);
+  const mark = { type: "retry", chunk: "put", attempt: 2 };
+  expect(await itemsOf(target.id)).toEqual(["a", mark, "b"]);
+  expect(await itemsOf(above)).toEqual(["a", { ...mark, executionId: target.id }, "b"]);
+  expect(
+    await sql`select kind, dispatch from flowledger.stream_items where execution_id = ${above} order by seq`,
+  ).toEqual([
+    { kind: "subFlow", dispatch: null },
+    { kind: "retry", dispatch: null },
+    { kind: "subFlow", dispatch: null },
+  ]);
+  await sql.end();
+});
+
 test("a put waits only while more than 256 KB are on their way (F49)", async () => {
   const { target, streamer, sql } = await owned("backlog");
   const item = "x".repeat(100_000);

@@ -119,6 +119,7 @@ test("TF-RES-09 TF-RES-10: meta has exactly its fields, and none of them is in t
     closeReason: null,
     stateVersion: 1,
     fingerprint: null,
+    blocked: null,
     parentId: null,
     metadata: { tenant: "a" },
     resourceKeys: ["a", "z"],

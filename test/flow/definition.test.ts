@@ -267,6 +267,7 @@ test("a sub-flow may not lead back", () => {
 
 test.each([
   [{ capture: { output: "value" } }, /target of capture .* is "output": begin it with input, state/],
+  [{ capture: { "flowData.a": "value" } }, /begin it with input, state, resources/],
   [{ capture: { state: "value" } }, /name a key: "state.key"/],
   [{ capture: { "state.a": "result.x" } }, /source of capture/],
   [{ capture: { "state.a-b": "value" } }, /segments of letters/],

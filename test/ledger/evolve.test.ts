@@ -80,6 +80,12 @@ const cases: {
     ({ startedAt, activeAt }) => [startedAt, activeAt],
     [2000, 3000],
   ],
+  "execution.blocked": [
+    running,
+    { type: "execution.blocked", fingerprint: "new", problem: "gone" },
+    ({ blocked }) => blocked,
+    { fingerprint: "new", problem: "gone", at: 4000 },
+  ],
   "execution.claimed": [
     [created(flow)],
     { type: "execution.claimed", worker: someWorker, fingerprint: "abc" },
@@ -184,6 +190,12 @@ const cases: {
     ({ frames }) => [frames.get(1)?.results, frames.get(1)?.missing, frames.get(1)?.items?.wrote],
     [[null, "b"], 1, [1]],
   ],
+  "child.cancelled": [
+    [...running, { type: "child.started", ...place, child, flow: "g" }],
+    { type: "child.cancelled", child, reason: "enough" },
+    ({ children }) => children.get(child)?.cancelledAt,
+    5000,
+  ],
   "interrupt.raised": [
     running,
     raised as Extract<LedgerEvent, { type: "interrupt.raised" }>,
@@ -236,7 +248,7 @@ const cases: {
     running,
     { type: "execution.sealed", close: true, reason: "done", actor: "ann" },
     ({ sealedAt, closing }) => [sealedAt, closing],
-    [4000, { reason: "done" }],
+    [4000, { reason: "done", at: 4000 }],
   ],
   "cancel.requested": [
     running,

@@ -1,0 +1,68 @@
+/** A sub-flow as the execution that began it sees it. */
+import type { FrameRow } from "../database/queries.ts";
+import { resultOf } from "../engine/child.ts";
+import { UsageError } from "../errors.ts";
+import { ExecutionId } from "../ledger/event.ts";
+import type { SerializedError } from "../ledger/event.ts";
+import type { Json } from "../ledger/payload.ts";
+import { InterruptRecord } from "./interrupt.ts";
+
+export interface SubFlowFrame {
+  /** The sub-flow's own execution id. */
+  readonly id: ExecutionId;
+  readonly parentId: ExecutionId;
+  /** The node of the parent's graph that runs it. */
+  readonly node: string;
+  readonly flow: string;
+  readonly status: "running" | "waiting" | "completed" | "failed" | "cancel_requested" | "cancelled";
+  readonly input: Json;
+  /** Names of the live objects it got from its parent. */
+  readonly resourceKeys: readonly string[];
+  /** What it waits for, under the ids that the parent's `continueWith` takes. */
+  readonly interrupts: readonly InterruptRecord[];
+  /** null until it has completed. */
+  readonly result: Json;
+  readonly error: SerializedError | null;
+  readonly cancelReason: string | null;
+  readonly createdAt: Date;
+  readonly startedAt: Date | null;
+  readonly endedAt: Date | null;
+}
+
+export function frameOf(parentId: ExecutionId, row: FrameRow): SubFlowFrame {
+  const { id, flow, node, input, outcome, isCancelled, isWaiting, snapshot, error, cancelReason } = row;
+  return {
+    id,
+    parentId,
+    node,
+    flow,
+    status: isCancelled
+      ? outcome
+        ? "cancelled"
+        : "cancel_requested"
+      : (outcome ?? (isWaiting ? "waiting" : "running")),
+    input,
+    resourceKeys: row.resourceKeys ?? [],
+    interrupts: row.interrupts.map((record) => InterruptRecord.parse(record)),
+    result: outcome === "completed" && snapshot ? resultOf(snapshot) : null,
+    error,
+    cancelReason,
+    createdAt: new Date(row.createdAt),
+    startedAt: row.startedAt === null ? null : new Date(row.startedAt),
+    endedAt: row.endedAt === null ? null : new Date(row.endedAt),
+  };
+}
+
+/** @throws {UsageError} */
+export function parseFrameId(execution: ExecutionId, frame: string): ExecutionId {
+  const parsed = ExecutionId.safeParse(frame);
+  if (parsed.success) return parsed.data;
+  throw noFrame(execution, frame);
+}
+
+export function noFrame(execution: ExecutionId, frame: string): UsageError {
+  return new UsageError(
+    `execution ${execution} has no sub-flow "${String(frame).slice(0, 80)}"`,
+    "use an id of getSubFlowFrames()",
+  );
+}
