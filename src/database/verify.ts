@@ -60,7 +60,9 @@ export const parkedIsIdle: Invariant = (sql, { after, until }) => sql<Violation[
   join flowledger.ledger l on l.execution_id = e.id
   where e.closed_at is null and e.owner is null and e.wake_at is null
     and (l.type in ('execution.started', 'interrupt.resumed', 'cancel.requested') or l.type = 'event.emitted' and l.dispatch is null
-      or l.type = 'execution.sealed' and l.payload ? 'close' and e.pending_interrupts = 0)
+      -- A close waits for sub-flows, whose end wakes the execution.
+      or l.type = 'execution.sealed' and l.payload ? 'close' and e.pending_interrupts = 0 and not exists (
+        select from flowledger.executions c where c.parent_id = e.id and (c.closed_at is null or c.wake_at is not null)))
     and not exists (
       select 1 from flowledger.ledger r
       where r.execution_id = e.id and r.type = 'inbox.routed' and (r.payload -> 'of')::int = l.seq)
@@ -236,7 +238,8 @@ export async function mostAtOnce(sql: Sql, flow: string): Promise<{ flow: number
       from flowledger.ledger l join flowledger.executions e on e.id = l.execution_id
       -- What comes in from outside has the epoch of the last owner, who may be gone by then.
       where e.flow = ${flow} and l.epoch > 0 and not (l.type = 'event.emitted' and l.dispatch is null or l.type in (
-        'execution.started', 'execution.sealed', 'cancel.requested', 'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed'))
+        'execution.started', 'execution.sealed', 'cancel.requested', 'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed',
+        'child.closed', 'child.cancelled'))
       group by l.execution_id, e.limit_key, l.epoch
     ), steps as (
       select key, since as at, 1 as step from held where since is not null union all select key, until, -1 from held where since is not null

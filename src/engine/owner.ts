@@ -436,7 +436,8 @@ export class Owner implements ChunkHost {
   }
 
   #nextWake(): number | null {
-    if (this.#hasReady() || this.#isGivenUp()) return 0;
+    // What a cancel interrupted ends in a moment, and with it the execution.
+    if (this.state.cancelling || this.#hasReady() || this.#isGivenUp()) return 0;
     const timer = nextTimer(this.state);
     if (this.#fanOuts.size === 0) return timer;
     const now = this.now();

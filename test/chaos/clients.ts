@@ -150,7 +150,7 @@ export class Clients {
       const end = performance.now() + 60_000;
       while (!reader.isDone && performance.now() < end) {
         try {
-          const signal = AbortSignal.timeout(Math.max(0, end - performance.now()));
+          const signal = AbortSignal.timeout(Math.max(0, Math.ceil(end - performance.now())));
           for await (const item of execution.getRuntimeStream({ from: reader.seen.length, timeout: null, signal }))
             reader.seen.push(item);
           reader.isDone = !signal.aborted;

@@ -711,6 +711,9 @@ describe("how either of them ends", () => {
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
     const started = await untilEvent(execution, "child.started");
 
+    // It is in the parent's ledger before it is there itself.
+    while ((await sql`select 1 from flowledger.executions where id = ${started.child}`).length === 0)
+      await new Promise((resolve) => setTimeout(resolve, 5));
     await (await orchestrator.getExecution(started.child)).cancel("not needed");
 
     expect(await untilEvent(execution, "child.closed")).toMatchObject({ child: started.child, outcome: "cancelled" });
