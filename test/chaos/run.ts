@@ -123,6 +123,15 @@ async function run(seconds: number, seed: number): Promise<number> {
       executionId: "-",
       detail: `${most.flow} executions of chaos.0 were owned at once, its limit is ${chaosLimit}`,
     });
+  const [ticks] = await sql<[{ fired: number; times: number; seconds: number }]>`
+    select count(*)::int as fired, count(distinct at)::int as times, (extract(epoch from max(at) - min(at)) + 1)::int as seconds
+    from (select (metadata ->> 'scheduledAt')::timestamptz as at from flowledger.executions where flow = 'chaos.tick') fires`;
+  if (ticks.fired !== ticks.times || ticks.times !== ticks.seconds)
+    violations.push({
+      invariant: "schedule",
+      executionId: "-",
+      detail: `${ticks.fired} executions for ${ticks.times} times of ${ticks.seconds} seconds`,
+    });
   const takeovers = await takeoverTimes(sql, nemesis);
   violations.push(...(await checkClients(sql, clients.acknowledged, isFinished)));
   violations.push(...stuck, ...parked.values());

@@ -28,7 +28,14 @@ const note = (message: string, fields?: unknown) => {
 const logger = { debug() {}, info: note, warn: note, error: note };
 
 const flows = randomFlows(Number(CHAOS_SEED), Number(CHAOS_FLOWS), defineFlow, onBody);
-const orchestrator = createOrchestrator({ connection: CHAOS_URL, flows, logger });
+const tick = defineFlow("chaos.tick");
+tick.to("tick", () => null);
+const orchestrator = createOrchestrator({
+  connection: CHAOS_URL,
+  flows,
+  schedules: [{ flow: tick, name: "every second", cron: "* * * * * *", catchUp: "all" }],
+  logger,
+});
 const worker = await begin();
 say({ ready: worker.id });
 setInterval(() => say({ id: worker.id, owned: worker.owned }), 1000);

@@ -9,6 +9,7 @@ import type { Orchestrator } from "../../src/index.ts";
 import { emptyDatabase, testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import type { TestDatabase } from "../support/database.ts";
+import { serving } from "../support/flows.ts";
 import { startProcess } from "../support/processes.ts";
 
 const cli = resolve(import.meta.dirname, "../../src/cli.ts");
@@ -366,9 +367,16 @@ test("prune says what it removed and keeps what it was told to", async () => {
 
 test("doctor looks at everything, a line each, and fails with a remedy", async () => {
   await using empty = await emptyDatabase();
+  await using own = await testDatabase();
+  const flow = defineFlow("examined");
+  flow.to("pass", () => null);
+  await using _orchestrator = await serving(own, [flow]);
 
-  const findings = await json<{ name: string; verdict: string }[]>("doctor");
-  const plain = await run("doctor");
+  const [json, plain] = await Promise.all([
+    runWith({ DATABASE_URL: own.url }, "doctor", "--json"),
+    runWith({ DATABASE_URL: own.url }, "doctor"),
+  ]);
+  const findings = JSON.parse(json.stdout) as { name: string; verdict: string }[];
   const [none, unmigrated] = await Promise.all([
     runWith({ DATABASE_URL: "postgres://nobody@127.0.0.1:1/none" }, "doctor"),
     runWith({ DATABASE_URL: empty.url }, "doctor"),
@@ -386,7 +394,7 @@ test("doctor looks at everything, a line each, and fails with a remedy", async (
   ]);
   expect(findings.filter(({ verdict }) => verdict === "fail")).toEqual([]);
   expect(plain.stdout).toMatch(/^warn {2}rights {6}superuser.*grant_roles/m);
-  expect(plain.stdout).toMatch(/^ok {4}workers {5}1 alive, serving asking, broken, greeting$/m);
+  expect(plain.stdout).toMatch(/^ok {4}workers {5}1 alive, serving examined$/m);
   expect([none.code, unmigrated.code]).toEqual([1, 1]);
   expect(none.stdout).toMatch(/^fail {2}connection .*\(start Postgres/);
   expect(unmigrated.stdout).toMatch(/^fail {2}schema .*migrate/m);
