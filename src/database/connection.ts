@@ -5,7 +5,7 @@ import { drizzle } from "drizzle-orm/postgres-js";
 import { migrate as runDrizzle } from "drizzle-orm/postgres-js/migrator";
 import { runMigrations } from "graphile-worker";
 import pg from "pg";
-import postgres from "postgres";
+import type postgres from "postgres";
 import { z } from "zod";
 import {
   ConnectionError,

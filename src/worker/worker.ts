@@ -140,6 +140,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     },
     timeoutMs: answerWithinMs,
   });
+  const settling = new Set<Promise<unknown>>();
   const putIntoStream = openStreamLane(sql, wakeups);
   const items = openItems(sql, wakeups, (id) => owners.has(id));
   const clock = new DatabaseClock();
@@ -188,7 +189,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         items,
         waitsForOthers: (parent) => parents.get(parent)?.(),
         // Should that fail, the sweep does it.
-        settleFamily: (execution) => void families.submit(execution).catch(onTrouble),
+        settleFamily: (execution) => {
+          const settled = families
+            .submit(execution)
+            .catch(onTrouble)
+            .finally(() => settling.delete(settled));
+          settling.add(settled);
+        },
         announce: (execution, closed) => host.announce(execution, closed),
         onDispose: (disposed) => {
           disposals.add(disposed);
@@ -556,6 +563,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     clearTimeout(timer);
     await Promise.allSettled([...owners.values()].map(({ done }) => done));
     await Promise.all(disposals);
+    await Promise.all(settling);
     while (leaving.size > 0) await Promise.allSettled(leaving);
     // After a job that it could not finish, graphile-worker's stop never resolves (0.18.0). Jobs are only hints.
     await Promise.race([ended, delay(endWithinMs, null, { ref: false })]);
