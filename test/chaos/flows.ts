@@ -220,7 +220,8 @@ function segment(place: Place, random: Random, names: () => string, { index, def
           onBody();
           return Array.from({ length: size }, (_, item) => item);
         })
-        .forEach({ concurrency: random.chance(0.5) ? 2 : null, distribute: random.chance(0.5) })
+        // A flow with limits refuses to distribute.
+        .forEach({ concurrency: random.chance(0.5) ? 2 : null, distribute: random.chance(0.5) && index !== 0 })
         .to(`${name}item`, async (ctx) => {
           onBody();
           await work(1, Math.min(high, 60));

@@ -24,8 +24,8 @@ export const faultWeights = {
 };
 export type FaultName = keyof typeof faultWeights;
 
-/** Longer than the silence after which a worker is given up. */
-const beyondSilenceMs = 13_000;
+/** Longer than it may take until a worker that stands still is given up. */
+const beyondSilenceMs = 15_500;
 /** No takeover of a worker that stands still may take longer than this. */
 export const blockMs = 22_000;
 
