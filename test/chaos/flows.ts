@@ -215,20 +215,22 @@ function segment(place: Place, random: Random, names: () => string, { index, def
       }) as unknown as Place;
     case "each": {
       const size = random.between(2, 6);
-      return place
-        .to(`${name}list`, () => {
-          onBody();
-          return Array.from({ length: size }, (_, item) => item);
-        })
-        // A flow with limits refuses to distribute.
-        .forEach({ concurrency: random.chance(0.5) ? 2 : null, distribute: random.chance(0.5) && index !== 0 })
-        .to(`${name}item`, async (ctx) => {
-          onBody();
-          await work(1, Math.min(high, 60));
-          await ctx.appendState("items", `${name} ${ctx.input}`);
-          return ctx.input;
-        })
-        .endForEach() as unknown as Place;
+      return (
+        place
+          .to(`${name}list`, () => {
+            onBody();
+            return Array.from({ length: size }, (_, item) => item);
+          })
+          // A flow with limits refuses to distribute.
+          .forEach({ concurrency: random.chance(0.5) ? 2 : null, distribute: random.chance(0.5) && index !== 0 })
+          .to(`${name}item`, async (ctx) => {
+            onBody();
+            await work(1, Math.min(high, 60));
+            await ctx.appendState("items", `${name} ${ctx.input}`);
+            return ctx.input;
+          })
+          .endForEach() as unknown as Place
+      );
     }
     case "if":
       return place
