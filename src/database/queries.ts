@@ -112,6 +112,38 @@ function foldClaims(rows: readonly ClaimRow[], workerId: WorkerId, options: Clai
   return claims;
 }
 
+/** A claim whose answer was lost. */
+export interface LostClaim {
+  readonly token: string;
+  readonly ids: readonly ExecutionId[];
+  /** Flows with limits, of which it may have taken others. */
+  readonly flows: readonly string[];
+}
+
+/** Frees what a claim took whose answer was lost. Waits for the claim's own transaction, should that still run. */
+export async function freeClaim(sql: Sql, lost: LostClaim): Promise<number> {
+  const freed = await sql<{ id: ExecutionId }[]>`
+    with locked as materialized (
+      select e.id, e.token, e.owner from flowledger.executions e
+      where e.id = any(${`{${lost.ids.join(",")}}`}::text::uuid[] || array(
+        select p.execution_id from flowledger.places p
+        where p.held and p.flow = any(${`{${lost.flows.map((flow) => `"${flow}"`).join(",")}}`}::text::text[])))
+      order by e.id for no key update
+    )
+    update flowledger.executions e set owner = null, wake_at = clock_timestamp()
+    from locked where e.id = locked.id and locked.token = ${lost.token}::uuid and locked.owner is not null
+    returning e.id`;
+  // Their jobs are done: those that the claim did not take need a new one as well.
+  await sql`select flowledger.add_jobs(${`{${lost.ids.join(",")}}`}::text::uuid[])`;
+  return freed.length;
+}
+
+/** What a worker owns by the database. */
+export function listOwned(sql: Sql, worker: WorkerId): Promise<readonly { id: ExecutionId; token: string }[]> {
+  return sql<{ id: ExecutionId; token: string }[]>`
+    select e.id, e.token from flowledger.executions e where e.owner = ${worker}::uuid and e.wake_at is not null`;
+}
+
 /** What is due and free for at least `ageMs`, longest first: its job waits in the queue of a worker that is busy. */
 export async function listDue(
   sql: Sql,

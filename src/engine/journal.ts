@@ -3,9 +3,6 @@ import { JournalMismatchError } from "../errors.ts";
 import type { Effect } from "../ledger/decide.ts";
 import type { JournalEntry } from "../ledger/evolve.ts";
 
-/** An effect without its position. */
-export type NewEffect = Effect extends infer E ? (E extends Effect ? Omit<E, "ordinal"> : never) : never;
-
 export class Journal {
   readonly #recorded: ReadonlyMap<number, JournalEntry>;
   readonly #place: { readonly executionId: string; readonly chunk: string };

@@ -105,11 +105,6 @@ interface Running {
   child: { readonly id: ExecutionId; readonly since: number } | null;
 }
 
-/** Resolves when the execution is given back: released, closed or lost to another owner. */
-export function advance(engine: Engine, flow: FlowDefinition, claim: Claim): Owner {
-  return new Owner(engine, flow, claim);
-}
-
 export class Owner implements ChunkHost {
   readonly id: ExecutionId;
   readonly flow: FlowDefinition;

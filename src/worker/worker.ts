@@ -1,29 +1,26 @@
 /** The worker process: graphile-worker hands out the hints, owners advance what they claim, `stop()` drains. */
-import { EventEmitter } from "node:events";
 import { hostname } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import { Logger as GraphileLogger, run } from "graphile-worker";
-import type { Runner, TaskList, WorkerEvents } from "graphile-worker";
-import pg from "pg";
 import { z } from "zod";
 import { Batcher } from "../database/batcher.ts";
 import { createMany, firstEvents } from "../database/commands.ts";
 import type { CreateResult, NewExecution } from "../database/commands.ts";
-import { pgConfig } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
 import {
   claim,
   claimLimited,
   foldFrom,
+  freeClaim,
   keepDefinitions,
   keepLimits,
   listDue,
+  listOwned,
   readDefinition,
   readEvents,
   settleFamilies,
   settleOverdue,
 } from "../database/queries.ts";
-import type { BrokenClaim, Claim, ClaimOptions, Ticket } from "../database/queries.ts";
+import type { BrokenClaim, Claim, ClaimOptions, LostClaim, Ticket } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { DatabaseClock } from "../engine/clock.ts";
 import { openCommitter } from "../engine/committer.ts";
@@ -50,6 +47,8 @@ import type { Fit } from "../ledger/version.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat, HeartbeatOptions } from "./heartbeat.ts";
+import { newPool, runJobs } from "./jobs.ts";
+import type { Jobs } from "./jobs.ts";
 import { startSchedules } from "./schedules.ts";
 import type { Schedule } from "./schedules.ts";
 
@@ -113,8 +112,6 @@ const lookEveryMs = 2000;
 const helpAfterMs = 200;
 /** A read that takes longer is on a dead connection: the owner asks again. */
 const answerWithinMs = 5000;
-/** graphile-worker looks for jobs every two seconds while it has none. */
-const lookWithinMs = 8000;
 /** How long graphile-worker may take to stop once nothing runs any more. */
 const endWithinMs = 1000;
 /** What is due for so long and nobody's has lost its job. */
@@ -338,13 +335,16 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     discardAfter == null &&
     host.flows.get(flow)?.limits === null;
 
+  const free = async (lost: LostClaim): Promise<void> => {
+    const executions = await freeClaim(sql, lost);
+    if (executions > 0) log.info("freed what a claim took whose answer was lost", { executions });
+  };
   /** Frees what this worker owns by the database and does not know of. */
   const freeUnknown = async (): Promise<void> => {
-    const rows = await sql<{ id: ExecutionId; token: string }[]>`
-      select e.id, e.token from flowledger.executions e where e.owner = ${membership.engine.workerId}::uuid and e.wake_at is not null`;
+    const rows = await listOwned(sql, membership.engine.workerId);
     const unknown = rows.filter(({ id, token }) => !owners.has(id) && !underWay.has(token));
     for (const [token, lost] of Map.groupBy(unknown, (row) => row.token))
-      await freeClaim(sql, log, { token, ids: lost.map(({ id }) => id), flows: [] });
+      await free({ token, ids: lost.map(({ id }) => id), flows: [] });
   };
 
   const advanceOne = async (execution: ExecutionId, flow: string): Promise<void> => {
@@ -523,7 +523,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     // What came in from outside is in the ledger; the notification that tells of it may be lost.
     if (beats % (lookEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
     for (const lost of lostClaims.splice(0))
-      void freeClaim(sql, log, lost).catch((error: unknown) => {
+      void free(lost).catch((error: unknown) => {
         lostClaims.push(lost);
         onTrouble(error);
       });
@@ -550,9 +550,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     stopSchedules();
     for (const owner of owners.values()) owner.drain();
     await beginning;
-    const ended = Promise.resolve(runner?.runner.stop())
-      .catch(onTrouble)
-      .catch(() => {});
+    const ended = Promise.resolve(runner?.runner.stop()).catch(onTrouble);
     const { promise: late, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(() => {
       for (const owner of owners.values()) owner.abort(new LeaseLostError(owner.id, owner.lease.epoch));
@@ -594,13 +592,6 @@ interface Membership {
   readonly heartbeat: Heartbeat;
 }
 
-interface LostClaim {
-  readonly token: string;
-  readonly ids: readonly ExecutionId[];
-  /** Flows with limits, of which it may have taken others. */
-  readonly flows: readonly string[];
-}
-
 /** To each ticket its own execution; the others go to the tickets of their flow that got none. */
 function handOut(tickets: readonly Ticket[], claimed: Map<ExecutionId, Claim>): (Claim | null)[] {
   const results = tickets.map(({ id }): Claim | null => {
@@ -615,24 +606,6 @@ function handOut(tickets: readonly Ticket[], claimed: Map<ExecutionId, Claim>): 
     if (next >= 0) results[index] = others.splice(next, 1)[0] ?? null;
   });
   return results;
-}
-
-/** Frees what a claim took whose answer was lost. Waits for the claim's own transaction, should that still run. */
-async function freeClaim(sql: Sql, log: Logger, lost: LostClaim): Promise<void> {
-  const freed = await sql<{ id: ExecutionId }[]>`
-    with locked as materialized (
-      select e.id, e.token, e.owner from flowledger.executions e
-      where e.id = any(${`{${lost.ids.join(",")}}`}::text::uuid[] || array(
-        select p.execution_id from flowledger.places p
-        where p.held and p.flow = any(${`{${lost.flows.map((flow) => `"${flow}"`).join(",")}}`}::text::text[])))
-      order by e.id for no key update
-    )
-    update flowledger.executions e set owner = null, wake_at = clock_timestamp()
-    from locked where e.id = locked.id and locked.token = ${lost.token}::uuid and locked.owner is not null
-    returning e.id`;
-  if (freed.length > 0) log.info("freed what a claim took whose answer was lost", { executions: freed.length });
-  // Their jobs are done: those that the claim did not take need a new one as well.
-  await sql`select flowledger.add_jobs(${`{${lost.ids.join(",")}}`}::text::uuid[])`;
 }
 
 interface Lease {
@@ -682,113 +655,6 @@ function threadOptions(sql: Sql): HeartbeatOptions["connection"] {
     ...(pass !== null && { password: pass }),
     ...(ssl && { ssl }),
     connection: { application_name: "flowledger heartbeat" },
-  };
-}
-
-interface Jobs {
-  readonly runner: Runner;
-  /** It looks in vain: its connection is dead, or its very first look failed and it keeps the error (0.18.0). */
-  readonly isStuck: () => boolean;
-  /** Its connections, whatever they do. */
-  readonly endPool: () => void;
-  /** The name that graphile-worker locks this worker's jobs with. */
-  readonly pool: string | null;
-}
-
-/** @param onEnding called when it takes no more jobs, asked to or not */
-async function runJobs(
-  pool: JobPool,
-  flows: ReadonlyMap<string, FlowDefinition>,
-  task: (flow: string, payload: unknown) => Promise<void>,
-  settings: { readonly concurrency: number; readonly prepare: boolean },
-  log: Logger,
-  onEnding: () => void,
-): Promise<Jobs> {
-  const { concurrency, prepare } = settings;
-  const taskList: TaskList = Object.fromEntries(
-    [...flows.keys()].map((flow) => [`flowledger:${flow}`, (payload: unknown) => task(flow, payload)]),
-  );
-  let name: string | null = null;
-  const events: WorkerEvents = new EventEmitter();
-  events.on("pool:create", ({ workerPool }) => (name = workerPool.id));
-  let fetched: unknown[] = [];
-  let lookedAt = performance.now();
-  let isLooking = true;
-  events.on("localQueue:getJobs:complete", () => (lookedAt = performance.now()));
-  events.on("localQueue:setMode", ({ newMode }) => {
-    lookedAt = performance.now();
-    isLooking = newMode === "POLLING";
-  });
-  events.on("localQueue:init", ({ localQueue }) => (fetched = localQueue.jobQueue));
-  const runner = await run({
-    pgPool: pool.pool,
-    taskList,
-    events,
-    noHandleSignals: true,
-    parsedCronItems: [],
-    logger: new GraphileLogger(() => (level, message) => {
-      if (level === "error") log.warn(`graphile-worker: ${message}`);
-    }),
-    preset: {
-      plugins: [
-        {
-          name: "flowledger",
-          version: "1",
-          worker: {
-            middleware: {
-              poolGracefulShutdown(next) {
-                // What it gives back by itself at its end fails where nobody hears it (0.18.0), and so would this promise:
-                // either would end the process.
-                fetched.length = 0;
-                onEnding();
-                return Promise.resolve(next()).catch((error: unknown) =>
-                  log.warn("graphile-worker ended with an error", { error: String(error) }),
-                );
-              },
-            },
-          },
-        },
-      ],
-      worker: {
-        concurrentJobs: concurrency,
-        preparedStatements: prepare,
-        pollInterval: 2000,
-        localQueue: { size: concurrency },
-        completeJobBatchDelay: 0,
-        failJobBatchDelay: 0,
-      },
-    },
-  });
-  runner.promise.catch((error: unknown) => log.error("graphile-worker ended", { error: String(error) }));
-  return {
-    runner,
-    pool: name,
-    isStuck: () => isLooking && performance.now() - lookedAt > lookWithinMs,
-    endPool: () => pool.endAll(),
-  };
-}
-
-interface JobPool {
-  readonly pool: pg.Pool;
-  endAll(): void;
-}
-
-function newPool(sql: Sql): JobPool {
-  const pool = new pg.Pool({ ...pgConfig(sql), max: 4 });
-  const clients = new Set<pg.PoolClient>();
-  // An idle client that loses its connection must not end the process.
-  pool.on("error", () => {});
-  pool.on("connect", (client) => {
-    client.on("error", () => {});
-    clients.add(client);
-  });
-  pool.on("remove", (client) => void clients.delete(client));
-  return {
-    pool,
-    endAll() {
-      void pool.end().catch(() => {});
-      for (const client of clients) void client.end().catch(() => {});
-    },
   };
 }
 

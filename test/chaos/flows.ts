@@ -14,7 +14,7 @@ export type OnBody = () => void;
 export const pokeEvent = "Poke";
 
 /** Of the first flow, over all workers. */
-export const chaosLimit = 3;
+export const chaosLimit = 8;
 
 type Place = Flow<Record<string, never>, unknown, unknown>;
 

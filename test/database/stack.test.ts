@@ -1,5 +1,8 @@
 /** Hazards of the drivers under us, proved away: transactions stay alone, codecs stay ours, a pooler's limits are enough. */
+import { createConnection, createServer } from "node:net";
+import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import { drizzle as drizzlePg } from "drizzle-orm/node-postgres";
 import { drizzle } from "drizzle-orm/postgres-js";
 import pg from "pg";
@@ -228,6 +231,36 @@ test("F17: a pool whose connections die again and again answers every query, and
   expect(answered.ok).toBeGreaterThan(0);
   expect(answered.failed).toBeGreaterThan(15);
   await sql.end();
+});
+
+test("F17: a connection that dies in the middle of a result leaves nothing of it in the next", async () => {
+  const { hostname, port } = new URL(database.url);
+  let isArmed = false;
+  const proxy = createServer((client) => {
+    const server = createConnection(Number(port), hostname);
+    client.pipe(server);
+    // The first rows get through, and the end of the result does not.
+    server.on("data", (data) => (isArmed ? client.write(data, () => client.resetAndDestroy()) : client.write(data)));
+    for (const socket of [client, server])
+      socket.on("error", () => {}).on("close", () => [client, server].forEach((other) => other.destroy()));
+  });
+  await new Promise<void>((done) => void proxy.listen(0, "127.0.0.1", done));
+  const { port: own } = proxy.address() as AddressInfo;
+  const sql = connect({ ...optionsOf(database.url), host: "127.0.0.1", port: own, max: 2 });
+  await Promise.all([sql`select 1`, sql`select 1`]);
+
+  isArmed = true;
+  const cut = sql`select repeat('x', 1000) from generate_series(1, 5000)`;
+  await expect(cut).rejects.toSatisfy(isConnectionLoss);
+  isArmed = false;
+  const answers: unknown[] = [];
+  while (answers.length < 20)
+    for (const answer of await Promise.allSettled([1, 2, 3, 4].map(() => sql`select 1 as one`)))
+      if (answer.status === "fulfilled") answers.push([...answer.value]);
+
+  expect(answers.filter((rows) => !isDeepStrictEqual(rows, [{ one: 1 }]))).toEqual([]);
+  await sql.end({ timeout: 1 });
+  proxy.close();
 });
 
 async function untilAlive(alive: () => Promise<readonly unknown[]>, count: number): Promise<void> {

@@ -1,0 +1,119 @@
+/** graphile-worker: one task per flow, and what 0.18.0 does when connections are lost made good. */
+import { EventEmitter } from "node:events";
+import { Logger as GraphileLogger, run } from "graphile-worker";
+import type { Runner, TaskList, WorkerEvents } from "graphile-worker";
+import pg from "pg";
+import { pgConfig } from "../database/connection.ts";
+import type { Sql } from "../database/connection.ts";
+import type { Logger } from "../flow/context.ts";
+import type { FlowDefinition } from "../flow/definition.ts";
+
+/** graphile-worker looks for jobs every two seconds while it has none. */
+const lookWithinMs = 8000;
+
+export interface Jobs {
+  readonly runner: Runner;
+  /** It looks in vain: its connection is dead, or its very first look failed and it keeps the error (0.18.0). */
+  readonly isStuck: () => boolean;
+  /** Its connections, whatever they do. */
+  readonly endPool: () => void;
+  /** The name that graphile-worker locks this worker's jobs with. */
+  readonly pool: string | null;
+}
+
+/** @param onEnding called when it takes no more jobs, asked to or not */
+export async function runJobs(
+  pool: JobPool,
+  flows: ReadonlyMap<string, FlowDefinition>,
+  task: (flow: string, payload: unknown) => Promise<void>,
+  settings: { readonly concurrency: number; readonly prepare: boolean },
+  log: Logger,
+  onEnding: () => void,
+): Promise<Jobs> {
+  const { concurrency, prepare } = settings;
+  const taskList: TaskList = Object.fromEntries(
+    [...flows.keys()].map((flow) => [`flowledger:${flow}`, (payload: unknown) => task(flow, payload)]),
+  );
+  let name: string | null = null;
+  const events: WorkerEvents = new EventEmitter();
+  events.on("pool:create", ({ workerPool }) => (name = workerPool.id));
+  let fetched: unknown[] = [];
+  let lookedAt = performance.now();
+  let isLooking = true;
+  events.on("localQueue:getJobs:complete", () => (lookedAt = performance.now()));
+  events.on("localQueue:setMode", ({ newMode }) => {
+    lookedAt = performance.now();
+    isLooking = newMode === "POLLING";
+  });
+  events.on("localQueue:init", ({ localQueue }) => (fetched = localQueue.jobQueue));
+  const runner = await run({
+    pgPool: pool.pool,
+    taskList,
+    events,
+    noHandleSignals: true,
+    parsedCronItems: [],
+    logger: new GraphileLogger(() => (level, message) => {
+      if (level === "error") log.warn(`graphile-worker: ${message}`);
+    }),
+    preset: {
+      plugins: [
+        {
+          name: "flowledger",
+          version: "1",
+          worker: {
+            middleware: {
+              poolGracefulShutdown(next) {
+                // What it gives back by itself at its end fails where nobody hears it (0.18.0), and so would this promise:
+                // either would end the process.
+                fetched.length = 0;
+                onEnding();
+                return Promise.resolve(next()).catch((error: unknown) =>
+                  log.warn("graphile-worker ended with an error", { error: String(error) }),
+                );
+              },
+            },
+          },
+        },
+      ],
+      worker: {
+        concurrentJobs: concurrency,
+        preparedStatements: prepare,
+        pollInterval: 2000,
+        localQueue: { size: concurrency },
+        completeJobBatchDelay: 0,
+        failJobBatchDelay: 0,
+      },
+    },
+  });
+  runner.promise.catch((error: unknown) => log.error("graphile-worker ended", { error: String(error) }));
+  return {
+    runner,
+    pool: name,
+    isStuck: () => isLooking && performance.now() - lookedAt > lookWithinMs,
+    endPool: () => pool.endAll(),
+  };
+}
+
+interface JobPool {
+  readonly pool: pg.Pool;
+  endAll(): void;
+}
+
+export function newPool(sql: Sql): JobPool {
+  const pool = new pg.Pool({ ...pgConfig(sql), max: 4 });
+  const clients = new Set<pg.PoolClient>();
+  // An idle client that loses its connection must not end the process.
+  pool.on("error", () => {});
+  pool.on("connect", (client) => {
+    client.on("error", () => {});
+    clients.add(client);
+  });
+  pool.on("remove", (client) => void clients.delete(client));
+  return {
+    pool,
+    endAll() {
+      void pool.end().catch(() => {});
+      for (const client of clients) void client.end().catch(() => {});
+    },
+  };
+}
