@@ -64,6 +64,10 @@ function newProgram(): Command {
     .option("--verbose", "print the stack of an error")
     .exitOverride()
     .configureHelp({ showGlobalOptions: true })
+    .configureOutput({
+      outputError: (text, write) =>
+        write(`${text.trimEnd()}${/unknown (command|option)/.test(text) ? ": see --help" : ""}\n`),
+    })
     .showSuggestionAfterError(false);
 
   program
@@ -628,11 +632,7 @@ function inline(value: unknown): string {
 
 /** Prints what went wrong; gives the exit code: 2 for a command line that cannot be read, else 1. */
 function report(error: unknown, isVerbose: boolean): number {
-  if (error instanceof CommanderError) {
-    if (error.code === "commander.unknownCommand")
-      process.stderr.write("run flowledger --help for the commands there are\n");
-    return error.exitCode === 0 ? 0 : 2;
-  }
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
   const text = error instanceof Error ? error.message : String(error);
   process.stderr.write(`error: ${error instanceof FlowledgerError ? text : text || "something failed"}\n`);
   if (isVerbose && error instanceof Error) process.stderr.write(`${error.stack}\n`);
