@@ -263,6 +263,21 @@ test("F17: a connection that dies in the middle of a result leaves nothing of it
   proxy.close();
 });
 
+test("F17: connections that all die at once, with queries sent to them in that moment, all come back", async () => {
+  const sql = connect({ ...optionsOf(database.url), max: 8, connection: { application_name: "at once" } });
+  const all = <T>(query: () => Promise<T>) => Promise.allSettled(Array.from({ length: 8 }, query));
+  for (let round = 0; round < 5; round++) {
+    while ((await all(() => sql`select pg_sleep(0.01)`)).some(({ status }) => status === "rejected"));
+    // One that is at work hears of the end first; the others are closed, too, and do not know it yet.
+    const next = sql`select pg_sleep(60)`.catch(() => all(() => sql`select 1`));
+    await look`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'at once'`;
+    await next;
+  }
+  const answers = await all(() => sql`select 1 as one`);
+  expect(answers.length).toBe(8);
+  await sql.end({ timeout: 1 });
+});
+
 async function untilAlive(alive: () => Promise<readonly unknown[]>, count: number): Promise<void> {
   const deadline = performance.now() + 15_000;
   for (let found = 0; found < count; found = (await alive()).length)
