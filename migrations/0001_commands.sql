@@ -840,30 +840,36 @@ as $$
 declare
   c record;
   p flowledger.executions;
+  v_ended jsonb;
+  v_unfinished uuid[];
 begin
   for c in
-    select e.id, e.parent_id, e.outcome, e.error from flowledger.executions e
+    select e.parent_id, array_agg(e.id) as ids from flowledger.executions e
     where e.closed_at is not null and e.wake_at is not null and e.id = any(p_ids || array(
       select d.id from flowledger.executions d where d.wake_at < clock_timestamp() - p_overdue and d.closed_at is not null order by d.wake_at limit 200))
-    order by e.id
+    group by e.parent_id
+    order by e.parent_id
   loop
     begin
       -- The parent first, as everywhere: a child is younger than its parent.
       select * into p from flowledger.executions h where h.id = c.parent_id for no key update;
-      update flowledger.executions e set wake_at = null where e.id = c.id and e.wake_at is not null;
-      if not found then
-        -- Somebody else has told them.
-        continue;
+      with told as (
+        -- Without those that somebody else has told.
+        update flowledger.executions e set wake_at = null where e.id = any(c.ids) and e.wake_at is not null
+        returning e.id, e.closed_at, e.outcome, e.error
+      )
+      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('type', 'child.closed', 'child', t.id,
+          'dispatch', l.payload -> 'parent' -> 'dispatch', 'ordinal', l.payload -> 'parent' -> 'ordinal', 'outcome', t.outcome, 'error', t.error))
+          order by t.closed_at, t.id) filter (where not l.payload ? 'item'),
+        array_agg(t.id) filter (where t.outcome <> 'completed')
+      into v_ended, v_unfinished
+      from told t join flowledger.ledger l on l.execution_id = t.id and l.seq = 1;
+      if p.closed_at is null and p.id is not null and v_ended is not null then
+        perform flowledger.accept(p, v_ended, false);
       end if;
-      if p.id is not null and p.closed_at is null and not flowledger.is_item(c.id) then
-        perform flowledger.accept(p, jsonb_build_array((select jsonb_strip_nulls(jsonb_build_object('type', 'child.closed', 'child', c.id,
-            'dispatch', l.payload -> 'parent' -> 'dispatch', 'ordinal', l.payload -> 'parent' -> 'ordinal', 'outcome', c.outcome, 'error', c.error))
-          from flowledger.ledger l where l.execution_id = c.id and l.seq = 1)), false);
-      end if;
-      if c.outcome <> 'completed' then
-        perform flowledger.cancel(h.id, 'parent ' || c.outcome, 'parent') from flowledger.executions h
-        where h.parent_id = c.id and h.closed_at is null and not flowledger.is_item(h.id);
-      end if;
+      perform flowledger.cancel(h.id, 'parent ' || e.outcome, 'parent')
+      from flowledger.executions h join flowledger.executions e on e.id = h.parent_id
+      where h.parent_id = any(v_unfinished) and h.closed_at is null and not flowledger.is_item(h.id);
     exception when lock_not_available or deadlock_detected then
       continue;
     end;

@@ -51,7 +51,7 @@ const Ending = z.object({
 export async function readEndings(sql: Sql, ids: readonly ExecutionId[]): Promise<Map<ExecutionId, CloseHeader>> {
   const rows = await sql`
     select e.id, e.outcome, e.close_reason as reason, e.error, e.close_snapshot as snapshot
-    from flowledger.executions e where e.id = any(${list(ids)}::text::uuid[]) and e.closed_at is not null`;
+    from unnest(${list(ids)}::text::uuid[]) a(id) join flowledger.executions e using (id) where e.closed_at is not null`;
   return new Map(rows.map((row) => Ending.parse(row)).map(({ id, ...ending }) => [id, ending]));
 }
 
@@ -59,8 +59,8 @@ export async function readEndings(sql: Sql, ids: readonly ExecutionId[]): Promis
 export async function readWrites(sql: Sql, ids: readonly ExecutionId[]): Promise<StateWrite[]> {
   const rows = await sql<{ type: string; key: string; value: Json }[]>`
     select l.type, l.payload ->> 'key' as key, l.payload -> 'value' as value
-    from flowledger.ledger l
-    where l.execution_id = any(${list(ids)}::text::uuid[]) and l.type in ('state.set', 'state.appended', 'state.deleted')
+    from unnest(${list(ids)}::text::uuid[]) a(id) join flowledger.ledger l on l.execution_id = a.id
+    where l.type in ('state.set', 'state.appended', 'state.deleted')
     order by l.execution_id, l.seq`;
   return rows.map(({ type, key, value }) => ({ effect: effects[type] ?? "delete", key, value }));
 }

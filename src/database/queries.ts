@@ -125,9 +125,12 @@ export async function freeClaim(sql: Sql, lost: LostClaim): Promise<number> {
   const freed = await sql<{ id: ExecutionId }[]>`
     with locked as materialized (
       select e.id, e.token, e.owner from flowledger.executions e
-      where e.id = any(${`{${lost.ids.join(",")}}`}::text::uuid[] || array(
-        select p.execution_id from flowledger.places p
-        where p.held and p.flow = any(${`{${lost.flows.map((flow) => `"${flow}"`).join(",")}}`}::text::text[])))
+      where e.id = any(array(
+        select unnest(${`{${lost.ids.join(",")}}`}::text::uuid[])
+        union
+        select p.execution_id from unnest(${`{${lost.flows.map((flow) => `"${flow}"`).join(",")}}`}::text::text[]) f(flow)
+        join flowledger.places p on p.flow = f.flow
+        where p.held))
       order by e.id for no key update
     )
     update flowledger.executions e set owner = null, wake_at = clock_timestamp()
@@ -232,7 +235,8 @@ export type Header = z.infer<typeof Header>;
 
 export async function readHeaders(sql: Sql, ids: readonly ExecutionId[]): Promise<Map<ExecutionId, Header>> {
   const rows = await sql`
-    select ${headerColumns(sql)} from flowledger.executions e where e.id = any(${`{${ids.join(",")}}`}::text::uuid[])`;
+    select ${headerColumns(sql)}
+    from unnest(${`{${ids.join(",")}}`}::text::uuid[]) a(id) join flowledger.executions e on e.id = a.id`;
   return new Map(rows.map((row) => Header.parse(row)).map((header) => [header.id, header]));
 }
 

@@ -174,21 +174,31 @@ test("migrate brings an empty database to this version, twice", async () => {
 });
 
 test("a worker serves the flows of a module and drains on SIGTERM", async () => {
+  await using own = await testDatabase();
   const module = join(folder, "flows.ts");
   await writeFile(module, moduleText("served"));
-  await using worker = await startProcess(cli, { args: ["worker", module], env: { DATABASE_URL: database.url } });
-  const { id } = await json<{ id: string }>("start", "served", '"Ada"', "--options", '{"autoClose": false}');
+  await using worker = await startProcess(cli, { args: ["worker", module], env: { DATABASE_URL: own.url } });
+  const { id } = await json<{ id: string }>(
+    "start",
+    "served",
+    '"Ada"',
+    "--options",
+    '{"autoClose": false}',
+    "--database",
+    own.url,
+  );
   await worker.untilLine(/^working/);
 
   worker.kill("SIGTERM");
   const { code } = await worker.exited;
-  const shown = await json<Shown>("show", id);
+  const shown = await json<Shown>("show", id, "--database", own.url);
 
   expect(code).toBe(0);
   expect(shown.state).toEqual({ done: true });
 });
 
 test("a worker serves the background functions of a module, which call each other", async () => {
+  await using own = await testDatabase();
   const module = join(folder, "functions.ts");
   await writeFile(
     module,
@@ -197,18 +207,19 @@ test("a worker serves the background functions of a module, which call each othe
      const first = defer((n: number) => second(n + 1), { name: "first" });
      export const functions = [first, second];`,
   );
-  await using worker = await startProcess(cli, { args: ["worker", module], env: { DATABASE_URL: database.url } });
+  await using worker = await startProcess(cli, { args: ["worker", module], env: { DATABASE_URL: own.url } });
 
-  await json("start", "first", "[41]");
+  await json("start", "first", "[41]", "--database", own.url);
 
   expect(await worker.untilLine(/^second/)).toBe("second got 42");
 });
 
 test("a second signal ends a worker at once", async () => {
+  await using own = await testDatabase();
   const module = join(folder, "slow.ts");
   await writeFile(module, moduleText("slow", 60_000));
-  await using worker = await startProcess(cli, { args: ["worker", module], env: { DATABASE_URL: database.url } });
-  await json("start", "slow", "null");
+  await using worker = await startProcess(cli, { args: ["worker", module], env: { DATABASE_URL: own.url } });
+  await json("start", "slow", "null", "--database", own.url);
   await worker.untilLine(/^working/);
 
   worker.kill("SIGINT");
