@@ -4,8 +4,9 @@ import { z } from "zod";
 import { Batcher } from "./database/batcher.ts";
 import { createMany } from "./database/commands.ts";
 import type { CreateResult, NewExecution } from "./database/commands.ts";
-import { connect, migrate, requireMigrated, translate } from "./database/connection.ts";
+import { connect, translate } from "./database/connection.ts";
 import type { ConnectionOption, Queries, Sql } from "./database/connection.ts";
+import { migrate, requireMigrated } from "./database/migrate.ts";
 import {
   appendFlowData,
   currentTransaction,
@@ -57,7 +58,6 @@ import { toJson } from "./ledger/payload.ts";
 import type { Json, JsonObject } from "./ledger/payload.ts";
 import { resolveSchedules } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
-import { startWorker } from "./worker/worker.ts";
 import type { LocalWorker, Worker } from "./worker/worker.ts";
 
 export interface OrchestratorOptions {
@@ -256,6 +256,8 @@ export class Orchestrator implements AsyncDisposable {
       );
     await this.#ready();
     await this.#wakeups.ready();
+    // Those who only start and read executions need not load it.
+    const { startWorker } = await import("./worker/worker.ts");
     const worker = await startWorker(
       {
         sql: this.#sql,

@@ -1,8 +1,9 @@
 /** Whether this database, as this role, over this connection, can do what flowledger asks of it: one finding a line. */
 import { randomBytes } from "node:crypto";
 import pg from "pg";
-import { codeOf, connect, pgConfig, requireMigrated, translate } from "./connection.ts";
+import { codeOf, connect, pgConfig, translate } from "./connection.ts";
 import type { ConnectionOption, Sql } from "./connection.ts";
+import { requireMigrated } from "./migrate.ts";
 
 export interface Finding {
   readonly name: string;

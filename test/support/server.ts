@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { randomInt } from "node:crypto";
 import postgres from "postgres";
 import type { TestProject } from "vitest/node";
-import { migrate } from "../../src/database/connection.ts";
+import { migrate } from "../../src/database/migrate.ts";
 import { startEmbeddedPostgres } from "../../src/embedded.ts";
 
 declare module "vitest" {
