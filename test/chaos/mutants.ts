@@ -14,8 +14,6 @@ export interface Mutant {
   readonly source?: Readonly<Record<string, readonly Patch[]>>;
   /** Faults that matter most here. */
   readonly faults: Partial<Record<FaultName, number>>;
-  /** Where the design makes the defect harmless: the run must pass. */
-  readonly isHarmless?: string;
 }
 
 type Patch = readonly [from: string, to: string];
@@ -64,18 +62,28 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     faults: {},
   },
   "job-before-commit": {
-    defect: "a job is finished before the work it stands for",
+    defect: "a job is finished before the work it stands for, and nothing looks for work that has none",
+    sql: [
+      [
+        `    if v_freed is not null then
+      perform flowledger.add_jobs(v_freed);
+    end if;
+  end if;
+  if p_sweep is not null then`,
+        `  end if;
+  if false then`,
+      ],
+    ],
     source: {
       "worker/worker.ts": [
         [
-          "const outcomes = await Promise.allSettled(ids.data.map(advanceOne));",
-          "const outcomes: PromiseSettledResult<void>[] = []; void Promise.allSettled(ids.data.map(advanceOne));",
+          "const outcomes = await Promise.allSettled(ids.data.map((id) => advanceOne(id, flow)));",
+          "const outcomes: PromiseSettledResult<void>[] = []; void Promise.allSettled(ids.data.map((id) => advanceOne(id, flow)));",
         ],
+        ["help().catch(onTrouble);", ""],
       ],
     },
     faults: { kill: 6 },
-    isHarmless:
-      "a job is only a hint: what a dead worker owned is freed by the reaper with new jobs, and what nobody claimed is swept",
   },
   "notification-is-truth": {
     defect: "owners and readers look only when a notification arrives",
