@@ -1,4 +1,5 @@
 /** The flows that are measured: chunks that do nothing, so that what is left is the library. */
+import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
 import { defineFlow } from "../src/flow/builder.ts";
 import type { FlowDefinition } from "../src/flow/definition.ts";
@@ -32,6 +33,13 @@ export function spread() {
     .to("item", (ctx) => ctx.input + 1)
     .endForEach()
     .to("sum", (ctx) => ctx.setState("items", ctx.input.length));
+  return flow;
+}
+
+/** One chunk that takes a while. */
+export function busy(): FlowDefinition {
+  const flow = defineFlow("bench-busy");
+  flow.to("work", () => delay(1500));
   return flow;
 }
 

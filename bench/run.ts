@@ -12,6 +12,7 @@ import { openBench } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";
 import { spread } from "./spread.ts";
 import { stream } from "./stream.ts";
+import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
 import { waiting } from "./waiting.ts";
 
@@ -29,6 +30,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   stream,
   spread,
   defer: deferred,
+  takeover,
 };
 
 const asked = process.argv.slice(2).filter((word) => !word.startsWith("--"));

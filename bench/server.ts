@@ -15,6 +15,8 @@ export interface Bench extends AsyncDisposable {
   readonly sql: postgres.Sql;
   /** Whether pg_stat_statements counts. */
   readonly countsStatements: boolean;
+  /** Crashes the server and brings it back; null for a `DATABASE_URL`'s. */
+  readonly restart: (() => Promise<void>) | null;
   /** Single-row insert transactions per second, once they are known. */
   floor: number | null;
 }
@@ -49,6 +51,7 @@ export async function openBench(): Promise<Bench> {
     url: url.href,
     sql,
     countsStatements: await canCount(sql),
+    restart: embedded && (() => embedded.restart("immediate")),
     floor: null,
     async [Symbol.asyncDispose]() {
       await sql.end({ timeout: 1 });

@@ -1,8 +1,11 @@
-/** The worker process of `waiting.ts` and `spread.ts`: it says what it weighs when asked, and ends with its parent. */
+/** The worker process of `waiting.ts`, `spread.ts` and `takeover.ts`: it says what it weighs when asked, and ends with its parent. */
 import { createOrchestrator } from "../src/orchestrator.ts";
-import { spread, waitingFlow } from "./flows.ts";
+import { busy, spread, waitingFlow } from "./flows.ts";
 
-const orchestrator = createOrchestrator({ connection: process.argv[2] ?? "", flows: [waitingFlow(), spread()] });
+const orchestrator = createOrchestrator({
+  connection: process.argv[2] ?? "",
+  flows: [waitingFlow(), spread(), busy()],
+});
 await orchestrator.startWorker({ concurrency: 1000 });
 process.on("message", () => {
   globalThis.gc?.();
