@@ -1,7 +1,8 @@
 /** The shape of the tree: imports point left, `index.ts` exports what the docs name, nothing names a package registry. */
-import { globSync, readdirSync, readFileSync } from "node:fs";
+import { globSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { expect, test } from "vitest";
+import { mutants, plantSource, plantSql } from "./chaos/mutants.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const rooms = ["flow", "ledger", "database", "engine", "worker", "execution"];
@@ -176,6 +177,13 @@ function sources(room: string): { file: string; imports: Import[] }[] {
     imports: readImports(readFileSync(join(root, file), "utf8")),
   }));
 }
+
+test("the text that each mutant replaces is in the source, once", () => {
+  for (const mutant of Object.values(mutants)) {
+    expect(() => plantSql(mutant)).not.toThrow();
+    rmSync(dirname(plantSource(mutant)), { recursive: true });
+  }
+});
 
 /** Static imports and re-exports with their `type` keyword, bare imports, and `import(…)`. */
 function readImports(text: string): Import[] {

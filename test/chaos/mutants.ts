@@ -2,7 +2,6 @@
 import { cpSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import type postgres from "postgres";
 import type { FaultName } from "./nemesis.ts";
 
 export interface Mutant {
@@ -31,7 +30,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   "fence-without-lock": {
     defect: "the lease is read first and the row locked later (up to 300 ms later, so that a minute is enough)",
     sql: [
-      ["  v_moved boolean;\nbegin\n  if p_careful", "  v_moved boolean;\n  v_mine uuid[];\nbegin\n  if p_careful"],
+      ["begin\n  if p_careful then", "  v_mine uuid[];\nbegin\n  if p_careful then"],
       [
         "  v_at := clock_timestamp();\n  with updated as (",
         `  v_mine := array(select h.id from flowledger.executions h
@@ -108,11 +107,9 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
 };
 
-/** The defect in this database's functions. */
-export async function plantSql(sql: postgres.Sql, mutant: Mutant): Promise<void> {
-  if (!mutant.sql) return;
-  const text = readFileSync(join(root, "src/database/commands.sql"), "utf8");
-  await sql.unsafe(patched(text, mutant.sql, "commands.sql"));
+/** The database's functions with the defect; null when it has none there. */
+export function plantSql({ sql }: Mutant): string | null {
+  return sql ? patched(readFileSync(join(root, "src/database/commands.sql"), "utf8"), sql, "commands.sql") : null;
 }
 
 /** A copy of the library's source, so that a run sees one version of it; with the defect when it has one there. */

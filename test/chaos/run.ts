@@ -64,7 +64,8 @@ async function run(seconds: number, seed: number): Promise<number> {
     await using migrator = library.createOrchestrator({ connection: urlFor(server.port) });
     await migrator.migrate();
   }
-  if (mutant) await plantSql(sql, mutant);
+  const defect = mutant && plantSql(mutant);
+  if (defect) await sql.unsafe(defect);
 
   const reports: Reports = { bodies: 0, fenced: 0, repeats: 0 };
   const skewsMs = [600_000, -600_000, 0];
