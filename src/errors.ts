@@ -117,8 +117,8 @@ export class PendingInterruptsError extends FlowledgerError {
   constructor(executionId: string, interruptIds: readonly string[]) {
     super(
       "INTERRUPTS_PENDING",
-      `execution ${executionId} cannot close while ${count(interruptIds.length, "interrupt")} wait for an answer (${listed(interruptIds)}): ` +
-        `answer with continueWith(), or close({ pendingInterrupts: "cancel" })`,
+      `execution ${executionId} cannot close before ${count(interruptIds.length, "interrupt")} got an answer (${listed(interruptIds)}): ` +
+        `answer with continueWith() while it is open, or close({ pendingInterrupts: "cancel" })`,
       { executionId, interruptIds: [...interruptIds] },
     );
   }

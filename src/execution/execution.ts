@@ -163,7 +163,8 @@ export class Execution<C extends Contract = Contract> {
       header.pendingInterrupts > 0 && header.owner === null;
     const ending = await outcomes.closed(this.id, { timeoutMs, until: isStuck, flow: this.flow });
     if (!ending) {
-      if ((await outcomes.header(this.id)).pendingInterrupts > 0) throw new PendingInterruptsError(this.id, []);
+      const pending = (await this.getPendingInterrupts()).map(({ id }) => id);
+      if (pending.length > 0) throw new PendingInterruptsError(this.id, pending);
       throw new DrainTimeoutError(this.id, timeoutMs ?? 0);
     }
     if (ending.outcome === "failed") throw errorOf(this.id, ending);

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import { defineFlow } from "../../src/index.ts";
-import type { Json } from "../../src/index.ts";
+import type { Json, PendingInterruptsError } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { codeOf, doorsOf, present, untilPending } from "../support/doors.ts";
 import { collect, newGate, refusal, serving, untilEvent } from "../support/flows.ts";
@@ -29,7 +29,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
     await expectGuarantees(sql, execution.id);
   });
 
-  test("TF-PAU-07, LI-HIT-04: resumeTo self runs the same chunk again with its first input and the answer beside it", async () => {
+  test("TF-PAU-07, LI-HIT-04, LI-HIT-05: resumeTo self runs the same chunk again with its first input and the answer beside it, and the pause is told once", async () => {
     const flow = defineFlow(`self-${door.name}`);
     flow
       .to("double", (ctx) => [ctx.input, ctx.input])
@@ -51,6 +51,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
       resume: { value: "go", interruptId: "mine", count: 1, actor: "bob" },
       after: "done",
     });
+    expect(await collect(execution.getRuntimeStream())).toMatchObject([{ action: "pause" }, { action: "resume" }]);
     await expectGuarantees(sql, execution.id);
   });
 
@@ -94,7 +95,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
     await expectGuarantees(sql, execution.id);
   });
 
-  test("TF-PAU-12, F38: a repeated request id gives the same record and dispatches once, also when raced and after the close", async () => {
+  test("TF-PAU-12, TF-PAU-18, F38: a repeated request id gives the same whole record and dispatches once, also when raced and after the close", async () => {
     const flow = defineFlow(`repeat-${door.name}`);
     flow
       .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }))
@@ -110,6 +111,14 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
 
     expect(snapshot).toEqual({ runs: [{ ok: 1 }] });
     expect(new Set([...raced, late].map((record) => JSON.stringify(record))).size).toBe(1);
+    expect(late).toMatchObject({
+      status: "resumed",
+      value: { ok: 1 },
+      requestId: "r-1",
+      actor: "ann",
+      resumeCount: 0,
+      resolvedAt: expect.anything(),
+    });
     expect((await ledgerOf(sql, execution.id)).filter((type) => type === "interrupt.resumed")).toHaveLength(1);
   });
 
@@ -393,7 +402,7 @@ describe("a pause", () => {
     await expectGuarantees(sql, execution.id);
   });
 
-  test("expires unanswered after its time, and the execution goes on to its end", async () => {
+  test("LI-HIT-07: expires unanswered after its time, nothing follows from it, and the execution goes on to its end", async () => {
     const flow = defineFlow("expiring");
     flow
       .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", expiresIn: 30 }))
@@ -409,26 +418,83 @@ describe("a pause", () => {
     await expectGuarantees(sql, execution.id);
   });
 
-  test("holds a close back: reject names what waits, cancel cancels it", async () => {
+  test("TF-LIF-10, TF-LIF-11: holds a close back: reject names what waits and leaves it open to answers, cancel cancels it", async () => {
     const flow = defineFlow("closing");
-    flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }));
+    for (const id of ["p", "q"])
+      flow
+        .to(id, (ctx) => ctx.pauseFor({ interruptId: id }))
+        .to(`after ${id}`, async (ctx) => await ctx.setState(id, ctx.input));
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
-    await untilPending(execution);
+    await untilPending(execution, 2);
 
-    expect(await refusal(execution.close())).toMatchObject({
-      code: "INTERRUPTS_PENDING",
-      details: { interruptIds: ["q"] },
-    });
+    const refused = await refusal(execution.close());
+    expect(refused).toMatchObject({ code: "INTERRUPTS_PENDING" });
+    expect((refused as PendingInterruptsError).details["interruptIds"]).toEqual(expect.arrayContaining(["p", "q"]));
     expect(await codeOf(sql`select flowledger.close(${execution.id})`)).toBe("INTERRUPTS_PENDING");
     expect(await codeOf(sql`select flowledger.close(${execution.id}, 'x', 'perhaps')`)).toBe("USAGE_INVALID");
-    expect((await execution.result.getMeta()).lifecycleState).toBe("open");
-    await execution.close({ pendingInterrupts: "cancel" });
+    expect(await codeOf(execution.close({ pendingInterrupts: "perhaps" as "cancel" }))).toBe("USAGE_INVALID");
+    expect(await execution.result.getMeta()).toMatchObject({ lifecycleState: "open", status: "waiting" });
+    await execution.continueWith("p", "answered");
+    await untilEvent(execution, "state.set");
+    const snapshot = await execution.close({ pendingInterrupts: "cancel", reason: "enough" });
 
+    expect(snapshot).toEqual({ p: "answered" });
     expect(await execution.result.getMeta()).toMatchObject({ lifecycleState: "closed", status: "cancelled" });
-    expect(await sql`select status from flowledger.interrupts where execution_id = ${execution.id}`).toEqual([
-      { status: "cancelled" },
+    expect(await execution.history({ types: ["interrupt.cancelled"] })).toMatchObject([{ id: "q", reason: "enough" }]);
+    const rows = await sql`
+      select id, status, resolved_at is not null as resolved from flowledger.interrupts where execution_id = ${execution.id} order by id`;
+    expect(rows).toEqual([
+      { id: "p", status: "resumed", resolved: true },
+      { id: "q", status: "cancelled", resolved: true },
     ]);
+    await expectGuarantees(sql, execution.id);
+  });
+
+  test("TF-LIF-09, TF-LIF-10: one that is raised while a close drains refuses it by name, and a close that cancels ends it", async () => {
+    const gate = newGate();
+    const flow = defineFlow("late-pause");
+    flow.to("hold", () => gate.passed).to("ask", (ctx) => ctx.pauseFor({ interruptId: "late" }));
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+
+    const closing = refusal(execution.close());
+    await untilEvent(execution, "execution.sealed");
+    gate.open();
+
+    const refused = await closing;
+    expect(refused).toMatchObject({ code: "INTERRUPTS_PENDING", details: { interruptIds: ["late"] } });
+    expect(String(refused)).toContain('1 interrupt got an answer (late)');
+    expect(await execution.close({ pendingInterrupts: "cancel" })).toEqual({});
+  });
+
+  test("TF-PAU-23: is in the database and told in one commit, so whoever hears of it can answer at once", async () => {
+    const gate = newGate();
+    const flow = defineFlow("published");
+    flow.to("hold", () => gate.passed).to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }));
+    const other = defineFlow("bystander");
+    other.to("work", () => null);
+    await using orchestrator = await serving(database, [flow, other]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+    await untilEvent(execution, "execution.claimed");
+    const told: string[] = [];
+    const answered = (async () => {
+      for await (const { kind, item } of execution.streamItems({ timeout: null })) {
+        told.push((item as unknown as { action: string }).action);
+        if (kind === "interrupt" && told.length === 1) await execution.continueWith("q", 1);
+      }
+    })();
+
+    await sql.begin(async (tx) => {
+      // As long as it cannot be stored, nobody hears of it.
+      await tx`select 1 from flowledger.executions where id = ${execution.id} for update`;
+      gate.open();
+      for (let round = 0; round < 3; round++) await orchestrator.flow(other).start(null);
+      expect([told, await execution.getPendingInterrupts()]).toEqual([[], []]);
+    });
+
+    await answered;
+    expect(told).toEqual(["pause", "resume"]);
     await expectGuarantees(sql, execution.id);
   });
 

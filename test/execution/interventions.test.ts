@@ -120,7 +120,7 @@ describe.each(doorsOf(sql))("sent by $name", (door) => {
     expect([sealed, await send({})]).toEqual(["EXECUTION_SEALED", "EXECUTION_CLOSED"]);
   });
 
-  test("TF-INV-05, TF-INV-08: planned points take what is meant for them, once, and the value passes through", async () => {
+  test("TF-INV-05, TF-INV-08, TF-INV-12: planned points take what is meant for them, once, and the value passes through", async () => {
     const flow = reviewed(`planned-${door.name}`);
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
@@ -148,6 +148,8 @@ describe.each(doorsOf(sql))("sent by $name", (door) => {
       { payload: "for anyone", status: "inserted", insertion: { mode: "planned", operatorName: "any" } },
       { payload: "for nobody", status: "expired", insertion: null, expiredAt: expect.any(Date) },
     ]);
+    // Nothing is ever rejected: it is inserted, or it expires.
+    for (const record of records) expect(record).toMatchObject({ rejectedAt: null, rejectReason: null });
     const rows = await sql<
       { record: JsonObject }[]
     >`select record from flowledger.interventions where execution_id = ${execution.id} order by version`;
@@ -282,6 +284,31 @@ test("TF-INV-11: what is pending at the close expires before the snapshot is fro
     { status: "expired", expiredAt: expect.any(String) },
   ]);
   await expectGuarantees(sql, execution.id);
+});
+
+test("TF-RES-12, TF-RES-13: records are read by version, by all filters at once, and reading consumes nothing", async () => {
+  const flow = reviewed("filtered");
+  await using orchestrator = visiting(database, [flow]);
+  const execution = await orchestrator.flow(flow).createExecution();
+  const { result } = execution;
+  for (const target of ["risk", "price", "risk", "risk"]) {
+    const { id, version } = await execution.intervene(null, { target });
+    if (version === 2 || version === 3) await execution.markInterventionConsumed(id, { consumer: "audit" });
+  }
+  const versions = async (filters: Parameters<typeof result.getInterventions>[0]) =>
+    (await result.getInterventions(filters)).map(({ version }) => version);
+
+  expect(await versions({})).toEqual([1, 2, 3, 4]);
+  expect(await versions({ target: "risk" })).toEqual([1, 3, 4]);
+  expect(await versions({ sinceVersion: 3 })).toEqual([4]);
+  expect(await versions({ consumedBy: "audit" })).toEqual([2, 3]);
+  expect(await versions({ target: "risk", sinceVersion: 1, consumedBy: "audit", status: "pending" })).toEqual([3]);
+  expect(await versions({ target: "risk", status: "inserted" })).toEqual([]);
+  expect(await result.getLatestIntervention(null, { target: "risk", consumedBy: "audit" })).toMatchObject({
+    version: 3,
+  });
+  expect(await result.getLatestIntervention("none", { target: "price", sinceVersion: 2 })).toBe("none");
+  expect(Object.keys((await result.getLatestIntervention(null))?.consumers ?? {})).toEqual([]);
 });
 
 test("TF-INV-14: a point declared twice alike is one point, with another target or without a name it is an error", async () => {
