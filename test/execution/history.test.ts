@@ -2,7 +2,8 @@
 import { expect, test } from "vitest";
 import { defineFlow, UsageError } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
-import { serving, untilEvent, visiting } from "../support/flows.ts";
+import { untilPending } from "../support/doors.ts";
+import { newGate, serving, untilEvent, visiting } from "../support/flows.ts";
 
 const database = await testDatabase();
 const elsewhere = await testDatabase();
@@ -110,6 +111,114 @@ test("TF-PER-03, TF-PER-05, TF-PER-09: bad saves are refused one by one, as obje
   expect((await orchestrator.load(text)).id).not.toBe(execution.id);
   await execution.continueWith("q", "still here");
   expect(await execution.waitForClose()).toMatchObject({ answer: "still here" });
+});
+
+test("TF-PER-06: a save in the middle of a chunk has what is committed, and the copy runs that chunk again from there", async () => {
+  const gate = newGate();
+  const steps: string[] = [];
+  const busy = defineFlow("history.busy");
+  busy
+    .to("work", async (ctx) => {
+      await ctx.step("once", () => void steps.push(ctx.execution.id));
+      await ctx.setState("n", 1);
+      await ctx.flush();
+      if (steps.length === 1) await gate.passed;
+      await ctx.appendState("runs", ctx.attempt);
+    })
+    .to("last", (ctx) => ctx.setState("last", true));
+  await using here = await serving(database, [busy]);
+  await using there = await serving(elsewhere, [busy]);
+  const execution = await here.flow(busy).startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(execution, "state.set");
+  const saved = await execution.save();
+  steps.push("saved");
+
+  const loaded = await there.load(saved);
+
+  const end = { n: 1, runs: [1], last: true };
+  expect(saved).toMatchObject({ state: { n: 1 }, meta: { status: "running" } });
+  expect(await loaded.waitForClose()).toEqual(end);
+  gate.open();
+  expect(await execution.waitForClose()).toEqual(end);
+  expect(steps).toEqual([execution.id, "saved"]);
+});
+
+test("TF-PER-07, TF-EVT-10: half-filled joins, batches, collections and matches go on in a copy", async () => {
+  const half = defineFlow("history.half");
+  const ask = (id: string) => half.chunk(`ask ${id}`, (ctx) => ctx.pauseFor({ interruptId: id }));
+  half.when(["A", "B"]).to("both", (ctx) => ctx.setState("both", ctx.input));
+  half.batch({ done: () => 1, waits: ask("batch") }).to("batched", (ctx) => ctx.setState("batch", ctx.input));
+  half
+    .to("list", () => [1, 2, 3])
+    .forEach()
+    .ifCondition((ctx) => ctx.input === 2)
+    .to(ask("item"))
+    .endCondition()
+    .endForEach()
+    .to("collected", (ctx) => ctx.setState("items", ctx.input));
+  half
+    .match({ mode: "all" })
+    .case(() => true)
+    .to(ask("case"))
+    .case(() => true)
+    .to("at once", () => "second")
+    .endMatch()
+    .to("matched", (ctx) => ctx.setState("match", ctx.input));
+  await using here = await serving(database, [half]);
+  await using there = await serving(elsewhere, [half]);
+  const execution = await here.flow(half).startExecution(null, { autoClose: false });
+  await execution.emit("A", "a");
+  await untilPending(execution, 3);
+  await untilEvent(execution, "chunk.completed", ({ chunk }) => chunk === "at once");
+
+  const loaded = await there.load(await execution.save());
+  for (const id of ["batch", "item", "case"]) await loaded.continueWith(id, id);
+  await loaded.emit("B", "b");
+
+  expect(await loaded.close()).toEqual({
+    both: { A: "a", B: "b" },
+    batch: { done: 1, waits: "batch" },
+    items: [1, "item", 3],
+    match: ["case", "second"],
+  });
+  expect(await there.verify({ id: loaded.id })).toEqual([]);
+});
+
+test("TF-PAU-17, TF-PAU-12: an answer that was accepted and not yet followed goes on in a copy, once, also when it is repeated", async () => {
+  await using here = await serving(database, [flow]);
+  const execution = await here.flow("history").startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(execution, "interrupt.raised");
+  await here.close();
+  await using visitor = visiting(database, [flow]);
+  const answer = { resumeRequestId: "r-1", actor: "ann" };
+  const waiting = await visitor.getExecution(execution.id);
+  await waiting.continueWith("q", "accepted", answer);
+
+  await using there = await serving(elsewhere, [flow]);
+  const loaded = await there.load(await waiting.save());
+  await loaded.continueWith("q", "accepted", answer);
+
+  expect(await loaded.waitForClose()).toEqual({ n: 2, answer: "accepted" });
+  expect(await loaded.continueWith("q", "accepted", answer)).toMatchObject({ status: "resumed", requestId: "r-1" });
+  await expect(loaded.continueWith("q", "other", answer)).rejects.toMatchObject({ code: "RESUME_CONFLICT" });
+  expect(await loaded.history({ types: ["interrupt.resumed"] })).toHaveLength(1);
+});
+
+test("TF-FLD-04: flow data is in no save, and a load leaves it as it is", async () => {
+  await using orchestrator = await serving(database, [flow]);
+  const bound = orchestrator.flow("history");
+  const quiet = { noWarning: true };
+  await bound.setFlowData("shared", "when it was saved", quiet);
+  const execution = await bound.startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(execution, "interrupt.raised");
+  const saved = await execution.save();
+  await bound.setFlowData("shared", "since then", quiet);
+
+  const loaded = await orchestrator.load(saved);
+
+  expect(JSON.stringify(saved)).not.toContain("when it was saved");
+  expect(await bound.getFlowData("shared", quiet)).toBe("since then");
+  for (const copy of [execution, loaded]) await copy.continueWith("q", null);
 });
 
 test("TF-INV-13, TF-PER-10: a load keeps interventions, and a closed execution its result", async () => {
