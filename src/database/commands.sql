@@ -971,7 +971,7 @@ begin
       -- Above, a dispatch's number means another one.
       insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, dispatch, item)
       select l.id, l.head + v.ord, l.epoch, v_at, coalesce(v.k, case when not l.is_source then 'subFlow' end), case when l.is_source then v.d end,
-        case when v.k = 'retry' and not l.is_source then v.v || jsonb_build_object('executionId', l.i) else v.v end
+        case when v.k = 'retry' and not l.is_source then v.v || jsonb_build_object('executionId', l.i) else coalesce(v.v, 'null') end
       from locked l join judged j on j.i = l.i and j.is_owner
       cross join lateral rows from (jsonb_to_recordset(l.v) as (k text, d int, v jsonb)) with ordinality as v(k, d, v, ord)
       where l.takes
@@ -990,7 +990,8 @@ begin
     from locked l where h.id = l.i and l.is_owner
   ), written as (
     insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, dispatch, item)
-    select l.i, l.head + v.ord, l.e, v_at, v.k, v.d, v.v
+    -- An item that is JSON's null comes out of a record as no value at all.
+    select l.i, l.head + v.ord, l.e, v_at, v.k, v.d, coalesce(v.v, 'null')
     from locked l
     cross join lateral rows from (jsonb_to_recordset(l.v) as (k text, d int, v jsonb)) with ordinality as v(k, d, v, ord)
     where l.is_owner

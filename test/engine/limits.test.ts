@@ -49,7 +49,7 @@ async function order(flow: string): Promise<string[]> {
   return rows.map(({ name }) => name);
 }
 
-test("DF-DEF-07: at most `concurrency` executions of a flow are owned at once, over two workers, and all of them run", async () => {
+test("LI-STP-03, DF-DEF-07: at most `concurrency` executions of a flow are owned at once, over two workers, and all of them run", async () => {
   const flow = defineFlow("limits.flow", {}, { limits: { concurrency: 3 } });
   flow.to("work", async (ctx) => {
     await ctx.step("begin", () => null);

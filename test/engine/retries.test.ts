@@ -11,7 +11,7 @@ const database = await testDatabase();
 const { sql } = database;
 const atOnce = { autoCloseTimeout: 0 } as const;
 
-test("a failing chunk is tried as often as its policy says, with the waits of the policy in the ledger", async () => {
+test("LI-RTY-01, LI-RTY-02: a failing chunk is tried as often as its policy says, the first time included, with the waits of the policy in the ledger", async () => {
   const attempts: number[] = [];
   const flow = defineFlow("retries.backoff");
   flow.to(
@@ -55,7 +55,62 @@ test("jitter keeps every wait between half and all of what the policy says", asy
   for (const wait of waits) expect(wait >= 10 && wait <= 20).toBe(true);
 });
 
-test("retryIf that says no ends the retries", async () => {
+test("LI-RTY-01: a chunk without a policy, and one whose mistake stays one, is tried once", async () => {
+  const runs: string[] = [];
+  const flow = defineFlow("retries.none");
+  flow.to("plain", () => {
+    runs.push("plain");
+    throw new Error("no");
+  });
+  const mistaken = defineFlow("retries.mistaken");
+  mistaken.to(
+    "mistake",
+    () => {
+      runs.push("mistake");
+      return 1n;
+    },
+    { retry: { maxAttempts: 3, initialInterval: 1 } },
+  );
+  await using orchestrator = await serving(database, [flow, mistaken]);
+
+  await refusal(orchestrator.flow(flow).start());
+  await refusal(orchestrator.flow(mistaken).start());
+
+  expect(runs).toEqual(["plain", "mistake"]);
+});
+
+test("LI-RTY-04: a retry gets the same input, whatever the attempt before did to it, and the number of its attempt", async () => {
+  const seen: unknown[] = [];
+  const flow = defineFlow("retries.input");
+  flow
+    .to("make", () => ({ list: [1] }))
+    .to(
+      "spoil",
+      (ctx) => {
+        seen.push([ctx.attempt, [...ctx.input.list]]);
+        ctx.input.list.push(2);
+        if (ctx.attempt < 3) throw new Error("again");
+      },
+      { retry: { maxAttempts: 3, initialInterval: 1 } },
+    );
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, atOnce);
+
+  await execution.waitForClose();
+
+  expect(seen).toEqual([
+    [1, [1]],
+    [2, [1]],
+    [3, [1]],
+  ]);
+  // What went wrong before, and when, is in the ledger.
+  expect(await execution.history({ types: ["chunk.failed"] })).toMatchObject([
+    { attempt: 1, error: { message: "again" }, at: expect.any(Date) },
+    { attempt: 2, error: { message: "again" }, at: expect.any(Date) },
+  ]);
+});
+
+test("LI-RTY-03: retryIf that says no ends the retries", async () => {
   let runs = 0;
   const flow = defineFlow("retries.refused");
   flow.to(
@@ -98,7 +153,7 @@ test("a step is retried by its own policy, while its chunk goes on", async () =>
   expect(await execution.history({ types: ["chunk.failed"] })).toEqual([]);
 });
 
-test("a step that has failed for the last time fails again with the same error when its chunk is retried", async () => {
+test("LI-RTY-05: a chunk can catch what a step ends in, and a step that has failed for the last time fails again with the same error when its chunk is retried", async () => {
   let tries = 0;
   const seen: string[] = [];
   const flow = defineFlow("retries.step.final");
@@ -164,6 +219,34 @@ test("an execution that outlasts its timeout fails, also while it sleeps", async
 
   expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "ExecutionTimeoutError" } });
   expect(await execution.history({ types: ["execution.closed"] })).toMatchObject([{ reason: "timeout" }]);
+  expect(await verify(sql, { id: execution.id })).toEqual([]);
+});
+
+test("LI-RTY-06: the timeout of an execution is neither caught nor retried: what the chunk does then counts no more", async () => {
+  let caught: unknown;
+  const runs: number[] = [];
+  const flow = defineFlow("retries.caught");
+  flow
+    .to(
+      "stubborn",
+      async (ctx) => {
+        runs.push(ctx.attempt);
+        await delay(60_000, null, { signal: ctx.signal }).catch(() => {});
+        caught = await refusal(ctx.setState("recovered", true));
+        return "recovered";
+      },
+      { retry: { maxAttempts: 5, initialInterval: 1 } },
+    )
+    .to("after", (ctx) => ctx.setState("after", true));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { timeout: 100, ...atOnce });
+
+  const error = await refusal(execution.waitForClose());
+  await expect.poll(() => caught).toBeInstanceOf(Error);
+
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "ExecutionTimeoutError" } });
+  expect(runs).toEqual([1]);
+  expect(await execution.result.getState()).toEqual({});
   expect(await verify(sql, { id: execution.id })).toEqual([]);
 });
 

@@ -125,7 +125,7 @@ test("TF-STA-04: appendState makes a list, extends one, and puts a single value 
   expect(snapshot).toEqual({ missing: [1], list: [1, [2]], single: ["old", "new"], deep: { list: [1] } });
 });
 
-test("TF-STA-04: appends from chunks beside each other are all kept", async () => {
+test("TF-STA-04, LI-HIT-10: appends from chunks beside each other are all kept", async () => {
   const flow = defineFlow("appends");
   flow
     .to("make", () => Array.from({ length: 20 }, (_, index) => index))

@@ -34,7 +34,7 @@ test("an unknown execution is not found, an id that is no uuid is no id", async 
     expect(await refusal(orchestrator.getExecution(wrong as string))).toMatchObject({ code: "USAGE_INVALID" });
 });
 
-test("an input against the contract is refused with the path, and nothing is started", async () => {
+test("LI-STP-04: an input against the contract is refused with the path, and nothing is started", async () => {
   const before = await orchestrator.listExecutions({ flow: "strict" });
 
   const error = await refusal(orchestrator.flow(strict).start({ items: [{ n: 1 }, { n: "x" as never }] }));

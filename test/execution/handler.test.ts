@@ -210,6 +210,37 @@ test("sendEvent reaches the chunks that hear it (LI-HND-13)", async () => {
   expect(await handler).toBe("yes");
 });
 
+test("an event that is sent before the run has begun is delivered as well (LI-HIT-02)", async () => {
+  const flow = defineFlow("sent-early", { events: { Said: z.string() } });
+  flow.when("Said").to("hear", (ctx) => ctx.setState("heard", ctx.input));
+  await using orchestrator = await serving(database, [flow]);
+  const handler = orchestrator.flow(flow).run(null, { autoCloseTimeout: "100ms" });
+
+  await handler.sendEvent("Said", "at once");
+
+  expect(await handler).toEqual({ heard: "at once" });
+});
+
+test("an event that nobody hears is in the ledger and nowhere else, one outside the contract is refused (LI-HIT-03)", async () => {
+  const flow = defineFlow("unheard-of", { events: { Said: z.string(), Never: z.null() } });
+  flow.when("Said").to("hear", (ctx) => ctx.setState("heard", ctx.input));
+  const open = defineFlow("unheard-at-all");
+  open.when("Said").to("hear", (ctx) => ctx.setState("heard", ctx.input));
+  await using orchestrator = await serving(database, [flow, open]);
+  const handlers = [flow, open].map((each) =>
+    orchestrator.flow(each as typeof open).run(null, { autoCloseTimeout: "100ms" }),
+  );
+
+  for (const handler of handlers) await handler.sendEvent("Never", null);
+  const refused = await refusal(handlers[0]?.sendEvent("Nobody", null) ?? Promise.resolve());
+
+  expect(refused).toBeInstanceOf(ContractError);
+  for (const handler of handlers) {
+    expect(await collect(handler.streamEvents({ exposeInternal: true }))).toEqual([{ type: "stop", result: {} }]);
+    expect(await handler.execution.history({ types: ["event.emitted"] })).toMatchObject([{ event: "Never" }]);
+  }
+});
+
 test("a chunk that fails for the last time ends the stream with what it was (LI-TRM-01, AMB-20)", async () => {
   const flow = defineFlow("failing");
   flow.to(
@@ -243,7 +274,7 @@ test("a run that takes too long names what was running (LI-TRM-02)", async () =>
   expect(handler.getStopEvent()).toEqual({ type: "timedOut", timeoutMs: 150, activeChunks: ["slow"] });
 });
 
-test("what is wrong with the start rejects the handler, its reader and nothing else (TF-STR-07)", async () => {
+test("what is wrong with the start rejects the handler, its reader and nothing else (TF-STR-07, LI-STP-04)", async () => {
   const unhandled: unknown[] = [];
   const listen = (reason: unknown) => void unhandled.push(reason);
   process.on("unhandledRejection", listen);

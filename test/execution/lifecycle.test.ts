@@ -214,6 +214,23 @@ test("TF-LIF-16: a chunk that throws for the last time closes the execution as f
   });
 });
 
+test("TF-LIF-15: what an emitNoWait leads to fails the execution like anything else, and every close says so", async () => {
+  const flow = defineFlow("background");
+  flow.to("root", (ctx) => ctx.emitNoWait("Work", 1));
+  flow.when("Work").to("work", () => {
+    throw new RangeError("in the background");
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+
+  await untilEvent(execution, "execution.closed");
+  const errors = [await refusal(execution.close()), await refusal(execution.close())];
+
+  for (const error of errors)
+    expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { message: "in the background" } });
+  expect(await execution.result.getMeta()).toMatchObject({ status: "failed", lifecycleState: "closed" });
+});
+
 test("a cancel aborts the signal of what runs and closes the execution as cancelled", async () => {
   const stopped = newGate();
   const flow = defineFlow("cancelled");

@@ -201,7 +201,7 @@ test("an idempotency key gives the same execution before it is started, too", as
   expect(one.id).toBe(other.id);
 });
 
-test("an id of one's own is kept, and refused when it is taken", async () => {
+test("LI-STP-05: an id of one's own is kept, and refused when it is taken", async () => {
   const id = "01a1fc32-0000-7000-8000-000000000001";
 
   const execution = await flow.createExecution({ id });

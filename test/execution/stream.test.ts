@@ -42,6 +42,21 @@ test("TF-STR-01: items reach a reader while the chunk still runs", async () => {
   expect(items).toEqual(["first", "second"]);
 });
 
+test("LI-STP-07: items come in the order of the calls, null is one, and no when() hears them", async () => {
+  const flow = defineFlow("notHeard");
+  flow.to("put", async (ctx) => {
+    for (const item of ["Said", null, { event: "Said" }]) void ctx.putIntoStream(item);
+    await ctx.putIntoStream(null);
+  });
+  flow.when("Said").to("hear", (ctx) => ctx.setState("heard", ctx.input));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+  const items = await collect(execution.getRuntimeStream({ timeout: null }));
+  expect(items).toEqual(["Said", null, { event: "Said" }, null]);
+  expect(await execution.waitForClose()).toEqual({});
+});
+
 test("TF-STR-06: a reader goes on after a cursor", async () => {
   const flow = defineFlow("cursor");
   flow.to("put", async (ctx) => {

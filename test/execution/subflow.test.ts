@@ -515,7 +515,7 @@ describe("the stream", () => {
     middle
       .to("before", async (ctx) => await ctx.putIntoStream({ middle: 1 }))
       .toSubFlow(inner)
-      .to("behind", async (ctx) => await ctx.putIntoStream({ middle: 2 }));
+      .to("behind", async (ctx) => await ctx.putIntoStream(null));
     const flow = defineFlow("stream-outer");
     flow
       .to("first", async (ctx) => await ctx.putIntoStream({ outer: 1 }))
@@ -538,7 +538,7 @@ describe("the stream", () => {
       [2, null, { middle: 1 }],
       [3, null, { inner: 1 }],
       [4, null, { inner: 2 }],
-      [5, null, { middle: 2 }],
+      [5, null, null],
       [6, null, { outer: 2 }],
     ]);
     const [frame] = await execution.getSubFlowFrames();
@@ -547,7 +547,7 @@ describe("the stream", () => {
       { middle: 1 },
       { inner: 1 },
       { inner: 2 },
-      { middle: 2 },
+      null,
     ]);
     await expectFamily(execution.id);
   });

@@ -26,11 +26,14 @@ test("TF-CON-03: a blueprint and its handlers give the same flow, in every form 
   expect(copy.toBlueprint()).toEqual(json);
 });
 
-test("TF-CON-03: a flow from a blueprint can be defined further", () => {
+test("TF-CON-03, TF-CON-04: a flow from a blueprint can be defined further, the same again changes nothing, a conflict is refused", () => {
   const flow = defineFlow("f");
   flow.to("a", pass);
 
   const copy = Flow.fromBlueprint(flow.toBlueprint(), handlers);
+  copy.to("a", pass);
+  expect(copy.fingerprint).toBe(flow.fingerprint);
+  expect(() => copy.to("a", () => 2)).toThrow(/two different handlers/);
   copy.to("a", pass).to("b", pass);
 
   expect([...copy.graph.nodes.values()]).toMatchObject([{ chunk: "a", next: ["n2"] }, { chunk: "b" }]);
