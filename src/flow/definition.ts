@@ -223,6 +223,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
         `batch() after ${show(outlet.label)} has no branches`,
         "give it at least one chunk: batch({ a: handler })",
       );
+    this.#requireOptions(options, ["concurrency", "distribute"], "batch()");
     const concurrency = this.#concurrency(options.concurrency, "batch()");
     const distribute = this.#distribute(options.distribute, "batch()");
     const chunks = branches.map((branch) => ({ key: branch.key, chunk: this.register(branch).name }));
@@ -265,6 +266,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     const outlet = this.#outlet(at, "forEach()");
     const end = this.#end("endForEach", outlet.label);
     const entry: Step[] = [];
+    this.#requireOptions(options, ["concurrency", "distribute"], "forEach()");
     const concurrency = this.#concurrency(options.concurrency, "forEach()");
     const step = {
       kind: "forEach",
@@ -335,6 +337,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     if (known !== undefined && known !== child && known.graph !== child.graph)
       this.#refuse(`there are two different sub-flows named ${show(flow)}`, "rename one of them");
     const place = `toSubFlow(${show(flow)})`;
+    this.#requireOptions(options, ["capture", "writeBack", "concurrency"], place);
     const capture = this.#bindings(options.capture, `capture of ${place}`, captureTargets, captureSources);
     const writeBack = this.#bindings(options.writeBack, `writeBack of ${place}`, writeBackTargets, writeBackSources);
     const concurrency = this.#concurrency(options.concurrency, place);
@@ -546,9 +549,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
 
   #resolve(chunk: string, options: ChunkOptions = {}): ResolvedChunkOptions {
     const where = `chunk ${show(chunk)}`;
-    const unknown = Object.keys(options).find((key) => !["retry", "timeout", "input", "output"].includes(key));
-    if (unknown !== undefined)
-      this.#refuse(`${where} has an unknown option ${show(unknown)}`, "use retry, timeout, input or output");
+    this.#requireOptions(options, ["retry", "timeout", "input", "output"], where);
     const { input = null, output = null, timeout = null } = options;
     if (input !== null) checkSchema(this.name, `input of ${where}`, input);
     if (output !== null) checkSchema(this.name, `output of ${where}`, output);
@@ -557,6 +558,14 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
       if (timeoutMs === 0) this.#refuse(`${where} has a timeout of 0`, "leave it out for none");
       return { retry: resolveRetry(options.retry, where), timeoutMs, input, output };
     });
+  }
+
+  #requireOptions(given: object, names: readonly string[], where: string): void {
+    if (typeof given !== "object" || given === null || Array.isArray(given))
+      this.#refuse(`${where} has ${show(given)} as its options`, `use { ${names.join(", ")} }`);
+    const unknown = Object.keys(given).find((key) => !names.includes(key));
+    if (unknown !== undefined)
+      this.#refuse(`${where} has an unknown option ${show(unknown)}`, `use ${names.join(", ")}`);
   }
 
   #concurrency(value: number | null | undefined, where: string): number | null {
@@ -579,6 +588,8 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     sources: readonly string[],
   ): Readonly<Record<string, string>> | null {
     if (given === undefined || given === null) return null;
+    if (typeof given !== "object" || Array.isArray(given))
+      this.#refuse(`${where} is ${show(given)}`, `bind paths to paths: { "state.topic": "value.topic" }`);
     const paths = Object.keys(given);
     for (const [target, source] of Object.entries(given)) {
       this.#path(target, targets, `target of ${where}`);

@@ -89,6 +89,19 @@ const cooperative = defer(async function cooperative() {
 const slow = defer(async () => sleep(60_000), { name: "slow", maxDuration: 0.05 });
 const unstorable = defer(() => ({ deep: [1, 10n] }), { name: "unstorable" });
 const meet = defer((n: number) => crowd.during(() => sleep(50).then(() => n)), { name: "meet" });
+const alone = defer(
+  async function alone(name: string) {
+    await gates.get(name)?.passed;
+    return name;
+  },
+  { concurrency: 1 },
+);
+const only = defer(
+  async function only(name: string) {
+    await gates.get(name)?.passed;
+  },
+  { concurrency: 1, maxConcurrencyAction: "cancel" },
+);
 const nightly = defer.cron(function nightly() {}, "0 7 * * *", { retry: true });
 const processData = defer(async function processData(chunks: number[]) {
   runs.push("processData");
@@ -107,6 +120,8 @@ const functions = [
   slow,
   unstorable,
   meet,
+  alone,
+  only,
   nightly,
   processData,
 ];
@@ -115,6 +130,8 @@ const database = await testDatabase();
 const { sql } = database;
 const notYet = await refusal(double(1));
 const notYetById = await refusal(getExecution(unknownId));
+const notYetAwaited = await refusal(awaitResult(double)(1));
+const notYetListed = await refusal(listExecutions());
 const parent = defineFlow("parent");
 parent.to("await", async () => [await awaitResult(double)(3), await awaitResult(greet)("ada", { loud: true })]).end();
 const orchestrator = await serving(database, [parent], { functions });
@@ -166,6 +183,11 @@ describe("definition", () => {
     ["DF-DEF-04: a number", 5, { maxAttempts: 5, ...defaults }],
     ["DF-DEF-05: an empty object", {}, { maxAttempts: 13, ...defaults }],
     ["DF-DEF-05: an object", { maxAttempts: 2, multiplier: 3 }, { maxAttempts: 2, ...defaults, multiplier: 3 }],
+    [
+      "DF-DEF-05: zeros, which count as given,",
+      { maxAttempts: 0, randomizationFactor: 0 },
+      { ...defaults, maxAttempts: 0, randomizationFactor: 0 },
+    ],
   ])("%s as retry", (_, retry, policy) => {
     const before = structuredClone(retry);
 
@@ -178,11 +200,16 @@ describe("definition", () => {
       initialIntervalMs: 30_000,
       multiplier: policy.multiplier,
       maxIntervalMs: 600_000,
+      jitter: policy.randomizationFactor > 0,
     });
   });
 
   test.each([
-    ["a retry of another type", () => defer(() => 1, { name: "x", retry: "often" as never }), /invalid retry options/],
+    [
+      "DF-DEF-05: a retry of another type",
+      () => defer(() => 1, { name: "x", retry: "often" as never }),
+      /invalid retry options/,
+    ],
     ["a retry that is unknown", () => defer(() => 1, { name: "x", retry: { max: 3 } as never }), /"max" is unknown/],
     ["a negative retry", () => defer(() => 1, { name: "x", retry: -1 }), /maxAttempts is -1/],
     ["half a place", () => defer(() => 1, { name: "x", concurrency: 0.5 }), /concurrency 0.5/],
@@ -221,7 +248,7 @@ describe("configure", () => {
   test("a call before configure() throws NotConfiguredError that says how", () => {
     expect(notYet).toBeInstanceOf(NotConfiguredError);
     expect(notYet).toMatchObject({ message: expect.stringContaining("call configure(createOrchestrator({") });
-    expect(notYetById).toBeInstanceOf(NotConfiguredError);
+    for (const error of [notYetById, notYetAwaited, notYetListed]) expect(error).toBeInstanceOf(NotConfiguredError);
   });
 
   test("configuring again changes nothing; with another orchestrator it is refused", async () => {
@@ -263,8 +290,10 @@ describe("a call", () => {
     const { id } = await double(4);
     await untilState(id, "succeed");
 
+    await using elsewhere = visiting(database);
     const [row] = await sql`select status, close_snapshot from flowledger.executions where id = ${id}`;
 
+    expect(await (await elsewhere.getExecution(id)).result.getFinalResult()).toBe(8);
     expect(row).toEqual({ status: "completed", close_snapshot: { $final_result: 8 } });
   });
 
@@ -294,7 +323,22 @@ describe("a call", () => {
     expect(await awaitResult(quiet)()).toBeNull();
   });
 
+  test("DF-DEF-06: the last retry that fails fails the execution, with the waits of the policy", async () => {
+    runs.length = 0;
+    const { id } = await flaky(100);
+    await untilState(id, "failed");
+
+    const { data } = await listExecutionAttempts(id);
+    const failures = await sql<{ wait: number | null }[]>`
+      select (payload ->> 'retryInMs')::int as wait from flowledger.ledger
+      where execution_id = ${id} and type = 'chunk.failed' order by seq`;
+
+    expect(data.map(({ state }) => state)).toEqual(Array(6).fill("failed"));
+    expect(failures.map(({ wait }) => wait)).toEqual([10, 15, 23, 34, 51, null]);
+  });
+
   test("DF-DEF-06: retries come after the first run, and their attempts are listed (DF-CTL-08)", async () => {
+    runs.length = 0;
     const { id } = await flaky(3);
     await untilState(id, "succeed");
 
@@ -312,6 +356,33 @@ describe("a call", () => {
     ];
     expect(first).toMatchObject({ data: [{ attempt: 2 }], pageInfo: { hasNextPage: true, hasPrevPage: true } });
     expect(last).toMatchObject({ data: [{ attempt: 3 }], pageInfo: { hasNextPage: false, hasPrevPage: true } });
+  });
+
+  test("DF-DEF-07: a call beyond the concurrency of its function stays created until there is a place", async () => {
+    const first = gate("first");
+    const { id: holder } = await alone("first");
+    await untilState(holder, "started");
+    const { id: waiting } = await alone("second");
+
+    // What was called later by another function has run, and this one has not.
+    expect(await awaitResult(double)(1)).toBe(2);
+    expect(await getExecution(waiting)).toMatchObject({ state: "created", startedAt: null });
+    first.open();
+
+    await untilState(waiting, "succeed");
+  });
+
+  test("DF-DEF-08: with maxConcurrencyAction cancel it is cancelled", async () => {
+    const held = gate("held");
+    const { id: holder } = await only("held");
+    await untilState(holder, "started");
+
+    const { id } = await only("surplus");
+
+    await untilState(id, "cancelled");
+    expect(await refusal(getExecutionResult(id))).toBeInstanceOf(ExecutionResultNotAvailable);
+    held.open();
+    await untilState(holder, "succeed");
   });
 
   test("DF-DEF-09: an attempt that outlasts maxDuration fails", async () => {
@@ -436,6 +507,17 @@ describe("awaitResult", () => {
     });
   });
 
+  test("DF-AWT-03: rejects when the execution was aborted", async () => {
+    const aborted = addMetadata(cooperative, { test: "aborted" });
+
+    const waiting = refusal(awaitResult(aborted)());
+    const id = await untilListed("aborted");
+    await untilState(id, "started");
+    await cancelExecution(id, true);
+
+    expect(String(await waiting)).toContain(`execution "${id}" was "aborted"`);
+  });
+
   test("DF-AWT-03: rejects when the execution was cancelled", async () => {
     const later = assignOptions(gated, { delay: "1h", metadata: { test: "AWT-03" } });
 
@@ -472,7 +554,7 @@ describe("awaitResult", () => {
     ]);
   });
 
-  test("DF-AWT-05, DF-AWT-06: waits through retries, and wakes by notification", async () => {
+  test("DF-AWT-06: waits through retries", async () => {
     runs.length = 0;
 
     expect(await awaitResult(flaky)(2)).toBe("at last");
@@ -490,16 +572,16 @@ describe("awaitResult", () => {
   });
 });
 
-async function untilListed(value: string): Promise<string> {
+async function untilListed(value: string, key = "test"): Promise<string> {
   for (;;) {
-    const { data } = await listExecutions({ first: 1 }, { metadata: [{ key: "test", values: [value] }] });
+    const { data } = await listExecutions({ first: 1 }, { metadata: [{ key, values: [value] }] });
     if (data[0]) return data[0].id;
     await sleep(5);
   }
 }
 
 describe("results", () => {
-  test("DF-GET-04: by state: not yet, the value, the error, never", async () => {
+  test("DF-GET-04, DF-GET-05: by state: not yet, the value, the error, never", async () => {
     const result = gate("result");
     const { id } = await gated("result");
     const early = await refusal(getExecutionResult(id));
@@ -513,9 +595,9 @@ describe("results", () => {
     expect(early).toBeInstanceOf(ExecutionResultNotAvailableYet);
     expect(String(early)).toContain("result is not available yet");
     expect(await getExecutionResult(id)).toBe("result");
-    // DF-GET-05
     expect(await getExecutionResult(failed)).toMatchObject({ message: "gone", stack: expect.any(String) });
     expect(await getExecution(failed)).toMatchObject({ result: undefined, error: { name: "RangeError" } });
+    expect(await listExecutionAttempts(failed)).toMatchObject({ data: [{ state: "failed", errorCode: "ER0003" }] });
     const never = await refusal(getExecutionResult(cancelled));
     expect(never).toBeInstanceOf(ExecutionResultNotAvailable);
     expect(String(never)).toContain("result is not available");
@@ -566,6 +648,7 @@ describe("control", () => {
     const aborting = await cancelExecution(id, true);
     const again = await refusal(cancelExecution(id, true));
     const soft = await refusal(cancelExecution(id));
+    const early = await refusal(getExecutionResult(id));
     abort.open();
 
     expect(refused).toBeInstanceOf(ExecutionNotCancellable);
@@ -573,8 +656,12 @@ describe("control", () => {
     expect(aborting.state).toBe("aborting");
     expect(again).toBeInstanceOf(ExecutionAbortingAlreadyInProgress);
     expect(String(soft)).toContain('cannot cancel execution in "aborting" state');
+    expect(early).toBeInstanceOf(ExecutionResultNotAvailable);
     await untilState(id, "aborted");
-    expect(await refusal(cancelExecution(id, true))).toBeInstanceOf(ExecutionNotCancellable);
+    for (const force of [true, false])
+      expect(String(await refusal(cancelExecution(id, force)))).toContain('cannot cancel execution in "aborted" state');
+    expect(await refusal(getExecutionResult(id))).toBeInstanceOf(ExecutionResultNotAvailable);
+    expect(await getExecution(id)).toMatchObject({ result: undefined, error: undefined });
   });
 
   test("a function that heeds its signal is aborted at once, one that does not after the grace", async () => {
@@ -697,6 +784,8 @@ describe("lists", () => {
     expect(await find({ executedBy: [worker] })).toEqual([a, c].toSorted());
     expect(await find({ executedBy: ["nobody"] })).toEqual([]);
     expect(await find({ startedAt: { to: new Date(now.getTime() + hour) } })).toEqual([a, c].toSorted());
+    expect(await find({ startedAt: { from: new Date(now.getTime() + hour) } })).toEqual([]);
+    expect(await find({ scheduleAt: { to: new Date(now.getTime() - hour) } })).toEqual([]);
     expect(await find({ scheduleAt: { from: new Date(now.getTime() + hour / 2) } })).toEqual([b]);
     expect(await find({ metadata: [test("filters"), { key: "kind", values: ["later"] }] })).toEqual([b]);
     await cancelExecution(b);
@@ -704,12 +793,13 @@ describe("lists", () => {
 
   test.each([
     [{ first: -1 }, {}],
+    [{ last: -1 }, {}],
     [{ last: 0 }, {}],
     [{ first: 1, last: 1 }, {}],
     [{ after: "here" }, {}],
     [{}, { startedAt: { from: new Date("never") } }],
     [{}, { functionIds: [] }],
-  ])("listExecutions(%j, %j) is a UsageError", async (page, filters) => {
+  ])("DF-CTL-07: listExecutions(%j, %j) is a UsageError", async (page, filters) => {
     expect(await refusal(listExecutions(page, filters))).toBeInstanceOf(UsageError);
   });
 
@@ -733,11 +823,17 @@ test("what all of this left in the database holds together", async () => {
   expect(await verify(sql)).toEqual([]);
 });
 
-test("an orchestrator that closed makes room for another", async () => {
+test("an orchestrator that closed makes room for another, and DF-DEF-10: a cron function runs by its schedule", async () => {
   await orchestrator.close();
+  const scheduled = await sql`
+    update flowledger.schedules set fired_until = fired_until - interval '25 hours' returning name, cron, time_zone`;
   await using other = await serving(database, [], { functions });
 
   configure(other);
 
   expect(await awaitResult(double)(3)).toBe(6);
+  expect(scheduled).toEqual([{ name: "nightly", cron: "0 7 * * *", time_zone: "UTC" }]);
+  const id = await untilListed("nightly", "schedule");
+  await untilState(id, "succeed");
+  expect((await getExecution(id)).metadata["scheduledAt"]).toMatch(/T07:00:00/);
 });

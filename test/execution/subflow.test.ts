@@ -320,7 +320,35 @@ describe("frames", () => {
     expect(await codeOf(execution.emitToSubFlow(id, "Go", { n: 1 }))).toBe("EXECUTION_CLOSED");
   });
 
-  test("TF-SUB-11: emitToSubFlow reaches the running child, once per idempotency key, and none that is being cancelled", async () => {
+  test("TF-SUB-09, TF-SUB-11: one that is being cancelled says so, takes no event, and ends as cancelled", async () => {
+    const gate = newGate();
+    const child = defineFlow("ending-child");
+    child.to("deaf", async () => await gate.passed);
+    child.when("Note").to("note", async (ctx) => await ctx.appendState("notes", ctx.input));
+    const flow = defineFlow("ending-parent");
+    flow.toSubFlow(child);
+    // It waits for what runs, as a chunk that does not hear its signal makes it.
+    await using orchestrator = visiting(database, [flow]);
+    await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "10s" });
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+    const { id } = await untilFrame(execution, ({ startedAt }) => startedAt !== null);
+    await untilEvent(await orchestrator.getExecution(id), "execution.claimed");
+
+    expect(await execution.cancelSubFlow(id, "enough")).toBe(true);
+    const ending = await untilFrame(execution);
+    const refused = await refusal(execution.emitToSubFlow(id, "Note", "late"));
+    gate.open();
+
+    expect(ending).toMatchObject({ status: "cancel_requested", cancelReason: "enough", endedAt: null });
+    expect(refused).toBeInstanceOf(UsageError);
+    expect(String(refused)).toMatch(/is not active \(cancel requested\)/);
+    await untilFrame(execution, ({ status }) => status === "cancelled");
+    expect(await execution.waitForClose()).toEqual({});
+    expect(await ledgerOf(sql, id)).not.toContain("event.emitted");
+    await expectFamily(execution.id);
+  });
+
+  test("TF-SUB-11: emitToSubFlow reaches the running child, once per idempotency key, by the library and by SQL", async () => {
     const gate = newGate();
     const child = defineFlow("emit-child");
     child.to("hold", async () => await gate.passed);

@@ -261,6 +261,7 @@ test("a sub-flow may not lead back", () => {
   b.toSubFlow(c);
 
   expect([...a.subFlows.keys()]).toEqual(["b"]);
+  expect(() => c.toSubFlow(a)).toThrow(DefinitionError);
   expect(() => c.toSubFlow(a)).toThrow(/sub-flow "a" leads back to this flow/);
   expect(() => a.toSubFlow(a)).toThrow(/leads back/);
 });
@@ -275,8 +276,28 @@ test.each([
   [{ capture: { "state.a": "resources.db" } }, /live objects are not data/],
   [{ writeBack: { "value.x": "value.y" } }, /source of writeBack/],
   [{ concurrency: 0 }, /concurrency of toSubFlow\("child"\) is 0/],
+  [{ capture: "value" }, /capture of toSubFlow\("child"\) is "value": bind paths to paths/],
+  [{ writeBack: [] }, /writeBack of toSubFlow\("child"\) is \[\]/],
+  [{ capture: { input: 7 } }, /source of capture .* is 7/],
+  [{ capture: { "state.": "value" } }, /segments of letters/],
+  [{ capture: { "": "value" } }, /begin it with input, state, resources/],
+  [{ capture: { input: "value", "input.x": "value" } }, /sets both "input" and "input.x"/],
+  [{ writeBack: { "resources.x": "result" } }, /begin it with value, state, flowData/],
+  [{ writeBack: { "state.x": "result.__proto__" } }, /segments of letters/],
+  [{ captures: {} }, /toSubFlow\("child"\) has an unknown option "captures": use capture, writeBack, concurrency/],
 ])("TF-SUB-05: the binding %j is refused", (options, message) => {
-  expect(() => defineFlow("f").toSubFlow(defineFlow("child"), options)).toThrow(message);
+  const bind = () => defineFlow("f").toSubFlow(defineFlow("child"), options as never);
+
+  expect(bind).toThrow(message);
+  expect(bind).toThrow(DefinitionError);
+});
+
+test.each([
+  ["a word", "fast", /has "fast" as its options/],
+  ["a mistyped name", { concurency: 2 }, /has an unknown option "concurency": use concurrency, distribute/],
+])("options of forEach and batch that are %s are refused", (_, options, message) => {
+  expect(() => defineFlow("f").forEach(options as never)).toThrow(message);
+  expect(() => defineFlow("f").batch({ a: pass }, options as never)).toThrow(message);
 });
 
 test("TF-SUB-02: bindings stand in the graph as they were given", () => {
