@@ -26,6 +26,9 @@ export interface ExecutionState {
   metadata: JsonObject;
   resourceKeys: string[];
   parent: EventOf<"execution.created">["parent"] | null;
+  /** What it is a copy of. */
+  loadedFrom: string | null;
+  forkedFrom: ExecutionId | null;
   /** Only of an item of a distributed collection: which one, and what it wrote, for its parent to repeat. */
   item?: { node: string; index: number; readsState: boolean };
   writes?: StateWrite[];
@@ -198,6 +201,8 @@ export function initialState(): ExecutionState {
     metadata: {},
     resourceKeys: [],
     parent: null,
+    loadedFrom: null,
+    forkedFrom: null,
     worker: null,
     blocked: null,
     createdAt: 0,
@@ -242,6 +247,8 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       state.metadata = event.metadata ?? {};
       state.resourceKeys = event.resourceKeys ?? [];
       state.parent = event.parent ?? null;
+      state.loadedFrom = event.loadedFrom ?? null;
+      state.forkedFrom = event.forkedFrom?.id ?? null;
       if (event.item) {
         state.item = { ...event.item, readsState: event.item.readsState ?? false };
         state.writes = [];
@@ -907,4 +914,4 @@ export function thawState(frozen: JsonObject): ExecutionState {
 }
 
 /** Raised whenever the shape of `ExecutionState` changes: an older snapshot is then ignored and the fold starts at 1. */
-export const snapshotVersion = 2;
+export const snapshotVersion = 3;

@@ -69,6 +69,10 @@ export interface Meta {
   parentId: ExecutionId | null;
   metadata: JsonObject;
   resourceKeys: string[];
+  /** The execution whose save this one was loaded from; it may be in another database. */
+  loadedFrom: string | null;
+  /** The execution that this one was forked from. */
+  forkedFrom: ExecutionId | null;
 }
 
 export function metaOf(id: ExecutionId, state: ExecutionState): Meta {
@@ -89,6 +93,8 @@ export function metaOf(id: ExecutionId, state: ExecutionState): Meta {
     parentId: state.parent?.id ?? null,
     metadata: state.metadata,
     resourceKeys: state.resourceKeys,
+    loadedFrom: state.loadedFrom,
+    forkedFrom: state.forkedFrom,
   };
 }
 

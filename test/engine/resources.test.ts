@@ -161,16 +161,18 @@ test("TF-RSC-07: a resolver that fails is an error where the policy is closed, a
   for (const name of ["strict", "lax", "gone"]) expect(() => resources.require(name)).toThrow(ResourceMissingError);
 });
 
-test("TF-RSC-06: a load asks for what the execution ran with, unless a resolver makes it", async () => {
+test("TF-RSC-05, TF-RSC-06: a save has the names of resources, sorted, and none of them; a load asks for what the execution ran with, unless a resolver makes it", async () => {
   const flow = defineFlow("loadable");
   flow.declareResourceRequirement("made", { resolver: () => "resolved" });
   flow.when("Go").to("use", (ctx) => ctx.setState("got", [ctx.requireResource("given"), ctx.requireResource("made")]));
   await using orchestrator = await serving(database, [flow]);
   const bound = orchestrator.flow(flow);
-  const runtimeResources = { given: 1, made: 2 };
+  const runtimeResources = { made: "live object", given: "live object" };
   const execution = await bound.startExecution(null, { autoClose: false, runtimeResources });
   const saved = await execution.save();
 
+  expect(saved.resourceKeys).toEqual(["given", "made"]);
+  expect(JSON.stringify(saved)).not.toContain("live object");
   expect(orchestrator.inspectLoad(saved)).toMatchObject({ status: "missing_resources", missingResources: ["given"] });
   expect(await refusal(orchestrator.load(saved))).toBeInstanceOf(ResourceMissingError);
   const copy = await orchestrator.load(saved, { runtimeResources: { given: 3 } });

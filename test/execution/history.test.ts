@@ -43,6 +43,7 @@ test("a fork goes on from a point in the past, and the source stays as it is", a
   await fork.continueWith("q", "no");
 
   expect(await fork.waitForClose()).toEqual({ n: 2, answer: "no" });
+  expect(await fork.result.getMeta()).toMatchObject({ forkedFrom: source.id, loadedFrom: null });
   expect(await source.result.getState()).toEqual({ n: 2, answer: "yes" });
 });
 
@@ -63,6 +64,10 @@ test("TF-PER-01, TF-PER-02, TF-PER-04, LI-HIT-08: a saved execution that waits g
   });
   expect(loaded.id).not.toBe(execution.id);
   expect(await loaded.waitForClose()).toEqual({ n: 2, answer: "there" });
+  const meta = await loaded.result.getMeta();
+  const [bySql] = await elsewhere.sql<{ meta: object }[]>`select flowledger.meta(${loaded.id}) as meta`;
+  expect(meta).toMatchObject({ loadedFrom: execution.id, forkedFrom: null, status: "completed" });
+  expect(bySql?.meta).toEqual(JSON.parse(JSON.stringify(meta)));
 });
 
 test("TF-PER-03: a save that was changed is refused, and inspectLoad says why without touching anything", async () => {
@@ -204,6 +209,22 @@ test("TF-PAU-17, TF-PAU-12: an answer that was accepted and not yet followed goe
   expect(await loaded.history({ types: ["interrupt.resumed"] })).toHaveLength(1);
 });
 
+test("TF-PAU-09: how often a pause was resumed is kept in a copy", async () => {
+  const asking = defineFlow("history.asking");
+  asking.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", resumeTo: "self", maxResumes: 2 }));
+  await using orchestrator = await serving(database, [asking]);
+  const execution = await orchestrator.flow(asking).startExecution();
+  await untilEvent(execution, "interrupt.raised");
+  await execution.continueWith("q", 1);
+  await untilEvent(execution, "interrupt.raised", ({ resumeCount }) => resumeCount === 1);
+
+  const loaded = await orchestrator.load(await execution.save());
+  await loaded.continueWith("q", 2);
+
+  await expect(loaded.waitForClose()).rejects.toMatchObject({ cause: { code: "SELF_RESUME_LIMIT" } });
+  await execution.cancel();
+});
+
 test("TF-FLD-04: flow data is in no save, and a load leaves it as it is", async () => {
   await using orchestrator = await serving(database, [flow]);
   const bound = orchestrator.flow("history");
@@ -226,15 +247,25 @@ test("TF-INV-13, TF-PER-10: a load keeps interventions, and a closed execution i
   const options = { autoCloseTimeout: 0, interventionMode: "auto" } as const;
   const execution = await orchestrator.flow("history").startExecution(null, options);
   await untilEvent(execution, "interrupt.raised");
-  await execution.intervene("a correction", { author: "ann" });
+  const { id } = await execution.intervene("a correction", { author: "ann" });
+  await execution.markInterventionConsumed(id, { consumer: "audit", status: "ignored" });
 
   const loaded = await orchestrator.load(await execution.save());
+  await loaded.intervene("another");
   await loaded.continueWith("q", 1);
   await loaded.waitForClose();
   const again = await orchestrator.load(await loaded.save());
 
   expect(await loaded.result.getInterventions()).toMatchObject([
-    { version: 1, author: "ann", payload: "a correction" },
+    {
+      version: 1,
+      author: "ann",
+      payload: "a correction",
+      status: "inserted",
+      insertion: { mode: "auto", operatorName: "last" },
+      consumers: { audit: { status: "ignored" } },
+    },
+    { version: 2, payload: "another" },
   ]);
   expect(await again.result.getState()).toMatchObject({ answer: 1 });
   expect(await again.result.getMeta()).toMatchObject({ status: "completed", lifecycleState: "closed" });

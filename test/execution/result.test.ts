@@ -123,6 +123,8 @@ test("TF-RES-09 TF-RES-10: meta has exactly its fields, and none of them is in t
     parentId: null,
     metadata: { tenant: "a" },
     resourceKeys: ["a", "z"],
+    loadedFrom: null,
+    forkedFrom: null,
   });
   const closed = await execution.result.getMeta();
   expect(closed).toEqual({

@@ -5,6 +5,7 @@ import pg from "pg";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { z } from "zod";
+import { loadState } from "../../src/database/queries.ts";
 import { defineFlow, UsageError } from "../../src/index.ts";
 import type { CreateOptions } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
@@ -67,8 +68,19 @@ test("TF-LIF-05: startExecution resolves with the handle at once, and a second s
   expect(await execution.history({ types: ["execution.started"] })).toHaveLength(1);
 });
 
-test("TF-LIF-01: an execution that was created is open and not started", async () => {
+test("TF-LIF-01: an execution that was created is open, not started, and has the defaults", async () => {
   const execution = await flow.createExecution();
+  const state = await loadState(database.sql, execution.id);
+
+  expect(state?.settings).toEqual({
+    autoClose: true,
+    autoCloseMs: 10_000,
+    concurrency: null,
+    timeoutMs: null,
+    interventionMode: null,
+    hidden: false,
+    discardAt: null,
+  });
 
   expect(await execution.result.getMeta()).toMatchObject({
     status: "created",
