@@ -464,7 +464,7 @@ describe("a pause", () => {
 
     const refused = await closing;
     expect(refused).toMatchObject({ code: "INTERRUPTS_PENDING", details: { interruptIds: ["late"] } });
-    expect(String(refused)).toContain('1 interrupt got an answer (late)');
+    expect(String(refused)).toContain("1 interrupt got an answer (late)");
     expect(await execution.close({ pendingInterrupts: "cancel" })).toEqual({});
   });
 
