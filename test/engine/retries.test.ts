@@ -239,7 +239,7 @@ test("LI-RTY-06: the timeout of an execution is neither caught nor retried: what
     )
     .to("after", (ctx) => ctx.setState("after", true));
   await using orchestrator = await serving(database, [flow]);
-  const execution = await orchestrator.flow(flow).startExecution(null, { timeout: 100, ...atOnce });
+  const execution = await orchestrator.flow(flow).startExecution(null, { timeout: 300, ...atOnce });
 
   const error = await refusal(execution.waitForClose());
   await expect.poll(() => caught).toBeInstanceOf(Error);
