@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { decode, encode } from "../ledger/event.ts";
 import type { ExecutionId, LedgerEvent, LedgerRow, Outcome, Recorded, SerializedError } from "../ledger/event.ts";
-import { snapshotVersion } from "../ledger/evolve.ts";
+import { snapshotVersion } from "../ledger/state.ts";
 import type { JsonObject } from "../ledger/payload.ts";
 import type { Sql } from "./connection.ts";
 

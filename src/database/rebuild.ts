@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { ExecutionId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
-import { freezeState, snapshotVersion } from "../ledger/evolve.ts";
+import { freezeState, snapshotVersion } from "../ledger/state.ts";
 import type { JsonObject } from "../ledger/payload.ts";
 import { closeSnapshot } from "../ledger/views.ts";
 import { parseEvents } from "./append.ts";

@@ -5,7 +5,7 @@ import { parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { Chunk, SubFlowNode } from "../flow/graph.ts";
 import { resolveRetry } from "../flow/retry.ts";
-import { getPath, setPath } from "../ledger/evolve.ts";
+import { getPath, setPath } from "../ledger/paths.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { copyJson } from "../ledger/payload.ts";
 import type { Json, JsonObject } from "../ledger/payload.ts";

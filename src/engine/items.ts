@@ -18,7 +18,7 @@ import {
 } from "../database/items.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import type { StateWrite } from "../ledger/evolve.ts";
+import type { StateWrite } from "../ledger/state.ts";
 import type { JsonObject } from "../ledger/payload.ts";
 
 /** How an item ended, where this process closed it; null says to look. */

@@ -1,7 +1,7 @@
 /** A chunk's effects in order: buffered until the next commit point, recognised when an attempt repeats them. */
 import { JournalMismatchError } from "../errors.ts";
 import type { Effect } from "../ledger/decide.ts";
-import type { JournalEntry } from "../ledger/evolve.ts";
+import type { JournalEntry } from "../ledger/state.ts";
 
 export class Journal {
   readonly #recorded: ReadonlyMap<number, JournalEntry>;

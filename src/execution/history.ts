@@ -9,8 +9,8 @@ import { DefinitionMismatchError, ExecutionNotFoundError, ResourceMissingError, 
 import type { FlowDefinition } from "../flow/definition.ts";
 import { decode, encode, ExecutionId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
-import { pendingInterrupts } from "../ledger/evolve.ts";
-import type { ExecutionState } from "../ledger/evolve.ts";
+import { pendingInterrupts } from "../ledger/state.ts";
+import type { ExecutionState } from "../ledger/state.ts";
 import type { Json, JsonObject } from "../ledger/payload.ts";
 import { closeSnapshot, metaOf } from "../ledger/views.ts";
 

@@ -1,7 +1,8 @@
 /** Every command of an execution's owner, and the ledger events that follow from it. Pure: time and chance come in with the command. */
 import type { Graph, Node, NodeId, WhenNode } from "../flow/graph.ts";
-import { appendPath, collected, getPath, isDrained, itemsOf, pendingInterrupts } from "./evolve.ts";
-import type { Arrival, Dispatch, ExecutionState, Frame } from "./evolve.ts";
+import { appendPath, getPath } from "./paths.ts";
+import { collected, isDrained, itemsOf, pendingInterrupts } from "./state.ts";
+import type { Arrival, Dispatch, ExecutionState, Frame } from "./state.ts";
 import type {
   EventOf,
   ExecutionId,

@@ -1,7 +1,7 @@
 /** Whether an execution can go on by another version of its flow: what it stands at has to be there. */
 import type { Graph, Node, NodeId } from "../flow/graph.ts";
 import { canonical } from "../flow/blueprint.ts";
-import type { ExecutionState } from "./evolve.ts";
+import type { ExecutionState } from "./state.ts";
 
 export type Fit =
   /** The nodes it stands at have other names in the new version. */

@@ -1,8 +1,8 @@
 /** Folds for readers: what the close snapshot, the meta and the results say about a state. */
 import { z } from "zod";
 import type { Intervention as PublicIntervention, InterventionFilters } from "../flow/context.ts";
-import { repeatWrites } from "./evolve.ts";
-import type { ExecutionState, Intervention } from "./evolve.ts";
+import { repeatWrites } from "./paths.ts";
+import type { ExecutionState, Intervention } from "./state.ts";
 import type { ExecutionId } from "./event.ts";
 import { copyJson } from "./payload.ts";
 import type { Json, JsonObject } from "./payload.ts";

@@ -39,7 +39,7 @@ import { readBlueprint, toBlueprint } from "../flow/blueprint.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { decide } from "../ledger/decide.ts";
 import type { Command } from "../ledger/decide.ts";
-import { repeatWrites } from "../ledger/evolve.ts";
+import { repeatWrites } from "../ledger/paths.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../ledger/event.ts";
 import { fitVersion } from "../ledger/version.ts";

@@ -4,7 +4,7 @@ import { append } from "../../src/database/append.ts";
 import { emit, seal } from "../../src/database/commands.ts";
 import { claim, loadState, readHistory } from "../../src/database/queries.ts";
 import type { LedgerEvent } from "../../src/ledger/event.ts";
-import { freezeState } from "../../src/ledger/evolve.ts";
+import { freezeState } from "../../src/ledger/state.ts";
 import { testDatabase } from "../support/database.ts";
 import { appendTo, expectGuarantees, leases, ledgerOf, someWorker } from "../support/ledger.ts";
 

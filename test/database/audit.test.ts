@@ -2,7 +2,8 @@
 import fc from "fast-check";
 import { v7 as uuidv7 } from "uuid";
 import { expect, test } from "vitest";
-import { evolve, initialState } from "../../src/ledger/evolve.ts";
+import { evolve } from "../../src/ledger/evolve.ts";
+import { initialState } from "../../src/ledger/state.ts";
 import { encode } from "../../src/ledger/event.ts";
 import type { LedgerEvent } from "../../src/ledger/event.ts";
 import { closeSnapshot } from "../../src/ledger/views.ts";

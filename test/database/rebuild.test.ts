@@ -2,7 +2,7 @@
 import { beforeAll, expect, test } from "vitest";
 import { defineFlow } from "../../src/index.ts";
 import type { Execution } from "../../src/index.ts";
-import { snapshotVersion } from "../../src/ledger/evolve.ts";
+import { snapshotVersion } from "../../src/ledger/state.ts";
 import { testDatabase } from "../support/database.ts";
 import { codeOf, untilPending } from "../support/doors.ts";
 import { serving, visiting } from "../support/flows.ts";

@@ -7,8 +7,9 @@ import { decide } from "../../src/ledger/decide.ts";
 import type { Command, Effect, Hits } from "../../src/ledger/decide.ts";
 import { decode, encode, LedgerRow } from "../../src/ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../../src/ledger/event.ts";
-import { evolve, freezeState, initialState, pendingInterrupts, stamp, thawState } from "../../src/ledger/evolve.ts";
-import type { ExecutionState } from "../../src/ledger/evolve.ts";
+import { evolve, stamp } from "../../src/ledger/evolve.ts";
+import { freezeState, initialState, pendingInterrupts, thawState } from "../../src/ledger/state.ts";
+import type { ExecutionState } from "../../src/ledger/state.ts";
 import type { Json, JsonObject } from "../../src/ledger/payload.ts";
 import { fold, folded, Ledger, nothing, someWorker } from "../support/ledger.ts";
 

@@ -1,0 +1,305 @@
+/** What an execution is at some point of its ledger: the state that `evolve` folds. */
+import { defaultSettings } from "./event.ts";
+import type {
+  EventOf,
+  ExecutionId,
+  Outcome,
+  Position,
+  ResumeTo,
+  SerializedError,
+  Settings,
+  Source,
+  WorkerId,
+} from "./event.ts";
+import { repeatWrites } from "./paths.ts";
+import type { Json, JsonObject } from "./payload.ts";
+
+export interface ExecutionState {
+  seq: number;
+  epoch: number;
+  flow: string;
+  fingerprint: string | null;
+  settings: Settings;
+  metadata: JsonObject;
+  resourceKeys: string[];
+  parent: EventOf<"execution.created">["parent"] | null;
+  /** What it is a copy of. */
+  loadedFrom: string | null;
+  forkedFrom: ExecutionId | null;
+  /** Only of an item of a distributed collection: which one, and what it wrote, for its parent to repeat. */
+  item?: { node: string; index: number; readsState: boolean };
+  writes?: StateWrite[];
+  worker: WorkerId | null;
+  /** The definition that a worker came with, and why the execution cannot go on by it. */
+  blocked: { fingerprint: string; problem: string; at: number } | null;
+  createdAt: number;
+  startedAt: number | null;
+  /** What it waits before, for its time or in line, is no time of its own. */
+  firstClaim: { epoch: number; at: number } | null;
+  sealedAt: number | null;
+  /** Set once a close is asked for: it happens when everything accepted has run. */
+  closing: { reason: string; at: number } | null;
+  cancelling: { reason: string; at: number } | null;
+  /** The error it ends with. */
+  failing: { reason: string; error: SerializedError } | null;
+  closed: { at: number; outcome: Outcome; reason: string; error: SerializedError | null } | null;
+  /** Time of the last event that kept the execution busy; auto-close counts from here. */
+  activeAt: number;
+  /** Application state. */
+  values: JsonObject;
+  /** What `setResult` wrote. */
+  result: { value: Json } | null;
+  /** What reached `end()`. */
+  finalResult: { value: Json } | null;
+  streamStopped: boolean;
+  /** The next id for a dispatch, frame or group. */
+  nextId: number;
+  /** What came in from outside and has not been routed yet, oldest first. */
+  inbox: Arrival[];
+  dispatches: Map<number, Dispatch>;
+  frames: Map<number, Frame>;
+  /** Half-filled and-joins: join key → values by event. */
+  joins: Map<string, JsonObject>;
+  /** Emits that somebody waits for: how much of what follows from them is unfinished. */
+  groups: Map<number, Group>;
+  interrupts: Map<string, Interrupt>;
+  interventions: Intervention[];
+  children: Map<ExecutionId, Child>;
+}
+
+/** One write to application state. */
+export interface StateWrite {
+  effect: "set" | "append" | "delete";
+  key: string;
+  value: Json;
+}
+
+/** Something from outside that waits for its routing. */
+export type Arrival =
+  | { seq: number; kind: "start"; value: Json; raw: boolean }
+  | { seq: number; kind: "event"; event: string; value: Json; raw: boolean }
+  | { seq: number; kind: "resume"; interrupt: string; value: Json; raw: false };
+
+/** One planned run of one chunk, or of a node without one (`chunk` is null). */
+export interface Dispatch {
+  id: number;
+  node: string;
+  chunk: string | null;
+  input: Json;
+  at: Position | null;
+  scope: string | null;
+  group: number | null;
+  /** The first dispatch of a collection item: it takes a place of the collection's concurrency. */
+  begins: boolean;
+  /** Attempts that failed. */
+  failures: number;
+  lastError: SerializedError | null;
+  /** A retry waits until then. */
+  notBefore: number | null;
+  resume: string | null;
+  journal: JournalEntry[];
+}
+
+/** An effect that is in the ledger already: a retried attempt recognises it and does not repeat it. */
+export type JournalEntry =
+  | { ordinal: number; effect: "set" | "append" | "delete"; key: string }
+  | { ordinal: number; effect: "emit"; key: string; group: number | null }
+  | { ordinal: number; effect: "step"; key: string; value: Json }
+  | {
+      ordinal: number;
+      effect: "stepFailed";
+      key: string;
+      attempt: number;
+      error: SerializedError;
+      notBefore: number | null;
+    }
+  | { ordinal: number; effect: "sleep"; key: string; until: number }
+  | { ordinal: number; effect: "result" | "stopStream" | "consume"; key: string }
+  | { ordinal: number; effect: "call"; key: string; child: ExecutionId };
+
+/** An open collection. */
+export interface Frame {
+  id: number;
+  node: string;
+  keys: string[] | null;
+  results: Json[];
+  done: boolean[];
+  missing: number;
+  at: Position | null;
+  scope: string | null;
+  group: number | null;
+  /** Only of a distributed collection: where its items are, and which of them wrote application state. */
+  items?: { base: ExecutionId; readsState: boolean; wrote: number[] };
+}
+
+export interface Group {
+  parent: number | null;
+  open: number;
+}
+
+export interface Interrupt {
+  id: string;
+  type: string;
+  status: "pending" | "resumed" | "expired" | "cancelled";
+  payload: Json;
+  resumeTo: ResumeTo;
+  maxResumes: number | null;
+  resumeCount: number;
+  chunk: string;
+  createdAt: number;
+  expiresAt: number | null;
+  resolvedAt: number | null;
+  value: Json;
+  requestId: string | null;
+  actor: string | null;
+  /** What an answer must be, as JSON Schema; null is any JSON. */
+  response: Json;
+  /** The dispatch that paused: where the answer goes on. */
+  paused: Pick<Dispatch, "node" | "input" | "at" | "scope" | "group"> | null;
+}
+
+export interface Intervention {
+  id: string;
+  version: number;
+  status: "pending" | "inserted" | "expired" | "rejected";
+  payload: Json;
+  target: string | null;
+  author: string | null;
+  note: string | null;
+  metadata: JsonObject;
+  createdAt: number;
+  insertedAt: number | null;
+  insertion: JsonObject | null;
+  rejectedAt: number | null;
+  rejectReason: string | null;
+  expiredAt: number | null;
+  consumers: Record<
+    string,
+    { status: "applied" | "ignored"; note: string | null; metadata: JsonObject; consumedAt: number }
+  >;
+}
+
+export interface Child {
+  dispatch: number;
+  ordinal: number | null;
+  flow: string;
+  /** When its end was asked for from outside. */
+  cancelledAt: number | null;
+  closed: { outcome: Outcome; value: Json; error: SerializedError | null } | null;
+}
+
+export function initialState(): ExecutionState {
+  return {
+    seq: 0,
+    epoch: 0,
+    flow: "",
+    fingerprint: null,
+    settings: defaultSettings,
+    metadata: {},
+    resourceKeys: [],
+    parent: null,
+    loadedFrom: null,
+    forkedFrom: null,
+    worker: null,
+    blocked: null,
+    createdAt: 0,
+    startedAt: null,
+    firstClaim: null,
+    sealedAt: null,
+    closing: null,
+    cancelling: null,
+    failing: null,
+    closed: null,
+    activeAt: 0,
+    values: {},
+    result: null,
+    finalResult: null,
+    streamStopped: false,
+    nextId: 1,
+    inbox: [],
+    dispatches: new Map(),
+    frames: new Map(),
+    joins: new Map(),
+    groups: new Map(),
+    interrupts: new Map(),
+    interventions: [],
+    children: new Map(),
+  };
+}
+
+/** Nothing runs, waits or is due to run: the execution may close. */
+export function isDrained(state: ExecutionState): boolean {
+  return state.inbox.length === 0 && state.dispatches.size === 0;
+}
+
+export function pendingInterrupts(state: ExecutionState): Interrupt[] {
+  const pending: Interrupt[] = [];
+  for (const interrupt of state.interrupts.values()) if (interrupt.status === "pending") pending.push(interrupt);
+  return pending;
+}
+
+/** The value a move carries. */
+export function valueOf(state: ExecutionState, from: Source | undefined, value: Json): Json {
+  if (from === undefined) return value;
+  if ("event" in from) return { event: from.event, value };
+  if ("join" in from) return state.joins.get(from.join) ?? {};
+  const frame = state.frames.get(from.frame);
+  return frame ? collected(frame) : null;
+}
+
+/** What a complete collection hands on: an object by key for a batch, else a list in order. */
+export function collected(frame: Frame): Json {
+  if (frame.keys === null) return [...frame.results];
+  const byKey: JsonObject = {};
+  frame.keys.forEach((key, index) => (byKey[key] = frame.results[index] ?? null));
+  return byKey;
+}
+
+/** The items that forEach runs over: a list as it is, anything else as one item. */
+export function itemsOf(value: Json): Json[] {
+  return Array.isArray(value) ? value : [value];
+}
+
+/** JSON form of a state, for the `snapshots` table and for comparing folds. */
+export function freezeState(state: ExecutionState): JsonObject {
+  const { dispatches, frames, joins, groups, interrupts, children, ...rest } = state;
+  const frozen = {
+    ...rest,
+    // What an item reads of its parent is not its own.
+    ...(state.writes && { values: repeatWrites({}, state.writes) }),
+    dispatches: [...dispatches.values()],
+    frames: [...frames.values()],
+    joins: [...joins],
+    groups: [...groups],
+    interrupts: [...interrupts.values()],
+    children: [...children],
+  };
+  return JSON.parse(JSON.stringify(frozen)) as JsonObject;
+}
+
+/** The state a snapshot froze. It was written by `freezeState` of this version (`snapshotVersion`), so its shape is known. */
+export function thawState(frozen: JsonObject): ExecutionState {
+  const raw = structuredClone(frozen) as unknown as Omit<
+    ExecutionState,
+    "dispatches" | "frames" | "joins" | "groups" | "interrupts" | "children"
+  > & {
+    dispatches: Dispatch[];
+    frames: Frame[];
+    joins: [string, JsonObject][];
+    groups: [number, Group][];
+    interrupts: Interrupt[];
+    children: [ExecutionId, Child][];
+  };
+  return {
+    ...raw,
+    dispatches: new Map(raw.dispatches.map((dispatch) => [dispatch.id, dispatch])),
+    frames: new Map(raw.frames.map((frame) => [frame.id, frame])),
+    joins: new Map(raw.joins),
+    groups: new Map(raw.groups),
+    interrupts: new Map(raw.interrupts.map((interrupt) => [interrupt.id, interrupt])),
+    children: new Map(raw.children),
+  };
+}
+
+/** Raised whenever the shape of `ExecutionState` changes: an older snapshot is then ignored and the fold starts at 1. */
+export const snapshotVersion = 3;
