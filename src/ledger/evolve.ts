@@ -9,7 +9,7 @@ import type { Dispatch, ExecutionState, Interrupt, JournalEntry } from "./state.
 
 /**
  * Folds one recorded event into the state and returns it. The state is handed over: a fold over a large execution
- * stays linear because nothing is copied, and whoever needs the state before keeps a `cloneState` of it.
+ * stays linear because nothing is copied.
  */
 export function evolve(state: ExecutionState, recorded: Recorded): ExecutionState {
   const { event, seq, epoch, at } = recorded;
