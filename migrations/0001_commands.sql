@@ -173,7 +173,7 @@ end $$;
 -- Takes executions that are due and free: a higher epoch, a fresh token (p_token, random per call). A row that somebody has
 -- locked is waited for, not for long: then a job of its own looks again.
 create or replace function flowledger.claim(p_worker uuid, p_token uuid, p_ids uuid[], p_version int, p_suspects boolean)
-returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, snapshot jsonb, events json)
+returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, items float8, snapshot jsonb, events json)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms'
@@ -214,9 +214,9 @@ begin
     update flowledger.executions e
     set owner = p_worker, epoch = e.epoch + 1, token = p_token, commit_no = 0, stream_no = 0
     where e.id = any(v_free)
-    returning e.id, e.epoch, e.token, e.seq, e.flow, e.fingerprint, e.takeovers
+    returning e.id, e.epoch, e.token, e.seq, e.flow, e.fingerprint, e.takeovers, e.stream_seq
   )
-  select c.id, c.epoch, c.token, c.seq, c.flow, c.fingerprint, c.takeovers::int, (extract(epoch from v_at) * 1000)::float8, s.state,
+  select c.id, c.epoch, c.token, c.seq, c.flow, c.fingerprint, c.takeovers::int, (extract(epoch from v_at) * 1000)::float8, c.stream_seq::float8, s.state,
     (select json_agg(json_build_array(
         l.seq, l.epoch, (extract(epoch from l.at) * 1000)::float8, l.type, l.dispatch, l.chunk, l.actor, l.payload) order by l.seq)
       from flowledger.ledger l where l.execution_id = c.id and l.seq > coalesce(s.seq, 0))
@@ -231,7 +231,7 @@ end $$;
 --   p_flows, p_tickets: how many of each flow the worker can take now; they go to whoever is first in line
 create or replace function flowledger.claim_limited(p_worker uuid, p_token uuid, p_ids uuid[], p_left uuid[], p_flows text[], p_tickets int[],
   p_version int, p_suspects boolean)
-returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, snapshot jsonb, events json)
+returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, items float8, snapshot jsonb, events json)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -250,7 +250,7 @@ begin
   if cardinality(v_chosen) = 0 then
     return;
   end if;
-  for id, epoch, token, seq, flow, fingerprint, takeovers, now_ms, snapshot, events in
+  for id, epoch, token, seq, flow, fingerprint, takeovers, now_ms, items, snapshot, events in
     select * from flowledger.claim(p_worker, p_token, v_chosen, p_version, p_suspects)
   loop
     v_claimed := v_claimed || id;
@@ -1001,8 +1001,9 @@ begin
 end $$;
 
 -- One load of an owner, at most once however often it is sent: ok, fenced (not the owner any more), stopped (the stream takes
--- nothing new), or busy (the row was locked: send it again). Its `m`, [{ d: dispatch, v: retry marker }], names dispatches that
--- an earlier owner may have begun: where the last that is there of one is an item, its marker comes before what is new.
+-- nothing new), full (it would have more than `l` items), or busy (the row was locked: send it again). Its `m`,
+-- [{ d: dispatch, v: retry marker }], names dispatches that an earlier owner may have begun: where the last that is there of
+-- one is an item, its marker comes before what is new.
 create or replace function flowledger.put_load(p_load jsonb) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -1012,7 +1013,8 @@ declare
   v_no int := p_load ->> 'n';
   h record;
 begin
-  select e.epoch = (p_load ->> 'e')::int and e.token = (p_load ->> 'k')::uuid and e.owner is not null as is_owner, e.stream_no, e.stream_ended
+  select e.epoch = (p_load ->> 'e')::int and e.token = (p_load ->> 'k')::uuid and e.owner is not null as is_owner, e.stream_no, e.stream_ended,
+    e.stream_seq
   into h from flowledger.executions e where e.id = v_id for no key update skip locked;
   if not found then
     return case when exists (select from flowledger.executions e where e.id = v_id) then 'busy' else 'fenced' end;
@@ -1021,6 +1023,7 @@ begin
   if not coalesce(h.is_owner, false) or h.stream_no < v_no - 1 then return 'fenced'; end if;
   if h.stream_no >= v_no then return 'ok'; end if;
   if h.stream_ended then return 'stopped'; end if;
+  if h.stream_seq + jsonb_array_length(p_load -> 'v') > (p_load ->> 'l')::bigint then return 'full'; end if;
   if p_load ? 'm' then
     p_load := jsonb_set(p_load, '{v}', coalesce((
       select jsonb_agg(m.mark || '{"k": "retry"}' order by m.ord)

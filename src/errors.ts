@@ -223,6 +223,39 @@ export class StreamConsumedError extends FlowledgerError {
   }
 }
 
+/** Nothing of what was put is in the stream. Trying again changes nothing, so a chunk that lets it through has failed. */
+export class StreamLimitError extends FlowledgerError {
+  /** @param value how many items there would have been; @param perMs within which time, where it is the rate */
+  constructor(
+    executionId: string,
+    limit: "maxStreamItems" | "maxStreamRate",
+    max: number,
+    value: number,
+    perMs?: number,
+  ) {
+    super(
+      "STREAM_LIMIT",
+      perMs === undefined
+        ? `the stream of execution ${executionId} would have ${value} items, and maxStreamItems of its flow is ${max}: ` +
+            `put several things into one item, or raise maxStreamItems`
+        : `the stream of execution ${executionId} would get ${value} items within ${perMs} ms, and maxStreamRate of its flow is ${max}: ` +
+            `put several things into one item, wait in between, or raise maxStreamRate`,
+      { executionId, limit, max, value, ...(perMs !== undefined && { perMs }) },
+    );
+  }
+}
+
+/** For a server: who reads a stream over the network took nothing, and was let go. It may come back with its cursor. */
+export class StreamStalledError extends FlowledgerError {
+  constructor(stalledMs: number) {
+    super(
+      "STREAM_STALLED",
+      `a reader took nothing from its stream for ${stalledMs} ms and was let go: let it come back with its last cursor, or raise stallTimeout`,
+      { stalledMs },
+    );
+  }
+}
+
 export class NotMigratedError extends FlowledgerError {
   constructor(schema: string, cause?: unknown) {
     super(

@@ -40,6 +40,8 @@ export {
   ResumeConflictError,
   SelfResumeLimitError,
   StreamConsumedError,
+  StreamLimitError,
+  StreamStalledError,
   UsageError,
   WorkerCrashLoopError,
   WorkerError,

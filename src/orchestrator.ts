@@ -448,7 +448,7 @@ export class Orchestrator implements AsyncDisposable {
     if (!(await this.#translated(() => hasLedger(this.#sql, executionId)))) throw new ExecutionNotFoundError(id);
   }
 
-  /** Stops the workers, ends the connections. */
+  /** Stops the workers, ends the connections. Whoever still waits or reads here gets a `ConnectionError`. */
   async close(): Promise<void> {
     this.#isClosed = true;
     await Promise.all([...this.#workers].map((worker) => worker.stop()));
@@ -458,6 +458,7 @@ export class Orchestrator implements AsyncDisposable {
     await this.#wakeups.close();
     // The driver takes a connection that was lost in the middle of a query for a busy one (3.4.9), and would wait for it.
     await this.#sql.end({ timeout: 1 });
+    this.#wakeups.callAll();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -33,6 +33,8 @@ const publicValues = [
   "ResourceMissingError",
   "DefinitionMismatchError",
   "StreamConsumedError",
+  "StreamLimitError",
+  "StreamStalledError",
   "NotMigratedError",
   "NotConfiguredError",
   "NoWorkerWarning",

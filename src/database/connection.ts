@@ -159,6 +159,8 @@ export function translate(
       return refused.message.includes("flowledger") || refused.message.includes("graphile_worker")
         ? new NotMigratedError("flowledger", error)
         : error;
+    case "CONNECTION_ENDED":
+      return new ConnectionError(target, "this orchestrator was closed", "go on with another one", error);
     case "25006":
       return new ConnectionError(target, "it can only be read, as a standby", "connect to the primary", error);
     default:

@@ -23,6 +23,8 @@ export interface Claim {
   readonly now: number;
   /** Owners that were lost since the last progress. */
   readonly takeovers: number;
+  /** Items in its stream. */
+  readonly items: number;
 }
 
 interface ClaimRow {
@@ -34,6 +36,7 @@ interface ClaimRow {
   fingerprint: string | null;
   takeovers: number;
   now_ms: number;
+  items: number;
   snapshot: JsonObject | null;
   events: unknown;
 }
@@ -107,8 +110,8 @@ function foldClaims(rows: readonly ClaimRow[], workerId: WorkerId, options: Clai
       options.onBroken({ id, epoch: row.epoch, seq: row.seq }, error);
       continue;
     }
-    const { epoch, token, flow, fingerprint, takeovers, now_ms: now } = row;
-    claims.set(id, { id, epoch, token, worker: workerId, flow, fingerprint, state, now, takeovers });
+    const { epoch, token, flow, fingerprint, takeovers, now_ms: now, items } = row;
+    claims.set(id, { id, epoch, token, worker: workerId, flow, fingerprint, state, now, takeovers, items });
   }
   return claims;
 }

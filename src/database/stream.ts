@@ -15,6 +15,8 @@ export interface StreamLoad {
   readonly marks: readonly RetryMark[];
   /** Executions whose streams get the items too. */
   readonly shownOn?: readonly ExecutionId[] | undefined;
+  /** Items that the stream may have. @default unlimited */
+  readonly maxItems?: number | null;
 }
 
 /** What readers get between the items of one attempt and those of the next. */
@@ -24,22 +26,40 @@ export interface RetryMark {
   readonly attempt: number;
 }
 
-/** `stopped`: the stream takes nothing new. `busy`: send it again. */
-export type StreamVerdict = "ok" | "fenced" | "stopped" | "busy";
+/** `stopped`: the stream takes nothing new. `full`: it would have more than `maxItems`. `busy`: send it again. */
+export type StreamVerdict = "ok" | "fenced" | "stopped" | "full" | "busy";
 
 /** One verdict per load; it holds for all items of the load. A load that is in already is "ok". */
 export async function putItems(sql: Queries, loads: readonly StreamLoad[]): Promise<StreamVerdict[]> {
-  const text = loads.map(({ id, epoch, token, no, items, marks, shownOn }) => {
+  const text = loads.map(({ id, epoch, token, no, items, marks, shownOn, maxItems }) => {
     const markers = marks.map(({ dispatch, ...mark }) => ({ d: dispatch, v: { type: "retry", ...mark } }));
     const field = markers.length === 0 ? "" : `,"m":${JSON.stringify(markers)}`;
     const above = shownOn ? `,"b":${JSON.stringify(shownOn)}` : "";
-    return `{"i":"${id}","e":${epoch},"k":"${token}","n":${no},"v":[${items.join(",")}]${field}${above}}`;
+    const limit = maxItems == null ? "" : `,"l":${maxItems}`;
+    return `{"i":"${id}","e":${epoch},"k":"${token}","n":${no},"v":[${items.join(",")}]${field}${above}${limit}}`;
   });
   const rows = await sql<{ verdict: StreamVerdict | null }[]>`
     select flowledger.put_load(load.body) as verdict
     from jsonb_array_elements(${`[${text.join(",")}]`}::text::jsonb) with ordinality as load(body, ord)
     order by load.ord`;
   return rows.map(({ verdict }) => verdict ?? "busy");
+}
+
+/** How many milliseconds ago the last items were put that are younger than `withinMs`, at most `limit`; the oldest first. */
+export async function readRecentPuts(
+  sql: Queries,
+  id: ExecutionId,
+  limit: number,
+  withinMs: number,
+): Promise<number[]> {
+  const rows = await sql<{ age: number; items: number }[]>`
+    select (extract(epoch from clock_timestamp() - i.at) * 1000)::float8 as age, count(*)::int as items
+    from flowledger.stream_items i
+    where i.execution_id = ${id}::uuid and i.kind is null
+      and i.seq > (select e.stream_seq from flowledger.executions e where e.id = ${id}::uuid) - ${limit}::int
+      and i.at > clock_timestamp() - ${withinMs}::float8 * interval '1 millisecond'
+    group by i.at order by i.at`;
+  return rows.flatMap(({ age, items }) => Array.from({ length: items }, () => age));
 }
 
 /** One item with its place in the stream. System items have a kind. */

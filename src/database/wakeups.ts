@@ -24,6 +24,8 @@ export interface Wakeups extends AsyncDisposable {
   onNews(listener: (id: ExecutionId) => void): () => void;
   /** Calls back once the database itself has brought a wake-up of the id. */
   onRemote(id: ExecutionId, listener: () => void): () => void;
+  /** Calls back everybody who listens to one execution: there may be something to see, whatever it is. */
+  callAll(): void;
   /** Resolves when LISTEN stands: what is sent from now on is heard. */
   ready(): Promise<void>;
   readonly isListening: boolean;
@@ -45,9 +47,12 @@ export function openWakeups(sql: Sql): Wakeups {
   let listening: Promise<{ unlisten: () => Promise<void> }[]> | undefined;
   let isListening = false;
   let isClosed = false;
+  const callAll = () => {
+    for (const set of listeners.values()) for (const listener of set) listener();
+  };
   const look = setInterval(() => {
     if (!isListening && listeners.size + anyListeners.size > 0) void listen();
-    for (const set of listeners.values()) for (const listener of set) listener();
+    callAll();
   }, lookEveryMs);
   look.unref();
 
@@ -125,6 +130,7 @@ export function openWakeups(sql: Sql): Wakeups {
       remoteListeners.set(id, listener);
       return () => remoteListeners.delete(id);
     },
+    callAll,
     async ready() {
       await listen();
     },

@@ -35,7 +35,7 @@ import {
   requireStatePath,
 } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { parseDuration, parseMoment } from "../flow/duration.ts";
+import { longestTimerMs, parseDuration, parseMoment } from "../flow/duration.ts";
 import type { Chunk, Graph, NodeId } from "../flow/graph.ts";
 import { resolveRetry } from "../flow/retry.ts";
 import type { Effect, Hits, PauseRequest } from "../ledger/decide.ts";
@@ -138,11 +138,14 @@ async function limited(returned: unknown, host: ChunkHost, chunk: Chunk, abort: 
   const { timeoutMs } = chunk.options;
   if (timeoutMs === null) return returned;
   const { promise, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    const error = new ChunkTimeoutError(host.info.id, chunk.name, timeoutMs);
-    abort.abort(error);
-    reject(error);
-  }, timeoutMs);
+  const timer = setTimeout(
+    () => {
+      const error = new ChunkTimeoutError(host.info.id, chunk.name, timeoutMs);
+      abort.abort(error);
+      reject(error);
+    },
+    Math.min(timeoutMs, longestTimerMs),
+  );
   try {
     return await Promise.race([returned, promise]);
   } finally {
@@ -201,8 +204,10 @@ class ChunkContext {
   readonly #steps = new Set<string>();
   readonly #seen: readonly FoldedIntervention[];
   #input: Json | undefined;
-  /** The last item that was put: durable when all before it are. */
+  /** The last item that was put: durable when all before it are, or refused. */
   #streaming: Promise<void> | null = null;
+  /** Why items that were on their way are not in the stream. */
+  #refused: { readonly error: unknown } | null = null;
   #hasStopped = false;
   parsedInput: Json | undefined;
   isEnded = false;
@@ -320,9 +325,13 @@ class ChunkContext {
       this.#requireLive();
       const parsed = parseStreamItem(this.#host.flow, item);
       if (this.#isStreamStopped()) return;
-      this.#streaming = this.#host.putIntoStream(this.#dispatch, parsed);
+      this.#requireNoneRefused();
+      const put = this.#host.putIntoStream(this.#dispatch, parsed);
+      // What follows may be taken again, so it would not tell.
+      if (put !== this.#streaming) put.catch((error: unknown) => (this.#refused ??= { error }));
+      this.#streaming = put;
       // Durable at the next commit point; here it only waits while too much is on its way.
-      await admission(this.#streaming);
+      await admission(put);
     };
   }
   get stopStream() {
@@ -346,7 +355,15 @@ class ChunkContext {
   }
   /** Resolves when every item that was put is in the stream, or rejects. */
   async streamed(): Promise<void> {
-    if (this.#streaming) await this.#streaming;
+    await this.#streaming?.catch(() => {});
+    this.#requireNoneRefused();
+  }
+  /** Says it once: whoever catches that goes on without them. */
+  #requireNoneRefused(): void {
+    if (!this.#refused) return;
+    const { error } = this.#refused;
+    this.#refused = null;
+    throw error;
   }
 
   get pauseFor() {
@@ -569,7 +586,7 @@ class ChunkContext {
   }
   async #flush(): Promise<void> {
     this.#requireLive();
-    await this.#streaming;
+    if (this.#streaming) await this.streamed();
     if (!this.#journal.hasBuffered) return;
     const effects = await this.#asked(this.#journal.take());
     await this.#host.commit(this.#dispatch.id, effects);
@@ -580,7 +597,7 @@ class ChunkContext {
   async end(): Promise<Effect[]> {
     this.#requireLive();
     this.isEnded = true;
-    await this.#streaming;
+    if (this.#streaming) await this.streamed();
     return this.#journal.hasBuffered ? this.#asked(this.#journal.take()) : [];
   }
 
@@ -781,14 +798,17 @@ async function timed(
   if (timeoutMs === null) return work(outer);
   const limit = new AbortController();
   const { promise, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    const error = new UsageError(
-      `${where} ran longer than its timeout of ${timeoutMs} ms`,
-      "raise timeout, or pass the signal to what it waits for",
-    );
-    limit.abort(error);
-    reject(error);
-  }, timeoutMs);
+  const timer = setTimeout(
+    () => {
+      const error = new UsageError(
+        `${where} ran longer than its timeout of ${timeoutMs} ms`,
+        "raise timeout, or pass the signal to what it waits for",
+      );
+      limit.abort(error);
+      reject(error);
+    },
+    Math.min(timeoutMs, longestTimerMs),
+  );
   try {
     return await Promise.race([work(AbortSignal.any([outer, limit.signal])), promise]);
   } finally {

@@ -8,6 +8,7 @@ import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { BatchNode, Chunk, ForEachNode, Graph, Node } from "../flow/graph.ts";
+import type { ResolvedRate } from "../flow/limits.ts";
 import { deadlineOf, decide, dueAt, entryNodes, nextTimer, settle } from "../ledger/decide.ts";
 import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
 import { evolve, stamp } from "../ledger/evolve.ts";
@@ -72,6 +73,12 @@ export interface StreamTarget {
   readonly token: string;
   /** Executions whose streams get the items too. */
   readonly shownOn?: readonly ExecutionId[] | undefined;
+  /** Items that were in the stream when it was claimed, and how many there may be. */
+  readonly items: number;
+  readonly maxItems: number | null;
+  readonly rate: ResolvedRate | null;
+  /** When the last items before the claim were put, by `performance.now()`: for the rate. */
+  readonly recent: readonly number[];
 }
 
 /** Timers nearer than this stay in memory; for farther ones the execution is released. */
@@ -159,8 +166,17 @@ export class Owner implements ChunkHost {
   #snapshot: Append["snapshot"] = null;
   #cancelDeadline: number | null = null;
 
-  /** @param nodes what the nodes it stands at are called in this version of the flow, where that differs */
-  constructor(engine: Engine, flow: FlowDefinition, claim: Claim, nodes: Readonly<Record<string, string>> = {}) {
+  /**
+   * @param nodes what the nodes it stands at are called in this version of the flow, where that differs
+   * @param recent when its last stream items were put, where the flow limits their rate
+   */
+  constructor(
+    engine: Engine,
+    flow: FlowDefinition,
+    claim: Claim,
+    nodes: Readonly<Record<string, string>> = {},
+    recent: readonly number[] = [],
+  ) {
     this.#engine = engine;
     this.id = claim.id;
     this.flow = flow;
@@ -171,7 +187,8 @@ export class Owner implements ChunkHost {
     this.#epoch = claim.epoch;
     this.#token = claim.token;
     const shownOn = claim.state.parent?.shownOn;
-    this.#stream = { id: claim.id, epoch: claim.epoch, token: claim.token, shownOn };
+    const { id, epoch, token, items } = claim;
+    this.#stream = { id, epoch, token, shownOn, items, ...flow.streamLimits, recent };
     this.#inherited = new Set(claim.state.dispatches.keys());
     this.#base = claim.state.seq;
     this.info = { id: claim.id, flow: flow.name, metadata: claim.state.metadata };
@@ -233,8 +250,11 @@ export class Owner implements ChunkHost {
   }
 
   putIntoStream({ id, chunk, failures }: Dispatch, item: Json): Promise<void> {
-    const mark = this.#inherited.delete(id) && chunk !== null ? { dispatch: id, chunk, attempt: failures + 1 } : null;
-    return this.#engine.putIntoStream(this.#stream, item, id, mark);
+    const mark = this.#inherited.has(id) && chunk !== null ? { dispatch: id, chunk, attempt: failures + 1 } : null;
+    const put = this.#engine.putIntoStream(this.#stream, item, id, mark);
+    // Not before: an item that is refused leaves its mark to the next one.
+    this.#inherited.delete(id);
+    return put;
   }
 
   async runChild(

@@ -11,6 +11,7 @@ const terminal = new Set([
   "JOURNAL_MISMATCH",
   "NO_RESUME_HANDLE",
   "SELF_RESUME_LIMIT",
+  "STREAM_LIMIT",
 ]);
 
 /** Wait before the next attempt; null when that was the last. @param attempt the one that failed, from 1 */

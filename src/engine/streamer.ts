@@ -5,7 +5,7 @@ import type { Sql } from "../database/connection.ts";
 import { putItems } from "../database/stream.ts";
 import type { RetryMark, StreamVerdict } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
-import { LeaseLostError, PayloadError, UsageError } from "../errors.ts";
+import { LeaseLostError, PayloadError, StreamLimitError, UsageError } from "../errors.ts";
 import type { Json } from "../ledger/payload.ts";
 import type { StreamTarget } from "./owner.ts";
 
@@ -20,7 +20,7 @@ const maxFlightBytes = 1_048_576;
 const answerWithinMs = 5000;
 
 /** Items that travel together: all of one owner, in order. */
-interface Load extends StreamTarget {
+interface Load extends Pick<StreamTarget, "id" | "epoch" | "token" | "shownOn" | "maxItems"> {
   /** Its place among the owner's loads. */
   readonly no: number;
   readonly items: string[];
@@ -38,6 +38,11 @@ interface Lane {
   readonly target: StreamTarget;
   readonly loads: Load[];
   lastNo: number;
+  /** Items in the stream and on their way, as far as this owner knows: others may put some as well. */
+  items: number;
+  /** When the last `rate.limit` items were put, as a ring: the oldest stands at `next`. */
+  readonly times: number[];
+  next: number;
 }
 
 export class Streamer {
@@ -62,6 +67,7 @@ export class Streamer {
    * @param target the same object for all items of an owner
    * @param mark for the first item of a dispatch that an earlier owner may have begun
    * @throws {PayloadError} for an item of more than 256 KB
+   * @throws {StreamLimitError} for one item too many; later, where others have put items that this owner does not know of
    * @throws {LeaseLostError} later, when another worker owns the execution
    * @throws {UsageError} later, when somebody else stopped the stream meanwhile
    */
@@ -75,10 +81,13 @@ export class Streamer {
         `larger than ${maxItemBytes} bytes`,
         "store the data elsewhere and send a reference to it",
       );
-    const load = this.#openLoad(target);
+    const lane = this.#laneOf(target);
+    this.#requireRoom(lane);
+    const load = this.#openLoad(lane);
     load.items.push(`{"d":${dispatch},"v":${text}}`);
     if (mark) load.marks.push(mark);
     load.bytes += bytes;
+    lane.items += 1;
     this.#backlogBytes += bytes;
     if (this.#backlogBytes < maxBacklogBytes) admissions.delete(load.durable);
     else admissions.set(load.durable, (this.#room ??= Promise.withResolvers<void>()).promise);
@@ -90,19 +99,47 @@ export class Streamer {
     return load.durable;
   }
 
-  #openLoad(target: StreamTarget): Load {
-    const lane = this.#lanes.get(target) ?? { target, loads: [], lastNo: 0 };
+  #laneOf(target: StreamTarget): Lane {
+    const known = this.#lanes.get(target);
+    if (known) return known;
+    const { items, recent, rate } = target;
+    const lane = {
+      target,
+      loads: [],
+      lastNo: 0,
+      items,
+      times: [...recent],
+      next: rate ? recent.length % rate.limit : 0,
+    };
     this.#lanes.set(target, lane);
+    return lane;
+  }
+
+  /** @throws {StreamLimitError} */
+  #requireRoom(lane: Lane): void {
+    const { id, maxItems, rate } = lane.target;
+    if (maxItems !== null && lane.items >= maxItems)
+      throw new StreamLimitError(id, "maxStreamItems", maxItems, lane.items + 1);
+    if (!rate) return;
+    const now = performance.now();
+    const first = lane.times[lane.next];
+    if (first !== undefined && now - first < rate.perMs)
+      throw new StreamLimitError(id, "maxStreamRate", rate.limit, rate.limit + 1, rate.perMs);
+    lane.times[lane.next] = now;
+    lane.next = (lane.next + 1) % rate.limit;
+  }
+
+  #openLoad(lane: Lane): Load {
     this.#waiting.add(lane);
     const last = lane.loads.at(-1);
     if (last && !last.isSent && last.items.length < maxLoadItems && last.bytes < maxBacklogBytes) return last;
     const { promise: durable, resolve, reject } = Promise.withResolvers<void>();
     // Whoever puts looks at its next commit point.
     durable.catch(() => {});
-    const { id, epoch, token, shownOn } = target;
+    const { id, epoch, token, shownOn, maxItems } = lane.target;
     const no = ++lane.lastNo;
     const sent = { isSent: false, durable, resolve, reject };
-    const load = { id, epoch, token, shownOn, no, items: [], marks: [], bytes: 0, ...sent };
+    const load = { id, epoch, token, shownOn, maxItems, no, items: [], marks: [], bytes: 0, ...sent };
     lane.loads.push(load);
     return load;
   }
@@ -165,7 +202,7 @@ export class Streamer {
       this.#leave(lane, load);
       load.resolve();
       for (const id of [load.id, ...(load.shownOn ?? [])]) this.#wakeups.send(id);
-    } else this.#fail(lane, verdict === "fenced" ? new LeaseLostError(load.id, load.epoch) : stoppedError(load.id));
+    } else this.#fail(lane, refusalOf(verdict, load));
     return true;
   }
 
@@ -175,6 +212,7 @@ export class Streamer {
     lane.lastNo = (lane.loads[0]?.no ?? 1) - 1;
     for (let lost = lane.loads[0]; lost; lost = lane.loads[0]) {
       this.#leave(lane, lost);
+      lane.items -= lost.items.length;
       lost.reject(error);
     }
   }
@@ -194,7 +232,9 @@ interface Departure {
   readonly load: Load;
 }
 
-function stoppedError(id: string): UsageError {
+function refusalOf(verdict: "fenced" | "stopped" | "full", { id, epoch, maxItems }: Load): Error {
+  if (verdict === "fenced") return new LeaseLostError(id, epoch);
+  if (verdict === "full") return new StreamLimitError(id, "maxStreamItems", maxItems ?? 0, (maxItems ?? 0) + 1);
   return new UsageError(
     `an item was put into the stream of execution ${id}, which was stopped meanwhile`,
     "put all items before stopStream()",

@@ -3,7 +3,7 @@ import { codeOf } from "../database/connection.ts";
 import { readHistory } from "../database/queries.ts";
 import { StreamConsumedError, UsageError } from "../errors.ts";
 import type { Contract, EmitPayload, EventName, StreamItem } from "../flow/contract.ts";
-import { parseDuration } from "../flow/duration.ts";
+import { longestTimerMs, parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
 import { evolve } from "../ledger/evolve.ts";
 import { initialState } from "../ledger/state.ts";
@@ -112,7 +112,7 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
       await this.#begun;
       await this.execution.cancel();
       const { promise: late, resolve } = Promise.withResolvers<void>();
-      const timer = timeoutMs === null ? undefined : setTimeout(resolve, timeoutMs);
+      const timer = timeoutMs === null ? undefined : setTimeout(resolve, Math.min(timeoutMs, longestTimerMs));
       await Promise.race([this.#stopped, late]);
       clearTimeout(timer);
     } catch (error) {

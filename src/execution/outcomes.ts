@@ -1,18 +1,20 @@
 /** Waiting for the end of executions: one query for all who wait in this process, and none where this process closed it. */
 import { Batcher } from "../database/batcher.ts";
-import { translate } from "../database/connection.ts";
+import { codeOf, translate } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
 import { isServed, readBlocked, readHeaders } from "../database/queries.ts";
 import type { Header } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import type { CloseHeader } from "../database/append.ts";
 import {
+  ConnectionError,
   ExecutionCancelledError,
   ExecutionFailedError,
   ExecutionNotFoundError,
   NoResumeHandleError,
   NoWorkerWarning,
 } from "../errors.ts";
+import { longestTimerMs } from "../flow/duration.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { JsonObject } from "../ledger/payload.ts";
 
@@ -86,7 +88,9 @@ export function openOutcomes(sql: Sql, wakeups: Wakeups): Outcomes {
         if (found.lifecycle === "closed") settle(endingOf(found));
         else if (options.until?.(found)) settle(null);
       } catch (error) {
-        if (!(error instanceof ExecutionNotFoundError)) return;
+        // Any other trouble is waited out, but a connection that we ended ourselves does not come back.
+        const isEnded = error instanceof ConnectionError && codeOf(error.cause) === "CONNECTION_ENDED";
+        if (!isEnded && !(error instanceof ExecutionNotFoundError)) return;
         reject(error);
         settle(null);
       } finally {
@@ -100,7 +104,7 @@ export function openOutcomes(sql: Sql, wakeups: Wakeups): Outcomes {
     const stop = wakeups.on(id, () => void check());
     const end = () => settle(null);
     signal?.addEventListener("abort", end);
-    const timer = timeoutMs === null ? undefined : setTimeout(settle, timeoutMs, null);
+    const timer = timeoutMs === null ? undefined : setTimeout(settle, Math.min(timeoutMs, longestTimerMs), null);
     const warn = flow === undefined ? undefined : setTimeout(() => void warnUnserved(sql, id, flow), noWorkerAfterMs);
     warn?.unref();
     if (signal?.aborted) settle(null);

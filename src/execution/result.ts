@@ -5,7 +5,7 @@ import { loadState } from "../database/queries.ts";
 import { ExecutionNotFoundError } from "../errors.ts";
 import type { Intervention, InterventionFilters } from "../flow/context.ts";
 import type { CloseSnapshot, Contract, StateAt, StateOf, StatePath } from "../flow/contract.ts";
-import { parseDuration } from "../flow/duration.ts";
+import { longestTimerMs, parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
 import { getPath } from "../ledger/paths.ts";
 import type { ExecutionState } from "../ledger/state.ts";
@@ -55,7 +55,7 @@ export class ExecutionResult<C extends Contract = Contract> {
       if (found !== undefined) resolve();
     };
     const stop = this.#outcomes.watch(this.#id, () => void look().catch(reject));
-    const timer = deadline === null ? undefined : setTimeout(resolve, timeoutMs ?? 0);
+    const timer = deadline === null ? undefined : setTimeout(resolve, Math.min(timeoutMs ?? 0, longestTimerMs));
     look().catch(reject);
     try {
       await promise;

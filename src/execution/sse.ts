@@ -1,7 +1,7 @@
 /** The runtime stream to the browser: server-sent events that a reload or a lost connection resumes, and web streams. */
-import { FlowledgerError, UsageError } from "../errors.ts";
+import { ConnectionError, FlowledgerError, StreamStalledError, UsageError } from "../errors.ts";
 import type { Contract } from "../flow/contract.ts";
-import { parseDuration } from "../flow/duration.ts";
+import { longestTimerMs, parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
 import { requireCursor } from "./stream.ts";
 import type { StreamEntry } from "./stream.ts";
@@ -11,27 +11,33 @@ export interface SSEOptions {
   request?: { readonly signal: AbortSignal };
   /** Time between comments that keep proxies from closing a quiet connection. @default "15s" */
   heartbeat?: Duration;
+  /** A reader that takes nothing for so long is let go: the body fails with `StreamStalledError`. @default "60s" */
+  stallTimeout?: Duration;
 }
 
 /**
  * A response that an `EventSource` reads: `id:` is the cursor, `data:` the item as JSON, `event:` the kind of a system
  * item. The last one is `event: end`, or `event: failed` with `{ code, message }`; the page closes its EventSource then.
+ * Where the reader stalls, or the connection to the database ends, the body fails: an EventSource comes back by itself.
  *
  * @param stream `execution.streamItems({ timeout: null, from: cursorOf(request) })`
  */
 export function toSSE<C extends Contract>(
   stream: AsyncIterable<StreamEntry<C>>,
-  { request, heartbeat = "15s" }: SSEOptions = {},
+  { request, heartbeat = "15s", stallTimeout = "60s" }: SSEOptions = {},
 ): Response {
-  const everyMs = parseDuration(heartbeat, "heartbeat of toSSE()");
+  const everyMs = Math.min(parseDuration(heartbeat, "heartbeat of toSSE()"), longestTimerMs);
+  const stalledMs = parseDuration(stallTimeout, "stallTimeout of toSSE()");
   const entries = stream[Symbol.asyncIterator]();
   const { signal } = request ?? {};
   let isOver = false;
   let beat: NodeJS.Timeout | undefined;
+  let stall: NodeJS.Timeout | undefined;
   const leave = () => {
     if (isOver) return;
     isOver = true;
     clearInterval(beat);
+    clearInterval(stall);
     signal?.removeEventListener("abort", leave);
     // Its own error has been told, or nobody is there to hear it.
     Promise.resolve(entries.return?.()).catch(() => {});
@@ -42,16 +48,32 @@ export function toSSE<C extends Contract>(
         controller.enqueue(encode(": open\n\n"));
         beat = setInterval(() => {
           // Only to a reader that has taken what it was given: a stalled one gathers no comments.
-          if ((controller.desiredSize ?? 0) > 0) controller.enqueue(encode(": beat\n\n"));
+          if ((controller.desiredSize ?? 0) <= 0) return;
+          controller.enqueue(encode(": beat\n\n"));
+          stall?.refresh();
         }, everyMs);
         beat.unref();
+        // Counted from the last message: with room left the reader has taken that, and waits for us.
+        stall = setInterval(
+          () => {
+            if ((controller.desiredSize ?? 0) > 0) return;
+            leave();
+            controller.error(new StreamStalledError(stalledMs));
+          },
+          Math.min(stalledMs, longestTimerMs),
+        );
+        stall.unref();
         if (signal?.aborted) leave();
         else signal?.addEventListener("abort", leave);
       },
       async pull(controller) {
-        const message = await nextMessage(entries);
+        const message = await nextMessage(entries).catch((error: unknown) => {
+          leave();
+          throw error;
+        });
         if (isOver) return close(controller);
         controller.enqueue(encode(message.text));
+        stall?.refresh();
         if (!message.isLast) return;
         leave();
         close(controller);
@@ -70,7 +92,10 @@ export function toSSE<C extends Contract>(
   });
 }
 
-/** A web stream that reads an iterable as fast as it is read itself, and ends it when it is cancelled. */
+/**
+ * A web stream that reads an iterable as fast as it is read itself, and ends it when it is cancelled. It holds nothing, and
+ * waits for a reader as long as an iterator does.
+ */
 export function toReadableStream<T>(stream: AsyncIterable<T>): ReadableStream<T> {
   const items = stream[Symbol.asyncIterator]();
   return new ReadableStream<T>(
@@ -120,6 +145,7 @@ async function nextMessage<C extends Contract>(entries: AsyncIterator<StreamEntr
     const event = kind === null ? "" : `event: ${kind}\n`;
     return { text: `id: ${cursor}\n${event}data: ${JSON.stringify(item)}\n\n`, isLast: false };
   } catch (error) {
+    if (error instanceof ConnectionError) throw error;
     // What is not ours may tell a stranger about the inside.
     const shown =
       error instanceof FlowledgerError

@@ -7,7 +7,7 @@ import type { PageRequest, StreamPage } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { ExecutionNotFoundError, UsageError } from "../errors.ts";
 import type { Contract, StreamItem } from "../flow/contract.ts";
-import { parseDuration } from "../flow/duration.ts";
+import { longestTimerMs, parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { copyJson } from "../ledger/payload.ts";
@@ -105,7 +105,7 @@ export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">): Streams {
           if (channel.version !== seen || signal.aborted) return;
           const { promise, resolve } = Promise.withResolvers<void>();
           const wake = () => resolve();
-          const timer = timeoutMs === null ? undefined : setTimeout(wake, timeoutMs);
+          const timer = timeoutMs === null ? undefined : setTimeout(wake, Math.min(timeoutMs, longestTimerMs));
           channel.waiting.add(wake);
           signal.addEventListener("abort", wake);
           await promise;

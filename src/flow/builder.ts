@@ -27,7 +27,7 @@ import {
   type SubFlowOptions,
 } from "./definition.ts";
 import type { Graph } from "./graph.ts";
-import type { FlowLimits, FlowOptions } from "./limits.ts";
+import type { FlowLimits, FlowOptions, StreamLimits } from "./limits.ts";
 
 /**
  * A flow without chunks yet. Nothing touches a database here, and a definition may be evaluated again: the same named
@@ -116,6 +116,10 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
 
   get maxDurationMs(): number | null {
     return this.#draft.maxDurationMs;
+  }
+
+  get streamLimits(): StreamLimits {
+    return this.#draft.streamLimits;
   }
 
   toBlueprint(): Blueprint {

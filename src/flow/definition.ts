@@ -8,7 +8,7 @@ import type { ChunkHandler, Predicate, RetryOptions } from "./context.ts";
 import { checkContract, checkSchema, requireEvent, requireStatePath, type Contract, type InputOf } from "./contract.ts";
 import { parseDuration, type Duration } from "./duration.ts";
 import type { Chunk, Graph, Node, NodeId, ResolvedChunkOptions, WhenNode } from "./graph.ts";
-import { resolveLimits, type FlowLimits, type FlowOptions } from "./limits.ts";
+import { resolveLimits, resolveStreamLimits, type FlowLimits, type FlowOptions, type StreamLimits } from "./limits.ts";
 import { resolveRetry } from "./retry.ts";
 import { link, resolved, sameBlock, sameStep, toGraph } from "./steps.ts";
 import type { CaseTest, ForEachStep, MatchStep, Outlet, Step } from "./steps.ts";
@@ -29,6 +29,7 @@ export interface FlowDefinition<C extends Contract = Contract> {
   readonly contractSchemas: Json;
   readonly limits: FlowLimits | null;
   readonly maxDurationMs: number | null;
+  readonly streamLimits: StreamLimits;
 }
 
 export interface ResourceRequirement {
@@ -112,6 +113,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   readonly contractSchemas: Json;
   readonly limits: FlowLimits | null;
   readonly maxDurationMs: number | null;
+  readonly streamLimits: StreamLimits;
   readonly #roots: Outlet = { next: [], label: "start" };
   readonly #steps: Step[] = [];
   readonly #chunks = new Map<string, Chunk>();
@@ -136,6 +138,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     this.limits = resolveLimits(name, options.limits);
     this.maxDurationMs =
       options.maxDuration === undefined ? null : parseDuration(options.maxDuration, `maxDuration of flow "${name}"`);
+    this.streamLimits = resolveStreamLimits(name, options);
   }
 
   /** Begins again at the start input. */

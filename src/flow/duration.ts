@@ -8,6 +8,9 @@ const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604
 /** A hundred years: beyond it a date would leave what Postgres and JavaScript agree on. */
 const longestMs = 36_525 * unitMs.d;
 
+/** What a timer of Node holds, 24.8 days: a longer one would fire at once. */
+export const longestTimerMs = 2 ** 31 - 1;
+
 /** The last moment that ISO 8601 writes with four digits of a year, as Postgres reads it. */
 const latestMs = Date.UTC(9999, 11, 31);
 

@@ -1,4 +1,4 @@
-/** How many executions of a flow run at once, and how many start in a time: over the whole fleet. */
+/** How many executions of a flow run at once and start in a time, over the whole fleet; how much each may put into its stream. */
 import { DefinitionError, UsageError } from "../errors.ts";
 import type { Json } from "../ledger/payload.ts";
 import { parseDuration, type Duration } from "./duration.ts";
@@ -8,6 +8,15 @@ export interface FlowOptions<I = Json> {
   readonly limits?: LimitOptions<I>;
   /** The `timeout` of executions that are started without one. @default none */
   readonly maxDuration?: Duration;
+  /**
+   * Items in the stream of one execution, those of failed attempts and of sub-flows included; null is unlimited. A put
+   * beyond throws `StreamLimitError`.
+   *
+   * @default 100_000
+   */
+  readonly maxStreamItems?: number | null;
+  /** Items that one execution may put in any time of `per`. A put beyond throws `StreamLimitError`. @default unlimited */
+  readonly maxStreamRate?: Rate;
 }
 
 export interface LimitOptions<I = Json> extends Limit {
@@ -22,7 +31,12 @@ export interface Limit {
   /** Executions that a worker owns at once; one that waits for time or an answer is owned by nobody. @default unlimited */
   readonly concurrency?: number;
   /** Executions that begin in any time of `per`. @default unlimited */
-  readonly rate?: { readonly limit: number; readonly per: Duration };
+  readonly rate?: Rate;
+}
+
+interface Rate {
+  readonly limit: number;
+  readonly per: Duration;
 }
 
 /** The options as they are kept in the database. */
@@ -35,12 +49,19 @@ export interface FlowLimits {
   readonly key: ((input: Json) => string) | null;
 }
 
-interface ResolvedRate {
+export interface ResolvedRate {
   readonly limit: number;
   readonly perMs: number;
 }
 
+/** What one execution may put into its stream. */
+export interface StreamLimits {
+  readonly maxItems: number | null;
+  readonly rate: ResolvedRate | null;
+}
+
 const most = 1_000_000;
+const defaultStreamItems = 100_000;
 
 /** @throws {DefinitionError} naming the option that cannot be meant */
 export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefined): FlowLimits | null {
@@ -57,25 +78,11 @@ export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefi
     refuse("limits.key and limits.perKey need each other", "give both: key says by what, perKey how many");
   if (action !== "keep" && action !== "cancel")
     refuse(`limits.maxConcurrencyAction "${String(action)}" does not exist`, 'use "keep" or "cancel"');
-  const count = (value: number | undefined, where: string): number | null => {
-    if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1 && value <= most))
-      refuse(`${where} ${String(value)} is not possible`, `use a whole number from 1 to ${most}, or leave it out`);
-    return value ?? null;
-  };
-  const rate = (given: Limit["rate"], where: string): ResolvedRate | null => {
-    if (given === undefined) return null;
-    const perMs = parseDuration(given.per, `${where}.per of flow "${flow}"`);
-    if (perMs === 0) refuse(`${where}.per is no time`, 'use a duration like "1s"');
-    return {
-      limit: count(given.limit, `${where}.limit`) ?? refuse(`${where}.limit is missing`, "use a number"),
-      perMs,
-    };
-  };
   const limits = {
-    concurrency: count(options.concurrency, "limits.concurrency"),
-    rate: rate(options.rate, "limits.rate"),
-    keyConcurrency: count(perKey?.concurrency, "limits.perKey.concurrency"),
-    keyRate: rate(perKey?.rate, "limits.perKey.rate"),
+    concurrency: count(flow, options.concurrency, "limits.concurrency"),
+    rate: resolveRate(flow, options.rate, "limits.rate"),
+    keyConcurrency: count(flow, perKey?.concurrency, "limits.perKey.concurrency"),
+    keyRate: resolveRate(flow, perKey?.rate, "limits.perKey.rate"),
     action,
     // The input has been through the contract by then, whose type I is.
     key: (key as FlowLimits["key"] | undefined) ?? null,
@@ -84,6 +91,37 @@ export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefi
   if (concurrency === null && perFlow === null && keyConcurrency === null && keyRate === null)
     refuse("limits limit nothing", "give concurrency or rate, for the flow or perKey");
   return limits;
+}
+
+/** @throws {DefinitionError} naming the option that cannot be meant */
+export function resolveStreamLimits(flow: string, options: FlowOptions<never>): StreamLimits {
+  const { maxStreamItems = defaultStreamItems, maxStreamRate } = options;
+  if (maxStreamItems !== null && !(Number.isSafeInteger(maxStreamItems) && maxStreamItems >= 1))
+    throw new DefinitionError(
+      flow,
+      `maxStreamItems ${String(maxStreamItems)} is not possible`,
+      "use a whole number from 1, or null for no limit",
+    );
+  return { maxItems: maxStreamItems, rate: resolveRate(flow, maxStreamRate, "maxStreamRate") };
+}
+
+function resolveRate(flow: string, given: Rate | undefined, where: string): ResolvedRate | null {
+  if (given === undefined) return null;
+  const perMs = parseDuration(given.per, `${where}.per of flow "${flow}"`);
+  if (perMs === 0) throw new DefinitionError(flow, `${where}.per is no time`, 'use a duration like "1s"');
+  const limit = count(flow, given.limit, `${where}.limit`);
+  if (limit === null) throw new DefinitionError(flow, `${where}.limit is missing`, "use a number");
+  return { limit, perMs };
+}
+
+function count(flow: string, value: number | undefined, where: string): number | null {
+  if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1 && value <= most))
+    throw new DefinitionError(
+      flow,
+      `${where} ${String(value)} is not possible`,
+      `use a whole number from 1 to ${most}, or leave it out`,
+    );
+  return value ?? null;
 }
 
 /**

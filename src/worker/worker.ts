@@ -21,6 +21,7 @@ import {
   settleOverdue,
 } from "../database/queries.ts";
 import type { BrokenClaim, Claim, ClaimOptions, LostClaim, Ticket } from "../database/queries.ts";
+import { readRecentPuts } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { DatabaseClock } from "../engine/clock.ts";
 import { openCommitter } from "../engine/committer.ts";
@@ -375,17 +376,20 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (isSuspect(claimed)) suspects.give();
         return;
       }
-      const fit = await fitOf(sql, claimed, flow).catch((error: unknown) => {
-        log.error("the definition that an execution ran by cannot be read", {
-          executionId: claimed.id,
-          error: String(error),
-        });
-        return null;
-      });
-      if (!fit) {
+      const known = await Promise.all([fitOf(sql, claimed, flow), recentPuts(sql, claimed, flow)]).catch(
+        (error: unknown) => {
+          log.error("what an execution needs to go on cannot be read", {
+            executionId: claimed.id,
+            error: String(error),
+          });
+          return null;
+        },
+      );
+      if (!known) {
         if (isSuspect(claimed)) suspects.give();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
       }
+      const [fit, recent] = known;
       if ("problem" in fit) {
         if (isSuspect(claimed)) suspects.give();
         const { fingerprint } = flow;
@@ -412,7 +416,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       });
       // Before the owner begins: it may wait for others at once.
       parents.set(claimed.id, leave);
-      const owner = new Owner(engine, flow, claimed, fit.nodes);
+      const owner = new Owner(engine, flow, claimed, fit.nodes, recent);
       isOwner = true;
       owners.set(claimed.id, owner);
       const over = owner.done.finally(() => {
@@ -644,6 +648,18 @@ async function fitOf(sql: Sql, claimed: Claim, flow: FlowDefinition): Promise<Fi
   return fitVersion(claimed.state, before, flow.graph);
 }
 
+/** When the last stream items were put, by `performance.now()`: a new owner goes on counting for the rate. */
+async function recentPuts(
+  sql: Sql,
+  { id, items }: Claim,
+  { streamLimits: { rate } }: FlowDefinition,
+): Promise<number[]> {
+  if (!rate || items === 0) return [];
+  const ages = await readRecentPuts(sql, id, rate.limit, rate.perMs);
+  const now = performance.now();
+  return ages.map((age) => now - age);
+}
+
 /** Connection options that can travel to a thread. */
 function threadOptions(sql: Sql): HeartbeatOptions["connection"] {
   const { host, port, database, user, pass, ssl } = sql.options;
@@ -677,7 +693,7 @@ function once(action: () => void): () => void {
 function firstClaim(execution: NewExecution, lease: Pick<Claim, "worker" | "token" | "now">): Claim {
   const { id, flow, item } = execution;
   const state = foldFrom(null, firstEvents(execution, lease.now));
-  return { id, epoch: 1, flow, fingerprint: item?.fingerprint ?? null, state, takeovers: 0, ...lease };
+  return { id, epoch: 1, flow, fingerprint: item?.fingerprint ?? null, state, takeovers: 0, items: 0, ...lease };
 }
 
 /** It lost workers without progress: perhaps it is the one that takes them down. */

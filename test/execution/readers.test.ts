@@ -393,7 +393,8 @@ async function owned(name: string, count = 1) {
   const claimed = id && claims.get(id);
   if (!claimed) throw new Error("nothing was claimed");
   const streamer = new Streamer(sql, { send: () => {} });
-  return { sql, streamer, target: { id, ids, epoch: claimed.epoch, token: claimed.token } };
+  const { epoch, token, items } = claimed;
+  return { sql, streamer, target: { id, ids, epoch, token, items, maxItems: null, rate: null, recent: [] } };
 }
 
 async function itemsOf(id: string): Promise<unknown[]> {

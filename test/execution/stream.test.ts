@@ -1,7 +1,8 @@
 /** The runtime stream: every item once and in order, for early and late readers, until it ends. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { defineFlow } from "../../src/index.ts";
+import { ConnectionError, defineFlow, StreamLimitError, toSSE } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { collect, newGate, refusal, serving, visiting, warningsOf } from "../support/flows.ts";
 
@@ -182,3 +183,160 @@ test("TF-CON-01: the stream contract coerces an item, and refuses a wrong one in
   expect(await refusal(execution.waitForClose())).toMatchObject({ cause: { code: "CONTRACT_VIOLATED" } });
   expect(await collect(execution.getRuntimeStream())).toEqual([{ step: "one" }]);
 });
+
+test("F49: an item more than maxStreamItems is refused, nothing of it is written, and no retry follows", async () => {
+  const flow = defineFlow("too-many", {}, { maxStreamItems: 3 });
+  flow.to(
+    "put",
+    async (ctx) => {
+      for (let n = 1; n <= 4; n++) await ctx.putIntoStream(n);
+    },
+    { retry: { maxAttempts: 5, initialInterval: 1 } },
+  );
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+  const failed = await refusal(execution.waitForClose());
+
+  expect(failed).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "StreamLimitError", code: "STREAM_LIMIT" } });
+  expect(String(failed)).toContain(`the stream of execution ${execution.id} would have 4 items`);
+  expect(await execution.history({ types: ["chunk.failed"] })).toMatchObject([{ error: { attempt: 1 } }]);
+  expect(await collect(execution.getRuntimeStream())).toEqual([1, 2, 3]);
+});
+
+test.each<[string, object, object]>([
+  ["maxStreamItems", { maxStreamItems: 3 }, { limit: "maxStreamItems", max: 3, value: 4 }],
+  [
+    "maxStreamRate",
+    { maxStreamRate: { limit: 3, per: "1h" } },
+    { limit: "maxStreamRate", max: 3, value: 4, perMs: 3_600_000 },
+  ],
+])("F49: %s counts on under the next owner", async (name, limits, details) => {
+  const refused: unknown[] = [];
+  const flow = defineFlow(`counts-on.${name}`, {}, limits);
+  flow.when("Put").to("put", async (ctx) => {
+    for (let n = 0; n < 2; n++) await ctx.putIntoStream(n).catch((error: unknown) => refused.push(error));
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+
+  for (let n = 1; n <= 2; n++) {
+    await execution.emit("Put", n);
+    // With nothing to do it is given back, and the next event is for another owner.
+    await untilReleased(execution.id, n);
+  }
+  await execution.close();
+
+  expect(refused).toEqual([expect.any(StreamLimitError)]);
+  expect(refused).toMatchObject([{ details: { executionId: execution.id, ...details } }]);
+  expect(await collect(execution.getRuntimeStream())).toEqual([0, 1, 0]);
+});
+
+test("F49: a chunk that waits is within the rate again", async () => {
+  const flow = defineFlow("paced", {}, { maxStreamRate: { limit: 2, per: 50 } });
+  flow.to("put", async (ctx) => {
+    for (let n = 0; n < 6; n++)
+      while (await ctx.putIntoStream(n).then(Boolean, (error: unknown) => error instanceof StreamLimitError))
+        await sleep(5);
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const began = performance.now();
+
+  const items = await collect(orchestrator.flow(flow).getRuntimeStream(null));
+
+  expect(items).toEqual([0, 1, 2, 3, 4, 5]);
+  expect(performance.now() - began).toBeGreaterThan(100);
+});
+
+test("F49: where sub-flows have filled the stream, items that are on their way are refused, and that is not passed over", async () => {
+  const filled = newGate();
+  const child = defineFlow("filling").to("fill", async (ctx) => {
+    for (let n = 1; n <= 3; n++) await ctx.putIntoStream(`child ${n}`);
+    await ctx.flush();
+    filled.open();
+  });
+  const flow = defineFlow("filled", {}, { maxStreamItems: 4 });
+  flow.toSubFlow(child);
+  flow.to("put", async (ctx) => {
+    await filled.passed;
+    await ctx.putIntoStream("one");
+    await ctx.putIntoStream("two");
+    await sleep(300);
+    await ctx.putIntoStream("three");
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+  expect(await refusal(execution.waitForClose())).toMatchObject({ cause: { code: "STREAM_LIMIT" } });
+  expect(await collect(execution.getRuntimeStream())).toEqual(["child 1", "child 2", "child 3"]);
+});
+
+test("F50: a put by a chunk that is over is refused, while the execution runs and when it is closed", async () => {
+  const late: ((item: unknown) => Promise<void>)[] = [];
+  const flow = defineFlow("put-late");
+  flow.to("put", (ctx) => void late.push((item) => ctx.putIntoStream(item)));
+  flow.when("E").to("e", () => 1);
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+  await untilReleased(execution.id, 1);
+  const put = () => refusal(late[0]?.("late") ?? Promise.resolve());
+
+  const errors = [await put(), await execution.close().then(put)];
+
+  expect(errors).toMatchObject([{ code: "USAGE_INVALID" }, { code: "USAGE_INVALID" }]);
+  expect(await collect(execution.getRuntimeStream())).toEqual([]);
+});
+
+test("those who read or wait hear when their orchestrator is closed, and a browser is sent to another one", async () => {
+  const flow = defineFlow("left-behind");
+  flow.to("put", (ctx) => ctx.putIntoStream("one"));
+  flow.when("E").to("e", () => 1);
+  await using orchestrator = await serving(database, [flow]);
+  const elsewhere = visiting(database);
+  const started = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+  const execution = await elsewhere.getExecution(started.id);
+  const reader = execution.getRuntimeStream({ timeout: null });
+  expect((await reader.next()).value).toBe("one");
+  const waiting = [reader.next(), execution.waitForClose(), execution.result.getFinalResult()].map(refusal);
+  const body = toSSE(execution.streamItems({ timeout: null })).text();
+  waiting.push(refusal(body));
+
+  await elsewhere.close();
+
+  for (const error of await Promise.all(waiting)) expect(error).toBeInstanceOf(ConnectionError);
+  expect(await refusal(collect(execution.getRuntimeStream()))).toBeInstanceOf(ConnectionError);
+});
+
+test("a timeout of a month is no timeout of a millisecond", async () => {
+  const flow = defineFlow("patient");
+  flow.to(
+    "work",
+    async (ctx) => {
+      await ctx.step("a step", () => sleep(20), { timeout: "30d" });
+      await ctx.putIntoStream("done");
+    },
+    { timeout: "30d" },
+  );
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).createExecution({ autoCloseTimeout: 0 });
+  const reading = collect(execution.getRuntimeStream({ timeout: "30d" }));
+  const result = execution.result.getFinalResult({ timeout: "30d" });
+
+  const warnings = await warningsOf(() => execution.start());
+
+  expect(await reading).toEqual(["done"]);
+  expect(await result).toEqual({});
+  expect(warnings).toEqual([]);
+});
+
+/** Resolves when nobody owns the execution and so many of its chunks have completed. */
+async function untilReleased(id: string, completed: number): Promise<void> {
+  for (;;) {
+    const [row] = await database.sql<[{ free: boolean }]>`
+      select e.owner is null and (select count(*) from flowledger.ledger l
+        where l.execution_id = e.id and l.type = 'chunk.completed') = ${completed}::int as free
+      from flowledger.executions e where e.id = ${id}::uuid`;
+    if (row.free) return;
+    await sleep(5);
+  }
+}
