@@ -1,8 +1,14 @@
 /** The routes of `examples/live` for other servers: items arrive, a cursor resumes, a reader that goes away is let go. */
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { connect } from "node:net";
+import type { AddressInfo } from "node:net";
+import { getRequestListener } from "@hono/node-server";
 import fastify from "fastify";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { storyStream } from "../../examples/live/fastify.ts";
 import { story } from "../../examples/live/flow.ts";
+import { cursorOf, defineFlow, toSSE } from "../../src/index.ts";
 import type { Orchestrator } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving, visiting } from "../support/flows.ts";
@@ -67,6 +73,68 @@ test.each([
   await execution.cancel();
   await watched.close();
 });
+
+const lots = defineFlow("live-lots").to("put", async (ctx) => {
+  for (let n = 1; n <= 200; n++) await ctx.putIntoStream("x".repeat(100_000));
+});
+
+test.each([
+  ["Fastify", lotsByFastify],
+  ["Hono", lotsByHono],
+])(
+  "%s: a reader that takes nothing loses its connection, and what it missed is there for it (F46)",
+  async (_, open) => {
+    await using orchestrator = await serving(database, [lots]);
+    const { ended, watched } = watching(visiting(database));
+    vi.spyOn(console, "error").mockImplementation(() => {});
+    await using server = await open(watched);
+    const execution = await orchestrator.flow(lots).startExecution(null, { autoCloseTimeout: 0 });
+    await execution.waitForClose();
+    const socket = connect(server.port, "127.0.0.1");
+    socket.on("error", () => {});
+    socket.pause();
+    socket.write(`GET /${execution.id} HTTP/1.1\r\nhost: localhost\r\n\r\n`);
+
+    await ended;
+    const closed = once(socket, "close");
+    socket.resume();
+    await closed;
+    const rest = await fetch(`http://127.0.0.1:${server.port}/${execution.id}?from=190`);
+
+    expect((await rest.text()).match(/^id: \d+$/gm)).toEqual(Array.from({ length: 10 }, (__, n) => `id: ${191 + n}`));
+    vi.restoreAllMocks();
+    await watched.close();
+  },
+);
+
+function lotsResponse(orchestrator: Orchestrator, id: string, url: string): Promise<Response> {
+  const from = cursorOf({ url, headers: new Headers() });
+  return orchestrator
+    .getExecution(id)
+    .then((execution) => toSSE(execution.streamItems({ timeout: null, from }), { stallTimeout: 200 }));
+}
+
+async function lotsByFastify(orchestrator: Orchestrator) {
+  const app = fastify();
+  app.get("/:id", async (request, reply) =>
+    reply.send(await lotsResponse(orchestrator, (request.params as { id: string }).id, request.url)),
+  );
+  await app.listen({ port: 0, host: "127.0.0.1" });
+  return { port: (app.server.address() as AddressInfo).port, [Symbol.asyncDispose]: () => app.close() };
+}
+
+async function lotsByHono(orchestrator: Orchestrator) {
+  const listener = getRequestListener((request) =>
+    lotsResponse(orchestrator, new URL(request.url).pathname.slice(1), request.url),
+  );
+  const server = createServer((request, response) => void listener(request, response));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const close = async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  };
+  return { port: (server.address() as AddressInfo).port, [Symbol.asyncDispose]: close };
+}
 
 function messageOf(word: string, index: number): string {
   return `id: ${index + 1}\ndata: ${JSON.stringify({ word })}\n\n`;

@@ -1,6 +1,6 @@
 /** The stream between processes: many readers, lost wake-ups, cut connections, and what an attempt leaves in it. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { z } from "zod";
 import { LeaseLostError, PayloadError } from "../../src/errors.ts";
 import { connect } from "../../src/database/connection.ts";
@@ -12,6 +12,7 @@ import {
   cursorOf,
   defineFlow,
   ExecutionNotFoundError,
+  StreamStalledError,
   toReadableStream,
   toSSE,
 } from "../../src/index.ts";
@@ -113,18 +114,103 @@ test("a reader that stalls holds a page of items, not the stream (F46)", async (
   expect(await collect(execution.getRuntimeStream())).toHaveLength(40);
 });
 
-test("a cursor that is no place in the stream is refused (F48)", async () => {
-  const flow = defineFlow("cursors");
-  flow.to("put", (ctx) => ctx.putIntoStream("a"));
+test("a reader that takes nothing for stallTimeout is let go, and comes back with its cursor (F46)", async () => {
+  const flow = defineFlow("let-go");
+  flow.to("put", async (ctx) => {
+    for (const n of numbers(1200)) await ctx.putIntoStream(n);
+  });
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator.flow(flow).startExecution(null, quiet);
+  await execution.waitForClose();
+  const { left, watched } = watching(execution.streamItems());
+
+  const body = toSSE(watched, { stallTimeout: 50 }).body?.getReader();
+  const open = await body?.read();
+  const first = await body?.read();
+  await left;
+  const error = await refusal(body?.read() ?? Promise.resolve());
+  const rest = await toSSE(execution.streamItems({ from: 1 }), { stallTimeout: 50 }).text();
+
+  expect([open, first].map((chunk) => new TextDecoder().decode(chunk?.value))).toEqual([
+    ": open\n\n",
+    "id: 1\ndata: 0\n\n",
+  ]);
+  expect(error).toMatchObject({ code: "STREAM_STALLED", details: { stalledMs: 50 } });
+  expect(rest.match(/^data: \d+$/gm)).toEqual(
+    numbers(1200)
+      .slice(1)
+      .map((n) => `data: ${n}`),
+  );
+});
+
+test("a slow reader, a quiet stream and a consumer in this process are not taken for stalled (F46)", async () => {
+  vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+  try {
+    const more = newGate();
+    const items = async function* () {
+      for (let cursor = 1; cursor <= 3; cursor++) yield { cursor, kind: null, item: "a" };
+      await more.passed;
+      for (let cursor = 4; cursor <= 5; cursor++) yield { cursor, kind: null, item: "b" };
+    };
+    // A beat counts like any message: who takes it ten seconds later is not late.
+    const late = toSSE(items(), { heartbeat: "50s" }).body?.getReader();
+    for (let n = 0; n < 4; n++) await late?.read();
+    vi.advanceTimersByTime(70_000);
+    expect(new TextDecoder().decode((await late?.read())?.value)).toBe(": beat\n\n");
+    const body = toSSE(items()).body?.getReader();
+    const read = async () => new TextDecoder().decode((await body?.read())?.value);
+    const here = toReadableStream(items()).getReader();
+    await here.read();
+
+    const heard: string[] = [];
+    for (let n = 0; n < 4; n++) {
+      heard.push(await read());
+      await settled();
+      vi.advanceTimersByTime(59_000);
+    }
+    for (let n = 0; n < 10; n++) {
+      heard.push(await read());
+      await settled();
+      vi.advanceTimersByTime(15_000);
+    }
+    more.open();
+
+    expect(heard.slice(0, 5)).toEqual([
+      ": open\n\n",
+      ...[1, 2, 3].map((id) => `id: ${id}\ndata: "a"\n\n`),
+      ": beat\n\n",
+    ]);
+    expect(new Set(heard.slice(4))).toEqual(new Set([": beat\n\n"]));
+    expect(await here.read()).toMatchObject({ value: { cursor: 2 } });
+    // The last beat, the item, and then nothing any more.
+    expect([await read(), await read()].at(-1)).toContain("id: 4");
+    await settled();
+    vi.advanceTimersByTime(60_000);
+    expect(await refusal(read())).toBeInstanceOf(StreamStalledError);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("a cursor that is no place in the stream is refused (F48)", async () => {
+  const flow = defineFlow("cursors");
+  flow.to("put", async (ctx) => {
+    for (const n of numbers(Number(ctx.input))) await ctx.putIntoStream(n);
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(1, quiet);
   await execution.waitForClose();
 
   for (const from of [-1, Number.NaN, 0.5, Infinity, 2 ** 63])
     expect(await refusal(collect(execution.streamItems({ from })))).toMatchObject({ code: "USAGE_INVALID" });
-  expect(await refusal(collect(execution.streamItems({ from: 7 })))).toMatchObject({
-    message: expect.stringContaining("last cursor is 1") as string,
-  });
+  const longer = await orchestrator.flow(flow).startExecution(3, quiet);
+  const ofAnother = (await collect(longer.streamItems({ timeout: null }))).at(-1)?.cursor ?? 0;
+  for (const from of [2, ofAnother])
+    expect(await refusal(collect(execution.streamItems({ from })))).toMatchObject({
+      code: "USAGE_INVALID",
+      message: expect.stringContaining(`cursor ${from} is beyond`) as string,
+      details: { executionId: execution.id, from, last: 1 },
+    });
   const stranger = { url: "/?from=2", headers: new Headers({ "last-event-id": "1; drop" }) };
   expect(() => cursorOf(stranger)).toThrow("place in a stream");
   expect(cursorOf({ url: "/?from=2", headers: new Headers() })).toBe(2);
@@ -395,6 +481,22 @@ async function owned(name: string, count = 1) {
   const streamer = new Streamer(sql, { send: () => {} });
   const { epoch, token, items } = claimed;
   return { sql, streamer, target: { id, ids, epoch, token, items, maxItems: null, rate: null, recent: [] } };
+}
+
+/** Tells when the reader of a stream has left it. */
+function watching<T>(items: AsyncGenerator<T, void, undefined>) {
+  const { promise: left, resolve } = Promise.withResolvers<void>();
+  const leave = items.return.bind(items);
+  items.return = (value) => {
+    resolve();
+    return leave(value);
+  };
+  return { left, watched: items };
+}
+
+/** Everything that was to follow at once has. */
+async function settled(): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve));
 }
 
 async function itemsOf(id: string): Promise<unknown[]> {
