@@ -320,6 +320,8 @@ test("an item that is on its way when another chunk stops the stream is refused 
 test("a chunk that goes on after a long sleep puts its items again, behind a mark (LI-HND-08)", async () => {
   const flow = defineFlow("slept");
   flow.to("put", async (ctx) => {
+    // What is refused takes no mark away.
+    await refusal(ctx.putIntoStream("x".repeat(300_000)));
     await ctx.putIntoStream("a");
     await ctx.sleep("1500ms");
     await ctx.putIntoStream("b");
