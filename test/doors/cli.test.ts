@@ -23,6 +23,7 @@ greeting.to("greet", async (ctx) => {
 });
 greeting.when("Named").to("name", async (ctx) => {
   await ctx.setState("name", ctx.input);
+  await ctx.putIntoStream("named");
 });
 const broken = defineFlow("broken");
 broken.to("fall over", () => {
@@ -60,11 +61,31 @@ test("a script starts, emits to, tails, closes and reads an execution with --jso
 
   expect(accepted).toEqual({ accepted: "Named" });
   expect(snapshot).toEqual({ greeting: "hello Ada", name: { first: "Ada" } });
-  expect(items).toEqual({ code: 0, stdout: '{"step":"greeted"}\n', stderr: "" });
+  expect(items).toEqual({ code: 0, stdout: '{"step":"greeted"}\n"named"\n', stderr: "" });
   expect(shown.state).toEqual(snapshot);
   expect(shown.meta).toMatchObject({ executionId: id, status: "completed", closeReason: "enough" });
   expect(shown.events.map(({ type }) => type)).toEqual(["execution.closed"]);
   expect(shown.error).toBeNull();
+});
+
+test("tail follows a live stream to its end, from a cursor on, and says what is wrong with one", async () => {
+  const id = await started("greeting", { autoClose: false });
+  await using following = await startProcess(cli, {
+    args: ["tail", id],
+    env: { DATABASE_URL: database.url },
+    ready: /greeted/,
+  });
+
+  await run("emit", id, "Named");
+  await following.untilLine(/^named$/);
+  await run("close", id);
+
+  expect(await following.exited).toMatchObject({ code: 0 });
+  expect(await run("tail", id, "--from", "1")).toEqual({ code: 0, stdout: "named\n", stderr: "" });
+  const beyond = await run("tail", id, "--from", "9");
+  expect([beyond.code, beyond.stderr]).toEqual([1, expect.stringContaining("whose last cursor is 2")]);
+  expect((await run("tail", id, "--from", "-1")).code).toBe(2);
+  expect((await run("tail", unknownId)).code).toBe(1);
 });
 
 test("list filters by flow and status, as lines or as one document", async () => {

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { defineFlow, UsageError } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
-import { newGate, serving, untilEvent, visiting } from "../support/flows.ts";
+import { collect, newGate, serving, untilEvent, visiting } from "../support/flows.ts";
 
 const database = await testDatabase();
 const elsewhere = await testDatabase();
@@ -70,6 +70,24 @@ test("TF-PER-01, TF-PER-02, TF-PER-04, LI-HIT-08: a saved execution that waits g
   expect(bySql?.meta).toEqual(JSON.parse(JSON.stringify(meta)));
 });
 
+test("TF-STR-06: the stream of a loaded execution begins with what happens there", async () => {
+  const talking = defineFlow("talking")
+    .to("talk", async (ctx) => await ctx.putIntoStream("before"))
+    .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }))
+    .to("answer", async (ctx) => await ctx.putIntoStream(`after ${String(ctx.input)}`));
+  await using orchestrator = await serving(database, [talking]);
+  const execution = await orchestrator.flow(talking).startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(execution, "interrupt.raised");
+
+  const loaded = await orchestrator.load(await execution.save());
+  await loaded.continueWith("q", "all");
+
+  expect(await collect(loaded.streamItems({ timeout: null }))).toMatchObject([
+    { cursor: 1, kind: "interrupt", item: { action: "resume", executionId: loaded.id } },
+    { cursor: 2, kind: null, item: "after all" },
+  ]);
+});
+
 test("TF-PER-03: a save that was changed is refused, and inspectLoad says why without touching anything", async () => {
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator.flow("history").startExecution(null, { autoCloseTimeout: 0 });
@@ -118,7 +136,7 @@ test("TF-PER-03, TF-PER-05, TF-PER-09: bad saves are refused one by one, as obje
   expect(await execution.waitForClose()).toMatchObject({ answer: "still here" });
 });
 
-test("TF-PER-06: a save in the middle of a chunk has what is committed, and the copy runs that chunk again from there", async () => {
+test("TF-PER-06, LI-CTX-03, LI-CTX-04: a save in the middle of a chunk has what is committed, and the copy runs that chunk again from there", async () => {
   const gate = newGate();
   const steps: string[] = [];
   const busy = defineFlow("history.busy");

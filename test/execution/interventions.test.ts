@@ -324,7 +324,7 @@ test("TF-INV-14: a point declared twice alike is one point, with another target 
   expect(await Promise.all(codes)).toEqual(["DEFINITION_INVALID", "DEFINITION_INVALID"]);
 });
 
-test("TF-STR-09: the stream tells of every step of an intervention", async () => {
+test("TF-STR-09: the stream tells when an intervention is recorded and when a point inserts it", async () => {
   const flow = reviewed("told");
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
@@ -347,4 +347,31 @@ test("TF-STR-09: the stream tells of every step of an intervention", async () =>
   expect(await refusal(execution.markInterventionConsumed(id, { consumer: "me" }))).toMatchObject({
     code: "EXECUTION_CLOSED",
   });
+});
+
+test("TF-STR-09: so it does when a chunk consumes it, and when it expires with the close", async () => {
+  const flow = defineFlow("told-to-the-end");
+  flow
+    .to("draft", (ctx) => ctx.pauseFor({ interruptId: "hold" }))
+    .to("use", async (ctx) => {
+      for (const { id } of ctx.interventions) await ctx.markInterventionConsumed(id);
+    });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator
+    .flow(flow)
+    .startExecution(null, { interventionMode: "auto", autoCloseTimeout: 0 });
+  await untilPending(execution);
+  const [used, late] = [await execution.intervene("x"), await execution.intervene("y", { target: "nowhere" })];
+  await execution.continueWith("hold");
+
+  const items = await collect(execution.streamItems({ timeout: null }));
+
+  const told = items.filter(({ kind }) => kind === "intervention").map(({ item }) => item as JsonObject);
+  expect(told).toMatchObject([
+    { action: "append", executionId: execution.id, intervention: { id: used.id } },
+    { action: "append", executionId: execution.id, intervention: { id: late.id } },
+    { action: "insert", executionId: execution.id, intervention: { id: used.id, status: "inserted" } },
+    { action: "consume", executionId: execution.id, intervention: { id: used.id, consumers: { use: {} } } },
+    { action: "expire", executionId: execution.id, intervention: { id: late.id, status: "expired" } },
+  ]);
 });
