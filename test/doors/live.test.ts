@@ -8,6 +8,7 @@ import fastify from "fastify";
 import { expect, test, vi } from "vitest";
 import { storyStream } from "../../examples/live/fastify.ts";
 import { story } from "../../examples/live/flow.ts";
+import { liveApp } from "../../examples/live/server.ts";
 import { cursorOf, defineFlow, toSSE } from "../../src/index.ts";
 import type { Orchestrator } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
@@ -28,6 +29,12 @@ async function openFastify(orchestrator: Orchestrator) {
   return { ask, [Symbol.asyncDispose]: () => app.close() };
 }
 
+async function openHono(orchestrator: Orchestrator) {
+  const server = await listening(liveApp(orchestrator).fetch);
+  const ask: Ask = (id, init) => fetch(`http://127.0.0.1:${server.port}/stories/${id}/stream`, init);
+  return { ask, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() };
+}
+
 async function openNext() {
   const { GET } = await import("../../examples/live/next-route.ts");
   const ask: Ask = (id, init) =>
@@ -37,8 +44,9 @@ async function openNext() {
 
 test.each([
   ["Fastify", openFastify],
+  ["Hono", openHono],
   ["Next.js", openNext],
-])("%s: items arrive, Last-Event-ID goes on after the last one, and the end is told", async (_, open) => {
+])("LI-SRV-04: %s: items arrive, Last-Event-ID goes on after the last one, and the end is told", async (_, open) => {
   await using orchestrator = await serving(database, [story]);
   await using reader = visiting(database);
   await using server = await open(reader);
@@ -53,6 +61,7 @@ test.each([
 
 test.each([
   ["Fastify", openFastify],
+  ["Hono", openHono],
   ["Next.js", openNext],
 ])("%s: a reader that goes away ends its response, and the execution goes on", async (_, open) => {
   await using orchestrator = await serving(database, [story]);
@@ -67,7 +76,7 @@ test.each([
   gone.abort();
 
   // Next.js takes its orchestrator from the environment: there the body tells.
-  const left = open === openFastify ? await ended : (await body?.read())?.done;
+  const left = open === openNext ? (await body?.read())?.done : await ended;
   expect(left).toBe(true);
   expect(await execution.result.getMeta()).toMatchObject({ lifecycleState: "open" });
   await execution.cancel();
@@ -123,10 +132,12 @@ async function lotsByFastify(orchestrator: Orchestrator) {
   return { port: (app.server.address() as AddressInfo).port, [Symbol.asyncDispose]: () => app.close() };
 }
 
-async function lotsByHono(orchestrator: Orchestrator) {
-  const listener = getRequestListener((request) =>
-    lotsResponse(orchestrator, new URL(request.url).pathname.slice(1), request.url),
-  );
+function lotsByHono(orchestrator: Orchestrator) {
+  return listening((request) => lotsResponse(orchestrator, new URL(request.url).pathname.slice(1), request.url));
+}
+
+async function listening(handle: (request: Request) => Response | Promise<Response>) {
+  const listener = getRequestListener(handle);
   const server = createServer((request, response) => void listener(request, response));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const close = async () => {

@@ -64,7 +64,7 @@ test("TF-STA-02: setState replaces the whole value, nothing of the old one stays
   expect(snapshot).toEqual({ map: { d: 3 }, list: [] });
 });
 
-test("TF-STA-03: a dot path makes the objects on its way and keeps what stands beside it", async () => {
+test("TF-STA-03, LI-CTX-01: a dot path makes the objects on its way and keeps what stands beside it", async () => {
   const snapshot = await after(async (ctx) => {
     await ctx.setState("a.b.c", 1);
     await ctx.setState("a.d", 2);
@@ -165,7 +165,7 @@ test("TF-STA-05: deleting a missing key leaves no ledger event", async () => {
   expect(await execution.history({ types: ["state.deleted"] })).toEqual([]);
 });
 
-test("TF-RES-03: getState reads dot paths; missing gives the fallback, null does not, lists have no paths", async () => {
+test("TF-RES-03, LI-CTX-01: getState reads dot paths; missing gives the fallback, null does not, lists have no paths", async () => {
   const snapshot = await after(async (ctx) => {
     await ctx.setState("a", { b: 1, none: null, list: [1] });
     const read = [

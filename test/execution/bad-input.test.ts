@@ -1,7 +1,7 @@
 /** What people get wrong, one by one: each is refused with a typed error that says where. */
 import { afterAll, expect, test } from "vitest";
 import { z } from "zod";
-import { defineFlow, UsageError } from "../../src/index.ts";
+import { defineFlow, toSSE, UsageError } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { collect, refusal, serving } from "../support/flows.ts";
 
@@ -15,11 +15,15 @@ const loose = defineFlow("loose");
 loose.when("Any").to("any", () => 1);
 const returning = defineFlow("returning");
 returning.to("give", (ctx) => ctx.requireResource<() => unknown>("give")());
-const orchestrator = await serving(database, [strict, loose, returning]);
+const putting = defineFlow("putting");
+putting.to("put", (ctx) => ctx.putIntoStream(ctx.requireResource<() => unknown>("give")()), {
+  retry: { maxAttempts: 3, initialInterval: 1 },
+});
+const orchestrator = await serving(database, [strict, loose, returning, putting]);
 afterAll(() => orchestrator.close());
 
 test("an unknown flow is refused with the names that are known", () => {
-  expect(() => orchestrator.flow("lose")).toThrow(/flow "lose".*loose, returning, strict/);
+  expect(() => orchestrator.flow("lose")).toThrow(/flow "lose".*loose, putting, returning, strict/);
   expect(() => orchestrator.flow("lose")).toThrow(UsageError);
 });
 
@@ -133,6 +137,18 @@ test.each(unstorable)("%s as a chunk's return fails the execution, with its path
   expect(String(error)).toContain(path);
 });
 
+test.each(unstorable)("%s as a stream item fails its chunk at once, with its path", async (_, value, path) => {
+  const runtimeResources = { give: () => value };
+  const execution = await orchestrator.flow(putting).startExecution(null, { runtimeResources, autoCloseTimeout: 0 });
+
+  const error = await refusal(execution.waitForClose());
+
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { code: "PAYLOAD_UNSTORABLE" } });
+  expect(String(error)).toContain(path);
+  expect(await execution.history({ types: ["chunk.failed"] })).toHaveLength(1);
+  expect(await collect(execution.getRuntimeStream())).toEqual([]);
+});
+
 test.each<[string, unknown, string]>([
   ["a text", "just text", "just text"],
   ["undefined", undefined, "undefined"],
@@ -183,6 +199,8 @@ test("bad options of lists, histories, streams and workers are refused", async (
       orchestrator.listExecutions({ createdAfter: new Date("x") }),
       execution.history({ from: -1 }),
       collect(execution.getRuntimeStream({ timeout: "soon" })),
+      (async () => toSSE(execution.streamItems(), { heartbeat: "soon" }))(),
+      (async () => toSSE(execution.streamItems(), { stallTimeout: -1 }))(),
       execution.close({ timeout: "soon" }),
       execution.result.getFinalResult({ timeout: "soon" }),
       execution.close({ pendingInterrupts: "ignore" as never }),

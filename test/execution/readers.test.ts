@@ -192,7 +192,7 @@ test("a slow reader, a quiet stream and a consumer in this process are not taken
   }
 });
 
-test("a cursor that is no place in the stream is refused (F48)", async () => {
+test("a cursor that is no place in the stream is refused (F48, LI-SRV-04)", async () => {
   const flow = defineFlow("cursors");
   flow.to("put", async (ctx) => {
     for (const n of numbers(Number(ctx.input))) await ctx.putIntoStream(n);
@@ -413,7 +413,7 @@ test("a put waits only while more than 256 KB are on their way (F49)", async () 
   await sql.end();
 });
 
-test("server-sent events carry the cursor, and end with what became of the stream", async () => {
+test("LI-SRV-04: server-sent events carry the cursor, and end with what became of the stream", async () => {
   const flow = defineFlow("to-browser");
   flow.to("put", async (ctx) => {
     await ctx.putIntoStream({ text: "line\nbreak" });
@@ -436,7 +436,7 @@ test("server-sent events carry the cursor, and end with what became of the strea
   expect(items).toEqual([{ text: "line\nbreak" }, "b"]);
 });
 
-test("a quiet response beats, and a reader that goes away ends its stream", async () => {
+test("LI-SRV-04: a quiet response beats, and a reader that goes away ends its stream", async () => {
   const { promise: left, resolve } = Promise.withResolvers<string>();
   const entries = {
     next: () => new Promise<never>(() => {}),

@@ -164,7 +164,7 @@ test("TF-RES-14: a result has readers of the outcome only", async () => {
   ]);
 });
 
-test("listExecutions gives pages, newest first, by flow, status, metadata and time", async () => {
+test("LI-SRV-07: listExecutions gives pages, newest first, by flow, status, metadata and time", async () => {
   const listed = defineFlow("listed");
   listed.when("E").to("e", () => 1);
   await using orchestrator = await serving(database, [listed]);

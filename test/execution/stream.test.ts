@@ -171,6 +171,16 @@ test("TF-STR-07: the hidden stream of a flow that fails gives its items and then
   expect(items).toEqual(["one"]);
 });
 
+test("TF-STR-07: the hidden stream of a flow that cannot be started is the error", async () => {
+  const flow = defineFlow("unstarted", { input: z.number() });
+  flow.to("put", (ctx) => ctx.putIntoStream(ctx.input));
+  await using orchestrator = visiting(database);
+
+  const reading = collect(orchestrator.flow(flow).getRuntimeStream("one" as unknown as number));
+
+  expect(await refusal(reading)).toMatchObject({ code: "CONTRACT_VIOLATED" });
+});
+
 test("TF-CON-01: the stream contract coerces an item, and refuses a wrong one inside the chunk", async () => {
   const flow = defineFlow("typed", { stream: z.object({ step: z.string().trim() }) });
   flow.to("put", async (ctx) => {

@@ -6,6 +6,7 @@ import { defineFlow } from "../../src/flow/builder.ts";
 import type { ChunkHandler } from "../../src/flow/context.ts";
 import type { Contract } from "../../src/flow/contract.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
+import type { FlowOptions } from "../../src/flow/limits.ts";
 
 const pass: ChunkHandler<Contract, unknown> = (ctx) => ctx.input;
 const other: ChunkHandler<Contract, unknown> = () => null;
@@ -350,6 +351,31 @@ test("LI-STP-06: an empty flow, an empty batch and a broken contract are refused
   expect(() => defineFlow("f", { input: "text" as never })).toThrow(/"input" is no zod schema/);
   expect(() => defineFlow("f", { state: z.string() as never })).toThrow(/use z.object/);
   expect(() => defineFlow("f", { states: z.object({}) } as never)).toThrow(/unknown part "states"/);
+});
+
+test.each<[string, FlowOptions, string]>([
+  ["maxStreamItems of 0", { maxStreamItems: 0 }, "maxStreamItems 0 is not possible"],
+  ["maxStreamItems of NaN", { maxStreamItems: Number.NaN }, "maxStreamItems NaN is not possible"],
+  ["maxStreamItems as a text", { maxStreamItems: "100" as never }, "maxStreamItems 100 is not possible"],
+  ["a rate of nothing", { maxStreamRate: { limit: 0, per: "1s" } }, "maxStreamRate.limit 0 is not possible"],
+  ["a rate in no time", { maxStreamRate: { limit: 1, per: 0 } }, "maxStreamRate.per is no time"],
+  ["a rate without a limit", { maxStreamRate: { per: "1s" } as never }, "maxStreamRate.limit is missing"],
+  ["a rate in words", { maxStreamRate: { limit: 1, per: "often" } }, 'maxStreamRate.per of flow "f"'],
+])("F49: %s is refused where the flow is defined", (_, options, words) => {
+  expect(() => defineFlow("f", {}, options)).toThrow(words);
+});
+
+test("F49: a stream has room for 100,000 items unless the flow says otherwise", () => {
+  const limits = [{}, { maxStreamItems: null }, { maxStreamItems: 7 }, { maxStreamRate: { limit: 2, per: "1s" } }].map(
+    (options) => defineFlow("f", {}, options).streamLimits,
+  );
+
+  expect(limits).toEqual([
+    { maxItems: 100_000, rate: null },
+    { maxItems: null, rate: null },
+    { maxItems: 7, rate: null },
+    { maxItems: 100_000, rate: { limit: 2, perMs: 1000 } },
+  ]);
 });
 
 function twice(place: { endForEach(): unknown }): unknown {
