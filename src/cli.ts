@@ -13,6 +13,7 @@ import { startEmbeddedPostgres } from "./embedded.ts";
 import type { EmbeddedPostgres } from "./embedded.ts";
 import { ConnectionError, FlowledgerError, UsageError } from "./errors.ts";
 import type { HistoryEntry } from "./execution/execution.ts";
+import { parseCursor } from "./execution/stream.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import type { SerializedError } from "./ledger/event.ts";
 import type { Json, JsonObject } from "./ledger/payload.ts";
@@ -187,17 +188,21 @@ function newProgram(): Command {
     .command("tail")
     .description("follow the stream of an execution until it ends")
     .argument("<id>")
-    .option("--from <seq>", "begin after this item", parseWhole, 0)
-    .action(async (id: string, { from }: { from: number }, command: Command) => {
+    .option("--from <cursor>", "begin after this item", parsePlace, "0")
+    .action(async (id: string, { from }: { from: string }, command: Command) => {
       await using orchestrator = open(command);
       const execution = await orchestrator.getExecution(id);
       const out = terminalOf(command);
       const isStopped = await untilSignal(async (signal) => {
-        for await (const item of execution.getRuntimeStream({ timeout: null, from, signal }))
+        for await (const { item, cursor } of execution.streamItems({ timeout: null, from, signal })) {
+          from = cursor;
           if (out.isJson || typeof item !== "string") out.json(item);
           else out.line(item);
+        }
       });
-      if (isStopped) process.exitCode = 130;
+      if (!isStopped) return;
+      console.error(`go on with: flowledger tail ${id} --from ${from}`);
+      process.exitCode = 130;
     });
 
   program
@@ -551,6 +556,15 @@ function parseDate(text: string): Date {
   const date = new Date(text);
   if (!Number.isNaN(date.getTime())) return date;
   throw new InvalidArgumentError("It is not a date: write 2026-01-31, or 2026-01-31T12:00:00Z.");
+}
+
+function parsePlace(text: string): string {
+  try {
+    parseCursor(text);
+  } catch {
+    throw new InvalidArgumentError("It is not a cursor: use 0, or what Ctrl-C printed.");
+  }
+  return text;
 }
 
 function parseWhole(text: string): number {

@@ -63,7 +63,7 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
   /** What all readers of this handler share: each event goes to one of them. */
   #events: Events<C> | null = null;
   #readers = 0;
-  #cursor = 0;
+  #cursor = "0";
   #isConsumed = false;
 
   constructor(host: ExecutionHost, execution: Execution<C>, begun: Promise<void>) {
@@ -163,7 +163,7 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
           yield next.value.event;
           return;
         }
-        this.#cursor = Math.max(this.#cursor, next.value.cursor);
+        this.#cursor = next.value.cursor;
         if (next.value.kind === null || exposeInternal) yield next.value.item;
       }
     } finally {

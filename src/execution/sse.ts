@@ -1,9 +1,9 @@
 /** The runtime stream to the browser: server-sent events that a reload or a lost connection resumes, and web streams. */
-import { ConnectionError, FlowledgerError, StreamStalledError, UsageError } from "../errors.ts";
+import { ConnectionError, FlowledgerError, StreamStalledError } from "../errors.ts";
 import type { Contract } from "../flow/contract.ts";
 import { longestTimerMs, parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
-import { requireCursor } from "./stream.ts";
+import { parseCursor } from "./stream.ts";
 import type { StreamEntry } from "./stream.ts";
 
 export interface SSEOptions {
@@ -117,18 +117,12 @@ export function toReadableStream<T>(stream: AsyncIterable<T>): ReadableStream<T>
  * Where a reader that comes back goes on: `Last-Event-ID`, which an EventSource sends when it reconnects, else `?from=`,
  * else 0.
  *
- * @throws {UsageError} for anything but a whole number from 0: answer with 400
+ * @throws {UsageError} for anything but a cursor or a whole number from 0: answer with 400
  */
-export function cursorOf(request: { readonly url: string; readonly headers: Pick<Headers, "get"> }): number {
+export function cursorOf(request: { readonly url: string; readonly headers: Pick<Headers, "get"> }): string {
   const last = request.headers.get("last-event-id");
-  const text = last || (URL.parse(request.url, "http://localhost")?.searchParams.get("from") ?? "0");
-  if (!/^\d{1,16}$/.test(text))
-    throw new UsageError(
-      `cursor ${JSON.stringify(text.slice(0, 40))} is not a place in a stream`,
-      "use 0, or the cursor of an item",
-    );
-  const cursor = Number(text);
-  requireCursor(cursor);
+  const cursor = last || (URL.parse(request.url, "http://localhost")?.searchParams.get("from") ?? "0");
+  parseCursor(cursor);
   return cursor;
 }
 

@@ -16,8 +16,8 @@ import type { JsonObject } from "../ledger/payload.ts";
 export interface StreamOptions {
   /** Ends the iteration, with a warning, when no item came for so long; null waits until the stream ends. @default "10s" */
   timeout?: Duration | null;
-  /** Reads on after this cursor (that of the last item seen). @default 0, from the beginning */
-  from?: number;
+  /** Reads on after this cursor, that of the last item seen; a number is a place in this stream. @default 0, from the beginning */
+  from?: number | string;
   /** Ends the iteration. */
   signal?: AbortSignal;
 }
@@ -25,10 +25,10 @@ export interface StreamOptions {
 /** What flowledger itself puts into the stream: a pause and its answer, a correction, the mark between two attempts. */
 export type SystemItem = JsonObject & { readonly type: "interrupt" | "intervention" | "retry" };
 
-/** One item with its place: `from: cursor` reads on after it. */
+/** One item with its place, e.g. "12-4dbb7e90": `from: cursor` reads on after it, in this stream and in no other. */
 export type StreamEntry<C extends Contract = Contract> =
-  | { readonly cursor: number; readonly kind: null; readonly item: StreamItem<C> }
-  | { readonly cursor: number; readonly kind: SystemItem["type"]; readonly item: SystemItem };
+  | { readonly cursor: string; readonly kind: null; readonly item: StreamItem<C> }
+  | { readonly cursor: string; readonly kind: SystemItem["type"]; readonly item: SystemItem };
 
 /** The streams that this process reads. Readers that stand at the same place share a query. */
 export interface Streams {
@@ -161,8 +161,7 @@ export function followStream<C extends Contract>(
   return stoppable((signal) => {
     const timeoutMs =
       options.timeout === null ? null : parseDuration(options.timeout ?? "10s", "timeout of getRuntimeStream");
-    requireCursor(from);
-    return follow<C>(streams, sql, id, from, timeoutMs, signal);
+    return follow<C>(streams, sql, id, placeIn(id, from), timeoutMs, signal);
   }, options.signal);
 }
 
@@ -176,13 +175,14 @@ async function* follow<C extends Contract>(
 ): AsyncGenerator<StreamEntry<C>, void, undefined> {
   const reader = streams.open(id);
   try {
-    let cursor = from;
+    const tag = tagOf(id);
+    let place = from;
     let isKnown = false;
     let quietSince = performance.now();
     while (!signal.aborted) {
       let page: StreamPage | null | undefined;
       try {
-        page = await reader.read(cursor);
+        page = await reader.read(place);
       } catch (error) {
         // Once it runs, a lost connection costs latency only; one that was ended by us does not come back.
         if (!isKnown || !isConnectionLoss(error) || codeOf(error) === "CONNECTION_ENDED")
@@ -192,8 +192,8 @@ async function* follow<C extends Contract>(
       if (page && !isKnown && from > page.last) throw beyondEnd(id, from, page.last);
       isKnown = true;
       for (const { seq, kind, item } of page?.items ?? []) {
-        cursor = seq;
-        yield { cursor, kind, item } as StreamEntry<C>;
+        place = seq;
+        yield { cursor: `${seq}-${tag}`, kind, item } as StreamEntry<C>;
         if (signal.aborted) return;
         quietSince = performance.now();
       }
@@ -238,10 +238,32 @@ export function stoppable<T>(
   };
 }
 
-/** @throws {UsageError} */
-export function requireCursor(cursor: number): void {
-  if (!Number.isSafeInteger(cursor) || cursor < 0)
-    throw new UsageError(`cursor ${String(cursor)} is not a place in a stream`, "use 0, or the cursor of an item");
+/** How many items precede a cursor, and of which stream it is; null where that is not said. @throws {UsageError} */
+export function parseCursor(cursor: number | string): { readonly place: number; readonly tag: string | null } {
+  const [, digits, tag = null] = /^(\d{1,16})(?:-([0-9a-f]{8}))?$/.exec(String(cursor)) ?? [];
+  const place = Number(digits ?? Number.NaN);
+  if (!Number.isSafeInteger(place))
+    throw new UsageError(
+      `cursor ${JSON.stringify(String(cursor).slice(0, 40))} is not a place in a stream`,
+      "use 0, or the cursor of an item",
+    );
+  return { place, tag };
+}
+
+function placeIn(id: ExecutionId, from: number | string): number {
+  const { place, tag } = parseCursor(from);
+  if (tag !== null && tag !== tagOf(id))
+    throw new UsageError(
+      `cursor "${from}" is of another stream than that of execution ${id}`,
+      "use the cursor of an item of this execution, or 0",
+      { executionId: id, from },
+    );
+  return place;
+}
+
+/** The random end of an id tells its stream from others. */
+function tagOf(id: ExecutionId): string {
+  return id.slice(-8);
 }
 
 function beyondEnd(id: ExecutionId, from: number, last: number): UsageError {

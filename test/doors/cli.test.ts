@@ -84,6 +84,8 @@ test("tail follows a live stream to its end, from a cursor on, and says what is 
   expect(await run("tail", id, "--from", "1")).toEqual({ code: 0, stdout: "named\n", stderr: "" });
   const beyond = await run("tail", id, "--from", "9");
   expect([beyond.code, beyond.stderr]).toEqual([1, expect.stringContaining("whose last cursor is 2")]);
+  const other = await run("tail", id, "--from", "1-00000000");
+  expect([other.code, other.stderr]).toEqual([1, expect.stringContaining("is of another stream")]);
   expect((await run("tail", id, "--from", "-1")).code).toBe(2);
   expect((await run("tail", unknownId)).code).toBe(1);
 });

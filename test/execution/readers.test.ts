@@ -33,7 +33,7 @@ test("a reader in another process gets items while the chunk runs (TF-STR-01, TF
   const seen: unknown[] = [];
   const there = await elsewhere.getExecution(execution.id);
   for await (const { cursor, item } of there.streamItems({ timeout: null })) {
-    seen.push([cursor, item]);
+    seen.push([Number.parseInt(cursor), item]);
     gate.open();
   }
 
@@ -133,7 +133,7 @@ test("a reader that takes nothing for stallTimeout is let go, and comes back wit
 
   expect([open, first].map((chunk) => new TextDecoder().decode(chunk?.value))).toEqual([
     ": open\n\n",
-    "id: 1\ndata: 0\n\n",
+    `id: 1-${execution.id.slice(-8)}\ndata: 0\n\n`,
   ]);
   expect(error).toMatchObject({ code: "STREAM_STALLED", details: { stalledMs: 50 } });
   expect(rest.match(/^data: \d+$/gm)).toEqual(
@@ -148,9 +148,9 @@ test("a slow reader, a quiet stream and a consumer in this process are not taken
   try {
     const more = newGate();
     const items = async function* () {
-      for (let cursor = 1; cursor <= 3; cursor++) yield { cursor, kind: null, item: "a" };
+      for (let n = 1; n <= 3; n++) yield { cursor: String(n), kind: null, item: "a" };
       await more.passed;
-      for (let cursor = 4; cursor <= 5; cursor++) yield { cursor, kind: null, item: "b" };
+      for (let n = 4; n <= 5; n++) yield { cursor: String(n), kind: null, item: "b" };
     };
     // A beat counts like any message: who takes it ten seconds later is not late.
     const late = toSSE(items(), { heartbeat: "50s" }).body?.getReader();
@@ -181,7 +181,7 @@ test("a slow reader, a quiet stream and a consumer in this process are not taken
       ": beat\n\n",
     ]);
     expect(new Set(heard.slice(4))).toEqual(new Set([": beat\n\n"]));
-    expect(await here.read()).toMatchObject({ value: { cursor: 2 } });
+    expect(await here.read()).toMatchObject({ value: { cursor: "2" } });
     // The last beat, the item, and then nothing any more.
     expect([await read(), await read()].at(-1)).toContain("id: 4");
     await settled();
@@ -201,20 +201,24 @@ test("a cursor that is no place in the stream is refused (F48, LI-SRV-04)", asyn
   const execution = await orchestrator.flow(flow).startExecution(1, quiet);
   await execution.waitForClose();
 
-  for (const from of [-1, Number.NaN, 0.5, Infinity, 2 ** 63])
+  for (const from of [-1, Number.NaN, 0.5, Infinity, 2 ** 63, "", "1-", "x", "1-zzzzzzzz", "99999999999999999"])
     expect(await refusal(collect(execution.streamItems({ from })))).toMatchObject({ code: "USAGE_INVALID" });
+  expect(await refusal(collect(execution.streamItems({ from: 2 })))).toMatchObject({
+    code: "USAGE_INVALID",
+    message: expect.stringContaining("cursor 2 is beyond") as string,
+    details: { executionId: execution.id, from: 2, last: 1 },
+  });
   const longer = await orchestrator.flow(flow).startExecution(3, quiet);
-  const ofAnother = (await collect(longer.streamItems({ timeout: null }))).at(-1)?.cursor ?? 0;
-  for (const from of [2, ofAnother])
-    expect(await refusal(collect(execution.streamItems({ from })))).toMatchObject({
-      code: "USAGE_INVALID",
-      message: expect.stringContaining(`cursor ${from} is beyond`) as string,
-      details: { executionId: execution.id, from, last: 1 },
-    });
+  const [first] = await collect(longer.streamItems({ timeout: null }));
+  expect(await refusal(collect(execution.streamItems({ from: first?.cursor ?? "" })))).toMatchObject({
+    code: "USAGE_INVALID",
+    message: expect.stringContaining("is of another stream") as string,
+    details: { executionId: execution.id, from: first?.cursor },
+  });
   const stranger = { url: "/?from=2", headers: new Headers({ "last-event-id": "1; drop" }) };
   expect(() => cursorOf(stranger)).toThrow("place in a stream");
-  expect(cursorOf({ url: "/?from=2", headers: new Headers() })).toBe(2);
-  expect(cursorOf({ url: "/?from=2", headers: new Headers({ "last-event-id": "5" }) })).toBe(5);
+  expect(cursorOf({ url: "/?from=2", headers: new Headers() })).toBe("2");
+  expect(cursorOf({ url: "/?from=2", headers: new Headers({ "last-event-id": "5-0123abcd" }) })).toBe("5-0123abcd");
 });
 
 test("a reader of an unknown execution hears that there is none", async () => {
@@ -423,12 +427,13 @@ test("LI-SRV-04: server-sent events carry the cursor, and end with what became o
   const execution = await orchestrator.flow(flow).startExecution(null, quiet);
   await execution.waitForClose();
 
+  const tag = execution.id.slice(-8);
   const response = toSSE(execution.streamItems({ from: 0 }));
   const refused = toSSE(execution.streamItems({ from: 9 }));
 
   expect(response.headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
   expect(await response.text()).toBe(
-    ': open\n\nid: 1\ndata: {"text":"line\\nbreak"}\n\nid: 2\ndata: "b"\n\nevent: end\ndata: null\n\n',
+    `: open\n\nid: 1-${tag}\ndata: {"text":"line\\nbreak"}\n\nid: 2-${tag}\ndata: "b"\n\nevent: end\ndata: null\n\n`,
   );
   expect(await refused.text()).toContain('event: failed\ndata: {"code":"USAGE_INVALID"');
   const items: unknown[] = [];

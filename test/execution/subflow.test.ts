@@ -557,7 +557,7 @@ describe("the stream", () => {
     for await (const { kind, item, cursor } of (await visitor.getExecution(execution.id)).streamItems({
       timeout: null,
     })) {
-      seen.push([cursor, kind, item]);
+      seen.push([Number.parseInt(cursor), kind, item]);
       if (seen.length === 3) gate.open();
     }
 
