@@ -1,6 +1,6 @@
 /** Gathers what arrives while a statement is in flight and sends it with the next: one statement for many callers. */
 import { setTimeout as delay } from "node:timers/promises";
-import { isConnectionLoss, isTransient } from "./connection.ts";
+import { isConnectionLoss, isTransient, noAnswer } from "./connection.ts";
 
 export interface BatcherOptions<Item, Result> {
   /** One statement for all items; results in the same order. */
@@ -11,11 +11,13 @@ export interface BatcherOptions<Item, Result> {
   maxFlights?: number;
   /** Wait out lost connections, full disks and lock timeouts instead of failing the callers. @default false */
   isPersistent?: boolean;
-  /** An answer that takes longer counts as a lost connection. @default none */
-  timeoutMs?: number | null;
+  /** An answer that takes longer counts as a lost connection. @default 5000 */
+  timeoutMs?: number;
   onTrouble?: (error: unknown) => void;
 }
 
+/** A statement that takes longer is on a dead connection: it is sent again on another one, or its callers hear of it. */
+export const answerWithinMs = 5000;
 /** Fewer items than this are not worth a statement of their own. */
 const minShare = 16;
 
@@ -34,7 +36,7 @@ export class Batcher<Item, Result> {
   readonly #onTrouble: (error: unknown) => void;
 
   constructor(options: BatcherOptions<Item, Result>) {
-    this.#options = { maxItems: 1000, maxFlights: 1, isPersistent: false, timeoutMs: null, ...options };
+    this.#options = { maxItems: 1000, maxFlights: 1, isPersistent: false, timeoutMs: answerWithinMs, ...options };
     this.#onTrouble = options.onTrouble ?? (() => {});
   }
 
@@ -103,12 +105,11 @@ export class Batcher<Item, Result> {
 }
 
 /** On a connection that went dead without a word, no answer ever comes. */
-function within<T>(timeoutMs: number | null, answer: Promise<T>): Promise<T> {
-  if (timeoutMs === null) return answer;
+export function within<T>(timeoutMs: number, answer: Promise<T>): Promise<T> {
   const { promise, resolve, reject } = Promise.withResolvers<T>();
   const timer = setTimeout(() => {
     const error = new Error(`no answer from the database for ${timeoutMs} ms`);
-    reject(Object.assign(error, { code: "ETIMEDOUT" }));
+    reject(Object.assign(error, { code: noAnswer }));
   }, timeoutMs);
   answer.then(resolve, reject).finally(() => clearTimeout(timer));
   return promise;

@@ -74,8 +74,11 @@ export function isConnectionLoss(error: unknown): boolean {
   const code = codeOf(error);
   if (code === undefined) return false;
   // 08 connection, 57P admin shutdown and starting up, 53 out of resources, 25006 a standby.
-  return /^(08|57P|53)/.test(code) || code === "25006" || connectionCodes.has(code);
+  return /^(08|57P|53)/.test(code) || code === "25006" || code === noAnswer || connectionCodes.has(code);
 }
+
+/** Our own: a statement went out, and nothing came back in time. */
+export const noAnswer = "NO_ANSWER";
 
 const connectionCodes = new Set([
   "CONNECTION_CLOSED",

@@ -2,6 +2,8 @@
 import type { ExecutionId } from "../ledger/event.ts";
 import { Batcher } from "./batcher.ts";
 import type { Sql } from "./connection.ts";
+import { openListener } from "./driver.ts";
+import type { Listener } from "./driver.ts";
 
 const channels = Array.from({ length: 8 }, (_, index) => `flowledger_${index}`);
 /** Postgres refuses payloads of 8000 bytes and more. */
@@ -44,16 +46,13 @@ export function openWakeups(sql: Sql): Wakeups {
       return ids.map(() => null);
     },
   });
-  let listening: Promise<{ unlisten: () => Promise<void> }[]> | undefined;
+  let session: Listener | undefined;
   let isListening = false;
   let isClosed = false;
   const callAll = () => {
     for (const set of listeners.values()) for (const listener of set) listener();
   };
-  const look = setInterval(() => {
-    if (!isListening && listeners.size + anyListeners.size > 0) void listen();
-    callAll();
-  }, lookEveryMs);
+  const look = setInterval(callAll, lookEveryMs);
   look.unref();
 
   const hear = (message: string) => {
@@ -69,46 +68,33 @@ export function openWakeups(sql: Sql): Wakeups {
     hear(message);
     if (!isClosed) outgoing.submit(message).catch(() => {});
   };
+  const hearAll = (payload: string) => {
+    for (const id of payload.split(",")) {
+      remoteListeners.get(id)?.();
+      hear(id);
+    }
+  };
+  const change = (isUp: boolean) => {
+    isListening = isUp;
+    // Meanwhile something may have been missed.
+    if (isUp) callAll();
+  };
   const listen = () => {
-    listening ??= Promise.all(
-      channels.map((channel) =>
-        sql.listen(
-          channel,
-          (payload) => {
-            for (const id of payload.split(",")) {
-              remoteListeners.get(id)?.();
-              hear(id);
-            }
-          },
-          // After a reconnect something may have been missed.
-          () => listeners.forEach((_, id) => hear(id)),
-        ),
-      ),
-    ).then(
-      (subscriptions) => {
-        isListening = true;
-        return subscriptions;
-      },
-      () => {
-        // The database is away: the next one who wants to hear tries again, and until then listeners look by the clock.
-        listening = undefined;
-        return [];
-      },
-    );
-    return listening;
+    if (!isClosed) session ??= openListener(sql, channels, hearAll, change);
+    return session;
   };
   const close = async () => {
     if (isClosed) return;
     isClosed = true;
     clearInterval(look);
-    for (const { unlisten } of (await listening) ?? []) await unlisten().catch(() => {});
+    await session?.close();
   };
 
   return {
     send: (id) => tell(`${forReaders}${id}`),
     call: (id) => tell(id),
     on(id, listener) {
-      void listen();
+      listen();
       const set = listeners.get(id) ?? new Set();
       set.add(listener);
       listeners.set(id, set);
@@ -118,7 +104,7 @@ export function openWakeups(sql: Sql): Wakeups {
       };
     },
     onAny(listener) {
-      void listen();
+      listen();
       anyListeners.add(listener);
       return () => anyListeners.delete(listener);
     },
@@ -132,7 +118,7 @@ export function openWakeups(sql: Sql): Wakeups {
     },
     callAll,
     async ready() {
-      await listen();
+      await listen()?.tried;
     },
     get isListening() {
       return isListening;

@@ -13,9 +13,6 @@ export interface Committer {
   close(): void;
 }
 
-/** A commit that takes longer is on a dead connection: it is sent again on another one, and finds its own number. */
-const answerWithinMs = 5000;
-
 export function openCommitter(sql: Sql, onTrouble: (error: unknown) => void): Committer {
   const batcher = new Batcher<Append, AppendResult>({
     send: (items) => {
@@ -28,7 +25,6 @@ export function openCommitter(sql: Sql, onTrouble: (error: unknown) => void): Co
       if (isFailpointArmed) setTimeout(failpoint, 0, "in-commit");
       return answer;
     },
-    timeoutMs: answerWithinMs,
     // Small batches on two connections keep Postgres busy while this process works on the answers (`npm run bench`).
     maxItems: 200,
     maxFlights: 2,

@@ -1,5 +1,6 @@
 /** The stream's own lane: items of all executions of a worker leave in batches, in order, with back-pressure by bytes. */
 import { setTimeout as delay } from "node:timers/promises";
+import { answerWithinMs, within } from "../database/batcher.ts";
 import { codeOf, isTransient } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
 import { putItems } from "../database/stream.ts";
@@ -16,8 +17,6 @@ const maxBacklogBytes = 262_144;
 /** Items of one execution in one statement, and bytes of all of them. */
 const maxLoadItems = 2000;
 const maxFlightBytes = 1_048_576;
-/** An answer that takes longer is on a dead connection. */
-const answerWithinMs = 5000;
 
 /** Items that travel together: all of one owner, in order. */
 interface Load extends Pick<StreamTarget, "id" | "epoch" | "token" | "shownOn" | "maxItems"> {
@@ -246,15 +245,4 @@ const admissions = new WeakMap<Promise<void>, Promise<void>>();
 /** What a chunk has to wait for before it goes on after the last put; nothing while less than 256 KB are on their way. */
 export function admission(put: Promise<void>): Promise<void> | undefined {
   return admissions.get(put);
-}
-
-/** On a connection that went dead without a word, no answer ever comes. */
-function within<T>(timeoutMs: number, answer: Promise<T>): Promise<T> {
-  const { promise, resolve, reject } = Promise.withResolvers<T>();
-  const timer = setTimeout(
-    () => reject(Object.assign(new Error(`no answer from the database for ${timeoutMs} ms`), { code: "ETIMEDOUT" })),
-    timeoutMs,
-  );
-  answer.then(resolve, reject).finally(() => clearTimeout(timer));
-  return promise;
 }

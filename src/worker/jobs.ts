@@ -5,6 +5,7 @@ import type { Runner, TaskList, WorkerEvents } from "graphile-worker";
 import pg from "pg";
 import { pgConfig } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
+import { dropWhenStalled } from "../database/driver.ts";
 import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 
@@ -100,7 +101,9 @@ interface JobPool {
 }
 
 export function newPool(sql: Sql): JobPool {
-  const pool = new pg.Pool({ ...pgConfig(sql), max: 4 });
+  // One of them listens for jobs. The pool waits for the promise, though its types know of none.
+  const onConnect = (client: pg.ClientBase) => client.query(dropWhenStalled);
+  const pool = new pg.Pool(Object.assign(pgConfig(sql), { max: 4, onConnect }));
   const clients = new Set<pg.PoolClient>();
   // An idle client that loses its connection must not end the process.
   pool.on("error", () => {});

@@ -2,7 +2,7 @@
 import { hostname } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
-import { Batcher } from "../database/batcher.ts";
+import { answerWithinMs, Batcher, within } from "../database/batcher.ts";
 import { createMany, firstEvents } from "../database/commands.ts";
 import type { CreateResult, NewExecution } from "../database/commands.ts";
 import type { Sql } from "../database/connection.ts";
@@ -111,8 +111,6 @@ const offerEvery = 32;
 const lookEveryMs = 2000;
 /** What is due for so long while this worker has places free waits in the queue of one that has none. */
 const helpAfterMs = 200;
-/** A read that takes longer is on a dead connection: the owner asks again. */
-const answerWithinMs = 5000;
 /** How long graphile-worker may take to stop once nothing runs any more. */
 const endWithinMs = 1000;
 /** What is due for so long and nobody's has lost its job. */
@@ -129,14 +127,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const committer = openCommitter(sql, (error) => log.warn("waiting for the database", { error: String(error) }));
   const reads = new Batcher<{ id: ExecutionId; after: number }, readonly Recorded[]>({
     send: (asked) => readEvents(sql, asked),
-    timeoutMs: answerWithinMs,
   });
   const families = new Batcher<ExecutionId, undefined>({
     send: async (ids) => {
       await settleFamilies(sql, ids);
       return ids.map(() => undefined);
     },
-    timeoutMs: answerWithinMs,
   });
   const settling = new Set<Promise<unknown>>();
   const putIntoStream = openStreamLane(sql, wakeups);
@@ -221,6 +217,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const underWay = new Set<string>();
   // Claims whose answer was lost: what they took is ours, and nobody here knows it.
   const lostClaims: LostClaim[] = [];
+  /** Whether the answer of a claim or a start was lost: what it took is ours, whenever the statement comes through. */
+  let isUnsure = false;
   const claimWith = async (
     asked: Omit<LostClaim, "token">,
     ask: (options: ClaimOptions) => Promise<Map<ExecutionId, Claim>>,
@@ -237,9 +235,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     };
     // The place of the one suspect is taken before the claim: two claims at once must not bring two.
     const takesSuspects = suspects.tryTake();
-    const claimed = await ask({ token, onBroken, takesSuspects })
+    const claimed = await within(answerWithinMs, ask({ token, onBroken, takesSuspects }))
       .catch((error: unknown) => {
         lostClaims.push({ token, ...asked });
+        isUnsure = true;
         if (takesSuspects) suspects.give();
         throw error;
       })
@@ -300,8 +299,6 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     else if (hasRoom) slots.give();
   };
 
-  /** Whether the answer of a start was lost: what it created is ours, whenever the statement comes through. */
-  let isUnsure = false;
   const create = async (executions: readonly NewExecution[]): Promise<CreateResult[]> => {
     const here = executions.filter((execution) => !isStopping && canBeginHere(execution) && slots.tryTake());
     if (here.length === 0) return createMany(sql, executions);
@@ -310,7 +307,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     underWay.add(token);
     failpoint("before-claim");
     try {
-      const created = await createMany(sql, executions, { worker, token, ids: new Set(here.map(({ id }) => id)) });
+      const owned = { worker, token, ids: new Set(here.map(({ id }) => id)) };
+      const created = await within(answerWithinMs, createMany(sql, executions, owned));
       failpoint("after-claim");
       const results = new Map(executions.map((execution, index) => [execution, created[index]]));
       for (const execution of here) {

@@ -1,8 +1,9 @@
-/** F15, F17, F18, F19: what happens between a worker and Postgres. */
+/** F15, F17, F18, F19, F26: what happens between a worker and Postgres. */
 import { expect, test } from "vitest";
+import { createOrchestrator } from "../../src/index.ts";
 import { openProxy } from "../chaos/proxy.ts";
 import { testDatabase } from "../support/database.ts";
-import { visiting } from "../support/flows.ts";
+import { refusal, visiting } from "../support/flows.ts";
 import { work } from "./flows.ts";
 import { countEvents, expectGuarantees, startWorker, until, untilClosed } from "./support.ts";
 
@@ -99,6 +100,59 @@ test("F18: connections that go dead without a word are given up, and the work go
 
   proxy.silence(({ name }) => name === "flowledger" || name === "flowledger heartbeat");
 
+  expect(await untilClosed(sql, execution.id)).toMatchObject({ outcome: "completed" });
+  await expectGuarantees(sql);
+});
+
+test("F18: a start and a look on connections that went dead are refused in time, and the next ones get through", async () => {
+  const { proxy, url } = await proxied();
+  await using _proxy = proxy;
+  await using orchestrator = createOrchestrator({ connection: url, flows: [work] });
+  const bound = orchestrator.flow(work);
+  const known = await bound.createExecution();
+  // A connection each.
+  await Promise.all([bound.getFlowData("a", { noWarning: true }), bound.getFlowData("b", { noWarning: true })]);
+  const ask = [() => bound.startExecution({}), () => orchestrator.getExecution(known.id)];
+
+  proxy.silence(() => true);
+  const askedAt = performance.now();
+  const errors = await Promise.all(ask.map((call) => refusal(call())));
+  const refusedMs = performance.now() - askedAt;
+
+  for (const error of errors)
+    expect(error).toMatchObject({ code: "CONNECTION_FAILED", message: expect.stringContaining("no answer") });
+  expect(refusedMs).toBeLessThan(8000);
+  for (const call of ask) await call();
+  await expectGuarantees(sql);
+});
+
+test("F26: a worker that stands still loses the sessions that listen before they hold up vacuum, and listens again", async () => {
+  await using orchestrator = visiting(database, [work]);
+  await using worker = await startWorker(database.url);
+  const listeners = async () => {
+    const rows = await sql<{ pid: number }[]>`
+      select pid from pg_stat_activity where datname = current_database() and query ilike 'listen%' order by pid`;
+    return rows.map(({ pid }) => pid);
+  };
+  // Ours, and that of graphile-worker.
+  await until(async () => (await listeners()).length === 2);
+  const stalled = await listeners();
+
+  worker.kill("SIGSTOP");
+  // More than the buffers of both kernels take.
+  await sql`
+    select pg_notify(channel, n || repeat('x', 7900))
+    from unnest(array['flowledger_0', 'jobs:insert']) channel, generate_series(1, 2500) n`;
+  const floodedAt = performance.now();
+  await until(async () => !(await listeners()).some((pid) => stalled.includes(pid)));
+  const droppedMs = performance.now() - floodedAt;
+  worker.kill("SIGCONT");
+  await until(async () => (await listeners()).length === 2);
+  const execution = await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 });
+
+  expect(stalled).toHaveLength(2);
+  expect(droppedMs).toBeLessThan(8000);
+  expect(await listeners()).toHaveLength(2);
   expect(await untilClosed(sql, execution.id)).toMatchObject({ outcome: "completed" });
   await expectGuarantees(sql);
 });
