@@ -58,6 +58,13 @@ CREATE TABLE "flowledger"."flow_data" (
 	CONSTRAINT "flow_data_flow_key_pk" PRIMARY KEY("flow","key")
 );
 --> statement-breakpoint
+CREATE TABLE "flowledger"."homes" (
+	"at" timestamp with time zone PRIMARY KEY NOT NULL,
+	"by" text NOT NULL,
+	"system" text NOT NULL,
+	"database_oid" bigint NOT NULL
+);
+--> statement-breakpoint
 CREATE TABLE "flowledger"."interrupts" (
 	"execution_id" uuid NOT NULL,
 	"id" text NOT NULL,

@@ -1129,6 +1129,26 @@ begin
   return next;
 end $$;
 
+-- Says that this database is at home here: by `migrate`, and by the owner of a copy whose open executions shall go on in it.
+create or replace function flowledger.adopt() returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into flowledger.homes (at, by, system, database_oid)
+  select clock_timestamp(), current_user, s.system_identifier, d.oid
+  from pg_control_system() s, pg_database d where d.datname = current_database()
+$$;
+
+-- False in a copy: restored elsewhere, cloned, or upgraded into another cluster.
+create or replace function flowledger.is_home() returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select h.system = s.system_identifier::text and h.database_oid = d.oid
+  from (select * from flowledger.homes order by at desc limit 1) h, pg_control_system() s, pg_database d
+  where d.datname = current_database()
+$$;
+
 -- The ledger refuses to be changed, whoever asks: ENABLE ALWAYS also fires under session_replication_role = replica. Only
 -- `prune` may delete, and who calls that needs the right to delete.
 create or replace function flowledger.refuse_change() returns trigger
@@ -1647,3 +1667,5 @@ alter table flowledger.chain enable always trigger chain_no_truncate;
 
 -- Room for heap-only updates beside the row, and vacuum before the dead versions pile up.
 alter table flowledger.executions set (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
+
+select flowledger.adopt();

@@ -564,9 +564,9 @@ begin
   execute format('grant select, insert on flowledger.ledger, flowledger.chain, flowledger.stream_items, flowledger.definitions to %I', v_worker);
   execute format('grant select, insert, update on flowledger.executions, flowledger.interrupts, flowledger.interventions, flowledger.snapshots to %I', v_worker);
   execute format('grant select, insert, update, delete on flowledger.flow_data, flowledger.workers, flowledger.limits, flowledger.places, flowledger.limited_starts, flowledger.schedules to %I', v_worker);
-  execute format('grant select on flowledger.migrations, flowledger.ledger_hashes to %I', v_worker);
+  execute format('grant select on flowledger.migrations, flowledger.homes, flowledger.ledger_hashes to %I', v_worker);
   execute format('grant execute on all functions in schema flowledger to %I', v_worker);
-  execute format('revoke execute on function flowledger.grant_roles(text), flowledger.rebuild(uuid[], jsonb, jsonb),
+  execute format('revoke execute on function flowledger.grant_roles(text), flowledger.adopt(), flowledger.rebuild(uuid[], jsonb, jsonb),
     flowledger.prune(timestamptz, jsonb, uuid, int) from %I', v_worker);
   execute format('grant usage on schema graphile_worker to %I', v_worker);
   execute format('grant select, insert, update, delete on all tables in schema graphile_worker to %I', v_worker);
@@ -590,7 +590,7 @@ begin
   end loop;
 
   execute format('grant select on flowledger.audit_executions, flowledger.audit_ledger, flowledger.audit_interrupts,
-    flowledger.audit_interventions, flowledger.audit_state_changes, flowledger.chain, flowledger.prunes to %I', v_auditor);
+    flowledger.audit_interventions, flowledger.audit_state_changes, flowledger.chain, flowledger.prunes, flowledger.homes to %I', v_auditor);
   execute format('grant execute on function flowledger.state_at(uuid, int), flowledger.close_snapshot(uuid), flowledger.meta(uuid),
     flowledger.iso(timestamptz), flowledger.differences(uuid[], jsonb, jsonb), flowledger.broken_chains(uuid[]) to %I', v_auditor);
   execute format('alter role %I set default_transaction_read_only = on', v_auditor);

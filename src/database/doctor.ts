@@ -73,6 +73,16 @@ const checks: Record<string, Check> = {
     return ok("at the version of this library");
   },
 
+  home: async (sql) => {
+    const [row] = await sql<[{ home: boolean }]>`select flowledger.is_home() as home`;
+    return row.home
+      ? ok("where it was migrated")
+      : fail(
+          "a copy (restored, cloned or upgraded): workers refuse it",
+          "if its open executions shall go on here, and nowhere else, run select flowledger.adopt() as the owner",
+        );
+  },
+
   rights: async (sql) => {
     const [row] = await sql<
       [{ superuser: boolean; owner: boolean; worker: boolean; client: boolean; auditor: boolean }]

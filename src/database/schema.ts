@@ -136,6 +136,15 @@ export const chain = flowledger.table(
   (table) => [primaryKey({ columns: [table.executionId, table.seq] })],
 );
 
+/** Where this database has been at home, the last one now: a copy of it elsewhere has the same rows. */
+export const homes = flowledger.table("homes", {
+  at: moment("at").primaryKey(),
+  by: text("by").notNull(),
+  /** Of the cluster, as `pg_control_system()` says it. */
+  system: text("system").notNull(),
+  databaseOid: bigint("database_oid", { mode: "number" }).notNull(),
+});
+
 /** What retention removed, one row per statement. */
 export const prunes = flowledger.table(
   "prunes",

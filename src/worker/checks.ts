@@ -11,6 +11,20 @@ export interface Timeline {
   readonly timeline: number;
 }
 
+/**
+ * A copy has the open executions of its original, and would run them a second time.
+ *
+ * @throws {WorkerError} unless the database is where it was migrated or adopted
+ */
+export async function requireHome(sql: Sql): Promise<void> {
+  const [row] = await sql<[{ home: boolean }]>`select flowledger.is_home() as home`;
+  if (!row.home)
+    throw new WorkerError(
+      "this database is a copy (restored, cloned or upgraded), and its open executions may still run in the original",
+      "if they shall go on here and nowhere else, run select flowledger.adopt() as the owner of the schema",
+    );
+}
+
 /** @throws {WorkerError} where serving would only look like it */
 export async function checkDatabase(sql: Sql): Promise<Timeline> {
   const [row] = await sql<[{ standby: boolean; hidden: boolean; system: string; timeline: number }]>`

@@ -45,7 +45,7 @@ import { ExecutionId, WorkerId } from "../ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../ledger/event.ts";
 import { fitVersion } from "../ledger/version.ts";
 import type { Fit } from "../ledger/version.ts";
-import { checkDatabase, checkWakeups } from "./checks.ts";
+import { checkDatabase, checkWakeups, requireHome } from "./checks.ts";
 import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat, HeartbeatOptions } from "./heartbeat.ts";
 import { newPool, runJobs } from "./jobs.ts";
@@ -455,6 +455,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
 
   let timeline = await checkDatabase(sql);
+  await requireHome(sql);
   await checkWakeups(wakeups, log);
   await keepDefinitions(
     sql,

@@ -64,6 +64,17 @@ test("an orchestrator that found no schema works after migrate()", async () => {
   expect(await orchestrator.flow(flow).startMany([{}])).toHaveLength(1);
 });
 
+test("F28: no table is unlogged: a crash of Postgres would empty it, and give epochs out twice", async () => {
+  const { sql } = await testDatabase();
+
+  const tables = await sql<{ name: string; persistence: string }[]>`
+    select c.oid::regclass::text as name, c.relpersistence as persistence from pg_class c
+    where c.relnamespace in ('flowledger'::regnamespace, 'graphile_worker'::regnamespace) and c.relkind in ('r', 'p', 'S', 'i')`;
+
+  expect(tables.map(({ name }) => name)).toContain("flowledger.executions");
+  expect(tables.filter(({ persistence }) => persistence !== "p")).toEqual([]);
+});
+
 test("every function in the schema pins its search_path", async () => {
   const database = await testDatabase();
 

@@ -43,6 +43,7 @@ const allowed: Record<string, Record<(typeof names)[number], string>> = {
   definitions: { worker: "SI", client: "", auditor: "" },
   executions: { worker: "SIU", client: "", auditor: "" },
   flow_data: { worker: "SIUD", client: "", auditor: "" },
+  homes: { worker: "S", client: "", auditor: "S" },
   interrupts: { worker: "SIU", client: "", auditor: "" },
   interventions: { worker: "SIU", client: "", auditor: "" },
   limited_starts: { worker: "SIUD", client: "", auditor: "" },
@@ -170,6 +171,7 @@ test("a client reaches nothing but the commands, and the auditor nothing that wr
     "flowledger.add_jobs('{}')",
     "flowledger.state_at(null)",
     "flowledger.grant_roles()",
+    "flowledger.adopt()",
   ])
     await expect(as("client", (client) => client.unsafe(`select ${call}`))).rejects.toMatchObject({ code: "42501" });
   await expect(as("client", (client) => client`select graphile_worker.add_job('x')`)).rejects.toMatchObject({

@@ -420,6 +420,7 @@ test("doctor looks at everything, a line each, and fails with a remedy", async (
     "connection",
     "postgres",
     "schema",
+    "home",
     "rights",
     "pooler",
     "listen",

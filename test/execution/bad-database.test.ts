@@ -1,7 +1,8 @@
-/** A database that is not there, not ours, not migrated or newer than the library: each is refused in so many words. */
+/** A database that is not there, not ours, not migrated, newer than the library or a copy: each is refused in so many words. */
 import { expect, test } from "vitest";
+import { examine } from "../../src/database/doctor.ts";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
-import { emptyDatabase, testDatabase } from "../support/database.ts";
+import { copiedDatabase, emptyDatabase, testDatabase } from "../support/database.ts";
 import { refusal } from "../support/flows.ts";
 
 const database = await testDatabase();
@@ -74,4 +75,28 @@ test("a database that is newer than the library is refused, and left as it is", 
   ];
 
   for (const error of errors) expect(error).toMatchObject({ code: "MIGRATION_FAILED" });
+});
+
+test("F29: a copy of a database runs nothing of its original, until its owner adopts it", async () => {
+  const copy = await copiedDatabase();
+  await using orchestrator = createOrchestrator({ connection: copy.url, flows: [loose] });
+  const execution = await orchestrator.flow(loose).startExecution(1, { autoCloseTimeout: 0 });
+  const homeOf = async () => (await examine(copy.url)).find(({ name }) => name === "home");
+
+  expect(await refusal(orchestrator.startWorker())).toMatchObject({
+    code: "WORKER_FAILED",
+    message: expect.stringMatching(/is a copy.*select flowledger\.adopt\(\)/),
+  });
+  expect(await homeOf()).toMatchObject({ verdict: "fail", remedy: expect.stringContaining("flowledger.adopt()") });
+  expect(await copy.sql`select 1 from flowledger.workers`).toHaveLength(0);
+
+  // Not what a deploy does by the way.
+  await orchestrator.migrate();
+  expect(await refusal(orchestrator.startWorker())).toMatchObject({ code: "WORKER_FAILED" });
+
+  await copy.sql`select flowledger.adopt()`;
+  await orchestrator.startWorker();
+  expect(await execution.waitForClose()).toEqual({});
+  expect(await homeOf()).toMatchObject({ verdict: "ok" });
+  expect(await copy.sql`select 1 from flowledger.homes`).toHaveLength(2);
 });

@@ -14,7 +14,14 @@ export interface TestDatabase extends AsyncDisposable {
 }
 
 /** Migrated: a file asks once, at its top, and all its tests share it. */
-export function testDatabase(): Promise<TestDatabase> {
+export async function testDatabase(): Promise<TestDatabase> {
+  const database = await copiedDatabase();
+  await database.sql`select flowledger.adopt()`;
+  return database;
+}
+
+/** A clone of the migrated template, as `createdb -T` makes it. */
+export function copiedDatabase(): Promise<TestDatabase> {
   return create(templateName(inject("databasePrefix")));
 }
 
