@@ -510,7 +510,7 @@ end $$;
 --     c: { o: outcome, r: reason, e: error, s: snapshot, f: has a family that must hear of it } closes, r: { w: wakeInMs | null } releases, z: { q: seq, s: state } }
 --   p_event_*: all events of all items, in item order
 --   p_careful: leave rows that somebody else has locked for the next batch, instead of waiting for them
--- Rows that are missing in the answer were not ours, or locked: ask `append_verdicts`.
+-- Rows that are missing in the answer were not ours, or locked: ask `append_verdict`.
 create or replace function flowledger.append(
   p_ids uuid[], p_epochs int[], p_tokens uuid[], p_commits int[], p_bases int[], p_counts int[], p_conditional int[], p_extras jsonb,
   p_event_items int[], p_event_offsets int[], p_event_types text[], p_event_dispatches int[], p_event_chunks text[],
@@ -572,7 +572,7 @@ begin
       close_snapshot = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then x.extra -> 'c' -> 's' end
     from rows from (unnest(p_ids, p_epochs, p_tokens, p_commits, p_bases, p_counts, p_conditional), jsonb_array_elements(p_extras))
       with ordinality as x(id, epoch, token, commit, base, count, conditional, extra, ord)
-    where h.id = x.id and h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.owner is not null
+    where h.id = x.id and h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.seq >= x.base and h.owner is not null
       and (v_locked is null or h.id = any(v_locked))
     returning x.ord::int as ord, h.commit_seq as first_seq, h.commit_seq <> x.base + 1 as moved, case when x.extra ?| '{c,i,z}' then h.id end as link
   )
@@ -815,15 +815,15 @@ $$;
 
 -- What became of appends that were not accepted: repeat (this commit is in already), fenced (not the owner any more), or
 -- busy (the row was locked: send it again).
-create or replace function flowledger.append_verdict(p_id uuid, p_epoch int, p_token uuid, p_commit int) returns text
+create or replace function flowledger.append_verdict(p_id uuid, p_epoch int, p_token uuid, p_commit int, p_base int) returns text
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
   select coalesce((
     select case when h.epoch <> p_epoch or h.token <> p_token then 'fenced'
       when h.commit_no >= p_commit then 'repeat'
-      -- Not ours, or a database that has forgotten our last commits: a failover lost them.
-      when h.owner is null or h.commit_no < p_commit - 1 then 'fenced'
+      -- Not ours, or a database that has forgotten our last commits, or what came in: a failover lost them.
+      when h.owner is null or h.commit_no < p_commit - 1 or h.seq < p_base then 'fenced'
       else 'busy' end
     from flowledger.executions h where h.id = p_id), 'fenced')
 $$;

@@ -95,10 +95,10 @@ export async function append(sql: Sql, unsorted: readonly Append[], isCareful = 
 async function judge(sql: Sql, items: readonly Append[], results: (AppendResult | undefined)[]): Promise<void> {
   const open = items.map((item, index) => ({ item, index })).filter(({ index }) => results[index] === undefined);
   const rows = await sql<{ verdict: "fenced" | "repeat" | "busy" }[]>`
-    select flowledger.append_verdict(x.id, x.epoch, x.token, x.commit) as verdict
+    select flowledger.append_verdict(x.id, x.epoch, x.token, x.commit, x.base) as verdict
     from unnest(${list(open.map(({ item }) => item.id))}::text::uuid[], ${list(open.map(({ item }) => item.epoch))}::text::int[],
-      ${list(open.map(({ item }) => item.token))}::text::uuid[], ${list(open.map(({ item }) => item.commitNo))}::text::int[])
-      with ordinality as x(id, epoch, token, commit, ord)
+      ${list(open.map(({ item }) => item.token))}::text::uuid[], ${list(open.map(({ item }) => item.commitNo))}::text::int[],
+      ${list(open.map(({ item }) => item.base))}::text::int[]) with ordinality as x(id, epoch, token, commit, base, ord)
     order by x.ord`;
   open.forEach(({ index }, position) => (results[index] = { verdict: rows[position]?.verdict ?? "busy" }));
 }

@@ -31,6 +31,9 @@ export async function examine(connection: ConnectionOption): Promise<Finding[]> 
   }
 }
 
+/** So many transactions have left row versions that nobody may remove. */
+const manyTransactions = 100_000;
+
 const ok = (detail: string) => ({ verdict: "ok", detail, remedy: null }) as const;
 const warn = (detail: string, remedy: string) => ({ verdict: "warn", detail, remedy }) as const;
 const fail = (detail: string, remedy: string) => ({ verdict: "fail", detail, remedy }) as const;
@@ -190,5 +193,25 @@ const checks: Record<string, Check> = {
     return (row.late ?? 0) > 30
       ? warn(`${detail}; one is ${Math.round(row.late ?? 0)} s late`, "start more workers, or one that serves its flow")
       : ok(detail);
+  },
+
+  vacuum: async (sql) => {
+    // Of other sessions only those see this who may: superusers, and members of pg_read_all_stats.
+    const [row] = await sql<{ who: string; age: number }[]>`
+      select h.who, h.age from (
+        select format('session %s ("%s", %s)', a.pid, a.application_name, a.state) as who,
+          greatest(age(a.backend_xmin), age(a.backend_xid)) as age
+        from pg_stat_activity a where a.datname = current_database() and a.pid <> pg_backend_pid()
+        union all
+        select format('prepared transaction "%s"', p.gid), age(p.transaction) from pg_prepared_xacts p where p.database = current_database()
+        union all
+        select format('replication slot "%s"', s.slot_name), age(s.xmin) from pg_replication_slots s
+      ) h where h.age > ${manyTransactions}::int order by h.age desc limit 1`;
+    return row
+      ? warn(
+          `${row.who} keeps what the last ${row.age} transactions left from being removed`,
+          "end it: until then the tables grow, and every claim and commit gets slower",
+        )
+      : ok("nothing old keeps it from its work");
   },
 };

@@ -155,6 +155,7 @@ export class Owner implements ChunkHost {
   #isRouting = false;
   #isPoked = false;
   #isOver = false;
+  #isLost = false;
   #isDraining = false;
   #isClaimDue = false;
   /** Work that is folded and waits for an arrival to be routed before it is sent. */
@@ -358,8 +359,14 @@ export class Owner implements ChunkHost {
     return { id: this.id, epoch: this.#epoch, seq: this.#base };
   }
 
+  /** It ended because the lease did. */
+  get isLost(): boolean {
+    return this.#isLost;
+  }
+
   /** Another owner has it: drop everything. */
   lose(): void {
+    this.#isLost = true;
     this.#over(new LeaseLostError(this.id, this.#epoch));
   }
 

@@ -215,7 +215,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
 
   /** Tokens of claims that wait for their answer. */
   const underWay = new Set<string>();
-  // Claims whose answer was lost: what they took is ours, and nobody here knows it.
+  // What the database may still hold for us, and nobody here: of claims whose answer was lost, and of owners that were fenced
+  // because a failover or a restore lost their last commits.
   const lostClaims: LostClaim[] = [];
   /** Whether the answer of a claim or a start was lost: what it took is ours, whenever the statement comes through. */
   let isUnsure = false;
@@ -336,7 +337,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
 
   const free = async (lost: LostClaim): Promise<void> => {
     const executions = await freeClaim(sql, lost);
-    if (executions > 0) log.info("freed what a claim took whose answer was lost", { executions });
+    if (executions > 0) log.info("freed what the database held for this worker, and nobody here did", { executions });
   };
   /** Frees what this worker owns by the database and does not know of. */
   const freeUnknown = async (): Promise<void> => {
@@ -419,6 +420,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       owners.set(claimed.id, owner);
       const over = owner.done.finally(() => {
         if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
+        if (owner.isLost) lostClaims.push({ token: claimed.token, ids: [claimed.id], flows: [] });
         if (isSuspect(claimed)) suspects.give();
         leave();
         leavePlace(claimed);
@@ -525,11 +527,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const tending = setInterval(() => {
     // What came in from outside is in the ledger; the notification that tells of it may be lost.
     if (beats % (lookEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
-    for (const lost of lostClaims.splice(0))
+    for (const [token, claims] of Map.groupBy(lostClaims.splice(0), ({ token }) => token)) {
+      const lost = { token, ids: claims.flatMap(({ ids }) => ids), flows: claims.flatMap(({ flows }) => flows) };
       void free(lost).catch((error: unknown) => {
         lostClaims.push(lost);
         onTrouble(error);
       });
+    }
     if (runner?.isStuck()) runner.runner.stop().catch(onTrouble);
     if (!runner)
       beginning ??= beginJobs()

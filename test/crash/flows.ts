@@ -53,6 +53,24 @@ stray.to("reject", async (ctx) => {
   await delay(50);
 });
 
+/** A state of 50 MB; in one worker it fills the heap until that is full. */
+export const hoard = defineFlow("crash.hoard", { input: Input });
+hoard.to("keep", async (ctx) => {
+  tell(ctx as Ctx);
+  if (isHere(ctx.input.worker)) for (const kept: object[] = []; ;) kept.push(Array.from({ length: 1e5 }, () => ({})));
+  await ctx.setState("kept", "x".repeat(50_000_000));
+});
+
+/** Fails whenever it is tried. */
+export const failing = defineFlow("crash.failing");
+failing.to(
+  "fail",
+  () => {
+    throw new Error("as always");
+  },
+  { retry: { maxAttempts: 3, initialInterval: "1s", multiplier: 1 } },
+);
+
 export const sleeper = defineFlow("crash.sleeper", { input: Input });
 sleeper.to("sleep", async (ctx) => {
   tell(ctx as Ctx);
@@ -139,6 +157,8 @@ export const crashFlows: readonly FlowDefinition[] = [
   poison,
   block,
   stray,
+  hoard,
+  failing,
   sleeper,
   talker,
   spread,

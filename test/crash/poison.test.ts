@@ -1,9 +1,9 @@
-/** F8, F9: user code that takes its worker down. */
+/** F8, F9, F10: user code that takes its worker down. */
 import { expect, test } from "vitest";
 import { testDatabase } from "../support/database.ts";
 import { visiting } from "../support/flows.ts";
 import type { TestProcess } from "../support/processes.ts";
-import { poison, stray, work } from "./flows.ts";
+import { hoard, poison, stray, work } from "./flows.ts";
 import { expectGuarantees, startWorker, untilClosed } from "./support.ts";
 
 const database = await testDatabase();
@@ -52,5 +52,22 @@ test("F9: an unhandled rejection in user code ends its process with an error, ne
 
   expect(code).toBe(1);
   expect(await untilClosed(sql, execution.id)).toMatchObject({ outcome: "completed" });
+  await expectGuarantees(sql);
+});
+
+test("F10: a worker whose heap is full is one that was killed; a value that would fill it is refused before", async () => {
+  const small = { NODE_OPTIONS: "--max-old-space-size=96" };
+  await using orchestrator = visiting(database, [hoard, work]);
+  await using doomed = await startWorker(database.url, { ...small, CRASH_NAME: "doomed" });
+  const greedy = await orchestrator.flow(hoard).startExecution({ worker: "doomed" }, { autoCloseTimeout: 0 });
+  await doomed.exited;
+  await using heir = await startWorker(database.url, small);
+  const closed = await untilClosed(sql, greedy.id);
+  const next = await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 });
+
+  expect(doomed.output()).toContain("heap out of memory");
+  expect(closed).toMatchObject({ outcome: "failed", epoch: 2, error: { code: "PAYLOAD_UNSTORABLE" } });
+  expect(await untilClosed(sql, next.id)).toMatchObject({ outcome: "completed" });
+  expect(heir.output()).toContain(`body last ${next.id}`);
   await expectGuarantees(sql);
 });

@@ -61,6 +61,24 @@ test("F2: an owner that was replaced is fenced", async () => {
   expect(await ledgerOf(sql, old.id)).toHaveLength(2);
 });
 
+test("F13: an owner whose database has forgotten what came in, or what it committed, is fenced", async () => {
+  const [heard] = await one();
+  const [wrote] = await one();
+  await emit(sql, heard.id, go);
+  await append(sql, [appendTo(wrote, { events: [claimed] })]);
+  const next = [appendTo(heard, { base: 3 }), appendTo(wrote, { base: 3, commitNo: 2, events: [claimed] })];
+  // As a standby without the last transactions.
+  const ids = next.map(({ id }) => id);
+  await sql.begin(async (tx) => {
+    await tx`set local flowledger.pruning = on`;
+    await tx`delete from flowledger.ledger where execution_id in ${tx(ids)} and seq = 3`;
+    await tx`update flowledger.executions set seq = 2, commit_no = 0 where id in ${tx(ids)}`;
+  });
+
+  expect(await append(sql, next)).toEqual([{ verdict: "fenced" }, { verdict: "fenced" }]);
+  for (const id of ids) expect(await ledgerOf(sql, id)).toEqual(["execution.created", "execution.started"]);
+});
+
 test("a commit sent again after its answer was lost counts as done, and writes nothing twice", async () => {
   const [lease] = await one();
   const item = appendTo(lease, { events: [claimed, claimed] });

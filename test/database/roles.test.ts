@@ -165,7 +165,7 @@ test("V5: an orchestrator that connects as the worker runs a flow to its end", a
 
 test("a client reaches nothing but the commands, and the auditor nothing that writes", async () => {
   for (const call of [
-    "flowledger.append_verdict(null, 1, null, 1)",
+    "flowledger.append_verdict(null, 1, null, 1, 1)",
     "flowledger.tend('1s', '1s', null)",
     "flowledger.create_many('[]')",
     "flowledger.add_jobs('{}')",

@@ -426,6 +426,7 @@ test("doctor looks at everything, a line each, and fails with a remedy", async (
     "listen",
     "workers",
     "jobs",
+    "vacuum",
   ]);
   expect(findings.filter(({ verdict }) => verdict === "fail")).toEqual([]);
   expect(plain.stdout).toMatch(/^warn {2}rights {6}superuser.*grant_roles/m);
