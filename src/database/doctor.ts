@@ -179,7 +179,8 @@ const checks: Record<string, Check> = {
   jobs: async (sql) => {
     const [row] = await sql<[{ hidden: boolean; waiting: number; late: number | null; failed: number }]>`
       select row_security_active('graphile_worker._private_jobs') and not exists (
-          select from pg_policies p where p.schemaname = 'graphile_worker' and p.tablename = '_private_jobs') as hidden,
+          select from pg_policies p, unnest(p.roles) r(name) where p.schemaname = 'graphile_worker' and p.tablename = '_private_jobs'
+            and case when r.name = 'public' then true else pg_has_role(r.name, 'usage') end) as hidden,
         count(*) filter (where j.is_available)::int as waiting, count(*) filter (where not j.is_available and j.locked_at is null)::int as failed,
         extract(epoch from max(clock_timestamp() - j.run_at) filter (where j.is_available))::float8 as late
       from graphile_worker._private_jobs j join graphile_worker._private_tasks t on t.id = j.task_id

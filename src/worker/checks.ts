@@ -30,7 +30,8 @@ export async function checkDatabase(sql: Sql): Promise<Timeline> {
   const [row] = await sql<[{ standby: boolean; hidden: boolean; system: string; timeline: number }]>`
     select pg_is_in_recovery() as standby,
       row_security_active('graphile_worker._private_jobs') and not exists (
-        select 1 from pg_policies p where p.schemaname = 'graphile_worker' and p.tablename = '_private_jobs') as hidden,
+        select from pg_policies p, unnest(p.roles) r(name) where p.schemaname = 'graphile_worker' and p.tablename = '_private_jobs'
+          and case when r.name = 'public' then true else pg_has_role(r.name, 'usage') end) as hidden,
       (select system_identifier::text from pg_control_system()) as system,
       (select timeline_id from pg_control_checkpoint()) as timeline`;
   if (row.standby) throw new WorkerError("the database is a read-only standby", "connect to the primary");

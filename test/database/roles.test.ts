@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
+import { examine } from "../../src/database/doctor.ts";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
@@ -161,6 +162,21 @@ test("V5: an orchestrator that connects as the worker runs a flow to its end", a
       ended: "completed",
     },
   ]);
+});
+
+test("V5: a role that row level security hides all jobs from is refused as a worker, and doctor says why", async () => {
+  const flow = defineFlow("hidden-jobs");
+  flow.to("pass", () => null);
+  await using orchestrator = createOrchestrator({ connection: urlOf("worker"), flows: [flow] });
+  // Somebody else's policy does not help.
+  await sql.unsafe(`alter policy ${prefix}_worker on graphile_worker._private_jobs to ${prefix}_client`);
+
+  const error = await orchestrator.startWorker().catch((thrown: unknown) => thrown);
+  const jobs = (await examine(urlOf("worker"))).find(({ name }) => name === "jobs");
+  await sql.unsafe(`alter policy ${prefix}_worker on graphile_worker._private_jobs to ${prefix}_worker`);
+
+  expect(error).toMatchObject({ code: "WORKER_FAILED", message: expect.stringContaining("sees no jobs") });
+  expect(jobs).toMatchObject({ verdict: "fail", remedy: expect.stringContaining("grant_roles") });
 });
 
 test("a client reaches nothing but the commands, and the auditor nothing that writes", async () => {

@@ -222,9 +222,9 @@ test("F41: a closed execution takes nothing more, and an unknown one is not foun
 
   expect(await refusal(execution.emit("Late", 1))).toMatchObject({ code: "EXECUTION_CLOSED" });
   expect(await execution.cancel()).toBe(false);
-  expect(await refusal(orchestrator.getExecution("0190aaaa-0000-7000-8000-000000000000"))).toMatchObject({
-    code: "EXECUTION_NOT_FOUND",
-  });
+  const unknown = "0190aaaa-0000-7000-8000-000000000000";
+  expect(await refusal(orchestrator.getExecution(unknown))).toMatchObject({ code: "EXECUTION_NOT_FOUND" });
+  await expect(sql`select flowledger.cancel(${unknown})`).rejects.toMatchObject({ code: "FL001" });
   expect(await execution.history()).toHaveLength(length);
 });
 
