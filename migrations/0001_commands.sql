@@ -572,8 +572,8 @@ begin
       close_snapshot = case when x.extra ? 'c' and (h.seq = x.base or x.conditional = 0) then x.extra -> 'c' -> 's' end
     from rows from (unnest(p_ids, p_epochs, p_tokens, p_commits, p_bases, p_counts, p_conditional), jsonb_array_elements(p_extras))
       with ordinality as x(id, epoch, token, commit, base, count, conditional, extra, ord)
-    where h.id = x.id and h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.seq >= x.base and h.owner is not null
-      and (v_locked is null or h.id = any(v_locked))
+    where h.id = x.id and h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.owner is not null
+      and h.seq >= x.base and (v_locked is null or h.id = any(v_locked))
     returning x.ord::int as ord, h.commit_seq as first_seq, h.commit_seq <> x.base + 1 as moved, case when x.extra ?| '{c,i,z}' then h.id end as link
   )
   select array_agg(u.ord order by u.ord), array_agg(u.first_seq order by u.ord), bool_or(u.moved), array_agg(u.link) filter (where u.link is not null)

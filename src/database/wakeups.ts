@@ -77,7 +77,7 @@ export function openWakeups(sql: Sql): Wakeups {
   const change = (isUp: boolean) => {
     isListening = isUp;
     // Meanwhile something may have been missed.
-    if (isUp) callAll();
+    if (isUp) listeners.forEach((_, id) => hear(id));
   };
   const listen = () => {
     if (!isClosed) session ??= openListener(sql, channels, hearAll, change);

@@ -90,7 +90,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
       "worker/worker.ts": [["if (beats % (lookEveryMs / beatEveryMs) === 0)", "if (beats < 0)"]],
       "database/wakeups.ts": [
         ["for (const set of listeners.values()) for (const listener of set) listener();", ""],
-        ["() => listeners.forEach((_, id) => hear(id)),", "() => {},"],
+        ["if (isUp) listeners.forEach((_, id) => hear(id));", ""],
       ],
     },
     faults: { deafen: 10, terminateListener: 4 },
