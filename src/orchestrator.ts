@@ -1,7 +1,7 @@
 /** `createOrchestrator()`: the only file that wires all rooms. */
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
-import { Batcher } from "./database/batcher.ts";
+import { answered, Batcher } from "./database/batcher.ts";
 import { createMany } from "./database/commands.ts";
 import type { CreateResult, NewExecution } from "./database/commands.ts";
 import { connect, translate } from "./database/connection.ts";
@@ -568,7 +568,7 @@ export class Orchestrator implements AsyncDisposable {
 
   /** Once per orchestrator: is there a database, and does its schema fit this library? */
   async #ready(): Promise<void> {
-    this.#checked ??= this.#translated(() => requireMigrated(this.#sql));
+    this.#checked ??= this.#translated(() => answered(requireMigrated(this.#sql)));
     try {
       await this.#checked;
     } catch (error) {

@@ -17,7 +17,7 @@ export interface BatcherOptions<Item, Result> {
 }
 
 /** A statement that takes longer is on a dead connection: it is sent again on another one, or its callers hear of it. */
-export const answerWithinMs = 5000;
+const answerWithinMs = 5000;
 /** Fewer items than this are not worth a statement of their own. */
 const minShare = 16;
 
@@ -83,7 +83,7 @@ export class Batcher<Item, Result> {
   async #deliver(batch: readonly Waiting<Item, Result>[]): Promise<void> {
     for (let attempt = 0; ; attempt++) {
       try {
-        const results = await within(this.#options.timeoutMs, this.#options.send(batch.map(({ item }) => item)));
+        const results = await answered(this.#options.send(batch.map(({ item }) => item)), this.#options.timeoutMs);
         batch.forEach(({ resolve }, index) => resolve(results[index] as Result));
         return;
       } catch (error) {
@@ -104,8 +104,8 @@ export class Batcher<Item, Result> {
   }
 }
 
-/** On a connection that went dead without a word, no answer ever comes. */
-export function within<T>(timeoutMs: number, answer: Promise<T>): Promise<T> {
+/** On a connection that went dead without a word no answer ever comes: nothing shall wait for it, and hold up others. */
+export function answered<T>(answer: Promise<T>, timeoutMs = answerWithinMs): Promise<T> {
   const { promise, resolve, reject } = Promise.withResolvers<T>();
   const timer = setTimeout(() => {
     const error = new Error(`no answer from the database for ${timeoutMs} ms`);

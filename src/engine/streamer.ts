@@ -1,6 +1,6 @@
 /** The stream's own lane: items of all executions of a worker leave in batches, in order, with back-pressure by bytes. */
 import { setTimeout as delay } from "node:timers/promises";
-import { answerWithinMs, within } from "../database/batcher.ts";
+import { answered } from "../database/batcher.ts";
 import { codeOf, isTransient } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
 import { putItems } from "../database/stream.ts";
@@ -178,7 +178,7 @@ export class Streamer {
     if (!first) return 0;
     try {
       const loads = flight.map(({ load }) => load);
-      const verdicts = await within(answerWithinMs, putItems(this.#sql, loads));
+      const verdicts = await answered(putItems(this.#sql, loads));
       return flight.filter((departure, index) => !this.#settle(departure, verdicts[index] ?? "busy")).length;
     } catch (error) {
       // Also where the answer was lost: by its number a load that is in already is known. A pool that was ended under us

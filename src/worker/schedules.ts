@@ -2,6 +2,7 @@
 import { Cron } from "croner";
 import { fireSchedule, keepSchedule, readSchedule } from "../database/commands.ts";
 import type { FireCommand, NewExecution } from "../database/commands.ts";
+import { answered } from "../database/batcher.ts";
 import type { Sql } from "../database/connection.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { UsageError } from "../errors.ts";
@@ -105,18 +106,16 @@ export async function startSchedules(
   };
   const look = async (schedule: Schedule): Promise<void> => {
     try {
-      const row = await readSchedule(sql, schedule.name);
+      const row = await answered(readSchedule(sql, schedule.name));
       // Another version of the program has another idea of it, and came later.
       if (row?.cron !== schedule.cron || row.timeZone !== schedule.timeZone) return lookIn(schedule, longestWaitMs);
       const now = new Date(row.now);
       const { times, until } = dueTimes(schedule, new Date(row.firedUntil), now);
       if (times.length > 0 || row.waiting > 0) {
-        const done = await fireSchedule(
-          sql,
-          fireCommand(schedule, row.firedUntil, times.length > 0 ? until : null, times),
-        );
+        const fire = fireCommand(schedule, row.firedUntil, times.length > 0 ? until : null, times);
+        const done = await answered(fireSchedule(sql, fire));
         if (!done || until < now) return lookIn(schedule, 1);
-        const after = await readSchedule(sql, schedule.name);
+        const after = await answered(readSchedule(sql, schedule.name));
         if (after?.lastId && after.waiting > 0) {
           awaited.set(after.lastId, schedule);
           return lookIn(schedule, Math.min(lookAgainMs, waitFor(schedule, now)));

@@ -2,7 +2,7 @@
 import { hostname } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
-import { answerWithinMs, Batcher, within } from "../database/batcher.ts";
+import { answered, Batcher } from "../database/batcher.ts";
 import { createMany, firstEvents } from "../database/commands.ts";
 import type { CreateResult, NewExecution } from "../database/commands.ts";
 import type { Sql } from "../database/connection.ts";
@@ -236,7 +236,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     };
     // The place of the one suspect is taken before the claim: two claims at once must not bring two.
     const takesSuspects = suspects.tryTake();
-    const claimed = await within(answerWithinMs, ask({ token, onBroken, takesSuspects }))
+    const claimed = await answered(ask({ token, onBroken, takesSuspects }))
       .catch((error: unknown) => {
         lostClaims.push({ token, ...asked });
         isUnsure = true;
@@ -309,7 +309,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     failpoint("before-claim");
     try {
       const owned = { worker, token, ids: new Set(here.map(({ id }) => id)) };
-      const created = await within(answerWithinMs, createMany(sql, executions, owned));
+      const created = await answered(createMany(sql, executions, owned));
       failpoint("after-claim");
       const results = new Map(executions.map((execution, index) => [execution, created[index]]));
       for (const execution of here) {
@@ -336,12 +336,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     host.flows.get(flow)?.limits === null;
 
   const free = async (lost: LostClaim): Promise<void> => {
-    const executions = await freeClaim(sql, lost);
+    const executions = await answered(freeClaim(sql, lost));
     if (executions > 0) log.info("freed what the database held for this worker, and nobody here did", { executions });
   };
   /** Frees what this worker owns by the database and does not know of. */
   const freeUnknown = async (): Promise<void> => {
-    const rows = await listOwned(sql, membership.engine.workerId);
+    const rows = await answered(listOwned(sql, membership.engine.workerId));
     const unknown = rows.filter(({ id, token }) => !owners.has(id) && !underWay.has(token));
     for (const [token, lost] of Map.groupBy(unknown, (row) => row.token))
       await free({ token, ids: lost.map(({ id }) => id), flows: [] });
@@ -487,13 +487,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           setTimeout(() => pool.endAll(), endWithinMs).unref();
         }
         // What it had fetched would stay locked in its name for hours. Unlocking what it still works on does no harm.
-        unlocking = sql`select graphile_worker.force_unlock_workers(${`{${begun.pool}}`}::text::text[])`.catch(
-          onTrouble,
-        );
+        unlocking = answered(
+          sql`select graphile_worker.force_unlock_workers(${`{${begun.pool}}`}::text::text[])`,
+        ).catch(onTrouble);
       },
     );
     runner = begun;
-    await sql`update flowledger.workers set pool = ${begun.pool} where id = ${membership.engine.workerId}`;
+    await answered(sql`update flowledger.workers set pool = ${begun.pool} where id = ${membership.engine.workerId}`);
   };
   membership = await signUp();
   const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
@@ -519,11 +519,21 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     const limit = Math.min(slots.free, settings.concurrency >> 1 || 1);
     if (limit === 0 || isStopping || isHelping) return;
     isHelping = true;
-    const due = await listDue(sql, unlimited, helpAfterMs, limit).finally(() => (isHelping = false));
+    const asked = answered(listDue(sql, unlimited, helpAfterMs, limit));
+    const due = await asked.finally(() => (isHelping = false));
     for (const { id, flow } of due) advanceOne(id, flow).catch(onTrouble);
   };
   let beats = 0;
   let isTending = false;
+  const tend = async (): Promise<void> => {
+    const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
+    await answered(
+      sql`select * from flowledger.tend(${`${missedMs} ms`}::text::interval, ${`${silentMs} ms`}::text::interval, ${isSweep ? `${sweepAfterMs} ms` : null}::text::interval)`,
+    );
+    if (!isSweep) return;
+    await Promise.all([answered(watchTimeline()), answered(settleOverdue(sql, sweepAfterMs))]);
+    if (isUnsure) await freeUnknown();
+  };
   const tending = setInterval(() => {
     // What came in from outside is in the ledger; the notification that tells of it may be lost.
     if (beats % (lookEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
@@ -542,10 +552,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     help().catch(onTrouble);
     if (isTending) return;
     isTending = true;
-    const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
-    sql`select * from flowledger.tend(${`${missedMs} ms`}::text::interval, ${`${silentMs} ms`}::text::interval, ${isSweep ? `${sweepAfterMs} ms` : null}::text::interval)`
-      .then(() => (isSweep ? Promise.all([watchTimeline(), settleOverdue(sql, sweepAfterMs)]) : undefined))
-      .then(() => (isSweep && isUnsure ? freeUnknown() : undefined))
+    tend()
       .catch(onTrouble)
       .finally(() => (isTending = false));
   }, beatEveryMs);
@@ -645,7 +652,7 @@ async function giveBack(
 /** Whether a claimed execution can go on by this worker's version of its flow. */
 async function fitOf(sql: Sql, claimed: Claim, flow: FlowDefinition): Promise<Fit> {
   if (claimed.fingerprint === null || claimed.fingerprint === flow.fingerprint) return { nodes: {} };
-  const kept = await readDefinition(sql, flow.name, claimed.fingerprint);
+  const kept = await answered(readDefinition(sql, flow.name, claimed.fingerprint));
   if (kept === null) return { problem: "the definition it ran by was not kept" };
   const before = new Map(readBlueprint(kept).nodes.map((node) => [node.id, node]));
   return fitVersion(claimed.state, before, flow.graph);
