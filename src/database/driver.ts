@@ -32,7 +32,70 @@ export function openClient(url: string | null, options: DriverOptions, guards: G
       DateStyle: "ISO, MDY".padEnd(1100),
     },
   };
-  return withDenseResults(url === null ? postgres(guarded) : postgres(url, guarded));
+  return renewed(() => withDenseResults(url === null ? postgres(guarded) : postgres(url, guarded)));
+}
+
+/** Queries are under way, and none of them was answered for so long. */
+const silentMs = 8000;
+/** How long the queries of a client that was replaced may still take. */
+const retireSeconds = 5;
+
+/**
+ * A connection that goes dead without a word keeps its place in the pool until the kernel gives it up, after a quarter of an
+ * hour. Once nothing at all is heard any more, the next query goes to a client of its own, with new connections.
+ */
+function renewed(open: () => postgres.Sql): postgres.Sql {
+  let client = open();
+  let pulse = { underWay: 0, heardAt: 0 };
+  return new Proxy(client, {
+    get: (_client, key) => Reflect.get(client, key),
+    apply(_client, self, args) {
+      if (pulse.underWay > 0 && performance.now() - pulse.heardAt > silentMs) {
+        void client.end({ timeout: retireSeconds }).catch(() => {});
+        client = open();
+        pulse = { underWay: 0, heardAt: 0 };
+      }
+      const query: unknown = Reflect.apply(client, self, args);
+      if (isQuery(query)) count(query, pulse);
+      return query;
+    },
+  });
+}
+
+/** What there is of a query of the driver's that its types do not show. */
+interface Query {
+  /** Called when it is sent; a fragment of another query never is. */
+  handler: (query: unknown) => unknown;
+  resolve: (rows: unknown) => void;
+  reject: (error: unknown) => void;
+}
+
+function isQuery(value: unknown): value is Query {
+  return value instanceof Promise && "handler" in value && "resolve" in value && "reject" in value;
+}
+
+function count(query: Query, pulse: { underWay: number; heardAt: number }): void {
+  const { handler, resolve, reject } = query;
+  let isUnderWay = false;
+  const hear = () => {
+    if (isUnderWay) pulse.underWay -= 1;
+    isUnderWay = false;
+    pulse.heardAt = performance.now();
+  };
+  query.handler = (sent) => {
+    if (pulse.underWay === 0) pulse.heardAt = performance.now();
+    pulse.underWay += 1;
+    isUnderWay = true;
+    return Reflect.apply(handler, query, [sent]);
+  };
+  query.resolve = (rows) => {
+    hear();
+    Reflect.apply(resolve, query, [rows]);
+  };
+  query.reject = (error) => {
+    hear();
+    Reflect.apply(reject, query, [error]);
+  };
 }
 
 /**
@@ -112,9 +175,9 @@ function withDenseResults(sql: postgres.Sql): postgres.Sql {
   return new Proxy(sql, {
     apply(target, self, args) {
       const query: unknown = Reflect.apply(target, self, args);
-      if (query instanceof Promise && "resolve" in query && typeof query.resolve === "function") {
+      if (isQuery(query)) {
         const settle = query.resolve;
-        query.resolve = (rows: unknown) => {
+        query.resolve = (rows) => {
           if (Array.isArray(rows)) while (rows.length > 0 && !(0 in rows)) rows.shift();
           Reflect.apply(settle, query, [rows]);
         };
