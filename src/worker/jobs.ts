@@ -11,6 +11,8 @@ import type { FlowDefinition } from "../flow/definition.ts";
 
 /** graphile-worker looks for jobs every two seconds while it has none. */
 const lookWithinMs = 8000;
+/** Of one of its messages in the log. */
+const mostLetters = 300;
 
 export interface Jobs {
   readonly runner: Runner;
@@ -41,6 +43,7 @@ export async function runJobs(
   let fetched: unknown[] = [];
   let lookedAt = performance.now();
   let isLooking = true;
+  let hasEnded = false;
   events.on("localQueue:getJobs:complete", () => (lookedAt = performance.now()));
   events.on("localQueue:setMode", ({ newMode }) => {
     lookedAt = performance.now();
@@ -54,7 +57,8 @@ export async function runJobs(
     noHandleSignals: true,
     parsedCronItems: [],
     logger: new GraphileLogger(() => (level, message) => {
-      if (level === "error") log.warn(`graphile-worker: ${message}`);
+      // What it cannot do any more after its end, others do. A message may name a thousand jobs.
+      if (level === "error" && !hasEnded) log.warn(`graphile-worker: ${message.slice(0, mostLetters)}`);
     }),
     preset: {
       plugins: [
@@ -67,6 +71,7 @@ export async function runJobs(
                 // What it gives back by itself at its end fails where nobody hears it (0.18.0), and so would this promise:
                 // either would end the process.
                 fetched.length = 0;
+                hasEnded = true;
                 onEnding();
                 return Promise.resolve(next()).catch((error: unknown) =>
                   log.warn("graphile-worker ended with an error", { error: String(error) }),
