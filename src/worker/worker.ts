@@ -451,8 +451,9 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     const ids = JobPayload.safeParse(payload);
     if (!ids.success) return log.error("a job is not ours", { problem: ids.error.message });
     const outcomes = await Promise.allSettled(ids.data.map((id) => advanceOne(id, flow)));
-    for (const outcome of outcomes)
-      if (outcome.status === "rejected") log.error("advancing failed", { error: String(outcome.reason) });
+    const failures = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? String(outcome.reason) : []));
+    for (const [error, alike] of Map.groupBy(failures, (failure) => failure))
+      log.error("advancing failed", { error, executions: alike.length });
     failpoint("before-job-done");
   };
 
