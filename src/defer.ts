@@ -28,6 +28,7 @@ import {
   NotConfiguredError,
   UsageError,
 } from "./errors.ts";
+import type { CreateOptions } from "./execution/bound-flow.ts";
 import { defineFlow } from "./flow/builder.ts";
 import type { Callable, Ctx, Output } from "./flow/context.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
@@ -37,7 +38,6 @@ import type { Recorded, SerializedError } from "./ledger/event.ts";
 import { toJson } from "./ledger/payload.ts";
 import type { Json } from "./ledger/payload.ts";
 import { internals, Orchestrator } from "./orchestrator.ts";
-import type { CreateOptions } from "./orchestrator.ts";
 
 export type { FunctionState } from "./database/functions.ts";
 export {

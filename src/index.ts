@@ -63,15 +63,13 @@ export type {
 export type { ChunkOptions, FlowDefinition } from "./flow/definition.ts";
 export type { FlowOptions, Limit, LimitOptions } from "./flow/limits.ts";
 export type { CloseSnapshot, Contract, InputOf, StateOf, StreamItem } from "./flow/contract.ts";
+export type { BoundFlow, CreateOptions, RunOptions } from "./execution/bound-flow.ts";
 export type {
-  BoundFlow,
-  CreateOptions,
   ExecutionSummary,
   ListOptions,
   Orchestrator,
   OrchestratorOptions,
   PruneOptions,
-  RunOptions,
   WorkerOptions,
 } from "./orchestrator.ts";
 export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";

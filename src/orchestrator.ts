@@ -1,6 +1,4 @@
 /** `createOrchestrator()`: the only file that wires all rooms. */
-import { v7 as uuidv7 } from "uuid";
-import { z } from "zod";
 import { answered, Batcher } from "./database/batcher.ts";
 import { createMany } from "./database/commands.ts";
 import type { CreateResult, NewExecution } from "./database/commands.ts";
@@ -30,32 +28,30 @@ import type { CallerTransaction } from "./database/borrow.ts";
 import { openWakeups } from "./database/wakeups.ts";
 import type { Wakeups } from "./database/wakeups.ts";
 import type { NewChild } from "./engine/child.ts";
-import { warnFlowData } from "./engine/chunk.ts";
 import type { FlowDataAccess } from "./engine/chunk.ts";
 import { KeptResources } from "./engine/resources.ts";
 import type { Resources, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, ExecutionNotFoundError, UsageError } from "./errors.ts";
+import { BoundFlow, newExecution, parseId, parseMetadata } from "./execution/bound-flow.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
-import { Handler } from "./execution/handler.ts";
 import { inspectLoad, load } from "./execution/history.ts";
 import type { LoadReport, LoadTarget } from "./execution/history.ts";
 import { InterruptRecord } from "./execution/interrupt.ts";
-import { endingOf, openOutcomes, snapshotOf } from "./execution/outcomes.ts";
+import { endingOf, openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
-import { followStream, openStreams, stoppable } from "./execution/stream.ts";
-import type { StreamOptions, Streams } from "./execution/stream.ts";
+import { openStreams } from "./execution/stream.ts";
+import type { Streams } from "./execution/stream.ts";
 import type { Logger } from "./flow/context.ts";
 import { parseInput } from "./flow/contract.ts";
-import type { CloseSnapshot, Contract, StartInput, StreamItem } from "./flow/contract.ts";
+import type { Contract } from "./flow/contract.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
-import { parseDuration, parseMoment } from "./flow/duration.ts";
+import { parseDuration } from "./flow/duration.ts";
 import type { Duration } from "./flow/duration.ts";
 import { limitKeyOf } from "./flow/limits.ts";
-import { ExecutionId, Outcome } from "./ledger/event.ts";
-import type { Settings } from "./ledger/event.ts";
-import { toJson } from "./ledger/payload.ts";
-import type { Json, JsonObject } from "./ledger/payload.ts";
+import { Outcome } from "./ledger/event.ts";
+import type { ExecutionId } from "./ledger/event.ts";
+import type { JsonObject } from "./ledger/payload.ts";
 import { resolveSchedules } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
 import type { LocalWorker, Worker } from "./worker/worker.ts";
@@ -90,40 +86,6 @@ export interface WorkerOptions {
   /** How long a cancelled chunk may take to stop. @default "5s" */
   cancelGrace?: Duration;
 }
-
-export interface CreateOptions {
-  /** uuid v7. @default generated */
-  id?: string;
-  /** One execution per flow and key: creating again gives the same one. */
-  idempotencyKey?: string;
-  /** Searchable JSON that never enters the close snapshot. */
-  metadata?: Readonly<Record<string, unknown>>;
-  /** Lower runs first, -32768 to 32767. @default 0 */
-  priority?: number;
-  /** Earliest start. */
-  startAt?: Date;
-  /** Wait before the start. */
-  delay?: Duration;
-  /** Cancelled with the reason "discarded" when no worker has taken it by then. @default never */
-  discardAfter?: Date | Duration;
-  /** Close when idle. @default true */
-  autoClose?: boolean;
-  /** Idle time before auto-close; null is never. @default "10s" */
-  autoCloseTimeout?: Duration | null;
-  /** Chunks at once in this execution; null is unlimited. @default null */
-  concurrency?: number | null;
-  /** @default "planned" where the flow has intervention points, else off */
-  interventionMode?: "planned" | "auto" | null;
-  /** Live objects for this execution, in this process only; their names are recorded. */
-  runtimeResources?: Resources;
-  /** Longest time from the first time that a worker takes it to the close; null is none. @default `maxDuration` of the flow */
-  timeout?: Duration | null;
-  /** A transaction of postgres.js, drizzle or pg: the start commits or rolls back with the caller's own writes. */
-  tx?: CallerTransaction;
-}
-
-/** Options of one run: its id is its own, and it begins at once. */
-export type RunOptions = Omit<CreateOptions, "id" | "idempotencyKey" | "tx" | "autoClose">;
 
 export interface PruneOptions {
   /** Executions that closed before this go. */
@@ -586,209 +548,6 @@ export class Orchestrator implements AsyncDisposable {
   }
 }
 
-interface BoundHost extends ExecutionHost {
-  create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId>;
-  createAll(executions: readonly NewExecution[]): Promise<ExecutionId[]>;
-  keepResources(id: ExecutionId, resources: Resources, created: Promise<ExecutionId>): void;
-  readonly flowData: FlowDataAccess;
-  updateResources(resources: Resources): void;
-}
-
-type InputArgs<C extends Contract, Options> =
-  undefined extends StartInput<C>
-    ? [input?: StartInput<C>, options?: Options]
-    : [input: StartInput<C>, options?: Options];
-
-/** A flow bound to a database. */
-export class BoundFlow<C extends Contract = Contract> {
-  readonly definition: FlowDefinition<C>;
-  readonly #host: BoundHost;
-
-  constructor(definition: FlowDefinition<C>, host: BoundHost) {
-    this.definition = definition;
-    this.#host = host;
-  }
-
-  /**
-   * Runs a hidden execution and resolves with its close snapshot.
-   *
-   * @throws {ExecutionFailedError} when a chunk failed for the last time
-   */
-  async start(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<CloseSnapshot<C>> {
-    const id = await this.#startHidden(input, options, "start");
-    const { outcomes } = this.#host;
-    const ending = await outcomes.closed(id, {
-      flow: this.definition.name,
-      isNew: options.idempotencyKey === undefined,
-    });
-    return snapshotOf(id, ending ?? endingOf(await outcomes.header(id))) as CloseSnapshot<C>;
-  }
-
-  /**
-   * Starts an execution in the background and gives its handler at once: await it, stream it, cancel it. What is wrong
-   * with the start rejects the handler.
-   */
-  run(...[input, options = {}]: InputArgs<C, RunOptions>): Handler<C> {
-    const given: CreateOptions = { autoCloseTimeout: 0, ...options, id: ExecutionId.parse(uuidv7()) };
-    const begin = async () => {
-      const execution = newExecution(this.definition, given, parseInput(this.definition, input), false);
-      await this.#create(execution, given);
-    };
-    const id = ExecutionId.parse(given.id);
-    return new Handler(this.#host, this.#handle(id, given), begin());
-  }
-
-  /** Starts an execution and resolves with its handle as soon as that is durable. */
-  async startExecution(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<Execution<C>> {
-    const execution = newExecution(this.definition, options, parseInput(this.definition, input), false);
-    return this.#handle(await this.#create(execution, options), options);
-  }
-
-  /** Creates an execution without starting it. */
-  async createExecution(options: CreateOptions = {}): Promise<Execution<C>> {
-    const execution = newExecution(this.definition, options, undefined, false);
-    return this.#handle(await this.#create(execution, options), options);
-  }
-
-  /** Starts many executions, a thousand in a round trip; ids in the order of the inputs. */
-  async startMany(
-    inputs: readonly StartInput<C>[],
-    options: Omit<CreateOptions, "id" | "idempotencyKey" | "tx"> = {},
-  ): Promise<ExecutionId[]> {
-    const executions = inputs.map((input) =>
-      newExecution(this.definition, options, parseInput(this.definition, input), false),
-    );
-    const { runtimeResources } = options;
-    const created = this.#host.createAll(executions);
-    if (runtimeResources)
-      for (const { id } of executions)
-        this.#host.keepResources(
-          id,
-          runtimeResources,
-          created.then(() => id),
-        );
-    return created;
-  }
-
-  /** The runtime stream of a hidden execution, which ends with its reader. */
-  getRuntimeStream(
-    ...[input, options = {}]: InputArgs<C, CreateOptions & StreamOptions>
-  ): AsyncGenerator<StreamItem<C>, void, undefined> {
-    const { timeout, from, signal, ...create } = options;
-    const read: StreamOptions = { ...(timeout !== undefined && { timeout }), ...(from !== undefined && { from }) };
-    return stoppable((stop) => this.#readHidden(input, create, { ...read, signal: stop }, stop), signal);
-  }
-
-  async *#readHidden(
-    input: unknown,
-    create: CreateOptions,
-    read: StreamOptions,
-    stop: AbortSignal,
-  ): AsyncGenerator<StreamItem<C>, void, undefined> {
-    const id = await this.#startHidden(input, create, "getRuntimeStream");
-    const { sql, outcomes, streams } = this.#host;
-    let isRead = false;
-    try {
-      for await (const { item } of followStream<C>(streams, sql, id, read)) yield item as StreamItem<C>;
-      isRead = !stop.aborted;
-      const header = await outcomes.header(id);
-      if (header.lifecycle === "closed") snapshotOf(id, endingOf(header));
-    } finally {
-      // Nobody can read what it would still put. Where the database is away, the reader has heard of that.
-      if (!isRead)
-        await this.#handle(id, create)
-          .cancel("hidden_runtime_stream_complete")
-          .catch(() => {});
-    }
-  }
-
-  /** A value shared by all executions of the flow. Warns once per call site unless `noWarning`. */
-  async getFlowData(key: string, options: { default?: Json; noWarning?: boolean } = {}): Promise<Json> {
-    if (!options.noWarning) warnFlowData("getFlowData");
-    return (await this.#host.flowData.get(key)) ?? options.default ?? null;
-  }
-  async setFlowData(key: string, value: unknown, options: { noWarning?: boolean } = {}): Promise<void> {
-    if (!options.noWarning) warnFlowData("setFlowData");
-    await this.#host.flowData.set(key, toJson(value, `flow data "${key}"`));
-  }
-  async appendFlowData(key: string, value: unknown, options: { noWarning?: boolean } = {}): Promise<void> {
-    if (!options.noWarning) warnFlowData("appendFlowData");
-    await this.#host.flowData.append(key, toJson(value, `flow data "${key}"`));
-  }
-  async delFlowData(key: string, options: { noWarning?: boolean } = {}): Promise<void> {
-    if (!options.noWarning) warnFlowData("delFlowData");
-    await this.#host.flowData.delete(key);
-  }
-
-  /** Default live objects of this process for every execution of the flow. */
-  updateRuntimeResources(resources: Resources): void {
-    this.#host.updateResources(resources);
-  }
-
-  #startHidden(input: unknown, options: CreateOptions, method: string): Promise<ExecutionId> {
-    if (options.autoClose === false || options.autoCloseTimeout === null)
-      throw new UsageError(
-        `${method}() with ${options.autoClose === false ? "autoClose: false" : "autoCloseTimeout: null"} has nobody to close the execution`,
-        "use startExecution(), which gives you the handle",
-      );
-    if (options.tx)
-      throw new UsageError(
-        `${method}() with tx would wait for a close that cannot come before the transaction commits`,
-        "use startExecution(), and wait for the close after your commit",
-      );
-    const hidden = { autoCloseTimeout: 0, ...options };
-    return this.#create(newExecution(this.definition, hidden, parseInput(this.definition, input), true), options);
-  }
-
-  async #create(execution: NewExecution, options: CreateOptions): Promise<ExecutionId> {
-    const created = this.#host.create(execution, options.tx);
-    if (options.runtimeResources) this.#host.keepResources(execution.id, options.runtimeResources, created);
-    return created;
-  }
-
-  #handle(id: ExecutionId, options: CreateOptions): Execution<C> {
-    return new Execution(
-      this.#host,
-      id,
-      { name: this.definition.name, definition: this.definition },
-      options.autoClose ?? true,
-    );
-  }
-}
-
-/** @throws {UsageError} for an option that cannot be meant */
-function newExecution(
-  definition: FlowDefinition,
-  options: CreateOptions,
-  input: Json | undefined,
-  hidden: boolean,
-): NewExecution {
-  const { name } = definition;
-  const priority = options.priority ?? 0;
-  if (!Number.isInteger(priority) || Math.abs(priority) > 32_767)
-    throw new UsageError(`priority ${String(priority)} is not possible`, "use a whole number from -32767 to 32767");
-  if (options.startAt && Number.isNaN(options.startAt.getTime()))
-    throw new UsageError("startAt is not a date", "pass a valid Date");
-  if (options.idempotencyKey === "")
-    throw new UsageError("idempotencyKey is empty", "leave it out, or use a text of your own");
-  return {
-    id: options.id === undefined ? ExecutionId.parse(uuidv7()) : parseId(options.id),
-    flow: name,
-    input,
-    settings: settingsOf(options, definition, hidden),
-    metadata: parseMetadata(options.metadata),
-    idempotencyKey: options.idempotencyKey ?? null,
-    priority,
-    limitKey: input === undefined ? null : limitKeyOf(definition, input),
-    delayMs: options.delay === undefined ? null : parseDuration(options.delay, "delay"),
-    startAt: options.startAt ?? null,
-    discardAfter: options.discardAfter === undefined ? null : parseMoment(options.discardAfter, "discardAfter"),
-    resourceKeys: Object.keys(options.runtimeResources ?? {}).toSorted(),
-    parent: null,
-    state: {},
-  };
-}
-
 /** Of a function with a cron: it is called without arguments. */
 function scheduleOf({ flow, __metadata: { cron } }: FunctionDefinition): ScheduleOptions[] {
   return cron === undefined ? [] : [{ flow, name: flow.name, cron, input: [] }];
@@ -806,62 +565,9 @@ function childExecution(child: NewChild, definition: FlowDefinition | undefined)
   };
 }
 
-function settingsOf(options: CreateOptions, flow: FlowDefinition, hidden: boolean): Partial<Settings> {
-  const settings: Partial<Settings> = {};
-  if (hidden) settings.hidden = true;
-  if (options.autoClose === false) settings.autoClose = false;
-  if (options.autoCloseTimeout !== undefined)
-    settings.autoCloseMs =
-      options.autoCloseTimeout === null ? null : parseDuration(options.autoCloseTimeout, "autoCloseTimeout");
-  if (options.concurrency !== undefined) settings.concurrency = parseConcurrency(options.concurrency);
-  if (options.timeout != null) settings.timeoutMs = parseDuration(options.timeout, "timeout");
-  else if (options.timeout === undefined && flow.maxDurationMs !== null) settings.timeoutMs = flow.maxDurationMs;
-  const mode =
-    options.interventionMode === undefined && flow.interventionPoints.length > 0 ? "planned" : options.interventionMode;
-  if (mode !== undefined && mode !== null) {
-    if (mode !== "planned" && mode !== "auto")
-      throw new UsageError(`interventionMode "${String(mode)}" does not exist`, 'use "planned", "auto" or null');
-    if (mode === "auto" && flow.interventionPoints.length > 0)
-      throw new UsageError(
-        `interventionMode "auto" does not fit flow "${flow.name}", which has intervention points`,
-        'use "planned"',
-      );
-    settings.interventionMode = mode;
-  }
-  return settings;
-}
-
-function parseConcurrency(value: number | null): number | null {
-  if (value === null) return null;
-  if (!Number.isSafeInteger(value) || value < 1)
-    throw new UsageError(
-      `concurrency ${String(value)} is not possible`,
-      "use a whole number from 1, or null for no limit",
-    );
-  return value;
-}
-
-function parseMetadata(metadata: Readonly<Record<string, unknown>> | undefined): JsonObject | null {
-  if (metadata === undefined) return null;
-  const parsed = toJson(metadata, "metadata");
-  if (parsed === null || typeof parsed !== "object" || Array.isArray(parsed))
-    throw new UsageError("metadata is not an object", "pass { key: value }");
-  return parsed;
-}
-
 function parseInterruptCursor(cursor: string) {
   const [executionId = "", ...id] = cursor.split(" ");
   return { executionId: parseId(executionId), id: id.join(" ") };
-}
-
-function parseId(id: string): ExecutionId {
-  const parsed = ExecutionId.safeParse(id);
-  if (parsed.success) return parsed.data;
-  throw new UsageError(
-    `"${String(id).slice(0, 80)}" is not an execution id`,
-    "pass the uuid that start or list gave you",
-    { issues: z.flattenError(parsed.error).formErrors },
-  );
 }
 
 function summaryOf(header: Header): ExecutionSummary {

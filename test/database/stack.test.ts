@@ -11,7 +11,7 @@ import { expect, test } from "vitest";
 import { connect, isConnectionLoss } from "../../src/database/connection.ts";
 import { defineFlow } from "../../src/flow/builder.ts";
 import { createOrchestrator } from "../../src/orchestrator.ts";
-import type { CreateOptions } from "../../src/orchestrator.ts";
+import type { CreateOptions } from "../../src/execution/bound-flow.ts";
 import { testDatabase } from "../support/database.ts";
 import { expectGuarantees, nothing } from "../support/ledger.ts";
 
