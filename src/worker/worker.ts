@@ -3,24 +3,19 @@ import { hostname } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
 import { answered, Batcher } from "../database/batcher.ts";
-import { createMany, firstEvents } from "../database/commands.ts";
+import { createMany } from "../database/commands.ts";
 import type { CreateResult, NewExecution } from "../database/commands.ts";
 import type { Sql } from "../database/connection.ts";
 import {
-  claim,
-  claimLimited,
-  foldFrom,
-  freeClaim,
   keepDefinitions,
   keepLimits,
   listDue,
-  listOwned,
   readDefinition,
   readEvents,
   settleFamilies,
   settleOverdue,
 } from "../database/queries.ts";
-import type { BrokenClaim, Claim, ClaimOptions, LostClaim, Ticket } from "../database/queries.ts";
+import type { Claim } from "../database/queries.ts";
 import { readRecentPuts } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { DatabaseClock } from "../engine/clock.ts";
@@ -46,12 +41,14 @@ import type { LedgerEvent, Recorded } from "../ledger/event.ts";
 import { fitVersion } from "../ledger/version.ts";
 import type { Fit } from "../ledger/version.ts";
 import { checkDatabase, checkWakeups, requireHome } from "./checks.ts";
+import { isSuspect, openClaims } from "./claims.ts";
 import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat, HeartbeatOptions } from "./heartbeat.ts";
 import { newPool, runJobs } from "./jobs.ts";
 import type { Jobs } from "./jobs.ts";
 import { startSchedules } from "./schedules.ts";
 import type { Schedule } from "./schedules.ts";
+import { newSlots } from "./slots.ts";
 
 /** What a worker needs of the orchestrator it runs in. */
 export interface WorkerHost {
@@ -213,68 +210,20 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
   const onTrouble = (error: unknown) => log.warn("worker trouble", { error: String(error) });
 
-  /** Tokens of claims that wait for their answer. */
-  const underWay = new Set<string>();
-  // What the database may still hold for us, and nobody here: of claims whose answer was lost, and of owners that were fenced
-  // because a failover or a restore lost their last commits.
-  const lostClaims: LostClaim[] = [];
-  /** Whether the answer of a claim or a start was lost: what it took is ours, whenever the statement comes through. */
-  let isUnsure = false;
-  const claimWith = async (
-    asked: Omit<LostClaim, "token">,
-    ask: (options: ClaimOptions) => Promise<Map<ExecutionId, Claim>>,
-  ): Promise<Map<ExecutionId, Claim>> => {
-    const token = crypto.randomUUID();
-    underWay.add(token);
-    failpoint("before-claim");
-    const onBroken = ({ id, epoch, seq }: BrokenClaim, error: unknown) => {
+  const claims = openClaims({
+    sql,
+    log,
+    suspects,
+    workerId: () => membership.engine.workerId,
+    isOwned: (id) => owners.has(id),
+    onBroken: (claimed, error) => {
       log.error("the ledger of an execution cannot be folded: it stands still", {
-        executionId: id,
+        executionId: claimed.id,
         error: String(error),
       });
-      void giveBack(committer, { id, epoch, token, seq }, brokenWaitMs);
-    };
-    // The place of the one suspect is taken before the claim: two claims at once must not bring two.
-    const takesSuspects = suspects.tryTake();
-    const claimed = await answered(ask({ token, onBroken, takesSuspects }))
-      .catch((error: unknown) => {
-        lostClaims.push({ token, ...asked });
-        isUnsure = true;
-        if (takesSuspects) suspects.give();
-        throw error;
-      })
-      .finally(() => underWay.delete(token));
-    if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.give();
-    failpoint("after-claim");
-    return claimed;
-  };
-  const claims = new Batcher<ExecutionId, Claim | null>({
-    maxItems: 200,
-    maxFlights: 2,
-    send: async (ids) => {
-      const wanted = [...new Set(ids)];
-      const claimed = await claimWith({ ids: wanted, flows: [] }, (options) =>
-        claim(sql, membership.engine.workerId, wanted, options),
-      );
-      // Two jobs may ask for the same one: it gets one owner.
-      return ids.map((id) => {
-        const own = claimed.get(id) ?? null;
-        claimed.delete(id);
-        return own;
-      });
+      void giveBack(committer, claimed, brokenWaitMs);
     },
-  });
-  // Executions of flows with limits: what has its turn may be another one than the job asked for.
-  const tickets = new Batcher<Ticket, Claim | null>({
-    maxItems: 200,
-    send: async (asked) => {
-      const ids = asked.flatMap(({ id }) => id ?? []);
-      const flows = [...new Set(asked.map(({ flow }) => flow))];
-      const claimed = await claimWith({ ids, flows }, (options) =>
-        claimLimited(sql, membership.engine.workerId, asked, options),
-      );
-      return handOut(asked, claimed);
-    },
+    onTrouble,
   });
   /** Places that are being given back. */
   const leaving = new Set<Promise<void>>();
@@ -292,7 +241,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     // Now and then the others are asked as well: places shall not stay with the worker that had them first.
     const isOffered = ++passes % offerEvery === 0;
     const hasRoom = !isStopping && !isOffered && slots.tryTake();
-    const next = await tickets.submit({ flow, id: null, left, hasRoom }).catch((error: unknown) => {
+    const next = await claims.takeTurn({ flow, id: null, left, hasRoom }).catch((error: unknown) => {
       if (hasRoom) slots.give();
       throw error;
     });
@@ -303,27 +252,17 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const create = async (executions: readonly NewExecution[]): Promise<CreateResult[]> => {
     const here = executions.filter((execution) => !isStopping && canBeginHere(execution) && slots.tryTake());
     if (here.length === 0) return createMany(sql, executions);
-    const token = crypto.randomUUID();
-    const { workerId: worker } = membership.engine;
-    underWay.add(token);
-    failpoint("before-claim");
     try {
-      const owned = { worker, token, ids: new Set(here.map(({ id }) => id)) };
-      const created = await answered(createMany(sql, executions, owned));
-      failpoint("after-claim");
-      const results = new Map(executions.map((execution, index) => [execution, created[index]]));
+      const { created, claimed } = await claims.create(executions, here);
       for (const execution of here) {
-        const result = results.get(execution);
-        if (result?.isNew) void run(firstClaim(execution, { worker, token, now: result.at })).catch(onTrouble);
+        const own = claimed.get(execution);
+        if (own) void run(own).catch(onTrouble);
         else slots.give();
       }
       return created;
     } catch (error) {
       for (const _ of here) slots.give();
-      isUnsure = true;
       throw error;
-    } finally {
-      underWay.delete(token);
     }
   };
   const canBeginHere = ({ flow, input, idempotencyKey, delayMs, startAt, discardAfter }: NewExecution): boolean =>
@@ -335,18 +274,6 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     discardAfter == null &&
     host.flows.get(flow)?.limits === null;
 
-  const free = async (lost: LostClaim): Promise<void> => {
-    const executions = await answered(freeClaim(sql, lost));
-    if (executions > 0) log.info("freed what the database held for this worker, and nobody here did", { executions });
-  };
-  /** Frees what this worker owns by the database and does not know of. */
-  const freeUnknown = async (): Promise<void> => {
-    const rows = await answered(listOwned(sql, membership.engine.workerId));
-    const unknown = rows.filter(({ id, token }) => !owners.has(id) && !underWay.has(token));
-    for (const [token, lost] of Map.groupBy(unknown, (row) => row.token))
-      await free({ token, ids: lost.map(({ id }) => id), flows: [] });
-  };
-
   const advanceOne = async (execution: ExecutionId, flow: string): Promise<void> => {
     const known = owners.get(execution);
     if (known) return known.poke();
@@ -356,8 +283,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     try {
       if (isStopping) return;
       claimed = host.flows.get(flow)?.limits
-        ? await tickets.submit({ flow, id: execution, left: null, hasRoom: true })
-        : await claims.submit(execution);
+        ? await claims.takeTurn({ flow, id: execution, left: null, hasRoom: true })
+        : await claims.take(execution);
     } finally {
       if (!claimed) slots.give();
     }
@@ -420,7 +347,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       owners.set(claimed.id, owner);
       const over = owner.done.finally(() => {
         if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
-        if (owner.isLost) lostClaims.push({ token: claimed.token, ids: [claimed.id], flows: [] });
+        if (owner.isLost) claims.lose(claimed);
         if (isSuspect(claimed)) suspects.give();
         leave();
         leavePlace(claimed);
@@ -533,18 +460,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     );
     if (!isSweep) return;
     await Promise.all([answered(watchTimeline()), answered(settleOverdue(sql, sweepAfterMs))]);
-    if (isUnsure) await freeUnknown();
+    await claims.freeUnknown();
   };
   const tending = setInterval(() => {
     // What came in from outside is in the ledger; the notification that tells of it may be lost.
     if (beats % (lookEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
-    for (const [token, claims] of Map.groupBy(lostClaims.splice(0), ({ token }) => token)) {
-      const lost = { token, ids: claims.flatMap(({ ids }) => ids), flows: claims.flatMap(({ flows }) => flows) };
-      void free(lost).catch((error: unknown) => {
-        lostClaims.push(lost);
-        onTrouble(error);
-      });
-    }
+    claims.freeLost();
     if (runner?.isStuck()) runner.runner.stop().catch(onTrouble);
     if (!runner)
       beginning ??= beginJobs()
@@ -607,22 +528,6 @@ interface Membership {
   readonly heartbeat: Heartbeat;
 }
 
-/** To each ticket its own execution; the others go to the tickets of their flow that got none. */
-function handOut(tickets: readonly Ticket[], claimed: Map<ExecutionId, Claim>): (Claim | null)[] {
-  const results = tickets.map(({ id }): Claim | null => {
-    const own = (id && claimed.get(id)) ?? null;
-    if (own) claimed.delete(own.id);
-    return own;
-  });
-  const others = [...claimed.values()];
-  tickets.forEach(({ flow, hasRoom }, index) => {
-    if (results[index] || !hasRoom) return;
-    const next = others.findIndex((other) => other.flow === flow);
-    if (next >= 0) results[index] = others.splice(next, 1)[0] ?? null;
-  });
-  return results;
-}
-
 interface Lease {
   readonly id: ExecutionId;
   readonly epoch: number;
@@ -666,7 +571,7 @@ async function recentPuts(
   { streamLimits: { rate } }: FlowDefinition,
 ): Promise<number[]> {
   if (!rate || items === 0) return [];
-  const ages = await readRecentPuts(sql, id, rate.limit, rate.perMs);
+  const ages = await answered(readRecentPuts(sql, id, rate.limit, rate.perMs));
   const now = performance.now();
   return ages.map((age) => now - age);
 }
@@ -697,49 +602,5 @@ function once(action: () => void): () => void {
     if (isDone) return;
     isDone = true;
     action();
-  };
-}
-
-/** The claim that a start made together with the execution. */
-function firstClaim(execution: NewExecution, lease: Pick<Claim, "worker" | "token" | "now">): Claim {
-  const { id, flow, item } = execution;
-  const state = foldFrom(null, firstEvents(execution, lease.now));
-  return { id, epoch: 1, flow, fingerprint: item?.fingerprint ?? null, state, takeovers: 0, items: 0, ...lease };
-}
-
-/** It lost workers without progress: perhaps it is the one that takes them down. */
-function isSuspect({ takeovers }: Claim): boolean {
-  return takeovers >= 2;
-}
-
-interface Slots {
-  readonly free: number;
-  take(): Promise<void>;
-  /** False when there is none free. */
-  tryTake(): boolean;
-  give(): void;
-}
-
-function newSlots(count: number): Slots {
-  let free = count;
-  const waiting: (() => void)[] = [];
-  return {
-    get free() {
-      return free;
-    },
-    async take() {
-      if (free > 0) free -= 1;
-      else await new Promise<void>((resolve) => waiting.push(resolve));
-    },
-    tryTake() {
-      if (free === 0) return false;
-      free -= 1;
-      return true;
-    },
-    give() {
-      const next = waiting.shift();
-      if (next) next();
-      else free += 1;
-    },
   };
 }

@@ -1,0 +1,179 @@
+/** How this worker comes to own executions, in batches; and how it lets go of what the database holds for it by mistake. */
+import { answered, Batcher } from "../database/batcher.ts";
+import { createMany, firstEvents } from "../database/commands.ts";
+import type { CreateResult, NewExecution } from "../database/commands.ts";
+import type { Sql } from "../database/connection.ts";
+import { claim, claimLimited, foldFrom, freeClaim, listOwned } from "../database/queries.ts";
+import type { BrokenClaim, Claim, ClaimOptions, LostClaim, Ticket } from "../database/queries.ts";
+import { failpoint } from "../engine/failpoints.ts";
+import type { Logger } from "../flow/context.ts";
+import type { ExecutionId, WorkerId } from "../ledger/event.ts";
+import type { Slots } from "./slots.ts";
+
+export interface Claims {
+  /** Claims an execution of a flow without limits; null where it is not due, or somebody else has it. */
+  take(id: ExecutionId): Promise<Claim | null>;
+  /** The same where a flow has limits: what has its turn may be another one than the ticket asks for. */
+  takeTurn(ticket: Ticket): Promise<Claim | null>;
+  /** Creates executions and claims some of them in the same statement. */
+  create(
+    executions: readonly NewExecution[],
+    here: readonly NewExecution[],
+  ): Promise<{ readonly created: CreateResult[]; readonly claimed: ReadonlyMap<NewExecution, Claim> }>;
+  /** Notes what the database may still hold for us: its owner was fenced because a failover lost its last commits. */
+  lose(claimed: Claim): void;
+  /** Frees what was lost. */
+  freeLost(): void;
+  /** Frees what this worker owns by the database and does not know of, should there be such. */
+  freeUnknown(): Promise<void>;
+}
+
+export interface ClaimsHost {
+  readonly sql: Sql;
+  readonly log: Logger;
+  /** Executions that lost workers run one at a time. */
+  readonly suspects: Slots;
+  workerId(): WorkerId;
+  isOwned(id: ExecutionId): boolean;
+  /** Called with what was claimed and cannot be folded. */
+  onBroken(claimed: BrokenClaim & { readonly token: string }, error: unknown): void;
+  onTrouble(error: unknown): void;
+}
+
+export function openClaims({ sql, log, suspects, workerId, isOwned, onBroken, onTrouble }: ClaimsHost): Claims {
+  /** Tokens of claims that wait for their answer. */
+  const underWay = new Set<string>();
+  let lost: LostClaim[] = [];
+  /** Whether the answer of a claim or a start was lost: what it took is ours, whenever the statement comes through. */
+  let isUnsure = false;
+
+  const claimWith = async (
+    asked: Omit<LostClaim, "token">,
+    ask: (options: ClaimOptions) => Promise<Map<ExecutionId, Claim>>,
+  ): Promise<Map<ExecutionId, Claim>> => {
+    const token = crypto.randomUUID();
+    underWay.add(token);
+    failpoint("before-claim");
+    // The place of the one suspect is taken before the claim: two claims at once must not bring two.
+    const takesSuspects = suspects.tryTake();
+    const options: ClaimOptions = {
+      token,
+      takesSuspects,
+      onBroken: (broken, error) => onBroken({ ...broken, token }, error),
+    };
+    const claimed = await answered(ask(options))
+      .catch((error: unknown) => {
+        lost.push({ token, ...asked });
+        isUnsure = true;
+        if (takesSuspects) suspects.give();
+        throw error;
+      })
+      .finally(() => underWay.delete(token));
+    if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.give();
+    failpoint("after-claim");
+    return claimed;
+  };
+  const claims = new Batcher<ExecutionId, Claim | null>({
+    maxItems: 200,
+    maxFlights: 2,
+    send: async (ids) => {
+      const wanted = [...new Set(ids)];
+      const claimed = await claimWith({ ids: wanted, flows: [] }, (options) => claim(sql, workerId(), wanted, options));
+      // Two jobs may ask for the same one: it gets one owner.
+      return ids.map((id) => {
+        const own = claimed.get(id) ?? null;
+        claimed.delete(id);
+        return own;
+      });
+    },
+  });
+  const tickets = new Batcher<Ticket, Claim | null>({
+    maxItems: 200,
+    send: async (asked) => {
+      const ids = asked.flatMap(({ id }) => id ?? []);
+      const flows = [...new Set(asked.map(({ flow }) => flow))];
+      const claimed = await claimWith({ ids, flows }, (options) => claimLimited(sql, workerId(), asked, options));
+      return handOut(asked, claimed);
+    },
+  });
+
+  const free = async (claimed: LostClaim): Promise<void> => {
+    const executions = await answered(freeClaim(sql, claimed));
+    if (executions > 0) log.info("freed what the database held for this worker, and nobody here did", { executions });
+  };
+
+  return {
+    take: (id) => claims.submit(id),
+    takeTurn: (ticket) => tickets.submit(ticket),
+    async create(executions, here) {
+      const token = crypto.randomUUID();
+      const worker = workerId();
+      underWay.add(token);
+      failpoint("before-claim");
+      try {
+        const owned = { worker, token, ids: new Set(here.map(({ id }) => id)) };
+        const created = await answered(createMany(sql, executions, owned));
+        failpoint("after-claim");
+        const results = new Map(executions.map((execution, index) => [execution, created[index]]));
+        const claimed = new Map<NewExecution, Claim>();
+        for (const execution of here) {
+          const result = results.get(execution);
+          if (result?.isNew) claimed.set(execution, firstClaim(execution, { worker, token, now: result.at }));
+        }
+        return { created, claimed };
+      } catch (error) {
+        isUnsure = true;
+        throw error;
+      } finally {
+        underWay.delete(token);
+      }
+    },
+    lose: ({ token, id }) => void lost.push({ token, ids: [id], flows: [] }),
+    freeLost() {
+      const byToken = Map.groupBy(lost, ({ token }) => token);
+      lost = [];
+      for (const [token, alike] of byToken) {
+        const all = { token, ids: alike.flatMap(({ ids }) => ids), flows: alike.flatMap(({ flows }) => flows) };
+        void free(all).catch((error: unknown) => {
+          lost.push(all);
+          onTrouble(error);
+        });
+      }
+    },
+    async freeUnknown() {
+      if (!isUnsure) return;
+      const rows = await answered(listOwned(sql, workerId()));
+      const unknown = rows.filter(({ id, token }) => !isOwned(id) && !underWay.has(token));
+      for (const [token, alike] of Map.groupBy(unknown, (row) => row.token))
+        await free({ token, ids: alike.map(({ id }) => id), flows: [] });
+    },
+  };
+}
+
+/** It lost workers without progress: perhaps it is the one that takes them down. */
+export function isSuspect({ takeovers }: Claim): boolean {
+  return takeovers >= 2;
+}
+
+/** To each ticket its own execution; the others go to the tickets of their flow that got none. */
+function handOut(tickets: readonly Ticket[], claimed: Map<ExecutionId, Claim>): (Claim | null)[] {
+  const results = tickets.map(({ id }): Claim | null => {
+    const own = (id && claimed.get(id)) ?? null;
+    if (own) claimed.delete(own.id);
+    return own;
+  });
+  const others = [...claimed.values()];
+  tickets.forEach(({ flow, hasRoom }, index) => {
+    if (results[index] || !hasRoom) return;
+    const next = others.findIndex((other) => other.flow === flow);
+    if (next >= 0) results[index] = others.splice(next, 1)[0] ?? null;
+  });
+  return results;
+}
+
+/** The claim that a start made together with the execution. */
+function firstClaim(execution: NewExecution, lease: Pick<Claim, "worker" | "token" | "now">): Claim {
+  const { id, flow, item } = execution;
+  const state = foldFrom(null, firstEvents(execution, lease.now));
+  return { id, epoch: 1, flow, fingerprint: item?.fingerprint ?? null, state, takeovers: 0, items: 0, ...lease };
+}
