@@ -1,5 +1,5 @@
 /** `createOrchestrator()`: the only file that wires all rooms. */
-import { answered, Batcher } from "./database/batcher.ts";
+import { answered, Batcher, insist } from "./database/batcher.ts";
 import { createMany } from "./database/commands.ts";
 import type { CreateResult, NewExecution } from "./database/commands.ts";
 import { connect, translate } from "./database/connection.ts";
@@ -230,15 +230,18 @@ export class Orchestrator implements AsyncDisposable {
         schedules: this.#schedules,
         flowResources: (flow) => this.#flowResources.get(flow) ?? {},
         executionResources: (id) => this.#executionResources.get(id),
-        flowData: (flow) => this.#flowData(flow),
+        flowData: (flow) => this.#flowData(flow, insist),
         runChild: async (child, { onCreated, signal }) => {
-          const created = this.#create(childExecution(child, this.#flows.get(child.flow)), undefined);
-          this.#executionResources.keep(child.id, child.resources, created);
-          const id = await created;
+          const { id, flow } = child;
+          const execution = childExecution(child, this.#flows.get(flow));
+          // It has its id already, so a lost connection costs its parent time, and not an attempt.
+          const created = this.#translated(() => insist(() => this.#starts.submit(execution), signal)).then(() => id);
+          this.#executionResources.keep(id, child.resources, created);
+          await created;
           onCreated();
-          const ending = await this.#outcomes.closed(id, { flow: child.flow, signal });
+          const ending = await this.#outcomes.closed(id, { flow, signal });
           signal.throwIfAborted();
-          this.#executionResources.drop(child.id);
+          this.#executionResources.drop(id);
           return ending ?? endingOf(await this.#outcomes.header(id));
         },
         announce: (id, closed) => {
@@ -500,8 +503,7 @@ export class Orchestrator implements AsyncDisposable {
         "use a new key for a new input",
         { executionId: created.id },
       );
-    // A child keeps its id, so that a retry of its parent finds it again.
-    if (!created.isNew && execution.idempotencyKey === null && execution.parent === null)
+    if (!created.isNew && execution.idempotencyKey === null)
       throw new UsageError(
         `execution id ${created.id} is taken`,
         "leave id out, or use idempotencyKey to find an execution again",
@@ -518,13 +520,14 @@ export class Orchestrator implements AsyncDisposable {
     return ids;
   }
 
-  #flowData(flow: string): FlowDataAccess {
+  /** @param send how what may be repeated is sent; an append may not */
+  #flowData(flow: string, send: <T>(work: () => Promise<T>) => Promise<T> = (work) => work()): FlowDataAccess {
     const sql: Queries = this.#sql;
     return {
-      get: (key) => this.#translated(() => readFlowData(sql, flow, key)),
-      set: (key, value) => this.#translated(() => writeFlowData(sql, flow, key, value)),
+      get: (key) => this.#translated(() => send(() => readFlowData(sql, flow, key))),
+      set: (key, value) => this.#translated(() => send(() => writeFlowData(sql, flow, key, value))),
       append: (key, value) => this.#translated(() => appendFlowData(sql, flow, key, value)),
-      delete: (key) => this.#translated(() => deleteFlowData(sql, flow, key)),
+      delete: (key) => this.#translated(() => send(() => deleteFlowData(sql, flow, key))),
     };
   }
 

@@ -1,6 +1,6 @@
 /** Gathers what arrives while a statement is in flight and sends it with the next: one statement for many callers. */
 import { setTimeout as delay } from "node:timers/promises";
-import { isConnectionLoss, isTransient, noAnswer } from "./connection.ts";
+import { codeOf, isConnectionLoss, isTransient, noAnswer } from "./connection.ts";
 
 export interface BatcherOptions<Item, Result> {
   /** One statement for all items; results in the same order. */
@@ -89,7 +89,7 @@ export class Batcher<Item, Result> {
       } catch (error) {
         if (this.#options.isPersistent && !this.#isClosed && isTransient(error)) {
           if (isConnectionLoss(error)) this.#onTrouble(error);
-          await delay(Math.random() * Math.min(500, 20 * 2 ** attempt));
+          await delay(backoffMs(attempt));
         } else if (batch.length > 1 && !isTransient(error)) {
           // One item that Postgres cannot hold must not take the others with it.
           const middle = batch.length >> 1;
@@ -102,6 +102,22 @@ export class Batcher<Item, Result> {
       }
     }
   }
+}
+
+/** Does again what changes nothing when it is repeated, while only connections and locks are in the way. */
+export async function insist<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await answered(work());
+    } catch (error) {
+      if (signal?.aborted || !isTransient(error) || codeOf(error) === "CONNECTION_ENDED") throw error;
+      await delay(backoffMs(attempt));
+    }
+  }
+}
+
+function backoffMs(attempt: number): number {
+  return Math.random() * Math.min(500, 20 * 2 ** attempt);
 }
 
 /** On a connection that went dead without a word no answer ever comes: nothing shall wait for it, and hold up others. */

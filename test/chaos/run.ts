@@ -270,6 +270,10 @@ async function checkClients(sql: postgres.Sql, acknowledged: Acknowledged, isFin
         add("I12", id, `the acknowledged "${text}" took effect ${effects} times`);
     }
   }
+  // No flow here fails for good, whatever happens on the way.
+  const failed = await sql<{ id: string; error: Library.Json }[]>`
+    select id, error from flowledger.executions where outcome = 'failed' and close_reason <> 'worker_crash_loop'`;
+  for (const { id, error } of failed) add("outcome", id, `failed: ${JSON.stringify(error).slice(0, 400)}`);
   // The same flow with the same input ends in the same state, whatever happened on the way.
   const expected = new Map<string, { id: string; snapshot: unknown }>();
   for (const [, { id, flow, n }] of starts) {

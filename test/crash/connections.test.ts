@@ -1,10 +1,11 @@
 /** F15, F17, F18, F19, F26: what happens between a worker and Postgres. */
+import { setTimeout as delay } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { createOrchestrator } from "../../src/index.ts";
 import { openProxy } from "../chaos/proxy.ts";
 import { testDatabase } from "../support/database.ts";
 import { refusal, visiting } from "../support/flows.ts";
-import { work } from "./flows.ts";
+import { caller, outer, work } from "./flows.ts";
 import { countEvents, expectGuarantees, startWorker, until, untilClosed } from "./support.ts";
 
 const database = await testDatabase();
@@ -57,6 +58,31 @@ test("F15: a claim whose answer is lost is freed again by the worker that made i
   await expectGuarantees(sql);
 });
 
+test.each([outer, caller])(
+  "F15: a child of $name that is created while the answer is lost costs its parent no attempt",
+  async (flow) => {
+    await using orchestrator = visiting(database, [flow]);
+    const { proxy, url } = await proxied();
+    await using _proxy = proxy;
+    await using _worker = await startWorker(url);
+
+    proxy.loseAnswerOf("flowledger.create_many(");
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+    const asked = await until(async () => {
+      const { interrupts } = await orchestrator.listPendingInterrupts({ flow: "crash.inner" });
+      return interrupts[0];
+    });
+    await (await orchestrator.getExecution(asked?.executionId ?? "")).continueWith(asked?.id ?? "", "yes");
+    const header = await untilClosed(sql, execution.id);
+
+    expect(proxy.counts.lostAnswers).toBe(1);
+    expect(header).toMatchObject({ outcome: "completed" });
+    expect(await countEvents(sql, execution.id, "chunk.failed")).toBe(0);
+    expect(await sql`select from flowledger.executions where parent_id = ${execution.id}`).toHaveLength(1);
+    await expectGuarantees(sql);
+  },
+);
+
 test("F17: terminated backends are replaced, and the work goes on", async () => {
   await using orchestrator = visiting(database, [work]);
   await using worker = await startWorker(database.url);
@@ -77,13 +103,14 @@ test("F17: a worker whose job connections die again and again gets every job don
   await using _worker = await startWorker(database.url);
   const ids: string[] = [];
 
-  for (let kills = 0; kills < 30;) {
-    for (let starts = 0; starts < 3; starts++)
-      ids.push((await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 })).id);
+  for (let kills = 0; kills < 15;) {
     const killed = await sql`
       select pg_terminate_backend(pid) from pg_stat_activity
       where datname = current_database() and application_name = 'flowledger jobs'`;
     kills += killed.length;
+    // It waits longer each time before it connects again.
+    if (killed.length === 0) await delay(2);
+    else ids.push(...(await orchestrator.flow(work).startMany([{}, {}, {}], { autoCloseTimeout: 0 })));
   }
 
   for (const id of ids) expect(await untilClosed(sql, id)).toMatchObject({ outcome: "completed" });
