@@ -33,11 +33,11 @@ export interface ClaimsHost {
   readonly log: Logger;
   /** Executions that lost workers run one at a time. */
   readonly suspects: Slots;
-  workerId(): WorkerId;
-  isOwned(id: ExecutionId): boolean;
+  readonly workerId: () => WorkerId;
+  readonly isOwned: (id: ExecutionId) => boolean;
   /** Called with what was claimed and cannot be folded. */
-  onBroken(claimed: BrokenClaim & { readonly token: string }, error: unknown): void;
-  onTrouble(error: unknown): void;
+  readonly onBroken: (claimed: BrokenClaim & { readonly token: string }, error: unknown) => void;
+  readonly onTrouble: (error: unknown) => void;
 }
 
 export function openClaims({ sql, log, suspects, workerId, isOwned, onBroken, onTrouble }: ClaimsHost): Claims {
