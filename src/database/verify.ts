@@ -42,7 +42,7 @@ export const everything = {
 
 type Invariant = (sql: Sql, page: Pick<Page, "after" | "until">) => Promise<Violation[]>;
 
-/** Nothing that is due lies about without an owner that lives. */
+/** Nothing that is due lies about without an owner that lives, while there are workers for it. */
 const dueIsOwned: Invariant = (sql, { after, until }) => sql<Violation[]>`
   select 'I1' as invariant, e.id as "executionId",
     format('due since %s, owner %s', e.wake_at, coalesce(e.owner::text, 'none')) as detail
@@ -50,6 +50,7 @@ const dueIsOwned: Invariant = (sql, { after, until }) => sql<Violation[]>`
   where e.closed_at is null
     and e.wake_at < clock_timestamp() - interval '30 seconds'
     and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
+    and exists (select 1 from flowledger.workers w where e.flow = any(w.flows))
     and not exists (select from flowledger.places p where p.execution_id = e.id and not p.held)
     and e.id > ${after}::uuid and e.id <= ${until}::uuid`;
 

@@ -162,3 +162,20 @@ test("a ledger that cannot be folded is named and left as it is; one execution a
   expect(await codeOf(orchestrator.rebuild({ id: "x" }))).toBe("USAGE_INVALID");
   expect(await codeOf(orchestrator.verify({ id: "x" }))).toBe("USAGE_INVALID");
 });
+
+test("what is due and nobody's is a problem while there is a worker for its flow, and none before", async () => {
+  await using own = await testDatabase();
+  const flow = defineFlow("unserved");
+  flow.to("pass", () => null);
+  await using orchestrator = visiting(own, [flow]);
+  const { id } = await orchestrator.flow(flow).startExecution(null);
+  await own.sql`update flowledger.executions set wake_at = wake_at - interval '1 minute' where id = ${id}`;
+
+  const before = await orchestrator.verify();
+  await own.sql`
+    insert into flowledger.workers (id, host, pid, flows, started_at, heartbeat_at)
+    values (gen_random_uuid(), 'here', 1, array['unserved'], now(), now())`;
+
+  expect(before).toEqual([]);
+  expect(await orchestrator.verify()).toMatchObject([{ invariant: "I1", executionId: id }]);
+});
