@@ -39,6 +39,8 @@ export async function runJobs(
   );
   let name: string | null = null;
   const events: WorkerEvents = new EventEmitter();
+  let stopCron = () => {};
+  events.on("cron:starting", ({ cron }) => (stopCron = () => void cron.release()));
   events.on("pool:create", ({ workerPool }) => (name = workerPool.id));
   let fetched: unknown[] = [];
   let lookedAt = performance.now();
@@ -73,6 +75,8 @@ export async function runJobs(
                 fetched.length = 0;
                 hasEnded = true;
                 onEnding();
+                // Its clock would go on for ever after an end that was not asked for, and keep the process.
+                stopCron();
                 return Promise.resolve(next()).catch((error: unknown) =>
                   log.warn("graphile-worker ended with an error", { error: String(error) }),
                 );

@@ -100,7 +100,7 @@ test("F17: terminated backends are replaced, and the work goes on", async () => 
 
 test("F17: a worker whose job connections die again and again gets every job done when they stay", async () => {
   await using orchestrator = visiting(database, [work]);
-  await using _worker = await startWorker(database.url);
+  await using worker = await startWorker(database.url);
   const ids: string[] = [];
 
   for (let kills = 0; kills < 15;) {
@@ -115,6 +115,9 @@ test("F17: a worker whose job connections die again and again gets every job don
 
   for (const id of ids) expect(await untilClosed(sql, id)).toMatchObject({ outcome: "completed" });
   await expectGuarantees(sql);
+  // Nothing of the runners that ended on the way keeps the process.
+  worker.kill("SIGTERM");
+  expect(await worker.exited).toEqual({ code: 0, signal: null });
 });
 
 test("F18: connections that go dead without a word are given up, and the work goes on over new ones", async () => {

@@ -21,5 +21,5 @@ process.on("SIGTERM", () => {
   if (isStopping) process.exit(130);
   isStopping = true;
   process.stdout.write("draining\n");
-  void orchestrator.close().then(() => process.exit(0));
+  void orchestrator.close();
 });
