@@ -4,6 +4,7 @@ import pg from "pg";
 import { codeOf, connect, pgConfig, translate } from "./connection.ts";
 import type { ConnectionOption, Sql } from "./connection.ts";
 import { requireMigrated } from "./migrate.ts";
+import { isHome, jobsAreHidden } from "./queries.ts";
 
 export interface Finding {
   readonly name: string;
@@ -77,8 +78,7 @@ const checks: Record<string, Check> = {
   },
 
   home: async (sql) => {
-    const [row] = await sql<[{ home: boolean }]>`select flowledger.is_home() as home`;
-    return row.home
+    return (await isHome(sql))
       ? ok("where it was migrated")
       : fail(
           "a copy (restored, cloned or upgraded): workers refuse it",
@@ -178,9 +178,7 @@ const checks: Record<string, Check> = {
 
   jobs: async (sql) => {
     const [row] = await sql<[{ hidden: boolean; waiting: number; late: number | null; failed: number }]>`
-      select row_security_active('graphile_worker._private_jobs') and not exists (
-          select from pg_policies p, unnest(p.roles) r(name) where p.schemaname = 'graphile_worker' and p.tablename = '_private_jobs'
-            and case when r.name = 'public' then true else pg_has_role(r.name, 'usage') end) as hidden,
+      select ${jobsAreHidden(sql)} as hidden,
         count(*) filter (where j.is_available)::int as waiting, count(*) filter (where not j.is_available and j.locked_at is null)::int as failed,
         extract(epoch from max(clock_timestamp() - j.run_at) filter (where j.is_available))::float8 as late
       from graphile_worker._private_jobs j join graphile_worker._private_tasks t on t.id = j.task_id

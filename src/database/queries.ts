@@ -424,6 +424,39 @@ export async function readBlocked(sql: Sql, id: ExecutionId): Promise<string | n
 }
 
 /** Flows that a live worker serves. */
+/**
+ * Frees what lost workers own, and with `sweepMs` gives what has been due for longer and has no job a new one. Lost is who
+ * missed a beat and has no lock any more, or was silent for `silentMs`.
+ */
+export async function tend(sql: Sql, missedMs: number, silentMs: number, sweepMs: number | null): Promise<void> {
+  const [missed, silent] = [`${missedMs} ms`, `${silentMs} ms`];
+  const sweep = sweepMs === null ? null : `${sweepMs} ms`;
+  await sql`select * from flowledger.tend(${missed}::text::interval, ${silent}::text::interval, ${sweep}::text::interval)`;
+}
+
+/** Gives the jobs that graphile-worker locked under this name back. */
+export async function unlockJobs(sql: Sql, pool: string | null): Promise<void> {
+  await sql`select graphile_worker.force_unlock_workers(${`{${pool}}`}::text::text[])`;
+}
+
+/** Keeps the name that graphile-worker locks the jobs of a worker with. */
+export async function keepPool(sql: Sql, worker: WorkerId, pool: string | null): Promise<void> {
+  await sql`update flowledger.workers set pool = ${pool} where id = ${worker}::uuid`;
+}
+
+/** Whether this database is where it was migrated or adopted, and not a copy. */
+export async function isHome(sql: Sql): Promise<boolean> {
+  const [row] = await sql<[{ home: boolean }]>`select flowledger.is_home() as home`;
+  return row.home;
+}
+
+/** A condition: row level security hides all jobs from this role, because no policy is for it (RELIABILITY V5). */
+export function jobsAreHidden(sql: Sql) {
+  return sql`row_security_active('graphile_worker._private_jobs') and not exists (
+    select from pg_policies p, unnest(p.roles) r(name) where p.schemaname = 'graphile_worker' and p.tablename = '_private_jobs'
+      and case when r.name = 'public' then true else pg_has_role(r.name, 'usage') end)`;
+}
+
 export async function isServed(sql: Sql, flow: string): Promise<boolean> {
   const [row] = await sql<[{ served: boolean }]>`
     select exists (select 1 from flowledger.workers w

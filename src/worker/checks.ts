@@ -1,5 +1,6 @@
 /** What a worker makes sure of before it serves: a database it can write to, jobs it can see, notifications that arrive. */
 import type { Sql } from "../database/connection.ts";
+import { isHome, jobsAreHidden } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { WorkerError } from "../errors.ts";
 import type { Logger } from "../flow/context.ts";
@@ -17,8 +18,7 @@ export interface Timeline {
  * @throws {WorkerError} unless the database is where it was migrated or adopted
  */
 export async function requireHome(sql: Sql): Promise<void> {
-  const [row] = await sql<[{ home: boolean }]>`select flowledger.is_home() as home`;
-  if (!row.home)
+  if (!(await isHome(sql)))
     throw new WorkerError(
       "this database is a copy (restored, cloned or upgraded), and its open executions may still run in the original",
       "if they shall go on here and nowhere else, run select flowledger.adopt() as the owner of the schema",
@@ -29,9 +29,7 @@ export async function requireHome(sql: Sql): Promise<void> {
 export async function checkDatabase(sql: Sql): Promise<Timeline> {
   const [row] = await sql<[{ standby: boolean; hidden: boolean; system: string; timeline: number }]>`
     select pg_is_in_recovery() as standby,
-      row_security_active('graphile_worker._private_jobs') and not exists (
-        select from pg_policies p, unnest(p.roles) r(name) where p.schemaname = 'graphile_worker' and p.tablename = '_private_jobs'
-          and case when r.name = 'public' then true else pg_has_role(r.name, 'usage') end) as hidden,
+      ${jobsAreHidden(sql)} as hidden,
       (select system_identifier::text from pg_control_system()) as system,
       (select timeline_id from pg_control_checkpoint()) as timeline`;
   if (row.standby) throw new WorkerError("the database is a read-only standby", "connect to the primary");

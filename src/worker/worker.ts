@@ -9,11 +9,14 @@ import type { Sql } from "../database/connection.ts";
 import {
   keepDefinitions,
   keepLimits,
+  keepPool,
   listDue,
   readDefinition,
   readEvents,
   settleFamilies,
   settleOverdue,
+  tend,
+  unlockJobs,
 } from "../database/queries.ts";
 import type { Claim } from "../database/queries.ts";
 import { readRecentPuts } from "../database/stream.ts";
@@ -415,13 +418,11 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           setTimeout(() => pool.endAll(), endWithinMs).unref();
         }
         // What it had fetched would stay locked in its name for hours. Unlocking what it still works on does no harm.
-        unlocking = answered(
-          sql`select graphile_worker.force_unlock_workers(${`{${begun.pool}}`}::text::text[])`,
-        ).catch(onTrouble);
+        unlocking = answered(unlockJobs(sql, begun.pool)).catch(onTrouble);
       },
     );
     runner = begun;
-    await answered(sql`update flowledger.workers set pool = ${begun.pool} where id = ${membership.engine.workerId}`);
+    await answered(keepPool(sql, membership.engine.workerId, begun.pool));
   };
   membership = await signUp();
   const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
@@ -453,11 +454,9 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
   let beats = 0;
   let isTending = false;
-  const tend = async (): Promise<void> => {
+  const look = async (): Promise<void> => {
     const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
-    await answered(
-      sql`select * from flowledger.tend(${`${missedMs} ms`}::text::interval, ${`${silentMs} ms`}::text::interval, ${isSweep ? `${sweepAfterMs} ms` : null}::text::interval)`,
-    );
+    await answered(tend(sql, missedMs, silentMs, isSweep ? sweepAfterMs : null));
     if (!isSweep) return;
     await Promise.all([answered(watchTimeline()), answered(settleOverdue(sql, sweepAfterMs))]);
     await claims.freeUnknown();
@@ -474,7 +473,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     help().catch(onTrouble);
     if (isTending) return;
     isTending = true;
-    tend()
+    look()
       .catch(onTrouble)
       .finally(() => (isTending = false));
   }, beatEveryMs);

@@ -18,7 +18,7 @@ afterAll(async () => {
 });
 
 test("F14: after a crash of Postgres no acknowledged start is missing, and workers commit again within three seconds", async () => {
-  await using _worker = await startWorker(server.url);
+  await using worker = await startWorker(server.url);
   const acknowledged: string[] = [];
   let isOver = false;
   const starting = (async () => {
@@ -62,6 +62,9 @@ test("F14: after a crash of Postgres no acknowledged start is missing, and worke
   expect(recoveryMs).toBeLessThan(3000);
   for (const id of acknowledged) expect(await untilClosed(sql, id)).toMatchObject({ outcome: "completed" });
   await expectGuarantees(sql);
+  // Nothing that ended in trouble on the way keeps the process.
+  worker.kill("SIGTERM");
+  expect(await worker.exited).toEqual({ code: 0, signal: null });
 });
 
 test("F20: while all connections are taken a start is refused, and what runs goes on when there are some again", async () => {
