@@ -11,12 +11,11 @@ import type { Progress } from "./database/rebuild.ts";
 import { configure } from "./defer.ts";
 import { startEmbeddedPostgres } from "./embedded.ts";
 import type { EmbeddedPostgres } from "./embedded.ts";
-import { ConnectionError, FlowledgerError, UsageError } from "./errors.ts";
+import { ConnectionError, FlowledgerError, UsageError, type SerializedError } from "./base/errors.ts";
 import type { HistoryEntry } from "./execution/execution.ts";
 import { parseCursor } from "./execution/stream.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
-import type { SerializedError } from "./ledger/event.ts";
-import type { Json, JsonObject } from "./ledger/payload.ts";
+import { isObject, type Json, type JsonObject } from "./base/json.ts";
 import { createOrchestrator } from "./orchestrator.ts";
 import type { ExecutionSummary, FunctionDefinition, ListOptions, Orchestrator } from "./orchestrator.ts";
 
@@ -548,7 +547,7 @@ function parseJson(text: string): Json {
 
 function parseObject(text: string): JsonObject {
   const value = parseJson(text);
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+  if (isObject(value)) return value;
   throw new InvalidArgumentError("It is not a JSON object.");
 }
 

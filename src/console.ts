@@ -6,9 +6,9 @@ import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { z } from "zod";
 import { page } from "./console-page.ts";
-import { ContractError, FlowledgerError, UsageError } from "./errors.ts";
+import { ContractError, FlowledgerError, UsageError } from "./base/errors.ts";
 import { cursorOf, toSSE } from "./execution/sse.ts";
-import type { Json } from "./ledger/payload.ts";
+import { JsonValue } from "./base/json.ts";
 import type { Orchestrator } from "./orchestrator.ts";
 
 export interface Console extends AsyncDisposable {
@@ -42,9 +42,8 @@ export async function openConsole(orchestrator: Orchestrator, { port = 0 }: { po
   };
 }
 
-const json = z.custom<Json>((value) => value !== undefined);
-const Answer = z.strictObject({ interrupt: z.string(), value: json, requestId: z.string().min(1) });
-const Correction = z.strictObject({ payload: json, target: z.string().min(1).optional() });
+const Answer = z.strictObject({ interrupt: z.string(), value: JsonValue, requestId: z.string().min(1) });
+const Correction = z.strictObject({ payload: JsonValue, target: z.string().min(1).optional() });
 const Cancel = z.strictObject({ reason: z.string().min(1) });
 
 /** The page and its calls. There is no cookie and no CORS: a page of another origin cannot call on the user's behalf. */

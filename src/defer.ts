@@ -27,16 +27,16 @@ import {
   ExecutionResultNotAvailableYet,
   NotConfiguredError,
   UsageError,
-} from "./errors.ts";
+  type SerializedError,
+} from "./base/errors.ts";
 import type { CreateOptions } from "./execution/bound-flow.ts";
 import { defineFlow } from "./flow/builder.ts";
 import type { Callable, Ctx, Output } from "./flow/context.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration, parseMoment } from "./flow/duration.ts";
 import { ExecutionId } from "./ledger/event.ts";
-import type { Recorded, SerializedError } from "./ledger/event.ts";
-import { toJson } from "./ledger/payload.ts";
-import type { Json } from "./ledger/payload.ts";
+import type { Recorded } from "./ledger/event.ts";
+import { toJson, type Json } from "./base/json.ts";
 import { internals, Orchestrator } from "./orchestrator.ts";
 
 export type { FunctionState } from "./database/functions.ts";
@@ -49,7 +49,7 @@ export {
   ExecutionNotReschedulable,
   ExecutionResultNotAvailable,
   ExecutionResultNotAvailableYet,
-} from "./errors.ts";
+} from "./base/errors.ts";
 
 export interface DeferOptions {
   /** What the database knows it by; needed where the function has no name, or a bundler shortens it. @default fn.name */

@@ -10,7 +10,7 @@ import type { Terminal } from "./cli.ts";
 import { connect } from "./database/connection.ts";
 import type { Sql } from "./database/connection.ts";
 import { startEmbeddedPostgres } from "./embedded.ts";
-import { UsageError } from "./errors.ts";
+import { UsageError } from "./base/errors.ts";
 import type { Execution } from "./execution/execution.ts";
 import { Flow } from "./flow/builder.ts";
 import type { FlowDefinition } from "./flow/definition.ts";

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ConnectionError, UsageError } from "./errors.ts";
+import { ConnectionError, UsageError } from "./base/errors.ts";
 
 export interface EmbeddedPostgresOptions {
   /** Where the data lives: kept at the end, used again by the next start. @default a temporary folder, removed at the end */

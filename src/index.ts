@@ -1,7 +1,8 @@
 /**
- * flowledger: define a flow → its ledger decides and folds → the database appends → the engine advances a turn → a worker
+ * flowledger: values and words → define a flow → its ledger decides and folds → the database appends → the engine advances a turn → a worker
  * process drives it → handles, results and streams read it.
  *
+ * - `base/` values and words: JSON, errors, durations, time. Imports nothing of ours
  * - `flow/` define: `defineFlow()`, its contract, its graph. Pure, no database
  * - `ledger/` decide and fold: every event, every decision, every view of a state. Pure, no clock
  * - `database/` append: tables, the group commit, the SQL front door, reads, wake-ups
@@ -45,7 +46,7 @@ export {
   UsageError,
   WorkerCrashLoopError,
   WorkerError,
-} from "./errors.ts";
+} from "./base/errors.ts";
 
 export type {
   ChunkHandler,
@@ -83,6 +84,6 @@ export type { Difference, Progress, RebuildOptions } from "./database/rebuild.ts
 export type { VerifyOptions, Violation } from "./database/verify.ts";
 export type { ExecutionId, LedgerEvent } from "./ledger/event.ts";
 export type { Meta } from "./ledger/views.ts";
-export type { Json, JsonObject } from "./ledger/payload.ts";
+export type { Json, JsonObject } from "./base/json.ts";
 export type { ScheduleOptions } from "./worker/schedules.ts";
 export type { Worker } from "./worker/worker.ts";

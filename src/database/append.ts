@@ -1,9 +1,10 @@
 /** The group commit: appends of many executions in one statement, each fenced and answered alone. */
 import { z } from "zod";
 import { decode, encode } from "../ledger/event.ts";
-import type { ExecutionId, LedgerEvent, LedgerRow, Outcome, Recorded, SerializedError } from "../ledger/event.ts";
+import type { ExecutionId, LedgerEvent, LedgerRow, Outcome, Recorded } from "../ledger/event.ts";
+import type { SerializedError } from "../base/errors.ts";
 import { snapshotVersion } from "../ledger/state.ts";
-import type { JsonObject } from "../ledger/payload.ts";
+import type { JsonObject } from "../base/json.ts";
 import type { Sql } from "./connection.ts";
 
 export interface Append {

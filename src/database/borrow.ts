@@ -1,6 +1,6 @@
 /** A transaction of the caller's own, whichever of the three drivers it came from, as we send queries to it. */
 import type postgres from "postgres";
-import { UsageError } from "../errors.ts";
+import { UsageError } from "../base/errors.ts";
 import type { Queries } from "./connection.ts";
 
 /** A transaction (or client inside one) of postgres.js, drizzle on postgres.js or pg, or pg. */

@@ -1,6 +1,6 @@
 /** Typed callers of the SQL front door: the same functions that `psql` calls. */
 import type { ExecutionId, Recorded, Settings, WorkerId } from "../ledger/event.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import type { Json, JsonObject } from "../base/json.ts";
 import { parseEvents } from "./append.ts";
 import type { Queries } from "./connection.ts";
 

@@ -14,7 +14,7 @@ import {
   PendingInterruptsError,
   ResumeConflictError,
   UsageError,
-} from "../errors.ts";
+} from "../base/errors.ts";
 import { openClient } from "./driver.ts";
 import type { DriverOptions, Guards } from "./driver.ts";
 

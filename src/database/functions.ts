@@ -1,8 +1,9 @@
 /** Executions of background functions: their states in Defer's words, lists of them, and the commands that only they know. */
 import { z } from "zod";
-import { ExecutionId, SerializedError } from "../ledger/event.ts";
+import { ExecutionId } from "../ledger/event.ts";
+import { SerializedError } from "../base/errors.ts";
 import type { Settings } from "../ledger/event.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import type { Json, JsonObject } from "../base/json.ts";
 import type { Sql } from "./connection.ts";
 
 export const FunctionState = z.enum([

@@ -1,9 +1,9 @@
 /** The items of distributed collections: executions whose ids follow from one base, read and told to stop by range. */
 import { z } from "zod";
-import { ExecutionId, Outcome, SerializedError } from "../ledger/event.ts";
-import { repeatWrites } from "../ledger/paths.ts";
-import type { StateWrite } from "../ledger/state.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import { ExecutionId, Outcome } from "../ledger/event.ts";
+import { SerializedError } from "../base/errors.ts";
+import { repeatWrites, type StateWrite } from "../ledger/state.ts";
+import type { Json, JsonObject } from "../base/json.ts";
 import { parseEvents } from "./append.ts";
 import type { CloseHeader } from "./append.ts";
 import type { Sql } from "./connection.ts";

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { MigrationError, NotMigratedError } from "../errors.ts";
+import { MigrationError, NotMigratedError } from "../base/errors.ts";
 import { connect, pgConfig, translate } from "./connection.ts";
 import type { ConnectionOption, Sql } from "./connection.ts";
 

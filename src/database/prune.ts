@@ -1,5 +1,5 @@
 /** Retention: closed executions go, whole, page by page. */
-import type { JsonObject } from "../ledger/payload.ts";
+import type { JsonObject } from "../base/json.ts";
 import type { Sql } from "./connection.ts";
 
 /** What went. */

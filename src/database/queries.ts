@@ -1,12 +1,13 @@
 /** Typed reads: claim and load, events after a seq, headers, lists. */
 import { z } from "zod";
 import type { FlowLimits } from "../flow/limits.ts";
-import { ExecutionId, Outcome, SerializedError, WorkerId } from "../ledger/event.ts";
+import { ExecutionId, Outcome, WorkerId } from "../ledger/event.ts";
+import { SerializedError } from "../base/errors.ts";
 import type { Recorded } from "../ledger/event.ts";
 import { evolve } from "../ledger/evolve.ts";
 import { initialState, snapshotVersion, thawState } from "../ledger/state.ts";
 import type { ExecutionState } from "../ledger/state.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import type { Json, JsonObject } from "../base/json.ts";
 import { parseEvents } from "./append.ts";
 import type { Queries, Sql } from "./connection.ts";
 

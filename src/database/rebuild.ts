@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import { ExecutionId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
 import { freezeState, snapshotVersion } from "../ledger/state.ts";
-import type { JsonObject } from "../ledger/payload.ts";
+import { plain, type JsonObject } from "../base/json.ts";
 import { closeSnapshot } from "../ledger/views.ts";
 import { parseEvents } from "./append.ts";
 import type { Sql } from "./connection.ts";
@@ -169,10 +169,6 @@ export function countEvents({ histories }: Page): number {
 
 function idBefore(id: ExecutionId): string {
   return (BigInt(`0x${id.replaceAll("-", "")}`) - 1n).toString(16).padStart(32, "0");
-}
-
-function plain(value: JsonObject): JsonObject {
-  return JSON.parse(JSON.stringify(value)) as JsonObject;
 }
 
 function list(ids: readonly string[]): string {

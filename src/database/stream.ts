@@ -1,6 +1,6 @@
 /** The runtime stream's statements: items of many executions in, fenced like every other append; pages for many readers out. */
 import type { ExecutionId } from "../ledger/event.ts";
-import type { Json } from "../ledger/payload.ts";
+import type { Json } from "../base/json.ts";
 import type { Queries, Sql } from "./connection.ts";
 
 /** Items of one owner, each as JSON text of `{ d: dispatch, v: item }`, in order. */

@@ -1,5 +1,5 @@
 /** The guarantees as queries: what must hold in every ledger and in everything derived from it. No row is no violation. */
-import type { Json } from "../ledger/payload.ts";
+import type { Json } from "../base/json.ts";
 import type { Sql } from "./connection.ts";
 import { countEvents, findDifferences, readPages, unfoldable } from "./rebuild.ts";
 import type { Difference, Page, Progress } from "./rebuild.ts";

@@ -1,14 +1,13 @@
 /** Child executions: what a sub-flow takes from its parent, and what it gives back. */
-import { UsageError } from "../errors.ts";
+import { UsageError } from "../base/errors.ts";
 import type { Ctx } from "../flow/context.ts";
 import { parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { Chunk, SubFlowNode } from "../flow/graph.ts";
 import { resolveRetry } from "../flow/retry.ts";
-import { getPath, setPath } from "../ledger/paths.ts";
+import { getPath, setPath } from "../base/path.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import { copyJson } from "../ledger/payload.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import { copyJson, isObject, type Json, type JsonObject } from "../base/json.ts";
 import { finalResultKey } from "../ledger/views.ts";
 
 /** A child to create; creating the same id again changes nothing. */
@@ -128,8 +127,4 @@ function readResult(flow: string, source: string, snapshot: JsonObject): Json {
     `sub-flow "${flow}" path "${source}" was not found in its result`,
     "let the child write it, or correct writeBack",
   );
-}
-
-function isObject(value: Json | undefined): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

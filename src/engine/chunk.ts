@@ -4,12 +4,11 @@ import { z } from "zod";
 import type { CloseHeader } from "../database/append.ts";
 import {
   ChunkTimeoutError,
-  ExecutionCancelledError,
-  ExecutionFailedError,
   NoResumeHandleError,
   SelfResumeLimitError,
   UsageError,
-} from "../errors.ts";
+  type SerializedError,
+} from "../base/errors.ts";
 import type {
   CallOptions,
   Callable,
@@ -39,13 +38,11 @@ import { longestTimerMs, parseDuration, parseMoment } from "../flow/duration.ts"
 import type { Chunk, Graph, NodeId } from "../flow/graph.ts";
 import { resolveRetry } from "../flow/retry.ts";
 import type { Effect, Hits, PauseRequest } from "../ledger/decide.ts";
-import { appendPath, deletePath, getPath, setPath } from "../ledger/paths.ts";
+import { appendPath, deletePath, getPath, setPath } from "../base/path.ts";
 import type { Dispatch, ExecutionState, Intervention as FoldedIntervention } from "../ledger/state.ts";
-import { matchesIntervention, publicIntervention } from "../ledger/views.ts";
+import { endingError, matchesIntervention, publicIntervention } from "../ledger/views.ts";
 import { ExecutionId } from "../ledger/event.ts";
-import type { SerializedError } from "../ledger/event.ts";
-import { copyJson, toJson } from "../ledger/payload.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import { copyJson, isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { dropped, resultOf } from "./child.ts";
 import type { Captured, NewChild } from "./child.ts";
 import { insideChunk } from "./current.ts";
@@ -727,18 +724,8 @@ function successors(node: NonNullable<ReturnType<Graph["nodes"]["get"]>>): NodeI
 
 /** The close snapshot of a child. @throws {ExecutionFailedError | ExecutionCancelledError} */
 function snapshotOf(id: ExecutionId, flow: string, ending: ClosedExecution): JsonObject {
-  if (ending.outcome === "completed") return copyObject(ending.snapshot);
-  if (ending.outcome === "failed" && ending.error) throw new ExecutionFailedError(id, flow, ending.error);
-  throw new ExecutionCancelledError(id, ending.reason);
-}
-
-function copyObject(value: JsonObject): JsonObject {
-  const copied = copyJson(value);
-  return isObject(copied) ? copied : {};
-}
-
-function isObject(value: Json): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  if (ending.outcome === "completed") return copyJson(ending.snapshot);
+  throw endingError(id, { ...ending, flow });
 }
 
 /** @throws {UsageError} */
@@ -777,10 +764,10 @@ function requireObjects(values: JsonObject, path: string): void {
   const segments = path.split(".").slice(0, -1);
   let here: Json = values;
   for (const [index, segment] of segments.entries()) {
-    if (here === null || typeof here !== "object" || Array.isArray(here)) break;
+    if (!isObject(here)) break;
     const next: Json | undefined = here[segment];
     if (next === undefined) return;
-    if (next === null || typeof next !== "object" || Array.isArray(next))
+    if (!isObject(next))
       throw new UsageError(
         `state "${path}" cannot be written: "${segments.slice(0, index + 1).join(".")}" is not an object`,
         "write that key first, or choose another path",

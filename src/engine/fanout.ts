@@ -2,14 +2,13 @@
 import { v7 as uuidv7 } from "uuid";
 import type { CloseHeader } from "../database/append.ts";
 import { itemId } from "../database/items.ts";
-import { ExecutionCancelledError } from "../errors.ts";
+import { ExecutionCancelledError, type SerializedError } from "../base/errors.ts";
 import type { BatchNode, ForEachNode } from "../flow/graph.ts";
 import type { Command, ItemResult } from "../ledger/decide.ts";
-import { itemsOf } from "../ledger/state.ts";
-import type { Dispatch, ExecutionState, Frame } from "../ledger/state.ts";
+import { itemsOf, type Dispatch, type ExecutionState, type Frame } from "../ledger/state.ts";
 import { ExecutionId } from "../ledger/event.ts";
-import type { SerializedError, Settings } from "../ledger/event.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import type { Settings } from "../ledger/event.ts";
+import type { Json, JsonObject } from "../base/json.ts";
 import { finalResultKey } from "../ledger/views.ts";
 import type { Items } from "./items.ts";
 import { serializeError } from "./retries.ts";

@@ -19,7 +19,7 @@ import {
 import type { Wakeups } from "../database/wakeups.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { StateWrite } from "../ledger/state.ts";
-import type { JsonObject } from "../ledger/payload.ts";
+import type { JsonObject } from "../base/json.ts";
 
 /** How an item ended, where this process closed it; null says to look. */
 export type ItemListener = (index: number, ending: CloseHeader | null) => void;

@@ -1,5 +1,5 @@
 /** A chunk's effects in order: buffered until the next commit point, recognised when an attempt repeats them. */
-import { JournalMismatchError } from "../errors.ts";
+import { JournalMismatchError } from "../base/errors.ts";
 import type { Effect } from "../ledger/decide.ts";
 import type { JournalEntry } from "../ledger/state.ts";
 

@@ -1,6 +1,6 @@
 /** Live objects of this process, by name: the nearest wins of execution, flow, worker and resolver. Never stored. */
 import { setTimeout as delay } from "node:timers/promises";
-import { ResourceMissingError, UsageError } from "../errors.ts";
+import { ResourceMissingError, UsageError } from "../base/errors.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import type { ResourceRequirement, ResourceResolver } from "../flow/definition.ts";
 import type { ExecutionId } from "../ledger/event.ts";

@@ -1,7 +1,6 @@
 /** Whether and when a failed attempt is tried again, and how its error is kept. */
-import { FlowledgerError } from "../errors.ts";
+import { FlowledgerError, type SerializedError } from "../base/errors.ts";
 import type { RetryPolicy } from "../flow/graph.ts";
-import type { SerializedError } from "../ledger/event.ts";
 
 /** Mistakes in the code: trying again changes nothing. */
 const terminal = new Set([

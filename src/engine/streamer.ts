@@ -6,8 +6,8 @@ import type { Sql } from "../database/connection.ts";
 import { putItems } from "../database/stream.ts";
 import type { RetryMark, StreamVerdict } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
-import { LeaseLostError, PayloadError, StreamLimitError, UsageError } from "../errors.ts";
-import type { Json } from "../ledger/payload.ts";
+import { LeaseLostError, PayloadError, StreamLimitError, UsageError } from "../base/errors.ts";
+import type { Json } from "../base/json.ts";
 import type { StreamTarget } from "./owner.ts";
 
 /** Bytes of JSON in one item. */

@@ -6,7 +6,7 @@ import type { NewExecution } from "../database/commands.ts";
 import { warnFlowData } from "../engine/chunk.ts";
 import type { FlowDataAccess } from "../engine/chunk.ts";
 import type { Resources } from "../engine/resources.ts";
-import { UsageError } from "../errors.ts";
+import { UsageError } from "../base/errors.ts";
 import { parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
@@ -15,8 +15,7 @@ import type { Duration } from "../flow/duration.ts";
 import { limitKeyOf } from "../flow/limits.ts";
 import { ExecutionId } from "../ledger/event.ts";
 import type { Settings } from "../ledger/event.ts";
-import { toJson } from "../ledger/payload.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { Execution } from "./execution.ts";
 import type { ExecutionHost } from "./execution.ts";
 import { Handler } from "./handler.ts";
@@ -299,8 +298,7 @@ function parseConcurrency(value: number | null): number | null {
 export function parseMetadata(metadata: Readonly<Record<string, unknown>> | undefined): JsonObject | null {
   if (metadata === undefined) return null;
   const parsed = toJson(metadata, "metadata");
-  if (parsed === null || typeof parsed !== "object" || Array.isArray(parsed))
-    throw new UsageError("metadata is not an object", "pass { key: value }");
+  if (!isObject(parsed)) throw new UsageError("metadata is not an object", "pass { key: value }");
   return parsed;
 }
 

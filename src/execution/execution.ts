@@ -15,7 +15,7 @@ import { translate } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
 import { loadState, readFrames, readHistory, readPendingInterrupts, readResponseSchema } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
-import { DrainTimeoutError, ExecutionNotFoundError, PendingInterruptsError, UsageError } from "../errors.ts";
+import { DrainTimeoutError, ExecutionNotFoundError, PendingInterruptsError, UsageError } from "../base/errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
@@ -23,8 +23,7 @@ import { parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
 import { limitKeyOf } from "../flow/limits.ts";
 import type { ExecutionId, LedgerEvent, LedgerEventType } from "../ledger/event.ts";
-import { toJson } from "../ledger/payload.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { InterventionRecord } from "../ledger/views.ts";
 import { requireConsumption } from "../engine/chunk.ts";
 import type { ConsumeOptions, Intervention } from "../flow/context.ts";
@@ -344,8 +343,4 @@ export class Execution<C extends Contract = Contract> {
       throw translate(error, this.#host.sql, { id: this.id, what, refused });
     }
   }
-}
-
-function isObject(value: Json): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

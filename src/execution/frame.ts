@@ -1,10 +1,9 @@
 /** A sub-flow as the execution that began it sees it. */
 import type { FrameRow } from "../database/queries.ts";
 import { resultOf } from "../engine/child.ts";
-import { UsageError } from "../errors.ts";
+import { UsageError, type SerializedError } from "../base/errors.ts";
 import { ExecutionId } from "../ledger/event.ts";
-import type { SerializedError } from "../ledger/event.ts";
-import type { Json } from "../ledger/payload.ts";
+import type { Json } from "../base/json.ts";
 import { InterruptRecord } from "./interrupt.ts";
 
 export interface SubFlowFrame {

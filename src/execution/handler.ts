@@ -1,14 +1,14 @@
 /** One run, awaited and streamed: what `run()` gives before the execution exists. */
 import { codeOf } from "../database/connection.ts";
 import { readHistory } from "../database/queries.ts";
-import { StreamConsumedError, UsageError } from "../errors.ts";
+import { StreamConsumedError, UsageError, type SerializedError } from "../base/errors.ts";
 import type { Contract, EmitPayload, EventName, StreamItem } from "../flow/contract.ts";
 import { longestTimerMs, parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
 import { evolve } from "../ledger/evolve.ts";
 import { initialState } from "../ledger/state.ts";
-import type { ExecutionId, SerializedError } from "../ledger/event.ts";
-import type { Json } from "../ledger/payload.ts";
+import type { ExecutionId } from "../ledger/event.ts";
+import type { Json } from "../base/json.ts";
 import { finalResultKey } from "../ledger/views.ts";
 import type { Execution, ExecutionHost } from "./execution.ts";
 import { errorOf } from "./outcomes.ts";

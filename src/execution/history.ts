@@ -5,13 +5,12 @@ import { z } from "zod";
 import { translate } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
 import { foldFrom, readHistory } from "../database/queries.ts";
-import { DefinitionMismatchError, ExecutionNotFoundError, ResourceMissingError, UsageError } from "../errors.ts";
+import { DefinitionMismatchError, ExecutionNotFoundError, ResourceMissingError, UsageError } from "../base/errors.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { decode, encode, ExecutionId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
-import { pendingInterrupts } from "../ledger/state.ts";
-import type { ExecutionState } from "../ledger/state.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import { pendingInterrupts, type ExecutionState } from "../ledger/state.ts";
+import { JsonValue, canonical, plain, type Json, type JsonObject } from "../base/json.ts";
 import { closeSnapshot, metaOf } from "../ledger/views.ts";
 
 export interface ForkOptions {
@@ -23,7 +22,6 @@ export interface ForkOptions {
   metadata?: JsonObject;
 }
 
-const json = z.custom<Json>((value) => value !== undefined);
 /** [epoch, milliseconds since 1970, type, dispatch, chunk, actor, payload] */
 const SavedEvent = z.tuple([
   z.int().nonnegative(),
@@ -32,7 +30,7 @@ const SavedEvent = z.tuple([
   z.int().nullable(),
   z.string().nullable(),
   z.string().nullable(),
-  z.record(z.string(), json).nullable(),
+  z.record(z.string(), JsonValue).nullable(),
 ]);
 type SavedEvent = z.infer<typeof SavedEvent>;
 
@@ -47,9 +45,9 @@ export const SavedExecution = z.strictObject({
   flow: z.string(),
   fingerprint: z.string(),
   /** For people; a load reads the events. */
-  meta: z.record(z.string(), json),
-  state: z.record(z.string(), json),
-  pendingInterrupts: z.array(z.record(z.string(), json)),
+  meta: z.record(z.string(), JsonValue),
+  state: z.record(z.string(), JsonValue),
+  pendingInterrupts: z.array(z.record(z.string(), JsonValue)),
   resourceKeys: z.array(z.string()),
   events: z.array(SavedEvent).min(1),
   /** SHA-256 over all of the above. */
@@ -323,19 +321,4 @@ function childrenError(id: string, children: readonly string[]): UsageError {
 
 function digestOf(body: Omit<SavedExecution, "digest">): string {
   return createHash("sha256").update(canonical(body)).digest("hex");
-}
-
-/** The same text for the same JSON, also after jsonb has put the keys in its own order. */
-function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
-  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null";
-  const fields = Object.entries(value).filter(([, field]) => field !== undefined);
-  return `{${fields
-    .toSorted(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, field]) => `${JSON.stringify(name)}:${canonical(field)}`)
-    .join(",")}}`;
-}
-
-function plain(value: object): JsonObject {
-  return JSON.parse(JSON.stringify(value)) as JsonObject;
 }

@@ -1,11 +1,9 @@
 /** Interrupts as people and systems that answer them see them, and the check of an answer. */
 import { z } from "zod";
-import { ContractError } from "../errors.ts";
+import { ContractError } from "../base/errors.ts";
 import { ExecutionId, ResumeTo } from "../ledger/event.ts";
-import { toJson } from "../ledger/payload.ts";
-import type { Json } from "../ledger/payload.ts";
+import { JsonValue, isObject, toJson, type Json } from "../base/json.ts";
 
-const json = z.custom<Json>((value) => value !== undefined);
 const moment = z.iso.datetime().transform((text) => new Date(text));
 
 /** One pause that waits, or waited, for an answer. */
@@ -17,7 +15,7 @@ export const InterruptRecord = z.object({
   /** What kind of answer is asked for. */
   type: z.string(),
   status: z.enum(["pending", "resumed", "expired", "cancelled"]),
-  payload: json,
+  payload: JsonValue,
   resumeTo: ResumeTo,
   resumeCount: z.int(),
   maxResumes: z.int().nullable(),
@@ -25,12 +23,12 @@ export const InterruptRecord = z.object({
   expiresAt: moment.nullable(),
   resolvedAt: moment.nullable(),
   /** The answer; null until there is one. */
-  value: json,
+  value: JsonValue,
   requestId: z.string().nullable(),
   /** Who answered, as they said. */
   actor: z.string().nullable(),
   /** What an answer must be, as JSON Schema; null is any JSON. */
-  response: json,
+  response: JsonValue,
   /** Where it waits in truth, when it is a sub-flow's and shows on this execution. */
   projectedFrom: z.object({ executionId: ExecutionId, interruptId: z.string() }).nullable(),
 });
@@ -40,7 +38,7 @@ export type InterruptRecord = z.infer<typeof InterruptRecord>;
 export function parseAnswer(interrupt: string, schema: Json, value: unknown): Json {
   const where = `answer to interrupt "${interrupt}"`;
   const answer = value === undefined ? null : toJson(value, where);
-  if (schema === null || typeof schema !== "object" || Array.isArray(schema)) return answer;
+  if (!isObject(schema)) return answer;
   const result = z.fromJSONSchema(schema).safeParse(answer);
   if (result.success) return toJson(result.data, where);
   throw new ContractError(where, result.error.issues);

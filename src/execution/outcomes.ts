@@ -1,4 +1,5 @@
 /** Waiting for the end of executions: one query for all who wait in this process, and none where this process closed it. */
+import { endingError } from "../ledger/views.ts";
 import { Batcher } from "../database/batcher.ts";
 import { codeOf, translate } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
@@ -6,17 +7,10 @@ import { isServed, readBlocked, readHeaders } from "../database/queries.ts";
 import type { Header } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import type { CloseHeader } from "../database/append.ts";
-import {
-  ConnectionError,
-  ExecutionCancelledError,
-  ExecutionFailedError,
-  ExecutionNotFoundError,
-  NoResumeHandleError,
-  NoWorkerWarning,
-} from "../errors.ts";
+import { ConnectionError, ExecutionNotFoundError, NoResumeHandleError, NoWorkerWarning } from "../base/errors.ts";
 import { longestTimerMs } from "../flow/duration.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import type { JsonObject } from "../ledger/payload.ts";
+import type { JsonObject } from "../base/json.ts";
 
 /** How an execution ended. */
 export type Ending = CloseHeader & { readonly flow: string };
@@ -129,10 +123,10 @@ export function snapshotOf(id: ExecutionId, ending: Ending): JsonObject {
 }
 
 export function errorOf(id: ExecutionId, ending: Ending): Error {
-  const { error, flow, outcome, reason } = ending;
-  if (outcome !== "failed" || !error) return new ExecutionCancelledError(id, reason);
-  if (error.code === "NO_RESUME_HANDLE") return new NoResumeHandleError(flow, error.chunk ?? "");
-  return new ExecutionFailedError(id, flow, error);
+  const { error, flow, outcome } = ending;
+  if (outcome === "failed" && error?.code === "NO_RESUME_HANDLE")
+    return new NoResumeHandleError(flow, error.chunk ?? "");
+  return endingError(id, ending);
 }
 
 export function endingOf(header: Header): Ending {

@@ -2,15 +2,15 @@
 import type { Sql } from "../database/connection.ts";
 import { translate } from "../database/connection.ts";
 import { loadState } from "../database/queries.ts";
-import { ExecutionNotFoundError } from "../errors.ts";
+import { ExecutionNotFoundError } from "../base/errors.ts";
 import type { Intervention, InterventionFilters } from "../flow/context.ts";
 import type { CloseSnapshot, Contract, StateAt, StateOf, StatePath } from "../flow/contract.ts";
 import { longestTimerMs, parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
-import { getPath } from "../ledger/paths.ts";
+import { getPath } from "../base/path.ts";
 import type { ExecutionState } from "../ledger/state.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import type { Json, JsonObject } from "../base/json.ts";
 import { closeSnapshot, explicitResult, matchesIntervention, metaOf, publicIntervention } from "../ledger/views.ts";
 import type { Meta } from "../ledger/views.ts";
 import type { Outcomes } from "./outcomes.ts";

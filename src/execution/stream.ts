@@ -5,13 +5,12 @@ import type { Sql } from "../database/connection.ts";
 import { readPages } from "../database/stream.ts";
 import type { PageRequest, StreamPage } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
-import { ExecutionNotFoundError, UsageError } from "../errors.ts";
+import { ExecutionNotFoundError, UsageError } from "../base/errors.ts";
 import type { Contract, StreamItem } from "../flow/contract.ts";
 import { longestTimerMs, parseDuration } from "../flow/duration.ts";
 import type { Duration } from "../flow/duration.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import { copyJson } from "../ledger/payload.ts";
-import type { JsonObject } from "../ledger/payload.ts";
+import { copyJson, type JsonObject } from "../base/json.ts";
 
 export interface StreamOptions {
   /** Ends the iteration, with a warning, when no item came for so long; null waits until the stream ends. @default "10s" */

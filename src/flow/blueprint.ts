@@ -1,8 +1,8 @@
 /** A graph as JSON and back, its fingerprint, and its picture. */
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import { DefinitionError } from "../errors.ts";
-import type { Json } from "../ledger/payload.ts";
+import { DefinitionError } from "../base/errors.ts";
+import { canonical, plain, type Json } from "../base/json.ts";
 import type { Contract } from "./contract.ts";
 import type { FlowDefinition } from "./definition.ts";
 import type { Graph, MatchCase, Node, NodeId } from "./graph.ts";
@@ -185,25 +185,10 @@ function contractSchemas(contract: Contract): Json {
   });
 }
 
-function plain(value: unknown): Json {
-  return JSON.parse(JSON.stringify(value)) as Json;
-}
-
 /** SHA-256 of what makes two graphs behave alike: nodes, names, edges, modes and limits, but no code and no retry options. */
 export function fingerprintOf(flow: string, graph: Graph): string {
   const structure = canonical({ flow, roots: graph.roots, nodes: [...graph.nodes.values()] });
-  return createHash("sha256").update(JSON.stringify(structure)).digest("hex");
-}
-
-/** The same value with sorted keys, so that equal structures give equal text. */
-export function canonical(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(canonical);
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(
-    Object.entries(value)
-      .toSorted(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, item]) => [key, canonical(item)]),
-  );
+  return createHash("sha256").update(structure).digest("hex");
 }
 
 /** The graph as a Mermaid flowchart: a box per chunk, a group per block, a nested group per sub-flow. */

@@ -1,7 +1,7 @@
 /** `defineFlow()`: to, when, if, match, batch, forEach … and the inference they carry. */
 import type { z } from "zod";
-import { DefinitionError } from "../errors.ts";
-import type { Json } from "../ledger/payload.ts";
+import { DefinitionError } from "../base/errors.ts";
+import type { Json } from "../base/json.ts";
 import { readBlueprint, toBlueprint, toMermaid, type Blueprint } from "./blueprint.ts";
 import type { Callable, ChunkHandler, Output, Predicate } from "./context.ts";
 import type {

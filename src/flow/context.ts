@@ -1,6 +1,6 @@
 /** What a chunk may do: the type of `ctx`. Types only; `engine/chunk.ts` makes it real. */
 import type { z } from "zod";
-import type { Json, JsonObject } from "../ledger/payload.ts";
+import type { Json, JsonObject } from "../base/json.ts";
 import type {
   Contract,
   EmitPayload,

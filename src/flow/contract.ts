@@ -1,7 +1,7 @@
 /** The zod parts of a flow: what its input, state, events and stream may be, and parsing at those doors. */
 import { z } from "zod";
-import { ContractError, DefinitionError, UsageError } from "../errors.ts";
-import { toJson, type Json } from "../ledger/payload.ts";
+import { ContractError, DefinitionError, UsageError } from "../base/errors.ts";
+import { toJson, type Json } from "../base/json.ts";
 
 /** Every part is optional, and a part left out takes any JSON. */
 export interface Contract {

@@ -1,8 +1,8 @@
 /** A flow under construction: steps that know each other by reference, until `graph` numbers them. */
 import { isDeepStrictEqual } from "node:util";
 import type { z } from "zod";
-import { DefinitionError, FlowledgerError } from "../errors.ts";
-import { toJson, type Json } from "../ledger/payload.ts";
+import { DefinitionError, FlowledgerError } from "../base/errors.ts";
+import { isObject, toJson, type Json } from "../base/json.ts";
 import { fingerprintOf, type Blueprint } from "./blueprint.ts";
 import type { ChunkHandler, Predicate, RetryOptions } from "./context.ts";
 import { checkContract, checkSchema, requireEvent, requireStatePath, type Contract, type InputOf } from "./contract.ts";
@@ -564,8 +564,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   }
 
   #requireOptions(given: object, names: readonly string[], where: string): void {
-    if (typeof given !== "object" || given === null || Array.isArray(given))
-      this.#refuse(`${where} has ${show(given)} as its options`, `use { ${names.join(", ")} }`);
+    if (!isObject(given)) this.#refuse(`${where} has ${show(given)} as its options`, `use { ${names.join(", ")} }`);
     const unknown = Object.keys(given).find((key) => !names.includes(key));
     if (unknown !== undefined)
       this.#refuse(`${where} has an unknown option ${show(unknown)}`, `use ${names.join(", ")}`);
@@ -591,7 +590,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     sources: readonly string[],
   ): Readonly<Record<string, string>> | null {
     if (given === undefined || given === null) return null;
-    if (typeof given !== "object" || Array.isArray(given))
+    if (!isObject(given))
       this.#refuse(`${where} is ${show(given)}`, `bind paths to paths: { "state.topic": "value.topic" }`);
     const paths = Object.keys(given);
     for (const [target, source] of Object.entries(given)) {

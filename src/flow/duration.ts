@@ -1,5 +1,5 @@
 /** Lengths of time as people write them: "10s", "1h30m", or a number of milliseconds. */
-import { UsageError } from "../errors.ts";
+import { UsageError } from "../base/errors.ts";
 
 /** `"500ms"`, `"10s"`, `"1h30m"`, `"2d"` (units ms, s, m, h, d, w), or a number of milliseconds. */
 export type Duration = string | number;

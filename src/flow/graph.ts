@@ -1,5 +1,5 @@
 /** The finished graph of a flow: what there is and what comes next. Pure data plus the handlers it names. */
-import type { Json } from "../ledger/payload.ts";
+import type { Json } from "../base/json.ts";
 import type { ChunkHandler, Predicate } from "./context.ts";
 import type { z } from "zod";
 

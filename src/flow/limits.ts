@@ -1,6 +1,6 @@
 /** How many executions of a flow run at once and start in a time, over the whole fleet; how much each may put into its stream. */
-import { DefinitionError, UsageError } from "../errors.ts";
-import type { Json } from "../ledger/payload.ts";
+import { DefinitionError, UsageError } from "../base/errors.ts";
+import type { Json } from "../base/json.ts";
 import { parseDuration, type Duration } from "./duration.ts";
 
 export interface FlowOptions<I = Json> {

@@ -1,5 +1,5 @@
 /** How a chunk or step that threw is tried again: the user's options as a policy in milliseconds. */
-import { UsageError } from "../errors.ts";
+import { UsageError } from "../base/errors.ts";
 import type { RetryOptions } from "./context.ts";
 import { parseDuration } from "./duration.ts";
 import type { RetryPolicy } from "./graph.ts";

@@ -1,6 +1,6 @@
 /** The nodes of a flow while it is written: they hold each other; the graph made from them holds ids. */
 import { isDeepStrictEqual } from "node:util";
-import type { Json } from "../ledger/payload.ts";
+import type { Json } from "../base/json.ts";
 import type { Predicate } from "./context.ts";
 import type { Chunk, Graph, Node, NodeId, WhenNode } from "./graph.ts";
 

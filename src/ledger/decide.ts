@@ -1,8 +1,16 @@
 /** Every command of an execution's owner, and the ledger events that follow from it. Pure: time and chance come in with the command. */
 import type { Graph, Node, NodeId, WhenNode } from "../flow/graph.ts";
-import { appendPath, getPath } from "./paths.ts";
-import { collected, isDrained, itemsOf, pendingInterrupts } from "./state.ts";
-import type { Arrival, Dispatch, ExecutionState, Frame } from "./state.ts";
+import { appendPath, getPath } from "../base/path.ts";
+import {
+  collected,
+  isDrained,
+  itemsOf,
+  pendingInterrupts,
+  type Arrival,
+  type Dispatch,
+  type ExecutionState,
+  type Frame,
+} from "./state.ts";
 import type {
   EventOf,
   ExecutionId,
@@ -11,12 +19,11 @@ import type {
   Outcome,
   Position,
   ResumeTo,
-  SerializedError,
   Source,
   WorkerId,
 } from "./event.ts";
-import { copyJson } from "./payload.ts";
-import type { Json, JsonObject } from "./payload.ts";
+import type { SerializedError } from "../base/errors.ts";
+import { copyJson, type Json, type JsonObject } from "../base/json.ts";
 
 /** Which cases a value entered, by match node: conditions are the user's code, so they are asked before `decide`. */
 export type Hits = ReadonlyMap<NodeId, readonly number[]>;

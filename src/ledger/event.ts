@@ -1,6 +1,7 @@
 /** Every ledger event: one union, one row each. What happened, in the past tense, with the routing that was decided. */
 import { z } from "zod";
-import type { Json } from "./payload.ts";
+import { SerializedError } from "../base/errors.ts";
+import { JsonValue } from "../base/json.ts";
 
 export const ExecutionId = z.uuid().brand<"ExecutionId">();
 export type ExecutionId = z.infer<typeof ExecutionId>;
@@ -8,8 +9,6 @@ export type ExecutionId = z.infer<typeof ExecutionId>;
 export const WorkerId = z.uuid().brand<"WorkerId">();
 export type WorkerId = z.infer<typeof WorkerId>;
 
-/** A payload: jsonb gave it back, so it is JSON; only its presence is checked. */
-const json = z.custom<Json>((value) => value !== undefined);
 const id = z.int().nonnegative();
 const ms = z.number().nonnegative();
 
@@ -69,18 +68,6 @@ export type Move = z.infer<typeof Move>;
 
 const moves = z.array(Move).optional();
 
-/** What a chunk or a worker threw, as the ledger keeps it. */
-export const SerializedError = z.strictObject({
-  name: z.string(),
-  message: z.string(),
-  stack: z.string().optional(),
-  code: z.string().optional(),
-  /** The chunk it came out of, where one did. */
-  chunk: z.string().optional(),
-  attempt: z.int().optional(),
-});
-export type SerializedError = z.infer<typeof SerializedError>;
-
 export const Settings = z.strictObject({
   autoClose: z.boolean(),
   /** Idle time before auto-close; null is never. */
@@ -138,13 +125,13 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     fingerprint: z.string().optional(),
     /** Only what differs from `defaultSettings`. */
     settings: Settings.partial().optional(),
-    metadata: z.record(z.string(), json).optional(),
+    metadata: z.record(z.string(), JsonValue).optional(),
     resourceKeys: z.array(z.string()).optional(),
     parent: Parent.optional(),
     /** It is one item of a distributed collection of its parent. */
     item: Item.optional(),
     /** Application state it begins with. */
-    state: z.record(z.string(), json).optional(),
+    state: z.record(z.string(), JsonValue).optional(),
     loadedFrom: z.string().optional(),
     forkedFrom: z.strictObject({ id: ExecutionId, seq: id }).optional(),
     idempotencyKey: z.string().optional(),
@@ -152,7 +139,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   }),
   z.strictObject({
     type: z.literal("execution.started"),
-    input: json,
+    input: JsonValue,
     /** It came in by SQL, where nobody knows the contract: the owner checks it before it is routed. */
     raw: z.boolean().optional(),
     /** Not before: milliseconds since 1970. */
@@ -178,7 +165,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     type: z.literal("inbox.routed"),
     of: id,
     /** What the contract made of it, where that differs. */
-    value: json.optional(),
+    value: JsonValue.optional(),
     /** Why the contract refused it; it went nowhere. */
     refused: z.string().optional(),
     moves,
@@ -188,7 +175,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     dispatch: id,
     chunk: z.string(),
     attempt: z.int().optional(),
-    output: json,
+    output: JsonValue,
     moves,
   }),
   z.strictObject({
@@ -202,8 +189,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   }),
   /** A value went on from a node without a chunk: its conditions were asked, or its collection opened. */
   z.strictObject({ type: z.literal("value.routed"), dispatch: id, moves }),
-  z.strictObject({ type: z.literal("state.set"), ...effect, key: z.string(), value: json, moves }),
-  z.strictObject({ type: z.literal("state.appended"), ...effect, key: z.string(), value: json, moves }),
+  z.strictObject({ type: z.literal("state.set"), ...effect, key: z.string(), value: JsonValue, moves }),
+  z.strictObject({ type: z.literal("state.appended"), ...effect, key: z.string(), value: JsonValue, moves }),
   z.strictObject({ type: z.literal("state.deleted"), ...effect, key: z.string(), moves }),
   z.strictObject({
     type: z.literal("event.emitted"),
@@ -211,7 +198,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     chunk: z.string().optional(),
     ordinal: id.optional(),
     event: z.string(),
-    payload: json,
+    payload: JsonValue,
     /** The group that an `emit(…, { wait: true })` waits for. */
     group: id.optional(),
     actor: z.string().optional(),
@@ -219,7 +206,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     raw: z.boolean().optional(),
     moves,
   }),
-  z.strictObject({ type: z.literal("step.completed"), ...effect, name: z.string(), value: json }),
+  z.strictObject({ type: z.literal("step.completed"), ...effect, name: z.string(), value: JsonValue }),
   z.strictObject({
     type: z.literal("step.failed"),
     ...effect,
@@ -229,7 +216,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     retryInMs: ms.optional(),
   }),
   z.strictObject({ type: z.literal("sleep.started"), ...effect, forMs: ms }),
-  z.strictObject({ type: z.literal("result.set"), ...effect, value: json }),
+  z.strictObject({ type: z.literal("result.set"), ...effect, value: JsonValue }),
   z.strictObject({ type: z.literal("stream.stopped"), ...effect }),
   z.strictObject({ type: z.literal("child.started"), ...effect, child: ExecutionId, flow: z.string() }),
   z.strictObject({
@@ -238,7 +225,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     dispatch: id,
     ordinal: id.optional(),
     outcome: Outcome,
-    value: json.optional(),
+    value: JsonValue.optional(),
     error: SerializedError.optional(),
   }),
   /**
@@ -256,7 +243,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("items.closed"),
     dispatch: id,
-    results: z.array(z.tuple([id, json])),
+    results: z.array(z.tuple([id, JsonValue])),
     wrote: z.array(id).optional(),
   }),
   /** Somebody outside asked for the end of a sub-flow: nothing is written back and nothing follows from it. */
@@ -272,19 +259,19 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     chunk: z.string(),
     id: z.string(),
     kind: z.string(),
-    payload: json,
+    payload: JsonValue,
     resumeTo: ResumeTo,
     /** null is without limit. */
     maxResumes: z.int().nullable(),
     resumeCount: z.int(),
     expiresInMs: ms.optional(),
     /** What an answer must be, as JSON Schema. */
-    response: json.optional(),
+    response: JsonValue.optional(),
   }),
   z.strictObject({
     type: z.literal("interrupt.resumed"),
     id: z.string(),
-    value: json,
+    value: JsonValue,
     /** The emitted event that answered; its handlers get the value, so nothing else is routed. */
     byEvent: z.string().optional(),
     requestId: z.string().optional(),
@@ -295,14 +282,18 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("intervention.recorded"),
     id: z.string(),
-    payload: json,
+    payload: JsonValue,
     target: z.string().nullable().optional(),
     author: z.string().nullable().optional(),
     note: z.string().nullable().optional(),
-    metadata: z.record(z.string(), json).optional(),
+    metadata: z.record(z.string(), JsonValue).optional(),
     actor: z.string().optional(),
   }),
-  z.strictObject({ type: z.literal("intervention.inserted"), id: z.string(), insertion: z.record(z.string(), json) }),
+  z.strictObject({
+    type: z.literal("intervention.inserted"),
+    id: z.string(),
+    insertion: z.record(z.string(), JsonValue),
+  }),
   z.strictObject({
     type: z.literal("intervention.consumed"),
     /** Absent when it was marked from outside. */
@@ -314,7 +305,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     consumer: z.string(),
     status: z.enum(["applied", "ignored"]),
     note: z.string().nullable().optional(),
-    metadata: z.record(z.string(), json).optional(),
+    metadata: z.record(z.string(), JsonValue).optional(),
   }),
   z.strictObject({ type: z.literal("intervention.expired"), id: z.string() }),
   /** `close` asks for the close as soon as everything accepted has run. */
@@ -355,7 +346,7 @@ export const LedgerRow = z.object({
   dispatch: z.int().nullable(),
   chunk: z.string().nullable(),
   actor: z.string().nullable(),
-  payload: z.record(z.string(), json).nullable(),
+  payload: z.record(z.string(), JsonValue).nullable(),
 });
 export type LedgerRow = z.infer<typeof LedgerRow>;
 

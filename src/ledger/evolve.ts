@@ -1,11 +1,9 @@
 /** The fold: what an execution is after one more ledger event. Deterministic, without the flow's code, clock or chance. */
 import { defaultSettings } from "./event.ts";
 import type { EventOf, LedgerEvent, Move, Position, Recorded } from "./event.ts";
-import { appendPath, deletePath, getPath, setPath } from "./paths.ts";
-import { copyJson } from "./payload.ts";
-import type { Json } from "./payload.ts";
-import { itemsOf, valueOf } from "./state.ts";
-import type { Dispatch, ExecutionState, Interrupt, JournalEntry } from "./state.ts";
+import { appendPath, deletePath, getPath, setPath } from "../base/path.ts";
+import { copyJson, type Json } from "../base/json.ts";
+import { itemsOf, valueOf, type Dispatch, type ExecutionState, type Interrupt, type JournalEntry } from "./state.ts";
 
 /**
  * Folds one recorded event into the state and returns it. The state is handed over: a fold over a large execution

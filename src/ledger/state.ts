@@ -1,18 +1,9 @@
 /** What an execution is at some point of its ledger: the state that `evolve` folds. */
+import { appendPath, deletePath, setPath } from "../base/path.ts";
 import { defaultSettings } from "./event.ts";
-import type {
-  EventOf,
-  ExecutionId,
-  Outcome,
-  Position,
-  ResumeTo,
-  SerializedError,
-  Settings,
-  Source,
-  WorkerId,
-} from "./event.ts";
-import { repeatWrites } from "./paths.ts";
-import type { Json, JsonObject } from "./payload.ts";
+import type { EventOf, ExecutionId, Outcome, Position, ResumeTo, Settings, Source, WorkerId } from "./event.ts";
+import type { SerializedError } from "../base/errors.ts";
+import { copyJson, plain, type Json, type JsonObject } from "../base/json.ts";
 
 export interface ExecutionState {
   seq: number;
@@ -72,6 +63,16 @@ export interface StateWrite {
   effect: "set" | "append" | "delete";
   key: string;
   value: Json;
+}
+
+/** The same writes again, in their order, on values that are handed over. */
+export function repeatWrites(values: JsonObject, writes: readonly StateWrite[]): JsonObject {
+  for (const { effect, key, value } of writes) {
+    if (effect === "set") setPath(values, key, copyJson(value));
+    else if (effect === "append") appendPath(values, key, copyJson(value));
+    else deletePath(values, key);
+  }
+  return values;
 }
 
 /** Something from outside that waits for its routing. */
@@ -274,7 +275,7 @@ export function freezeState(state: ExecutionState): JsonObject {
     interrupts: [...interrupts.values()],
     children: [...children],
   };
-  return JSON.parse(JSON.stringify(frozen)) as JsonObject;
+  return plain(frozen);
 }
 
 /** The state a snapshot froze. It was written by `freezeState` of this version (`snapshotVersion`), so its shape is known. */

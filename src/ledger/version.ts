@@ -1,6 +1,6 @@
 /** Whether an execution can go on by another version of its flow: what it stands at has to be there. */
+import { canonical } from "../base/json.ts";
 import type { Graph, Node, NodeId } from "../flow/graph.ts";
-import { canonical } from "../flow/blueprint.ts";
 import type { ExecutionState } from "./state.ts";
 
 export type Fit =
@@ -57,13 +57,13 @@ function changedIn(opener: NodeId, before: ReadonlyMap<NodeId, Node>, after: Gra
   const open = [...inside(first)];
   const seen = new Set<NodeId>([opener, first.end]);
   const isEqual =
-    isSame(first, after.nodes.get(opener)) && text(inside(first)) === text(inside(after.nodes.get(opener)));
+    isSame(first, after.nodes.get(opener)) && canonical(inside(first)) === canonical(inside(after.nodes.get(opener)));
   if (!isEqual || !isSame(before.get(first.end), after.nodes.get(first.end))) return nameOf(first, opener);
   for (let id = open.pop(); id !== undefined; id = open.pop()) {
     if (seen.has(id)) continue;
     seen.add(id);
     const node = before.get(id);
-    if (!node || text(node) !== text(after.nodes.get(id))) return nameOf(first, opener);
+    if (!node || canonical(node) !== canonical(after.nodes.get(id))) return nameOf(first, opener);
     open.push(...inside(node), ...node.next);
   }
   return null;
@@ -84,7 +84,7 @@ function inside(node: Node | undefined): readonly NodeId[] {
 
 /** Do both do the same, wherever they stand and lead? */
 function isSame(a: Node | undefined, b: Node | undefined): boolean {
-  return a !== undefined && b !== undefined && text(ownPart(a)) === text(ownPart(b));
+  return a !== undefined && b !== undefined && canonical(ownPart(a)) === canonical(ownPart(b));
 }
 
 function ownPart(node: Node): unknown {
@@ -111,10 +111,6 @@ function ownPart(node: Node): unknown {
     case "finalResult":
       return [node.kind];
   }
-}
-
-function text(value: unknown): string {
-  return JSON.stringify(canonical(value)) ?? "";
 }
 
 function nameOf(node: Node | undefined, id: NodeId): string {

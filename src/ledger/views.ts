@@ -1,11 +1,10 @@
 /** Folds for readers: what the close snapshot, the meta and the results say about a state. */
 import { z } from "zod";
+import { ExecutionCancelledError, ExecutionFailedError, type SerializedError } from "../base/errors.ts";
 import type { Intervention as PublicIntervention, InterventionFilters } from "../flow/context.ts";
-import { repeatWrites } from "./paths.ts";
-import type { ExecutionState, Intervention } from "./state.ts";
-import type { ExecutionId } from "./event.ts";
-import { copyJson } from "./payload.ts";
-import type { Json, JsonObject } from "./payload.ts";
+import { repeatWrites, type ExecutionState, type Intervention } from "./state.ts";
+import type { ExecutionId, Outcome } from "./event.ts";
+import { JsonValue, copyJson, type Json, type JsonObject } from "../base/json.ts";
 
 export const finalResultKey = "$final_result";
 export const interventionsKey = "$interventions";
@@ -48,6 +47,16 @@ export function interventionJson(record: Intervention): JsonObject {
       ]),
     ),
   };
+}
+
+/** Why an execution that did not complete has no result. */
+export function endingError(
+  id: ExecutionId,
+  { flow, outcome, reason, error }: { flow: string; outcome: Outcome; reason: string; error: SerializedError | null },
+): Error {
+  return outcome === "failed" && error
+    ? new ExecutionFailedError(id, flow, error)
+    : new ExecutionCancelledError(id, reason);
 }
 
 export interface Meta {
@@ -141,16 +150,15 @@ export function publicIntervention(record: Intervention): PublicIntervention {
   };
 }
 
-const json = z.custom<Json>((value) => value !== undefined);
 const moment = z.iso.datetime().transform((text) => new Date(text));
-const record = z.record(z.string(), json);
+const record = z.record(z.string(), JsonValue);
 
 /** An intervention as the database's record gives it. */
 export const InterventionRecord = z.object({
   id: z.string(),
   version: z.int(),
   status: z.enum(["pending", "inserted", "rejected", "expired"]),
-  payload: json,
+  payload: JsonValue,
   target: z.string().nullable(),
   author: z.string().nullable(),
   note: z.string().nullable(),

@@ -2,7 +2,7 @@
 import type { Sql } from "../database/connection.ts";
 import { isHome, jobsAreHidden } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
-import { WorkerError } from "../errors.ts";
+import { WorkerError } from "../base/errors.ts";
 import type { Logger } from "../flow/context.ts";
 import { ExecutionId } from "../ledger/event.ts";
 

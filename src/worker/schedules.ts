@@ -5,7 +5,7 @@ import type { FireCommand, NewExecution } from "../database/commands.ts";
 import { answered } from "../database/batcher.ts";
 import type { Sql } from "../database/connection.ts";
 import type { Wakeups } from "../database/wakeups.ts";
-import { UsageError } from "../errors.ts";
+import { UsageError } from "../base/errors.ts";
 import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { createMany } from "../../src/database/commands.ts";
 import { readHistory } from "../../src/database/queries.ts";
-import type { Json } from "../../src/ledger/payload.ts";
+import type { Json } from "../../src/base/json.ts";
 import { testDatabase } from "../support/database.ts";
 import { expectGuarantees, ledgerOf, newExecution } from "../support/ledger.ts";
 

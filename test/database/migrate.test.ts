@@ -1,7 +1,7 @@
 /** A database comes to this version once, however many ask, and says so when it is not there. */
 import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
-import { MigrationError, NotMigratedError } from "../../src/errors.ts";
+import { MigrationError, NotMigratedError } from "../../src/base/errors.ts";
 import { defineFlow } from "../../src/flow/builder.ts";
 import { createOrchestrator } from "../../src/orchestrator.ts";
 import { emptyDatabase, testDatabase } from "../support/database.ts";

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { currentTransaction, findOver } from "../../src/database/queries.ts";
 import { ExecutionResources, KeptResources } from "../../src/engine/resources.ts";
 import type { ResourceLayers } from "../../src/engine/resources.ts";
-import { UsageError } from "../../src/errors.ts";
+import { UsageError } from "../../src/base/errors.ts";
 import { createOrchestrator, defineFlow, ResourceMissingError } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";

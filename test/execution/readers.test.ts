@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { z } from "zod";
-import { LeaseLostError, PayloadError } from "../../src/errors.ts";
+import { LeaseLostError, PayloadError } from "../../src/base/errors.ts";
 import { connect } from "../../src/database/connection.ts";
 import { claim } from "../../src/database/queries.ts";
 import { putItems, readPages } from "../../src/database/stream.ts";

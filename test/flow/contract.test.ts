@@ -8,7 +8,7 @@ import {
   FlowledgerError,
   PayloadError,
   UsageError,
-} from "../../src/errors.ts";
+} from "../../src/base/errors.ts";
 import { parseEvent, parseInput, parseReturn, parseState, parseStreamItem } from "../../src/flow/contract.ts";
 import { parseDuration } from "../../src/flow/duration.ts";
 

@@ -1,7 +1,7 @@
 /** What a flow refuses, what it makes of a chain, and what a second evaluation changes. */
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { DefinitionError } from "../../src/errors.ts";
+import { DefinitionError } from "../../src/base/errors.ts";
 import { defineFlow } from "../../src/flow/builder.ts";
 import type { ChunkHandler } from "../../src/flow/context.ts";
 import type { Contract } from "../../src/flow/contract.ts";

@@ -5,7 +5,7 @@ import { defineFlow, Flow } from "../../src/flow/builder.ts";
 import type { Ctx, Paused, Resume } from "../../src/flow/context.ts";
 import type { EventsOf, StatePath } from "../../src/flow/contract.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
-import type { Json } from "../../src/ledger/payload.ts";
+import type { Json } from "../../src/base/json.ts";
 
 const contract = {
   input: z.object({ ticket: z.string(), amount: z.coerce.number() }),

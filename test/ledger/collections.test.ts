@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/flow/builder.ts";
-import type { Json } from "../../src/ledger/payload.ts";
+import type { Json } from "../../src/base/json.ts";
 import { Ledger, nothing } from "../support/ledger.ts";
 
 const echo = (ctx: { input: Json }) => ctx.input;

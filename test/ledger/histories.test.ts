@@ -8,9 +8,14 @@ import type { Command, Effect, Hits } from "../../src/ledger/decide.ts";
 import { decode, encode, LedgerRow } from "../../src/ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../../src/ledger/event.ts";
 import { evolve, stamp } from "../../src/ledger/evolve.ts";
-import { freezeState, initialState, pendingInterrupts, thawState } from "../../src/ledger/state.ts";
-import type { ExecutionState } from "../../src/ledger/state.ts";
-import type { Json, JsonObject } from "../../src/ledger/payload.ts";
+import {
+  freezeState,
+  initialState,
+  pendingInterrupts,
+  thawState,
+  type ExecutionState,
+} from "../../src/ledger/state.ts";
+import type { Json, JsonObject } from "../../src/base/json.ts";
 import { fold, folded, Ledger, nothing, someWorker } from "../support/ledger.ts";
 
 test("every decision is folded, changes nothing by itself, and comes back from the database as it went", () => {

@@ -12,11 +12,16 @@ import type { Graph } from "../../src/flow/graph.ts";
 import { decide, settle } from "../../src/ledger/decide.ts";
 import type { Command, Effect, Hits } from "../../src/ledger/decide.ts";
 import { evolve } from "../../src/ledger/evolve.ts";
-import { freezeState, initialState, pendingInterrupts } from "../../src/ledger/state.ts";
-import type { Dispatch, ExecutionState } from "../../src/ledger/state.ts";
+import {
+  freezeState,
+  initialState,
+  pendingInterrupts,
+  type Dispatch,
+  type ExecutionState,
+} from "../../src/ledger/state.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../../src/ledger/event.ts";
-import type { Json, JsonObject } from "../../src/ledger/payload.ts";
+import type { Json, JsonObject } from "../../src/base/json.ts";
 import { closeSnapshot, metaOf } from "../../src/ledger/views.ts";
 
 /** Something to define with whose handlers never run here. */

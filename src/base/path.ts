@@ -1,25 +1,12 @@
 /** Values by dot path. */
-import { copyJson } from "./payload.ts";
-import type { Json, JsonObject } from "./payload.ts";
-import type { StateWrite } from "./state.ts";
-
-/** The same writes again, in their order, on values that are handed over. */
-export function repeatWrites(values: JsonObject, writes: readonly StateWrite[]): JsonObject {
-  for (const { effect, key, value } of writes) {
-    if (effect === "set") setPath(values, key, copyJson(value));
-    else if (effect === "append") appendPath(values, key, copyJson(value));
-    else deletePath(values, key);
-  }
-  return values;
-}
+import { isObject, type Json, type JsonObject } from "./json.ts";
 
 /** Reads by dot path; undefined when a segment is missing or the walk meets something that is not an object. */
 export function getPath(values: JsonObject, path: string): Json | undefined {
   if (Object.hasOwn(values, path)) return values[path];
   let here: Json | undefined = values;
   for (const segment of path.split(".")) {
-    if (here === null || typeof here !== "object" || Array.isArray(here)) return undefined;
-    if (!Object.hasOwn(here, segment)) return undefined;
+    if (!isObject(here) || !Object.hasOwn(here, segment)) return undefined;
     here = here[segment];
   }
   return here;
@@ -33,7 +20,7 @@ export function setPath(values: JsonObject, path: string, value: Json): void {
   let here = values;
   for (const segment of segments) {
     const next = here[segment];
-    if (next !== null && typeof next === "object" && !Array.isArray(next)) here = next;
+    if (isObject(next)) here = next;
     else here = here[segment] = {};
   }
   here[last] = value;
@@ -49,5 +36,5 @@ export function appendPath(values: JsonObject, path: string, value: Json): void 
 export function deletePath(values: JsonObject, path: string): void {
   const dot = path.lastIndexOf(".");
   const holder = dot < 0 ? values : getPath(values, path.slice(0, dot));
-  if (holder !== null && typeof holder === "object" && !Array.isArray(holder)) delete holder[path.slice(dot + 1)];
+  if (isObject(holder)) delete holder[path.slice(dot + 1)];
 }

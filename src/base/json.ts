@@ -1,10 +1,14 @@
 /** What JSON and Postgres can hold. Everything that enters the ledger passes `toJson` once. */
-import { PayloadError } from "../errors.ts";
+import { z } from "zod";
+import { PayloadError } from "./errors.ts";
 
 export type Json = null | boolean | number | string | Json[] | JsonObject;
 export interface JsonObject {
   [key: string]: Json;
 }
+
+/** For what is JSON by where it comes from (jsonb, a parsed body): only its presence is checked. */
+export const JsonValue = z.custom<Json>((value) => value !== undefined);
 
 /** Nesting allowed in one payload. V8's `JSON.stringify` overflows its stack between 3,000 and 5,000 levels. */
 export const maxDepth = 200;
@@ -25,13 +29,38 @@ export function toJson(value: unknown, where: string, maxBytes = maxPayloadBytes
   return copy(value, walk);
 }
 
+/** Is it an object with keys, and no list? */
+export function isObject(value: Json | undefined): value is JsonObject;
+export function isObject(value: unknown): value is Readonly<Record<string, unknown>>;
+export function isObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
 /** A deep copy of a value that is JSON already. */
+export function copyJson(value: JsonObject): JsonObject;
+export function copyJson(value: Json): Json;
 export function copyJson(value: Json): Json {
   if (value === null || typeof value !== "object") return value;
-  if (Array.isArray(value)) return value.map(copyJson);
+  if (Array.isArray(value)) return value.map((item) => copyJson(item));
   const result: JsonObject = {};
   for (const key in value) result[key] = copyJson(value[key] ?? null);
   return result;
+}
+
+/** What a JSON round trip makes of our own data: dates become text, keys without a value are gone. */
+export function plain(value: object): JsonObject {
+  return JSON.parse(JSON.stringify(value)) as JsonObject;
+}
+
+/** One text for equal JSON, whatever the order of its keys: jsonb has an order of its own. */
+export function canonical(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
+  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null";
+  const fields = Object.entries(value).filter(([, field]) => field !== undefined);
+  return `{${fields
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, field]) => `${JSON.stringify(name)}:${canonical(field)}`)
+    .join(",")}}`;
 }
 
 interface Walk {

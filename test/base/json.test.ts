@@ -2,9 +2,8 @@
 import { isDeepStrictEqual } from "node:util";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { PayloadError } from "../../src/errors.ts";
-import { copyJson, maxDepth, toJson } from "../../src/ledger/payload.ts";
-import type { Json } from "../../src/ledger/payload.ts";
+import { PayloadError } from "../../src/base/errors.ts";
+import { canonical, copyJson, isObject, maxDepth, toJson, type Json } from "../../src/base/json.ts";
 
 class Money {
   readonly cents = 5;
@@ -178,4 +177,26 @@ function storable(): fc.Arbitrary<Json> {
     .jsonValue({ maxDepth: 5 })
     .map((value) => JSON.parse(JSON.stringify(value)) as Json)
     .filter((value) => !/\\u0000|\\ud[89a-f]|"__proto__"/i.test(JSON.stringify(value)));
+}
+
+test("equal JSON has one canonical text, whatever the order of its keys", () => {
+  fc.assert(
+    fc.property(fc.jsonValue(), (value) => {
+      const text = canonical(value);
+
+      expect(JSON.parse(text)).toEqual(JSON.parse(JSON.stringify(value)));
+      expect(canonical(reversed(JSON.parse(text) as Json))).toBe(text);
+    }),
+  );
+  expect(canonical({ b: 1, a: undefined, 10: [undefined], 9: null })).toBe('{"10":[null],"9":null,"b":1}');
+});
+
+function reversed(value: Json): Json {
+  if (Array.isArray(value)) return value.map(reversed);
+  if (!isObject(value)) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .toReversed()
+      .map(([key, item]) => [key, reversed(item)]),
+  );
 }

@@ -1,6 +1,17 @@
 /** Every error of flowledger, in the order of the docs: one class per thing a caller would do differently. */
-import type { z } from "zod";
-import type { SerializedError } from "./ledger/event.ts";
+import { z } from "zod";
+
+/** What a chunk or a worker threw, as the ledger keeps it. */
+export const SerializedError = z.strictObject({
+  name: z.string(),
+  message: z.string(),
+  stack: z.string().optional(),
+  code: z.string().optional(),
+  /** The chunk it came out of, where one did. */
+  chunk: z.string().optional(),
+  attempt: z.int().optional(),
+});
+export type SerializedError = z.infer<typeof SerializedError>;
 
 /** Plain data about an error: ids, names, numbers. */
 export type ErrorDetails = Readonly<Record<string, unknown>>;
