@@ -2,6 +2,7 @@
 import { Cron } from "croner";
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
+import { requireInteger, requireKnown, requireNumber, requireOneOf, type Refuse } from "./base/option.ts";
 import {
   cancelFunction,
   FunctionState,
@@ -33,9 +34,8 @@ import type { CreateOptions } from "./execution/bound-flow.ts";
 import { defineFlow } from "./flow/builder.ts";
 import type { Callable, Ctx, Output } from "./flow/context.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
-import { parseDuration, parseMoment } from "./flow/duration.ts";
-import { ExecutionId } from "./ledger/event.ts";
-import type { Recorded } from "./ledger/event.ts";
+import { parseMoment } from "./base/duration.ts";
+import { ExecutionId, type Recorded } from "./ledger/event.ts";
 import { toJson, type Json } from "./base/json.ts";
 import { internals, Orchestrator } from "./orchestrator.ts";
 
@@ -217,9 +217,7 @@ export function assignOptions<Args extends unknown[], Out>(
 ): DeferredFunction<Args, Out> {
   requireDeferred(fn, "assignOptions()");
   const merged = { ...fn.__execOptions, ...options };
-  const unknown = Object.keys(merged).find((key) => !optionNames.includes(key));
-  if (unknown !== undefined)
-    throw new UsageError(`assignOptions() has an unknown option "${unknown}"`, `use ${optionNames.join(", ")}`);
+  requireKnown(merged, optionNames, "assignOptions()");
   // What cannot be meant shows here, where it was written.
   startOptions(merged);
   return deferred(fn.__fn, fn.flow, fn.__metadata, merged);
@@ -273,32 +271,10 @@ function startOptions(options: ExecutionOptions = {}): StartOptions {
   return start;
 }
 
-/** A date, or milliseconds from now on. Durations as Defer's users write them: "30 minutes", "1h 30m", "2 days". */
+/** A date, or milliseconds from now on, as Defer's users write them. */
 function momentOf(value: Date | string | number, where: string): Date | number {
-  if (typeof value !== "string") return parseMoment(value, where);
-  let ms = 0;
-  const rest = value.toLowerCase().replaceAll(/(\d+(?:\.\d+)?)\s*([a-z]*)/g, (match, amount: string, unit: string) => {
-    const unitMs = unit === "" ? 1 : units.find(([name]) => name.test(unit))?.[1];
-    if (unitMs === undefined) return match;
-    ms += Number(amount) * unitMs;
-    return "";
-  });
-  // What is left over says that it was no duration: the text itself goes into the error.
-  return parseDuration(/\d/.test(value) && /^[\s,]*$/.test(rest) ? ms : value, where);
+  return parseMoment(value, where, { words: true });
 }
-
-const units: readonly (readonly [RegExp, number])[] = [
-  [/^(ns|nanoseconds?)$/, 1e-6],
-  [/^(us|microseconds?)$/, 1e-3],
-  [/^(ms|millis|milliseconds?)$/, 1],
-  [/^(s|secs?|seconds?)$/, 1_000],
-  [/^(m|mins?|minutes?)$/, 60_000],
-  [/^(h|hrs?|hours?)$/, 3_600_000],
-  [/^(d|days?)$/, 86_400_000],
-  [/^(w|weeks?)$/, 604_800_000],
-  [/^(months?)$/, 2_629_800_000],
-  [/^(y|yrs?|years?)$/, 31_557_600_000],
-];
 
 /** Optional arguments that were left out at the end stay out; anything else that JSON cannot hold is refused. */
 function argumentsOf(name: string, args: readonly unknown[]): Json[] {
@@ -498,12 +474,7 @@ export async function listExecutions(
       "listExecutions() knows no functions",
       "pass { functions } to createOrchestrator(), or name them in functionIds",
     );
-  const unknown = states?.find((state) => !FunctionState.options.includes(state));
-  if (unknown !== undefined)
-    throw new UsageError(
-      `state "${String(unknown)}" of listExecutions() does not exist`,
-      `use ${FunctionState.options.join(", ")}`,
-    );
+  for (const state of states ?? []) requireOneOf(state, FunctionState.options, "state of listExecutions()");
   const records = await query((sql) =>
     listFunctions(sql, {
       functions: functionIds,
@@ -541,8 +512,8 @@ export async function listExecutionAttempts(id: string, page: PageOptions = {}):
   const { state } = publicExecution(await record(id, "listExecutionAttempts()"));
   const types = ["execution.claimed", "chunk.completed", "chunk.failed", "execution.closed"];
   const attempts = attemptsOf(await query((sql) => readHistory(sql, requireId(id), 0, types)), state);
-  const after = page.after === undefined ? 0 : requireNumber(page.after);
-  const before = page.before === undefined ? Infinity : requireNumber(page.before);
+  const after = page.after === undefined ? 0 : requireAttempt(page.after);
+  const before = page.before === undefined ? Infinity : requireAttempt(page.before);
   const between = attempts.filter(({ attempt }) => attempt > after && attempt < before);
   const found = isLast ? between.slice(-limit - 1) : between.slice(0, limit + 1);
   return pageOf(found, ({ attempt }) => String(attempt), page, { limit, isLast });
@@ -585,11 +556,7 @@ function requirePage(page: PageOptions, where: string): { limit: number; isLast:
   if (first !== undefined && last !== undefined)
     throw new UsageError(`${where} got first and last`, "use first with after, or last with before");
   const limit = first ?? last ?? 100;
-  if (!Number.isSafeInteger(limit) || limit < 1 || limit > 1000)
-    throw new UsageError(
-      `${first === undefined ? "last" : "first"} ${String(limit)} of ${where} is not possible`,
-      "use a whole number from 1 to 1000",
-    );
+  requireInteger(limit, `${first === undefined ? "last" : "first"} of ${where}`, { min: 1, max: 1000 });
   return { limit, isLast: last !== undefined };
 }
 
@@ -628,7 +595,7 @@ function requireCursor(cursor: string): ExecutionId {
   throw new UsageError(`"${String(cursor).slice(0, 80)}" is not a cursor`, "pass startCursor or endCursor of a page");
 }
 
-function requireNumber(cursor: string): number {
+function requireAttempt(cursor: string): number {
   if (/^\d{1,9}$/.test(cursor)) return Number(cursor);
   throw new UsageError(`"${String(cursor).slice(0, 80)}" is not a cursor`, "pass startCursor or endCursor of a page");
 }
@@ -705,22 +672,19 @@ const noRetry: RetryPolicy = {
 const defaultRetries = 13;
 
 function resolveRetry(name: string, retry: DeferOptions["retry"] = false): RetryPolicy {
-  const refuse = (remedy: string): never => {
-    throw new DefinitionError(name, "invalid retry options", remedy);
+  const refuse = (problem: string, remedy: string | null = null): never => {
+    throw new DefinitionError(name, "invalid retry options", remedy === null ? problem : `${problem}, ${remedy}`);
   };
   if (typeof retry === "boolean") return { ...noRetry, maxAttempts: retry ? defaultRetries : 0 };
   const given: Partial<RetryPolicy> = typeof retry === "number" ? { maxAttempts: retry } : retry;
   if (typeof given !== "object" || given === null) refuse("use true, a number of retries, or an object");
-  const unknown = Object.keys(given).find((key) => !(key in noRetry));
-  if (unknown !== undefined) refuse(`"${unknown}" is unknown, use ${Object.keys(noRetry).join(", ")}`);
+  requireKnown(given, Object.keys(noRetry), "retry", refuse);
   const policy = { ...noRetry, maxAttempts: defaultRetries, ...given };
-  if (!Number.isSafeInteger(policy.maxAttempts) || policy.maxAttempts < 0)
-    refuse(`maxAttempts is ${policy.maxAttempts}, use a whole number of retries from 0`);
-  if (!(policy.randomizationFactor >= 0 && policy.randomizationFactor <= 1))
-    refuse(`randomizationFactor is ${policy.randomizationFactor}, use a number from 0 to 1`);
+  requireInteger(policy.maxAttempts, "maxAttempts", { min: 0 }, refuse);
+  requireNumber(policy.randomizationFactor, "randomizationFactor", { min: 0, max: 1 }, refuse);
   for (const key of ["initialInterval", "maxInterval"] as const)
-    if (!(policy[key] >= 0 && policy[key] < Infinity)) refuse(`${key} is ${policy[key]}, use seconds from 0`);
-  if (!(policy.multiplier >= 1)) refuse(`multiplier is ${policy.multiplier}, use a number from 1`);
+    requireNumber(policy[key], `${key} in seconds`, { min: 0 }, refuse);
+  requireNumber(policy.multiplier, "multiplier", { min: 1 }, refuse);
   return policy;
 }
 
@@ -729,19 +693,15 @@ const longestSeconds = 2_147_483;
 
 function requireLimits(name: string, options: DeferOptions) {
   const { concurrency, maxDuration, maxConcurrencyAction } = options;
-  const unknown = Object.keys(options).find((key) => !deferOptions.includes(key));
-  if (unknown !== undefined)
-    throw new DefinitionError(name, `defer() has an unknown option "${unknown}"`, `use ${deferOptions.join(", ")}`);
-  if (concurrency !== undefined && (!Number.isSafeInteger(concurrency) || concurrency < 1))
-    throw new DefinitionError(name, `concurrency ${String(concurrency)} is not possible`, "use a whole number from 1");
+  const refuse: Refuse = (problem, remedy) => {
+    throw new DefinitionError(name, problem, remedy);
+  };
+  requireKnown(options, deferOptions, "defer()", refuse);
+  if (concurrency !== undefined) requireInteger(concurrency, "concurrency", { min: 1 }, refuse);
   if (maxDuration !== undefined && !(maxDuration > 0 && maxDuration <= longestSeconds))
     throw new DefinitionError(name, `maxDuration ${String(maxDuration)} is not possible`, "use seconds, up to 24 days");
-  if (maxConcurrencyAction !== undefined && maxConcurrencyAction !== "keep" && maxConcurrencyAction !== "cancel")
-    throw new DefinitionError(
-      name,
-      `maxConcurrencyAction ${JSON.stringify(maxConcurrencyAction)} does not exist`,
-      'use "keep" or "cancel"',
-    );
+  if (maxConcurrencyAction !== undefined)
+    requireOneOf(maxConcurrencyAction, ["keep", "cancel"], "maxConcurrencyAction", refuse);
   return { concurrency, maxDuration, maxConcurrencyAction };
 }
 

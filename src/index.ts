@@ -51,7 +51,6 @@ export {
 export type {
   ChunkHandler,
   Ctx,
-  Duration,
   Intervention,
   Logger,
   Paused,
@@ -84,6 +83,7 @@ export type { Difference, Progress, RebuildOptions } from "./database/rebuild.ts
 export type { VerifyOptions, Violation } from "./database/verify.ts";
 export type { ExecutionId, LedgerEvent } from "./ledger/event.ts";
 export type { Meta } from "./ledger/views.ts";
+export type { Duration } from "./base/duration.ts";
 export type { Json, JsonObject } from "./base/json.ts";
 export type { ScheduleOptions } from "./worker/schedules.ts";
 export type { Worker } from "./worker/worker.ts";

@@ -1,4 +1,5 @@
 /** `createOrchestrator()`: the only file that wires all rooms. */
+import { requireDate, requireInteger, requireKnown } from "./base/option.ts";
 import { answered, Batcher, insist } from "./database/batcher.ts";
 import { createMany } from "./database/commands.ts";
 import type { CreateResult, NewExecution } from "./database/commands.ts";
@@ -46,11 +47,10 @@ import type { Logger } from "./flow/context.ts";
 import { parseInput } from "./flow/contract.ts";
 import type { Contract } from "./flow/contract.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
-import { parseDuration } from "./flow/duration.ts";
-import type { Duration } from "./flow/duration.ts";
+import { parseDuration } from "./base/duration.ts";
+import type { Duration } from "./base/duration.ts";
 import { limitKeyOf } from "./flow/limits.ts";
-import { Outcome } from "./ledger/event.ts";
-import type { ExecutionId } from "./ledger/event.ts";
+import { Outcome, type ExecutionId } from "./ledger/event.ts";
 import type { JsonObject } from "./base/json.ts";
 import { resolveSchedules } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
@@ -209,8 +209,7 @@ export class Orchestrator implements AsyncDisposable {
   /** Starts a long-running worker in this process, serving every flow given to the orchestrator. */
   async startWorker(options: WorkerOptions = {}): Promise<Worker> {
     const { concurrency = 100 } = options;
-    if (!Number.isSafeInteger(concurrency) || concurrency < 1)
-      throw new UsageError(`worker concurrency ${String(concurrency)} is not possible`, "use a whole number from 1");
+    requireInteger(concurrency, "worker concurrency", { min: 1 });
     if (this.#flows.size === 0)
       throw new UsageError(
         "a worker without flows has nothing to do",
@@ -289,13 +288,8 @@ export class Orchestrator implements AsyncDisposable {
     options: ListOptions = {},
   ): Promise<{ executions: ExecutionSummary[]; nextCursor: string | null }> {
     const { limit = 100, status, flow, metadata, createdAfter, cursor } = options;
-    if (!Number.isSafeInteger(limit) || limit < 1 || limit > 1000)
-      throw new UsageError(
-        `limit ${String(limit)} of listExecutions() is not possible`,
-        "use a whole number from 1 to 1000",
-      );
-    if (createdAfter && Number.isNaN(createdAfter.getTime()))
-      throw new UsageError("createdAfter of listExecutions() is not a date", "pass a valid Date");
+    requireInteger(limit, "limit of listExecutions()", { min: 1, max: 1000 });
+    if (createdAfter) requireDate(createdAfter, "createdAfter of listExecutions()");
     await this.#ready();
     const headers = await this.#translated(() =>
       listHeaders(this.#sql, {
@@ -346,11 +340,7 @@ export class Orchestrator implements AsyncDisposable {
     options: ListInterruptsOptions = {},
   ): Promise<{ interrupts: InterruptRecord[]; nextCursor: string | null }> {
     const { limit = 100, flow, type, metadata, olderThan, cursor } = options;
-    if (!Number.isSafeInteger(limit) || limit < 1 || limit > 1000)
-      throw new UsageError(
-        `limit ${String(limit)} of listPendingInterrupts() is not possible`,
-        "use a whole number from 1 to 1000",
-      );
+    requireInteger(limit, "limit of listPendingInterrupts()", { min: 1, max: 1000 });
     await this.#ready();
     const records = await this.#translated(() =>
       listInterrupts(this.#sql, {
@@ -390,11 +380,9 @@ export class Orchestrator implements AsyncDisposable {
    * that may delete: the schema's owner. What went is said here, and kept in `flowledger.prunes`.
    */
   async prune(options: PruneOptions): Promise<Pruned> {
-    if (!(options.closedBefore instanceof Date) || Number.isNaN(options.closedBefore.getTime()))
-      throw new UsageError("closedBefore of prune() is not a date", "pass a valid Date");
-    const { status = [], flow = [], metadata, ...unknown } = options.keep ?? {};
-    const [stray] = Object.keys(unknown);
-    if (stray !== undefined) throw new UsageError(`keep of prune() has no "${stray}"`, "use status, flow and metadata");
+    requireDate(options.closedBefore, "closedBefore of prune()");
+    requireKnown(options.keep ?? {}, ["status", "flow", "metadata"], "keep of prune()");
+    const { status = [], flow = [], metadata } = options.keep ?? {};
     for (const one of status)
       if (!endings.has(one))
         throw new UsageError(

@@ -77,10 +77,11 @@ export class ContractError extends FlowledgerError {
   }
 }
 
-/** A call that cannot be meant: an option out of its range, two options that exclude each other. */
+/** An invalid argument, or arguments that exclude each other. */
 export class UsageError extends FlowledgerError {
-  constructor(problem: string, remedy: string, details: ErrorDetails = {}, cause?: unknown) {
-    super("USAGE_INVALID", `${problem}: ${remedy}`, details, cause);
+  /** @param remedy null where the problem already says it */
+  constructor(problem: string, remedy: string | null, details: ErrorDetails = {}, cause?: unknown) {
+    super("USAGE_INVALID", remedy === null ? problem : `${problem}: ${remedy}`, details, cause);
   }
 }
 

@@ -1,6 +1,7 @@
 /** One attempt of one dispatch: `ctx` made real, with timeout, journal and commit points. */
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
+import { requireInteger, requireOneOf } from "../base/option.ts";
 import type { CloseHeader } from "../database/append.ts";
 import {
   ChunkTimeoutError,
@@ -34,7 +35,7 @@ import {
   requireStatePath,
 } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { longestTimerMs, parseDuration, parseMoment } from "../flow/duration.ts";
+import { longestTimerMs, parseDuration, parseMoment } from "../base/duration.ts";
 import type { Chunk, Graph, NodeId } from "../flow/graph.ts";
 import { resolveRetry } from "../flow/retry.ts";
 import type { Effect, Hits, PauseRequest } from "../ledger/decide.ts";
@@ -373,8 +374,7 @@ class ChunkContext {
   #pauseRequest(options: PauseOptions): PauseRequest {
     const { type = "pause", payload = null, resumeTo = "next", maxResumes = 1, expiresIn = null } = options;
     const where = `pauseFor in chunk "${this.#chunk.name}"`;
-    if (maxResumes !== null && !(Number.isSafeInteger(maxResumes) && maxResumes >= 0))
-      throw new UsageError(`${where}: maxResumes is ${maxResumes}`, "use a whole number from 0, or null for no limit");
+    requireInteger(maxResumes, `maxResumes of ${where}`, { min: 0, orNull: "no limit" });
     if (
       resumeTo !== "next" &&
       resumeTo !== "self" &&
@@ -730,8 +730,7 @@ function snapshotOf(id: ExecutionId, flow: string, ending: ClosedExecution): Jso
 
 /** @throws {UsageError} */
 export function requireConsumption(id: string, status: string, consumer: string): void {
-  if (status !== "applied" && status !== "ignored")
-    throw new UsageError(`status "${status}" of intervention "${id}" does not exist`, 'use "applied" or "ignored"');
+  requireOneOf(status, ["applied", "ignored"], `status of intervention "${id}"`);
   if (typeof consumer !== "string" || consumer === "")
     throw new UsageError(`intervention "${id}" needs a consumer`, "say who consumed it");
 }

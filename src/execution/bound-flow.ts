@@ -1,6 +1,7 @@
 /** A flow bound to a database: every way to start it, and what a start may say. */
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
+import { requireDate, requireInteger, requireOneOf } from "../base/option.ts";
 import type { CallerTransaction } from "../database/borrow.ts";
 import type { NewExecution } from "../database/commands.ts";
 import { warnFlowData } from "../engine/chunk.ts";
@@ -10,11 +11,10 @@ import { UsageError } from "../base/errors.ts";
 import { parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { parseDuration, parseMoment } from "../flow/duration.ts";
-import type { Duration } from "../flow/duration.ts";
+import { parseDuration, parseMoment } from "../base/duration.ts";
+import type { Duration } from "../base/duration.ts";
 import { limitKeyOf } from "../flow/limits.ts";
-import { ExecutionId } from "../ledger/event.ts";
-import type { Settings } from "../ledger/event.ts";
+import { ExecutionId, type Settings } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { Execution } from "./execution.ts";
 import type { ExecutionHost } from "./execution.ts";
@@ -236,10 +236,8 @@ export function newExecution(
 ): NewExecution {
   const { name } = definition;
   const priority = options.priority ?? 0;
-  if (!Number.isInteger(priority) || Math.abs(priority) > 32_767)
-    throw new UsageError(`priority ${String(priority)} is not possible`, "use a whole number from -32767 to 32767");
-  if (options.startAt && Number.isNaN(options.startAt.getTime()))
-    throw new UsageError("startAt is not a date", "pass a valid Date");
+  requireInteger(priority, "priority", { min: -32_767, max: 32_767 });
+  if (options.startAt) requireDate(options.startAt, "startAt");
   if (options.idempotencyKey === "")
     throw new UsageError("idempotencyKey is empty", "leave it out, or use a text of your own");
   return {
@@ -267,14 +265,14 @@ function settingsOf(options: CreateOptions, flow: FlowDefinition, hidden: boolea
   if (options.autoCloseTimeout !== undefined)
     settings.autoCloseMs =
       options.autoCloseTimeout === null ? null : parseDuration(options.autoCloseTimeout, "autoCloseTimeout");
-  if (options.concurrency !== undefined) settings.concurrency = parseConcurrency(options.concurrency);
+  if (options.concurrency !== undefined)
+    settings.concurrency = requireInteger(options.concurrency, "concurrency", { min: 1, orNull: "no limit" });
   if (options.timeout != null) settings.timeoutMs = parseDuration(options.timeout, "timeout");
   else if (options.timeout === undefined && flow.maxDurationMs !== null) settings.timeoutMs = flow.maxDurationMs;
   const mode =
     options.interventionMode === undefined && flow.interventionPoints.length > 0 ? "planned" : options.interventionMode;
   if (mode !== undefined && mode !== null) {
-    if (mode !== "planned" && mode !== "auto")
-      throw new UsageError(`interventionMode "${String(mode)}" does not exist`, 'use "planned", "auto" or null');
+    requireOneOf(mode, ["planned", "auto"], "interventionMode");
     if (mode === "auto" && flow.interventionPoints.length > 0)
       throw new UsageError(
         `interventionMode "auto" does not fit flow "${flow.name}", which has intervention points`,
@@ -283,16 +281,6 @@ function settingsOf(options: CreateOptions, flow: FlowDefinition, hidden: boolea
     settings.interventionMode = mode;
   }
   return settings;
-}
-
-function parseConcurrency(value: number | null): number | null {
-  if (value === null) return null;
-  if (!Number.isSafeInteger(value) || value < 1)
-    throw new UsageError(
-      `concurrency ${String(value)} is not possible`,
-      "use a whole number from 1, or null for no limit",
-    );
-  return value;
 }
 
 export function parseMetadata(metadata: Readonly<Record<string, unknown>> | undefined): JsonObject | null {

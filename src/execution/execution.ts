@@ -1,4 +1,5 @@
 /** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
+import { requireInteger } from "../base/option.ts";
 import {
   cancel,
   cancelSubFlow,
@@ -19,8 +20,8 @@ import { DrainTimeoutError, ExecutionNotFoundError, PendingInterruptsError, Usag
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { parseDuration } from "../flow/duration.ts";
-import type { Duration } from "../flow/duration.ts";
+import { parseDuration } from "../base/duration.ts";
+import type { Duration } from "../base/duration.ts";
 import { limitKeyOf } from "../flow/limits.ts";
 import type { ExecutionId, LedgerEvent, LedgerEventType } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
@@ -206,8 +207,7 @@ export class Execution<C extends Contract = Contract> {
   /** The ledger, in order. */
   async history(options: HistoryOptions = {}): Promise<HistoryEntry[]> {
     const { from = 0, types = null } = options;
-    if (!Number.isSafeInteger(from) || from < 0)
-      throw new UsageError(`history from ${String(from)} is not a seq`, "use a whole number from 0");
+    requireInteger(from, "from of history(), a seq,", { min: 0 });
     const events = await readHistory(this.#host.sql, this.id, from, types).catch((error: unknown) => {
       throw translate(error, this.#host.sql, { id: this.id });
     });

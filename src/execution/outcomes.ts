@@ -8,7 +8,7 @@ import type { Header } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import type { CloseHeader } from "../database/append.ts";
 import { ConnectionError, ExecutionNotFoundError, NoResumeHandleError, NoWorkerWarning } from "../base/errors.ts";
-import { longestTimerMs } from "../flow/duration.ts";
+import { longestTimerMs } from "../base/duration.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { JsonObject } from "../base/json.ts";
 

@@ -1,8 +1,8 @@
 /** The runtime stream to the browser: server-sent events that a reload or a lost connection resumes, and web streams. */
 import { ConnectionError, FlowledgerError, StreamStalledError } from "../base/errors.ts";
 import type { Contract } from "../flow/contract.ts";
-import { longestTimerMs, parseDuration } from "../flow/duration.ts";
-import type { Duration } from "../flow/duration.ts";
+import { longestTimerMs, parseDuration } from "../base/duration.ts";
+import type { Duration } from "../base/duration.ts";
 import { parseCursor } from "./stream.ts";
 import type { StreamEntry } from "./stream.ts";
 

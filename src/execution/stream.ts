@@ -7,8 +7,8 @@ import type { PageRequest, StreamPage } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { ExecutionNotFoundError, UsageError } from "../base/errors.ts";
 import type { Contract, StreamItem } from "../flow/contract.ts";
-import { longestTimerMs, parseDuration } from "../flow/duration.ts";
-import type { Duration } from "../flow/duration.ts";
+import { longestTimerMs, parseDuration } from "../base/duration.ts";
+import type { Duration } from "../base/duration.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { copyJson, type JsonObject } from "../base/json.ts";
 

@@ -12,9 +12,7 @@ import type {
   StateWrite,
   StreamInput,
 } from "./contract.ts";
-import type { Duration } from "./duration.ts";
-
-export type { Duration } from "./duration.ts";
+import type { Duration } from "../base/duration.ts";
 
 /** The function given to `to()`. What it returns is the input of the next step. */
 export type ChunkHandler<C extends Contract = Contract, In = Json, Out = unknown> = (ctx: Ctx<C, In>) => Out;

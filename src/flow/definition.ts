@@ -1,12 +1,13 @@
 /** A flow under construction: steps that know each other by reference, until `graph` numbers them. */
 import { isDeepStrictEqual } from "node:util";
 import type { z } from "zod";
+import { requireBoolean, requireInteger, requireKnown, requireOneOf, type Refuse } from "../base/option.ts";
 import { DefinitionError, FlowledgerError } from "../base/errors.ts";
 import { isObject, toJson, type Json } from "../base/json.ts";
 import { fingerprintOf, type Blueprint } from "./blueprint.ts";
 import type { ChunkHandler, Predicate, RetryOptions } from "./context.ts";
 import { checkContract, checkSchema, requireEvent, requireStatePath, type Contract, type InputOf } from "./contract.ts";
-import { parseDuration, type Duration } from "./duration.ts";
+import { parseDuration, type Duration } from "../base/duration.ts";
 import type { Chunk, Graph, Node, NodeId, ResolvedChunkOptions, WhenNode } from "./graph.ts";
 import { resolveLimits, resolveStreamLimits, type FlowLimits, type FlowOptions, type StreamLimits } from "./limits.ts";
 import { resolveRetry } from "./retry.ts";
@@ -121,6 +122,9 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   readonly #points = new Map<string, InterventionPoint>();
   readonly #subFlows = new Map<string, FlowDefinition>();
   readonly #open = new Set<Block>();
+  readonly #refuse: Refuse = (problem, remedy) => {
+    throw new DefinitionError(this.name, problem, remedy);
+  };
   #graph: Graph | null = null;
   #fingerprint: string | null = null;
 
@@ -197,7 +201,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   }
 
   when(trigger: string | readonly string[] | { readonly state: string }, mode: "and" | "or" = "and"): Position {
-    if (mode !== "and" && mode !== "or") this.#refuse(`when() has the mode ${show(mode)}`, `use "and" or "or"`);
+    requireOneOf(mode, ["and", "or"], "mode of when()", this.#refuse);
     const heard: WhenNode["trigger"] =
       typeof trigger === "object" && "state" in trigger
         ? { state: trigger.state }
@@ -286,7 +290,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
 
   openMatch(at: Position, kind: "if" | "match", mode: "first" | "all"): Position {
     const outlet = this.#outlet(at, kind === "if" ? "ifCondition()" : "match()");
-    if (mode !== "first" && mode !== "all") this.#refuse(`match() has the mode ${show(mode)}`, `use "first" or "all"`);
+    requireOneOf(mode, ["first", "all"], "mode of match()", this.#refuse);
     const end = this.#end("endMatch", outlet.label);
     const step = { kind: "match", mode, cases: [], otherwise: null, end, next: [], label: outlet.label } satisfies Step;
     return { outlet: null, block: this.#openBlock(kind, step, end, outlet, at.block) };
@@ -371,8 +375,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     const { name, failPolicy } = requirement;
     if (typeof name !== "string" || name === "")
       this.#refuse("a resource requirement has no name", `use declareResourceRequirement("db")`);
-    if (failPolicy !== "closed" && failPolicy !== "open")
-      this.#refuse(`resource ${show(name)} has the failPolicy ${show(failPolicy)}`, `use "closed" or "open"`);
+    requireOneOf(failPolicy, ["closed", "open"], `failPolicy of resource ${show(name)}`, this.#refuse);
     const known = this.#requirements.get(name);
     if (known !== undefined && !isDeepStrictEqual(known, requirement))
       this.#refuse(`resource ${show(name)} is declared twice with different options`, "declare it once");
@@ -565,22 +568,16 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
 
   #requireOptions(given: object, names: readonly string[], where: string): void {
     if (!isObject(given)) this.#refuse(`${where} has ${show(given)} as its options`, `use { ${names.join(", ")} }`);
-    const unknown = Object.keys(given).find((key) => !names.includes(key));
-    if (unknown !== undefined)
-      this.#refuse(`${where} has an unknown option ${show(unknown)}`, `use ${names.join(", ")}`);
+    requireKnown(given, names, where, this.#refuse);
   }
 
   #concurrency(value: number | null | undefined, where: string): number | null {
     if (value === undefined || value === null) return null;
-    if (!Number.isSafeInteger(value) || value < 1)
-      this.#refuse(`concurrency of ${where} is ${String(value)}`, "use a whole number from 1, or null for no limit");
-    return value;
+    return requireInteger(value, `concurrency of ${where}`, { min: 1, orNull: "no limit" }, this.#refuse);
   }
 
   #distribute(value: boolean | undefined, where: string): boolean {
-    if (value !== undefined && typeof value !== "boolean")
-      this.#refuse(`distribute of ${where} is ${show(value)}`, "use true or false");
-    return value ?? false;
+    return requireBoolean(value ?? false, `distribute of ${where}`, this.#refuse);
   }
 
   #bindings(
@@ -627,10 +624,6 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
       if (error instanceof DefinitionError || !(error instanceof FlowledgerError)) throw error;
       throw new DefinitionError(this.name, `${where}: ${error.message}`, null, error.details, error);
     }
-  }
-
-  #refuse(problem: string, remedy: string): never {
-    throw new DefinitionError(this.name, problem, remedy);
   }
 }
 

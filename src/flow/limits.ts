@@ -1,7 +1,8 @@
 /** How many executions of a flow run at once and start in a time, over the whole fleet; how much each may put into its stream. */
+import { requireInteger, requireKnown, requireOneOf, type Refuse } from "../base/option.ts";
 import { DefinitionError, UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
-import { parseDuration, type Duration } from "./duration.ts";
+import { parseDuration, type Duration } from "../base/duration.ts";
 
 export interface FlowOptions<I = Json> {
   /** @default none */
@@ -66,18 +67,13 @@ const defaultStreamItems = 100_000;
 /** @throws {DefinitionError} naming the option that cannot be meant */
 export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefined): FlowLimits | null {
   if (options === undefined) return null;
-  const refuse = (problem: string, remedy: string): never => {
-    throw new DefinitionError(flow, problem, remedy);
-  };
-  const names = ["concurrency", "rate", "key", "perKey", "maxConcurrencyAction"];
-  const unknown = Object.keys(options).find((name) => !names.includes(name));
-  if (unknown !== undefined) refuse(`limits have an unknown option "${unknown}"`, `use ${names.join(", ")}`);
+  const refuse = refusalOf(flow);
+  requireKnown(options, ["concurrency", "rate", "key", "perKey", "maxConcurrencyAction"], "limits", refuse);
   const { key, perKey, maxConcurrencyAction: action = "keep" } = options;
   if (key !== undefined && typeof key !== "function") refuse("limits.key is no function", "use (input) => string");
   if ((key === undefined) !== (perKey === undefined))
     refuse("limits.key and limits.perKey need each other", "give both: key says by what, perKey how many");
-  if (action !== "keep" && action !== "cancel")
-    refuse(`limits.maxConcurrencyAction "${String(action)}" does not exist`, 'use "keep" or "cancel"');
+  requireOneOf(action, ["keep", "cancel"], "limits.maxConcurrencyAction", refuse);
   const limits = {
     concurrency: count(flow, options.concurrency, "limits.concurrency"),
     rate: resolveRate(flow, options.rate, "limits.rate"),
@@ -89,20 +85,16 @@ export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefi
   };
   const { concurrency, rate: perFlow, keyConcurrency, keyRate } = limits;
   if (concurrency === null && perFlow === null && keyConcurrency === null && keyRate === null)
-    refuse("limits limit nothing", "give concurrency or rate, for the flow or perKey");
+    refuse("limits is empty", "set concurrency or rate, for the flow or perKey");
   return limits;
 }
 
 /** @throws {DefinitionError} naming the option that cannot be meant */
 export function resolveStreamLimits(flow: string, options: FlowOptions<never>): StreamLimits {
   const { maxStreamItems = defaultStreamItems, maxStreamRate } = options;
-  if (maxStreamItems !== null && !(Number.isSafeInteger(maxStreamItems) && maxStreamItems >= 1))
-    throw new DefinitionError(
-      flow,
-      `maxStreamItems ${String(maxStreamItems)} is not possible`,
-      "use a whole number from 1, or null for no limit",
-    );
-  return { maxItems: maxStreamItems, rate: resolveRate(flow, maxStreamRate, "maxStreamRate") };
+  const range = { min: 1, orNull: "no limit" };
+  const maxItems = requireInteger(maxStreamItems, "maxStreamItems", range, refusalOf(flow));
+  return { maxItems, rate: resolveRate(flow, maxStreamRate, "maxStreamRate") };
 }
 
 function resolveRate(flow: string, given: Rate | undefined, where: string): ResolvedRate | null {
@@ -115,13 +107,13 @@ function resolveRate(flow: string, given: Rate | undefined, where: string): Reso
 }
 
 function count(flow: string, value: number | undefined, where: string): number | null {
-  if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1 && value <= most))
-    throw new DefinitionError(
-      flow,
-      `${where} ${String(value)} is not possible`,
-      `use a whole number from 1 to ${most}, or leave it out`,
-    );
-  return value ?? null;
+  return value === undefined ? null : requireInteger(value, where, { min: 1, max: most }, refusalOf(flow));
+}
+
+function refusalOf(flow: string): Refuse {
+  return (problem, remedy) => {
+    throw new DefinitionError(flow, problem, remedy);
+  };
 }
 
 /**

@@ -1,7 +1,8 @@
 /** How a chunk or step that threw is tried again: the user's options as a policy in milliseconds. */
+import { requireBoolean, requireInteger, requireKnown, requireNumber } from "../base/option.ts";
 import { UsageError } from "../base/errors.ts";
 import type { RetryOptions } from "./context.ts";
-import { parseDuration } from "./duration.ts";
+import { parseDuration } from "../base/duration.ts";
 import type { RetryPolicy } from "./graph.ts";
 
 const defaults = {
@@ -18,27 +19,17 @@ const defaults = {
  */
 export function resolveRetry(options: RetryOptions | undefined, where: string): RetryPolicy {
   const given = { ...defaults, retryIf: null, ...options };
-  const unknown = Object.keys(given).find((key) => key !== "retryIf" && !(key in defaults));
-  if (unknown !== undefined)
-    refuse(
-      `retry of ${where} has an unknown option "${unknown}"`,
-      `use ${Object.keys(defaults).join(", ")} or retryIf`,
-    );
-  if (!Number.isSafeInteger(given.maxAttempts) || given.maxAttempts < 1)
-    refuse(
-      `retry.maxAttempts of ${where} is ${given.maxAttempts}`,
-      "use a whole number from 1, the first attempt included",
-    );
-  if (!(given.multiplier >= 1 && given.multiplier <= 1_000))
-    refuse(`retry.multiplier of ${where} is ${given.multiplier}`, "use a number from 1 to 1000");
-  if (typeof given.jitter !== "boolean")
-    refuse(`retry.jitter of ${where} is ${String(given.jitter)}`, "use true or false");
+  requireKnown(given, [...Object.keys(defaults), "retryIf"], `retry of ${where}`);
+  // The first attempt included.
+  requireInteger(given.maxAttempts, `retry.maxAttempts of ${where}`, { min: 1 });
+  requireNumber(given.multiplier, `retry.multiplier of ${where}`, { min: 1, max: 1_000 });
+  requireBoolean(given.jitter, `retry.jitter of ${where}`);
   if (given.retryIf !== null && typeof given.retryIf !== "function")
-    refuse(`retry.retryIf of ${where} is no function`, "use (error) => boolean");
+    throw new UsageError(`retry.retryIf of ${where} is no function`, "use (error) => boolean");
   const initialIntervalMs = parseDuration(given.initialInterval, `retry.initialInterval of ${where}`);
   const maxIntervalMs = parseDuration(given.maxInterval, `retry.maxInterval of ${where}`);
   if (options?.maxInterval !== undefined && maxIntervalMs < initialIntervalMs)
-    refuse(
+    throw new UsageError(
       `retry.maxInterval of ${where} is shorter than its initialInterval`,
       "raise maxInterval or lower initialInterval",
     );
@@ -51,8 +42,4 @@ export function resolveRetry(options: RetryOptions | undefined, where: string): 
     jitter: given.jitter,
     retryIf: given.retryIf,
   };
-}
-
-function refuse(problem: string, remedy: string): never {
-  throw new UsageError(problem, remedy);
 }

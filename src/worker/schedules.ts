@@ -1,5 +1,6 @@
 /** What starts by the clock: cron in a time zone, looked at by every worker, fired once in the fleet. */
 import { Cron } from "croner";
+import { requireOneOf } from "../base/option.ts";
 import { fireSchedule, keepSchedule, readSchedule } from "../database/commands.ts";
 import type { FireCommand, NewExecution } from "../database/commands.ts";
 import { answered } from "../database/batcher.ts";
@@ -70,10 +71,8 @@ export function resolveSchedules(
       throw new UsageError(`${where} has a name that is not allowed`, "use 1 to 200 printable characters");
     if (resolved.has(name))
       throw new UsageError(`there are two schedules ${JSON.stringify(name)}`, "give each a name of its own");
-    if (!["skip", "last", "all"].includes(catchUp))
-      throw new UsageError(`catchUp "${catchUp}" of ${where} does not exist`, 'use "skip", "last" or "all"');
-    if (!["allow", "skip", "queue"].includes(overlap))
-      throw new UsageError(`overlap "${overlap}" of ${where} does not exist`, 'use "allow", "skip" or "queue"');
+    requireOneOf(catchUp, ["skip", "last", "all"], `catchUp of ${where}`);
+    requireOneOf(overlap, ["allow", "skip", "queue"], `overlap of ${where}`);
     checkTimes(cron, timeZone, where);
     const execution = newExecution(flow, input, {
       ...(metadata !== undefined && { metadata }),

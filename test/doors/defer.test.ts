@@ -210,11 +210,23 @@ describe("definition", () => {
       () => defer(() => 1, { name: "x", retry: "often" as never }),
       /invalid retry options/,
     ],
-    ["a retry that is unknown", () => defer(() => 1, { name: "x", retry: { max: 3 } as never }), /"max" is unknown/],
-    ["a negative retry", () => defer(() => 1, { name: "x", retry: -1 }), /maxAttempts is -1/],
-    ["half a place", () => defer(() => 1, { name: "x", concurrency: 0.5 }), /concurrency 0.5/],
+    [
+      "a retry that is unknown",
+      () => defer(() => 1, { name: "x", retry: { max: 3 } as never }),
+      /unknown option "max"/,
+    ],
+    [
+      "a negative retry",
+      () => defer(() => 1, { name: "x", retry: -1 }),
+      /maxAttempts must be an integer of at least 0, got -1/,
+    ],
+    ["half a place", () => defer(() => 1, { name: "x", concurrency: 0.5 }), /concurrency must be .*, got 0.5/],
     ["no time", () => defer(() => 1, { name: "x", maxDuration: 0 }), /maxDuration 0/],
-    ["another action", () => defer(() => 1, { name: "x", maxConcurrencyAction: "drop" as never }), /"drop" does not/],
+    [
+      "another action",
+      () => defer(() => 1, { name: "x", maxConcurrencyAction: "drop" as never }),
+      /must be "keep" or "cancel", got "drop"/,
+    ],
     ["an unknown option", () => defer(() => 1, { name: "x", cron: "* * * * *" } as never), /unknown option "cron"/],
     ["no function", () => defer("work" as never), /got no function/],
     ["an anonymous function", () => defer(() => 1), /name it/],
@@ -807,7 +819,7 @@ describe("lists", () => {
     const error = await refusal(listExecutions({}, { states: ["succeeded" as never] }));
 
     expect(String(error)).toContain(
-      'state "succeeded" of listExecutions() does not exist: use created, started, succeed, failed, cancelled, aborting, aborted, discarded',
+      'state of listExecutions() must be "created", "started", "succeed", "failed", "cancelled", "aborting", "aborted" or "discarded", got "succeeded"',
     );
   });
 

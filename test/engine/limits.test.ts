@@ -281,14 +281,17 @@ test("maxDuration is the timeout of executions that are started without one", as
 });
 
 test.each([
-  [{}, /limits limit nothing/],
-  [{ concurrency: 0 }, /limits\.concurrency 0 is not possible: use a whole number/],
-  [{ concurrency: 1.5 }, /limits\.concurrency 1\.5/],
+  [{}, /limits is empty: set concurrency or rate/],
+  [{ concurrency: 0 }, /limits\.concurrency must be an integer from 1 to 1000000, got 0/],
+  [{ concurrency: 1.5 }, /limits\.concurrency must be an integer .*, got 1\.5/],
   [{ rate: { limit: 5, per: "0s" } }, /limits\.rate\.per is no time/],
   [{ rate: { limit: 5, per: "soon" } }, /"soon" is not a duration for limits\.rate\.per of flow "limits\.bad"/],
   [{ concurrency: 1, key: () => "a" }, /limits\.key and limits\.perKey need each other/],
   [{ perKey: { concurrency: 1 } }, /limits\.key and limits\.perKey need each other/],
-  [{ concurrency: 1, maxConcurrencyAction: "drop" as "keep" }, /"drop" does not exist/],
+  [
+    { concurrency: 1, maxConcurrencyAction: "drop" as "keep" },
+    /limits\.maxConcurrencyAction must be "keep" or "cancel", got "drop"/,
+  ],
   [{ concurency: 1 } as object, /unknown option "concurency"/],
 ])("limits %j are refused where the flow is defined", (limits, message) => {
   expect(() => defineFlow("limits.bad", {}, { limits })).toThrow(message);

@@ -212,10 +212,10 @@ test.each<[object, RegExp]>([
   [{ cron: "0 0 30 2 *" }, /has no time to come/],
   [{ timeZone: "Mars/Base" }, /timeZone "Mars\/Base" of schedule .* is not known: use an IANA name/],
   [{ timeZone: "" }, /timeZone "" .* is not known/],
-  [{ catchUp: "some" }, /catchUp "some" .* does not exist: use "skip", "last" or "all"/],
-  [{ overlap: "wait" }, /overlap "wait" .* does not exist/],
+  [{ catchUp: "some" }, /catchUp of .* must be "skip", "last" or "all", got "some"/],
+  [{ overlap: "wait" }, /overlap of .* must be .*, got "wait"/],
   [{ name: "" }, /schedule "" has a name that is not allowed/],
-  [{ priority: 0.5 }, /priority 0\.5 is not possible/],
+  [{ priority: 0.5 }, /priority must be an integer from -32767 to 32767, got 0\.5/],
 ])("a schedule with %j is refused before anything is stored", (wrong, message) => {
   const open = () => createOrchestrator({ connection: database.url, schedules: [{ ...good, ...wrong }] });
 

@@ -1,5 +1,5 @@
 /** The doors of a flow's contract, durations, and what the errors say. */
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { z } from "zod";
 import {
   ContractError,
@@ -10,7 +10,6 @@ import {
   UsageError,
 } from "../../src/base/errors.ts";
 import { parseEvent, parseInput, parseReturn, parseState, parseStreamItem } from "../../src/flow/contract.ts";
-import { parseDuration } from "../../src/flow/duration.ts";
 
 const typed = {
   name: "refund",
@@ -80,44 +79,6 @@ test("an async refinement is refused in words", () => {
   const flow = { name: "f", contract: { input: z.string().refine(async () => true) } };
 
   expect(() => parseInput(flow, "x")).toThrow(/async refinement or transform: make it synchronous/);
-});
-
-describe("a duration", () => {
-  test.each([
-    ["500ms", 500],
-    ["10s", 10_000],
-    ["1h30m", 5_400_000],
-    ["1.5h", 5_400_000],
-    ["2d", 172_800_000],
-    ["1w", 604_800_000],
-    ["0s", 0],
-    [12.4, 12],
-  ])("%j is %d ms", (value, ms) => {
-    expect(parseDuration(value, "timeout")).toBe(ms);
-  });
-
-  test.each([
-    "",
-    "10",
-    "s",
-    "-1s",
-    "1 s",
-    "1h 30m",
-    "1y",
-    "ten",
-    -1,
-    Number.NaN,
-    Number.POSITIVE_INFINITY,
-    "101000000d",
-  ])("%j is refused", (value) => {
-    expect(() => parseDuration(value, "timeout")).toThrow(UsageError);
-  });
-
-  test("that cannot be read names the value, the place and the remedy", () => {
-    expect(() => parseDuration("soon", `delay of flow "f"`)).toThrow(
-      `"soon" is not a duration for delay of flow "f": use "500ms", "10s", "1h30m" or a number of milliseconds from 0 to a hundred years`,
-    );
-  });
 });
 
 test("an error has a name, a stable code, a sentence and plain details", () => {

@@ -276,7 +276,7 @@ test.each([
   [{ capture: { "state.a": "value", "state.a.b": "value" } }, /sets both "state.a" and "state.a.b"/],
   [{ capture: { "state.a": "resources.db" } }, /live objects are not data/],
   [{ writeBack: { "value.x": "value.y" } }, /source of writeBack/],
-  [{ concurrency: 0 }, /concurrency of toSubFlow\("child"\) is 0/],
+  [{ concurrency: 0 }, /concurrency of toSubFlow\("child"\) must be .*, got 0/],
   [{ capture: "value" }, /capture of toSubFlow\("child"\) is "value": bind paths to paths/],
   [{ writeBack: [] }, /writeBack of toSubFlow\("child"\) is \[\]/],
   [{ capture: { input: 7 } }, /source of capture .* is 7/],
@@ -285,7 +285,10 @@ test.each([
   [{ capture: { input: "value", "input.x": "value" } }, /sets both "input" and "input.x"/],
   [{ writeBack: { "resources.x": "result" } }, /begin it with value, state, flowData/],
   [{ writeBack: { "state.x": "result.__proto__" } }, /segments of letters/],
-  [{ captures: {} }, /toSubFlow\("child"\) has an unknown option "captures": use capture, writeBack, concurrency/],
+  [
+    { captures: {} },
+    /toSubFlow\("child"\) has an unknown option "captures": use capture, writeBack, concurrency \(did you mean "capture"\?\)/,
+  ],
 ])("TF-SUB-05: the binding %j is refused", (options, message) => {
   const bind = () => defineFlow("f").toSubFlow(defineFlow("child"), options as never);
 
@@ -295,7 +298,11 @@ test.each([
 
 test.each([
   ["a word", "fast", /has "fast" as its options/],
-  ["a mistyped name", { concurency: 2 }, /has an unknown option "concurency": use concurrency, distribute/],
+  [
+    "a mistyped name",
+    { concurency: 2 },
+    /has an unknown option "concurency": use concurrency, distribute \(did you mean "concurrency"\?\)/,
+  ],
 ])("options of forEach and batch that are %s are refused", (_, options, message) => {
   expect(() => defineFlow("f").forEach(options as never)).toThrow(message);
   expect(() => defineFlow("f").batch({ a: pass }, options as never)).toThrow(message);
@@ -333,7 +340,7 @@ test("chunk options have defaults and are checked when they are made", () => {
     output: null,
   });
   expect(() => flow.to("b", pass, { retry: { maxAttempts: 0 } })).toThrow(
-    /retry.maxAttempts of chunk "b" is 0: use a whole number from 1/,
+    /retry.maxAttempts of chunk "b" must be an integer of at least 1, got 0/,
   );
   expect(() => flow.to("b", pass, { timeout: "soon" })).toThrow(/"soon" is not a duration for timeout of chunk "b"/);
   expect(() => flow.to("b", pass, { timeout: 0 })).toThrow(/timeout of 0/);
@@ -354,10 +361,18 @@ test("LI-STP-06: an empty flow, an empty batch and a broken contract are refused
 });
 
 test.each<[string, FlowOptions, string]>([
-  ["maxStreamItems of 0", { maxStreamItems: 0 }, "maxStreamItems 0 is not possible"],
-  ["maxStreamItems of NaN", { maxStreamItems: Number.NaN }, "maxStreamItems NaN is not possible"],
-  ["maxStreamItems as a text", { maxStreamItems: "100" as never }, "maxStreamItems 100 is not possible"],
-  ["a rate of nothing", { maxStreamRate: { limit: 0, per: "1s" } }, "maxStreamRate.limit 0 is not possible"],
+  [
+    "maxStreamItems of 0",
+    { maxStreamItems: 0 },
+    "maxStreamItems must be an integer of at least 1, or null for no limit, got 0",
+  ],
+  ["maxStreamItems of NaN", { maxStreamItems: Number.NaN }, "no limit, got NaN"],
+  ["maxStreamItems as a text", { maxStreamItems: "100" as never }, 'no limit, got "100"'],
+  [
+    "a rate of nothing",
+    { maxStreamRate: { limit: 0, per: "1s" } },
+    "maxStreamRate.limit must be an integer from 1 to 1000000, got 0",
+  ],
   ["a rate in no time", { maxStreamRate: { limit: 1, per: 0 } }, "maxStreamRate.per is no time"],
   ["a rate without a limit", { maxStreamRate: { per: "1s" } as never }, "maxStreamRate.limit is missing"],
   ["a rate in words", { maxStreamRate: { limit: 1, per: "often" } }, 'maxStreamRate.per of flow "f"'],

@@ -1,0 +1,111 @@
+/** Checks of options. A refusal says what is expected, where, and what came instead. */
+import { UsageError } from "./errors.ts";
+
+/** What throws: a `UsageError` where a call is refused, a `DefinitionError` where a flow is. */
+export type Refuse = (problem: string, remedy: string | null) => never;
+
+const refuseUse: Refuse = (problem, remedy) => {
+  throw new UsageError(problem, remedy);
+};
+
+/** Refuses an option that nobody reads: a typing error would silently mean the default. */
+export function requireKnown(given: object, names: readonly string[], where: string, refuse = refuseUse): void {
+  const unknown = Object.keys(given).find((name) => !names.includes(name));
+  if (unknown === undefined) return;
+  const meant = nearest(unknown, names);
+  const hint = meant === undefined ? "" : ` (did you mean ${JSON.stringify(meant)}?)`;
+  refuse(`${where} has an unknown option ${JSON.stringify(unknown)}`, `use ${names.join(", ")}${hint}`);
+}
+
+export interface NumberRange {
+  readonly min: number;
+  /** @default none */
+  readonly max?: number;
+  /** What null means; without it null is refused like any other value. */
+  readonly orNull?: string;
+}
+
+/** A whole number in its range. */
+export function requireInteger(
+  value: unknown,
+  where: string,
+  range: NumberRange & { readonly orNull: string },
+  refuse?: Refuse,
+): number | null;
+export function requireInteger(value: unknown, where: string, range: NumberRange, refuse?: Refuse): number;
+export function requireInteger(value: unknown, where: string, range: NumberRange, refuse = refuseUse): number | null {
+  if (value === null && range.orNull !== undefined) return null;
+  if (typeof value === "number" && Number.isSafeInteger(value) && isWithin(value, range)) return value;
+  return refuse(`${where} must be an integer ${inWords(range)}, got ${show(value)}`, null);
+}
+
+/** A number in its range, fractions included. Infinity is none. */
+export function requireNumber(value: unknown, where: string, range: NumberRange, refuse = refuseUse): number {
+  if (typeof value === "number" && Number.isFinite(value) && isWithin(value, range)) return value;
+  return refuse(`${where} must be a number ${inWords(range)}, got ${show(value)}`, null);
+}
+
+/** One of a few texts. */
+export function requireOneOf<const T extends string>(
+  value: unknown,
+  choices: readonly T[],
+  where: string,
+  refuse = refuseUse,
+): T {
+  const found = choices.find((choice) => choice === value);
+  if (found !== undefined) return found;
+  const quoted = choices.map((choice) => JSON.stringify(choice));
+  const last = quoted.pop() ?? "";
+  return refuse(
+    `${where} must be ${quoted.length ? `${quoted.join(", ")} or ${last}` : last}, got ${show(value)}`,
+    null,
+  );
+}
+
+export function requireBoolean(value: unknown, where: string, refuse = refuseUse): boolean {
+  if (typeof value === "boolean") return value;
+  return refuse(`${where} must be true or false, got ${show(value)}`, null);
+}
+
+/** A date that is one: `new Date("soon")` is not. */
+export function requireDate(value: unknown, where: string, refuse = refuseUse): Date {
+  if (value instanceof Date && !Number.isNaN(value.getTime())) return value;
+  return refuse(`${where} must be a valid Date, got ${show(value)}`, null);
+}
+
+function isWithin(value: number, { min, max = Infinity }: NumberRange): boolean {
+  return value >= min && value <= max;
+}
+
+function inWords({ min, max, orNull }: NumberRange): string {
+  const range = max === undefined ? `of at least ${min}` : `from ${min} to ${max}`;
+  return orNull === undefined ? range : `${range}, or null for ${orNull}`;
+}
+
+/** A value as an error shows it: short, and texts in quotes. */
+export function show(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
+  if (typeof value !== "object" || value === null || value instanceof Date) return String(value);
+  return Array.isArray(value) ? "a list" : "an object";
+}
+
+/** The name that was meant, as far as a typing error or two goes. */
+function nearest(name: string, names: readonly string[]): string | undefined {
+  const near = names
+    .map((known) => ({ known, distance: distanceOf(name.toLowerCase(), known.toLowerCase()) }))
+    .filter(({ known, distance }) => distance <= Math.max(1, Math.floor(known.length / 3)))
+    .toSorted((a, b) => a.distance - b.distance);
+  return near[0]?.known;
+}
+
+/** Levenshtein: letters that have to be put in, taken out or replaced. */
+function distanceOf(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 0; i < a.length; i++) {
+    const next = [i + 1];
+    for (let j = 0; j < b.length; j++)
+      next.push(Math.min((row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1, (row[j] ?? 0) + (a[i] === b[j] ? 0 : 1)));
+    row = next;
+  }
+  return row.at(-1) ?? 0;
+}

@@ -1,0 +1,69 @@
+/** A refused option says what is expected, where, and what came instead. */
+import { expect, test } from "vitest";
+import { UsageError } from "../../src/base/errors.ts";
+import {
+  requireBoolean,
+  requireDate,
+  requireInteger,
+  requireKnown,
+  requireNumber,
+  requireOneOf,
+} from "../../src/base/option.ts";
+
+test.each<[string, () => unknown, string]>([
+  [
+    "a fraction for an integer",
+    () => requireInteger(0.5, "priority", { min: -9, max: 9 }),
+    "priority must be an integer from -9 to 9, got 0.5",
+  ],
+  [
+    "an integer out of its range",
+    () => requireInteger(10, "priority", { min: -9, max: 9 }),
+    "priority must be an integer from -9 to 9, got 10",
+  ],
+  [
+    "a text for an integer",
+    () => requireInteger("7", "limit", { min: 1, orNull: "no limit" }),
+    'limit must be an integer of at least 1, or null for no limit, got "7"',
+  ],
+  [
+    "null where it means nothing",
+    () => requireInteger(null, "limit", { min: 1 }),
+    "limit must be an integer of at least 1, got null",
+  ],
+  [
+    "no number",
+    () => requireNumber(Number.NaN, "multiplier", { min: 1, max: 1000 }),
+    "multiplier must be a number from 1 to 1000, got NaN",
+  ],
+  ["infinity", () => requireNumber(Infinity, "wait", { min: 0 }), "wait must be a number of at least 0, got Infinity"],
+  [
+    "another choice",
+    () => requireOneOf("some", ["skip", "last", "all"], "catchUp"),
+    'catchUp must be "skip", "last" or "all", got "some"',
+  ],
+  ["a word for a flag", () => requireBoolean("yes", "jitter"), 'jitter must be true or false, got "yes"'],
+  ["no date", () => requireDate(new Date("soon"), "startAt"), "startAt must be a valid Date, got Invalid Date"],
+  ["a list", () => requireOneOf(["keep"], ["keep"], "action"), 'action must be "keep", got a list'],
+  [
+    "an unknown option",
+    () => requireKnown({ concurency: 1 }, ["rate", "concurrency"], "limits"),
+    'limits has an unknown option "concurency": use rate, concurrency (did you mean "concurrency"?)',
+  ],
+  [
+    "an unknown option like no other",
+    () => requireKnown({ colour: 1 }, ["rate", "concurrency"], "limits"),
+    'limits has an unknown option "colour": use rate, concurrency',
+  ],
+])("%s is refused with its value, its place and what would do", (_, check, message) => {
+  expect(check).toThrow(UsageError);
+  expect(check).toThrow(new RegExp(`^${RegExp.escape(message)}$`));
+});
+
+test("what fits comes back as it is", () => {
+  expect(requireInteger(-9, "priority", { min: -9, max: 9 })).toBe(-9);
+  expect(requireInteger(null, "limit", { min: 1, orNull: "no limit" })).toBeNull();
+  expect(requireNumber(1.5, "multiplier", { min: 1 })).toBe(1.5);
+  expect(requireOneOf("skip", ["skip", "last"], "catchUp")).toBe("skip");
+  expect(requireBoolean(false, "jitter")).toBe(false);
+});
