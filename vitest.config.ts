@@ -1,7 +1,13 @@
 /** Tests in two projects: the pure rooms alone, and all others with one Postgres per run (`test/support/server.ts`). */
 import { defineConfig } from "vitest/config";
 
-const pure = ["test/tree.test.ts", "test/base/**/*.test.ts", "test/flow/**/*.test.ts", "test/ledger/**/*.test.ts"];
+const pure = [
+  "test/tree.test.ts",
+  "test/base/**/*.test.ts",
+  "test/engine/clock.test.ts",
+  "test/flow/**/*.test.ts",
+  "test/ledger/**/*.test.ts",
+];
 
 export default defineConfig({
   test: {

@@ -12,6 +12,7 @@ import { configure } from "./defer.ts";
 import { startEmbeddedPostgres } from "./embedded.ts";
 import type { EmbeddedPostgres } from "./embedded.ts";
 import { ConnectionError, FlowledgerError, UsageError, type SerializedError } from "./base/errors.ts";
+import { systemTimers as liveness } from "./base/timers.ts";
 import type { HistoryEntry } from "./execution/execution.ts";
 import { parseCursor } from "./execution/stream.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
@@ -529,10 +530,10 @@ async function untilSignal(work: (signal: AbortSignal) => Promise<void>): Promis
 /** Keeps the process alive until then: an embedded server alone would not. */
 async function aborted(signal: AbortSignal): Promise<void> {
   const { promise, resolve: wake } = Promise.withResolvers<void>();
-  const alive = setInterval(() => {}, 60_000);
+  const alive = liveness.every(60_000, () => {});
   signal.addEventListener("abort", () => wake());
   if (!signal.aborted) await promise;
-  clearInterval(alive);
+  alive.cancel();
 }
 
 // ── parsing ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -688,9 +688,6 @@ function resolveRetry(name: string, retry: DeferOptions["retry"] = false): Retry
   return policy;
 }
 
-/** What `setTimeout` can wait for. */
-const longestSeconds = 2_147_483;
-
 function requireLimits(name: string, options: DeferOptions) {
   const { concurrency, maxDuration, maxConcurrencyAction } = options;
   const refuse: Refuse = (problem, remedy) => {
@@ -698,8 +695,7 @@ function requireLimits(name: string, options: DeferOptions) {
   };
   requireKnown(options, deferOptions, "defer()", refuse);
   if (concurrency !== undefined) requireInteger(concurrency, "concurrency", { min: 1 }, refuse);
-  if (maxDuration !== undefined && !(maxDuration > 0 && maxDuration <= longestSeconds))
-    throw new DefinitionError(name, `maxDuration ${String(maxDuration)} is not possible`, "use seconds, up to 24 days");
+  if (maxDuration !== undefined) requireNumber(maxDuration, "maxDuration in seconds", { min: 0.001 }, refuse);
   if (maxConcurrencyAction !== undefined)
     requireOneOf(maxConcurrencyAction, ["keep", "cancel"], "maxConcurrencyAction", refuse);
   return { concurrency, maxDuration, maxConcurrencyAction };

@@ -11,6 +11,7 @@ import { connect } from "./database/connection.ts";
 import type { Sql } from "./database/connection.ts";
 import { startEmbeddedPostgres } from "./embedded.ts";
 import { UsageError } from "./base/errors.ts";
+import { systemTimers } from "./base/timers.ts";
 import type { Execution } from "./execution/execution.ts";
 import { Flow } from "./flow/builder.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
@@ -31,7 +32,7 @@ const Progress = z.object({ step: z.string(), text: z.string() });
 
 export async function runDemo(out: Terminal, options: DemoOptions): Promise<void> {
   const { signal } = options;
-  const begin = performance.now();
+  const begin = systemTimers.monotonic();
   const file = options.file ?? join(examples, "lease-agreement.md");
   const text = readDocument(file);
   const say = progress(out, begin);
@@ -108,7 +109,7 @@ function progress(out: Terminal, begin: number): Say {
   const { paint } = out;
   return (step, text) => {
     if (out.isJson) return;
-    const seconds = ((performance.now() - begin) / 1000).toFixed(2).padStart(5);
+    const seconds = ((systemTimers.monotonic() - begin) / 1000).toFixed(2).padStart(5);
     out.line(`${paint.dim(`${seconds} s`)}  ${paint.cyan(step.padEnd(9))} ${text}`);
   };
 }

@@ -8,8 +8,8 @@ import { type AddressInfo, createServer, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Readable, Writable } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
 import { ConnectionError, UsageError } from "./base/errors.ts";
+import { systemTimers as liveness } from "./base/timers.ts";
 
 export interface EmbeddedPostgresOptions {
   /** Where the data lives: kept at the end, used again by the next start. @default a temporary folder, removed at the end */
@@ -140,7 +140,7 @@ class Server implements EmbeddedPostgres {
     void exited.then(() => (hasExited = true));
     while (!(await isReady(this.#home, child.pid))) {
       if (hasExited) return output();
-      await sleep(10);
+      await liveness.sleep(10);
     }
     letGo(child, child.stderr);
     return undefined;
@@ -153,7 +153,7 @@ class Server implements EmbeddedPostgres {
       return true;
     }
     if (/still in use|is being used/.test(log)) {
-      await sleep(100);
+      await liveness.sleep(100);
       return true;
     }
     return false;
@@ -373,7 +373,7 @@ const WATCHDOG = `
   process.stdin.on("end", async () => {
     const signalled = (name) => { try { return pid > 0 && process.kill(pid, name); } catch { return false; } };
     signalled(signal);
-    for (let tries = 0; signalled(0) && tries < 600; tries++) await new Promise((next) => setTimeout(next, 50));
+    for (let tries = 0; signalled(0) && tries < 600; tries++) await liveness.sleep(50);
     if (folder) fs.rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   });
 `;
@@ -422,7 +422,7 @@ function follow(child: ChildProcess, streams: Readable[]): { exited: Promise<num
   });
   // Not "exit": the log is complete only now. Sessions that outlive a killed server hold the log open, so not for long.
   child.on("close", exit);
-  child.on("exit", (code) => setTimeout(exit, 200, code));
+  child.on("exit", (code) => liveness.after(200, () => exit(code)));
   return { exited, output: () => text };
 }
 

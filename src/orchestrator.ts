@@ -1,4 +1,5 @@
 /** `createOrchestrator()`: the only file that wires all rooms. */
+import { systemTimers, type Timers } from "./base/timers.ts";
 import { requireDate, requireInteger, requireKnown } from "./base/option.ts";
 import { answered, Batcher, insist } from "./database/batcher.ts";
 import { createMany } from "./database/commands.ts";
@@ -145,6 +146,7 @@ export const internals = Symbol("flowledger.internals");
 
 export interface OrchestratorInternals {
   readonly functions: ReadonlyMap<string, FunctionDefinition>;
+  readonly timers: Timers;
   readonly isClosed: boolean;
   readonly create: (execution: NewExecution) => Promise<ExecutionId>;
   readonly query: <T>(work: (sql: Sql) => Promise<T>) => Promise<T>;
@@ -157,6 +159,7 @@ export function createOrchestrator(options: OrchestratorOptions = {}): Orchestra
 }
 
 export class Orchestrator implements AsyncDisposable {
+  readonly #timers: Timers;
   readonly #option: ConnectionOption;
   readonly #sql: Sql;
   readonly #wakeups: Wakeups;
@@ -174,7 +177,8 @@ export class Orchestrator implements AsyncDisposable {
   #checked: Promise<void> | undefined;
   #isClosed = false;
 
-  constructor(options: OrchestratorOptions) {
+  /** @param timers by which what users see is counted: only a test gives another clock */
+  constructor(options: OrchestratorOptions, timers: Timers = systemTimers) {
     const connection = options.connection ?? process.env["DATABASE_URL"];
     if (connection === undefined)
       throw new UsageError("createOrchestrator() has no connection", "pass { connection } or set DATABASE_URL");
@@ -185,11 +189,12 @@ export class Orchestrator implements AsyncDisposable {
     this.#schedules = resolveSchedules(schedules, (flow, input, more) =>
       newExecution(flow, { ...more, autoCloseTimeout: 0 }, parseInput(flow, input), false),
     );
+    this.#timers = timers;
     this.#option = connection;
     this.#sql = connect(connection);
     this.#wakeups = openWakeups(this.#sql);
-    this.#outcomes = openOutcomes(this.#sql, this.#wakeups);
-    this.#streams = openStreams(this.#sql, this.#wakeups);
+    this.#outcomes = openOutcomes(this.#sql, this.#wakeups, timers);
+    this.#streams = openStreams(this.#sql, this.#wakeups, timers);
     this.#resources = options.resources ?? {};
     this.#log = options.logger ?? stderrLogger;
     this.#starts = new Batcher({
@@ -224,6 +229,7 @@ export class Orchestrator implements AsyncDisposable {
         sql: this.#sql,
         wakeups: this.#wakeups,
         log: this.#log,
+        timers: this.#timers,
         resources: this.#resources,
         flows: this.#flows,
         schedules: this.#schedules,
@@ -419,7 +425,13 @@ export class Orchestrator implements AsyncDisposable {
   }
 
   get #host(): ExecutionHost {
-    return { sql: this.#sql, wakeups: this.#wakeups, outcomes: this.#outcomes, streams: this.#streams };
+    return {
+      sql: this.#sql,
+      wakeups: this.#wakeups,
+      outcomes: this.#outcomes,
+      streams: this.#streams,
+      timers: this.#timers,
+    };
   }
 
   #bind<C extends Contract>(flow: FlowDefinition<C>): BoundFlow<C> {
@@ -464,6 +476,7 @@ export class Orchestrator implements AsyncDisposable {
   get [internals](): OrchestratorInternals {
     return {
       functions: this.#functions,
+      timers: this.#timers,
       isClosed: this.#isClosed,
       create: (execution) => this.#create(execution, undefined),
       query: async (work) => {

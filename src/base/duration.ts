@@ -31,9 +31,6 @@ const wordMs: readonly (readonly [RegExp, number])[] = [
 /** A hundred years: beyond it a date would leave what Postgres and JavaScript agree on. */
 const longestMs = 36_525 * unitMs.d;
 
-/** What a timer of Node holds, 24.8 days: a longer one would fire at once. */
-export const longestTimerMs = 2 ** 31 - 1;
-
 /** The last moment that ISO 8601 writes with four digits of a year, as Postgres reads it. */
 const latestMs = Date.UTC(9999, 11, 31);
 

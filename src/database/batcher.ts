@@ -1,5 +1,6 @@
 /** Gathers what arrives while a statement is in flight and sends it with the next: one statement for many callers. */
-import { setTimeout as delay } from "node:timers/promises";
+import { backoff, retry, withTimeout } from "../base/async.ts";
+import { systemTimers as liveness } from "../base/timers.ts";
 import { codeOf, isConnectionLoss, isTransient, noAnswer } from "./connection.ts";
 
 export interface BatcherOptions<Item, Result> {
@@ -89,7 +90,7 @@ export class Batcher<Item, Result> {
       } catch (error) {
         if (this.#options.isPersistent && !this.#isClosed && isTransient(error)) {
           if (isConnectionLoss(error)) this.#onTrouble(error);
-          await delay(backoffMs(attempt));
+          await liveness.sleep(backoffMs(attempt));
         } else if (batch.length > 1 && !isTransient(error)) {
           // One item that Postgres cannot hold must not take the others with it.
           const middle = batch.length >> 1;
@@ -105,28 +106,21 @@ export class Batcher<Item, Result> {
 }
 
 /** Does again what changes nothing when it is repeated, while only connections and locks are in the way. */
-export async function insist<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await answered(work());
-    } catch (error) {
-      if (signal?.aborted || !isTransient(error) || codeOf(error) === "CONNECTION_ENDED") throw error;
-      await delay(backoffMs(attempt));
-    }
-  }
+export function insist<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  return retry(() => answered(work()), {
+    shouldRetry: (error) => isTransient(error) && codeOf(error) !== "CONNECTION_ENDED",
+    waitMs: backoffMs,
+    signal,
+  });
 }
 
 function backoffMs(attempt: number): number {
-  return Math.random() * Math.min(500, 20 * 2 ** attempt);
+  return backoff({ attempt, base: 20, max: 500, jitter: 1 });
 }
 
 /** On a connection that went dead without a word no answer ever comes: nothing shall wait for it, and hold up others. */
 export function answered<T>(answer: Promise<T>, timeoutMs = answerWithinMs): Promise<T> {
-  const { promise, resolve, reject } = Promise.withResolvers<T>();
-  const timer = setTimeout(() => {
-    const error = new Error(`no answer from the database for ${timeoutMs} ms`);
-    reject(Object.assign(error, { code: noAnswer }));
-  }, timeoutMs);
-  answer.then(resolve, reject).finally(() => clearTimeout(timer));
-  return promise;
+  return withTimeout(answer, timeoutMs, () => {
+    throw Object.assign(new Error(`no answer from the database for ${timeoutMs} ms`), { code: noAnswer });
+  });
 }

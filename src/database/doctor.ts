@@ -1,6 +1,7 @@
 /** Whether this database, as this role, over this connection, can do what flowledger asks of it: one finding a line. */
 import { randomBytes } from "node:crypto";
 import pg from "pg";
+import { withTimeout } from "../base/async.ts";
 import { codeOf, connect, pgConfig, translate } from "./connection.ts";
 import type { ConnectionOption, Sql } from "./connection.ts";
 import { requireMigrated } from "./migrate.ts";
@@ -141,12 +142,10 @@ const checks: Record<string, Check> = {
 
   listen: async (sql) => {
     const channel = `flowledger_doctor_${randomBytes(4).toString("hex")}`;
-    const { promise, resolve } = Promise.withResolvers<boolean>();
-    const timer = setTimeout(() => resolve(false), 2000);
+    const { promise: heard, resolve } = Promise.withResolvers<boolean>();
     const subscription = await sql.listen(channel, () => resolve(true));
     await sql.notify(channel, "");
-    const isHeard = await promise;
-    clearTimeout(timer);
+    const isHeard = await withTimeout(heard, 2000, () => false);
     await subscription.unlisten();
     return isHeard
       ? ok("notifications arrive")

@@ -2,8 +2,9 @@
  * postgres.js as this library uses it: what 3.4.9 does when connections die is made good here, and `stack.test.ts` kills
  * connections to see it. Apart from `connection.ts`, because the heartbeat's thread loads it and little else.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import postgres from "postgres";
+import { backoff } from "../base/async.ts";
+import { systemTimers as liveness } from "../base/timers.ts";
 
 export type DriverOptions = postgres.Options<Record<string, postgres.PostgresType>>;
 
@@ -50,7 +51,7 @@ function renewed(open: () => postgres.Sql): postgres.Sql {
   return new Proxy(client, {
     get: (_client, key) => Reflect.get(client, key),
     apply(_client, self, args) {
-      if (pulse.underWay > 0 && performance.now() - pulse.heardAt > silentMs) {
+      if (pulse.underWay > 0 && liveness.monotonic() - pulse.heardAt > silentMs) {
         void client.end({ timeout: retireSeconds }).catch(() => {});
         client = open();
         pulse = { underWay: 0, heardAt: 0 };
@@ -80,10 +81,10 @@ function count(query: Query, pulse: { underWay: number; heardAt: number }): void
   const hear = () => {
     if (isUnderWay) pulse.underWay -= 1;
     isUnderWay = false;
-    pulse.heardAt = performance.now();
+    pulse.heardAt = liveness.monotonic();
   };
   query.handler = (sent) => {
-    if (pulse.underWay === 0) pulse.heardAt = performance.now();
+    if (pulse.underWay === 0) pulse.heardAt = liveness.monotonic();
     pulse.underWay += 1;
     isUnderWay = true;
     return Reflect.apply(handler, query, [sent]);
@@ -151,7 +152,7 @@ export function openListener(
         onChange(false);
       } catch {
         hasTried();
-        await delay(reconnectDelay(attempt) * 1000, undefined, { ref: false });
+        await liveness.sleep(reconnectDelay(attempt) * 1000, { ref: false });
       }
     }
   };
@@ -167,7 +168,7 @@ export function openListener(
 
 /** Seconds to the next try. The driver's own waits grow to twenty seconds, long after Postgres is back. */
 function reconnectDelay(attempt: number): number {
-  return Math.min(0.5, 0.02 * 2 ** attempt) * (0.5 + Math.random() / 2);
+  return backoff({ attempt, base: 0.02, max: 0.5, jitter: 0.5 });
 }
 
 /** A connection that dies in the middle of a result goes on counting there afterwards: the next result begins with holes. */

@@ -1,4 +1,5 @@
 /** Wake-ups: hints that there is something to read, by id only. One LISTEN connection in, one coalesced NOTIFY out; any may be lost. */
+import { systemTimers as liveness } from "../base/timers.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { Batcher } from "./batcher.ts";
 import type { Sql } from "./connection.ts";
@@ -52,8 +53,7 @@ export function openWakeups(sql: Sql): Wakeups {
   const callAll = () => {
     for (const set of listeners.values()) for (const listener of set) listener();
   };
-  const look = setInterval(callAll, lookEveryMs);
-  look.unref();
+  const look = liveness.every(lookEveryMs, callAll).unref();
 
   const hear = (message: string) => {
     const isForReaders = message.startsWith(forReaders);
@@ -86,7 +86,7 @@ export function openWakeups(sql: Sql): Wakeups {
   const close = async () => {
     if (isClosed) return;
     isClosed = true;
-    clearInterval(look);
+    look.cancel();
     await session?.close();
   };
 

@@ -2,6 +2,8 @@
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
 import { requireInteger, requireOneOf } from "../base/option.ts";
+import { withTimeout } from "../base/async.ts";
+import type { Timers } from "../base/timers.ts";
 import type { CloseHeader } from "../database/append.ts";
 import {
   ChunkTimeoutError,
@@ -35,7 +37,7 @@ import {
   requireStatePath,
 } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { longestTimerMs, parseDuration, parseMoment } from "../base/duration.ts";
+import { parseDuration, parseMoment } from "../base/duration.ts";
 import type { Chunk, Graph, NodeId } from "../flow/graph.ts";
 import { resolveRetry } from "../flow/retry.ts";
 import type { Effect, Hits, PauseRequest } from "../ledger/decide.ts";
@@ -60,6 +62,7 @@ export interface ChunkHost {
   readonly info: ExecutionInfo;
   readonly resources: ExecutionResources;
   readonly log: Logger;
+  readonly timers: Timers;
   /** The committed state; read only. */
   readonly state: ExecutionState;
   /** Resolves when the effects are in the ledger. */
@@ -132,23 +135,15 @@ export function readerOf(host: ChunkHost, value: Json): Ctx {
   return new ReadContext(host, value) as unknown as Ctx;
 }
 
-async function limited(returned: unknown, host: ChunkHost, chunk: Chunk, abort: AbortController): Promise<unknown> {
+function limited(returned: unknown, host: ChunkHost, chunk: Chunk, abort: AbortController): unknown {
   const { timeoutMs } = chunk.options;
   if (timeoutMs === null) return returned;
-  const { promise, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => {
-      const error = new ChunkTimeoutError(host.info.id, chunk.name, timeoutMs);
-      abort.abort(error);
-      reject(error);
-    },
-    Math.min(timeoutMs, longestTimerMs),
-  );
-  try {
-    return await Promise.race([returned, promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+  const late = () => {
+    const error = new ChunkTimeoutError(host.info.id, chunk.name, timeoutMs);
+    abort.abort(error);
+    throw error;
+  };
+  return withTimeout(Promise.resolve(returned), timeoutMs, late, host.timers);
 }
 
 class ReadContext {
@@ -486,7 +481,8 @@ class ChunkContext {
     }
     for (; ; attempt++) {
       try {
-        const value = parseReturn(null, await timed(keyed, timeoutMs, this.#abort.signal, where), `result of ${where}`);
+        const returned = await timed(keyed, timeoutMs, this.#abort.signal, where, this.#host.timers);
+        const value = parseReturn(null, returned, `result of ${where}`);
         this.#journal.buffer({ ordinal, effect: "step", name, value });
         await this.#flush();
         return copyJson(value);
@@ -775,31 +771,24 @@ function requireObjects(values: JsonObject, path: string): void {
   }
 }
 
-async function timed(
+function timed(
   work: (signal: AbortSignal) => unknown,
   timeoutMs: number | null,
   outer: AbortSignal,
   where: string,
-): Promise<unknown> {
+  timers: Timers,
+): unknown {
   if (timeoutMs === null) return work(outer);
   const limit = new AbortController();
-  const { promise, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => {
-      const error = new UsageError(
-        `${where} ran longer than its timeout of ${timeoutMs} ms`,
-        "raise timeout, or pass the signal to what it waits for",
-      );
-      limit.abort(error);
-      reject(error);
-    },
-    Math.min(timeoutMs, longestTimerMs),
-  );
-  try {
-    return await Promise.race([work(AbortSignal.any([outer, limit.signal])), promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+  const late = () => {
+    const error = new UsageError(
+      `${where} ran longer than its timeout of ${timeoutMs} ms`,
+      "raise timeout, or pass the signal to what it waits for",
+    );
+    limit.abort(error);
+    throw error;
+  };
+  return withTimeout(Promise.resolve(work(AbortSignal.any([outer, limit.signal]))), timeoutMs, late, timers);
 }
 
 function reviveError(error: SerializedError): Error {

@@ -1,5 +1,6 @@
 /** The batcher of this process: appends of all its executions leave together, and each owner gets its own answer. */
-import { setTimeout as delay } from "node:timers/promises";
+import { backoff } from "../base/async.ts";
+import { systemTimers as liveness } from "../base/timers.ts";
 import { append } from "../database/append.ts";
 import type { Append, AppendResult, Committed } from "../database/append.ts";
 import { Batcher } from "../database/batcher.ts";
@@ -22,7 +23,7 @@ export function openCommitter(sql: Sql, onTrouble: (error: unknown) => void): Co
         throw error;
       });
       // By then the statement is on its way and nobody has answered.
-      if (isFailpointArmed) setTimeout(failpoint, 0, "in-commit");
+      if (isFailpointArmed) liveness.after(0, () => failpoint("in-commit"));
       return answer;
     },
     // Small batches on two connections keep Postgres busy while this process works on the answers (`npm run bench`).
@@ -33,10 +34,10 @@ export function openCommitter(sql: Sql, onTrouble: (error: unknown) => void): Co
   });
   return {
     async commit(item) {
-      for (let wait = 1; ; wait = Math.min(wait * 2, 50)) {
+      for (let attempt = 0; ; attempt++) {
         const result = await batcher.submit(item);
         if (result.verdict !== "busy") return result;
-        await delay(Math.random() * wait);
+        await liveness.sleep(backoff({ attempt, base: 1, max: 50, jitter: 1 }));
       }
     },
     close: () => batcher.close(),

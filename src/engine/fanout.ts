@@ -1,5 +1,6 @@
 /** One distributed forEach or batch under way: its items are executions of their own, and their results come together here. */
 import { v7 as uuidv7 } from "uuid";
+import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import type { CloseHeader } from "../database/append.ts";
 import { itemId } from "../database/items.ts";
 import { ExecutionCancelledError, type SerializedError } from "../base/errors.ts";
@@ -63,10 +64,10 @@ export class FanOut {
   #isReading = false;
   #isRecording = false;
   #creating: Promise<void> | null = null;
-  #recordTimer: NodeJS.Timeout | undefined;
-  #lookTimer: NodeJS.Timeout | undefined;
+  #recordTimer: Timer | undefined;
+  #lookTimer: Timer | undefined;
   #stopListening: () => void = () => {};
-  #quietSince = performance.now();
+  #quietSince = liveness.monotonic();
 
   constructor(host: FanOutHost, dispatch: Dispatch, node: ForEachNode | BatchNode) {
     this.#host = host;
@@ -87,10 +88,10 @@ export class FanOut {
       this.#frame.done.forEach((isDone, index) => isDone && this.#ended.add(index));
       if (!isNew) await this.#look();
       this.#isBegun = true;
-      this.#lookTimer = setInterval(() => this.#lookAround(), this.#patienceMs);
+      this.#lookTimer = liveness.every(this.#patienceMs, () => this.#lookAround());
       this.pump();
       const end = await this.#end.promise;
-      clearInterval(this.#lookTimer);
+      this.#lookTimer?.cancel();
       if (!end) return null;
       if (end.error) return [{ type: "fail", dispatch: id, error: end.error, retryInMs: null }];
       const writers = readsState ? this.#values.map((_, index) => index) : wrote.toSorted((a, b) => a - b);
@@ -104,8 +105,8 @@ export class FanOut {
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#stopListening();
-    clearInterval(this.#lookTimer);
-    clearTimeout(this.#recordTimer);
+    this.#lookTimer?.cancel();
+    this.#recordTimer?.cancel();
     this.#end.resolve(null);
     await this.#creating;
   }
@@ -130,7 +131,7 @@ export class FanOut {
     if (!this.#isReading && this.#heard.size > 0) void this.#read();
     const isLast = this.#ended.size === this.#values.length;
     if (isLast || this.#results.length >= recordAtOnce || this.#bytes >= recordBytes) this.#record();
-    else if (this.#results.length > 0) this.#recordTimer ??= setTimeout(() => this.#record(), recordEveryMs);
+    else if (this.#results.length > 0) this.#recordTimer ??= liveness.after(recordEveryMs, () => this.#record());
     if (isLast && this.#results.length === 0 && !this.#isRecording) this.#end.resolve({ error: null });
   }
 
@@ -182,7 +183,7 @@ export class FanOut {
   #hear(index: number, ending: CloseHeader | null): void {
     if (this.#ended.has(index) || index >= this.#values.length) return;
     this.isIdle = false;
-    this.#quietSince = performance.now();
+    this.#quietSince = liveness.monotonic();
     if (ending) this.#take(index, ending);
     else this.#heard.add(index);
     this.pump();
@@ -222,7 +223,7 @@ export class FanOut {
   }
 
   #record(): void {
-    clearTimeout(this.#recordTimer);
+    this.#recordTimer?.cancel();
     this.#recordTimer = undefined;
     if (this.#isRecording || this.#isStopped || this.#results.length === 0) return;
     this.#isRecording = true;
@@ -258,7 +259,7 @@ export class FanOut {
   }
 
   #lookAround(): void {
-    const quietMs = performance.now() - this.#quietSince;
+    const quietMs = liveness.monotonic() - this.#quietSince;
     if (quietMs < this.#patienceMs || this.#creating || this.#isReading || this.#isRecording) return;
     if (quietMs >= 2 * this.#patienceMs && this.#heard.size === 0 && this.#results.length === 0) {
       this.isIdle = true;

@@ -1,5 +1,5 @@
 /** What distributed collections share in one worker: making items, hearing how they end, telling parents that are parked. */
-import { setTimeout as delay } from "node:timers/promises";
+import { systemTimers as liveness } from "../base/timers.ts";
 import { Batcher } from "../database/batcher.ts";
 import type { CloseHeader } from "../database/append.ts";
 import { createMany } from "../database/commands.ts";
@@ -64,7 +64,7 @@ export function openItems(sql: Sql, wakeups: Wakeups, isOwned: (id: ExecutionId)
   const wakes = new Batcher<ExecutionId, null>({
     send: async (ids) => {
       await wakeParked(sql, [...new Set(ids)]);
-      await delay(wakeEveryMs, undefined, { ref: false });
+      await liveness.sleep(wakeEveryMs, { ref: false });
       return ids.map(() => null);
     },
     isPersistent: true,

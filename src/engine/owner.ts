@@ -1,5 +1,5 @@
 /** Advances one execution through one epoch: claim → turns → release. Whatever it decides is in the ledger before it counts. */
-import { setTimeout as delay } from "node:timers/promises";
+import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
 import type { Append, CloseHeader } from "../database/append.ts";
 import type { Claim } from "../database/queries.ts";
 import type { RetryMark } from "../database/stream.ts";
@@ -36,6 +36,8 @@ export interface Engine {
   readonly workerId: WorkerId;
   readonly committer: Committer;
   readonly clock: DatabaseClock;
+  /** For everything that a flow's user sees. */
+  readonly timers: Timers;
   readonly log: Logger;
   readonly resources: WorkerResources;
   flowResources(flow: string): Resources;
@@ -76,7 +78,7 @@ export interface StreamTarget {
   readonly items: number;
   readonly maxItems: number | null;
   readonly rate: ResolvedRate | null;
-  /** When the last items before the claim were put, by `performance.now()`: for the rate. */
+  /** When the last items before the claim were put, by `Timers.monotonic()`: for the rate. */
   readonly recent: readonly number[];
 }
 
@@ -119,6 +121,7 @@ export class Owner implements ChunkHost {
   readonly info: ExecutionInfo;
   readonly resources: ExecutionResources;
   readonly log: Logger;
+  readonly timers: Timers;
   readonly flowData: FlowDataAccess;
   readonly state: ExecutionState;
   /** Resolves when it is over for this owner. */
@@ -159,8 +162,8 @@ export class Owner implements ChunkHost {
   #isClaimDue = false;
   /** Work that is folded and waits for an arrival to be routed before it is sent. */
   #folded: Work[] = [];
-  #timer: NodeJS.Timeout | undefined;
-  #claimTimer: NodeJS.Timeout | undefined;
+  #timer: Timer | undefined;
+  #claimTimer: Timer | undefined;
   #bytesSinceSnapshot = 0;
   #snapshotBytes = minSnapshotBytes;
   #snapshot: Append["snapshot"] = null;
@@ -183,6 +186,7 @@ export class Owner implements ChunkHost {
     this.graph = flow.graph;
     this.state = claim.state;
     this.log = engine.log;
+    this.timers = engine.timers;
     this.flowData = engine.flowData(flow.name);
     this.#epoch = claim.epoch;
     this.#token = claim.token;
@@ -243,7 +247,7 @@ export class Owner implements ChunkHost {
     const check = () => {
       const left = ms - this.now();
       if (left <= 0) resolve();
-      else if (!this.#isOver) setTimeout(check, Math.min(left + 1, 60_000));
+      else if (!this.#isOver) this.timers.after(Math.min(left + 1, 60_000), check);
     };
     check();
     await this.#waiting(dispatch, promise);
@@ -292,7 +296,7 @@ export class Owner implements ChunkHost {
       const events = await this.#engine.readEvents(this.id, this.#base).catch(() => null);
       if (events)
         return isMarked() || events.some(({ event }) => event.type === "child.cancelled" && event.child === child);
-      await delay(500, undefined, { ref: false });
+      await liveness.sleep(500, { ref: false });
     }
     return isMarked();
   }
@@ -414,10 +418,10 @@ export class Owner implements ChunkHost {
     if (this.#unsent.length === 0 && ending === null && release === null) return this.#arm();
     const isOnlyClaim = this.#commitNo === 0 && accepted.length === 0 && this.#running.size > 0;
     if (isOnlyClaim && ending === null && !this.#isClaimDue) {
-      this.#claimTimer ??= setTimeout(() => {
+      this.#claimTimer ??= liveness.after(lonelyClaimMs, () => {
         this.#isClaimDue = true;
         this.#turn();
-      }, lonelyClaimMs);
+      });
       return this.#arm();
     }
     void this.#fly(accepted, ending, release);
@@ -495,8 +499,8 @@ export class Owner implements ChunkHost {
     release: { wakeInMs: number | null } | null,
   ): Promise<void> {
     this.#isFlying = true;
-    clearTimeout(this.#timer);
-    clearTimeout(this.#claimTimer);
+    this.#timer?.cancel();
+    this.#claimTimer?.cancel();
     const own = this.#unsent;
     this.#unsent = [];
     const close = ending ? this.#closeHeader(ending.events) : null;
@@ -608,8 +612,8 @@ export class Owner implements ChunkHost {
   #over(reason: unknown): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    clearTimeout(this.#timer);
-    clearTimeout(this.#claimTimer);
+    this.#timer?.cancel();
+    this.#claimTimer?.cancel();
     for (const fanOut of this.#fanOuts.values()) void fanOut.stop();
     // Made only where somebody hears it: an execution that ends as it should has nobody left.
     if (this.#running.size > 0 || this.#work.length > 0) {
@@ -970,7 +974,7 @@ export class Owner implements ChunkHost {
   // ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #arm(): void {
-    clearTimeout(this.#timer);
+    this.#timer?.cancel();
     // Counted from the last look at what is ready, so that nothing falls due unseen between that look and this one.
     let next = nextTimer(this.state, this.#lookedAt);
     if (this.#cancelDeadline !== null) next = Math.min(next ?? Infinity, this.#cancelDeadline);
@@ -978,10 +982,10 @@ export class Owner implements ChunkHost {
       if (child && child.since + lingerMs > this.now()) next = Math.min(next ?? Infinity, child.since + lingerMs);
     if (next === null) return;
     const wait = Math.min(Math.max(0, next - this.now()) + 1, 60_000);
-    this.#timer = setTimeout(() => {
+    this.#timer = this.timers.after(wait, () => {
       this.#startReady();
       this.#turn();
-    }, wait);
+    });
   }
 
   /** Total cost stays linear in what was written: each snapshot is paid for by the bytes since the one before. */

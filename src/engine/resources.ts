@@ -1,5 +1,6 @@
 /** Live objects of this process, by name: the nearest wins of execution, flow, worker and resolver. Never stored. */
-import { setTimeout as delay } from "node:timers/promises";
+import { withTimeout } from "../base/async.ts";
+import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import { ResourceMissingError, UsageError } from "../base/errors.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import type { ResourceRequirement, ResourceResolver } from "../flow/definition.ts";
@@ -126,11 +127,9 @@ export class ExecutionResources {
         if (!(error instanceof ResourceMissingError))
           this.#log.warn(`resource "${name}" failed to dispose`, { ...fields, error: String(error) });
       });
-      const inTime = new AbortController();
-      const late = delay(disposeWithinMs, "late", { signal: inTime.signal }).catch(() => "in time");
-      if ((await Promise.race([ended, late])) === "late")
-        this.#log.warn(`resource "${name}" was not disposed within ${disposeWithinMs} ms`, fields);
-      inTime.abort();
+      await withTimeout(ended, disposeWithinMs, () =>
+        this.#log.warn(`resource "${name}" was not disposed within ${disposeWithinMs} ms`, fields),
+      );
     }
   }
 }
@@ -164,7 +163,7 @@ interface Entry {
 export class KeptResources {
   readonly #kept = new Map<ExecutionId, Entry>();
   readonly #findOver: (kept: readonly Kept[]) => Promise<readonly ExecutionId[]>;
-  #timer: NodeJS.Timeout | undefined;
+  #timer: Timer | undefined;
 
   /** @param findOver those of them that are closed, or that do not exist and never will */
   constructor(findOver: (kept: readonly Kept[]) => Promise<readonly ExecutionId[]>) {
@@ -176,7 +175,7 @@ export class KeptResources {
     if (Object.keys(resources).length === 0) return;
     const entry: Entry = { resources, isComing: true, transaction: null };
     this.#kept.set(id, entry);
-    this.#timer ??= setInterval(() => void this.sweep().catch(() => {}), sweepEveryMs).unref();
+    this.#timer ??= liveness.every(sweepEveryMs, () => void this.sweep().catch(() => {})).unref();
     created.then(
       (actual) => (actual === id ? (entry.isComing = false) : this.drop(id)),
       // It may exist all the same, should only the answer be lost: the sweep finds out.
@@ -211,7 +210,7 @@ export class KeptResources {
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#timer?.cancel();
     this.#timer = undefined;
   }
 }

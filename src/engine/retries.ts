@@ -1,4 +1,5 @@
 /** Whether and when a failed attempt is tried again, and how its error is kept. */
+import { backoff } from "../base/async.ts";
 import { FlowledgerError, type SerializedError } from "../base/errors.ts";
 import type { RetryPolicy } from "../flow/graph.ts";
 
@@ -18,9 +19,8 @@ export function backoffMs(policy: RetryPolicy, attempt: number, error: unknown):
   if (attempt >= policy.maxAttempts) return null;
   if (error instanceof FlowledgerError && terminal.has(error.code)) return null;
   if (policy.retryIf && !policy.retryIf(error)) return null;
-  const wait = Math.min(policy.initialIntervalMs * policy.multiplier ** (attempt - 1), policy.maxIntervalMs);
-  // Between half and all of it, so that what failed together does not come back together.
-  return Math.round(policy.jitter ? wait * (0.5 + Math.random() / 2) : wait);
+  const { initialIntervalMs: base, maxIntervalMs: max, multiplier: factor } = policy;
+  return Math.round(backoff({ attempt: attempt - 1, base, max, factor, jitter: policy.jitter ? 0.5 : 0 }));
 }
 
 const maxMessage = 4096;

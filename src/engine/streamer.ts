@@ -1,5 +1,6 @@
 /** The stream's own lane: items of all executions of a worker leave in batches, in order, with back-pressure by bytes. */
-import { setTimeout as delay } from "node:timers/promises";
+import { backoff } from "../base/async.ts";
+import { systemTimers as liveness, type Timers } from "../base/timers.ts";
 import { answered } from "../database/batcher.ts";
 import { codeOf, isTransient } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
@@ -47,6 +48,8 @@ interface Lane {
 export class Streamer {
   readonly #sql: Sql;
   readonly #wakeups: Pick<Wakeups, "send">;
+  /** For the rate. */
+  readonly #timers: Pick<Timers, "monotonic">;
   readonly #lanes = new WeakMap<StreamTarget, Lane>();
   /** The lanes that have something to send, those that waited longest first. */
   readonly #waiting = new Set<Lane>();
@@ -54,8 +57,9 @@ export class Streamer {
   #room: PromiseWithResolvers<void> | null = null;
   #isFlying = false;
 
-  constructor(sql: Sql, wakeups: Pick<Wakeups, "send">) {
+  constructor(sql: Sql, wakeups: Pick<Wakeups, "send">, timers: Pick<Timers, "monotonic">) {
     this.#sql = sql;
+    this.#timers = timers;
     this.#wakeups = wakeups;
   }
 
@@ -120,7 +124,7 @@ export class Streamer {
     if (maxItems !== null && lane.items >= maxItems)
       throw new StreamLimitError(id, "maxStreamItems", maxItems, lane.items + 1);
     if (!rate) return;
-    const now = performance.now();
+    const now = this.#timers.monotonic();
     const first = lane.times[lane.next];
     if (first !== undefined && now - first < rate.perMs)
       throw new StreamLimitError(id, "maxStreamRate", rate.limit, rate.limit + 1, rate.perMs);
@@ -148,7 +152,8 @@ export class Streamer {
       const lanes = this.#nextFlight();
       const left = await this.#deliver(lanes);
       trouble = left === lanes.length ? trouble + 1 : 0;
-      if (trouble > 0) await delay(Math.random() * Math.min(1000, 2 * 2 ** trouble), undefined, { ref: false });
+      if (trouble > 0)
+        await liveness.sleep(backoff({ attempt: trouble, base: 2, max: 1000, jitter: 1 }), { ref: false });
     }
     this.#isFlying = false;
   }

@@ -1,5 +1,6 @@
 /** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
 import { requireInteger } from "../base/option.ts";
+import type { Timers } from "../base/timers.ts";
 import {
   cancel,
   cancelSubFlow,
@@ -45,6 +46,7 @@ export interface ExecutionHost {
   readonly wakeups: Wakeups;
   readonly outcomes: Outcomes;
   readonly streams: Streams;
+  readonly timers: Timers;
 }
 
 export interface EmitCallOptions {
@@ -109,7 +111,7 @@ export class Execution<C extends Contract = Contract> {
     this.flow = flow.name;
     this.#definition = flow.definition;
     this.#autoClose = autoClose;
-    this.result = new ExecutionResult(host.sql, host.outcomes, id);
+    this.result = new ExecutionResult(host, id);
   }
 
   /**
@@ -207,7 +209,7 @@ export class Execution<C extends Contract = Contract> {
   /** The ledger, in order. */
   async history(options: HistoryOptions = {}): Promise<HistoryEntry[]> {
     const { from = 0, types = null } = options;
-    requireInteger(from, "from of history(), a seq,", { min: 0 });
+    requireInteger(from, "from of history()", { min: 0 });
     const events = await readHistory(this.#host.sql, this.id, from, types).catch((error: unknown) => {
       throw translate(error, this.#host.sql, { id: this.id });
     });

@@ -3,7 +3,8 @@ import { codeOf } from "../database/connection.ts";
 import { readHistory } from "../database/queries.ts";
 import { StreamConsumedError, UsageError, type SerializedError } from "../base/errors.ts";
 import type { Contract, EmitPayload, EventName, StreamItem } from "../flow/contract.ts";
-import { longestTimerMs, parseDuration } from "../base/duration.ts";
+import { withTimeout } from "../base/async.ts";
+import { parseDuration } from "../base/duration.ts";
 import type { Duration } from "../base/duration.ts";
 import { evolve } from "../ledger/evolve.ts";
 import { initialState } from "../ledger/state.ts";
@@ -111,10 +112,7 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
       const timeoutMs = timeout === null ? null : parseDuration(timeout, "timeout of cancelRun()");
       await this.#begun;
       await this.execution.cancel();
-      const { promise: late, resolve } = Promise.withResolvers<void>();
-      const timer = timeoutMs === null ? undefined : setTimeout(resolve, Math.min(timeoutMs, longestTimerMs));
-      await Promise.race([this.#stopped, late]);
-      clearTimeout(timer);
+      await withTimeout(this.#stopped, timeoutMs, () => {}, this.#host.timers);
     } catch (error) {
       if (this.#known === null)
         process.emitWarning(

@@ -8,7 +8,7 @@ import type { Header } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import type { CloseHeader } from "../database/append.ts";
 import { ConnectionError, ExecutionNotFoundError, NoResumeHandleError, NoWorkerWarning } from "../base/errors.ts";
-import { longestTimerMs } from "../base/duration.ts";
+import { systemTimers as liveness, type Timers } from "../base/timers.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { JsonObject } from "../base/json.ts";
 
@@ -39,7 +39,7 @@ export interface WaitOptions {
 /** Long enough for a worker to come up, short enough to notice that none does. */
 const noWorkerAfterMs = 5000;
 
-export function openOutcomes(sql: Sql, wakeups: Wakeups): Outcomes {
+export function openOutcomes(sql: Sql, wakeups: Wakeups, timers: Timers): Outcomes {
   const waiting = new Map<ExecutionId, Set<(ending: Ending) => void>>();
   const reads = new Batcher<ExecutionId, Header | null>({
     send: async (ids) => {
@@ -63,8 +63,8 @@ export function openOutcomes(sql: Sql, wakeups: Wakeups): Outcomes {
     let isSettled = false;
     const settle = (ending: Ending | null): void => {
       isSettled = true;
-      clearTimeout(timer);
-      clearTimeout(warn);
+      timer?.cancel();
+      warn?.cancel();
       signal?.removeEventListener("abort", end);
       stop();
       local.delete(settle);
@@ -98,9 +98,9 @@ export function openOutcomes(sql: Sql, wakeups: Wakeups): Outcomes {
     const stop = wakeups.on(id, () => void check());
     const end = () => settle(null);
     signal?.addEventListener("abort", end);
-    const timer = timeoutMs === null ? undefined : setTimeout(settle, Math.min(timeoutMs, longestTimerMs), null);
-    const warn = flow === undefined ? undefined : setTimeout(() => void warnUnserved(sql, id, flow), noWorkerAfterMs);
-    warn?.unref();
+    const timer = timeoutMs === null ? undefined : timers.after(timeoutMs, end);
+    const warn =
+      flow === undefined ? undefined : liveness.after(noWorkerAfterMs, () => void warnUnserved(sql, id, flow)).unref();
     if (signal?.aborted) settle(null);
     else if (!options.isNew || !wakeups.isListening) void check();
     return promise;

@@ -1,11 +1,13 @@
 /** Readers of one outcome. Nothing is stored here: every view is a fold of the ledger, or the frozen close snapshot. */
+import { withTimeout } from "../base/async.ts";
+import type { Timers } from "../base/timers.ts";
 import type { Sql } from "../database/connection.ts";
 import { translate } from "../database/connection.ts";
 import { loadState } from "../database/queries.ts";
 import { ExecutionNotFoundError } from "../base/errors.ts";
 import type { Intervention, InterventionFilters } from "../flow/context.ts";
 import type { CloseSnapshot, Contract, StateAt, StateOf, StatePath } from "../flow/contract.ts";
-import { longestTimerMs, parseDuration } from "../base/duration.ts";
+import { parseDuration } from "../base/duration.ts";
 import type { Duration } from "../base/duration.ts";
 import { getPath } from "../base/path.ts";
 import type { ExecutionState } from "../ledger/state.ts";
@@ -18,11 +20,13 @@ import type { Outcomes } from "./outcomes.ts";
 export class ExecutionResult<C extends Contract = Contract> {
   readonly #sql: Sql;
   readonly #outcomes: Outcomes;
+  readonly #timers: Timers;
   readonly #id: ExecutionId;
 
-  constructor(sql: Sql, outcomes: Outcomes, id: ExecutionId) {
-    this.#sql = sql;
-    this.#outcomes = outcomes;
+  constructor(host: { readonly sql: Sql; readonly outcomes: Outcomes; readonly timers: Timers }, id: ExecutionId) {
+    this.#sql = host.sql;
+    this.#outcomes = host.outcomes;
+    this.#timers = host.timers;
     this.#id = id;
   }
 
@@ -46,7 +50,6 @@ export class ExecutionResult<C extends Contract = Contract> {
   async getFinalResult(options: { timeout?: Duration | null } = {}): Promise<Json> {
     const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, "timeout of getFinalResult");
     let found: Json | undefined;
-    const deadline = timeoutMs === null ? null : performance.now() + timeoutMs;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const look = async (): Promise<void> => {
       const state = await this.#load();
@@ -55,12 +58,10 @@ export class ExecutionResult<C extends Contract = Contract> {
       if (found !== undefined) resolve();
     };
     const stop = this.#outcomes.watch(this.#id, () => void look().catch(reject));
-    const timer = deadline === null ? undefined : setTimeout(resolve, Math.min(timeoutMs ?? 0, longestTimerMs));
     look().catch(reject);
     try {
-      await promise;
+      await withTimeout(promise, timeoutMs, () => {}, this.#timers);
     } finally {
-      clearTimeout(timer);
       stop();
     }
     if (found !== undefined) return found;

@@ -1,7 +1,8 @@
 /** The runtime stream to the browser: server-sent events that a reload or a lost connection resumes, and web streams. */
 import { ConnectionError, FlowledgerError, StreamStalledError } from "../base/errors.ts";
 import type { Contract } from "../flow/contract.ts";
-import { longestTimerMs, parseDuration } from "../base/duration.ts";
+import { systemTimers, type Timer, type Timers } from "../base/timers.ts";
+import { parseDuration } from "../base/duration.ts";
 import type { Duration } from "../base/duration.ts";
 import { parseCursor } from "./stream.ts";
 import type { StreamEntry } from "./stream.ts";
@@ -22,22 +23,28 @@ export interface SSEOptions {
  *
  * @param stream `execution.streamItems({ timeout: null, from: cursorOf(request) })`
  */
-export function toSSE<C extends Contract>(
+export function toSSE<C extends Contract>(stream: AsyncIterable<StreamEntry<C>>, options: SSEOptions = {}): Response {
+  return sendEvents(stream, options, systemTimers);
+}
+
+/** `toSSE` by any clock. */
+export function sendEvents<C extends Contract>(
   stream: AsyncIterable<StreamEntry<C>>,
-  { request, heartbeat = "15s", stallTimeout = "60s" }: SSEOptions = {},
+  { request, heartbeat = "15s", stallTimeout = "60s" }: SSEOptions,
+  timers: Timers,
 ): Response {
-  const everyMs = Math.min(parseDuration(heartbeat, "heartbeat of toSSE()"), longestTimerMs);
+  const everyMs = parseDuration(heartbeat, "heartbeat of toSSE()");
   const stalledMs = parseDuration(stallTimeout, "stallTimeout of toSSE()");
   const entries = stream[Symbol.asyncIterator]();
   const { signal } = request ?? {};
   let isOver = false;
-  let beat: NodeJS.Timeout | undefined;
-  let stall: NodeJS.Timeout | undefined;
+  let beat: Timer | undefined;
+  let stall: Timer | undefined;
   const leave = () => {
     if (isOver) return;
     isOver = true;
-    clearInterval(beat);
-    clearInterval(stall);
+    beat?.cancel();
+    stall?.cancel();
     signal?.removeEventListener("abort", leave);
     // Its own error has been told, or nobody is there to hear it.
     Promise.resolve(entries.return?.()).catch(() => {});
@@ -46,23 +53,20 @@ export function toSSE<C extends Contract>(
     {
       start(controller) {
         controller.enqueue(encode(": open\n\n"));
-        beat = setInterval(() => {
+        const keepAlive = () => {
           // Only to a reader that has taken what it was given: a stalled one gathers no comments.
           if ((controller.desiredSize ?? 0) <= 0) return;
           controller.enqueue(encode(": beat\n\n"));
           stall?.refresh();
-        }, everyMs);
-        beat.unref();
+        };
+        beat = timers.every(everyMs, keepAlive).unref();
         // Counted from the last message: with room left the reader has taken that, and waits for us.
-        stall = setInterval(
-          () => {
-            if ((controller.desiredSize ?? 0) > 0) return;
-            leave();
-            controller.error(new StreamStalledError(stalledMs));
-          },
-          Math.min(stalledMs, longestTimerMs),
-        );
-        stall.unref();
+        const letGo = () => {
+          if ((controller.desiredSize ?? 0) > 0) return;
+          leave();
+          controller.error(new StreamStalledError(stalledMs));
+        };
+        stall = timers.every(stalledMs, letGo).unref();
         if (signal?.aborted) leave();
         else signal?.addEventListener("abort", leave);
       },

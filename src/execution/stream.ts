@@ -1,4 +1,5 @@
 /** The runtime stream as its readers see it: pages by cursor, woken by wake-ups, every committed item once and in order. */
+import type { Timers } from "../base/timers.ts";
 import { Batcher } from "../database/batcher.ts";
 import { codeOf, isConnectionLoss, translate } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
@@ -7,7 +8,7 @@ import type { PageRequest, StreamPage } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { ExecutionNotFoundError, UsageError } from "../base/errors.ts";
 import type { Contract, StreamItem } from "../flow/contract.ts";
-import { longestTimerMs, parseDuration } from "../base/duration.ts";
+import { parseDuration } from "../base/duration.ts";
 import type { Duration } from "../base/duration.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { copyJson, type JsonObject } from "../base/json.ts";
@@ -33,6 +34,8 @@ export type StreamEntry<C extends Contract = Contract> =
 export interface Streams {
   /** Until `close`, the stream's wake-ups are heard. */
   open(id: ExecutionId): StreamReader;
+  /** By which readers count how long nothing came. */
+  readonly timers: Timers;
 }
 
 interface StreamReader {
@@ -59,7 +62,7 @@ const pagesPerStatement = 32;
 /** Readers that one answer may serve. */
 const maxReaders = 100_000;
 
-export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">): Streams {
+export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">, timers: Timers): Streams {
   const channels = new Map<ExecutionId, Channel>();
   const reads = new Batcher<PageRequest, StreamPage | null>({
     send: (asked) => readShared(sql, asked),
@@ -86,6 +89,7 @@ export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">): Streams {
   };
 
   return {
+    timers,
     open(id) {
       const channel = openChannel(id);
       channel.readers += 1;
@@ -104,11 +108,11 @@ export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">): Streams {
           if (channel.version !== seen || signal.aborted) return;
           const { promise, resolve } = Promise.withResolvers<void>();
           const wake = () => resolve();
-          const timer = timeoutMs === null ? undefined : setTimeout(wake, Math.min(timeoutMs, longestTimerMs));
+          const timer = timeoutMs === null ? undefined : timers.after(timeoutMs, wake);
           channel.waiting.add(wake);
           signal.addEventListener("abort", wake);
           await promise;
-          clearTimeout(timer);
+          timer?.cancel();
           channel.waiting.delete(wake);
           signal.removeEventListener("abort", wake);
         },
@@ -177,7 +181,7 @@ async function* follow<C extends Contract>(
     const tag = tagOf(id);
     let place = from;
     let isKnown = false;
-    let quietSince = performance.now();
+    let quietSince = streams.timers.monotonic();
     while (!signal.aborted) {
       let page: StreamPage | null | undefined;
       try {
@@ -194,11 +198,11 @@ async function* follow<C extends Contract>(
         place = seq;
         yield { cursor: `${seq}-${tag}`, kind, item } as StreamEntry<C>;
         if (signal.aborted) return;
-        quietSince = performance.now();
+        quietSince = streams.timers.monotonic();
       }
       if (page?.isEnded) return;
       if (page && page.items.length > 0) continue;
-      const left = timeoutMs === null ? null : timeoutMs - (performance.now() - quietSince);
+      const left = timeoutMs === null ? null : timeoutMs - (streams.timers.monotonic() - quietSince);
       if (left !== null && left <= 0) return warnQuiet(id, timeoutMs ?? 0);
       await reader.changed(left, signal);
     }

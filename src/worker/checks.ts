@@ -1,4 +1,5 @@
 /** What a worker makes sure of before it serves: a database it can write to, jobs it can see, notifications that arrive. */
+import { withTimeout } from "../base/async.ts";
 import type { Sql } from "../database/connection.ts";
 import { isHome, jobsAreHidden } from "../database/queries.ts";
 import type { Wakeups } from "../database/wakeups.ts";
@@ -45,12 +46,10 @@ export async function checkDatabase(sql: Sql): Promise<Timeline> {
 export async function checkWakeups(wakeups: Wakeups, log: Logger): Promise<boolean> {
   await wakeups.ready();
   const probe = ExecutionId.parse(crypto.randomUUID());
-  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const { promise: heard, resolve } = Promise.withResolvers<boolean>();
   const stop = wakeups.onRemote(probe, () => resolve(true));
-  const timer = setTimeout(() => resolve(false), 2000);
   wakeups.call(probe);
-  const isHeard = await promise;
-  clearTimeout(timer);
+  const isHeard = await withTimeout(heard, 2000, () => false);
   stop();
   if (!isHeard)
     log.warn(

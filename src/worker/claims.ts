@@ -1,4 +1,5 @@
 /** How this worker comes to own executions, in batches; and how it lets go of what the database holds for it by mistake. */
+import type { Semaphore } from "../base/async.ts";
 import { answered, Batcher } from "../database/batcher.ts";
 import { createMany, firstEvents } from "../database/commands.ts";
 import type { CreateResult, NewExecution } from "../database/commands.ts";
@@ -8,7 +9,6 @@ import type { BrokenClaim, Claim, ClaimOptions, LostClaim, Ticket } from "../dat
 import { failpoint } from "../engine/failpoints.ts";
 import type { Logger } from "../flow/context.ts";
 import type { ExecutionId, WorkerId } from "../ledger/event.ts";
-import type { Slots } from "./slots.ts";
 
 export interface Claims {
   /** Claims an execution of a flow without limits; null where it is not due, or somebody else has it. */
@@ -32,7 +32,7 @@ export interface ClaimsHost {
   readonly sql: Sql;
   readonly log: Logger;
   /** Executions that lost workers run one at a time. */
-  readonly suspects: Slots;
+  readonly suspects: Semaphore;
   readonly workerId: () => WorkerId;
   readonly isOwned: (id: ExecutionId) => boolean;
   /** Called with what was claimed and cannot be folded. */
@@ -55,7 +55,7 @@ export function openClaims({ sql, log, suspects, workerId, isOwned, onBroken, on
     underWay.add(token);
     failpoint("before-claim");
     // The place of the one suspect is taken before the claim: two claims at once must not bring two.
-    const takesSuspects = suspects.tryTake();
+    const takesSuspects = suspects.tryAcquire();
     const options: ClaimOptions = {
       token,
       takesSuspects,
@@ -65,11 +65,11 @@ export function openClaims({ sql, log, suspects, workerId, isOwned, onBroken, on
       .catch((error: unknown) => {
         lost.push({ token, ...asked });
         isUnsure = true;
-        if (takesSuspects) suspects.give();
+        if (takesSuspects) suspects.release();
         throw error;
       })
       .finally(() => underWay.delete(token));
-    if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.give();
+    if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.release();
     failpoint("after-claim");
     return claimed;
   };

@@ -1,5 +1,7 @@
 /** The thread that says "alive": it holds the worker's lock on a connection of its own and beats only while the main loop ticks. */
 import { isMainThread, parentPort, Worker as Thread, workerData } from "node:worker_threads";
+import { withTimeout } from "../base/async.ts";
+import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import { openClient } from "../database/driver.ts";
 import type { DriverOptions } from "../database/driver.ts";
 import type { WorkerId } from "../ledger/event.ts";
@@ -30,8 +32,7 @@ const answerWithinMs = 2000;
 /** Starts the thread. `onLost` is called once when the others have given this worker up, or the lock is gone. */
 export function startHeartbeat(options: HeartbeatOptions, onLost: () => void): Heartbeat {
   const ticks = new Int32Array(new SharedArrayBuffer(4));
-  const ticking = setInterval(() => Atomics.add(ticks, 0, 1), 100);
-  ticking.unref();
+  const ticking = liveness.every(100, () => void Atomics.add(ticks, 0, 1)).unref();
   const thread = new Thread(new URL(import.meta.url), {
     workerData: { heartbeat: { ...options, ticks } },
     execArgv: [],
@@ -54,7 +55,7 @@ export function startHeartbeat(options: HeartbeatOptions, onLost: () => void): H
     signedUp,
     async stop() {
       isStopped = true;
-      clearInterval(ticking);
+      ticking.cancel();
       const gone = new Promise((done) => thread.once("exit", done));
       thread.postMessage("stop");
       await gone;
@@ -75,11 +76,11 @@ async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, 
       prepare: false,
     });
   let sql = open();
-  let timer: NodeJS.Timeout | undefined;
+  let timer: Timer | undefined;
   let isOver = false;
   const end = async (message: string | null): Promise<void> => {
     isOver = true;
-    clearTimeout(timer);
+    timer?.cancel();
     if (message) parentPort?.postMessage(message);
     await sql.end({ timeout: 1 }).catch(() => {});
     parentPort?.close();
@@ -98,14 +99,14 @@ async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, 
   await signUp();
   parentPort?.postMessage("signed up");
   let seen = Atomics.load(ticks, 0);
-  let tickedAt = performance.now();
+  let tickedAt = liveness.monotonic();
   const turn = async (): Promise<void> => {
     const now = Atomics.load(ticks, 0);
-    if (now !== seen) tickedAt = performance.now();
+    if (now !== seen) tickedAt = liveness.monotonic();
     seen = now;
-    if (performance.now() - tickedAt < stuckMs) {
+    if (liveness.monotonic() - tickedAt < stuckMs) {
       try {
-        const isKnown = await Promise.race([beatOnce(), noAnswer()]);
+        const isKnown = await withTimeout(beatOnce(), answerWithinMs, () => "no answer" as const);
         if (isKnown === false) return await end("lost");
         if (isKnown === "no answer") {
           // A connection may go dead without a word; the lock is free once its server side has noticed.
@@ -116,14 +117,9 @@ async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, 
         // The database is away for everybody: whether anyone took over shows at the next beat.
       }
     }
-    if (!isOver) timer = setTimeout(() => void turn(), everyMs);
+    if (!isOver) timer = liveness.after(everyMs, () => void turn());
   };
-  timer = setTimeout(() => void turn(), everyMs);
-}
-
-function noAnswer(): Promise<"no answer"> {
-  // The thread's end does not wait for it.
-  return new Promise((resolve) => setTimeout(resolve, answerWithinMs, "no answer" as const).unref());
+  timer = liveness.after(everyMs, () => void turn());
 }
 
 if (!isMainThread && typeof workerData === "object" && workerData !== null && "heartbeat" in workerData)

@@ -3,6 +3,7 @@ import { EventEmitter } from "node:events";
 import { Logger as GraphileLogger, run } from "graphile-worker";
 import type { Runner, TaskList, WorkerEvents } from "graphile-worker";
 import pg from "pg";
+import { systemTimers as liveness } from "../base/timers.ts";
 import { pgConfig } from "../database/connection.ts";
 import type { Sql } from "../database/connection.ts";
 import { dropWhenStalled } from "../database/driver.ts";
@@ -43,12 +44,12 @@ export async function runJobs(
   events.on("cron:starting", ({ cron }) => (stopCron = () => void cron.release()));
   events.on("pool:create", ({ workerPool }) => (name = workerPool.id));
   let fetched: unknown[] = [];
-  let lookedAt = performance.now();
+  let lookedAt = liveness.monotonic();
   let isLooking = true;
   let hasEnded = false;
-  events.on("localQueue:getJobs:complete", () => (lookedAt = performance.now()));
+  events.on("localQueue:getJobs:complete", () => (lookedAt = liveness.monotonic()));
   events.on("localQueue:setMode", ({ newMode }) => {
-    lookedAt = performance.now();
+    lookedAt = liveness.monotonic();
     isLooking = newMode === "POLLING";
   });
   events.on("localQueue:init", ({ localQueue }) => (fetched = localQueue.jobQueue));
@@ -99,7 +100,7 @@ export async function runJobs(
   return {
     runner,
     pool: name,
-    isStuck: () => isLooking && performance.now() - lookedAt > lookWithinMs,
+    isStuck: () => isLooking && liveness.monotonic() - lookedAt > lookWithinMs,
     endPool: () => pool.endAll(),
   };
 }

@@ -1,6 +1,7 @@
 /** What starts by the clock: cron in a time zone, looked at by every worker, fired once in the fleet. */
 import { Cron } from "croner";
 import { requireOneOf } from "../base/option.ts";
+import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
 import { fireSchedule, keepSchedule, readSchedule } from "../database/commands.ts";
 import type { FireCommand, NewExecution } from "../database/commands.ts";
 import { answered } from "../database/batcher.ts";
@@ -89,20 +90,23 @@ export async function startSchedules(
   wakeups: Wakeups,
   log: Logger,
   schedules: readonly Schedule[],
+  timers: Timers,
 ): Promise<() => void> {
   for (const schedule of schedules) await keepSchedule(sql, schedule);
-  const timers = new Map<Schedule, NodeJS.Timeout>();
+  const looks = new Map<Schedule, Timer>();
   /** The executions that queued times wait for. */
   const awaited = new Map<string, Schedule>();
   let isStopped = false;
-  const lookIn = (schedule: Schedule, ms: number) => {
+  const lookIn = (schedule: Schedule, ms: number, by: Timers = liveness) => {
     if (isStopped) return;
-    clearTimeout(timers.get(schedule));
-    timers.set(
+    looks.get(schedule)?.cancel();
+    looks.set(
       schedule,
-      setTimeout(() => void look(schedule), Math.min(Math.max(ms, 1), longestWaitMs)),
+      by.after(Math.min(Math.max(ms, 1), longestWaitMs), () => void look(schedule)),
     );
   };
+  /** The next of its times is a flow's own, and what passes until then may be moved by a test. */
+  const lookAtNext = (schedule: Schedule, now: Date) => lookIn(schedule, waitFor(schedule, now), timers);
   const look = async (schedule: Schedule): Promise<void> => {
     try {
       const row = await answered(readSchedule(sql, schedule.name));
@@ -120,7 +124,7 @@ export async function startSchedules(
           return lookIn(schedule, Math.min(lookAgainMs, waitFor(schedule, now)));
         }
       }
-      lookIn(schedule, waitFor(schedule, now));
+      lookAtNext(schedule, now);
     } catch (error) {
       log.warn("a schedule could not be looked at", { schedule: schedule.name, error: String(error) });
       lookIn(schedule, troubleWaitMs);
@@ -136,7 +140,7 @@ export async function startSchedules(
   return () => {
     isStopped = true;
     stopHearing();
-    for (const timer of timers.values()) clearTimeout(timer);
+    for (const timer of looks.values()) timer.cancel();
   };
 }
 

@@ -1,6 +1,7 @@
 /** The worker process: graphile-worker hands out the hints, owners advance what they claim, `stop()` drains. */
 import { hostname } from "node:os";
-import { setTimeout as delay } from "node:timers/promises";
+import { once, Semaphore, withTimeout } from "../base/async.ts";
+import { systemTimers as liveness, type Timers } from "../base/timers.ts";
 import { z } from "zod";
 import { answered, Batcher } from "../database/batcher.ts";
 import { createMany } from "../database/commands.ts";
@@ -51,13 +52,13 @@ import { newPool, runJobs } from "./jobs.ts";
 import type { Jobs } from "./jobs.ts";
 import { startSchedules } from "./schedules.ts";
 import type { Schedule } from "./schedules.ts";
-import { newSlots } from "./slots.ts";
 
 /** What a worker needs of the orchestrator it runs in. */
 export interface WorkerHost {
   readonly sql: Sql;
   readonly wakeups: Wakeups;
   readonly log: Logger;
+  readonly timers: Timers;
   readonly resources: WorkerResources;
   readonly flows: ReadonlyMap<string, FlowDefinition>;
   readonly schedules: readonly Schedule[];
@@ -119,11 +120,11 @@ const sweepAfterMs = 5000;
 export async function startWorker(host: WorkerHost, settings: WorkerSettings): Promise<LocalWorker> {
   const { sql, wakeups, log } = host;
   const owners = new Map<ExecutionId, Owner>();
-  const slots = newSlots(settings.concurrency);
+  const slots = new Semaphore(settings.concurrency);
   // A parent that waits for children gives up its place and its job: otherwise parents could keep their own children out.
   const parents = new Map<ExecutionId, () => void>();
   // Executions that lost workers run one at a time, so that only the one that takes its worker down is counted again.
-  const suspects = newSlots(1);
+  const suspects = new Semaphore(1);
   const committer = openCommitter(sql, (error) => log.warn("waiting for the database", { error: String(error) }));
   const reads = new Batcher<{ id: ExecutionId; after: number }, readonly Recorded[]>({
     send: (asked) => readEvents(sql, asked),
@@ -135,9 +136,9 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     },
   });
   const settling = new Set<Promise<unknown>>();
-  const putIntoStream = openStreamLane(sql, wakeups);
+  const putIntoStream = openStreamLane(sql, wakeups, host.timers);
   const items = openItems(sql, wakeups, (id) => owners.has(id));
-  const clock = new DatabaseClock();
+  const clock = new DatabaseClock(host.timers);
   const disposals = new Set<Promise<void>>();
   let isStopping = false;
   let membership: Membership;
@@ -169,6 +170,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         workerId: id,
         committer,
         clock,
+        timers: host.timers,
         log,
         resources: host.resources,
         flowResources: (flow) => host.flowResources(flow),
@@ -207,7 +209,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       } catch (error) {
         // The connection was lost in the middle of it.
         onTrouble(error);
-        await delay(beatEveryMs);
+        await liveness.sleep(beatEveryMs);
       }
     }
   };
@@ -243,28 +245,28 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const passPlace = async (flow: string, left: ExecutionId): Promise<void> => {
     // Now and then the others are asked as well: places shall not stay with the worker that had them first.
     const isOffered = ++passes % offerEvery === 0;
-    const hasRoom = !isStopping && !isOffered && slots.tryTake();
+    const hasRoom = !isStopping && !isOffered && slots.tryAcquire();
     const next = await claims.takeTurn({ flow, id: null, left, hasRoom }).catch((error: unknown) => {
-      if (hasRoom) slots.give();
+      if (hasRoom) slots.release();
       throw error;
     });
     if (next) void run(next).catch(onTrouble);
-    else if (hasRoom) slots.give();
+    else if (hasRoom) slots.release();
   };
 
   const create = async (executions: readonly NewExecution[]): Promise<CreateResult[]> => {
-    const here = executions.filter((execution) => !isStopping && canBeginHere(execution) && slots.tryTake());
+    const here = executions.filter((execution) => !isStopping && canBeginHere(execution) && slots.tryAcquire());
     if (here.length === 0) return createMany(sql, executions);
     try {
       const { created, claimed } = await claims.create(executions, here);
       for (const execution of here) {
         const own = claimed.get(execution);
         if (own) void run(own).catch(onTrouble);
-        else slots.give();
+        else slots.release();
       }
       return created;
     } catch (error) {
-      for (const _ of here) slots.give();
+      for (const _ of here) slots.release();
       throw error;
     }
   };
@@ -281,7 +283,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     const known = owners.get(execution);
     if (known) return known.poke();
     if (isStopping) return;
-    await slots.take();
+    await slots.acquire();
     let claimed: Claim | null = null;
     try {
       if (isStopping) return;
@@ -289,7 +291,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         ? await claims.takeTurn({ flow, id: execution, left: null, hasRoom: true })
         : await claims.take(execution);
     } finally {
-      if (!claimed) slots.give();
+      if (!claimed) slots.release();
     }
     if (claimed) await run(claimed);
   };
@@ -302,10 +304,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       const { engine } = membership;
       // Claimed under an identity that is gone meanwhile: the sweep frees it.
       if (claimed.worker !== engine.workerId) {
-        if (isSuspect(claimed)) suspects.give();
+        if (isSuspect(claimed)) suspects.release();
         return;
       }
-      const known = await Promise.all([fitOf(sql, claimed, flow), recentPuts(sql, claimed, flow)]).catch(
+      const known = await Promise.all([fitOf(sql, claimed, flow), recentPuts(sql, claimed, flow, host.timers)]).catch(
         (error: unknown) => {
           log.error("what an execution needs to go on cannot be read", {
             executionId: claimed.id,
@@ -315,12 +317,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         },
       );
       if (!known) {
-        if (isSuspect(claimed)) suspects.give();
+        if (isSuspect(claimed)) suspects.release();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
       }
       const [fit, recent] = known;
       if ("problem" in fit) {
-        if (isSuspect(claimed)) suspects.give();
+        if (isSuspect(claimed)) suspects.release();
         const { fingerprint } = flow;
         const before = claimed.fingerprint ?? "";
         const mismatch = new DefinitionMismatchError(claimed.id, flow.name, before, fingerprint, fit.problem);
@@ -334,12 +336,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, waitMs, events);
       }
       if (claimed.state.item?.readsState && !(await readParentState(claimed))) {
-        if (isSuspect(claimed)) suspects.give();
+        if (isSuspect(claimed)) suspects.release();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, brokenWaitMs);
       }
       const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
       const leave = once(() => {
-        slots.give();
+        slots.release();
         parents.delete(claimed.id);
         resolve();
       });
@@ -351,7 +353,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       const over = owner.done.finally(() => {
         if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
         if (owner.isLost) claims.lose(claimed);
-        if (isSuspect(claimed)) suspects.give();
+        if (isSuspect(claimed)) suspects.release();
         leave();
         leavePlace(claimed);
       });
@@ -359,7 +361,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       await Promise.race([over, waitsForChildren]);
     } finally {
       if (!isOwner) {
-        slots.give();
+        slots.release();
         leavePlace(claimed);
       }
     }
@@ -415,7 +417,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       () => {
         if (!isStopping) {
           runner = undefined;
-          setTimeout(() => pool.endAll(), endWithinMs).unref();
+          liveness.after(endWithinMs, () => pool.endAll()).unref();
         }
         // What it had fetched would stay locked in its name for hours. Unlocking what it still works on does no harm.
         unlocking = answered(unlockJobs(sql, begun.pool)).catch(onTrouble);
@@ -428,7 +430,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
   await beginJobs();
 
-  const stopSchedules = await startSchedules(sql, wakeups, log, host.schedules);
+  const stopSchedules = await startSchedules(sql, wakeups, log, host.schedules, host.timers);
 
   /** After a failover or a restore the ledger may have lost its tail, and leases were given out twice: begin anew. */
   const watchTimeline = async (): Promise<void> => {
@@ -461,7 +463,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     await Promise.all([answered(watchTimeline()), answered(settleOverdue(sql, sweepAfterMs))]);
     await claims.freeUnknown();
   };
-  const tending = setInterval(() => {
+  const tending = liveness.every(beatEveryMs, () => {
     // What came in from outside is in the ledger; the notification that tells of it may be lost.
     if (beats % (lookEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
     claims.freeLost();
@@ -476,30 +478,26 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     look()
       .catch(onTrouble)
       .finally(() => (isTending = false));
-  }, beatEveryMs);
+  });
 
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     isStopping = true;
-    clearInterval(tending);
+    tending.cancel();
     stopSchedules();
     for (const owner of owners.values()) owner.drain();
     await beginning;
     const ended = Promise.resolve(runner?.runner.stop()).catch(onTrouble);
-    const { promise: late, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(() => {
-      for (const owner of owners.values()) owner.abort(new LeaseLostError(owner.id, owner.lease.epoch));
-      resolve();
-    }, settings.drainTimeoutMs);
     const drained = Promise.allSettled([...owners.values()].map(({ done }) => done));
-    await Promise.race([Promise.all([ended, drained]), late]);
-    clearTimeout(timer);
+    await withTimeout(Promise.all([ended, drained]), settings.drainTimeoutMs, () => {
+      for (const owner of owners.values()) owner.abort(new LeaseLostError(owner.id, owner.lease.epoch));
+    });
     await Promise.allSettled([...owners.values()].map(({ done }) => done));
     await Promise.all(disposals);
     await Promise.all(settling);
     while (leaving.size > 0) await Promise.allSettled(leaving);
     // After a job that it could not finish, graphile-worker's stop never resolves (0.18.0). Jobs are only hints.
-    await Promise.race([ended, delay(endWithinMs, null, { ref: false })]);
+    await withTimeout(ended, endWithinMs, () => {});
     await unlocking;
     await items.close();
     runner?.endPool();
@@ -563,15 +561,16 @@ async function fitOf(sql: Sql, claimed: Claim, flow: FlowDefinition): Promise<Fi
   return fitVersion(claimed.state, before, flow.graph);
 }
 
-/** When the last stream items were put, by `performance.now()`: a new owner goes on counting for the rate. */
+/** When the last stream items were put, by `Timers.monotonic()`: a new owner goes on counting for the rate. */
 async function recentPuts(
   sql: Sql,
   { id, items }: Claim,
   { streamLimits: { rate } }: FlowDefinition,
+  timers: Timers,
 ): Promise<number[]> {
   if (!rate || items === 0) return [];
   const ages = await answered(readRecentPuts(sql, id, rate.limit, rate.perMs));
-  const now = performance.now();
+  const now = timers.monotonic();
   return ages.map((age) => now - age);
 }
 
@@ -590,16 +589,7 @@ function threadOptions(sql: Sql): HeartbeatOptions["connection"] {
 }
 
 /** The stream's lane, shared by all owners of this worker. */
-function openStreamLane(sql: Sql, wakeups: Wakeups): Engine["putIntoStream"] {
-  const streamer = new Streamer(sql, wakeups);
+function openStreamLane(sql: Sql, wakeups: Wakeups, timers: Timers): Engine["putIntoStream"] {
+  const streamer = new Streamer(sql, wakeups, timers);
   return (target, item, dispatch, mark) => streamer.put(target, item, dispatch, mark);
-}
-
-function once(action: () => void): () => void {
-  let isDone = false;
-  return () => {
-    if (isDone) return;
-    isDone = true;
-    action();
-  };
 }

@@ -97,12 +97,16 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   "heartbeat-ignores-loop": {
     defect: "the heartbeat goes on while the main loop stands still",
-    source: { "worker/heartbeat.ts": [["if (performance.now() - tickedAt < stuckMs)", "if (tickedAt > 0)"]] },
+    source: { "worker/heartbeat.ts": [["if (liveness.monotonic() - tickedAt < stuckMs)", "if (tickedAt > 0)"]] },
     faults: { block: 10 },
   },
   "wall-clock-in-sql": {
     defect: "timers go by the worker's wall clock",
-    source: { "engine/clock.ts": [["return performance.now() + this.#offset;", "return Date.now();"]] },
+    source: {
+      "engine/clock.ts": [
+        ["return this.#timers.monotonic() + Math.max(this.#largest, this.#before);", "return Date.now();"],
+      ],
+    },
     faults: { kill: 3 },
   },
 };

@@ -221,7 +221,7 @@ describe("definition", () => {
       /maxAttempts must be an integer of at least 0, got -1/,
     ],
     ["half a place", () => defer(() => 1, { name: "x", concurrency: 0.5 }), /concurrency must be .*, got 0.5/],
-    ["no time", () => defer(() => 1, { name: "x", maxDuration: 0 }), /maxDuration 0/],
+    ["no time", () => defer(() => 1, { name: "x", maxDuration: 0 }), /maxDuration in seconds must be .*, got 0/],
     [
       "another action",
       () => defer(() => 1, { name: "x", maxConcurrencyAction: "drop" as never }),

@@ -6,6 +6,7 @@ import { LeaseLostError, PayloadError } from "../../src/base/errors.ts";
 import { connect } from "../../src/database/connection.ts";
 import { claim } from "../../src/database/queries.ts";
 import { putItems, readPages } from "../../src/database/stream.ts";
+import { systemTimers } from "../../src/base/timers.ts";
 import { admission, Streamer } from "../../src/engine/streamer.ts";
 import {
   createOrchestrator,
@@ -485,7 +486,7 @@ async function owned(name: string, count = 1) {
   const [id] = ids;
   const claimed = id && claims.get(id);
   if (!claimed) throw new Error("nothing was claimed");
-  const streamer = new Streamer(sql, { send: () => {} });
+  const streamer = new Streamer(sql, { send: () => {} }, systemTimers);
   const { epoch, token, items } = claimed;
   return { sql, streamer, target: { id, ids, epoch, token, items, maxItems: null, rate: null, recent: [] } };
 }

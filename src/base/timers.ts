@@ -1,0 +1,120 @@
+/**
+ * The one place that knows a clock. Two kinds of time are told apart by who holds the `Timers`:
+ *
+ * - domain time is what a flow's user sees: sleeps, retries, timeouts, auto-close, expiry, schedules, how long a reader
+ *   waits. What needs it is given a `Timers`, so that a test can move it.
+ * - liveness is always real: heartbeats, leases, polls, back-off after a lost connection, limits of a statement. What
+ *   needs it imports `systemTimers as liveness`.
+ */
+
+export interface Timers {
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** Milliseconds from some beginning; never set back. */
+  monotonic(): number;
+  /** Calls back once, after any time. */
+  after(ms: number, callback: () => void): Timer;
+  /** Calls back again and again. */
+  every(ms: number, callback: () => void): Timer;
+  /** Rejects with the signal's reason when that aborts first. */
+  sleep(ms: number, options?: SleepOptions): Promise<void>;
+}
+
+export interface Timer {
+  cancel(): void;
+  /** Begins its wait anew; one that was cancelled stays so. */
+  refresh(): void;
+  /** The process may end without it. */
+  unref(): this;
+}
+
+export interface SleepOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Whether the process waits for it. @default true */
+  readonly ref?: boolean;
+}
+
+/** What a timer of Node holds, 24.8 days: a longer one would fire at once, so it is made of several. */
+const longestMs = 2 ** 31 - 1;
+
+export const systemTimers: Timers = {
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  after: (ms, callback) => new SystemTimer(ms, callback, false),
+  every: (ms, callback) => new SystemTimer(ms, callback, true),
+  sleep(ms, { signal, ref = true } = {}) {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason);
+      const wake = () => {
+        signal?.removeEventListener("abort", stop);
+        resolve();
+      };
+      const stop = () => {
+        timer.cancel();
+        reject(signal?.reason);
+      };
+      const timer = systemTimers.after(ms, wake);
+      if (!ref) timer.unref();
+      signal?.addEventListener("abort", stop, { once: true });
+    });
+  },
+};
+
+class SystemTimer implements Timer {
+  readonly #ms: number;
+  readonly #callback: () => void;
+  readonly #isRepeated: boolean;
+  #timeout: NodeJS.Timeout;
+  /** Only of a long one: when it comes due. */
+  #dueAt = 0;
+  #isCancelled = false;
+  #isUnref = false;
+
+  constructor(ms: number, callback: () => void, isRepeated: boolean) {
+    this.#ms = ms;
+    this.#callback = callback;
+    this.#isRepeated = isRepeated;
+    this.#timeout = this.#begin();
+  }
+
+  cancel(): void {
+    this.#isCancelled = true;
+    clearTimeout(this.#timeout);
+  }
+
+  refresh(): void {
+    if (this.#isCancelled) return;
+    if (this.#ms <= longestMs) this.#timeout.refresh();
+    else {
+      clearTimeout(this.#timeout);
+      this.#timeout = this.#begin();
+    }
+  }
+
+  unref(): this {
+    this.#isUnref = true;
+    this.#timeout.unref();
+    return this;
+  }
+
+  #begin(): NodeJS.Timeout {
+    if (this.#ms > longestMs) this.#dueAt = performance.now() + this.#ms;
+    return this.#wait(this.#ms);
+  }
+
+  #wait(ms: number): NodeJS.Timeout {
+    const timeout = setTimeout(SystemTimer.#fire, Math.min(ms, longestMs), this);
+    return this.#isUnref ? timeout.unref() : timeout;
+  }
+
+  static #fire(this: void, timer: SystemTimer): void {
+    const left = timer.#dueAt === 0 ? 0 : timer.#dueAt - performance.now();
+    if (left > 0) {
+      timer.#timeout = timer.#wait(left);
+      return;
+    }
+    // Before the callback, which may cancel it or throw.
+    if (timer.#isRepeated) timer.refresh();
+    timer.#callback();
+  }
+}

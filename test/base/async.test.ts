@@ -1,0 +1,110 @@
+/** Waiting with a limit, again after trouble, for a free place. */
+import { expect, test, vi } from "vitest";
+import { backoff, once, retry, Semaphore, withTimeout } from "../../src/base/async.ts";
+import { ManualTimers } from "../support/timers.ts";
+
+test("withTimeout() gives what came in time, and leaves no timer", async () => {
+  const timers = new ManualTimers();
+
+  const value = withTimeout(Promise.resolve(7), 10, () => "late", timers);
+  const error = withTimeout(Promise.reject(new Error("no")), 10, () => "late", timers);
+
+  expect(await value).toBe(7);
+  await expect(error).rejects.toThrow("no");
+  expect(timers.waiting).toBe(0);
+});
+
+test("withTimeout() settles as `late` does when the time is up, and hears the work no more", async () => {
+  const timers = new ManualTimers();
+  const { promise, reject } = Promise.withResolvers<number>();
+
+  const instead = withTimeout(promise, 10, () => "late", timers);
+  const failing = withTimeout(
+    promise,
+    10,
+    () => {
+      throw new Error("too late");
+    },
+    timers,
+  );
+  timers.pass(10);
+  reject(new Error("nobody hears this"));
+
+  expect(await instead).toBe("late");
+  await expect(failing).rejects.toThrow("too late");
+});
+
+test("withTimeout() without a limit is the work itself", async () => {
+  const work = Promise.resolve(1);
+
+  expect(withTimeout(work, null, () => 2)).toBe(work);
+});
+
+test("back-off grows to its maximum, and chance decides the part that jitter says", () => {
+  const waits = (jitter: number, random: number) => {
+    vi.spyOn(Math, "random").mockReturnValue(random);
+    return [0, 1, 2, 5, 5000].map((attempt) => backoff({ attempt, base: 20, max: 500, jitter }));
+  };
+
+  expect(waits(0, 0.3)).toEqual([20, 40, 80, 500, 500]);
+  expect(waits(1, 0)).toEqual([0, 0, 0, 0, 0]);
+  expect(waits(1, 0.5)).toEqual([10, 20, 40, 250, 250]);
+  expect(waits(0.5, 0)).toEqual([10, 20, 40, 250, 250]);
+  expect(waits(0.5, 1)).toEqual([20, 40, 80, 500, 500]);
+  expect(backoff({ attempt: 2, base: 10, max: 500, factor: 3, jitter: 0 })).toBe(90);
+  expect(backoff({ attempt: 5000, base: 0, max: 500, jitter: 0 })).toBe(0);
+  vi.restoreAllMocks();
+});
+
+test("retry() repeats what may help, and no longer once its signal is aborted", async () => {
+  const stop = new AbortController();
+  const timers = { sleep: async () => {} };
+  const failing = (times: number, message: string) => {
+    let calls = 0;
+    return async () => {
+      if (++calls <= times) throw new Error(message);
+      return calls;
+    };
+  };
+  const rules = {
+    shouldRetry: (error: unknown) => error instanceof Error && error.message === "lost",
+    waitMs: () => 1,
+    timers,
+  };
+
+  expect(await retry(failing(3, "lost"), rules)).toBe(4);
+  await expect(retry(failing(1, "wrong"), rules)).rejects.toThrow("wrong");
+  stop.abort();
+  await expect(retry(failing(1, "lost"), { ...rules, signal: stop.signal })).rejects.toThrow("lost");
+});
+
+test("a semaphore gives its places in order, and never more than it has", async () => {
+  const places = new Semaphore(2);
+  const order: string[] = [];
+
+  expect(places.tryAcquire()).toBe(true);
+  await places.acquire();
+  expect(places.free).toBe(0);
+  expect(places.tryAcquire()).toBe(false);
+  const first = places.acquire().then(() => order.push("first"));
+  const second = places.acquire().then(() => order.push("second"));
+  places.release();
+  await first;
+  expect(places.free).toBe(0);
+  places.release();
+  await second;
+  expect(order).toEqual(["first", "second"]);
+  places.release();
+  places.release();
+  expect(places.free).toBe(2);
+});
+
+test("once() runs what it is given once", () => {
+  const action = vi.fn<() => void>();
+  const only = once(action);
+
+  only();
+  only();
+
+  expect(action).toHaveBeenCalledTimes(1);
+});

@@ -1,0 +1,101 @@
+/** The real clock: any length of time, once or again and again, until cancelled. */
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { systemTimers } from "../../src/base/timers.ts";
+
+const day = 86_400_000;
+
+describe("by a fake of Node's timers", () => {
+  beforeEach(() => {
+    vi.useFakeTimers();
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  test.each([10, 20 * day, 24.8 * day, 100 * day, 36_525 * day])("a timer of %d ms fires then, and once", (ms) => {
+    const fired: number[] = [];
+    const begin = systemTimers.monotonic();
+    systemTimers.after(ms, () => fired.push(systemTimers.monotonic() - begin));
+
+    vi.advanceTimersByTime(ms - 1);
+    expect(fired).toEqual([]);
+    vi.advanceTimersByTime(1);
+    expect(fired).toEqual([ms]);
+    vi.advanceTimersByTime(ms * 2);
+    expect(fired).toHaveLength(1);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test.each([10, 30 * day])("a timer every %d ms fires until it is cancelled, also by its own callback", (ms) => {
+    let count = 0;
+    const timer = systemTimers.every(ms, () => {
+      count += 1;
+      if (count === 3) timer.cancel();
+    });
+
+    vi.advanceTimersByTime(ms);
+    expect(count).toBe(1);
+    vi.advanceTimersByTime(5 * ms);
+    expect(count).toBe(3);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test("a callback that throws does not end what is repeated", () => {
+    let count = 0;
+    const timer = systemTimers.every(10, () => {
+      count += 1;
+      throw new Error("once");
+    });
+
+    expect(() => vi.advanceTimersByTime(10)).toThrow("once");
+    expect(() => vi.advanceTimersByTime(10)).toThrow("once");
+
+    expect(count).toBe(2);
+    timer.cancel();
+  });
+
+  test.each([10, 30 * day])("refresh() begins a wait of %d ms anew, and a cancelled one stays so", (ms) => {
+    let count = 0;
+    const timer = systemTimers.after(ms, () => (count += 1));
+
+    vi.advanceTimersByTime(ms - 1);
+    timer.refresh();
+    vi.advanceTimersByTime(ms - 1);
+    expect(count).toBe(0);
+    vi.advanceTimersByTime(1);
+    expect(count).toBe(1);
+
+    timer.cancel();
+    timer.refresh();
+    vi.advanceTimersByTime(2 * ms);
+    expect(count).toBe(1);
+  });
+
+  test("sleep() ends with its time, or rejects with the signal's reason and leaves no timer", async () => {
+    const stop = new AbortController();
+    const slept = systemTimers.sleep(40 * day);
+    const stopped = systemTimers.sleep(day, { signal: stop.signal });
+    stop.abort(new Error("enough"));
+
+    await expect(stopped).rejects.toThrow("enough");
+    await expect(systemTimers.sleep(1, { signal: stop.signal })).rejects.toThrow("enough");
+    vi.advanceTimersByTime(40 * day);
+    await slept;
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
+test("the real ones fire, refresh and repeat as well", async () => {
+  let repeats = 0;
+  const repeated = systemTimers.every(5, () => (repeats += 1));
+  const begin = systemTimers.monotonic();
+  await systemTimers.sleep(60);
+
+  repeated.cancel();
+  const atCancel = repeats;
+  await systemTimers.sleep(20);
+
+  expect(systemTimers.monotonic() - begin).toBeGreaterThan(75);
+  expect(repeats).toBeGreaterThan(2);
+  expect(repeats).toBe(atCancel);
+});
