@@ -1,7 +1,5 @@
 #!/usr/bin/env node
 /** `npx flowledger …`: each command is parse → one call → print. */
-import { resolve } from "node:path";
-import { pathToFileURL } from "node:url";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import pc from "picocolors";
 import { z } from "zod";
@@ -18,6 +16,7 @@ import { parseCursor } from "./execution/stream.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { isObject, type Json, type JsonObject } from "./base/json.ts";
 import { createOrchestrator } from "./orchestrator.ts";
+import { devFolder, importModule, printFields, printTable, type Terminal } from "./terminal.ts";
 import type { ExecutionSummary, FunctionDefinition, ListOptions, Orchestrator } from "./orchestrator.ts";
 
 /** What every command takes. */
@@ -27,21 +26,8 @@ interface GlobalOptions {
   verbose?: boolean;
 }
 
-/** Where a command writes: for a person at a terminal, for a pipe, or for a program. */
-export interface Terminal {
-  readonly isJson: boolean;
-  readonly isInteractive: boolean;
-  readonly paint: ReturnType<typeof pc.createColors>;
-  line(text?: string): void;
-  json(value: unknown): void;
-}
-
-/** Where `dev` and `demo --keep` have their data. */
-export const devFolder = ".flowledger";
-
 const statuses = ["created", "running", "waiting", "completed", "failed", "cancelled"] as const;
 
-// Not awaited: `demo.ts` imports this file, and would wait for it for ever.
 void main();
 
 async function main(): Promise<void> {
@@ -499,18 +485,6 @@ async function loadOrchestrator(path: string, command: Command): Promise<Orchest
   return orchestrator;
 }
 
-/** @throws {UsageError} when there is no such file; what the module itself throws passes */
-export async function importModule(path: string): Promise<Readonly<Record<string, unknown>>> {
-  const url = pathToFileURL(resolve(path)).href;
-  try {
-    return (await import(url)) as Readonly<Record<string, unknown>>;
-  } catch (error) {
-    const isMissing = error instanceof Error && "url" in error && error.url === url;
-    if (!isMissing) throw error;
-    throw new UsageError(`there is no module ${path}`, "give the path of a .js or .ts file", { path }, error);
-  }
-}
-
 /**
  * Runs work that ends on the first SIGINT or SIGTERM; a second one ends the process at once.
  *
@@ -611,23 +585,6 @@ function printList(out: Terminal, executions: readonly ExecutionSummary[], nextC
   if (nextCursor !== null && out.isInteractive) out.line(out.paint.dim(`more: --cursor ${nextCursor}`));
 }
 
-export function printFields(out: Terminal, title: string, fields: object): void {
-  out.line(out.paint.bold(title));
-  const width = Math.max(...Object.keys(fields).map((key) => key.length));
-  for (const [key, value] of Object.entries(fields)) out.line(`${out.paint.dim(key.padEnd(width))}  ${inline(value)}`);
-}
-
-export function printTable(out: Terminal, heads: readonly string[], rows: readonly (readonly string[])[]): void {
-  const widths = heads.map((head, column) => Math.max(head.length, ...rows.map((row) => row[column]?.length ?? 0)));
-  const format = (row: readonly string[]) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join("  ")
-      .trimEnd();
-  out.line(out.paint.dim(format(heads)));
-  for (const row of rows) out.line(format(row));
-}
-
 function eventRow(event: HistoryEntry): string[] {
   const chunk = "chunk" in event && typeof event.chunk === "string" ? event.chunk : "";
   return [String(event.seq), event.at.toISOString(), event.type, chunk];
@@ -637,11 +594,6 @@ function errorIn(events: readonly HistoryEntry[]): SerializedError | null {
   for (const event of events.toReversed())
     if (event.type === "chunk.failed" || event.type === "execution.failed") return event.error;
   return null;
-}
-
-function inline(value: unknown): string {
-  if (value instanceof Date) return value.toISOString();
-  return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 /** Prints what went wrong; gives the exit code: 2 for a command line that cannot be read, else 1. */

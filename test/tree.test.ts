@@ -1,11 +1,11 @@
-/** The shape of the tree: imports point left, `index.ts` exports what the docs name, nothing names a package registry. */
+/** The shape of the tree: imports point left and in no circle, one file knows a clock, `index.ts` exports what the docs name, nothing names a package registry. */
 import { globSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join, relative, resolve, sep } from "node:path";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { mutants, plantSource, plantSql } from "./chaos/mutants.ts";
+import { circles, clocks, packagesOf, rooms, wrongImports, type Sources } from "./support/tree.ts";
 
 const root = resolve(import.meta.dirname, "..");
-const rooms = ["base", "flow", "ledger", "database", "engine", "worker", "execution"];
 const packagesOfPureRooms = ["zod", "node:crypto", "node:util"];
 
 const publicValues = [
@@ -111,33 +111,112 @@ const publicTypes = [
   "WorkerOptions",
 ];
 
-test("imports point left", () => {
-  const wrong = roomImports()
-    .filter(({ from, to }) => {
-      if (to === undefined) return true;
-      return rooms.indexOf(to) > rooms.indexOf(from);
-    })
-    .map(({ file, target }) => `${file} imports ${target}`);
+/** All of our own source. */
+const sources: Sources = new Map(
+  globSync("src/**/*.ts", { cwd: root }).map((file) => {
+    const path = file.split(sep).join("/");
+    return [path, readFileSync(join(root, file), "utf8")];
+  }),
+);
 
-  expect(wrong).toEqual([]);
+test("imports point left", () => {
+  expect(sources.size).toBeGreaterThan(70);
+  expect(wrongImports(sources)).toEqual([]);
+});
+
+test("no files import each other in a circle", () => {
+  expect(circles(sources)).toEqual([]);
+});
+
+test("the only clock is base/timers.ts", () => {
+  // The page runs in a browser.
+  const others = [...sources].filter(([file]) => file !== "src/base/timers.ts" && file !== "src/console-page.ts");
+
+  expect(clocks(new Map(others))).toEqual([]);
+  expect(clocks(sources).length).toBeGreaterThan(5);
 });
 
 test("every folder of src is a room", () => {
   const folders = readdirSync(join(root, "src"), { withFileTypes: true }).filter((entry) => entry.isDirectory());
 
-  expect(folders.map((folder) => folder.name).filter((name) => !rooms.includes(name))).toEqual([]);
+  expect(folders.map((folder) => folder.name).toSorted()).toEqual(rooms.toSorted());
 });
 
-test("flow and ledger do no I/O", () => {
-  const wrong = ["flow", "ledger"].flatMap((room) =>
-    sources(room).flatMap(({ file, imports }) =>
-      imports
-        .filter(({ path, isType }) => !path.startsWith(".") && !isType && !packagesOfPureRooms.includes(path))
-        .map(({ path }) => `${file} imports ${path}`),
-    ),
+test("base, flow and ledger do no I/O", () => {
+  const pure = [...sources].filter(([file]) => /^src\/(base|flow|ledger)\//.test(file));
+  const wrong = pure.flatMap(([file, text]) =>
+    packagesOf(text)
+      .filter((path) => !packagesOfPureRooms.includes(path))
+      .map((path) => `${file} imports ${path}`),
   );
 
   expect(wrong).toEqual([]);
+});
+
+describe("the rules see", () => {
+  const planted = (file: string, line: string) => new Map([[file, `/** A file. */\n${line}\n`]]);
+
+  test.each([
+    ["an import", "src/flow/x.ts", 'import { a } from "../engine/a.ts";'],
+    ["the import of a type", "src/flow/x.ts", 'import type { A } from "../ledger/event.ts";'],
+    ["an inline type", "src/base/x.ts", 'import { type A } from "../flow/graph.ts";'],
+    ["an import over several lines", "src/base/x.ts", 'import {\n  a,\n} from\n  "../flow/graph.ts";'],
+    ["single quotes", "src/flow/x.ts", "import { a } from '../engine/a.ts';"],
+    ["an indented import", "src/flow/x.ts", '  import { a } from "../engine/a.ts";'],
+    ["an import for its effects", "src/flow/x.ts", 'import "../engine/a.ts";'],
+    ["import()", "src/flow/x.ts", 'const a = await import(\n  "../engine/a.ts"\n);'],
+    ["the type of an import()", "src/flow/x.ts", 'type A = import("../engine/a.ts").A;'],
+    ["export *", "src/flow/x.ts", 'export * from "../engine/a.ts";'],
+    ["a thread's URL", "src/flow/x.ts", 'new Worker(new URL("../engine/a.ts", import.meta.url));'],
+    ["an import of a root file", "src/execution/x.ts", 'import { a } from "../orchestrator.ts";'],
+    ["an import that leaves src", "src/execution/x.ts", 'import { a } from "../../test/support/flows.ts";'],
+    ["one by a root file", "src/cli.ts", 'import { a } from "../bench/run.ts";'],
+  ])("%s that points right", (_, file, line) => {
+    expect(wrongImports(planted(file, line))).toHaveLength(1);
+  });
+
+  test.each([
+    ["to the left", "src/execution/x.ts", 'import { a } from "../base/json.ts";'],
+    ["of an entry point", "src/cli.ts", 'import { a } from "./worker/worker.ts";\nimport b from "./demo.ts";'],
+    ["of a data file", "src/database/x.ts", 'new URL("../../migrations", import.meta.url);'],
+    ["in a comment", "src/base/x.ts", '// import { a } from "../engine/a.ts";\n/* from "../flow/a.ts" */'],
+  ])("nothing wrong in an import %s", (_, file, line) => {
+    expect(wrongImports(planted(file, line))).toEqual([]);
+  });
+
+  test("a circle, also of types, also of root files", () => {
+    const circle = new Map([
+      ["src/a.ts", 'import { b } from "./flow/b.ts";'],
+      ["src/flow/b.ts", 'import type { C } from "./c.ts";'],
+      ["src/flow/c.ts", "const a = import('../a.ts');"],
+      ["src/flow/d.ts", 'import { b } from "./b.ts";'],
+    ]);
+
+    expect(circles(circle)).toEqual(["src/a.ts → src/flow/b.ts → src/flow/c.ts → src/a.ts"]);
+  });
+
+  test.each([
+    "const at = Date.now();",
+    "const at = new Date();",
+    "const at = new Date;",
+    "const at = Date();",
+    "setTimeout(work, 10);",
+    "const now = globalThis.performance.now();",
+    "const { now } = performance;",
+    'import { setTimeout as delay } from "node:timers/promises";',
+    "let timer: NodeJS.Timeout | undefined;",
+    "fetch(url, { signal: AbortSignal.timeout(10) });",
+    "process.hrtime.bigint();",
+  ])("a clock: %s", (line) => {
+    expect(clocks(planted("src/engine/x.ts", line))).toHaveLength(1);
+  });
+
+  test.each(["new Date(row.at)", "setImmediate(next)", "// not Date.now()", "Date.UTC(2026, 0, 1)"])(
+    "no clock: %s",
+    (line) => {
+      expect(clocks(planted("src/engine/x.ts", line))).toEqual([]);
+    },
+  );
 });
 
 test("index.ts exports exactly the documented names", async () => {
@@ -165,52 +244,12 @@ test("no file names a package registry", () => {
   expect(wrong.map((file) => relative(root, file))).toEqual([]);
 });
 
-interface Import {
-  readonly path: string;
-  readonly isType: boolean;
-}
-
-/** The files of one room, and what each imports. */
-function sources(room: string): { file: string; imports: Import[] }[] {
-  return globSync(`src/${room}/**/*.ts`, { cwd: root }).map((file) => ({
-    file,
-    imports: readImports(readFileSync(join(root, file), "utf8")),
-  }));
-}
-
 test("the text that each mutant replaces is in the source, once", () => {
   for (const mutant of Object.values(mutants)) {
     expect(() => plantSql(mutant)).not.toThrow();
     rmSync(dirname(plantSource(mutant)), { recursive: true });
   }
 });
-
-/** Static imports and re-exports with their `type` keyword, bare imports, and `import(…)`. */
-function readImports(text: string): Import[] {
-  const found = text.matchAll(
-    /^(?:import|export)\s+(type\s)?[^"';]*?from\s*"([^"]+)"|^import\s*"([^"]+)"|\bimport\(\s*"([^"]+)"/gm,
-  );
-  return [...found].map(([, type, from, bare, dynamic]) => ({
-    path: from ?? bare ?? dynamic ?? "",
-    isType: type !== undefined,
-  }));
-}
-
-/** Every relative import of a room: `target` inside `src`, `to` its room, nothing for a file at the root. */
-function roomImports() {
-  return rooms.flatMap((from) =>
-    sources(from).flatMap(({ file, imports }) =>
-      imports
-        .filter(({ path }) => path.startsWith("."))
-        .map(({ path, isType }) => {
-          const target = relative("src", join(dirname(file), path))
-            .split(sep)
-            .join("/");
-          return { file, from, isType, target, to: target.includes("/") ? target.split("/")[0] : undefined };
-        }),
-    ),
-  );
-}
 
 /** All files that people wrote. */
 function files(folder: string): string[] {

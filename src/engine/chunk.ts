@@ -52,7 +52,7 @@ import { insideChunk } from "./current.ts";
 import { Journal } from "./journal.ts";
 import { backoffMs, serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
-import { admission } from "./streamer.ts";
+import type { Put } from "./streamer.ts";
 import type { ExecutionResources } from "./resources.ts";
 
 /** What an attempt needs of the owner that runs it. */
@@ -71,7 +71,7 @@ export interface ChunkHost {
   groupEnd(dispatch: number, group: number): Promise<void>;
   /** Resolves at a time of the database's clock; a far one may let the execution go, and the attempt with it. */
   waitUntil(dispatch: number, ms: number): Promise<void>;
-  putIntoStream(dispatch: Dispatch, item: Json): Promise<void>;
+  putIntoStream(dispatch: Dispatch, item: Json): Put;
   flowData: FlowDataAccess;
   /** Creates a child and resolves with how it ended; giving the same id again attaches to the same child. */
   runChild(dispatch: number, child: Omit<NewChild, "parent"> & { readonly ordinal: number }): Promise<ClosedExecution>;
@@ -319,12 +319,12 @@ class ChunkContext {
       const parsed = parseStreamItem(this.#host.flow, item);
       if (this.#isStreamStopped()) return;
       this.#requireNoneRefused();
-      const put = this.#host.putIntoStream(this.#dispatch, parsed);
+      const { durable, admitted } = this.#host.putIntoStream(this.#dispatch, parsed);
       // What follows may be taken again, so it would not tell.
-      if (put !== this.#streaming) put.catch((error: unknown) => (this.#refused ??= { error }));
-      this.#streaming = put;
+      if (durable !== this.#streaming) durable.catch((error: unknown) => (this.#refused ??= { error }));
+      this.#streaming = durable;
       // Durable at the next commit point; here it only waits while too much is on its way.
-      await admission(put);
+      await admitted;
     };
   }
   get stopStream() {

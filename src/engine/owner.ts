@@ -8,7 +8,6 @@ import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { BatchNode, Chunk, ForEachNode, Graph, Node } from "../flow/graph.ts";
-import type { ResolvedRate } from "../flow/limits.ts";
 import { deadlineOf, decide, dueAt, entryNodes, nextTimer, settle } from "../ledger/decide.ts";
 import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
 import { evolve, stamp } from "../ledger/evolve.ts";
@@ -30,6 +29,7 @@ import { ExecutionResources } from "./resources.ts";
 import type { Resources, WorkerResources } from "./resources.ts";
 import { serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
+import type { Put, StreamTarget } from "./streamer.ts";
 
 /** What the owners of one worker share. */
 export interface Engine {
@@ -43,7 +43,7 @@ export interface Engine {
   flowResources(flow: string): Resources;
   executionResources(id: ExecutionId): Resources;
   flowData(flow: string): FlowDataAccess;
-  putIntoStream(target: StreamTarget, item: Json, dispatch: number, mark: RetryMark | null): Promise<void>;
+  putIntoStream(target: StreamTarget, item: Json, dispatch: number, mark: RetryMark | null): Put;
   /** Creates a child, once, and resolves with how it ended; rejects when the signal aborts. */
   runChild(child: NewChild, options: ChildOptions): Promise<ClosedExecution>;
   /** Executions that are items of a distributed collection. */
@@ -66,20 +66,6 @@ export interface ChildOptions {
   /** Called when the child is in the database: from then on its end will be in its parent's ledger. */
   readonly onCreated: () => void;
   readonly signal: AbortSignal;
-}
-
-export interface StreamTarget {
-  readonly id: ExecutionId;
-  readonly epoch: number;
-  readonly token: string;
-  /** Executions whose streams get the items too. */
-  readonly shownOn?: readonly ExecutionId[] | undefined;
-  /** Items that were in the stream when it was claimed, and how many there may be. */
-  readonly items: number;
-  readonly maxItems: number | null;
-  readonly rate: ResolvedRate | null;
-  /** When the last items before the claim were put, by `Timers.monotonic()`: for the rate. */
-  readonly recent: readonly number[];
 }
 
 /** Timers nearer than this stay in memory; for farther ones the execution is released. */
@@ -253,7 +239,7 @@ export class Owner implements ChunkHost {
     await this.#waiting(dispatch, promise);
   }
 
-  putIntoStream({ id, chunk, failures }: Dispatch, item: Json): Promise<void> {
+  putIntoStream({ id, chunk, failures }: Dispatch, item: Json): Put {
     const mark = this.#inherited.has(id) && chunk !== null ? { dispatch: id, chunk, attempt: failures + 1 } : null;
     const put = this.#engine.putIntoStream(this.#stream, item, id, mark);
     // Not before: an item that is refused leaves its mark to the next one.

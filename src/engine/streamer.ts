@@ -9,7 +9,8 @@ import type { RetryMark, StreamVerdict } from "../database/stream.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { LeaseLostError, PayloadError, StreamLimitError, UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
-import type { StreamTarget } from "./owner.ts";
+import type { ResolvedRate } from "../flow/limits.ts";
+import type { ExecutionId } from "../ledger/event.ts";
 
 /** Bytes of JSON in one item. */
 const maxItemBytes = 262_144;
@@ -18,6 +19,28 @@ const maxBacklogBytes = 262_144;
 /** Items of one execution in one statement, and bytes of all of them. */
 const maxLoadItems = 2000;
 const maxFlightBytes = 1_048_576;
+
+/** One owner, as its stream sees it. */
+export interface StreamTarget {
+  readonly id: ExecutionId;
+  readonly epoch: number;
+  readonly token: string;
+  /** Executions whose streams get the items too. */
+  readonly shownOn?: readonly ExecutionId[] | undefined;
+  /** Items that were in the stream when it was claimed, and how many there may be. */
+  readonly items: number;
+  readonly maxItems: number | null;
+  readonly rate: ResolvedRate | null;
+  /** When the last items before the claim were put, by `Timers.monotonic()`: for the rate. */
+  readonly recent: readonly number[];
+}
+
+export interface Put {
+  /** Resolves when the item is in the stream, or rejects. Those that travel together share it. */
+  readonly durable: Promise<void>;
+  /** What the chunk has to wait for before it goes on; nothing while less than 256 KB are on their way. */
+  readonly admitted: Promise<void> | undefined;
+}
 
 /** Items that travel together: all of one owner, in order. */
 interface Load extends Pick<StreamTarget, "id" | "epoch" | "token" | "shownOn" | "maxItems"> {
@@ -64,8 +87,7 @@ export class Streamer {
   }
 
   /**
-   * Puts an item behind all others of its owner. The promise resolves when the item is durable; until when the chunk has
-   * to wait is what `admission` says of it.
+   * Puts an item behind all others of its owner.
    *
    * @param target the same object for all items of an owner
    * @param mark for the first item of a dispatch that an earlier owner may have begun
@@ -74,7 +96,7 @@ export class Streamer {
    * @throws {LeaseLostError} later, when another worker owns the execution
    * @throws {UsageError} later, when somebody else stopped the stream meanwhile
    */
-  put(target: StreamTarget, item: Json, dispatch: number, mark: RetryMark | null = null): Promise<void> {
+  put(target: StreamTarget, item: Json, dispatch: number, mark: RetryMark | null = null): Put {
     const text = JSON.stringify(item);
     const bytes = Buffer.byteLength(text);
     if (bytes > maxItemBytes)
@@ -92,14 +114,14 @@ export class Streamer {
     load.bytes += bytes;
     lane.items += 1;
     this.#backlogBytes += bytes;
-    if (this.#backlogBytes < maxBacklogBytes) admissions.delete(load.durable);
-    else admissions.set(load.durable, (this.#room ??= Promise.withResolvers<void>()).promise);
     if (!this.#isFlying) {
       this.#isFlying = true;
       // At the end of the loop's turn, so that everything put in it leaves together.
       setImmediate(() => void this.#fly());
     }
-    return load.durable;
+    const isFull = this.#backlogBytes >= maxBacklogBytes;
+    const admitted = isFull ? (this.#room ??= Promise.withResolvers<void>()).promise : undefined;
+    return { durable: load.durable, admitted };
   }
 
   #laneOf(target: StreamTarget): Lane {
@@ -243,11 +265,4 @@ function refusalOf(verdict: "fenced" | "stopped" | "full", { id, epoch, maxItems
     `an item was put into the stream of execution ${id}, which was stopped meanwhile`,
     "put all items before stopStream()",
   );
-}
-
-const admissions = new WeakMap<Promise<void>, Promise<void>>();
-
-/** What a chunk has to wait for before it goes on after the last put; nothing while less than 256 KB are on their way. */
-export function admission(put: Promise<void>): Promise<void> | undefined {
-  return admissions.get(put);
 }

@@ -15,17 +15,14 @@ import type {
   StateKey,
   StateOf,
 } from "./contract.ts";
-import {
-  Draft,
-  otherwise,
-  type ChunkOptions,
-  type ChunkParts,
-  type FlowDefinition,
-  type InterventionPoint,
-  type Position,
-  type ResourceRequirement,
-  type SubFlowOptions,
+import type {
+  ChunkOptions,
+  FlowDefinition,
+  InterventionPoint,
+  ResourceRequirement,
+  SubFlowOptions,
 } from "./definition.ts";
+import { Draft, otherwise, type ChunkParts, type Position } from "./draft.ts";
 import type { Graph } from "./graph.ts";
 import type { FlowLimits, FlowOptions, StreamLimits } from "./limits.ts";
 

@@ -7,7 +7,7 @@ import { connect } from "../../src/database/connection.ts";
 import { claim } from "../../src/database/queries.ts";
 import { putItems, readPages } from "../../src/database/stream.ts";
 import { systemTimers } from "../../src/base/timers.ts";
-import { admission, Streamer } from "../../src/engine/streamer.ts";
+import { Streamer } from "../../src/engine/streamer.ts";
 import {
   createOrchestrator,
   cursorOf,
@@ -272,7 +272,7 @@ test("items keep their order while somebody else holds the execution (F45)", asy
 
   const puts = numbers(20).map(async (n) => {
     await sleep(n * 2);
-    await streamer.put(target, n, 1);
+    await streamer.put(target, n, 1).durable;
   });
   await sleep(60);
   await lock`commit`;
@@ -314,10 +314,10 @@ test("what happens after stopStream is in no reader's stream, and what happened 
 
 test("an item that is on its way when another chunk stops the stream is refused (F50)", async () => {
   const { target, streamer, sql } = await owned("stopped-meanwhile");
-  await streamer.put(target, "in time", 1);
+  await streamer.put(target, "in time", 1).durable;
   await database.sql`update flowledger.executions set stream_ended = true where id = ${target.id}`;
 
-  expect(await refusal(streamer.put(target, "late", 1))).toMatchObject({ code: "USAGE_INVALID" });
+  expect(await refusal(streamer.put(target, "late", 1).durable)).toMatchObject({ code: "USAGE_INVALID" });
   expect(await itemsOf(target.id)).toEqual(["in time"]);
   await sql.end();
 });
@@ -343,7 +343,7 @@ test("executions that one claim took keep their items apart", async () => {
   const { target, streamer, sql } = await owned("apart", 3);
   const targets = target.ids.map((id) => ({ ...target, id }));
 
-  await Promise.all(numbers(30).map((n) => streamer.put(targets[n % 3] ?? target, n, 1)));
+  await Promise.all(numbers(30).map((n) => streamer.put(targets[n % 3] ?? target, n, 1).durable));
 
   for (const [index, { id }] of targets.entries())
     expect(await itemsOf(id)).toEqual(numbers(30).filter((n) => n % 3 === index));
@@ -353,7 +353,7 @@ test("executions that one claim took keep their items apart", async () => {
 test("what was put under a lost lease is in nobody's stream (F50)", async () => {
   const { target, streamer, sql } = await owned("lost");
 
-  const put = streamer.put({ ...target, epoch: target.epoch + 1 }, "late", 1);
+  const put = streamer.put({ ...target, epoch: target.epoch + 1 }, "late", 1).durable;
 
   expect(await refusal(put)).toBeInstanceOf(LeaseLostError);
   expect(await itemsOf(target.id)).toEqual([]);
@@ -407,11 +407,11 @@ test("a put waits only while more than 256 KB are on their way (F49)", async () 
   const { target, streamer, sql } = await owned("backlog");
   const item = "x".repeat(100_000);
 
-  const waits = numbers(3).map(() => admission(streamer.put(target, item, 1)) !== undefined);
+  const waits = numbers(3).map(() => streamer.put(target, item, 1).admitted !== undefined);
   expect(() => streamer.put(target, "x".repeat(262_143), 1)).toThrow(PayloadError);
   const last = streamer.put(target, "last", 1);
-  await admission(last);
-  await last;
+  await last.admitted;
+  await last.durable;
 
   expect(waits).toEqual([false, false, true]);
   expect(await itemsOf(target.id)).toHaveLength(4);
