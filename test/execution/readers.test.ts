@@ -1,6 +1,6 @@
 /** The stream between processes: many readers, lost wake-ups, cut connections, and what an attempt leaves in it. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import { z } from "zod";
 import { LeaseLostError, PayloadError } from "../../src/base/errors.ts";
 import { connect } from "../../src/database/connection.ts";
@@ -8,6 +8,7 @@ import { claim } from "../../src/database/queries.ts";
 import { putItems, readPages } from "../../src/database/stream.ts";
 import { systemTimers } from "../../src/base/timers.ts";
 import { Streamer } from "../../src/engine/streamer.ts";
+import { sendEvents } from "../../src/execution/sse.ts";
 import {
   createOrchestrator,
   cursorOf,
@@ -21,6 +22,7 @@ import type { Flow } from "../../src/index.ts";
 import { WorkerId } from "../../src/ledger/event.ts";
 import { testDatabase } from "../support/database.ts";
 import { collect, newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
+import { ManualTimers } from "../support/timers.ts";
 
 const database = await testDatabase();
 const quiet = { autoCloseTimeout: 0 } as const;
@@ -145,52 +147,44 @@ test("a reader that takes nothing for stallTimeout is let go, and comes back wit
 });
 
 test("a slow reader, a quiet stream and a consumer in this process are not taken for stalled (F46)", async () => {
-  vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
-  try {
-    const more = newGate();
-    const items = async function* () {
-      for (let n = 1; n <= 3; n++) yield { cursor: String(n), kind: null, item: "a" };
-      await more.passed;
-      for (let n = 4; n <= 5; n++) yield { cursor: String(n), kind: null, item: "b" };
-    };
-    // A beat counts like any message: who takes it ten seconds later is not late.
-    const late = toSSE(items(), { heartbeat: "50s" }).body?.getReader();
-    for (let n = 0; n < 4; n++) await late?.read();
-    vi.advanceTimersByTime(70_000);
-    expect(new TextDecoder().decode((await late?.read())?.value)).toBe(": beat\n\n");
-    const body = toSSE(items()).body?.getReader();
-    const read = async () => new TextDecoder().decode((await body?.read())?.value);
-    const here = toReadableStream(items()).getReader();
-    await here.read();
+  const timers = new ManualTimers();
+  const more = newGate();
+  const items = async function* () {
+    for (let n = 1; n <= 3; n++) yield { cursor: String(n), kind: null, item: "a" };
+    await more.passed;
+    for (let n = 4; n <= 5; n++) yield { cursor: String(n), kind: null, item: "b" };
+  };
+  // A beat counts like any message: who takes it ten seconds later is not late.
+  const late = sendEvents(items(), { heartbeat: "50s" }, timers).body?.getReader();
+  for (let n = 0; n < 4; n++) await late?.read();
+  timers.pass(70_000);
+  expect(new TextDecoder().decode((await late?.read())?.value)).toBe(": beat\n\n");
+  const body = sendEvents(items(), {}, timers).body?.getReader();
+  const read = async () => new TextDecoder().decode((await body?.read())?.value);
+  const here = toReadableStream(items()).getReader();
+  await here.read();
 
-    const heard: string[] = [];
-    for (let n = 0; n < 4; n++) {
-      heard.push(await read());
-      await settled();
-      vi.advanceTimersByTime(59_000);
-    }
-    for (let n = 0; n < 10; n++) {
-      heard.push(await read());
-      await settled();
-      vi.advanceTimersByTime(15_000);
-    }
-    more.open();
-
-    expect(heard.slice(0, 5)).toEqual([
-      ": open\n\n",
-      ...[1, 2, 3].map((id) => `id: ${id}\ndata: "a"\n\n`),
-      ": beat\n\n",
-    ]);
-    expect(new Set(heard.slice(4))).toEqual(new Set([": beat\n\n"]));
-    expect(await here.read()).toMatchObject({ value: { cursor: "2" } });
-    // The last beat, the item, and then nothing any more.
-    expect([await read(), await read()].at(-1)).toContain("id: 4");
+  const heard: string[] = [];
+  for (let n = 0; n < 4; n++) {
+    heard.push(await read());
     await settled();
-    vi.advanceTimersByTime(60_000);
-    expect(await refusal(read())).toBeInstanceOf(StreamStalledError);
-  } finally {
-    vi.useRealTimers();
+    timers.pass(59_000);
   }
+  for (let n = 0; n < 10; n++) {
+    heard.push(await read());
+    await settled();
+    timers.pass(15_000);
+  }
+  more.open();
+
+  expect(heard.slice(0, 5)).toEqual([": open\n\n", ...[1, 2, 3].map((id) => `id: ${id}\ndata: "a"\n\n`), ": beat\n\n"]);
+  expect(new Set(heard.slice(4))).toEqual(new Set([": beat\n\n"]));
+  expect(await here.read()).toMatchObject({ value: { cursor: "2" } });
+  // The last beat, the item, and then nothing any more.
+  expect([await read(), await read()].at(-1)).toContain("id: 4");
+  await settled();
+  timers.pass(60_000);
+  expect(await refusal(read())).toBeInstanceOf(StreamStalledError);
 });
 
 test("a cursor that is no place in the stream is refused (F48, LI-SRV-04)", async () => {
