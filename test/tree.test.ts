@@ -6,7 +6,7 @@ import { mutants, plantSource, plantSql } from "./chaos/mutants.ts";
 import { circles, clocks, packagesOf, rooms, wrongImports, type Sources } from "./support/tree.ts";
 
 const root = resolve(import.meta.dirname, "..");
-const packagesOfPureRooms = ["zod", "node:crypto", "node:util"];
+const packagesOfPureRooms = ["zod", "node:crypto", "node:url", "node:util"];
 
 const publicValues = [
   "Flow",

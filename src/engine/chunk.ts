@@ -3,6 +3,7 @@ import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
 import { requireInteger, requireOneOf } from "../base/option.ts";
 import { withTimeout } from "../base/async.ts";
+import { callSite } from "../base/call-site.ts";
 import type { Timers } from "../base/timers.ts";
 import type { CloseHeader } from "../database/append.ts";
 import {
@@ -802,10 +803,7 @@ const warnedSites = new Set<string>();
 
 /** flow_data is shared by all executions of a flow: said once per call site, because it is rarely what one wants. */
 export function warnFlowData(method: string): void {
-  const site =
-    new Error().stack
-      ?.split("\n")
-      .find((line, index) => index > 1 && !/[/\\](engine[/\\]chunk|orchestrator)\.[tj]s/.test(line)) ?? "";
+  const site = callSite();
   if (warnedSites.has(site)) return;
   warnedSites.add(site);
   process.emitWarning(

@@ -196,12 +196,29 @@ test("TF-FLD-01: flow data warns once per call site, and never with noWarning", 
   const flow = orchestrator.flow(writing);
 
   const codes = await warningsOf(async () => {
-    for (let n = 0; n < 3; n++) await flow.setFlowData("warned", n);
+    for (let n = 0; n < 3; n++) await flow.getFlowData("warned");
     await flow.getFlowData("warned");
+    await Promise.all([1, 2, 3].map(() => flow.getFlowData("warned")));
     await flow.delFlowData("warned", { noWarning: true });
   });
 
-  expect(codes.map(({ code }) => code)).toEqual(["FLOW_DATA_SHARED", "FLOW_DATA_SHARED"]);
+  expect(codes.map(({ code }) => code)).toEqual(["FLOW_DATA_SHARED", "FLOW_DATA_SHARED", "FLOW_DATA_SHARED"]);
+});
+
+test("TF-FLD-01: flow data warns once per call site of a chunk, however often it runs", async () => {
+  const flow = defineFlow("warned-in-chunks");
+  flow.to("read", async (ctx) => {
+    for (let n = 0; n < 3; n++) await ctx.getFlowData("warned");
+    await ctx.getFlowData("warned");
+    return ctx.getFlowData("warned");
+  });
+  await using orchestrator = await serving(database, [flow]);
+
+  const codes = await warningsOf(async () => {
+    for (let n = 0; n < 3; n++) await orchestrator.flow(flow).start(n);
+  });
+
+  expect(codes.map(({ code }) => code)).toEqual(["FLOW_DATA_SHARED", "FLOW_DATA_SHARED", "FLOW_DATA_SHARED"]);
 });
 
 test("TF-FLD-02 TF-FLD-03: flow data is shared by executions and processes, and in no close snapshot", async () => {

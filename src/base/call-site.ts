@@ -1,0 +1,18 @@
+/** Where in the user's code a call of ours comes from, for what is said once per place. */
+import { fileURLToPath } from "node:url";
+
+/** The folder of this library's own files, `src` here and `dist` in the package; null where a bundler has left none. */
+const folder = URL.parse("..", import.meta.url);
+const own = folder?.protocol === "file:" ? [folder.href, fileURLToPath(folder)] : [];
+
+/** The first line of the stack that is not our own; the whole stack where all is one file, as after a bundler. */
+export function callSite(): string {
+  const { stack = "" } = new Error();
+  return stack.split("\n").find(isCaller) ?? stack;
+}
+
+function isCaller(frame: string): boolean {
+  // Neither the message nor what the engine calls by itself, like `at Array.map (<anonymous>)`, has a position.
+  if (!/:\d+:\d+\)?$/.test(frame) || frame.includes("node:")) return false;
+  return !own.some((path) => frame.includes(path));
+}
