@@ -1,6 +1,6 @@
 /**
- * flowledger: values and words → define a flow → its ledger decides and folds → the database appends → the engine advances a turn → a worker
- * process drives it → handles, results and streams read it.
+ * flowledger: values and words → define a flow → its ledger decides and folds → the database appends → the engine
+ * advances a turn → a worker process drives it → handles, results and streams read it.
  *
  * - `base/` values and words: JSON, errors, durations, time. Imports nothing of ours
  * - `flow/` define: `defineFlow()`, its contract, its graph. Pure, no database

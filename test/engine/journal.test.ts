@@ -175,7 +175,11 @@ test.each<[string, (ctx: Ctx) => Promise<unknown>, RegExp]>([
   ["a sleep without a unit", (ctx) => ctx.sleep("5"), /"5" is not a duration/],
   ["an unknown unit", (ctx) => ctx.sleep("3 moons"), /"3 moons" is not a duration/],
   ["an endless sleep", (ctx) => ctx.sleep(Infinity), /Infinity is not a duration/],
-  ["maxAttempts 0 of a step", (ctx) => ctx.step("s", () => 1, { retry: { maxAttempts: 0 } }), /step "s".* is 0/],
+  [
+    "maxAttempts 0 of a step",
+    (ctx) => ctx.step("s", () => 1, { retry: { maxAttempts: 0 } }),
+    /step "s".* must be .*, got 0/,
+  ],
   ["a negative timeout of a step", (ctx) => ctx.step("s", () => 1, { timeout: -1 }), /timeout of step "s"/],
   ["a step without a name", (ctx) => ctx.step("", () => 1), /has no name/],
   ["a step name used twice", (ctx) => ctx.step("s", () => 1).then(() => ctx.step("s", () => 2)), /"s".* used twice/],
