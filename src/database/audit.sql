@@ -377,7 +377,7 @@ as $$
       'pending_interrupts', (select count(*) from flowledger.audit_interrupts i
         where i.execution_id = a.execution_id and i.status = 'pending')
         + (select coalesce(sum(s.pending_interrupts), 0) from flowledger.executions s
-        where a.closed_at is null and s.parent_id = a.execution_id and s.pending_interrupts > 0 and a.execution_id = any(flowledger.shown_on(s.id)))) as value
+        where a.closed_at is null and s.parent_id = a.execution_id and s.pending_interrupts > 0 and a.execution_id = any(flowledger.visible_in(s.id)))) as value
     from flowledger.audit_executions a
     join flowledger.ledger c on c.execution_id = a.execution_id and c.seq = 1
     where a.execution_id = any(p_ids)

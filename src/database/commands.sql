@@ -539,11 +539,11 @@ begin
     v_above := array(
       select a.id from flowledger.executions a
       where a.id = any(array(
-        select unnest(flowledger.shown_on(e.id)) from flowledger.executions e where e.id = any(v_locked) and e.parent_id is not null))
+        select unnest(flowledger.visible_in(e.id)) from flowledger.executions e where e.id = any(v_locked) and e.parent_id is not null))
       order by a.id for no key update skip locked);
     v_locked := array(
       select l.id from unnest(v_locked) as l(id)
-      where not exists (select 1 from flowledger.executions a where a.id = any(flowledger.shown_on(l.id)) and not a.id = any(v_above)));
+      where not exists (select 1 from flowledger.executions a where a.id = any(flowledger.visible_in(l.id)) and not a.id = any(v_above)));
   end if;
   v_at := clock_timestamp();
   with updated as (
@@ -738,7 +738,7 @@ begin
       v_shown := cardinality(v_items);
     end if;
   end loop;
-  select e.pending_interrupts, case when e.parent_id is not null then flowledger.shown_on(p_id) end into v_before, v_up
+  select e.pending_interrupts, case when e.parent_id is not null then flowledger.visible_in(p_id) end into v_before, v_up
   from flowledger.executions e where e.id = p_id;
   update flowledger.executions e
   set pending_interrupts = case when e.closed_at is null then flowledger.waiting_on(p_id) else 0 end,
@@ -882,11 +882,11 @@ set search_path = pg_catalog, pg_temp
 as $$ select exists (select from flowledger.ledger l where l.execution_id = p_id and l.seq = 1 and l.payload ? 'item') $$;
 
 -- The executions that a sub-flow shows on: its parent, the parent of that, as far as they are sub-flows too.
-create or replace function flowledger.shown_on(p_id uuid) returns uuid[]
+create or replace function flowledger.visible_in(p_id uuid) returns uuid[]
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(array(select jsonb_array_elements_text(l.payload -> 'parent' -> 'shownOn')::uuid), '{}')
+  select coalesce(array(select jsonb_array_elements_text(l.payload -> 'parent' -> 'visibleIn')::uuid), '{}')
   from flowledger.ledger l where l.execution_id = p_id and l.seq = 1
 $$;
 
@@ -897,7 +897,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select (select count(*) from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending')::int
     + (select coalesce(sum(c.pending_interrupts), 0) from flowledger.executions c
-      where c.parent_id = p_id and c.pending_interrupts > 0 and p_id = any(flowledger.shown_on(c.id)))::int
+      where c.parent_id = p_id and c.pending_interrupts > 0 and p_id = any(flowledger.visible_in(c.id)))::int
 $$;
 
 -- Interrupts that wait in an execution and in the sub-flows that show on it: each with the id that it has there.
@@ -909,7 +909,7 @@ as $$
     select p_id as id
     union all
     select c.id from family f join flowledger.executions c on c.parent_id = f.id
-    where c.pending_interrupts > 0 and c.closed_at is null and p_id = any(flowledger.shown_on(c.id))
+    where c.pending_interrupts > 0 and c.closed_at is null and p_id = any(flowledger.visible_in(c.id))
   )
   select case when f.id = p_id then i.id else f.id || ':' || i.id end, f.id, i.id, i.created_at
   from family f join flowledger.interrupts i on i.execution_id = f.id and i.status = 'pending'
@@ -933,7 +933,7 @@ as $$
   select c.id from flowledger.executions c
   where p_interrupt ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:.'
     and c.id = case when p_interrupt ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:.' then left(p_interrupt, 36)::uuid end
-    and p_id = any(flowledger.shown_on(c.id))
+    and p_id = any(flowledger.visible_in(c.id))
 $$;
 
 -- Stream items of many executions in one statement. p_items: [{ i: id, e: epoch, k: token, n: number of the load,
@@ -1458,7 +1458,7 @@ begin
     from flowledger.pending_on(e.id) i where i.owner_id = e.id;
     select v_events || coalesce(jsonb_agg(jsonb_build_object('type', 'child.cancelled', 'child', c.id, 'reason', close.reason, 'actor', close.actor)), '[]')
     into v_events from flowledger.executions c
-    where c.parent_id = e.id and c.pending_interrupts > 0 and c.closed_at is null and e.id = any(flowledger.shown_on(c.id));
+    where c.parent_id = e.id and c.pending_interrupts > 0 and c.closed_at is null and e.id = any(flowledger.visible_in(c.id));
     perform flowledger.cancel((v ->> 'child')::uuid, close.reason, close.actor) from jsonb_array_elements(v_events) v where v ->> 'type' = 'child.cancelled';
   end if;
   perform flowledger.accept(e, v_events || jsonb_build_array(jsonb_build_object(
@@ -1600,7 +1600,7 @@ declare
   c flowledger.executions;
 begin
   select * into c from flowledger.executions h
-  where h.id = p_frame and h.parent_id = p_id and p_id = any(flowledger.shown_on(h.id)) for no key update;
+  where h.id = p_frame and h.parent_id = p_id and p_id = any(flowledger.visible_in(h.id)) for no key update;
   if not found then
     raise exception 'execution % has no sub-flow %', p_id, p_frame using errcode = 'FL008', hint = 'list them with getSubFlowFrames()';
   end if;

@@ -24,7 +24,7 @@ export interface NewExecution {
     readonly id: ExecutionId;
     readonly dispatch: number;
     readonly ordinal?: number;
-    readonly shownOn?: readonly ExecutionId[];
+    readonly visibleIn?: readonly ExecutionId[];
   } | null;
   /** One item of a distributed collection of its parent, to be run by the same definition. */
   readonly item?: {

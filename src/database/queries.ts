@@ -394,7 +394,7 @@ export async function readFrames(sql: Sql, id: ExecutionId): Promise<FrameRow[]>
         from flowledger.pending_on(c.id) p), '[]') as interrupts
     from told t
     join flowledger.executions c on c.id = t.child::uuid and c.parent_id = ${id}::uuid
-    join flowledger.ledger b on b.execution_id = c.id and b.seq = 1 and b.payload -> 'parent' ? 'shownOn'
+    join flowledger.ledger b on b.execution_id = c.id and b.seq = 1 and b.payload -> 'parent' ? 'visibleIn'
     left join flowledger.ledger s on s.execution_id = c.id and s.seq = 2 and s.type = 'execution.started'
     order by c.created_at, c.id`;
 }

@@ -14,7 +14,7 @@ export interface StreamLoad {
   /** Dispatches that an earlier owner may have begun. */
   readonly marks: readonly RetryMark[];
   /** Executions whose streams get the items too. */
-  readonly shownOn?: readonly ExecutionId[] | undefined;
+  readonly visibleIn?: readonly ExecutionId[] | undefined;
   /** Items that the stream may have. @default unlimited */
   readonly maxItems?: number | null;
 }
@@ -31,10 +31,10 @@ export type StreamVerdict = "ok" | "fenced" | "stopped" | "full" | "busy";
 
 /** One verdict per load; it holds for all items of the load. A load that is in already is "ok". */
 export async function putItems(sql: Queries, loads: readonly StreamLoad[]): Promise<StreamVerdict[]> {
-  const text = loads.map(({ id, epoch, token, no, items, marks, shownOn, maxItems }) => {
+  const text = loads.map(({ id, epoch, token, no, items, marks, visibleIn, maxItems }) => {
     const markers = marks.map(({ dispatch, ...mark }) => ({ d: dispatch, v: { type: "retry", ...mark } }));
     const field = markers.length === 0 ? "" : `,"m":${JSON.stringify(markers)}`;
-    const above = shownOn ? `,"b":${JSON.stringify(shownOn)}` : "";
+    const above = visibleIn ? `,"b":${JSON.stringify(visibleIn)}` : "";
     const limit = maxItems == null ? "" : `,"l":${maxItems}`;
     return `{"i":"${id}","e":${epoch},"k":"${token}","n":${no},"v":[${items.join(",")}]${field}${above}${limit}}`;
   });

@@ -199,9 +199,9 @@ const streamsAreShown: Invariant = (sql, { after, until }) => sql<Violation[]>`
   from flowledger.executions p
   cross join lateral (
     with recursive family as (
-      select c.id from flowledger.executions c where c.parent_id = p.id and p.id = any(flowledger.shown_on(c.id))
+      select c.id from flowledger.executions c where c.parent_id = p.id and p.id = any(flowledger.visible_in(c.id))
       union all
-      select c.id from family f join flowledger.executions c on c.parent_id = f.id and p.id = any(flowledger.shown_on(c.id))
+      select c.id from family f join flowledger.executions c on c.parent_id = f.id and p.id = any(flowledger.visible_in(c.id))
     )
     select count(*) as items from family f join flowledger.stream_items s on s.execution_id = f.id and s.kind is null) put
   cross join lateral (

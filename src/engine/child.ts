@@ -20,7 +20,7 @@ export interface NewChild {
     readonly dispatch: number;
     readonly ordinal: number;
     /** For a sub-flow: the executions whose stream and interrupts show its own too, the nearest first. */
-    readonly shownOn?: readonly ExecutionId[];
+    readonly visibleIn?: readonly ExecutionId[];
   };
   /** Nobody holds a handle of its parent, so a pause could never be answered. */
   readonly isHidden?: boolean;

@@ -176,9 +176,9 @@ export class Owner implements ChunkHost {
     this.flowData = engine.flowData(flow.name);
     this.#epoch = claim.epoch;
     this.#token = claim.token;
-    const shownOn = claim.state.parent?.shownOn;
+    const visibleIn = claim.state.parent?.visibleIn;
     const { id, epoch, token, items } = claim;
-    this.#stream = { id, epoch, token, shownOn, items, ...flow.streamLimits, recent };
+    this.#stream = { id, epoch, token, visibleIn, items, ...flow.streamLimits, recent };
     this.#inherited = new Set(claim.state.dispatches.keys());
     this.#base = claim.state.seq;
     this.info = { id: claim.id, flow: flow.name, metadata: claim.state.metadata };
@@ -255,10 +255,10 @@ export class Owner implements ChunkHost {
     const running = this.#running.get(dispatch);
     if (!running) throw new LeaseLostError(this.id, this.#epoch);
     const isSubFlow = running.dispatch.chunk === null;
-    const shownOn = isSubFlow ? { shownOn: [this.id, ...(this.state.parent?.shownOn ?? [])] } : {};
+    const visibleIn = isSubFlow ? { visibleIn: [this.id, ...(this.state.parent?.visibleIn ?? [])] } : {};
     const isHidden = isSubFlow && this.state.settings.hidden;
     const ending = this.#engine.runChild(
-      { ...rest, parent: { id: this.id, dispatch, ordinal, ...shownOn }, isHidden },
+      { ...rest, parent: { id: this.id, dispatch, ordinal, ...visibleIn }, isHidden },
       {
         signal: running.abort.signal,
         onCreated: () => {
@@ -536,7 +536,7 @@ export class Owner implements ChunkHost {
       for (const work of accepted) this.#accept(work);
       if (this.state.closed) return this.#closed(item.close);
       if (item.events.some(({ type }) => announced.has(type)))
-        for (const id of [this.id, ...(this.state.parent?.shownOn ?? [])]) this.#engine.announce(id, null);
+        for (const id of [this.id, ...(this.state.parent?.visibleIn ?? [])]) this.#engine.announce(id, null);
       if (release && !isMoved) {
         const idle = [...this.#fanOuts.values()];
         this.#over(null);

@@ -26,7 +26,7 @@ export interface StreamTarget {
   readonly epoch: number;
   readonly token: string;
   /** Executions whose streams get the items too. */
-  readonly shownOn?: readonly ExecutionId[] | undefined;
+  readonly visibleIn?: readonly ExecutionId[] | undefined;
   /** Items that were in the stream when it was claimed, and how many there may be. */
   readonly items: number;
   readonly maxItems: number | null;
@@ -43,7 +43,7 @@ export interface Put {
 }
 
 /** Items that travel together: all of one owner, in order. */
-interface Load extends Pick<StreamTarget, "id" | "epoch" | "token" | "shownOn" | "maxItems"> {
+interface Load extends Pick<StreamTarget, "id" | "epoch" | "token" | "visibleIn" | "maxItems"> {
   /** Its place among the owner's loads. */
   readonly no: number;
   readonly items: string[];
@@ -161,10 +161,10 @@ export class Streamer {
     const { promise: durable, resolve, reject } = Promise.withResolvers<void>();
     // Whoever puts looks at its next commit point.
     durable.catch(() => {});
-    const { id, epoch, token, shownOn, maxItems } = lane.target;
+    const { id, epoch, token, visibleIn, maxItems } = lane.target;
     const no = ++lane.lastNo;
     const sent = { isSent: false, durable, resolve, reject };
-    const load = { id, epoch, token, shownOn, maxItems, no, items: [], marks: [], bytes: 0, ...sent };
+    const load = { id, epoch, token, visibleIn, maxItems, no, items: [], marks: [], bytes: 0, ...sent };
     lane.loads.push(load);
     return load;
   }
@@ -227,7 +227,7 @@ export class Streamer {
     if (verdict === "ok") {
       this.#leave(lane, load);
       load.resolve();
-      for (const id of [load.id, ...(load.shownOn ?? [])]) this.#wakeups.send(id);
+      for (const id of [load.id, ...(load.visibleIn ?? [])]) this.#wakeups.send(id);
     } else this.#fail(lane, refusalOf(verdict, load));
     return true;
   }

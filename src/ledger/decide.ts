@@ -217,7 +217,7 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   }
   const closeAt = autoCloseAt(state);
   if (closeAt === null || closeAt > now) return null;
-  const reason = state.parent?.shownOn ? "sub_flow_completed" : "auto_close_idle_timeout";
+  const reason = state.parent?.visibleIn ? "sub_flow_completed" : "auto_close_idle_timeout";
   return ending(state, "completed", reason, null, true);
 }
 

@@ -98,7 +98,7 @@ const Parent = z.strictObject({
   dispatch: id,
   ordinal: id.optional(),
   /** For a sub-flow: the executions whose stream and interrupts show its own too, the nearest first. */
-  shownOn: z.array(ExecutionId).optional(),
+  visibleIn: z.array(ExecutionId).optional(),
 });
 
 /** Which part of the parent's flow an item runs: the collection's node, and its place among the items. */

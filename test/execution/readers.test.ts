@@ -371,7 +371,7 @@ test("a load whose answer was lost is sent again and is there once, and one behi
 test("TF-STR-10: a load that shows above is there once as well, in all streams or in none, and a mark says whose it is", async () => {
   const { target, sql } = await owned("shown", 2);
   const [, above = ""] = target.ids;
-  const shown = { ...target, shownOn: target.ids.slice(1) };
+  const shown = { ...target, visibleIn: target.ids.slice(1) };
   const load = { ...shown, no: 1, items: ['{"d":1,"v":"a"}'], marks: [] };
   const marks = [{ dispatch: 1, chunk: "put", attempt: 2 }];
   const next = { ...load, no: 2, items: ['{"d":1,"v":"b"}'], marks };
