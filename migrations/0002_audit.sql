@@ -296,7 +296,7 @@ begin
     select l.payload -> 'value' into v_result from flowledger.ledger l
     where l.execution_id = close_snapshot.id and l.type = 'result.set' order by l.seq desc limit 1;
     if not found then
-      select flowledger.move_value(close_snapshot.id, l.seq, m.move -> 'from') into v_result
+      select coalesce(m.move -> 'value', flowledger.move_value(close_snapshot.id, l.seq, m.move -> 'from')) into v_result
       from flowledger.ledger l, jsonb_array_elements(l.payload -> 'moves') with ordinality m(move, ord)
       where l.execution_id = close_snapshot.id and l.payload ? 'moves' and m.move ->> 'move' = 'finalResult'
       order by l.seq desc, m.ord desc limit 1;

@@ -631,8 +631,8 @@ function deliver(walk: Walk, token: Token): void {
   walk.moves.push(finalResult(token));
 }
 
-function finalResult({ from }: Token): Move {
-  return from ? { move: "finalResult", from } : { move: "finalResult" };
+function finalResult({ value }: Token): Move {
+  return { move: "finalResult", value };
 }
 
 /** The frame as it will be: copied only when its last result is in, so collecting stays linear. */

@@ -62,7 +62,8 @@ export const Move = z.discriminatedUnion("move", [
   z.strictObject({ move: z.literal("closeFrame"), frame: id }),
   z.strictObject({ move: z.literal("arm"), join: z.string(), event: z.string() }),
   z.strictObject({ move: z.literal("disarm"), join: z.string() }),
-  z.strictObject({ move: z.literal("finalResult"), from: Source.optional() }),
+  /** What reached `end()`: the value itself, so that the result is read where it is. Pre-releases wrote where it came `from`. */
+  z.strictObject({ move: z.literal("finalResult"), value: JsonValue.optional(), from: Source.optional() }),
 ]);
 export type Move = z.infer<typeof Move>;
 

@@ -444,7 +444,7 @@ function apply(state: ExecutionState, moves: readonly Move[] | undefined, value:
         state.joins.delete(move.join);
         break;
       case "finalResult":
-        state.finalResult = { value: valueOf(state, move.from, value) };
+        state.finalResult = { value: move.value === undefined ? valueOf(state, move.from, value) : move.value };
         break;
       default:
         unreachable(move);
