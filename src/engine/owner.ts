@@ -9,10 +9,10 @@ import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { BatchNode, Chunk, ForEachNode, Graph, Node } from "../flow/graph.ts";
 import { deadlineOf, decide, dueAt, entryNodes, nextTimer, settle } from "../ledger/decide.ts";
-import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
-import { evolve, stamp } from "../ledger/evolve.ts";
+import type { AttemptTimes, Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
+import { evolve, plannedBy, stamp } from "../ledger/evolve.ts";
 import { freezeState, type Dispatch, type ExecutionState } from "../ledger/state.ts";
-import type { ExecutionId, LedgerEvent, Move, Recorded, WorkerId } from "../ledger/event.ts";
+import type { ExecutionId, LedgerEvent, Recorded, WorkerId } from "../ledger/event.ts";
 import type { Json } from "../base/json.ts";
 import { closeSnapshot } from "../ledger/views.ts";
 import { readerOf, runAttempt } from "./chunk.ts";
@@ -93,6 +93,7 @@ interface Work {
 
 interface Running {
   readonly dispatch: Dispatch;
+  readonly times: AttemptTimes;
   readonly abort: AbortController;
   /** Waits for time or for what it emitted, so it takes no place of the concurrency. */
   waits: number;
@@ -757,7 +758,9 @@ export class Owner implements ChunkHost {
   }
 
   #start(dispatch: Dispatch): void {
-    const running: Running = { dispatch, abort: new AbortController(), waits: 0, child: null };
+    const queuedAt = Math.trunc(Math.max(dispatch.plannedAt, dueAt(dispatch) ?? 0));
+    const times = { queuedAt, startedAt: Math.max(queuedAt, Math.trunc(this.now())) };
+    const running: Running = { dispatch, times, abort: new AbortController(), waits: 0, child: null };
     this.#running.set(dispatch.id, running);
     const node = dispatch.chunk === null ? this.graph.nodes.get(dispatch.node) : undefined;
     if ((node?.kind === "forEach" || node?.kind === "batch") && node.distribute)
@@ -779,28 +782,30 @@ export class Owner implements ChunkHost {
     this.#running.delete(running.dispatch.id);
     this.#submit({
       dispatch: null,
-      commands: this.#endCommands(running.dispatch, ended),
+      commands: this.#endCommands(running, ended),
       accepted: null,
       refused: null,
     });
   }
 
-  #endCommands(dispatch: Dispatch, ended: Ended): Command[] {
-    const { id } = dispatch;
+  #endCommands({ dispatch: { id }, times }: Running, ended: Ended): Command[] {
     switch (ended.kind) {
       case "completed":
         return [
           ...effectCommands(id, ended.effects),
-          { type: "complete", dispatch: id, output: ended.output, hits: ended.hits },
+          { type: "complete", dispatch: id, output: ended.output, hits: ended.hits, times },
         ];
       case "paused":
-        return [...effectCommands(id, ended.effects), { type: "pause", dispatch: id, interrupt: ended.interrupt }];
+        return [
+          ...effectCommands(id, ended.effects),
+          { type: "pause", dispatch: id, interrupt: ended.interrupt, times },
+        ];
       case "dropped":
         return [{ type: "drop", dispatch: id }];
       case "failed":
         // What the cancel interrupted has not failed.
         if (this.state.cancelling) return [];
-        return [{ type: "fail", dispatch: id, error: ended.serialized, retryInMs: ended.retryInMs }];
+        return [{ type: "fail", dispatch: id, error: ended.serialized, retryInMs: ended.retryInMs, times }];
     }
   }
 
@@ -935,17 +940,10 @@ export class Owner implements ChunkHost {
     // Not before it is folded: until then the dispatch does not know how long it has to wait.
     if (event.type === "chunk.failed" && event.retryInMs !== undefined) this.#ready.push(event.dispatch);
     if (!("moves" in event) || !event.moves) return;
-    for (const move of event.moves) this.#noticeMove(move);
-  }
-
-  #noticeMove(move: Move): void {
-    if (move.move === "run") this.#ready.push(move.id);
-    else if (move.move === "open" && move.entries) {
-      const count = move.size * move.entries.length;
-      for (let offset = 1; offset <= count; offset++) this.#ready.push(move.id + offset);
-    } else if (move.move === "collect") {
-      for (const underWay of this.#itemsUnderWay.values()) underWay.delete(`${move.frame}.${move.index}`);
-    }
+    for (const id of plannedBy(event.moves)) this.#ready.push(id);
+    for (const move of event.moves)
+      if (move.move === "collect")
+        for (const underWay of this.#itemsUnderWay.values()) underWay.delete(`${move.frame}.${move.index}`);
   }
 
   #wakeGroups(): void {

@@ -63,7 +63,7 @@ export type Command =
   /** Sends the oldest arrival on its way; `value` is what the contract made of it, `refused` why it went nowhere. */
   | { type: "route"; hits?: Hits | undefined; value?: Json | undefined; refused?: string | undefined }
   | { type: "effect"; dispatch: number; effect: Effect }
-  | { type: "complete"; dispatch: number; output: Json; hits?: Hits | undefined }
+  | { type: "complete"; dispatch: number; output: Json; hits?: Hits | undefined; times?: AttemptTimes }
   /** A dispatch without a chunk goes on from its node. */
   | { type: "forward"; dispatch: number; hits?: Hits | undefined }
   /** A distributed collection begins; its items' ids follow from `base`. */
@@ -72,12 +72,18 @@ export type Command =
   | { type: "collect"; dispatch: number; results: readonly ItemResult[] }
   /** All of them have: their results go on as one value. */
   | { type: "gather"; dispatch: number }
-  | { type: "fail"; dispatch: number; error: SerializedError; retryInMs: number | null }
+  | { type: "fail"; dispatch: number; error: SerializedError; retryInMs: number | null; times?: AttemptTimes }
   /** A dispatch ends, and nothing follows from it. */
   | { type: "drop"; dispatch: number }
-  | { type: "pause"; dispatch: number; interrupt: PauseRequest }
+  | { type: "pause"; dispatch: number; interrupt: PauseRequest; times?: AttemptTimes }
   /** It cannot go on, whatever still runs. */
   | { type: "abort"; reason: string; error: SerializedError };
+
+/** When an attempt was due and when its handler was called, in milliseconds since 1970. */
+export interface AttemptTimes {
+  readonly queuedAt: number;
+  readonly startedAt: number;
+}
 
 export interface ItemResult {
   readonly index: number;
@@ -126,6 +132,7 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
         type: "chunk.completed",
         dispatch: dispatch.id,
         chunk: dispatch.chunk ?? dispatch.node,
+        ...command.times,
         output: command.output,
       };
       if (dispatch.failures > 0) event.attempt = dispatch.failures + 1;
@@ -167,17 +174,18 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
     case "drop":
       return [{ type: "value.routed", dispatch: requireDispatch(state, command.dispatch).id }];
     case "fail":
-      return fail(requireDispatch(state, command.dispatch), command.error, command.retryInMs);
+      return fail(requireDispatch(state, command.dispatch), command.error, command.retryInMs, command.times);
     case "pause": {
       const dispatch = requireDispatch(state, command.dispatch);
       const { id } = command.interrupt;
-      if (state.interrupts.get(id)?.status !== "pending") return [pause(dispatch, command.interrupt)];
+      if (state.interrupts.get(id)?.status !== "pending") return [pause(dispatch, command.interrupt, command.times)];
       // Two chunks chose one id at the same moment: the second must not take the first one's place.
       const message = `interrupt "${id}" is pending already: use another interruptId`;
       return fail(
         dispatch,
         { name: "UsageError", message, code: "USAGE_INVALID", chunk: dispatch.chunk ?? dispatch.node },
         null,
+        command.times,
       );
     }
     case "abort":
@@ -388,23 +396,30 @@ function answeredBy(state: ExecutionState, event: string, value: Json): LedgerEv
     .map(({ id }) => ({ type: "interrupt.resumed", id, value, byEvent: event }));
 }
 
-function fail(dispatch: Dispatch, error: SerializedError, retryInMs: number | null): LedgerEvent[] {
+function fail(
+  dispatch: Dispatch,
+  error: SerializedError,
+  retryInMs: number | null,
+  times?: AttemptTimes,
+): LedgerEvent[] {
   const event: EventOf<"chunk.failed"> = {
     type: "chunk.failed",
     dispatch: dispatch.id,
     chunk: dispatch.chunk ?? dispatch.node,
     attempt: dispatch.failures + 1,
+    ...times,
     error,
   };
   return [retryInMs === null ? event : { ...event, retryInMs }];
 }
 
-function pause(dispatch: Dispatch, request: PauseRequest): LedgerEvent {
+function pause(dispatch: Dispatch, request: PauseRequest, times?: AttemptTimes): LedgerEvent {
   const { id, payload, resumeTo, maxResumes, resumeCount } = request;
   const event: EventOf<"interrupt.raised"> = {
     type: "interrupt.raised",
     dispatch: dispatch.id,
     chunk: dispatch.chunk ?? dispatch.node,
+    ...times,
     id,
     kind: request.type,
     payload,

@@ -110,6 +110,9 @@ const Item = z.strictObject({
   readsState: z.boolean().optional(),
 });
 
+/** When an attempt was due, and when its handler was called: milliseconds since 1970. The row's own time is its end. */
+const attemptTimes = { queuedAt: ms.optional(), startedAt: ms.optional() };
+
 /** The place of a chunk's effect: which dispatch, and its position in the attempt. */
 const effect = { dispatch: id, chunk: z.string(), ordinal: id };
 
@@ -176,6 +179,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     dispatch: id,
     chunk: z.string(),
     attempt: z.int().optional(),
+    ...attemptTimes,
     output: JsonValue,
     moves,
   }),
@@ -184,6 +188,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     dispatch: id,
     chunk: z.string(),
     attempt: z.int(),
+    ...attemptTimes,
     error: SerializedError,
     /** Absent: that was the last attempt. */
     retryInMs: ms.optional(),
@@ -258,6 +263,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     type: z.literal("interrupt.raised"),
     dispatch: id,
     chunk: z.string(),
+    ...attemptTimes,
     id: z.string(),
     kind: z.string(),
     payload: JsonValue,

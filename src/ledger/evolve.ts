@@ -1,6 +1,6 @@
 /** The fold: what an execution is after one more ledger event. Deterministic, without the flow's code, clock or chance. */
 import { defaultSettings } from "./event.ts";
-import type { EventOf, LedgerEvent, Move, Position, Recorded } from "./event.ts";
+import type { EventOf, LedgerEvent, Move, Recorded } from "./event.ts";
 import { appendPath, deletePath, getPath, setPath } from "../base/path.ts";
 import { copyJson, type Json } from "../base/json.ts";
 import { itemsOf, valueOf, type Dispatch, type ExecutionState, type Interrupt, type JournalEntry } from "./state.ts";
@@ -48,9 +48,9 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       state.blocked = { fingerprint: event.fingerprint, problem: event.problem, at };
       return state;
     case "inbox.routed":
-      return routed(state, event);
+      return routed(state, event, at);
     case "chunk.completed":
-      apply(state, event.moves, event.output);
+      apply(state, event.moves, event.output, at);
       finish(state, event.dispatch);
       return state;
     case "chunk.failed": {
@@ -63,7 +63,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     }
     case "value.routed": {
       const dispatch = dispatchOf(state, event.dispatch);
-      apply(state, event.moves, dispatch.input);
+      apply(state, event.moves, dispatch.input, at);
       finish(state, event.dispatch);
       return state;
     }
@@ -72,22 +72,22 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       setPath(state.values, event.key, copyJson(event.value));
       state.writes?.push({ effect: "set", key: event.key, value: event.value });
       journal(state, event.dispatch, { ordinal: event.ordinal, effect: "set", key: event.key });
-      apply(state, event.moves, event.value);
+      apply(state, event.moves, event.value, at);
       return state;
     case "state.appended":
       appendPath(state.values, event.key, copyJson(event.value));
       state.writes?.push({ effect: "append", key: event.key, value: event.value });
       journal(state, event.dispatch, { ordinal: event.ordinal, effect: "append", key: event.key });
-      if (event.moves) apply(state, event.moves, copyJson(getPath(state.values, event.key) ?? null));
+      if (event.moves) apply(state, event.moves, copyJson(getPath(state.values, event.key) ?? null), at);
       return state;
     case "state.deleted":
       deletePath(state.values, event.key);
       state.writes?.push({ effect: "delete", key: event.key, value: null });
       journal(state, event.dispatch, { ordinal: event.ordinal, effect: "delete", key: event.key });
-      apply(state, event.moves, null);
+      apply(state, event.moves, null, at);
       return state;
     case "event.emitted":
-      return emitted(state, event, seq);
+      return emitted(state, event, seq, at);
     case "step.completed":
       journal(state, event.dispatch, { ordinal: event.ordinal, effect: "step", key: event.name, value: event.value });
       return state;
@@ -235,6 +235,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
  */
 export function stamp(state: ExecutionState, event: LedgerEvent, at: number): void {
   state.activeAt = at;
+  if ("moves" in event && event.moves) for (const id of plannedBy(event.moves)) stampPlan(state, id, at);
   switch (event.type) {
     case "execution.claimed":
       if (state.firstClaim?.epoch === state.epoch) state.firstClaim.at = at;
@@ -289,12 +290,26 @@ export function stamp(state: ExecutionState, event: LedgerEvent, at: number): vo
   }
 }
 
-function routed(state: ExecutionState, event: EventOf<"inbox.routed">): ExecutionState {
+/** The dispatches that moves plan. */
+export function* plannedBy(moves: readonly Move[]): Generator<number> {
+  for (const move of moves) {
+    if (move.move === "run") yield move.id;
+    else if (move.move === "open" && move.entries)
+      for (let offset = 1; offset <= move.size * move.entries.length; offset++) yield move.id + offset;
+  }
+}
+
+function stampPlan(state: ExecutionState, id: number, at: number): void {
+  const dispatch = state.dispatches.get(id);
+  if (dispatch) dispatch.plannedAt = at;
+}
+
+function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: number): ExecutionState {
   const index = state.inbox.findIndex(({ seq }) => seq === event.of);
   const arrival = state.inbox[index];
   if (!arrival) return state;
   state.inbox.splice(index, 1);
-  apply(state, event.moves, event.value ?? arrival.value);
+  apply(state, event.moves, event.value ?? arrival.value, at);
   if (arrival.kind === "resume") {
     const interrupt = state.interrupts.get(arrival.interrupt);
     if (interrupt) endPause(state, interrupt);
@@ -325,7 +340,7 @@ function renameNodes(state: ExecutionState, nodes: Readonly<Record<string, strin
   for (const { paused } of state.interrupts.values()) if (paused) paused.node = nodes[paused.node] ?? paused.node;
 }
 
-function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: number): ExecutionState {
+function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: number, at: number): ExecutionState {
   if (event.dispatch === undefined) {
     state.inbox.push({ seq, kind: "event", event: event.event, value: event.payload, raw: event.raw ?? false });
     return state;
@@ -343,7 +358,7 @@ function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: nu
     group: event.group ?? null,
   };
   journal(state, event.dispatch, entry);
-  apply(state, event.moves, event.payload);
+  apply(state, event.moves, event.payload, at);
   if (event.group !== undefined && state.groups.get(event.group)?.open === 0) endGroup(state, event.group);
   return state;
 }
@@ -404,23 +419,22 @@ function resolve(interrupt: Interrupt, status: Interrupt["status"], at: number):
   interrupt.resolvedAt = at;
 }
 
-function apply(state: ExecutionState, moves: readonly Move[] | undefined, value: Json): void {
+function apply(state: ExecutionState, moves: readonly Move[] | undefined, value: Json, plannedAt: number): void {
   if (moves === undefined) return;
   for (const move of moves) {
     switch (move.move) {
       case "run":
-        plan(
-          state,
-          move,
-          move.id,
-          inputOf(state, move, value),
-          move.at ?? null,
-          move.scope ?? null,
-          move.begins ?? false,
-        );
+        plan(state, move, {
+          id: move.id,
+          input: inputOf(state, move, value),
+          at: move.at ?? null,
+          scope: move.scope ?? null,
+          begins: move.begins ?? false,
+          plannedAt,
+        });
         break;
       case "open":
-        open(state, move, valueOf(state, move.from, value));
+        open(state, move, valueOf(state, move.from, value), plannedAt);
         break;
       case "collect": {
         const frame = state.frames.get(move.frame);
@@ -455,22 +469,15 @@ function apply(state: ExecutionState, moves: readonly Move[] | undefined, value:
 function plan(
   state: ExecutionState,
   place: { node: string; chunk?: string | undefined; group?: number | undefined; resume?: string | undefined },
-  id: number,
-  input: Json,
-  at: Position | null,
-  scope: string | null,
-  begins: boolean,
+  dispatch: Pick<Dispatch, "id" | "input" | "at" | "scope" | "begins" | "plannedAt">,
 ): void {
+  const { id } = dispatch;
   const group = place.group ?? null;
   state.dispatches.set(id, {
-    id,
+    ...dispatch,
     node: place.node,
     chunk: place.chunk ?? null,
-    input,
-    at,
-    scope,
     group,
-    begins,
     failures: 0,
     lastError: null,
     notBefore: null,
@@ -487,7 +494,7 @@ function inputOf(state: ExecutionState, move: Extract<Move, { move: "run" }>, va
   return state.interrupts.get(move.resume)?.paused?.input ?? null;
 }
 
-function open(state: ExecutionState, move: Extract<Move, { move: "open" }>, value: Json): void {
+function open(state: ExecutionState, move: Extract<Move, { move: "open" }>, value: Json, plannedAt: number): void {
   const { id, node, size, entries } = move;
   const items = entries ? itemsOf(valueOf(state, move.from, value)) : [];
   state.frames.set(id, {
@@ -505,7 +512,11 @@ function open(state: ExecutionState, move: Extract<Move, { move: "open" }>, valu
   let next = id + 1;
   items.forEach((item, index) => {
     for (const entry of entries ?? [])
-      plan(state, { ...entry, group: move.group }, next++, item, [id, index], itemScope(id, index), true);
+      plan(
+        state,
+        { ...entry, group: move.group },
+        { id: next++, input: item, at: [id, index], scope: itemScope(id, index), begins: true, plannedAt },
+      );
   });
 }
 

@@ -92,6 +92,8 @@ export interface Dispatch {
   group: number | null;
   /** The first dispatch of a collection item: it takes a place of the collection's concurrency. */
   begins: boolean;
+  /** The time of the event that planned it. */
+  plannedAt: number;
   /** Attempts that failed. */
   failures: number;
   lastError: SerializedError | null;
@@ -303,4 +305,4 @@ export function thawState(frozen: JsonObject): ExecutionState {
 }
 
 /** Raised whenever the shape of `ExecutionState` changes: an older snapshot is then ignored and the fold starts at 1. */
-export const snapshotVersion = 3;
+export const snapshotVersion = 4;

@@ -5,7 +5,7 @@ import { verify } from "../../src/database/verify.ts";
 import { defineFlow } from "../../src/index.ts";
 import type { RetryOptions } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
-import { refusal, serving } from "../support/flows.ts";
+import { refusal, serving, untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -281,4 +281,54 @@ test("F51: an error that is no error, with bytes that Postgres cannot hold, is k
 
   expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "NonError" } });
   expect(String(error)).toContain("bad \\u0000 byte \ufffd");
+});
+
+test("an attempt's last row says when it was due and when it began; the row's own time is its end", async () => {
+  const flow = defineFlow("retries.times");
+  const first = flow.to("first", () => delay(60));
+  first.to(
+    "again",
+    (ctx) => {
+      if (ctx.attempt === 1) throw new Error("once");
+      return ctx.attempt;
+    },
+    { retry: { maxAttempts: 2, initialInterval: 50, jitter: false } },
+  );
+  // It is planned with "first", and waits until that has ended.
+  flow.to("beside", (ctx) => ctx.pauseFor({ interruptId: "q" }));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { ...atOnce, concurrency: 1 });
+  await untilEvent(execution, "interrupt.raised");
+  await execution.continueWith("q", null);
+  await execution.waitForClose();
+
+  const history = await execution.history();
+  const at = (event: { at: Date } | undefined) => event?.at.getTime() ?? NaN;
+  const ends = history.flatMap((event) => {
+    if (event.type !== "chunk.completed" && event.type !== "chunk.failed" && event.type !== "interrupt.raised")
+      return [];
+    const { type, chunk, queuedAt = 0, startedAt = 0 } = event;
+    return [{ type, chunk, queuedAt, startedAt, endedAt: at(event) }];
+  });
+  const [routed] = history.filter(({ type }) => type === "inbox.routed");
+  const of = (type: string, chunk: string) => ends.find((end) => end.type === type && end.chunk === chunk);
+  const [ran, beside, failed, again] = [
+    of("chunk.completed", "first"),
+    of("interrupt.raised", "beside"),
+    of("chunk.failed", "again"),
+    of("chunk.completed", "again"),
+  ];
+
+  expect(ends).toHaveLength(4);
+  for (const { queuedAt, startedAt, endedAt } of ends) {
+    expect(startedAt).toBeGreaterThanOrEqual(queuedAt);
+    expect(endedAt).toBeGreaterThanOrEqual(startedAt);
+  }
+  // An owner goes on before the row that plans a chunk is in.
+  for (const end of [ran, beside]) expect(end?.queuedAt).toBeLessThanOrEqual(at(routed));
+  expect((ran?.endedAt ?? 0) - (ran?.startedAt ?? 0)).toBeGreaterThanOrEqual(58);
+  expect(beside?.startedAt).toBeGreaterThanOrEqual((ran?.startedAt ?? Infinity) + 58);
+  expect(failed?.queuedAt).toBeLessThanOrEqual(ran?.endedAt ?? 0);
+  // A retry is due when its wait is over.
+  expect((again?.queuedAt ?? 0) - (failed?.endedAt ?? 0)).toBe(50);
 });
