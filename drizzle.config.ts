@@ -1,9 +1,9 @@
-/** How drizzle-kit turns `src/database/schema.ts` into migrations. */
+/** How drizzle-kit turns `src/store/schema.ts` into migrations. */
 import { defineConfig } from "drizzle-kit";
 
 export default defineConfig({
   dialect: "postgresql",
-  schema: "./src/database/schema.ts",
+  schema: "./src/store/schema.ts",
   out: "./migrations",
   schemaFilter: ["flowledger"],
 });

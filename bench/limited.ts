@@ -1,4 +1,4 @@
-/** Executions per second under a limit: every place is left, passed on and taken again. Two workers share the places. */
+/** Executions per second under a limit: every slot is released, handed over and acquired again. Two workers share the slots. */
 import { defineFlow } from "../src/flow/builder.ts";
 import { openWorker } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";

@@ -1,8 +1,8 @@
 /** Loading an execution whose ledger holds 10,000 events: from its snapshot, and from its first event. */
-import { loadState } from "../src/database/queries.ts";
 import { chatty } from "./flows.ts";
 import { openWorker } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";
+import { storeOn } from "../test/support/store.ts";
 
 const events = 10_000;
 
@@ -15,9 +15,9 @@ export async function load(bench: Bench): Promise<Figure[]> {
   const writing = performance.now() - began;
   const [kept] = await bench.sql<{ seq: number }[]>`
     select seq from flowledger.snapshots where execution_id = ${execution.id}`;
-  const withSnapshot = await fastest(async () => void (await loadState(bench.sql, execution.id)));
+  const withSnapshot = await fastest(async () => void (await storeOn(bench.sql).reads.loadState(execution.id)));
   await bench.sql`delete from flowledger.snapshots where execution_id = ${execution.id}`;
-  const fromFirst = await fastest(async () => void (await loadState(bench.sql, execution.id)));
+  const fromFirst = await fastest(async () => void (await storeOn(bench.sql).reads.loadState(execution.id)));
   return [
     { name: "writing 10,000 ledger events from one chunk", value: writing, unit: "ms" },
     {

@@ -80,8 +80,8 @@ async function fill(bench: Bench): Promise<void> {
       select m.id, l.seq, l.epoch, now(), l.type, l.dispatch, l.chunk, l.payload
       from made m, (select * from flowledger.ledger where seq <= 5 and execution_id = (
         select execution_id from flowledger.interrupts where flow = 'bench-approval' limit 1)) l)
-    insert into flowledger.interrupts (execution_id, id, flow, chunk, type, status, payload, resume_to, resume_count, created_at)
-    select m.id, 'q', 'bench-approval', 'ask', 'approval', 'pending', 'null', '"next"', 0, now() from made m`;
+    insert into flowledger.interrupts (execution_id, id, flow, chunk, type, status, payload, resume_to, resume_count, created_at, raised_seq)
+    select m.id, 'q', 'bench-approval', 'ask', 'approval', 'pending', 'null', '"next"', 0, now(), 5 from made m`;
   await bench.sql`analyze`;
 }
 

@@ -6,6 +6,7 @@ import { floor } from "./floor.ts";
 import { latency } from "./latency.ts";
 import { limited } from "./limited.ts";
 import { load } from "./load.ts";
+import { neighbours } from "./neighbours.ts";
 import { people } from "./people.ts";
 import { rebuild } from "./rebuild.ts";
 import { openBench } from "./server.ts";
@@ -30,6 +31,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   stream,
   spread,
   defer: deferred,
+  neighbours,
   takeover,
 };
 

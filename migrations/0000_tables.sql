@@ -1,3 +1,4 @@
+-- locks: none, everything is new; workers: none run yet
 CREATE SCHEMA IF NOT EXISTS "flowledger";
 --> statement-breakpoint
 CREATE TABLE "flowledger"."chain" (
@@ -6,6 +7,13 @@ CREATE TABLE "flowledger"."chain" (
 	"hash" "bytea" NOT NULL,
 	"marks" "bytea" NOT NULL,
 	CONSTRAINT "chain_execution_id_seq_pk" PRIMARY KEY("execution_id","seq")
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."database_identity" (
+	"at" timestamp with time zone PRIMARY KEY NOT NULL,
+	"by" text NOT NULL,
+	"system" text NOT NULL,
+	"database_oid" bigint NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "flowledger"."definitions" (
@@ -28,7 +36,7 @@ CREATE TABLE "flowledger"."executions" (
 	"stream_no" integer DEFAULT 0 NOT NULL,
 	"pending_interrupts" integer DEFAULT 0 NOT NULL,
 	"owner" uuid,
-	"token" uuid,
+	"lease_token" uuid,
 	"wake_at" timestamp with time zone,
 	"created_at" timestamp with time zone NOT NULL,
 	"started_at" timestamp with time zone,
@@ -45,8 +53,8 @@ CREATE TABLE "flowledger"."executions" (
 	"metadata" jsonb,
 	"error" jsonb,
 	"close_snapshot" jsonb,
-	"lifecycle" text GENERATED ALWAYS AS (case when closed_at is not null then 'closed' when sealed_at is not null then 'sealed' else 'open' end) STORED NOT NULL,
-	"status" text GENERATED ALWAYS AS (coalesce(outcome, case when started_at is null then 'created' when pending_interrupts > 0 then 'waiting' else 'running' end)) STORED NOT NULL
+	"lifecycle" text GENERATED ALWAYS AS (flowledger.lifecycle_of(sealed_at, closed_at)) STORED NOT NULL,
+	"status" text GENERATED ALWAYS AS (flowledger.status_of(outcome, started_at, pending_interrupts)) STORED NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "flowledger"."flow_data" (
@@ -56,13 +64,6 @@ CREATE TABLE "flowledger"."flow_data" (
 	"version" integer DEFAULT 1 NOT NULL,
 	"updated_at" timestamp with time zone DEFAULT now() NOT NULL,
 	CONSTRAINT "flow_data_flow_key_pk" PRIMARY KEY("flow","key")
-);
---> statement-breakpoint
-CREATE TABLE "flowledger"."homes" (
-	"at" timestamp with time zone PRIMARY KEY NOT NULL,
-	"by" text NOT NULL,
-	"system" text NOT NULL,
-	"database_oid" bigint NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "flowledger"."interrupts" (
@@ -83,6 +84,9 @@ CREATE TABLE "flowledger"."interrupts" (
 	"request_id" text,
 	"response" jsonb,
 	"actor" text,
+	"raised_seq" integer NOT NULL,
+	"resolved_seq" integer,
+	"by_event" text,
 	CONSTRAINT "interrupts_execution_id_id_pk" PRIMARY KEY("execution_id","id")
 );
 --> statement-breakpoint
@@ -108,6 +112,8 @@ CREATE TABLE "flowledger"."ledger" (
 	"chunk" text,
 	"actor" text,
 	"payload" jsonb,
+	"role" text,
+	"copied_at" timestamp with time zone,
 	CONSTRAINT "ledger_execution_id_seq_pk" PRIMARY KEY("execution_id","seq")
 );
 --> statement-breakpoint
@@ -130,20 +136,19 @@ CREATE TABLE "flowledger"."limits" (
 	"next_start_at" timestamp with time zone
 );
 --> statement-breakpoint
-CREATE TABLE "flowledger"."places" (
-	"execution_id" uuid PRIMARY KEY NOT NULL,
-	"flow" text NOT NULL,
-	"key" text NOT NULL,
-	"priority" smallint NOT NULL,
-	"turn" bigint NOT NULL,
-	"held" boolean NOT NULL,
-	"is_fresh" boolean NOT NULL,
-	"called_at" timestamp with time zone
+CREATE TABLE "flowledger"."migrations" (
+	"name" text PRIMARY KEY NOT NULL,
+	"hash" text NOT NULL,
+	"release" text NOT NULL,
+	"min_release" text NOT NULL,
+	"at" timestamp with time zone NOT NULL,
+	"by" text NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "flowledger"."prunes" (
 	"at" timestamp with time zone NOT NULL,
 	"by" text NOT NULL,
+	"transaction" "xid8" NOT NULL,
 	"closed_before" timestamp with time zone NOT NULL,
 	"keep" jsonb NOT NULL,
 	"first" uuid NOT NULL,
@@ -151,6 +156,13 @@ CREATE TABLE "flowledger"."prunes" (
 	"executions" integer NOT NULL,
 	"events" integer NOT NULL,
 	CONSTRAINT "prunes_at_first_pk" PRIMARY KEY("at","first")
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."role_grants" (
+	"role" text PRIMARY KEY NOT NULL,
+	"kind" text NOT NULL,
+	"at" timestamp with time zone NOT NULL,
+	"by" text NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "flowledger"."schedules" (
@@ -161,6 +173,17 @@ CREATE TABLE "flowledger"."schedules" (
 	"fired_until" timestamp with time zone NOT NULL,
 	"last_id" uuid,
 	"waiting" timestamp with time zone[] DEFAULT '{}' NOT NULL
+);
+--> statement-breakpoint
+CREATE TABLE "flowledger"."slots" (
+	"execution_id" uuid PRIMARY KEY NOT NULL,
+	"flow" text NOT NULL,
+	"key" text NOT NULL,
+	"priority" smallint NOT NULL,
+	"queue_position" bigint NOT NULL,
+	"acquired" boolean NOT NULL,
+	"not_started" boolean NOT NULL,
+	"notified_at" timestamp with time zone
 );
 --> statement-breakpoint
 CREATE TABLE "flowledger"."snapshots" (
@@ -187,6 +210,9 @@ CREATE TABLE "flowledger"."workers" (
 	"pid" integer NOT NULL,
 	"flows" text[] NOT NULL,
 	"pool" text,
+	"role" text NOT NULL,
+	"backend_pid" integer NOT NULL,
+	"session_key" bigint NOT NULL,
 	"started_at" timestamp with time zone NOT NULL,
 	"heartbeat_at" timestamp with time zone NOT NULL
 );
@@ -199,8 +225,10 @@ CREATE INDEX "executions_waiting_children" ON "flowledger"."executions" USING bt
 CREATE INDEX "executions_metadata" ON "flowledger"."executions" USING gin ("metadata" jsonb_path_ops) WHERE metadata is not null;--> statement-breakpoint
 CREATE INDEX "interrupts_pending" ON "flowledger"."interrupts" USING btree ("created_at","execution_id","id") WHERE status = 'pending';--> statement-breakpoint
 CREATE INDEX "interrupts_pending_flow" ON "flowledger"."interrupts" USING btree ("flow","created_at") WHERE status = 'pending';--> statement-breakpoint
+CREATE INDEX "ledger_people" ON "flowledger"."ledger" USING btree ("execution_id","seq") WHERE type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired');--> statement-breakpoint
+CREATE INDEX "ledger_event_keys" ON "flowledger"."ledger" USING btree ("execution_id",(payload ->> 'idempotencyKey')) WHERE type = 'event.emitted' and payload ? 'idempotencyKey';--> statement-breakpoint
 CREATE INDEX "limited_starts_flow" ON "flowledger"."limited_starts" USING btree ("flow","at");--> statement-breakpoint
 CREATE INDEX "limited_starts_key" ON "flowledger"."limited_starts" USING btree ("flow","key","at");--> statement-breakpoint
-CREATE INDEX "places_line" ON "flowledger"."places" USING btree ("flow","is_fresh","priority","turn","execution_id") WHERE not held;--> statement-breakpoint
-CREATE INDEX "places_key" ON "flowledger"."places" USING btree ("flow","priority","key","turn");--> statement-breakpoint
-CREATE INDEX "places_held" ON "flowledger"."places" USING btree ("flow","key") WHERE held;
+CREATE INDEX "slots_queue" ON "flowledger"."slots" USING btree ("flow","not_started","priority","queue_position","execution_id") WHERE not acquired;--> statement-breakpoint
+CREATE INDEX "slots_key" ON "flowledger"."slots" USING btree ("flow","priority","key","queue_position");--> statement-breakpoint
+CREATE INDEX "slots_acquired" ON "flowledger"."slots" USING btree ("flow","key") WHERE acquired;

@@ -3,9 +3,9 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import pc from "picocolors";
 import { z } from "zod";
-import { connect, translate } from "./database/connection.ts";
-import { examine } from "./database/doctor.ts";
-import type { Progress } from "./database/rebuild.ts";
+import { examine } from "./store/doctor.ts";
+import type { Progress } from "./store/rebuild.ts";
+import { openStore } from "./store/store.ts";
 import { configure } from "./defer.ts";
 import { startEmbeddedPostgres } from "./embedded.ts";
 import type { EmbeddedPostgres } from "./embedded.ts";
@@ -21,6 +21,7 @@ import type { ExecutionSummary, FunctionDefinition, ListOptions, Orchestrator } 
 
 /** What every command takes. */
 interface GlobalOptions {
+  schema?: string;
   database?: string;
   json?: boolean;
   verbose?: boolean;
@@ -47,6 +48,7 @@ function newProgram(): Command {
   const program = new Command("flowledger")
     .description("Durable execution for TypeScript on the Postgres you already have.")
     .option("--database <url>", "connection string (default: DATABASE_URL)")
+    .option("--schema <name>", "schema that flowledger was migrated into (default: FLOWLEDGER_SCHEMA, or flowledger)")
     .option("--json", "print JSON: one document, or one line per stream item")
     .option("--verbose", "print the stack of an error")
     .exitOverride()
@@ -76,7 +78,7 @@ function newProgram(): Command {
     .option("--port <number>", "port on 127.0.0.1 (default: 54320, or a free one)", parseWhole)
     .action(async ({ port }: { port?: number }, command: Command) => {
       await using server = await startDev(port);
-      await migrateAt(server.url);
+      await migrateAt(server.url, command);
       const out = terminalOf(command);
       if (out.isJson) out.json({ databaseUrl: server.url, dataDir: server.dataDir, pid: server.pid });
       else printDev(out, server);
@@ -88,7 +90,7 @@ function newProgram(): Command {
     .description("bring the database to this version; safe to repeat, and from several processes")
     .action(async (_: object, command: Command) => {
       const url = requireDatabase(command);
-      await migrateAt(url);
+      await migrateAt(url, command);
       const out = terminalOf(command);
       if (out.isJson) out.json({ migrated: true });
       else out.line("migrated: the database is at the version of this library");
@@ -198,17 +200,15 @@ function newProgram(): Command {
     .argument("<json>", "the input", parseJson)
     .option("--options <json>", "options of flowledger.start(), e.g. '{\"metadata\": {}}'", parseJson, {})
     .action(async (flow: string, input: Json, { options }: { options: Json }, command: Command) => {
-      const sql = connect(requireDatabase(command), { max: 2 });
+      const store = openStore(requireDatabase(command), schemaOf(command));
       try {
-        const [row] = await sql<[{ id: string }]>`
-          select flowledger.start(${flow}, ${JSON.stringify(input)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb) as id`;
+        await store.requireMigrated();
+        const id = await store.starts.startRaw(flow, input, options);
         const out = terminalOf(command);
-        if (out.isJson) out.json({ id: row.id });
-        else out.line(row.id);
-      } catch (error) {
-        throw translate(error, sql);
+        if (out.isJson) out.json({ id });
+        else out.line(id);
       } finally {
-        await sql.end({ timeout: 1 });
+        await store.close();
       }
     });
 
@@ -361,7 +361,7 @@ function newProgram(): Command {
     .command("doctor")
     .description("look at connection, version, rights, pooler, LISTEN, workers and jobs; exits with 1 when one fails")
     .action(async (_: object, command: Command) => {
-      const findings = await examine(requireDatabase(command));
+      const findings = await examine(requireDatabase(command), schemaOf(command).schema);
       const out = terminalOf(command);
       if (out.isJson) out.json(findings);
       const paint = { ok: out.paint.green, warn: out.paint.yellow, fail: out.paint.red };
@@ -431,12 +431,17 @@ function requireDatabase(command: Command): string {
   return url;
 }
 
-function open(command: Command): Orchestrator {
-  return createOrchestrator({ connection: requireDatabase(command) });
+function schemaOf(command: Command): { schema?: string } {
+  const schema = command.optsWithGlobals<GlobalOptions>().schema ?? (process.env["FLOWLEDGER_SCHEMA"] || undefined);
+  return schema === undefined ? {} : { schema };
 }
 
-async function migrateAt(url: string): Promise<void> {
-  await using orchestrator = createOrchestrator({ connection: url });
+function open(command: Command): Orchestrator {
+  return createOrchestrator({ connection: requireDatabase(command), ...schemaOf(command) });
+}
+
+async function migrateAt(url: string, command: Command): Promise<void> {
+  await using orchestrator = createOrchestrator({ connection: url, ...schemaOf(command) });
   await orchestrator.migrate();
 }
 
@@ -479,7 +484,13 @@ async function loadOrchestrator(path: string, command: Command): Promise<Orchest
     );
   const { flows, functions, resources } = parts.data;
   const connection = requireDatabase(command);
-  const orchestrator = createOrchestrator({ connection, flows, functions, ...(resources && { resources }) });
+  const orchestrator = createOrchestrator({
+    connection,
+    ...schemaOf(command),
+    flows,
+    functions,
+    ...(resources && { resources }),
+  });
   // A function may call another one.
   if (functions.length > 0) configure(orchestrator);
   return orchestrator;

@@ -3,17 +3,8 @@ import { Cron } from "croner";
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
 import { requireInteger, requireKnown, requireNumber, requireOneOf, type Refuse } from "./base/option.ts";
-import {
-  cancelFunction,
-  FunctionState,
-  listFunctions,
-  plainErrorCode,
-  readCall,
-  readFunction,
-  rescheduleFunction,
-} from "./database/functions.ts";
-import type { FunctionRecord } from "./database/functions.ts";
-import { readHistory } from "./database/queries.ts";
+import { FunctionState, plainErrorCode } from "./store/functions.ts";
+import type { FunctionRecord } from "./store/functions.ts";
 import { resultOf } from "./engine/child.ts";
 import { currentChunk, trackChunks } from "./engine/current.ts";
 import {
@@ -39,7 +30,7 @@ import { ExecutionId, type Recorded } from "./ledger/event.ts";
 import { toJson, type Json } from "./base/json.ts";
 import { internals, Orchestrator } from "./orchestrator.ts";
 
-export type { FunctionState } from "./database/functions.ts";
+export type { FunctionState } from "./store/functions.ts";
 export {
   DeferError,
   ExecutionAbortingAlreadyInProgress,
@@ -316,7 +307,8 @@ export function awaitResult<Args extends unknown[], Out>(
 async function notCompleted(error: unknown): Promise<unknown> {
   if (!(error instanceof ExecutionCancelledError)) return error;
   const id = ExecutionId.parse(error.details["executionId"]);
-  const record = await configured?.[internals].query((sql) => readFunction(sql, id));
+  const store = await configured?.[internals].store();
+  const record = await store?.functions.read(id);
   return new ExecutionNotCompleted(id, record?.state ?? "cancelled", error);
 }
 
@@ -370,13 +362,13 @@ export async function getExecutionResult(id: string): Promise<Json> {
  * @throws {ExecutionNotCancellable | ExecutionAbortingAlreadyInProgress | ExecutionNotFound}
  */
 export async function cancelExecution(id: string, force = false): Promise<FunctionExecution> {
-  const { query, tell } = requireOrchestrator("cancelExecution()")[internals];
   const executionId = requireId(id);
-  const state = await query((sql) => cancelFunction(sql, executionId, force));
+  const { functions, wakeups } = await requireOrchestrator("cancelExecution()")[internals].store();
+  const state = await functions.cancel(executionId, force);
   if (state === null) throw new ExecutionNotFound(id);
   if (state === "aborting" && force) throw new ExecutionAbortingAlreadyInProgress(id);
   if (state !== "created" && !(state === "started" && force)) throw new ExecutionNotCancellable(id, state);
-  tell(executionId);
+  wakeups.call(executionId);
   return getExecution(id);
 }
 
@@ -387,10 +379,10 @@ export async function cancelExecution(id: string, force = false): Promise<Functi
  * @throws {ExecutionNotReschedulable | ExecutionNotFound}
  */
 export async function rescheduleExecution(id: string, to: Date | string | number = 0): Promise<FunctionExecution> {
-  const { query } = requireOrchestrator("rescheduleExecution()")[internals];
+  const { store } = requireOrchestrator("rescheduleExecution()")[internals];
   const executionId = requireId(id);
   const moment = momentOf(to, "rescheduleExecution()");
-  const state = await query((sql) => rescheduleFunction(sql, executionId, moment));
+  const state = await (await store()).functions.reschedule(executionId, moment);
   if (state === null) throw new ExecutionNotFound(id);
   if (state !== "created") throw new ExecutionNotReschedulable(id, state);
   return getExecution(id);
@@ -402,9 +394,9 @@ export async function rescheduleExecution(id: string, to: Date | string | number
  * @throws {ExecutionNotFound}
  */
 export async function reRunExecution(id: string): Promise<FunctionExecution> {
-  const { query, create } = requireOrchestrator("reRunExecution()")[internals];
+  const { store, create } = requireOrchestrator("reRunExecution()")[internals];
   const executionId = requireId(id);
-  const call = await query((sql) => readCall(sql, executionId));
+  const call = await (await store()).functions.call(executionId);
   if (!call) throw new ExecutionNotFound(id);
   const { discardAt: _, ...settings } = call.settings ?? {};
   const again = await create({
@@ -466,7 +458,7 @@ export async function listExecutions(
   page: PageOptions = {},
   filters: ExecutionFilters = {},
 ): Promise<Page<FunctionExecution>> {
-  const { query, functions } = requireOrchestrator("listExecutions()")[internals];
+  const { store, functions } = requireOrchestrator("listExecutions()")[internals];
   const { limit, isLast } = requirePage(page, "listExecutions()");
   const { functionIds = [...functions.keys()], states, errorCodes, executedBy, startedAt, scheduleAt } = filters;
   if (functionIds.length === 0)
@@ -475,21 +467,21 @@ export async function listExecutions(
       "pass { functions } to createOrchestrator(), or name them in functionIds",
     );
   for (const state of states ?? []) requireOneOf(state, FunctionState.options, "state of listExecutions()");
-  const records = await query((sql) =>
-    listFunctions(sql, {
-      functions: functionIds,
-      ...(states && { states }),
-      ...(errorCodes && { errorCodes }),
-      ...(executedBy && { executedBy }),
-      ...(startedAt && { startedAt: requireBetween(startedAt, "startedAt") }),
-      ...(scheduleAt && { scheduledAt: requireBetween(scheduleAt, "scheduleAt") }),
-      ...(filters.metadata && { metadata: filters.metadata }),
-      ...(page.after !== undefined && { after: requireCursor(page.after) }),
-      ...(page.before !== undefined && { before: requireCursor(page.before) }),
-      isLast,
-      limit: limit + 1,
-    }),
-  );
+  const records = await (
+    await store()
+  ).functions.list({
+    functions: functionIds,
+    ...(states && { states }),
+    ...(errorCodes && { errorCodes }),
+    ...(executedBy && { executedBy }),
+    ...(startedAt && { startedAt: requireBetween(startedAt, "startedAt") }),
+    ...(scheduleAt && { scheduledAt: requireBetween(scheduleAt, "scheduleAt") }),
+    ...(filters.metadata && { metadata: filters.metadata }),
+    ...(page.after !== undefined && { after: requireCursor(page.after) }),
+    ...(page.before !== undefined && { before: requireCursor(page.before) }),
+    isLast,
+    limit: limit + 1,
+  });
   return pageOf(records.map(publicExecution), ({ id }) => id, page, { limit, isLast });
 }
 
@@ -507,11 +499,11 @@ export interface ExecutionAttempt {
 
 /** The first try and its retries, in order. @throws {ExecutionNotFound | UsageError} */
 export async function listExecutionAttempts(id: string, page: PageOptions = {}): Promise<Page<ExecutionAttempt>> {
-  const { query } = requireOrchestrator("listExecutionAttempts()")[internals];
+  const { store } = requireOrchestrator("listExecutionAttempts()")[internals];
   const { limit, isLast } = requirePage(page, "listExecutionAttempts()");
   const { state } = publicExecution(await record(id, "listExecutionAttempts()"));
   const types = ["execution.claimed", "chunk.completed", "chunk.failed", "execution.closed"];
-  const attempts = attemptsOf(await query((sql) => readHistory(sql, requireId(id), 0, types)), state);
+  const attempts = attemptsOf(await (await store()).reads.history(requireId(id), 0, types), state);
   const after = page.after === undefined ? 0 : requireAttempt(page.after);
   const before = page.before === undefined ? Infinity : requireAttempt(page.before);
   const between = attempts.filter(({ attempt }) => attempt > after && attempt < before);
@@ -624,9 +616,9 @@ function requireOrchestrator(called: string): Orchestrator {
 }
 
 async function record(id: string, called: string): Promise<FunctionRecord> {
-  const { query } = requireOrchestrator(called)[internals];
+  const { store } = requireOrchestrator(called)[internals];
   const executionId = requireId(id);
-  const found = await query((sql) => readFunction(sql, executionId));
+  const found = await (await store()).functions.read(executionId);
   if (!found) throw new ExecutionNotFound(id);
   return found;
 }

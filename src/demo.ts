@@ -6,8 +6,8 @@ import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { devFolder, importModule, printFields, printTable, type Terminal } from "./terminal.ts";
-import { connect } from "./database/connection.ts";
-import type { Sql } from "./database/connection.ts";
+import type { Answer } from "./store/questions.ts";
+import { openStore } from "./store/store.ts";
 import { startEmbeddedPostgres } from "./embedded.ts";
 import { UsageError } from "./base/errors.ts";
 import { systemTimers } from "./base/timers.ts";
@@ -125,37 +125,11 @@ async function openDatabase(options: DemoOptions, say: Say): Promise<AsyncDispos
   return server;
 }
 
-/** Each answers a question that an auditor asks, from the ledger alone. */
-const questions = [
-  {
-    question: "What happened when?",
-    query: `select type, count(*)::int as events, min(seq) as first_seq,
-  round(extract(epoch from min(at) - min(min(at)) over ()) * 1000, 1) as first_ms
-from flowledger.ledger where execution_id = $1
-group by type order by min(seq)`,
-  },
-  {
-    question: "Which chunk was the longest between two events?",
-    query: `select chunk, count(*)::int as events, round(max(gap) * 1000, 1) as longest_ms
-from (select chunk, extract(epoch from at - lag(at) over (order by seq)) as gap
-      from flowledger.ledger where execution_id = $1) as gaps
-where chunk is not null group by chunk order by longest_ms desc, chunk limit 5`,
-  },
-  {
-    question: "Who changed the state?",
-    query: `select seq, chunk as author, type, payload ->> 'key' as key, left(payload ->> 'value', 60) as value
-from flowledger.ledger where execution_id = $1 and type like 'state.%'
-order by seq`,
-  },
-] as const;
-
 async function printResults(out: Terminal, execution: Execution, url: string): Promise<void> {
-  const sql = connect(url, { max: 2 });
+  const store = openStore(url);
   try {
     const [state, meta] = await Promise.all([execution.result.getState(), execution.result.getMeta()]);
-    const answers = [];
-    for (const { question, query } of questions)
-      answers.push({ question, query, rows: await ask(sql, query, execution) });
+    const answers = await store.audit.answers(execution.id);
     if (out.isJson) return out.json({ id: execution.id, closeSnapshot: state, meta, audit: answers });
     out.line(`\n${out.paint.bold("close snapshot")}`);
     out.line(JSON.stringify(trimmed(state), null, 2));
@@ -168,17 +142,11 @@ async function printResults(out: Terminal, execution: Execution, url: string): P
       printRows(out, rows);
     }
   } finally {
-    await sql.end({ timeout: 1 });
+    await store.close();
   }
 }
 
-type Row = Readonly<Record<string, unknown>>;
-
-async function ask(sql: Sql, query: string, execution: Execution): Promise<Row[]> {
-  return [...(await sql.unsafe<Row[]>(query, [execution.id]))];
-}
-
-function printRows(out: Terminal, rows: readonly Row[]): void {
+function printRows(out: Terminal, rows: Answer["rows"]): void {
   const [first] = rows;
   if (!first) return out.line("no rows");
   const shown = rows.length > 14 ? [...rows.slice(0, 9), ...rows.slice(-4)] : rows;

@@ -1,11 +1,13 @@
 /**
- * flowledger: values and words → define a flow → its ledger decides and folds → the database appends → the engine
- * advances a turn → a worker process drives it → handles, results and streams read it.
+ * flowledger: values and words → define a flow → its ledger decides and folds → a store keeps it → the engine advances a turn → a worker
+ * process drives it → handles, results and streams read it.
+ *
+ * Commands from outside are decided under the row lock, in SQL; what follows from them is decided by the owner, in `decide`.
  *
  * - `base/` values and words: JSON, errors, durations, time. Imports nothing of ours
  * - `flow/` define: `defineFlow()`, its contract, its graph. Pure, no database
  * - `ledger/` decide and fold: every event, every decision, every view of a state. Pure, no clock
- * - `database/` append: tables, the group commit, the SQL front door, reads, wake-ups
+ * - `store/` keep: the only room that knows SQL, one interface in groups by subject
  * - `engine/` advance: owners, attempts, journals, timers, resources
  * - `worker/` the process: jobs in, executions claimed, drained on stop
  * - `execution/` what callers hold: handle, result, stream, handler
@@ -17,6 +19,7 @@ export {
   ChunkTimeoutError,
   ConnectionError,
   ContractError,
+  DatabaseError,
   DefinitionError,
   DefinitionMismatchError,
   DrainTimeoutError,
@@ -37,6 +40,7 @@ export {
   NoWorkerWarning,
   PayloadError,
   PendingInterruptsError,
+  PermissionError,
   ResourceMissingError,
   ResumeConflictError,
   SelfResumeLimitError,
@@ -59,6 +63,9 @@ export type {
   Resume,
   RetryOptions,
   StepOptions,
+  Transaction,
+  TransactionOptions,
+  TransactionSource,
 } from "./flow/context.ts";
 export type { ChunkOptions, FlowDefinition } from "./flow/definition.ts";
 export type { FlowOptions, Limit, LimitOptions } from "./flow/limits.ts";
@@ -78,9 +85,9 @@ export type { ExecutionResult } from "./execution/result.ts";
 export type { CancelRunOptions, Handler, HandlerEvent, StopEvent, StreamEventsOptions } from "./execution/handler.ts";
 export type { SSEOptions } from "./execution/sse.ts";
 export type { StreamEntry, StreamOptions, SystemItem } from "./execution/stream.ts";
-export type { Pruned } from "./database/prune.ts";
-export type { Difference, Progress, RebuildOptions } from "./database/rebuild.ts";
-export type { VerifyOptions, Violation } from "./database/verify.ts";
+export type { Pruned } from "./store/prune.ts";
+export type { Difference, Progress, RebuildOptions } from "./store/rebuild.ts";
+export type { VerifyOptions, Violation } from "./store/verify.ts";
 export type { ExecutionId, LedgerEvent } from "./ledger/event.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Duration } from "./base/duration.ts";

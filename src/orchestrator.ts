@@ -1,34 +1,16 @@
 /** `createOrchestrator()`: the only file that wires all rooms. */
 import { systemTimers, type Timers } from "./base/timers.ts";
 import { requireDate, requireInteger, requireKnown } from "./base/option.ts";
-import { answered, Batcher, insist } from "./database/batcher.ts";
-import { createMany } from "./database/commands.ts";
-import type { CreateResult, NewExecution } from "./database/commands.ts";
-import { connect, translate } from "./database/connection.ts";
-import type { ConnectionOption, Queries, Sql } from "./database/connection.ts";
-import { migrate, requireMigrated } from "./database/migrate.ts";
-import {
-  appendFlowData,
-  currentTransaction,
-  deleteFlowData,
-  findOver,
-  hasLedger,
-  listHeaders,
-  listInterrupts,
-  readFlowData,
-  writeFlowData,
-} from "./database/queries.ts";
-import type { Header } from "./database/queries.ts";
-import { prune } from "./database/prune.ts";
-import type { Pruned } from "./database/prune.ts";
-import { rebuild } from "./database/rebuild.ts";
-import type { Difference, RebuildOptions } from "./database/rebuild.ts";
-import { verify } from "./database/verify.ts";
-import type { VerifyOptions, Violation } from "./database/verify.ts";
-import { borrow } from "./database/borrow.ts";
-import type { CallerTransaction } from "./database/borrow.ts";
-import { openWakeups } from "./database/wakeups.ts";
-import type { Wakeups } from "./database/wakeups.ts";
+import { Batcher, insist } from "./store/batcher.ts";
+import type { CallerTransaction } from "./store/caller-transaction.ts";
+import type { ConnectionOption } from "./store/client.ts";
+import type { Pruned } from "./store/prune.ts";
+import type { Header } from "./store/reads.ts";
+import type { Difference, RebuildOptions } from "./store/rebuild.ts";
+import type { CreateResult, NewExecution } from "./store/starts.ts";
+import { openStore } from "./store/store.ts";
+import type { Store } from "./store/store.ts";
+import type { VerifyOptions, Violation } from "./store/verify.ts";
 import type { NewChild } from "./engine/child.ts";
 import type { FlowDataAccess } from "./engine/chunk.ts";
 import { KeptResources } from "./engine/resources.ts";
@@ -60,6 +42,8 @@ import type { LocalWorker, Worker } from "./worker/worker.ts";
 export interface OrchestratorOptions {
   /** A connection string, or options of postgres.js. @default process.env.DATABASE_URL */
   connection?: ConnectionOption | undefined;
+  /** The schema that flowledger was migrated into: a lower-case name of at most 41 characters. @default "flowledger" */
+  schema?: string;
   /** The flows this process starts or serves, and with them their sub-flows. */
   flows?: readonly FlowDefinition[];
   /** Background functions, as `defer()` of `flowledger/defer` makes them: this process serves them too. */
@@ -149,9 +133,8 @@ export interface OrchestratorInternals {
   readonly timers: Timers;
   readonly isClosed: boolean;
   readonly create: (execution: NewExecution) => Promise<ExecutionId>;
-  readonly query: <T>(work: (sql: Sql) => Promise<T>) => Promise<T>;
-  /** Tells everybody who waits on the execution that something came in. */
-  readonly tell: (id: ExecutionId) => void;
+  /** The database, once it is known to fit. */
+  readonly store: () => Promise<Store>;
 }
 
 export function createOrchestrator(options: OrchestratorOptions = {}): Orchestrator {
@@ -160,25 +143,30 @@ export function createOrchestrator(options: OrchestratorOptions = {}): Orchestra
 
 export class Orchestrator implements AsyncDisposable {
   readonly #timers: Timers;
-  readonly #option: ConnectionOption;
-  readonly #sql: Sql;
-  readonly #wakeups: Wakeups;
+  readonly #store: Store;
   readonly #outcomes: Outcomes;
   readonly #streams: Streams;
   readonly #flows = new Map<string, FlowDefinition>();
   readonly #functions = new Map<string, FunctionDefinition>();
   readonly #resources: WorkerResources;
   readonly #flowResources = new Map<string, Record<string, unknown>>();
-  readonly #executionResources = new KeptResources((kept) => findOver(this.#sql, kept));
+  readonly #executionResources = new KeptResources((kept) => this.#store.reads.findOver(kept));
   readonly #log: Logger;
   readonly #starts: Batcher<NewExecution, CreateResult>;
   readonly #workers = new Set<LocalWorker>();
   readonly #schedules: readonly Schedule[];
+  readonly #hasShortcuts: boolean;
   #checked: Promise<void> | undefined;
   #isClosed = false;
 
-  /** @param timers by which what users see is counted: only a test gives another clock */
-  constructor(options: OrchestratorOptions, timers: Timers = systemTimers) {
+  /**
+   * Only a test gives more than options.
+   *
+   * @param timers by which what users see is counted
+   * @param hasShortcuts whether this process spares itself jobs and notifications where it has both ends, and looks for what it
+   *   was not told; without, jobs and notifications alone bring everything to its end
+   */
+  constructor(options: OrchestratorOptions, timers: Timers = systemTimers, hasShortcuts = true) {
     const connection = options.connection ?? process.env["DATABASE_URL"];
     if (connection === undefined)
       throw new UsageError("createOrchestrator() has no connection", "pass { connection } or set DATABASE_URL");
@@ -190,24 +178,26 @@ export class Orchestrator implements AsyncDisposable {
       newExecution(flow, { ...more, autoCloseTimeout: 0 }, parseInput(flow, input), false),
     );
     this.#timers = timers;
-    this.#option = connection;
-    this.#sql = connect(connection);
-    this.#wakeups = openWakeups(this.#sql);
-    this.#outcomes = openOutcomes(this.#sql, this.#wakeups, timers);
-    this.#streams = openStreams(this.#sql, this.#wakeups, timers);
+    this.#hasShortcuts = hasShortcuts;
+    this.#store = openStore(connection, {
+      ...(options.schema !== undefined && { schema: options.schema }),
+      hasShortcuts,
+    });
+    this.#outcomes = openOutcomes(this.#store, timers);
+    this.#streams = openStreams(this.#store, timers);
     this.#resources = options.resources ?? {};
     this.#log = options.logger ?? stderrLogger;
     this.#starts = new Batcher({
       send: (items) => {
-        const [worker] = this.#workers;
-        return worker ? worker.create(items) : createMany(this.#sql, items);
+        const [worker] = hasShortcuts ? this.#workers : [];
+        return worker ? worker.create(items) : this.#store.starts.create(items);
       },
     });
   }
 
   /** Brings the database to this version. Idempotent, and safe when several processes call it at once. */
   async migrate(): Promise<void> {
-    await migrate(this.#option);
+    await this.#store.migrate();
     this.#checked = undefined;
   }
 
@@ -221,13 +211,12 @@ export class Orchestrator implements AsyncDisposable {
         "pass { flows } or { functions } to createOrchestrator()",
       );
     await this.#ready();
-    await this.#wakeups.ready();
+    await this.#store.wakeups.ready();
     // Those who only start and read executions need not load it.
     const { startWorker } = await import("./worker/worker.ts");
     const worker = await startWorker(
       {
-        sql: this.#sql,
-        wakeups: this.#wakeups,
+        store: this.#store,
         log: this.#log,
         timers: this.#timers,
         resources: this.#resources,
@@ -240,7 +229,7 @@ export class Orchestrator implements AsyncDisposable {
           const { id, flow } = child;
           const execution = childExecution(child, this.#flows.get(flow));
           // It has its id already, so a lost connection costs its parent time, and not an attempt.
-          const created = this.#translated(() => insist(() => this.#starts.submit(execution), signal)).then(() => id);
+          const created = insist(() => this.#starts.submit(execution), signal).then(() => id);
           this.#executionResources.keep(id, child.resources, created);
           await created;
           onCreated();
@@ -252,15 +241,16 @@ export class Orchestrator implements AsyncDisposable {
         announce: (id, closed) => {
           if (closed) {
             this.#executionResources.drop(id);
-            this.#outcomes.deliver(id, closed);
+            if (this.#hasShortcuts) this.#outcomes.deliver(id, closed);
           }
-          this.#wakeups.send(id);
+          this.#store.wakeups.send(id);
         },
       },
       {
         concurrency,
         drainTimeoutMs: parseDuration(options.drainTimeout ?? "30s", "drainTimeout of startWorker()"),
         cancelGraceMs: parseDuration(options.cancelGrace ?? "5s", "cancelGrace of startWorker()"),
+        hasShortcuts: this.#hasShortcuts,
       },
     );
     this.#workers.add(worker);
@@ -297,16 +287,14 @@ export class Orchestrator implements AsyncDisposable {
     requireInteger(limit, "limit of listExecutions()", { min: 1, max: 1000 });
     if (createdAfter) requireDate(createdAfter, "createdAfter of listExecutions()");
     await this.#ready();
-    const headers = await this.#translated(() =>
-      listHeaders(this.#sql, {
-        limit,
-        ...(flow !== undefined && { flow }),
-        ...(status !== undefined && { status: typeof status === "string" ? [status] : status }),
-        ...(metadata !== undefined && { metadata: parseMetadata(metadata) ?? {} }),
-        ...(createdAfter !== undefined && { createdAfter }),
-        ...(cursor !== undefined && { cursor: parseId(cursor) }),
-      }),
-    );
+    const headers = await this.#store.reads.listHeaders({
+      limit,
+      ...(flow !== undefined && { flow }),
+      ...(status !== undefined && { status: typeof status === "string" ? [status] : status }),
+      ...(metadata !== undefined && { metadata: parseMetadata(metadata) ?? {} }),
+      ...(createdAfter !== undefined && { createdAfter }),
+      ...(cursor !== undefined && { cursor: parseId(cursor) }),
+    });
     const executions = headers.map(summaryOf);
     return { executions, nextCursor: headers.length === limit ? (headers.at(-1)?.id ?? null) : null };
   }
@@ -320,7 +308,7 @@ export class Orchestrator implements AsyncDisposable {
   async load(saved: unknown, options: { runtimeResources?: Resources } = {}): Promise<Execution> {
     await this.#ready();
     const { runtimeResources = {} } = options;
-    const { id, flow } = await this.#translated(() => load(this.#sql, saved, this.#loadTarget(runtimeResources)));
+    const { id, flow } = await load(this.#store, saved, this.#loadTarget(runtimeResources));
     this.#executionResources.keep(id, runtimeResources, Promise.resolve(id));
     return new Execution(this.#host, id, { name: flow, definition: this.#flows.get(flow) ?? null }, true);
   }
@@ -348,16 +336,14 @@ export class Orchestrator implements AsyncDisposable {
     const { limit = 100, flow, type, metadata, olderThan, cursor } = options;
     requireInteger(limit, "limit of listPendingInterrupts()", { min: 1, max: 1000 });
     await this.#ready();
-    const records = await this.#translated(() =>
-      listInterrupts(this.#sql, {
-        limit,
-        ...(flow !== undefined && { flow }),
-        ...(type !== undefined && { type }),
-        ...(metadata !== undefined && { metadata: parseMetadata(metadata) ?? {} }),
-        ...(olderThan !== undefined && { olderThan }),
-        ...(cursor !== undefined && { cursor: parseInterruptCursor(cursor) }),
-      }),
-    );
+    const records = await this.#store.reads.listInterrupts({
+      limit,
+      ...(flow !== undefined && { flow }),
+      ...(type !== undefined && { type }),
+      ...(metadata !== undefined && { metadata: parseMetadata(metadata) ?? {} }),
+      ...(olderThan !== undefined && { olderThan }),
+      ...(cursor !== undefined && { cursor: parseInterruptCursor(cursor) }),
+    });
     const interrupts = records.map((record) => InterruptRecord.parse(record));
     const last = interrupts.at(-1);
     const nextCursor = last && interrupts.length === limit ? `${last.executionId} ${last.id}` : null;
@@ -368,7 +354,7 @@ export class Orchestrator implements AsyncDisposable {
   async verify(options: VerifyOptions = {}): Promise<Violation[]> {
     if (options.id !== undefined) await this.#requireExecution(options.id);
     await this.#ready();
-    return this.#translated(() => verify(this.#sql, options));
+    return this.#store.audit.verify(options);
   }
 
   /**
@@ -378,7 +364,7 @@ export class Orchestrator implements AsyncDisposable {
   async rebuild(options: RebuildOptions = {}): Promise<Difference[]> {
     if (options.id !== undefined) await this.#requireExecution(options.id);
     await this.#ready();
-    return this.#translated(() => rebuild(this.#sql, options));
+    return this.#store.audit.rebuild(options);
   }
 
   /**
@@ -397,14 +383,14 @@ export class Orchestrator implements AsyncDisposable {
         );
     const keep = { status: [...status], flow: [...flow], ...(metadata && { metadata: parseMetadata(metadata) }) };
     await this.#ready();
-    return this.#translated(() => prune(this.#sql, options.closedBefore, keep, options.onProgress));
+    return this.#store.audit.prune(options.closedBefore, keep, options.onProgress);
   }
 
   /** Its header may be gone: then the ledger tells. @throws {UsageError | ExecutionNotFoundError} */
   async #requireExecution(id: string): Promise<void> {
     const executionId = parseId(id);
     await this.#ready();
-    if (!(await this.#translated(() => hasLedger(this.#sql, executionId)))) throw new ExecutionNotFoundError(id);
+    if (!(await this.#store.reads.hasLedger(executionId))) throw new ExecutionNotFoundError(id);
   }
 
   /** Stops the workers, ends the connections. Whoever still waits or reads here gets a `ConnectionError`. */
@@ -414,10 +400,7 @@ export class Orchestrator implements AsyncDisposable {
     this.#workers.clear();
     this.#starts.close();
     this.#executionResources.close();
-    await this.#wakeups.close();
-    // The driver takes a connection that was lost in the middle of a query for a busy one (3.4.9), and would wait for it.
-    await this.#sql.end({ timeout: 1 });
-    this.#wakeups.callAll();
+    await this.#store.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -426,8 +409,7 @@ export class Orchestrator implements AsyncDisposable {
 
   get #host(): ExecutionHost {
     return {
-      sql: this.#sql,
-      wakeups: this.#wakeups,
+      store: this.#store,
       outcomes: this.#outcomes,
       streams: this.#streams,
       timers: this.#timers,
@@ -479,25 +461,16 @@ export class Orchestrator implements AsyncDisposable {
       timers: this.#timers,
       isClosed: this.#isClosed,
       create: (execution) => this.#create(execution, undefined),
-      query: async (work) => {
+      store: async () => {
         await this.#ready();
-        return this.#translated(() => work(this.#sql));
+        return this.#store;
       },
-      tell: (id) => this.#wakeups.call(id),
     };
   }
 
   async #create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId> {
     await this.#ready();
-    const created = await this.#translated(async () => {
-      if (!tx) return this.#starts.submit(execution);
-      const [one] = await createMany(borrow(tx), [execution]);
-      if (execution.resourceKeys.length > 0)
-        this.#executionResources.within(execution.id, await currentTransaction(borrow(tx)));
-      return one;
-    });
-    if (!created)
-      throw new UsageError("the database gave no execution back", "check the version of flowledger in this database");
+    const created = tx === undefined ? await this.#starts.submit(execution) : await this.#createIn(tx, execution);
     if (created.isConflict)
       throw new UsageError(
         `idempotency key "${execution.idempotencyKey ?? ""}" of flow "${execution.flow}" was used with another input (execution ${created.id})`,
@@ -512,42 +485,39 @@ export class Orchestrator implements AsyncDisposable {
     return created.id;
   }
 
+  async #createIn(tx: CallerTransaction, execution: NewExecution): Promise<CreateResult> {
+    const { created, transaction } = await this.#store.starts.createIn(tx, execution);
+    this.#executionResources.within(execution.id, transaction);
+    return created;
+  }
+
   async #createAll(executions: readonly NewExecution[]): Promise<ExecutionId[]> {
     await this.#ready();
     const ids: ExecutionId[] = [];
     for (let start = 0; start < executions.length; start += 1000)
-      for (const { id } of await this.#translated(() => createMany(this.#sql, executions.slice(start, start + 1000))))
-        ids.push(id);
+      for (const { id } of await this.#store.starts.create(executions.slice(start, start + 1000))) ids.push(id);
     return ids;
   }
 
   /** @param send how what may be repeated is sent; an append may not */
   #flowData(flow: string, send: <T>(work: () => Promise<T>) => Promise<T> = (work) => work()): FlowDataAccess {
-    const sql: Queries = this.#sql;
+    const { flowData } = this.#store;
     return {
-      get: (key) => this.#translated(() => send(() => readFlowData(sql, flow, key))),
-      set: (key, value) => this.#translated(() => send(() => writeFlowData(sql, flow, key, value))),
-      append: (key, value) => this.#translated(() => appendFlowData(sql, flow, key, value)),
-      delete: (key) => this.#translated(() => send(() => deleteFlowData(sql, flow, key))),
+      get: (key) => send(() => flowData.read(flow, key)),
+      set: (key, value) => send(() => flowData.write(flow, key, value)),
+      append: (key, value) => flowData.append(flow, key, value),
+      delete: (key) => send(() => flowData.delete(flow, key)),
     };
   }
 
   /** Once per orchestrator: is there a database, and does its schema fit this library? */
   async #ready(): Promise<void> {
-    this.#checked ??= this.#translated(() => answered(requireMigrated(this.#sql)));
+    this.#checked ??= this.#store.requireMigrated();
     try {
       await this.#checked;
     } catch (error) {
       this.#checked = undefined;
       throw error;
-    }
-  }
-
-  async #translated<T>(work: () => Promise<T>): Promise<T> {
-    try {
-      return await work();
-    } catch (error) {
-      throw translate(error, this.#sql);
     }
   }
 }

@@ -3,7 +3,7 @@ import { globSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { describe, expect, test } from "vitest";
 import { mutants, plantSource, plantSql } from "./chaos/mutants.ts";
-import { circles, clocks, packagesOf, rooms, wrongImports, type Sources } from "./support/tree.ts";
+import { circles, clocks, packagesOf, rooms, statements, wrongImports, type Sources } from "./support/tree.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const packagesOfPureRooms = ["zod", "node:crypto", "node:url", "node:util"];
@@ -21,6 +21,8 @@ const publicValues = [
   "ContractError",
   "UsageError",
   "PayloadError",
+  "PermissionError",
+  "DatabaseError",
   "ExecutionNotFoundError",
   "ExecutionSealedError",
   "ExecutionClosedError",
@@ -98,6 +100,9 @@ const publicTypes = [
   "ScheduleOptions",
   "StateOf",
   "StepOptions",
+  "Transaction",
+  "TransactionOptions",
+  "TransactionSource",
   "StopEvent",
   "StreamEntry",
   "StreamEventsOptions",
@@ -134,6 +139,14 @@ test("the only clock is base/timers.ts", () => {
 
   expect(clocks(new Map(others))).toEqual([]);
   expect(clocks(sources).length).toBeGreaterThan(5);
+});
+
+test("SQL stands in store/ only", () => {
+  // The embedded server has to make its own database.
+  const others = [...sources].filter(([file]) => !file.startsWith("src/store/") && file !== "src/embedded.ts");
+
+  expect(statements(new Map(others))).toEqual([]);
+  expect(statements(sources).length).toBeGreaterThan(100);
 });
 
 test("every folder of src is a room", () => {
@@ -178,7 +191,7 @@ describe("the rules see", () => {
   test.each([
     ["to the left", "src/execution/x.ts", 'import { a } from "../base/json.ts";'],
     ["of an entry point", "src/cli.ts", 'import { a } from "./worker/worker.ts";\nimport b from "./demo.ts";'],
-    ["of a data file", "src/database/x.ts", 'new URL("../../migrations", import.meta.url);'],
+    ["of a data file", "src/store/x.ts", 'new URL("../../migrations", import.meta.url);'],
     ["in a comment", "src/base/x.ts", '// import { a } from "../engine/a.ts";\n/* from "../flow/a.ts" */'],
   ])("nothing wrong in an import %s", (_, file, line) => {
     expect(wrongImports(planted(file, line))).toEqual([]);
@@ -209,6 +222,34 @@ describe("the rules see", () => {
     "process.hrtime.bigint();",
   ])("a clock: %s", (line) => {
     expect(clocks(planted("src/engine/x.ts", line))).toHaveLength(1);
+  });
+
+  test.each([
+    "await sql`select 1`;",
+    "const [row] = await sql<{ n: number }[]>`\n  select n from t`;",
+    "await client.unsafe(text);",
+    'await client.query("select count(*) from flowledger.ledger");',
+    "const text = `\n  with a as (select 1) select * from a`;",
+    "const text = 'insert into t values (1)';",
+    'client.query("Update flowledger.executions set owner = null");',
+    'const text = "delete from t";',
+    'const text = "create schema x";',
+    'const text = "create or replace function x()";',
+    'const text = "listen jobs";',
+    'client.query("begin");',
+  ])("SQL: %s", (line) => {
+    expect(statements(planted("src/engine/x.ts", line))).toHaveLength(1);
+  });
+
+  test.each([
+    "// sql`select 1`",
+    '"run select flowledger.grant_roles() and use the worker role"',
+    'refuse("create one database for each");',
+    'out.line("LISTEN gets through no pooler");',
+    'const sqlstate = "40001";',
+    '.description("drop what waits");',
+  ])("no SQL: %s", (line) => {
+    expect(statements(planted("src/engine/x.ts", line))).toEqual([]);
   });
 
   test.each(["new Date(row.at)", "setImmediate(next)", "// not Date.now()", "Date.UTC(2026, 0, 1)"])(

@@ -74,6 +74,19 @@ export async function retry<T>(work: () => Promise<T>, rules: RetryRules): Promi
   }
 }
 
+/** The same, but rejects with the signal's reason as soon as it aborts. */
+export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(signal.reason);
+  if (signal.aborted) abort();
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}
+
 /** So many at once; whoever waits for a place gets the next one that is free, in order. */
 export class Semaphore {
   #free: number;

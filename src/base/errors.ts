@@ -87,9 +87,9 @@ export class UsageError extends FlowledgerError {
 
 /** A value that JSON or Postgres cannot hold. */
 export class PayloadError extends FlowledgerError {
-  constructor(where: string, path: readonly (string | number)[], problem: string, remedy: string) {
+  constructor(where: string, path: readonly (string | number)[], problem: string, remedy: string, cause?: unknown) {
     const place = path.length ? `${where} at ${dotted(path)}` : where;
-    super("PAYLOAD_UNSTORABLE", `${place}: ${problem}: ${remedy}`, { where, path: [...path], problem });
+    super("PAYLOAD_UNSTORABLE", `${place}: ${problem}: ${remedy}`, { where, path: [...path], problem }, cause);
   }
 }
 
@@ -387,9 +387,35 @@ export class MigrationError extends FlowledgerError {
 
 /** No database behind the connection: unreachable, wrong password, read only. */
 export class ConnectionError extends FlowledgerError {
-  /** @param target host, port and database; never the password */
-  constructor(target: string, problem: string, remedy: string, cause?: unknown) {
-    super("CONNECTION_FAILED", `database ${target}: ${problem}: ${remedy}`, { target, problem }, cause);
+  /** @param target host, port and database, never the password; null where only one can be meant */
+  constructor(target: string | null, problem: string, remedy: string, cause?: unknown) {
+    const place = target === null ? "database" : `database ${target}`;
+    super("CONNECTION_FAILED", `${place}: ${problem}: ${remedy}`, { target, problem }, cause);
+  }
+}
+
+/** The database user lacks a right. */
+export class PermissionError extends FlowledgerError {
+  /** @param refused what Postgres said, e.g. `permission denied for function start` */
+  constructor(user: string, target: string, refused: string, cause?: unknown) {
+    super(
+      "PERMISSION_DENIED",
+      `role ${quote(user)} may not do that in database ${target} (${refused}): grant it the right, or connect as a role that grant_roles() made`,
+      { user, target, refused },
+      cause,
+    );
+  }
+}
+
+/** Postgres refused a statement, for a reason that is none of the others. */
+export class DatabaseError extends FlowledgerError {
+  constructor(target: string, problem: string, sqlstate: string, remedy: string, cause?: unknown) {
+    super(
+      "DATABASE_REFUSED",
+      `database ${target} refused a statement: ${problem} (SQLSTATE ${sqlstate}): ${remedy}`,
+      { target, problem, sqlstate },
+      cause,
+    );
   }
 }
 

@@ -1,5 +1,6 @@
 /** Checks of options. A refusal says what is expected, where, and what came instead. */
 import { UsageError } from "./errors.ts";
+import { isObject } from "./json.ts";
 
 /** What throws: a `UsageError` where a call is refused, a `DefinitionError` where a flow is. */
 export type Refuse = (problem: string, remedy: string | null) => never;
@@ -9,7 +10,8 @@ const refuseUse: Refuse = (problem, remedy) => {
 };
 
 /** Refuses an option that nobody reads: a typing error would silently mean the default. */
-export function requireKnown(given: object, names: readonly string[], where: string, refuse = refuseUse): void {
+export function requireKnown(given: unknown, names: readonly string[], where: string, refuse = refuseUse): void {
+  if (!isObject(given)) return refuse(`options of ${where} must be an object, got ${show(given)}`, null);
   const unknown = Object.keys(given).find((name) => !names.includes(name));
   if (unknown === undefined) return;
   const meant = nearest(unknown, names);
@@ -65,6 +67,18 @@ export function requireOneOf<const T extends string>(
 export function requireBoolean(value: unknown, where: string, refuse = refuseUse): boolean {
   if (typeof value === "boolean") return value;
   return refuse(`${where} must be true or false, got ${show(value)}`, null);
+}
+
+/** A text that Postgres can hold. @param max in characters */
+export function requireText(
+  value: unknown,
+  where: string,
+  { max }: { readonly max: number },
+  refuse = refuseUse,
+): string {
+  const isText = typeof value === "string" && value !== "" && !value.includes("\0") && value.isWellFormed();
+  if (isText && Array.from(value).length <= max) return value;
+  return refuse(`${where} must be a text of 1 to ${max} characters, got ${show(value)}`, null);
 }
 
 /** A date that is one: `new Date("soon")` is not. */

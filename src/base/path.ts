@@ -1,40 +1,75 @@
-/** Values by dot path. */
-import { isObject, type Json, type JsonObject } from "./json.ts";
+/** Values by dot path. The SQL of `migrations/functions/90_audit.sql` has the same rules. */
+import { UsageError } from "./errors.ts";
+import { isObject, maxDepth, type Json, type JsonObject } from "./json.ts";
 
-/** Reads by dot path; undefined when a segment is missing or the walk meets something that is not an object. */
+const maxBytes = 2_000;
+
+/**
+ * The parts of a path that may be written to.
+ *
+ * @param what it is refused as @default "a path"
+ * @throws {UsageError}
+ */
+export function pathOf(path: string, what = "a path"): string[] {
+  const parts = typeof path === "string" ? path.split(".") : [];
+  const isPath =
+    parts.length > 0 &&
+    parts.length <= maxDepth &&
+    !parts.includes("") &&
+    !parts.includes("__proto__") &&
+    !path.includes("\0") &&
+    path.isWellFormed() &&
+    Buffer.byteLength(path) <= maxBytes;
+  if (isPath) return parts;
+  throw new UsageError(
+    `${typeof path === "string" ? JSON.stringify(path.slice(0, 40)) : String(path)} is not ${what}`,
+    `use "key" or a dot path like "key.part": up to ${maxDepth} parts, ${maxBytes} bytes, none of them empty or __proto__`,
+  );
+}
+
+/**
+ * Reads by dot path; undefined when a part is missing or the walk meets something that is not an object. A key that has the
+ * whole path as its name is read before anything else.
+ */
 export function getPath(values: JsonObject, path: string): Json | undefined {
-  if (Object.hasOwn(values, path)) return values[path];
-  let here: Json | undefined = values;
-  for (const segment of path.split(".")) {
-    if (!isObject(here) || !Object.hasOwn(here, segment)) return undefined;
-    here = here[segment];
-  }
-  return here;
+  return Object.hasOwn(values, path) ? values[path] : walk(values, path.split("."));
 }
 
 /** Writes by dot path, making objects on the way. The chunk's journal has refused paths through other values. */
 export function setPath(values: JsonObject, path: string, value: Json): void {
-  const segments = path.split(".");
-  if (segments.includes("__proto__")) throw new Error(`path "${path}" names __proto__`);
-  const last = segments.pop() ?? path;
-  let here = values;
-  for (const segment of segments) {
-    const next = here[segment];
-    if (isObject(next)) here = next;
-    else here = here[segment] = {};
-  }
-  here[last] = value;
+  put(values, pathOf(path), value);
 }
 
 /** A missing list becomes `[value]`, a list grows, anything else becomes `[old, value]`. */
 export function appendPath(values: JsonObject, path: string, value: Json): void {
-  const old = getPath(values, path);
+  const parts = pathOf(path);
+  const old = walk(values, parts);
   if (Array.isArray(old)) old.push(value);
-  else setPath(values, path, old === undefined ? [value] : [old, value]);
+  else put(values, parts, old === undefined ? [value] : [old, value]);
 }
 
 export function deletePath(values: JsonObject, path: string): void {
-  const dot = path.lastIndexOf(".");
-  const holder = dot < 0 ? values : getPath(values, path.slice(0, dot));
-  if (isObject(holder)) delete holder[path.slice(dot + 1)];
+  const parts = pathOf(path);
+  const last = parts.pop() ?? path;
+  const holder = walk(values, parts);
+  if (isObject(holder)) delete holder[last];
+}
+
+function walk(values: JsonObject, parts: readonly string[]): Json | undefined {
+  let here: Json | undefined = values;
+  for (const part of parts) {
+    if (!isObject(here) || !Object.hasOwn(here, part)) return undefined;
+    here = here[part];
+  }
+  return here;
+}
+
+function put(values: JsonObject, parts: readonly string[], value: Json): void {
+  let here = values;
+  for (const part of parts.slice(0, -1)) {
+    const next = here[part];
+    if (isObject(next)) here = next;
+    else here = here[part] = {};
+  }
+  here[parts.at(-1) ?? ""] = value;
 }

@@ -14,10 +14,17 @@ export interface Timers {
   monotonic(): number;
   /** Calls back once, after any time. */
   after(ms: number, callback: () => void): Timer;
+  /** Calls back once, when the clock says so: no sooner, and little later, also when that clock is corrected meanwhile. */
+  at(time: number, clock: Clock, callback: () => void): Timer;
   /** Calls back again and again. */
   every(ms: number, callback: () => void): Timer;
   /** Rejects with the signal's reason when that aborts first. */
   sleep(ms: number, options?: SleepOptions): Promise<void>;
+}
+
+export interface Clock {
+  /** Milliseconds since 1970. */
+  now(): number;
 }
 
 export interface Timer {
@@ -37,10 +44,14 @@ export interface SleepOptions {
 /** What a timer of Node holds, 24.8 days: a longer one would fire at once, so it is made of several. */
 const longestMs = 2 ** 31 - 1;
 
+/** A clock may be set meanwhile, so it is read again after so long. */
+const longestWaitMs = 60_000;
+
 export const systemTimers: Timers = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
   after: (ms, callback) => new SystemTimer(ms, callback, false),
+  at: (time, clock, callback) => new Alarm(time, clock, callback),
   every: (ms, callback) => new SystemTimer(ms, callback, true),
   sleep(ms, { signal, ref = true } = {}) {
     return new Promise((resolve, reject) => {
@@ -59,6 +70,45 @@ export const systemTimers: Timers = {
     });
   },
 };
+
+class Alarm implements Timer {
+  readonly #time: number;
+  readonly #clock: Clock;
+  readonly #callback: () => void;
+  #timer: Timer;
+  #isUnref = false;
+
+  constructor(time: number, clock: Clock, callback: () => void) {
+    this.#time = time;
+    this.#clock = clock;
+    this.#callback = callback;
+    this.#timer = this.#wait();
+  }
+
+  cancel(): void {
+    this.#timer.cancel();
+  }
+
+  refresh(): void {
+    this.#timer.refresh();
+  }
+
+  unref(): this {
+    this.#isUnref = true;
+    this.#timer.unref();
+    return this;
+  }
+
+  #wait(): Timer {
+    // A timer of Node counts whole milliseconds.
+    const ms = Math.ceil(Math.min(Math.max(this.#time - this.#clock.now(), 0), longestWaitMs));
+    const timer = systemTimers.after(ms, () => {
+      if (this.#clock.now() >= this.#time) this.#callback();
+      else this.#timer = this.#wait();
+    });
+    return this.#isUnref ? timer.unref() : timer;
+  }
+}
 
 class SystemTimer implements Timer {
   readonly #ms: number;

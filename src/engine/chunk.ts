@@ -1,11 +1,12 @@
 /** One attempt of one dispatch: `ctx` made real, with timeout, journal and commit points. */
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
-import { requireInteger, requireOneOf } from "../base/option.ts";
-import { withTimeout } from "../base/async.ts";
+import { requireInteger, requireKnown, requireOneOf } from "../base/option.ts";
+import { unlessAborted, withTimeout } from "../base/async.ts";
 import { callSite } from "../base/call-site.ts";
 import type { Timers } from "../base/timers.ts";
-import type { CloseHeader } from "../database/append.ts";
+import type { CloseHeader } from "../store/append.ts";
+import type { Send, Transactions } from "../store/transactions.ts";
 import {
   ChunkTimeoutError,
   NoResumeHandleError,
@@ -28,6 +29,8 @@ import type {
   Resume,
   StateWriteOptions,
   StepOptions,
+  TransactionOptions,
+  TransactionSource,
 } from "../flow/context.ts";
 import {
   parseEvent,
@@ -68,6 +71,9 @@ export interface ChunkHost {
   readonly state: ExecutionState;
   /** Resolves when the effects are in the ledger. */
   commit(dispatch: number, effects: readonly Effect[]): Promise<void>;
+  /** Resolves when the effect is in the ledger, by a commit that `send` makes together with rows of the application's. */
+  record(dispatch: number, effect: Effect, send: Send): Promise<void>;
+  readonly transactions: Transactions;
   /** Resolves when everything that follows from the emit has run. */
   groupEnd(dispatch: number, group: number): Promise<void>;
   /** Resolves at a time of the database's clock; a far one may let the execution go, and the attempt with it. */
@@ -465,10 +471,7 @@ class ChunkContext {
   ): Promise<Json> {
     this.#requireLive();
     const where = `step "${name}" of chunk "${this.#chunk.name}"`;
-    if (typeof name !== "string" || name === "") throw new UsageError(`${where} has no name`, "give every step a name");
-    if (this.#steps.has(name))
-      throw new UsageError(`${where} is used twice in one run`, `number them, e.g. "${name} 1"`);
-    this.#steps.add(name);
+    this.#requireName(name, where);
     const policy = resolveRetry(options.retry, where);
     const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, `timeout of ${where}`);
     const { ordinal, entry } = this.#journal.next("step", name);
@@ -499,6 +502,52 @@ class ChunkContext {
           await this.#host.waitUntil(this.#dispatch.id, failed.notBefore);
       }
     }
+  }
+
+  #requireName(name: string, where: string): void {
+    if (typeof name !== "string" || name === "") throw new UsageError(`${where} has no name`, "give every step a name");
+    if (this.#steps.has(name))
+      throw new UsageError(`${where} is used twice in one run`, `number them, e.g. "${name} 1"`);
+    this.#steps.add(name);
+  }
+
+  get transaction() {
+    return (
+      name: string,
+      work: (tx: never) => unknown,
+      options?: TransactionOptions & { readonly client?: TransactionSource },
+    ) => this.#transaction(name, work, options);
+  }
+  async #transaction(
+    name: string,
+    work: (tx: never) => unknown,
+    options: TransactionOptions & { readonly client?: TransactionSource } = {},
+  ): Promise<Json> {
+    const where = `transaction "${name}" of chunk "${this.#chunk.name}"`;
+    this.#requireLive();
+    this.#requireName(name, where);
+    requireKnown(options, ["client", "timeout"], where);
+    const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, `timeout of ${where}`);
+    const { ordinal, entry } = this.#journal.next("step", name);
+    if (entry?.effect === "step") return copyJson(entry.value);
+    await this.#flush();
+    let recorded: Json = null;
+    await this.#host.transactions.run(
+      options.client ?? null,
+      async (tx) => {
+        const { signal } = this.#abort;
+        const returning = async () => timed(() => work(tx as never), timeoutMs, signal, where, this.#host.timers);
+        // What is cut off rolls back at once: it would hold its rows and its connection.
+        const returned = await unlessAborted(returning(), signal);
+        return parseReturn(null, returned, `result of ${where}`);
+      },
+      async (value, send) => {
+        recorded = value;
+        await this.#host.record(this.#dispatch.id, { ordinal, effect: "step", name, value }, send);
+      },
+    );
+    this.#requireLive();
+    return copyJson(recorded);
   }
 
   get sleep() {

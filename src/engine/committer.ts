@@ -1,11 +1,10 @@
 /** The batcher of this process: appends of all its executions leave together, and each owner gets its own answer. */
 import { backoff } from "../base/async.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
-import { append } from "../database/append.ts";
-import type { Append, AppendResult, Committed } from "../database/append.ts";
-import { Batcher } from "../database/batcher.ts";
-import { codeOf } from "../database/connection.ts";
-import type { Sql } from "../database/connection.ts";
+import type { Append, AppendResult, Committed } from "../store/append.ts";
+import { Batcher } from "../store/batcher.ts";
+import { codeOf } from "../store/refusals.ts";
+import type { Commits } from "../store/store.ts";
 import { failpoint, isFailpointArmed } from "./failpoints.ts";
 
 export interface Committer {
@@ -14,12 +13,12 @@ export interface Committer {
   close(): void;
 }
 
-export function openCommitter(sql: Sql, onTrouble: (error: unknown) => void): Committer {
+export function openCommitter(commits: Commits, onTrouble: (error: unknown) => void): Committer {
   const batcher = new Batcher<Append, AppendResult>({
     send: (items) => {
-      const answer = append(sql, items).catch((error: unknown) => {
+      const answer = commits.append(items).catch((error: unknown) => {
         // Somebody keeps a row locked, say a caller's long transaction: the others must not wait for it.
-        if (codeOf(error) === "55P03") return append(sql, items, true);
+        if (codeOf(error) === "55P03") return commits.append(items, true);
         throw error;
       });
       // By then the statement is on its way and nobody has answered.

@@ -1,13 +1,13 @@
 /** One distributed forEach or batch under way: its items are executions of their own, and their results come together here. */
 import { v7 as uuidv7 } from "uuid";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
-import type { CloseHeader } from "../database/append.ts";
-import { itemId } from "../database/items.ts";
+import type { CloseHeader } from "../store/append.ts";
 import { ExecutionCancelledError, type SerializedError } from "../base/errors.ts";
 import type { BatchNode, ForEachNode } from "../flow/graph.ts";
 import type { Command, ItemResult } from "../ledger/decide.ts";
 import { itemsOf, type Dispatch, type ExecutionState, type Frame } from "../ledger/state.ts";
 import { ExecutionId } from "../ledger/event.ts";
+import { itemId } from "../ledger/items.ts";
 import type { Settings } from "../ledger/event.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import { finalResultKey } from "../ledger/views.ts";

@@ -1,23 +1,11 @@
 /** What distributed collections share in one worker: making items, hearing how they end, telling parents that are parked. */
 import { systemTimers as liveness } from "../base/timers.ts";
-import { Batcher } from "../database/batcher.ts";
-import type { CloseHeader } from "../database/append.ts";
-import { createMany } from "../database/commands.ts";
-import type { NewExecution } from "../database/commands.ts";
-import type { Sql } from "../database/connection.ts";
-import {
-  cancelItems,
-  familyOf,
-  indexOf,
-  itemId,
-  readEndings,
-  readStateAtFanOut,
-  readWrites,
-  surveyItems,
-  wakeParked,
-} from "../database/items.ts";
-import type { Wakeups } from "../database/wakeups.ts";
+import type { CloseHeader } from "../store/append.ts";
+import { Batcher } from "../store/batcher.ts";
+import type { NewExecution } from "../store/starts.ts";
+import type { Store } from "../store/store.ts";
 import type { ExecutionId } from "../ledger/event.ts";
+import { familyOf, indexOf, itemId } from "../ledger/items.ts";
 import type { StateWrite } from "../ledger/state.ts";
 import type { JsonObject } from "../base/json.ts";
 
@@ -51,7 +39,8 @@ const answerWithinMs = 15_000;
 /** States at a fan-out that are kept for the items of this process. */
 const keptStates = 16;
 
-export function openItems(sql: Sql, wakeups: Wakeups, isOwned: (id: ExecutionId) => boolean): Items {
+export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): Items {
+  const { collections, wakeups } = store;
   const listeners = new Map<string, ItemListener>();
   const states = new Map<string, Promise<JsonObject>>();
   const asks = new Batcher<() => Promise<unknown>, unknown>({
@@ -63,7 +52,7 @@ export function openItems(sql: Sql, wakeups: Wakeups, isOwned: (id: ExecutionId)
   });
   const wakes = new Batcher<ExecutionId, null>({
     send: async (ids) => {
-      await wakeParked(sql, [...new Set(ids)]);
+      await store.claims.wake([...new Set(ids)]);
       await liveness.sleep(wakeEveryMs, { ref: false });
       return ids.map(() => null);
     },
@@ -83,12 +72,12 @@ export function openItems(sql: Sql, wakeups: Wakeups, isOwned: (id: ExecutionId)
   });
   const idsOf = (base: ExecutionId, indices: readonly number[]) => indices.map((index) => itemId(base, index));
   return {
-    create: (items) => ask(async () => void (await createMany(sql, items))),
-    survey: (base, first, size) => ask(() => surveyItems(sql, base, first, size)),
-    endings: (base, indices) => ask(() => readEndings(sql, idsOf(base, indices))),
-    writes: (base, indices) => ask(() => readWrites(sql, idsOf(base, indices))),
+    create: (items) => ask(async () => void (await store.starts.create(items))),
+    survey: (base, first, size) => ask(() => collections.survey(base, first, size)),
+    endings: (base, indices) => ask(() => collections.endings(idsOf(base, indices))),
+    writes: (base, indices) => ask(() => collections.writes(idsOf(base, indices))),
     cancel: (base, size, reason) =>
-      ask(() => cancelItems(sql, base, size, reason, (ids) => ids.forEach((id) => wakeups.call(id)))),
+      ask(() => collections.cancel(base, size, reason, (ids) => ids.forEach((id) => wakeups.call(id)))),
     listen(base, listener) {
       listeners.set(familyOf(base), listener);
       return () => listeners.get(familyOf(base)) === listener && listeners.delete(familyOf(base));
@@ -104,7 +93,7 @@ export function openItems(sql: Sql, wakeups: Wakeups, isOwned: (id: ExecutionId)
     },
     stateAtFanOut(parent, dispatch) {
       const key = `${parent} ${dispatch}`;
-      const known = states.get(key) ?? ask(() => readStateAtFanOut(sql, parent, dispatch));
+      const known = states.get(key) ?? ask(() => collections.stateAtFanOut(parent, dispatch));
       states.delete(key);
       states.set(key, known);
       known.catch(() => states.delete(key));

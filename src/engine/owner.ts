@@ -1,8 +1,9 @@
 /** Advances one execution through one epoch: claim → turns → release. Whatever it decides is in the ledger before it counts. */
 import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
-import type { Append, CloseHeader } from "../database/append.ts";
-import type { Claim } from "../database/queries.ts";
-import type { RetryMark } from "../database/stream.ts";
+import type { Append, CloseHeader } from "../store/append.ts";
+import type { Claim } from "../store/claims.ts";
+import type { RetryMark } from "../store/streams.ts";
+import type { Send, Transactions } from "../store/transactions.ts";
 import { LeaseLostError, UsageError, WorkerCrashLoopError } from "../base/errors.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
@@ -35,6 +36,7 @@ import type { Put, StreamTarget } from "./streamer.ts";
 export interface Engine {
   readonly workerId: WorkerId;
   readonly committer: Committer;
+  readonly transactions: Transactions;
   readonly clock: DatabaseClock;
   /** For everything that a flow's user sees. */
   readonly timers: Timers;
@@ -51,7 +53,7 @@ export interface Engine {
   /** The execution waits for others from now on: it takes no place of the worker. */
   waitsForOthers(id: ExecutionId): void;
   /** Tells a closed execution's parent and children of its end. */
-  settleFamily(id: ExecutionId): void;
+  propagateClose(id: ExecutionId): void;
   /** Ledger events after a seq. */
   readEvents(id: ExecutionId, after: number): Promise<readonly Recorded[]>;
   /** Tells everybody who waits on the execution that there is something new. */
@@ -60,6 +62,8 @@ export interface Engine {
   onDispose(disposed: Promise<void>): void;
   /** Grace that running chunks get after a cancel. */
   readonly cancelGraceMs: number;
+  /** Whether short waits stay in memory, and items hear of each other's end here. */
+  readonly hasShortcuts: boolean;
 }
 
 export interface ChildOptions {
@@ -91,6 +95,15 @@ interface Work {
   readonly refused: ((error: unknown) => void) | null;
 }
 
+/** A record that an application's transaction carries. */
+interface Recording {
+  readonly dispatch: number;
+  readonly effect: Effect;
+  readonly send: Send;
+  readonly accepted: () => void;
+  readonly refused: (error: unknown) => void;
+}
+
 interface Running {
   readonly dispatch: Dispatch;
   readonly times: AttemptTimes;
@@ -115,6 +128,8 @@ export class Owner implements ChunkHost {
   readonly done: Promise<void>;
 
   readonly #engine: Engine;
+  readonly #nearMs: number;
+  readonly #lingerMs: number;
   readonly #epoch: number;
   readonly #token: string;
   readonly #stream: StreamTarget;
@@ -125,6 +140,8 @@ export class Owner implements ChunkHost {
   /** The last seq that is folded and known to be in the ledger. */
   #base: number;
   #work: Work[] = [];
+  /** Transactions whose work is done: each is a commit of its own. */
+  #recordings: Recording[] = [];
   /** Folded, and to be sent with the next commit. */
   #unsent: LedgerEvent[] = [];
   #running = new Map<number, Running>();
@@ -168,6 +185,8 @@ export class Owner implements ChunkHost {
     recent: readonly number[] = [],
   ) {
     this.#engine = engine;
+    this.#nearMs = engine.hasShortcuts ? nearMs : 0;
+    this.#lingerMs = engine.hasShortcuts ? lingerMs : 0;
     this.id = claim.id;
     this.flow = flow;
     this.graph = flow.graph;
@@ -221,6 +240,18 @@ export class Owner implements ChunkHost {
     return new Promise((accepted, refused) => this.#submit({ dispatch, commands, accepted, refused }));
   }
 
+  record(dispatch: number, effect: Effect, send: Send): Promise<void> {
+    return new Promise((accepted, refused) => {
+      if (this.#isOver) return refused(new LeaseLostError(this.id, this.#epoch));
+      this.#recordings.push({ dispatch, effect, send, accepted, refused });
+      this.#turn();
+    });
+  }
+
+  get transactions(): Transactions {
+    return this.#engine.transactions;
+  }
+
   async groupEnd(dispatch: number, group: number): Promise<void> {
     if (!this.state.groups.has(group)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -231,12 +262,8 @@ export class Owner implements ChunkHost {
   async waitUntil(dispatch: number, ms: number): Promise<void> {
     if (ms <= this.now()) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    const check = () => {
-      const left = ms - this.now();
-      if (left <= 0) resolve();
-      else if (!this.#isOver) this.timers.after(Math.min(left + 1, 60_000), check);
-    };
-    check();
+    const alarm = this.timers.at(ms, this, resolve);
+    this.#running.get(dispatch)?.abort.signal.addEventListener("abort", () => alarm.cancel(), { once: true });
     await this.#waiting(dispatch, promise);
   }
 
@@ -376,6 +403,10 @@ export class Owner implements ChunkHost {
     if (this.#isOver || this.#isFlying || this.#isRouting || this.#isStoppingItems) return;
     if (this.#isPoked) return void this.#catchUp();
     if (this.#hasArrival()) return this.#route();
+    if (this.#unsent.length === 0) {
+      const recording = this.#recordings.shift();
+      if (recording) return void this.#flyWithin(recording);
+    }
     // Only a fresh claim starts chunks before its first commit: what it planned follows from the ledger alone.
     if (this.#commitNo === 0 && this.#unsent.length > 0) this.#startReady();
     const waiting: Work[] = [];
@@ -403,7 +434,8 @@ export class Owner implements ChunkHost {
     const ending = isEarly ? null : settled;
     const release = settled === null ? this.#releaseNow() : null;
     if (this.#unsent.length === 0 && ending === null && release === null) return this.#arm();
-    const isOnlyClaim = this.#commitNo === 0 && accepted.length === 0 && this.#running.size > 0;
+    const isOnlyClaim =
+      this.#commitNo === 0 && accepted.length === 0 && this.#recordings.length === 0 && this.#running.size > 0;
     if (isOnlyClaim && ending === null && !this.#isClaimDue) {
       this.#claimTimer ??= liveness.after(lonelyClaimMs, () => {
         this.#isClaimDue = true;
@@ -445,7 +477,7 @@ export class Owner implements ChunkHost {
     const next = this.#nextWake();
     if (next === null) return { wakeInMs: null };
     const wakeInMs = Math.max(0, next - this.now());
-    return wakeInMs > nearMs || this.#isDraining ? { wakeInMs } : null;
+    return wakeInMs > this.#nearMs || this.#isDraining ? { wakeInMs } : null;
   }
 
   #nextWake(): number | null {
@@ -461,9 +493,9 @@ export class Owner implements ChunkHost {
   #areWaitsFar(): boolean {
     for (const { dispatch, child } of this.#running.values()) {
       if (this.#fanOuts.get(dispatch.id)?.isIdle) continue;
-      if (child && this.now() >= child.since + lingerMs && !this.#hasEnded(child.id)) continue;
+      if (child && this.now() >= child.since + this.#lingerMs && !this.#hasEnded(child.id)) continue;
       const due = dueAt(dispatch);
-      if (due === null || due - this.now() <= nearMs) return this.#isDraining;
+      if (due === null || due - this.now() <= this.#nearMs) return this.#isDraining;
     }
     return true;
   }
@@ -480,6 +512,61 @@ export class Owner implements ChunkHost {
     return false;
   }
 
+  /** A commit that an application's transaction makes. Nothing is folded before it is in: the transaction may yet fail. */
+  async #flyWithin({ dispatch, effect, send, accepted, refused }: Recording): Promise<void> {
+    this.#isFlying = true;
+    try {
+      const events = decide(this.state, { type: "effect", dispatch, effect }, this.graph);
+      failpoint("before-commit");
+      const result = await send({
+        ...this.#emptyAppend(),
+        commitNo: this.#commitNo + 1,
+        events,
+      });
+      failpoint("after-commit");
+      if (this.#isOver) return refused(new LeaseLostError(this.id, this.#epoch));
+      if (result.verdict === "fenced") {
+        refused(new LeaseLostError(this.id, this.#epoch));
+        return this.lose();
+      }
+      this.#commitNo += 1;
+      if (result.verdict === "repeat") {
+        refused(new LeaseLostError(this.id, this.#epoch));
+        return await this.#restart([]);
+      }
+      this.#engine.clock.observe(result.at);
+      this.#bytesSinceSnapshot += result.bytes;
+      if (result.foreign) this.#foldForeign(result.foreign);
+      events.forEach((event, index) =>
+        evolve(this.state, { seq: result.firstSeq + index, epoch: this.#epoch, at: result.at, event }),
+      );
+      this.#base = Math.max(this.#base, result.firstSeq + events.length - 1);
+      this.#isFlying = false;
+      this.#accept({ dispatch, commands: [], accepted, refused });
+    } catch (error) {
+      // Rolled back: the ledger knows nothing of it.
+      this.#isFlying = false;
+      refused(error);
+    }
+    this.#turn();
+  }
+
+  #emptyAppend(): Append {
+    return {
+      id: this.id,
+      epoch: this.#epoch,
+      token: this.#token,
+      commitNo: this.#commitNo,
+      base: this.#base,
+      events: [],
+      conditional: 0,
+      fingerprint: null,
+      close: null,
+      release: null,
+      snapshot: null,
+    };
+  }
+
   async #fly(
     accepted: readonly Work[],
     ending: Settlement | null,
@@ -492,16 +579,13 @@ export class Owner implements ChunkHost {
     this.#unsent = [];
     const close = ending ? this.#closeHeader(ending.events) : null;
     const item: Append = {
-      id: this.id,
-      epoch: this.#epoch,
-      token: this.#token,
+      ...this.#emptyAppend(),
       commitNo: ++this.#commitNo,
-      base: this.#base,
       events: ending ? [...own, ...ending.events] : own,
       conditional: ending?.isConditional ? ending.events.length : 0,
       fingerprint: this.#commitNo === 1 ? this.state.fingerprint : null,
       close,
-      hasFamily: close !== null && this.#hasFamily(close),
+      hasRelatives: close !== null && this.#hasRelatives(close),
       release,
       snapshot: this.#snapshot,
     };
@@ -580,17 +664,17 @@ export class Owner implements ChunkHost {
   }
 
   /** A parent waits for the end, or children have to end as well. The parent of an item hears of it in another way. */
-  #hasFamily({ outcome }: CloseHeader): boolean {
+  #hasRelatives({ outcome }: CloseHeader): boolean {
     const { parent, item, children } = this.state;
     return (parent !== null && !item) || (outcome !== "completed" && children.size > 0);
   }
 
   #closed(header: CloseHeader | null): void {
-    if (header && this.#hasFamily(header)) this.#engine.settleFamily(this.id);
+    if (header && this.#hasRelatives(header)) this.#engine.propagateClose(this.id);
     this.#over(null);
     const { item, parent } = this.state;
     if (item && parent && header) {
-      this.#engine.items.closed(this.id, header);
+      if (this.#engine.hasShortcuts) this.#engine.items.closed(this.id, header);
       this.#engine.items.wake(parent.id);
     }
     this.#engine.announce(this.id, header ? { ...header, flow: this.flow.name } : null);
@@ -607,6 +691,7 @@ export class Owner implements ChunkHost {
       const why = reason ?? new LeaseLostError(this.id, this.#epoch);
       for (const { abort } of this.#running.values()) abort.abort(why);
       for (const work of this.#work.splice(0)) work.refused?.(why);
+      for (const recording of this.#recordings.splice(0)) recording.refused(why);
       this.#running.clear();
     }
     const disposed = this.resources.dispose();
@@ -625,10 +710,8 @@ export class Owner implements ChunkHost {
 
   /** Releases an execution whose header we no longer know; one that is released or closed already is left as it is. */
   async #giveBack(commitNo: number, wakeInMs: number): Promise<void> {
-    const nothing = { events: [], conditional: 0, fingerprint: null, close: null, snapshot: null };
-    const lease = { id: this.id, epoch: this.#epoch, token: this.#token };
     for (let base = this.#base; ; commitNo++) {
-      const release = { ...lease, ...nothing, commitNo, base, release: { wakeInMs } };
+      const release = { ...this.#emptyAppend(), commitNo, base, release: { wakeInMs } };
       const result = await this.#engine.committer.commit(release).catch(() => null);
       if (result?.verdict !== "ok" || result.foreign === null) return;
       base = result.foreign.at(-1)?.seq ?? base;
@@ -963,10 +1046,10 @@ export class Owner implements ChunkHost {
     let next = nextTimer(this.state, this.#lookedAt);
     if (this.#cancelDeadline !== null) next = Math.min(next ?? Infinity, this.#cancelDeadline);
     for (const { child } of this.#running.values())
-      if (child && child.since + lingerMs > this.now()) next = Math.min(next ?? Infinity, child.since + lingerMs);
+      if (child && child.since + this.#lingerMs > this.now())
+        next = Math.min(next ?? Infinity, child.since + this.#lingerMs);
     if (next === null) return;
-    const wait = Math.min(Math.max(0, next - this.now()) + 1, 60_000);
-    this.#timer = this.timers.after(wait, () => {
+    this.#timer = this.timers.at(next, this, () => {
       this.#startReady();
       this.#turn();
     });

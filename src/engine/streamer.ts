@@ -1,12 +1,10 @@
 /** The stream's own lane: items of all executions of a worker leave in batches, in order, with back-pressure by bytes. */
 import { backoff } from "../base/async.ts";
 import { systemTimers as liveness, type Timers } from "../base/timers.ts";
-import { answered } from "../database/batcher.ts";
-import { codeOf, isTransient } from "../database/connection.ts";
-import type { Sql } from "../database/connection.ts";
-import { putItems } from "../database/stream.ts";
-import type { RetryMark, StreamVerdict } from "../database/stream.ts";
-import type { Wakeups } from "../database/wakeups.ts";
+import { answered } from "../store/batcher.ts";
+import { isEnded, isTransient } from "../store/refusals.ts";
+import type { LoadItem, RetryMark, StreamStore, StreamVerdict } from "../store/streams.ts";
+import type { Wakeups } from "../store/wakeups.ts";
 import { LeaseLostError, PayloadError, StreamLimitError, UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import type { ResolvedRate } from "../flow/limits.ts";
@@ -46,7 +44,7 @@ export interface Put {
 interface Load extends Pick<StreamTarget, "id" | "epoch" | "token" | "visibleIn" | "maxItems"> {
   /** Its place among the owner's loads. */
   readonly no: number;
-  readonly items: string[];
+  readonly items: LoadItem[];
   readonly marks: RetryMark[];
   bytes: number;
   /** It was sent at least once, so nothing joins it. */
@@ -69,7 +67,7 @@ interface Lane {
 }
 
 export class Streamer {
-  readonly #sql: Sql;
+  readonly #streams: Pick<StreamStore, "put">;
   readonly #wakeups: Pick<Wakeups, "send">;
   /** For the rate. */
   readonly #timers: Pick<Timers, "monotonic">;
@@ -80,8 +78,8 @@ export class Streamer {
   #room: PromiseWithResolvers<void> | null = null;
   #isFlying = false;
 
-  constructor(sql: Sql, wakeups: Pick<Wakeups, "send">, timers: Pick<Timers, "monotonic">) {
-    this.#sql = sql;
+  constructor(streams: Pick<StreamStore, "put">, wakeups: Pick<Wakeups, "send">, timers: Pick<Timers, "monotonic">) {
+    this.#streams = streams;
     this.#timers = timers;
     this.#wakeups = wakeups;
   }
@@ -109,7 +107,7 @@ export class Streamer {
     const lane = this.#laneOf(target);
     this.#requireRoom(lane);
     const load = this.#openLoad(lane);
-    load.items.push(`{"d":${dispatch},"v":${text}}`);
+    load.items.push({ dispatch, text });
     if (mark) load.marks.push(mark);
     load.bytes += bytes;
     lane.items += 1;
@@ -205,12 +203,12 @@ export class Streamer {
     if (!first) return 0;
     try {
       const loads = flight.map(({ load }) => load);
-      const verdicts = await answered(putItems(this.#sql, loads));
+      const verdicts = await answered(this.#streams.put(loads));
       return flight.filter((departure, index) => !this.#settle(departure, verdicts[index] ?? "busy")).length;
     } catch (error) {
       // Also where the answer was lost: by its number a load that is in already is known. A pool that was ended under us
       // sends nothing any more.
-      if (isTransient(error) && codeOf(error) !== "CONNECTION_ENDED") return flight.length;
+      if (isTransient(error) && !isEnded(error)) return flight.length;
       if (flight.length === 1) {
         this.#fail(first.lane, error);
         return 0;

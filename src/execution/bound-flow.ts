@@ -1,9 +1,16 @@
 /** A flow bound to a database: every way to start it, and what a start may say. */
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
-import { requireDate, requireInteger, requireOneOf } from "../base/option.ts";
-import type { CallerTransaction } from "../database/borrow.ts";
-import type { NewExecution } from "../database/commands.ts";
+import {
+  requireBoolean,
+  requireDate,
+  requireInteger,
+  requireKnown,
+  requireOneOf,
+  requireText,
+} from "../base/option.ts";
+import type { CallerTransaction } from "../store/caller-transaction.ts";
+import type { NewExecution } from "../store/starts.ts";
 import { warnFlowData } from "../engine/chunk.ts";
 import type { FlowDataAccess } from "../engine/chunk.ts";
 import type { Resources } from "../engine/resources.ts";
@@ -54,6 +61,24 @@ export interface CreateOptions {
   tx?: CallerTransaction;
 }
 
+/** The rules of each stand here and, for starts by SQL, in `flowledger.check_start`. */
+const optionNames = Object.keys({
+  id: true,
+  idempotencyKey: true,
+  metadata: true,
+  priority: true,
+  startAt: true,
+  delay: true,
+  discardAfter: true,
+  autoClose: true,
+  autoCloseTimeout: true,
+  concurrency: true,
+  interventionMode: true,
+  runtimeResources: true,
+  timeout: true,
+  tx: true,
+} satisfies Record<keyof CreateOptions, true>);
+
 /** Options of one run: its id is its own, and it begins at once. */
 export type RunOptions = Omit<CreateOptions, "id" | "idempotencyKey" | "tx" | "autoClose">;
 
@@ -102,6 +127,8 @@ export class BoundFlow<C extends Contract = Contract> {
   run(...[input, options = {}]: InputArgs<C, RunOptions>): Handler<C> {
     const given: CreateOptions = { autoCloseTimeout: 0, ...options, id: ExecutionId.parse(uuidv7()) };
     const begin = async () => {
+      refuseTx(options, "run");
+      requireKnown(options, without("id", "idempotencyKey", "tx", "autoClose"), "run()");
       const execution = newExecution(this.definition, given, parseInput(this.definition, input), false);
       await this.#create(execution, given);
     };
@@ -126,6 +153,12 @@ export class BoundFlow<C extends Contract = Contract> {
     inputs: readonly StartInput<C>[],
     options: Omit<CreateOptions, "id" | "idempotencyKey" | "tx"> = {},
   ): Promise<ExecutionId[]> {
+    if (hasTx(options))
+      throw new UsageError(
+        "startMany() takes no tx, and would start outside of the transaction",
+        "call startExecution() with tx for each input",
+      );
+    requireKnown(options, without("id", "idempotencyKey", "tx"), "startMany()");
     const executions = inputs.map((input) =>
       newExecution(this.definition, options, parseInput(this.definition, input), false),
     );
@@ -145,6 +178,7 @@ export class BoundFlow<C extends Contract = Contract> {
   getRuntimeStream(
     ...[input, options = {}]: InputArgs<C, CreateOptions & StreamOptions>
   ): AsyncGenerator<StreamItem<C>, void, undefined> {
+    requireKnown(options, [...optionNames, "from", "signal"], "getRuntimeStream()");
     const { timeout, from, signal, ...create } = options;
     const read: StreamOptions = { ...(timeout !== undefined && { timeout }), ...(from !== undefined && { from }) };
     return stoppable((stop) => this.#readHidden(input, create, { ...read, signal: stop }, stop), signal);
@@ -157,10 +191,10 @@ export class BoundFlow<C extends Contract = Contract> {
     stop: AbortSignal,
   ): AsyncGenerator<StreamItem<C>, void, undefined> {
     const id = await this.#startHidden(input, create, "getRuntimeStream");
-    const { sql, outcomes, streams } = this.#host;
+    const { outcomes, streams } = this.#host;
     let isRead = false;
     try {
-      for await (const { item } of followStream<C>(streams, sql, id, read)) yield item as StreamItem<C>;
+      for await (const { item } of followStream<C>(streams, id, read)) yield item as StreamItem<C>;
       isRead = !stop.aborted;
       const header = await outcomes.header(id);
       if (header.lifecycle === "closed") snapshotOf(id, endingOf(header));
@@ -197,16 +231,13 @@ export class BoundFlow<C extends Contract = Contract> {
   }
 
   #startHidden(input: unknown, options: CreateOptions, method: string): Promise<ExecutionId> {
+    requireKnown(options, optionNames, `${method}()`);
     if (options.autoClose === false || options.autoCloseTimeout === null)
       throw new UsageError(
         `${method}() with ${options.autoClose === false ? "autoClose: false" : "autoCloseTimeout: null"} has nobody to close the execution`,
         "use startExecution(), which gives you the handle",
       );
-    if (options.tx)
-      throw new UsageError(
-        `${method}() with tx would wait for a close that cannot come before the transaction commits`,
-        "use startExecution(), and wait for the close after your commit",
-      );
+    refuseTx(options, method);
     const hidden = { autoCloseTimeout: 0, ...options };
     return this.#create(newExecution(this.definition, hidden, parseInput(this.definition, input), true), options);
   }
@@ -227,6 +258,20 @@ export class BoundFlow<C extends Contract = Contract> {
   }
 }
 
+/** @throws {UsageError} */
+function refuseTx(options: object, method: string): void {
+  if (hasTx(options))
+    throw new UsageError(
+      `${method}() with tx would wait for a close that cannot come before the transaction commits`,
+      "use startExecution(), and wait for the close after your commit",
+    );
+}
+
+/** Also where the types know of none. */
+function hasTx(options: object): boolean {
+  return "tx" in options && options.tx !== undefined;
+}
+
 /** @throws {UsageError} for an option that cannot be meant */
 export function newExecution(
   definition: FlowDefinition,
@@ -234,34 +279,37 @@ export function newExecution(
   input: Json | undefined,
   hidden: boolean,
 ): NewExecution {
+  requireKnown(options, optionNames, "a start");
   const { name } = definition;
-  const priority = options.priority ?? 0;
+  const { id, idempotencyKey, priority = 0, startAt, delay, discardAfter } = options;
   requireInteger(priority, "priority", { min: -32_767, max: 32_767 });
-  if (options.startAt) requireDate(options.startAt, "startAt");
-  if (options.idempotencyKey === "")
-    throw new UsageError("idempotencyKey is empty", "leave it out, or use a text of your own");
+  if (idempotencyKey !== undefined) requireText(idempotencyKey, "idempotencyKey", { max: 500 });
   return {
-    id: options.id === undefined ? ExecutionId.parse(uuidv7()) : parseId(options.id),
+    id: id === undefined ? ExecutionId.parse(uuidv7()) : parseId(id),
     flow: name,
     input,
     settings: settingsOf(options, definition, hidden),
     metadata: parseMetadata(options.metadata),
-    idempotencyKey: options.idempotencyKey ?? null,
+    idempotencyKey: idempotencyKey ?? null,
     priority,
     limitKey: input === undefined ? null : limitKeyOf(definition, input),
-    delayMs: options.delay === undefined ? null : parseDuration(options.delay, "delay"),
-    startAt: options.startAt ?? null,
-    discardAfter: options.discardAfter === undefined ? null : parseMoment(options.discardAfter, "discardAfter"),
+    delayMs: delay === undefined ? null : parseDuration(delay, "delay"),
+    startAt: startAt === undefined ? null : parseMoment(requireDate(startAt, "startAt"), "startAt"),
+    discardAfter: discardAfter === undefined ? null : parseMoment(discardAfter, "discardAfter"),
     resourceKeys: Object.keys(options.runtimeResources ?? {}).toSorted(),
     parent: null,
     state: {},
   };
 }
 
+function without(...left: readonly (keyof CreateOptions)[]): string[] {
+  return optionNames.filter((name) => !left.some((out) => out === name));
+}
+
 function settingsOf(options: CreateOptions, flow: FlowDefinition, hidden: boolean): Partial<Settings> {
   const settings: Partial<Settings> = {};
   if (hidden) settings.hidden = true;
-  if (options.autoClose === false) settings.autoClose = false;
+  if (options.autoClose !== undefined && !requireBoolean(options.autoClose, "autoClose")) settings.autoClose = false;
   if (options.autoCloseTimeout !== undefined)
     settings.autoCloseMs =
       options.autoCloseTimeout === null ? null : parseDuration(options.autoCloseTimeout, "autoCloseTimeout");
@@ -292,7 +340,8 @@ export function parseMetadata(metadata: Readonly<Record<string, unknown>> | unde
 
 /** @throws {UsageError} */
 export function parseId(id: string): ExecutionId {
-  const parsed = ExecutionId.safeParse(id);
+  // Capitals are the same uuid for Postgres.
+  const parsed = ExecutionId.safeParse(typeof id === "string" ? id.toLowerCase() : id);
   if (parsed.success) return parsed.data;
   throw new UsageError(
     `"${String(id).slice(0, 80)}" is not an execution id`,

@@ -1,22 +1,7 @@
 /** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
 import { requireInteger } from "../base/option.ts";
 import type { Timers } from "../base/timers.ts";
-import {
-  cancel,
-  cancelSubFlow,
-  close,
-  continueWith,
-  emit,
-  emitToSubFlow,
-  intervene,
-  markInterventionConsumed,
-  seal,
-  startExecution,
-} from "../database/commands.ts";
-import { translate } from "../database/connection.ts";
-import type { Sql } from "../database/connection.ts";
-import { loadState, readFrames, readHistory, readPendingInterrupts, readResponseSchema } from "../database/queries.ts";
-import type { Wakeups } from "../database/wakeups.ts";
+import type { Store } from "../store/store.ts";
 import { DrainTimeoutError, ExecutionNotFoundError, PendingInterruptsError, UsageError } from "../base/errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
@@ -42,8 +27,7 @@ import type { StreamEntry, StreamOptions, Streams } from "./stream.ts";
 
 /** What handles need of the process they live in. */
 export interface ExecutionHost {
-  readonly sql: Sql;
-  readonly wakeups: Wakeups;
+  readonly store: Store;
   readonly outcomes: Outcomes;
   readonly streams: Streams;
   readonly timers: Timers;
@@ -124,8 +108,8 @@ export class Execution<C extends Contract = Contract> {
     const door = this.#definition ?? { name: this.flow, contract: {} };
     const parsed = parseInput(door, input);
     const limitKey = this.#definition && limitKeyOf(this.#definition, parsed);
-    await this.#command("start", () => startExecution(this.#host.sql, this.id, parsed, limitKey));
-    const isClosing = this.#autoClose ?? (await loadState(this.#host.sql, this.id))?.settings.autoClose ?? true;
+    await this.#told(this.#host.store.starts.start(this.id, parsed, limitKey));
+    const isClosing = this.#autoClose ?? (await this.#host.store.reads.loadState(this.id))?.settings.autoClose ?? true;
     return isClosing ? this.waitForClose() : this;
   }
 
@@ -138,14 +122,12 @@ export class Execution<C extends Contract = Contract> {
     const { idempotencyKey = null, actor = null } = options;
     const door = this.#definition ?? { name: this.flow, contract: {} };
     const parsed: Json = parseEvent(door, event, payload);
-    await this.#command(`"${event}"`, () =>
-      emit(this.#host.sql, this.id, { event, payload: parsed, idempotencyKey, actor }),
-    );
+    await this.#told(this.#commands.emit(this.id, { event, payload: parsed, idempotencyKey, actor }));
   }
 
   /** Takes nothing new from outside from now on; accepted work runs on. */
   async seal(options: { actor?: string } = {}): Promise<void> {
-    await this.#command("seal", () => seal(this.#host.sql, this.id, options.actor ?? null));
+    await this.#told(this.#commands.seal(this.id, options.actor ?? null));
   }
 
   /**
@@ -159,7 +141,7 @@ export class Execution<C extends Contract = Contract> {
   async close(options: CloseOptions = {}): Promise<CloseSnapshot<C>> {
     const { pendingInterrupts = "reject", reason = "manual", actor = null } = options;
     const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, "timeout of close()");
-    await this.#command("close", () => close(this.#host.sql, this.id, { reason, pendingInterrupts, actor }));
+    await this.#told(this.#commands.close(this.id, { reason, pendingInterrupts, actor }));
     const { outcomes } = this.#host;
     const isStuck = (header: { pendingInterrupts: number; owner: unknown }) =>
       header.pendingInterrupts > 0 && header.owner === null;
@@ -175,7 +157,7 @@ export class Execution<C extends Contract = Contract> {
 
   /** Asks for the end of whatever runs. False when it had closed before. */
   async cancel(reason = "cancelled", options: { actor?: string } = {}): Promise<boolean> {
-    return this.#command("cancel", () => cancel(this.#host.sql, this.id, reason, options.actor ?? null));
+    return this.#told(this.#commands.cancel(this.id, { reason, actor: options.actor ?? null }));
   }
 
   /**
@@ -203,29 +185,27 @@ export class Execution<C extends Contract = Contract> {
 
   /** The same items, each with the cursor that `from` takes. */
   streamItems(options: StreamOptions = {}): AsyncGenerator<StreamEntry<C>, void, undefined> {
-    return followStream(this.#host.streams, this.#host.sql, this.id, options);
+    return followStream(this.#host.streams, this.id, options);
   }
 
   /** The ledger, in order. */
   async history(options: HistoryOptions = {}): Promise<HistoryEntry[]> {
     const { from = 0, types = null } = options;
     requireInteger(from, "from of history()", { min: 0 });
-    const events = await readHistory(this.#host.sql, this.id, from, types).catch((error: unknown) => {
-      throw translate(error, this.#host.sql, { id: this.id });
-    });
+    const events = await this.#host.store.reads.history(this.id, from, types);
     return events.map(({ event, seq, epoch, at }) => ({ ...event, seq, epoch, at: new Date(at) }));
   }
 
   /** Interrupts that wait for an answer, here and in sub-flows, oldest first. */
   async getPendingInterrupts(): Promise<InterruptRecord[]> {
     await this.#host.outcomes.header(this.id);
-    return (await readPendingInterrupts(this.#host.sql, this.id)).map((record) => InterruptRecord.parse(record));
+    return (await this.#host.store.reads.pendingInterrupts(this.id)).map((record) => InterruptRecord.parse(record));
   }
 
   /** The sub-flows that this execution began, in that order: how they are, what they wait for, how they ended. */
   async getSubFlowFrames(): Promise<SubFlowFrame[]> {
     await this.#host.outcomes.header(this.id);
-    return (await readFrames(this.#host.sql, this.id)).map((row) => frameOf(this.id, row));
+    return (await this.#host.store.children.listSubFlows(this.id)).map((row) => frameOf(this.id, row));
   }
 
   /**
@@ -240,10 +220,8 @@ export class Execution<C extends Contract = Contract> {
       throw error instanceof ExecutionNotFoundError ? noFrame(this.id, frameId) : error;
     });
     const parsed = parseEvent(this.#definition?.subFlows.get(flow) ?? { name: flow, contract: {} }, event, payload);
-    await this.#command(`"${event}"`, () =>
-      emitToSubFlow(this.#host.sql, this.id, frame, { event, payload: parsed, idempotencyKey, actor }),
-    );
-    this.#host.wakeups.call(frame);
+    await this.#told(this.#commands.emitToSubFlow(this.id, frame, { event, payload: parsed, idempotencyKey, actor }));
+    this.#host.store.wakeups.call(frame);
   }
 
   /**
@@ -258,10 +236,10 @@ export class Execution<C extends Contract = Contract> {
     options: { actor?: string } = {},
   ): Promise<boolean> {
     const frame = parseFrameId(this.id, frameId);
-    const done = await this.#command("cancelSubFlow()", () =>
-      cancelSubFlow(this.#host.sql, this.id, frame, { reason, actor: options.actor ?? null }),
+    const done = await this.#told(
+      this.#commands.cancelSubFlow(this.id, frame, { reason, actor: options.actor ?? null }),
     );
-    this.#host.wakeups.call(frame);
+    this.#host.store.wakeups.call(frame);
     return done;
   }
 
@@ -274,12 +252,10 @@ export class Execution<C extends Contract = Contract> {
    */
   async continueWith(interruptId: string, value?: unknown, options: ResumeOptions = {}): Promise<InterruptRecord> {
     const { resumeRequestId: requestId = null, actor = null } = options;
-    const schema = await readResponseSchema(this.#host.sql, this.id, interruptId);
+    const schema = await this.#commands.responseSchema(this.id, interruptId);
     const answer = parseAnswer(interruptId, schema, value);
-    const record = await this.#command(
-      interruptId,
-      () => continueWith(this.#host.sql, this.id, interruptId, { value: answer, requestId, actor }),
-      `continueWith("${interruptId}")`,
+    const record = await this.#told(
+      this.#commands.continueWith(this.id, interruptId, { value: answer, requestId, actor }),
     );
     return InterruptRecord.parse(record);
   }
@@ -293,11 +269,7 @@ export class Execution<C extends Contract = Contract> {
   async intervene(payload: unknown, options: InterveneOptions = {}): Promise<Intervention> {
     const body = toJson(payload, "payload of intervene()");
     const given = toJson({ ...options }, "options of intervene()");
-    const record = await this.#command(
-      this.flow,
-      () => intervene(this.#host.sql, this.id, body, isObject(given) ? given : {}),
-      "intervene()",
-    );
+    const record = await this.#told(this.#commands.intervene(this.id, this.flow, body, isObject(given) ? given : {}));
     return InterventionRecord.parse(record);
   }
 
@@ -309,8 +281,8 @@ export class Execution<C extends Contract = Contract> {
     const { consumer, status = "applied", note = null, metadata = {} } = options;
     requireConsumption(interventionId, status, consumer);
     const given = toJson(metadata, "metadata of markInterventionConsumed()");
-    const record = await this.#command("markInterventionConsumed()", () =>
-      markInterventionConsumed(this.#host.sql, this.id, interventionId, {
+    const record = await this.#told(
+      this.#commands.markInterventionConsumed(this.id, interventionId, {
         consumer,
         status,
         note,
@@ -322,27 +294,28 @@ export class Execution<C extends Contract = Contract> {
 
   /** Application state as it was after an event, or at a moment. @throws {UsageError} before the beginning or after the end */
   async stateAt(at: number | Date): Promise<JsonObject> {
-    return stateAt(this.#host.sql, this.id, at);
+    return stateAt(this.#host.store, this.id, at);
   }
 
   /** A new execution with the past of this one up to a point; its first event names where it came from. */
   async fork(options: ForkOptions): Promise<Execution<C>> {
-    const id = await fork(this.#host.sql, this.id, options);
+    const id = await fork(this.#host.store, this.id, options);
     return new Execution(this.#host, id, { name: this.flow, definition: this.#definition }, this.#autoClose);
   }
 
   /** Everything needed to go on in another database that serves the same flow: `orchestrator.load()` takes it. */
   async save(): Promise<SavedExecution> {
-    return save(this.#host.sql, this.id, this.#definition);
+    return save(this.#host.store, this.id, this.#definition);
   }
 
-  async #command<T>(what: string, send: () => Promise<T>, refused = what): Promise<T> {
-    try {
-      const answer = await send();
-      this.#host.wakeups.call(this.id);
-      return answer;
-    } catch (error) {
-      throw translate(error, this.#host.sql, { id: this.id, what, refused });
-    }
+  get #commands() {
+    return this.#host.store.commands;
+  }
+
+  /** What was accepted is told to the owner and to everybody who waits. */
+  async #told<T>(accepted: Promise<T>): Promise<T> {
+    const answer = await accepted;
+    this.#host.store.wakeups.call(this.id);
+    return answer;
   }
 }

@@ -1,5 +1,5 @@
 /** A sub-flow as the execution that began it sees it. */
-import type { FrameRow } from "../database/queries.ts";
+import type { SubFlowRow } from "../store/children.ts";
 import { resultOf } from "../engine/child.ts";
 import { UsageError, type SerializedError } from "../base/errors.ts";
 import { ExecutionId } from "../ledger/event.ts";
@@ -28,7 +28,7 @@ export interface SubFlowFrame {
   readonly endedAt: Date | null;
 }
 
-export function frameOf(parentId: ExecutionId, row: FrameRow): SubFlowFrame {
+export function frameOf(parentId: ExecutionId, row: SubFlowRow): SubFlowFrame {
   const { id, flow, node, input, outcome, isCancelled, isWaiting, snapshot, error, cancelReason } = row;
   return {
     id,

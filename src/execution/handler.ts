@@ -1,7 +1,6 @@
 /** One run, awaited and streamed: what `run()` gives before the execution exists. */
-import { codeOf } from "../database/connection.ts";
-import { readHistory } from "../database/queries.ts";
-import { StreamConsumedError, UsageError, type SerializedError } from "../base/errors.ts";
+import { codeOf } from "../store/refusals.ts";
+import { FlowledgerError, StreamConsumedError, UsageError, type SerializedError } from "../base/errors.ts";
 import type { Contract, EmitPayload, EventName, StreamItem } from "../flow/contract.ts";
 import { withTimeout } from "../base/async.ts";
 import { parseDuration } from "../base/duration.ts";
@@ -216,7 +215,7 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
   /** The ledger knows what ran when the time was up. */
   async #timedOut(): Promise<StopEvent> {
     let state = initialState();
-    for (const recorded of await readHistory(this.#host.sql, this.id, 0, null)) {
+    for (const recorded of await this.#host.store.reads.history(this.id, 0, null)) {
       if (recorded.event.type === "execution.failed") break;
       state = evolve(state, recorded);
     }
@@ -231,6 +230,6 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
 
 function failedBy(error: unknown): StopEvent {
   const { name, message } = error instanceof Error ? error : new Error(String(error));
-  const code = codeOf(error);
+  const code = error instanceof FlowledgerError ? error.code : codeOf(error);
   return { type: "failed", error: { name, message, ...(code !== undefined && { code }) }, chunk: null, attempts: 0 };
 }

@@ -2,16 +2,17 @@
 import { createHash } from "node:crypto";
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
-import { translate } from "../database/connection.ts";
-import type { Sql } from "../database/connection.ts";
-import { foldFrom, readHistory } from "../database/queries.ts";
+import type { CopiedEvent } from "../store/audit.ts";
+import type { Store } from "../store/store.ts";
 import { DefinitionMismatchError, ExecutionNotFoundError, ResourceMissingError, UsageError } from "../base/errors.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { decode, encode, ExecutionId } from "../ledger/event.ts";
+import { decode, encode, foldFrom } from "../ledger/codec.ts";
+import { ExecutionId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
-import { pendingInterrupts, type ExecutionState } from "../ledger/state.ts";
-import { JsonValue, canonical, plain, type Json, type JsonObject } from "../base/json.ts";
-import { closeSnapshot, metaOf } from "../ledger/views.ts";
+import { evolve } from "../ledger/evolve.ts";
+import { initialState, pendingInterrupts, type ExecutionState } from "../ledger/state.ts";
+import { JsonValue, canonical, isObject, plain, type Json, type JsonObject } from "../base/json.ts";
+import { closeSnapshot } from "../ledger/views.ts";
 
 export interface ForkOptions {
   /** The last event the copy has: a seq, or the last one up to a time. */
@@ -35,11 +36,13 @@ const SavedEvent = z.tuple([
 type SavedEvent = z.infer<typeof SavedEvent>;
 
 const kind = "flowledger.execution";
-const version = 1;
+const version = 2;
+/** What pre-releases of 0.1.0 saved; `load` brings it to the form of today. */
+const oldVersion = 1;
 
 /** What `save()` gives: JSON, complete, and good for any database that serves the same flow. */
 export const SavedExecution = z.strictObject({
-  version: z.literal(version),
+  version: z.union([z.literal(version), z.literal(oldVersion)]),
   kind: z.literal(kind),
   executionId: ExecutionId,
   flow: z.string(),
@@ -72,14 +75,21 @@ export interface LoadTarget {
   resourcesOf(flow: string): readonly string[];
 }
 
+/** The groups of the store that copies need. */
+type Ledgers = Pick<Store, "reads" | "audit">;
+
 /** Application state after the event `at`, or after the last event up to a time. @throws {UsageError} */
-export async function stateAt(sql: Sql, id: ExecutionId, at: number | Date): Promise<JsonObject> {
-  return foldFrom(null, upTo(id, await eventsOf(sql, id), at)).values;
+export async function stateAt(store: Ledgers, id: ExecutionId, at: number | Date): Promise<JsonObject> {
+  return foldFrom(null, upTo(id, await eventsOf(store, id), at)).values;
 }
 
 /** A new execution with the past of another up to a point. The source is not touched: the copy's first event names it. */
-export async function fork(sql: Sql, id: ExecutionId, { at, input, metadata }: ForkOptions): Promise<ExecutionId> {
-  const past = upTo(id, await eventsOf(sql, id), at);
+export async function fork(
+  store: Ledgers,
+  id: ExecutionId,
+  { at, input, metadata }: ForkOptions,
+): Promise<ExecutionId> {
+  const past = upTo(id, await eventsOf(store, id), at);
   const seq = past.length;
   const isBeforeStart = !past.some(({ event }) => event.type === "inbox.routed");
   if (input !== undefined && !(isBeforeStart && past.some(({ event }) => event.type === "execution.started")))
@@ -99,12 +109,15 @@ export async function fork(sql: Sql, id: ExecutionId, { at, input, metadata }: F
   if (state.closed)
     throw new UsageError(`execution ${id} is closed at seq ${seq}`, "fork at an earlier seq: history() lists them");
   requireNoChildren(id, state);
-  return copy(sql, events, state);
+  return copy(store, events, state);
 }
 
 /** Everything needed to go on elsewhere. @throws {UsageError} while sub-flows run */
-export async function save(sql: Sql, id: ExecutionId, flow: FlowDefinition | null): Promise<SavedExecution> {
-  const events = await eventsOf(sql, id);
+export async function save(store: Ledgers, id: ExecutionId, flow: FlowDefinition | null): Promise<SavedExecution> {
+  const meta = await store.reads.meta(id);
+  if (!meta) throw new ExecutionNotFoundError(id);
+  // What has come in since then is in neither.
+  const events = upTo(id, await eventsOf(store, id), meta.stateVersion);
   const state = foldFrom(null, events);
   requireNoChildren(id, state);
   const body: Omit<SavedExecution, "digest"> = {
@@ -113,11 +126,11 @@ export async function save(sql: Sql, id: ExecutionId, flow: FlowDefinition | nul
     executionId: id,
     flow: state.flow,
     fingerprint: state.fingerprint ?? flow?.fingerprint ?? "",
-    meta: plain(metaOf(id, state)),
+    meta: plain(meta),
     state: plain(state.values),
     pendingInterrupts: pendingInterrupts(state).map(({ paused: _paused, ...interrupt }) => plain(interrupt)),
     resourceKeys: state.resourceKeys,
-    events: events.map(tupleOf),
+    events: events.map((recorded) => [...tupleOf(recorded)]),
   };
   return { ...body, digest: digestOf(body) };
 }
@@ -128,7 +141,11 @@ export async function save(sql: Sql, id: ExecutionId, flow: FlowDefinition | nul
  * @throws {UsageError} what is not a save of this version, says where
  * @throws {DefinitionMismatchError | ResourceMissingError}
  */
-export async function load(sql: Sql, saved: unknown, target: LoadTarget): Promise<{ id: ExecutionId; flow: string }> {
+export async function load(
+  store: Ledgers,
+  saved: unknown,
+  target: LoadTarget,
+): Promise<{ id: ExecutionId; flow: string }> {
   const { snapshot, events, state } = parse(saved);
   const problem = problemOf(snapshot, state, target);
   if (problem) throw problem;
@@ -137,7 +154,7 @@ export async function load(sql: Sql, saved: unknown, target: LoadTarget): Promis
     const { parent: _parent, idempotencyKey: _key, priority: _priority, ...created } = recorded.event;
     return { ...recorded, event: { ...created, loadedFrom: snapshot.executionId } };
   });
-  return { id: await copy(sql, past, foldFrom(null, past)), flow: snapshot.flow };
+  return { id: await copy(store, past, foldFrom(null, past)), flow: snapshot.flow };
 }
 
 /** What a load would say, without touching anything. */
@@ -162,10 +179,8 @@ export function inspectLoad(saved: unknown, target: LoadTarget): LoadReport {
   }
 }
 
-async function eventsOf(sql: Sql, id: ExecutionId): Promise<Recorded[]> {
-  const events = await readHistory(sql, id, 0, null).catch((error: unknown) => {
-    throw translate(error, sql, { id });
-  });
+async function eventsOf(store: Ledgers, id: ExecutionId): Promise<Recorded[]> {
+  const events = await store.reads.history(id, 0, null);
   if (events.length === 0) throw new ExecutionNotFoundError(id);
   return events;
 }
@@ -183,7 +198,7 @@ function upTo(id: ExecutionId, events: readonly Recorded[], at: number | Date): 
   return past;
 }
 
-async function copy(sql: Sql, events: readonly Recorded[], state: ExecutionState): Promise<ExecutionId> {
+async function copy(store: Ledgers, events: readonly Recorded[], state: ExecutionState): Promise<ExecutionId> {
   const id = ExecutionId.parse(uuidv7());
   const header = {
     flow: state.flow,
@@ -199,18 +214,13 @@ async function copy(sql: Sql, events: readonly Recorded[], state: ExecutionState
     snapshot: state.closed ? closeSnapshot(state) : null,
     streamEnded: state.streamStopped,
   };
-  await sql`
-    select flowledger.copy_execution(${id}::uuid, ${JSON.stringify(header)}::text::jsonb, ${JSON.stringify(events.map(tupleOf))}::text::jsonb)`.catch(
-    (error: unknown) => {
-      throw translate(error, sql, { id });
-    },
-  );
+  await store.audit.copy(id, header, events.map(tupleOf));
   return id;
 }
 
-function tupleOf({ epoch, at, event }: Recorded): SavedEvent {
-  const { t, d = null, c = null, a = null, p = null } = encode(event);
-  return [epoch, at, t, d, c, a, p as JsonObject | null];
+function tupleOf({ epoch, at, event }: Recorded): CopiedEvent {
+  const { type, dispatch, chunk, actor, payload } = encode(event);
+  return [epoch, at, type, dispatch, chunk, actor, payload as JsonObject | null];
 }
 
 interface Parsed {
@@ -241,7 +251,8 @@ function parse(saved: unknown): Parsed {
     throw new UsageError("the saved execution is not as it was saved, its digest differs at digest", remedy);
   const events = body.events.map(([epoch, at, type, dispatch, chunk, actor, payload], index): Recorded => {
     try {
-      return decode({ seq: index + 1, epoch, at, type, dispatch, chunk, actor, payload });
+      const current = body.version === oldVersion ? withoutOldNames(payload) : payload;
+      return decode({ seq: index + 1, epoch, at, type, dispatch, chunk, actor, payload: current });
     } catch (error) {
       throw new UsageError(
         `the saved execution is wrong at events.${index}`,
@@ -252,7 +263,7 @@ function parse(saved: unknown): Parsed {
     }
   });
   try {
-    return { snapshot: parsed.data, events, state: foldFrom(null, events) };
+    return { snapshot: parsed.data, events, state: foldKeepingResults(events) };
   } catch (error) {
     throw new UsageError(
       "the saved execution is wrong at events: they do not follow from each other",
@@ -261,6 +272,29 @@ function parse(saved: unknown): Parsed {
       error,
     );
   }
+}
+
+/** What a pre-release called otherwise. */
+function withoutOldNames(payload: JsonObject | null): JsonObject | null {
+  const parent = payload?.["parent"];
+  if (!payload || !isObject(parent) || !("shownOn" in parent)) return payload;
+  const { shownOn, ...rest } = parent;
+  return { ...payload, parent: { ...rest, visibleIn: shownOn ?? [] } };
+}
+
+/** Folds, and puts each result that a pre-release only named the source of where results are now. */
+function foldKeepingResults(events: readonly Recorded[]): ExecutionState {
+  let state = initialState();
+  for (const recorded of events) {
+    state = evolve(state, recorded);
+    if (!("moves" in recorded.event)) continue;
+    for (const move of recorded.event.moves ?? []) {
+      if (move.move !== "finalResult" || move.value !== undefined) continue;
+      move.value = state.finalResult?.value ?? null;
+      delete move.from;
+    }
+  }
+  return state;
 }
 
 function problemOf(snapshot: SavedExecution, state: ExecutionState, target: LoadTarget): Error | null {

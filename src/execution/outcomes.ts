@@ -1,13 +1,11 @@
 /** Waiting for the end of executions: one query for all who wait in this process, and none where this process closed it. */
 import { endingError } from "../ledger/views.ts";
-import { Batcher } from "../database/batcher.ts";
-import { codeOf, translate } from "../database/connection.ts";
-import type { Sql } from "../database/connection.ts";
-import { isServed, readBlocked, readHeaders } from "../database/queries.ts";
-import type { Header } from "../database/queries.ts";
-import type { Wakeups } from "../database/wakeups.ts";
-import type { CloseHeader } from "../database/append.ts";
-import { ConnectionError, ExecutionNotFoundError, NoResumeHandleError, NoWorkerWarning } from "../base/errors.ts";
+import type { CloseHeader } from "../store/append.ts";
+import { Batcher } from "../store/batcher.ts";
+import type { Header, Reads } from "../store/reads.ts";
+import { isEnded } from "../store/refusals.ts";
+import type { Store } from "../store/store.ts";
+import { ExecutionNotFoundError, NoResumeHandleError, NoWorkerWarning } from "../base/errors.ts";
 import { systemTimers as liveness, type Timers } from "../base/timers.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { JsonObject } from "../base/json.ts";
@@ -39,18 +37,16 @@ export interface WaitOptions {
 /** Long enough for a worker to come up, short enough to notice that none does. */
 const noWorkerAfterMs = 5000;
 
-export function openOutcomes(sql: Sql, wakeups: Wakeups, timers: Timers): Outcomes {
+export function openOutcomes({ reads, wakeups }: Store, timers: Timers): Outcomes {
   const waiting = new Map<ExecutionId, Set<(ending: Ending) => void>>();
-  const reads = new Batcher<ExecutionId, Header | null>({
+  const headers = new Batcher<ExecutionId, Header | null>({
     send: async (ids) => {
-      const headers = await readHeaders(sql, [...new Set(ids)]);
-      return ids.map((id) => headers.get(id) ?? null);
+      const found = await reads.headers([...new Set(ids)]);
+      return ids.map((id) => found.get(id) ?? null);
     },
   });
   const header = async (id: ExecutionId): Promise<Header> => {
-    const found = await reads.submit(id).catch((error: unknown) => {
-      throw translate(error, sql, { id });
-    });
+    const found = await headers.submit(id);
     if (!found) throw new ExecutionNotFoundError(id);
     return found;
   };
@@ -83,8 +79,7 @@ export function openOutcomes(sql: Sql, wakeups: Wakeups, timers: Timers): Outcom
         else if (options.until?.(found)) settle(null);
       } catch (error) {
         // Any other trouble is waited out, but a connection that we ended ourselves does not come back.
-        const isEnded = error instanceof ConnectionError && codeOf(error.cause) === "CONNECTION_ENDED";
-        if (!isEnded && !(error instanceof ExecutionNotFoundError)) return;
+        if (!isEnded(error) && !(error instanceof ExecutionNotFoundError)) return;
         reject(error);
         settle(null);
       } finally {
@@ -100,7 +95,9 @@ export function openOutcomes(sql: Sql, wakeups: Wakeups, timers: Timers): Outcom
     signal?.addEventListener("abort", end);
     const timer = timeoutMs === null ? undefined : timers.after(timeoutMs, end);
     const warn =
-      flow === undefined ? undefined : liveness.after(noWorkerAfterMs, () => void warnUnserved(sql, id, flow)).unref();
+      flow === undefined
+        ? undefined
+        : liveness.after(noWorkerAfterMs, () => void warnUnserved(reads, id, flow)).unref();
     if (signal?.aborted) settle(null);
     else if (!options.isNew || !wakeups.isListening) void check();
     return promise;
@@ -139,9 +136,9 @@ export function endingOf(header: Header): Ending {
   };
 }
 
-async function warnUnserved(sql: Sql, id: ExecutionId, flow: string): Promise<void> {
-  const served = await isServed(sql, flow).catch(() => true);
+async function warnUnserved(reads: Reads, id: ExecutionId, flow: string): Promise<void> {
+  const served = await reads.isServed(flow).catch(() => true);
   if (!served) return process.emitWarning(new NoWorkerWarning(flow, noWorkerAfterMs));
-  const problem = await readBlocked(sql, id).catch(() => null);
+  const problem = await reads.blocked(id).catch(() => null);
   if (problem !== null) process.emitWarning(problem, { type: "FlowledgerWarning", code: "DEFINITION_MISMATCH" });
 }

@@ -1,9 +1,8 @@
 /** Readers of one outcome. Nothing is stored here: every view is a fold of the ledger, or the frozen close snapshot. */
 import { withTimeout } from "../base/async.ts";
 import type { Timers } from "../base/timers.ts";
-import type { Sql } from "../database/connection.ts";
-import { translate } from "../database/connection.ts";
-import { loadState } from "../database/queries.ts";
+import type { Reads } from "../store/reads.ts";
+import type { Store } from "../store/store.ts";
 import { ExecutionNotFoundError } from "../base/errors.ts";
 import type { Intervention, InterventionFilters } from "../flow/context.ts";
 import type { CloseSnapshot, Contract, StateAt, StateOf, StatePath } from "../flow/contract.ts";
@@ -13,18 +12,18 @@ import { getPath } from "../base/path.ts";
 import type { ExecutionState } from "../ledger/state.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Json, JsonObject } from "../base/json.ts";
-import { closeSnapshot, explicitResult, matchesIntervention, metaOf, publicIntervention } from "../ledger/views.ts";
+import { closeSnapshot, explicitResult, matchesIntervention, publicIntervention } from "../ledger/views.ts";
 import type { Meta } from "../ledger/views.ts";
 import type { Outcomes } from "./outcomes.ts";
 
 export class ExecutionResult<C extends Contract = Contract> {
-  readonly #sql: Sql;
+  readonly #reads: Reads;
   readonly #outcomes: Outcomes;
   readonly #timers: Timers;
   readonly #id: ExecutionId;
 
-  constructor(host: { readonly sql: Sql; readonly outcomes: Outcomes; readonly timers: Timers }, id: ExecutionId) {
-    this.#sql = host.sql;
+  constructor(host: { readonly store: Store; readonly outcomes: Outcomes; readonly timers: Timers }, id: ExecutionId) {
+    this.#reads = host.store.reads;
     this.#outcomes = host.outcomes;
     this.#timers = host.timers;
     this.#id = id;
@@ -87,18 +86,13 @@ export class ExecutionResult<C extends Contract = Contract> {
   }
 
   async getMeta(): Promise<Meta> {
-    const state = await this.#load();
-    const meta = metaOf(this.#id, state);
-    // What a sub-flow waits for is in its own ledger: the header has counted it.
-    const isWithChildren = [...state.children.values()].some(({ closed }) => closed === null);
-    if (meta.status !== "running" || !isWithChildren) return meta;
-    return { ...meta, status: (await this.#outcomes.header(this.#id)).status };
+    const meta = await this.#reads.meta(this.#id);
+    if (!meta) throw new ExecutionNotFoundError(this.#id);
+    return meta;
   }
 
   async #load(): Promise<ExecutionState> {
-    const state = await loadState(this.#sql, this.#id).catch((error: unknown) => {
-      throw translate(error, this.#sql, { id: this.#id });
-    });
+    const state = await this.#reads.loadState(this.#id);
     if (!state) throw new ExecutionNotFoundError(this.#id);
     return state;
   }

@@ -1,11 +1,10 @@
 /** The runtime stream as its readers see it: pages by cursor, woken by wake-ups, every committed item once and in order. */
 import type { Timers } from "../base/timers.ts";
-import { Batcher } from "../database/batcher.ts";
-import { codeOf, isConnectionLoss, translate } from "../database/connection.ts";
-import type { Sql } from "../database/connection.ts";
-import { readPages } from "../database/stream.ts";
-import type { PageRequest, StreamPage } from "../database/stream.ts";
-import type { Wakeups } from "../database/wakeups.ts";
+import { Batcher } from "../store/batcher.ts";
+import { isConnectionLoss, isEnded } from "../store/refusals.ts";
+import type { PageRequest, StreamPage, StreamStore } from "../store/streams.ts";
+import type { Store } from "../store/store.ts";
+import type { Wakeups } from "../store/wakeups.ts";
 import { ExecutionNotFoundError, UsageError } from "../base/errors.ts";
 import type { Contract, StreamItem } from "../flow/contract.ts";
 import { parseDuration } from "../base/duration.ts";
@@ -62,10 +61,13 @@ const pagesPerStatement = 32;
 /** Readers that one answer may serve. */
 const maxReaders = 100_000;
 
-export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">, timers: Timers): Streams {
+export function openStreams(
+  { streams, wakeups }: Pick<Store, "streams"> & { readonly wakeups: Pick<Wakeups, "on"> },
+  timers: Timers,
+): Streams {
   const channels = new Map<ExecutionId, Channel>();
   const reads = new Batcher<PageRequest, StreamPage | null>({
-    send: (asked) => readShared(sql, asked),
+    send: (asked) => readShared(streams, asked),
     maxItems: maxReaders,
     // A connection that went dead without a word would hold up every reader of the process.
     timeoutMs: 10_000,
@@ -128,13 +130,16 @@ export function openStreams(sql: Sql, wakeups: Pick<Wakeups, "on">, timers: Time
 }
 
 /** One page for all readers at the same place; each gets items of its own. */
-async function readShared(sql: Sql, asked: readonly PageRequest[]): Promise<(StreamPage | null)[]> {
+async function readShared(
+  streams: Pick<StreamStore, "pages">,
+  asked: readonly PageRequest[],
+): Promise<(StreamPage | null)[]> {
   const places = new Map(asked.map((request) => [placeOf(request), request]));
   const distinct = [...places.values()];
   const pages = new Map<string, StreamPage | null>();
   for (let start = 0; start < distinct.length; start += pagesPerStatement) {
     const some = distinct.slice(start, start + pagesPerStatement);
-    for (const [index, page] of (await readPages(sql, some)).entries())
+    for (const [index, page] of (await streams.pages(some)).entries())
       pages.set(placeOf(some[index] ?? { id: "", after: 0 }), page);
   }
   const given = new Set<string>();
@@ -156,7 +161,6 @@ function placeOf({ id, after }: { readonly id: string; readonly after: number })
 /** Items of one execution from a cursor on, until its stream has ended. A slow reader holds a page, no more. */
 export function followStream<C extends Contract>(
   streams: Streams,
-  sql: Sql,
   id: ExecutionId,
   options: StreamOptions = {},
 ): AsyncGenerator<StreamEntry<C>, void, undefined> {
@@ -164,13 +168,12 @@ export function followStream<C extends Contract>(
   return stoppable((signal) => {
     const timeoutMs =
       options.timeout === null ? null : parseDuration(options.timeout ?? "10s", "timeout of getRuntimeStream");
-    return follow<C>(streams, sql, id, placeIn(id, from), timeoutMs, signal);
+    return follow<C>(streams, id, placeIn(id, from), timeoutMs, signal);
   }, options.signal);
 }
 
 async function* follow<C extends Contract>(
   streams: Streams,
-  sql: Sql,
   id: ExecutionId,
   from: number,
   timeoutMs: number | null,
@@ -188,8 +191,7 @@ async function* follow<C extends Contract>(
         page = await reader.read(place);
       } catch (error) {
         // Once it runs, a lost connection costs latency only; one that was ended by us does not come back.
-        if (!isKnown || !isConnectionLoss(error) || codeOf(error) === "CONNECTION_ENDED")
-          throw translate(error, sql, { id });
+        if (!isKnown || !isConnectionLoss(error) || isEnded(error)) throw error;
       }
       if (page === null) throw new ExecutionNotFoundError(id);
       if (page && !isKnown && from > page.last) throw beyondEnd(id, from, page.last);

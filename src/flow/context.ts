@@ -95,6 +95,21 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
     work: (signal: AbortSignal, idempotencyKey: string) => T,
     options?: StepOptions,
   ): Promise<Output<T>>;
+  /**
+   * Runs `work` in a transaction of this database and records its value with it: the rows that it wrote and the record commit
+   * together, so a retry never writes them twice. Whatever `work` throws rolls back. It runs again after a deadlock or a failed
+   * serialization, so it has no effects beyond the transaction, and does not use `ctx`.
+   *
+   * @throws {PayloadError} the value is no JSON
+   * @throws {UsageError} `client` opens no transactions, or is connected to another database
+   */
+  transaction<T>(name: string, work: (tx: Transaction) => T, options?: TransactionOptions): Promise<Output<T>>;
+  /** The same through a client of your own: postgres.js, a pool of pg, or drizzle. Its role needs the rights of a worker. */
+  transaction<S extends TransactionSource, T>(
+    name: string,
+    work: (tx: TransactionOf<S>) => T,
+    options: TransactionOptions & { readonly client: S },
+  ): Promise<Output<T>>;
   /** Sleeps through restarts: the time is recorded, and no worker is held for a long one. */
   sleep(duration: Duration): Promise<void>;
   /** Runs a flow or deferred function as a child anywhere in the fleet; a retry attaches to the same child. */
@@ -175,6 +190,35 @@ export interface StepOptions {
   /** Longest time of one try. @default none */
   readonly timeout?: Duration | null;
 }
+
+/** A transaction on a connection of the worker's, as pg's clients take queries. */
+export interface Transaction {
+  /** @param values $1, $2 … of the text */
+  query<Row extends object = Record<string, unknown>>(
+    text: string,
+    values?: readonly unknown[],
+  ): Promise<{ readonly rows: Row[]; readonly rowCount: number | null }>;
+}
+
+export interface TransactionOptions {
+  /** Longest time of the work. @default none */
+  readonly timeout?: Duration | null;
+}
+
+/** What opens transactions: a client of postgres.js, a drizzle database, or a pool of pg. */
+export type TransactionSource =
+  | { begin(work: (tx: unknown) => Promise<void>): Promise<unknown> }
+  | { transaction(work: (tx: unknown) => Promise<void>): Promise<unknown> }
+  | { readonly idleCount: number; connect(): Promise<unknown> };
+
+/** What a source gives to the work. The two signatures are those of postgres.js. */
+export type TransactionOf<S> = S extends {
+  begin: { (work: (tx: infer Tx) => unknown): unknown; (options: string, work: (tx: unknown) => unknown): unknown };
+}
+  ? Tx
+  : S extends { transaction(work: (tx: infer Tx) => Promise<never>): unknown }
+    ? Tx
+    : Transaction;
 
 /** How a chunk or step that threw is tried again. */
 export interface RetryOptions {

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { ContractError, DefinitionError, UsageError } from "../base/errors.ts";
 import { toJson, type Json } from "../base/json.ts";
+import { pathOf } from "../base/path.ts";
 
 /** Every part is optional, and a part left out takes any JSON. */
 export interface Contract {
@@ -173,14 +174,8 @@ export function parseState(flow: Door, path: string, value: unknown): Json {
  * @throws {ContractError} for a key that the contract does not have
  */
 export function requireStatePath(flow: Door, path: string): z.core.$ZodType | undefined {
-  const segments = typeof path === "string" ? path.split(".") : [""];
-  if (segments.some((segment) => segment === "" || segment === "__proto__"))
-    throw new UsageError(
-      `${JSON.stringify(path)} is not a state key of flow "${flow.name}"`,
-      `use "key" or a dot path like "key.part"`,
-    );
+  const [key = ""] = pathOf(path, `a state key of flow "${flow.name}"`);
   const { state } = flow.contract;
-  const key = segments[0] ?? "";
   if (state === undefined) return undefined;
   const schema = Object.hasOwn(state.shape, key) ? state.shape[key] : state._zod.def.catchall;
   if (schema !== undefined && schema._zod.def.type !== "never") return schema;

@@ -417,7 +417,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
       this.#refuse("it has no chunks", `add one with to("name", handler)`);
     if (this.limits && this.#steps.some((step) => "distribute" in step && step.distribute))
       this.#refuse(
-        "its limits would make distributed items wait for the place of the execution that waits for them",
+        "its limits would make distributed items wait for the slot of the execution that waits for them",
         "use toSubFlow() in the body with the limits on that flow, or forEach({ concurrency }) without limits",
       );
     return toGraph(this.#roots, this.#steps, this.#chunks);

@@ -24,7 +24,7 @@ export interface LimitOptions<I = Json> extends Limit {
   /** What the limits of `perKey` count by, say a tenant: a text of 1 to 200 characters. */
   readonly key?: (input: I) => string;
   readonly perKey?: Limit;
-  /** What becomes of a start while `concurrency` is used up: "keep" waits in line, "cancel" closes it as cancelled. @default "keep" */
+  /** What becomes of a start while `concurrency` is used up: "keep" waits in the queue, "cancel" closes it as cancelled. @default "keep" */
   readonly maxConcurrencyAction?: "keep" | "cancel";
 }
 

@@ -1,4 +1,8 @@
-/** Every command of an execution's owner, and the ledger events that follow from it. Pure: time and chance come in with the command. */
+/**
+ * Every command of an execution's owner, and the ledger events that follow from it. Pure: time and chance come in with the
+ * command. Commands from outside are decided under the row lock, in SQL (`migrations/functions/40_commands.sql`); what follows
+ * from them is decided by the owner, here.
+ */
 import type { Graph, Node, NodeId, WhenNode } from "../flow/graph.ts";
 import { appendPath, getPath } from "../base/path.ts";
 import {
@@ -390,7 +394,7 @@ function appended(state: ExecutionState, key: string, item: Json): Json {
 }
 
 /** Interrupts that wait for the event are answered by it. */
-function answeredBy(state: ExecutionState, event: string, value: Json): LedgerEvent[] {
+export function answeredBy(state: ExecutionState, event: string, value: Json): LedgerEvent[] {
   return pendingInterrupts(state)
     .filter(({ resumeTo }) => typeof resumeTo === "object" && resumeTo.event === event)
     .map(({ id }) => ({ type: "interrupt.resumed", id, value, byEvent: event }));

@@ -140,6 +140,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     forkedFrom: z.strictObject({ id: ExecutionId, seq: id }).optional(),
     idempotencyKey: z.string().optional(),
     priority: z.int().optional(),
+    /** The trace that its start belongs to, as W3C Trace Context writes it. */
+    traceparent: z.string().optional(),
   }),
   z.strictObject({
     type: z.literal("execution.started"),
@@ -356,38 +358,3 @@ export const LedgerRow = z.object({
   payload: z.record(z.string(), JsonValue).nullable(),
 });
 export type LedgerRow = z.infer<typeof LedgerRow>;
-
-/** How an event travels to the database: the columns worth a column, and the rest. Short keys: it is sent by the thousand. */
-export interface EncodedEvent {
-  t: string;
-  d?: number;
-  c?: string;
-  a?: string;
-  p?: Record<string, unknown>;
-}
-
-export function encode(event: LedgerEvent): EncodedEvent {
-  const { type, dispatch, chunk, actor, ...payload } = event as LedgerEvent & {
-    dispatch?: number;
-    chunk?: string;
-    actor?: string;
-  };
-  const row: EncodedEvent = { t: type };
-  if (dispatch !== undefined) row.d = dispatch;
-  if (chunk !== undefined) row.c = chunk;
-  if (actor !== undefined) row.a = actor;
-  for (const _ in payload) {
-    row.p = payload;
-    break;
-  }
-  return row;
-}
-
-/** @throws {z.ZodError} for an event this version does not know: the execution stops visibly instead of guessing */
-export function decode(row: LedgerRow): Recorded {
-  const fields: Record<string, unknown> = { ...row.payload, type: row.type };
-  if (row.dispatch !== null) fields["dispatch"] = row.dispatch;
-  if (row.chunk !== null) fields["chunk"] = row.chunk;
-  if (row.actor !== null) fields["actor"] = row.actor;
-  return { seq: row.seq, epoch: row.epoch, at: row.at, event: LedgerEvent.parse(fields) };
-}

@@ -13,7 +13,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
   const { event, seq, epoch, at } = recorded;
   state.seq = seq;
   state.epoch = Math.max(state.epoch, epoch);
-  state.activeAt = Math.max(state.activeAt, at);
+  if (isActivity(event)) state.activeAt = Math.max(state.activeAt, at);
   switch (event.type) {
     case "execution.created":
       state.flow = event.flow;
@@ -234,7 +234,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
  * then `stamp` at the real one equals `evolve` at the real one.
  */
 export function stamp(state: ExecutionState, event: LedgerEvent, at: number): void {
-  state.activeAt = at;
+  if (isActivity(event)) state.activeAt = at;
   if ("moves" in event && event.moves) for (const id of plannedBy(event.moves)) stampPlan(state, id, at);
   switch (event.type) {
     case "execution.claimed":
@@ -264,7 +264,8 @@ export function stamp(state: ExecutionState, event: LedgerEvent, at: number): vo
     case "interrupt.expired":
     case "interrupt.cancelled": {
       const interrupt = state.interrupts.get(event.id);
-      if (interrupt) interrupt.resolvedAt = at;
+      // It may wait anew by then, under the same id.
+      if (interrupt && interrupt.status !== "pending") interrupt.resolvedAt = at;
       return;
     }
     case "intervention.inserted":
@@ -288,6 +289,11 @@ export function stamp(state: ExecutionState, event: LedgerEvent, at: number): vo
     default:
       return;
   }
+}
+
+/** Whether idle time begins anew. A worker that comes only to close it has done nothing: else it would never be idle for long enough. */
+function isActivity({ type }: LedgerEvent): boolean {
+  return type !== "execution.claimed" && type !== "execution.blocked" && type !== "inbox.routed";
 }
 
 /** The dispatches that moves plan. */

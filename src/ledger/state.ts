@@ -25,7 +25,7 @@ export interface ExecutionState {
   blocked: { fingerprint: string; problem: string; at: number } | null;
   createdAt: number;
   startedAt: number | null;
-  /** What it waits before, for its time or in line, is no time of its own. */
+  /** What it waits before, for its time or for a slot, is no time of its own. */
   firstClaim: { epoch: number; at: number } | null;
   sealedAt: number | null;
   /** Set once a close is asked for: it happens when everything accepted has run. */

@@ -1,9 +1,10 @@
-/** Folds for readers: what the close snapshot, the meta and the results say about a state. */
+/** What readers are told of an execution: views of its folded state, and the records that the database gives. */
 import { z } from "zod";
 import { ExecutionCancelledError, ExecutionFailedError, type SerializedError } from "../base/errors.ts";
 import type { Intervention as PublicIntervention, InterventionFilters } from "../flow/context.ts";
 import { repeatWrites, type ExecutionState, type Intervention } from "./state.ts";
-import type { ExecutionId, Outcome } from "./event.ts";
+import { ExecutionId } from "./event.ts";
+import type { Outcome } from "./event.ts";
 import { JsonValue, copyJson, type Json, type JsonObject } from "../base/json.ts";
 
 export const finalResultKey = "$final_result";
@@ -59,65 +60,6 @@ export function endingError(
     : new ExecutionCancelledError(id, reason);
 }
 
-export interface Meta {
-  executionId: ExecutionId;
-  runId: ExecutionId;
-  flowName: string;
-  status: "created" | "running" | "waiting" | "completed" | "failed" | "cancelled";
-  lifecycleState: "open" | "sealed" | "closed";
-  createdAt: Date;
-  startedAt: Date | null;
-  sealedAt: Date | null;
-  closedAt: Date | null;
-  closeReason: string | null;
-  /** Rises with every ledger event. */
-  stateVersion: number;
-  fingerprint: string | null;
-  /** Why no worker that came by could go on with it: its version of the flow lacks what the execution stands at. */
-  blocked: string | null;
-  parentId: ExecutionId | null;
-  metadata: JsonObject;
-  resourceKeys: string[];
-  /** The execution whose save this one was loaded from; it may be in another database. */
-  loadedFrom: string | null;
-  /** The execution that this one was forked from. */
-  forkedFrom: ExecutionId | null;
-}
-
-export function metaOf(id: ExecutionId, state: ExecutionState): Meta {
-  return {
-    executionId: id,
-    runId: id,
-    flowName: state.flow,
-    status: statusOf(state),
-    lifecycleState: state.closed ? "closed" : state.sealedAt === null ? "open" : "sealed",
-    createdAt: new Date(state.createdAt),
-    startedAt: date(state.startedAt),
-    sealedAt: date(state.sealedAt),
-    closedAt: date(state.closed?.at ?? null),
-    closeReason: state.closed?.reason ?? null,
-    stateVersion: state.seq,
-    fingerprint: state.fingerprint,
-    blocked: state.blocked?.problem ?? null,
-    parentId: state.parent?.id ?? null,
-    metadata: state.metadata,
-    resourceKeys: state.resourceKeys,
-    loadedFrom: state.loadedFrom,
-    forkedFrom: state.forkedFrom,
-  };
-}
-
-function statusOf(state: ExecutionState): Meta["status"] {
-  if (state.closed) return state.closed.outcome;
-  if (state.startedAt === null) return "created";
-  for (const { status } of state.interrupts.values()) if (status === "pending") return "waiting";
-  return "running";
-}
-
-function date(ms: number | null): Date | null {
-  return ms === null ? null : new Date(ms);
-}
-
 function iso(ms: number | null): string | null {
   return ms === null ? null : new Date(ms).toISOString();
 }
@@ -152,6 +94,33 @@ export function publicIntervention(record: Intervention): PublicIntervention {
 
 const moment = z.iso.datetime().transform((text) => new Date(text));
 const record = z.record(z.string(), JsonValue);
+
+/** An execution as `flowledger.meta` gives it: the one rule of status and lifecycle, which needs the ledgers of sub-flows too. */
+export const Meta = z.object({
+  executionId: ExecutionId,
+  runId: ExecutionId,
+  flowName: z.string(),
+  status: z.enum(["created", "running", "waiting", "completed", "failed", "cancelled"]),
+  lifecycleState: z.enum(["open", "sealed", "closed"]),
+  createdAt: moment,
+  startedAt: moment.nullable(),
+  sealedAt: moment.nullable(),
+  closedAt: moment.nullable(),
+  closeReason: z.string().nullable(),
+  /** Rises with every ledger event. */
+  stateVersion: z.int(),
+  fingerprint: z.string().nullable(),
+  /** Why no worker that came by could go on with it: its version of the flow lacks what the execution stands at. */
+  blocked: z.string().nullable(),
+  parentId: ExecutionId.nullable(),
+  metadata: record,
+  resourceKeys: z.array(z.string()),
+  /** The execution whose save this one was loaded from; it may be in another database. */
+  loadedFrom: z.string().nullable(),
+  /** The execution that this one was forked from. */
+  forkedFrom: ExecutionId.nullable(),
+});
+export type Meta = z.infer<typeof Meta>;
 
 /** An intervention as the database's record gives it. */
 export const InterventionRecord = z.object({

@@ -1,45 +1,30 @@
 /** What a worker makes sure of before it serves: a database it can write to, jobs it can see, notifications that arrive. */
 import { withTimeout } from "../base/async.ts";
-import type { Sql } from "../database/connection.ts";
-import { isHome, jobsAreHidden } from "../database/queries.ts";
-import type { Wakeups } from "../database/wakeups.ts";
+import type { Store } from "../store/store.ts";
+import type { Wakeups } from "../store/wakeups.ts";
+import type { Timeline } from "../store/workers.ts";
 import { WorkerError } from "../base/errors.ts";
 import type { Logger } from "../flow/context.ts";
 import { ExecutionId } from "../ledger/event.ts";
 
-/** Which history of which cluster we talk to; it changes with a failover or a restore. */
-export interface Timeline {
-  readonly system: string;
-  readonly timeline: number;
-}
-
 /**
- * A copy has the open executions of its original, and would run them a second time.
- *
- * @throws {WorkerError} unless the database is where it was migrated or adopted
+ * @throws {WorkerError} where serving would only look like it, or do harm: a copy has the open executions of its original, and
+ *   would run them a second time
  */
-export async function requireHome(sql: Sql): Promise<void> {
-  if (!(await isHome(sql)))
+export async function checkDatabase({ workers, names }: Pick<Store, "workers" | "names">): Promise<Timeline> {
+  const { isStandby, hidesJobs, isOriginal, system, timeline } = await workers.check();
+  if (isStandby) throw new WorkerError("the database is a read-only standby", "connect to the primary");
+  if (hidesJobs)
+    throw new WorkerError(
+      `this role sees no jobs, because row level security is on for ${names.jobs} and has no policy for it`,
+      `connect as the owner of the schema, or run select ${names.schema}.grant_roles() and use the worker role`,
+    );
+  if (!isOriginal)
     throw new WorkerError(
       "this database is a copy (restored, cloned or upgraded), and its open executions may still run in the original",
-      "if they shall go on here and nowhere else, run select flowledger.adopt() as the owner of the schema",
+      `if they shall go on here and nowhere else, run select ${names.schema}.accept_identity() as the owner of the schema`,
     );
-}
-
-/** @throws {WorkerError} where serving would only look like it */
-export async function checkDatabase(sql: Sql): Promise<Timeline> {
-  const [row] = await sql<[{ standby: boolean; hidden: boolean; system: string; timeline: number }]>`
-    select pg_is_in_recovery() as standby,
-      ${jobsAreHidden(sql)} as hidden,
-      (select system_identifier::text from pg_control_system()) as system,
-      (select timeline_id from pg_control_checkpoint()) as timeline`;
-  if (row.standby) throw new WorkerError("the database is a read-only standby", "connect to the primary");
-  if (row.hidden)
-    throw new WorkerError(
-      "this role sees no jobs, because row level security is on for graphile_worker and has no policy for it",
-      "connect as the owner of the schema, or run select flowledger.grant_roles() and use the worker role",
-    );
-  return { system: row.system, timeline: row.timeline };
+  return { system, timeline };
 }
 
 /** Warns when notifications do not arrive, as behind a pooler in transaction mode: then wake-ups come from polling alone. */

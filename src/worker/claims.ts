@@ -1,11 +1,11 @@
 /** How this worker comes to own executions, in batches; and how it lets go of what the database holds for it by mistake. */
 import type { Semaphore } from "../base/async.ts";
-import { answered, Batcher } from "../database/batcher.ts";
-import { createMany, firstEvents } from "../database/commands.ts";
-import type { CreateResult, NewExecution } from "../database/commands.ts";
-import type { Sql } from "../database/connection.ts";
-import { claim, claimLimited, foldFrom, freeClaim, listOwned } from "../database/queries.ts";
-import type { BrokenClaim, Claim, ClaimOptions, LostClaim, Ticket } from "../database/queries.ts";
+import { foldFrom } from "../ledger/codec.ts";
+import { answered, Batcher } from "../store/batcher.ts";
+import type { BrokenClaim, Claim, ClaimOptions, LostClaim, SlotRequest } from "../store/claims.ts";
+import { firstEvents } from "../store/starts.ts";
+import type { CreateResult, NewExecution } from "../store/starts.ts";
+import type { Store } from "../store/store.ts";
 import { failpoint } from "../engine/failpoints.ts";
 import type { Logger } from "../flow/context.ts";
 import type { ExecutionId, WorkerId } from "../ledger/event.ts";
@@ -13,8 +13,8 @@ import type { ExecutionId, WorkerId } from "../ledger/event.ts";
 export interface Claims {
   /** Claims an execution of a flow without limits; null where it is not due, or somebody else has it. */
   take(id: ExecutionId): Promise<Claim | null>;
-  /** The same where a flow has limits: what has its turn may be another one than the ticket asks for. */
-  takeTurn(ticket: Ticket): Promise<Claim | null>;
+  /** The same where a flow has limits: what comes first in the queue may be another one than the request names. */
+  claimLimited(request: SlotRequest): Promise<Claim | null>;
   /** Creates executions and claims some of them in the same statement. */
   create(
     executions: readonly NewExecution[],
@@ -29,7 +29,7 @@ export interface Claims {
 }
 
 export interface ClaimsHost {
-  readonly sql: Sql;
+  readonly store: Pick<Store, "claims" | "starts">;
   readonly log: Logger;
   /** Executions that lost workers run one at a time. */
   readonly suspects: Semaphore;
@@ -40,7 +40,7 @@ export interface ClaimsHost {
   readonly onTrouble: (error: unknown) => void;
 }
 
-export function openClaims({ sql, log, suspects, workerId, isOwned, onBroken, onTrouble }: ClaimsHost): Claims {
+export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, onTrouble }: ClaimsHost): Claims {
   /** Tokens of claims that wait for their answer. */
   const underWay = new Set<string>();
   let lost: LostClaim[] = [];
@@ -78,7 +78,9 @@ export function openClaims({ sql, log, suspects, workerId, isOwned, onBroken, on
     maxFlights: 2,
     send: async (ids) => {
       const wanted = [...new Set(ids)];
-      const claimed = await claimWith({ ids: wanted, flows: [] }, (options) => claim(sql, workerId(), wanted, options));
+      const claimed = await claimWith({ ids: wanted, flows: [] }, (options) =>
+        store.claims.claim(workerId(), wanted, options),
+      );
       // Two jobs may ask for the same one: it gets one owner.
       return ids.map((id) => {
         const own = claimed.get(id) ?? null;
@@ -87,24 +89,26 @@ export function openClaims({ sql, log, suspects, workerId, isOwned, onBroken, on
       });
     },
   });
-  const tickets = new Batcher<Ticket, Claim | null>({
+  const requests = new Batcher<SlotRequest, Claim | null>({
     maxItems: 200,
     send: async (asked) => {
       const ids = asked.flatMap(({ id }) => id ?? []);
       const flows = [...new Set(asked.map(({ flow }) => flow))];
-      const claimed = await claimWith({ ids, flows }, (options) => claimLimited(sql, workerId(), asked, options));
+      const claimed = await claimWith({ ids, flows }, (options) =>
+        store.claims.claimLimited(workerId(), asked, options),
+      );
       return handOut(asked, claimed);
     },
   });
 
   const free = async (claimed: LostClaim): Promise<void> => {
-    const executions = await answered(freeClaim(sql, claimed));
+    const executions = await answered(store.claims.free(claimed));
     if (executions > 0) log.info("freed what the database held for this worker, and nobody here did", { executions });
   };
 
   return {
     take: (id) => claims.submit(id),
-    takeTurn: (ticket) => tickets.submit(ticket),
+    claimLimited: (request) => requests.submit(request),
     async create(executions, here) {
       const token = crypto.randomUUID();
       const worker = workerId();
@@ -112,7 +116,7 @@ export function openClaims({ sql, log, suspects, workerId, isOwned, onBroken, on
       failpoint("before-claim");
       try {
         const owned = { worker, token, ids: new Set(here.map(({ id }) => id)) };
-        const created = await answered(createMany(sql, executions, owned));
+        const created = await answered(store.starts.create(executions, owned));
         failpoint("after-claim");
         const results = new Map(executions.map((execution, index) => [execution, created[index]]));
         const claimed = new Map<NewExecution, Claim>();
@@ -142,7 +146,7 @@ export function openClaims({ sql, log, suspects, workerId, isOwned, onBroken, on
     },
     async freeUnknown() {
       if (!isUnsure) return;
-      const rows = await answered(listOwned(sql, workerId()));
+      const rows = await answered(store.claims.listOwned(workerId()));
       const unknown = rows.filter(({ id, token }) => !isOwned(id) && !underWay.has(token));
       for (const [token, alike] of Map.groupBy(unknown, (row) => row.token))
         await free({ token, ids: alike.map(({ id }) => id), flows: [] });
@@ -155,15 +159,15 @@ export function isSuspect({ takeovers }: Claim): boolean {
   return takeovers >= 2;
 }
 
-/** To each ticket its own execution; the others go to the tickets of their flow that got none. */
-function handOut(tickets: readonly Ticket[], claimed: Map<ExecutionId, Claim>): (Claim | null)[] {
-  const results = tickets.map(({ id }): Claim | null => {
+/** To each request its own execution; the others go to the requests of their flow that got none. */
+function handOut(requests: readonly SlotRequest[], claimed: Map<ExecutionId, Claim>): (Claim | null)[] {
+  const results = requests.map(({ id }): Claim | null => {
     const own = (id && claimed.get(id)) ?? null;
     if (own) claimed.delete(own.id);
     return own;
   });
   const others = [...claimed.values()];
-  tickets.forEach(({ flow, hasRoom }, index) => {
+  requests.forEach(({ flow, hasRoom }, index) => {
     if (results[index] || !hasRoom) return;
     const next = others.findIndex((other) => other.flow === flow);
     if (next >= 0) results[index] = others.splice(next, 1)[0] ?? null;

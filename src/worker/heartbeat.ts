@@ -1,126 +1,98 @@
-/** The thread that says "alive": it holds the worker's lock on a connection of its own and beats only while the main loop ticks. */
-import { isMainThread, parentPort, Worker as Thread, workerData } from "node:worker_threads";
-import { withTimeout } from "../base/async.ts";
-import { systemTimers as liveness, type Timer } from "../base/timers.ts";
-import { openClient } from "../database/driver.ts";
-import type { DriverOptions } from "../database/driver.ts";
-import type { WorkerId } from "../ledger/event.ts";
+/** The worker's side of the thread that says "alive" for it: `heartbeat-thread.ts`. */
+import { Worker as Thread } from "node:worker_threads";
+import { UsageError } from "../base/errors.ts";
+import { systemTimers as liveness } from "../base/timers.ts";
+import type { DriverOptions } from "../store/driver.ts";
+import type { SchemaNames } from "../store/names.ts";
+import type { Registration } from "../store/session.ts";
+import { threadSource } from "./thread-source.ts";
 
 export interface Heartbeat {
-  /** Resolves when the worker is signed up and its lock is held. */
-  readonly signedUp: Promise<void>;
+  /** Resolves when the worker is registered. */
+  readonly registered: Promise<void>;
   stop(): Promise<void>;
 }
 
-export interface HeartbeatOptions {
-  readonly id: WorkerId;
-  readonly host: string;
-  readonly pid: number;
-  readonly flows: readonly string[];
-  /** graphile-worker's name for whoever locks our jobs. */
-  readonly pool: string | null;
+export interface HeartbeatOptions extends Registration {
+  /** A password that is a function stays here: the thread asks for it. */
   readonly connection: DriverOptions;
+  readonly names: SchemaNames;
   /** Time between beats. */
   readonly everyMs: number;
   /** A main loop that has not ticked for so long counts as stuck: the beats stop. */
   readonly stuckMs: number;
 }
 
-/** A beat that takes longer is on a dead connection. */
-const answerWithinMs = 2000;
+/** What the thread is given. */
+export type ThreadData = HeartbeatOptions & {
+  readonly asksPassword: boolean;
+  /** Counts up while the main loop runs. */
+  readonly ticks: Int32Array;
+};
 
-/** Starts the thread. `onLost` is called once when the others have given this worker up, or the lock is gone. */
+/** What the thread says, and what it is told. */
+export type FromThread = "registered" | "lost" | "password";
+export type ToThread = "stop" | { readonly password: string } | { readonly failure: string };
+
+/**
+ * Starts the thread. `onLost` is called once when the others have given this worker up, or the thread has failed.
+ *
+ * @throws {UsageError} connection options that cannot travel to a thread
+ */
 export function startHeartbeat(options: HeartbeatOptions, onLost: () => void): Heartbeat {
   const ticks = new Int32Array(new SharedArrayBuffer(4));
-  const ticking = liveness.every(100, () => void Atomics.add(ticks, 0, 1)).unref();
-  const thread = new Thread(new URL(import.meta.url), {
-    workerData: { heartbeat: { ...options, ticks } },
-    execArgv: [],
+  const { password } = options.connection;
+  const thread = openThread({
+    ...options,
+    connection: { ...options.connection, password: typeof password === "function" ? undefined : password },
+    asksPassword: typeof password === "function",
+    ticks,
   });
-  const { promise: signedUp, resolve, reject } = Promise.withResolvers<void>();
+  const ticking = liveness.every(100, () => void Atomics.add(ticks, 0, 1)).unref();
+  // Before it may have happened.
+  const gone = new Promise((done) => thread.once("exit", done));
+  const { promise: registered, resolve, reject } = Promise.withResolvers<void>();
   let isStopped = false;
-  let isSignedUp = false;
+  let isRegistered = false;
+  const tell = (message: ToThread) => thread.postMessage(message);
   thread.unref();
-  thread.on("message", (message: string) => {
-    if (message === "signed up") {
-      isSignedUp = true;
+  thread.on("message", (message: FromThread) => {
+    if (message === "registered") {
+      isRegistered = true;
       resolve();
+    } else if (message === "password") {
+      Promise.resolve(typeof password === "function" ? password() : "").then(
+        (given) => tell({ password: given }),
+        (error: unknown) => tell({ failure: error instanceof Error ? error.message : String(error) }),
+      );
     } else if (!isStopped) onLost();
   });
   thread.on("error", (error) => {
+    ticking.cancel();
     reject(error);
-    if (isSignedUp && !isStopped) onLost();
+    if (isRegistered && !isStopped) onLost();
   });
   return {
-    signedUp,
+    registered,
     async stop() {
       isStopped = true;
       ticking.cancel();
-      const gone = new Promise((done) => thread.once("exit", done));
-      thread.postMessage("stop");
+      tell("stop");
       await gone;
     },
   };
 }
 
-type ThreadData = HeartbeatOptions & { ticks: Int32Array };
-
-async function beat({ id, host, pid, flows, pool, connection, everyMs, stuckMs, ticks }: ThreadData): Promise<void> {
-  const open = () =>
-    openClient(null, {
-      ...connection,
-      max: 1,
-      idle_timeout: 0,
-      max_lifetime: null,
-      connect_timeout: answerWithinMs / 1000,
-      prepare: false,
-    });
-  let sql = open();
-  let timer: Timer | undefined;
-  let isOver = false;
-  const end = async (message: string | null): Promise<void> => {
-    isOver = true;
-    timer?.cancel();
-    if (message) parentPort?.postMessage(message);
-    await sql.end({ timeout: 1 }).catch(() => {});
-    parentPort?.close();
-  };
-  parentPort?.on("message", () => {
-    sql`delete from flowledger.workers where id = ${id}`.catch(() => {}).finally(() => void end(null));
-  });
-  const signUp = async (): Promise<void> => {
-    await sql`select flowledger.sign_up(${id}::uuid, ${host}, ${pid}::int, ${`{${flows.map((flow) => `"${flow}"`).join(",")}}`}::text::text[], ${pool})`;
-  };
-  const beatOnce = async (): Promise<boolean> => {
-    const [row] = await sql<[{ known: boolean; held: boolean }]>`
-      select flowledger.beat(${id}::uuid) as known, pg_try_advisory_lock(flowledger.worker_key(${id}::uuid)) as held`;
-    return row.known;
-  };
-  await signUp();
-  parentPort?.postMessage("signed up");
-  let seen = Atomics.load(ticks, 0);
-  let tickedAt = liveness.monotonic();
-  const turn = async (): Promise<void> => {
-    const now = Atomics.load(ticks, 0);
-    if (now !== seen) tickedAt = liveness.monotonic();
-    seen = now;
-    if (liveness.monotonic() - tickedAt < stuckMs) {
-      try {
-        const isKnown = await withTimeout(beatOnce(), answerWithinMs, () => "no answer" as const);
-        if (isKnown === false) return await end("lost");
-        if (isKnown === "no answer") {
-          // A connection may go dead without a word; the lock is free once its server side has noticed.
-          void sql.end({ timeout: 0 }).catch(() => {});
-          sql = open();
-        }
-      } catch {
-        // The database is away for everybody: whether anyone took over shows at the next beat.
-      }
-    }
-    if (!isOver) timer = liveness.after(everyMs, () => void turn());
-  };
-  timer = liveness.after(everyMs, () => void turn());
+function openThread(data: ThreadData): Thread {
+  const source = threadSource();
+  try {
+    return new Thread(source, { workerData: data, execArgv: [], eval: typeof source === "string" });
+  } catch (error) {
+    throw new UsageError(
+      `connection of a worker must be data, apart from the password, got something else (${error instanceof Error ? error.message : String(error)})`,
+      "leave functions out of ssl, or give it as sslmode",
+      {},
+      error,
+    );
+  }
 }
-
-if (!isMainThread && typeof workerData === "object" && workerData !== null && "heartbeat" in workerData)
-  void beat((workerData as { heartbeat: ThreadData }).heartbeat);

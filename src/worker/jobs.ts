@@ -4,9 +4,8 @@ import { Logger as GraphileLogger, run } from "graphile-worker";
 import type { Runner, TaskList, WorkerEvents } from "graphile-worker";
 import pg from "pg";
 import { systemTimers as liveness } from "../base/timers.ts";
-import { pgConfig } from "../database/connection.ts";
-import type { Sql } from "../database/connection.ts";
-import { dropWhenStalled } from "../database/driver.ts";
+import { dropWhenStalled } from "../store/driver.ts";
+import type { Store } from "../store/store.ts";
 import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 
@@ -30,11 +29,11 @@ export async function runJobs(
   pool: JobPool,
   flows: ReadonlyMap<string, FlowDefinition>,
   task: (flow: string, payload: unknown) => Promise<void>,
-  settings: { readonly concurrency: number; readonly prepare: boolean },
+  settings: { readonly concurrency: number; readonly isPreparing: boolean; readonly schema: string },
   log: Logger,
   onEnding: () => void,
 ): Promise<Jobs> {
-  const { concurrency, prepare } = settings;
+  const { concurrency, isPreparing, schema } = settings;
   const taskList: TaskList = Object.fromEntries(
     [...flows.keys()].map((flow) => [`flowledger:${flow}`, (payload: unknown) => task(flow, payload)]),
   );
@@ -70,6 +69,8 @@ export async function runJobs(
           version: "1",
           worker: {
             middleware: {
+              // `migrate()` of ours has brought its tables up to date; as the worker it may not, and must not announce it.
+              migrate: () => undefined,
               poolGracefulShutdown(next) {
                 // What it gives back by itself at its end fails where nobody hears it (0.18.0), and so would this promise:
                 // either would end the process.
@@ -88,7 +89,8 @@ export async function runJobs(
       ],
       worker: {
         concurrentJobs: concurrency,
-        preparedStatements: prepare,
+        schema,
+        preparedStatements: isPreparing,
         pollInterval: 2000,
         localQueue: { size: concurrency },
         completeJobBatchDelay: 0,
@@ -110,14 +112,15 @@ interface JobPool {
   endAll(): void;
 }
 
-export function newPool(sql: Sql): JobPool {
+export function newPool({ links }: Pick<Store, "links">): JobPool {
   // One of them listens for jobs. The pool waits for the promise, though its types know of none.
   const onConnect = (client: pg.ClientBase) => client.query(dropWhenStalled);
-  const pool = new pg.Pool(Object.assign(pgConfig(sql), { max: 4, onConnect }));
+  const pool = new pg.Pool(Object.assign(links.pg(), { max: 4, onConnect }));
   const clients = new Set<pg.PoolClient>();
   // An idle client that loses its connection must not end the process.
   pool.on("error", () => {});
   pool.on("connect", (client) => {
+    ignoreMigrations(client);
     client.on("error", () => {});
     clients.add(client);
   });
@@ -129,4 +132,14 @@ export function newPool(sql: Sql): JobPool {
       for (const client of clients) void client.end().catch(() => {});
     },
   };
+}
+
+/**
+ * graphile-worker listens to a channel on which any worker of the database, an application's own too, announces its migrations,
+ * and stops for it; anybody who can connect may send there. Ours are part of `migrate()`.
+ */
+function ignoreMigrations(client: pg.ClientBase): void {
+  const emit = client.emit.bind(client);
+  client.emit = (event: string | symbol, ...args: { readonly channel?: string }[]): boolean =>
+    event === "notification" && args[0]?.channel === "worker:migrate" ? false : emit(event, ...args);
 }

@@ -2,14 +2,14 @@
 import { Cron } from "croner";
 import { requireOneOf } from "../base/option.ts";
 import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
-import { fireSchedule, keepSchedule, readSchedule } from "../database/commands.ts";
-import type { FireCommand, NewExecution } from "../database/commands.ts";
-import { answered } from "../database/batcher.ts";
-import type { Sql } from "../database/connection.ts";
-import type { Wakeups } from "../database/wakeups.ts";
+import { answered } from "../store/batcher.ts";
+import type { FireCommand } from "../store/schedules.ts";
+import type { NewExecution } from "../store/starts.ts";
+import type { Store } from "../store/store.ts";
 import { UsageError } from "../base/errors.ts";
 import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
+import type { ExecutionId } from "../ledger/event.ts";
 
 export interface ScheduleOptions {
   readonly flow: FlowDefinition;
@@ -49,9 +49,10 @@ export interface Schedule {
 const missedAfterMs = 10_000;
 /** So many times are caught up in one statement. */
 const maxTimes = 100;
-/** Timers are set no farther than this, and a queued time looks again after so long, should a wake-up get lost. */
+/** Timers are set no farther than this. */
 const longestWaitMs = 60_000;
-const lookAgainMs = 5000;
+/** A queued time looks so soon after news of the execution that it waits for; what comes meanwhile is one look. */
+const heardWaitMs = 100;
 const troubleWaitMs = 1000;
 
 /** @throws {UsageError | ContractError} naming the schedule and the option that cannot be meant */
@@ -86,16 +87,16 @@ export function resolveSchedules(
 
 /** Looks at each schedule when its next time comes; the database says whether it has. Returns what ends that. */
 export async function startSchedules(
-  sql: Sql,
-  wakeups: Wakeups,
+  store: Pick<Store, "schedules" | "wakeups">,
   log: Logger,
   schedules: readonly Schedule[],
   timers: Timers,
 ): Promise<() => void> {
-  for (const schedule of schedules) await keepSchedule(sql, schedule);
+  for (const schedule of schedules) await store.schedules.declare(schedule);
   const looks = new Map<Schedule, Timer>();
-  /** The executions that queued times wait for. */
-  const awaited = new Map<string, Schedule>();
+  /** The execution that queued times wait for, and how to listen to it no more. */
+  const awaited = new Map<Schedule, { readonly id: ExecutionId; readonly stop: () => void }>();
+  const heard = new Set<Schedule>();
   let isStopped = false;
   const lookIn = (schedule: Schedule, ms: number, by: Timers = liveness) => {
     if (isStopped) return;
@@ -107,39 +108,49 @@ export async function startSchedules(
   };
   /** The next of its times is a flow's own, and what passes until then may be moved by a test. */
   const lookAtNext = (schedule: Schedule, now: Date) => lookIn(schedule, waitFor(schedule, now), timers);
+  /** False where it was listened to before. */
+  const listenTo = (schedule: Schedule, id: ExecutionId): boolean => {
+    if (isStopped || awaited.get(schedule)?.id === id) return false;
+    awaited.get(schedule)?.stop();
+    const stop = store.wakeups.on(id, () => {
+      if (heard.has(schedule)) return;
+      heard.add(schedule);
+      lookIn(schedule, heardWaitMs);
+    });
+    awaited.set(schedule, { id, stop });
+    return true;
+  };
   const look = async (schedule: Schedule): Promise<void> => {
+    heard.delete(schedule);
     try {
-      const row = await answered(readSchedule(sql, schedule.name));
+      const row = await answered(store.schedules.read(schedule.name));
       // Another version of the program has another idea of it, and came later.
       if (row?.cron !== schedule.cron || row.timeZone !== schedule.timeZone) return lookIn(schedule, longestWaitMs);
       const now = new Date(row.now);
       const { times, until } = dueTimes(schedule, new Date(row.firedUntil), now);
       if (times.length > 0 || row.waiting > 0) {
         const fire = fireCommand(schedule, row.firedUntil, times.length > 0 ? until : null, times);
-        const done = await answered(fireSchedule(sql, fire));
+        const done = await answered(store.schedules.fire(fire));
         if (!done || until < now) return lookIn(schedule, 1);
-        const after = await answered(readSchedule(sql, schedule.name));
+        const after = await answered(store.schedules.read(schedule.name));
         if (after?.lastId && after.waiting > 0) {
-          awaited.set(after.lastId, schedule);
-          return lookIn(schedule, Math.min(lookAgainMs, waitFor(schedule, now)));
+          // It may have closed before anybody listened.
+          if (listenTo(schedule, after.lastId)) return lookIn(schedule, 1);
+        } else {
+          awaited.get(schedule)?.stop();
+          awaited.delete(schedule);
         }
       }
-      lookAtNext(schedule, now);
+      if (!heard.has(schedule)) lookAtNext(schedule, now);
     } catch (error) {
       log.warn("a schedule could not be looked at", { schedule: schedule.name, error: String(error) });
       lookIn(schedule, troubleWaitMs);
     }
   };
-  const stopHearing = wakeups.onAny((id) => {
-    const schedule = awaited.get(id);
-    if (!schedule) return;
-    awaited.delete(id);
-    lookIn(schedule, 1);
-  });
   for (const schedule of schedules) void look(schedule);
   return () => {
     isStopped = true;
-    stopHearing();
+    for (const { stop } of awaited.values()) stop();
     for (const timer of looks.values()) timer.cancel();
   };
 }

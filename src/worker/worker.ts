@@ -1,27 +1,12 @@
 /** The worker process: graphile-worker hands out the hints, owners advance what they claim, `stop()` drains. */
 import { hostname } from "node:os";
 import { once, Semaphore, withTimeout } from "../base/async.ts";
-import { systemTimers as liveness, type Timers } from "../base/timers.ts";
+import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
 import { z } from "zod";
-import { answered, Batcher } from "../database/batcher.ts";
-import { createMany } from "../database/commands.ts";
-import type { CreateResult, NewExecution } from "../database/commands.ts";
-import type { Sql } from "../database/connection.ts";
-import {
-  keepDefinitions,
-  keepLimits,
-  keepPool,
-  listDue,
-  readDefinition,
-  readEvents,
-  settleFamilies,
-  settleOverdue,
-  tend,
-  unlockJobs,
-} from "../database/queries.ts";
-import type { Claim } from "../database/queries.ts";
-import { readRecentPuts } from "../database/stream.ts";
-import type { Wakeups } from "../database/wakeups.ts";
+import { answered, Batcher } from "../store/batcher.ts";
+import type { Claim } from "../store/claims.ts";
+import type { CreateResult, NewExecution } from "../store/starts.ts";
+import type { Store } from "../store/store.ts";
 import { DatabaseClock } from "../engine/clock.ts";
 import { openCommitter } from "../engine/committer.ts";
 import type { Committer } from "../engine/committer.ts";
@@ -44,10 +29,10 @@ import { ExecutionId, WorkerId } from "../ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../ledger/event.ts";
 import { fitVersion } from "../ledger/version.ts";
 import type { Fit } from "../ledger/version.ts";
-import { checkDatabase, checkWakeups, requireHome } from "./checks.ts";
+import { checkDatabase, checkWakeups } from "./checks.ts";
 import { isSuspect, openClaims } from "./claims.ts";
 import { startHeartbeat } from "./heartbeat.ts";
-import type { Heartbeat, HeartbeatOptions } from "./heartbeat.ts";
+import type { Heartbeat } from "./heartbeat.ts";
 import { newPool, runJobs } from "./jobs.ts";
 import type { Jobs } from "./jobs.ts";
 import { startSchedules } from "./schedules.ts";
@@ -55,8 +40,7 @@ import type { Schedule } from "./schedules.ts";
 
 /** What a worker needs of the orchestrator it runs in. */
 export interface WorkerHost {
-  readonly sql: Sql;
-  readonly wakeups: Wakeups;
+  readonly store: Store;
   readonly log: Logger;
   readonly timers: Timers;
   readonly resources: WorkerResources;
@@ -73,6 +57,8 @@ export interface WorkerSettings {
   readonly concurrency: number;
   readonly drainTimeoutMs: number;
   readonly cancelGraceMs: number;
+  /** Whether it goes on without a job where it can, and looks for what no job came for. */
+  readonly hasShortcuts: boolean;
 }
 
 export interface Worker extends AsyncDisposable {
@@ -99,52 +85,56 @@ const otherVersionWaitMs = 15_000;
 const firstVersionWaitMs = 250;
 /** Time between signs of life, and between looks at the others. */
 const beatEveryMs = 500;
-/** A worker without its lock that was silent for so long is dead: its process has ended. */
+/** A worker whose session has ended and that was silent for so long is dead: its process has ended. */
 const missedMs = 800;
 /** A worker that was silent for so long is given up by the others; its main loop may be stuck for a part of it. */
 const silentMs = 10_000;
 const stuckMs = 5000;
 /** A ledger that this version cannot fold is looked at again after so long. */
 const brokenWaitMs = 60_000;
-/** Of so many places that an execution leaves, one goes to whichever worker comes first. */
+/** Of so many slots that executions leave, one goes to whichever worker comes first. */
 const offerEvery = 32;
-/** How often owners look for what came in, should the notification be lost. */
-const lookEveryMs = 2000;
-/** What is due for so long while this worker has places free waits in the queue of one that has none. */
-const helpAfterMs = 200;
+/** How often owners poll for what came in, should the notification be lost. */
+const pollEveryMs = 2000;
+/** Work that is due this long while we have capacity is stuck in a busy worker's queue. */
+const stealAfterMs = 200;
 /** How long graphile-worker may take to stop once nothing runs any more. */
 const endWithinMs = 1000;
 /** What is due for so long and nobody's has lost its job. */
 const sweepAfterMs = 5000;
 
 export async function startWorker(host: WorkerHost, settings: WorkerSettings): Promise<LocalWorker> {
-  const { sql, wakeups, log } = host;
+  const { store, log } = host;
+  const { hasShortcuts } = settings;
+  const { wakeups } = store;
   const owners = new Map<ExecutionId, Owner>();
-  const slots = new Semaphore(settings.concurrency);
-  // A parent that waits for children gives up its place and its job: otherwise parents could keep their own children out.
+  const capacity = new Semaphore(settings.concurrency);
+  // A parent that waits for children gives up its capacity and its job: otherwise parents could keep their own children out.
   const parents = new Map<ExecutionId, () => void>();
   // Executions that lost workers run one at a time, so that only the one that takes its worker down is counted again.
   const suspects = new Semaphore(1);
-  const committer = openCommitter(sql, (error) => log.warn("waiting for the database", { error: String(error) }));
+  const committer = openCommitter(store.commits, (error) =>
+    log.warn("waiting for the database", { error: String(error) }),
+  );
   const reads = new Batcher<{ id: ExecutionId; after: number }, readonly Recorded[]>({
-    send: (asked) => readEvents(sql, asked),
+    send: (asked) => store.reads.events(asked),
   });
-  const families = new Batcher<ExecutionId, undefined>({
+  const closes = new Batcher<ExecutionId, undefined>({
     send: async (ids) => {
-      await settleFamilies(sql, ids);
+      await store.children.propagateClose(ids);
       return ids.map(() => undefined);
     },
   });
-  const settling = new Set<Promise<unknown>>();
-  const putIntoStream = openStreamLane(sql, wakeups, host.timers);
-  const items = openItems(sql, wakeups, (id) => owners.has(id));
+  const propagating = new Set<Promise<unknown>>();
+  const putIntoStream = openStreamLane(store, host.timers);
+  const items = openItems(store, (id) => owners.has(id));
   const clock = new DatabaseClock(host.timers);
   const disposals = new Set<Promise<void>>();
   let isStopping = false;
   let membership: Membership;
 
-  /** Signs up under a fresh identity: one that others have given up must not come back. */
-  const signUp = async (): Promise<Membership> => {
+  /** Registers under a fresh identity: one that others have given up must not come back. */
+  const register = async (): Promise<Membership> => {
     const id = WorkerId.parse(crypto.randomUUID());
     const heartbeat = startHeartbeat(
       {
@@ -153,7 +143,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         pid: process.pid,
         flows: [...host.flows.keys()],
         pool: runner?.pool ?? null,
-        connection: threadOptions(sql),
+        connection: store.links.thread("flowledger heartbeat"),
+        names: store.names,
         everyMs: beatEveryMs,
         stuckMs,
       },
@@ -163,12 +154,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (!isStopping) void renew();
       },
     );
-    await heartbeat.signedUp;
+    await heartbeat.registered;
     return {
       heartbeat,
       engine: {
         workerId: id,
         committer,
+        transactions: store.transactions,
         clock,
         timers: host.timers,
         log,
@@ -185,12 +177,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         items,
         waitsForOthers: (parent) => parents.get(parent)?.(),
         // Should that fail, the sweep does it.
-        settleFamily: (execution) => {
-          const settled = families
+        propagateClose: (execution) => {
+          const told = closes
             .submit(execution)
             .catch(onTrouble)
-            .finally(() => settling.delete(settled));
-          settling.add(settled);
+            .finally(() => propagating.delete(told));
+          propagating.add(told);
         },
         announce: (execution, closed) => host.announce(execution, closed),
         onDispose: (disposed) => {
@@ -198,13 +190,14 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           void disposed.finally(() => disposals.delete(disposed));
         },
         cancelGraceMs: settings.cancelGraceMs,
+        hasShortcuts,
       },
     };
   };
   const renew = async (): Promise<void> => {
     while (!isStopping) {
       try {
-        membership = await signUp();
+        membership = await register();
         return;
       } catch (error) {
         // The connection was lost in the middle of it.
@@ -216,7 +209,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const onTrouble = (error: unknown) => log.warn("worker trouble", { error: String(error) });
 
   const claims = openClaims({
-    sql,
+    store,
     log,
     suspects,
     workerId: () => membership.engine.workerId,
@@ -230,43 +223,43 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     },
     onTrouble,
   });
-  /** Places that are being given back. */
+  /** Slots that are being given back. */
   const leaving = new Set<Promise<void>>();
-  const leavePlace = ({ flow, id }: Claim): void => {
+  const releaseSlot = ({ flow, id }: Claim): void => {
     if (!host.flows.get(flow)?.limits) return;
-    const left = passPlace(flow, id)
-      // The sweep finds the place later.
+    const left = handOverSlot(flow, id)
+      // The sweep finds the slot later.
       .catch(onTrouble)
       .finally(() => leaving.delete(left));
     leaving.add(left);
   };
-  /** The place that an execution leaves goes to whoever is first in line: here if there is room, else another worker is called. */
+  /** The slot that an execution leaves goes to the first of the queue: here if there is room, else another worker is notified. */
   let passes = 0;
-  const passPlace = async (flow: string, left: ExecutionId): Promise<void> => {
-    // Now and then the others are asked as well: places shall not stay with the worker that had them first.
+  const handOverSlot = async (flow: string, left: ExecutionId): Promise<void> => {
+    // Now and then the others are asked as well: slots shall not stay with the worker that had them first.
     const isOffered = ++passes % offerEvery === 0;
-    const hasRoom = !isStopping && !isOffered && slots.tryAcquire();
-    const next = await claims.takeTurn({ flow, id: null, left, hasRoom }).catch((error: unknown) => {
-      if (hasRoom) slots.release();
+    const hasRoom = hasShortcuts && !isStopping && !isOffered && capacity.tryAcquire();
+    const next = await claims.claimLimited({ flow, id: null, left, hasRoom }).catch((error: unknown) => {
+      if (hasRoom) capacity.release();
       throw error;
     });
     if (next) void run(next).catch(onTrouble);
-    else if (hasRoom) slots.release();
+    else if (hasRoom) capacity.release();
   };
 
   const create = async (executions: readonly NewExecution[]): Promise<CreateResult[]> => {
-    const here = executions.filter((execution) => !isStopping && canBeginHere(execution) && slots.tryAcquire());
-    if (here.length === 0) return createMany(sql, executions);
+    const here = executions.filter((execution) => !isStopping && canBeginHere(execution) && capacity.tryAcquire());
+    if (here.length === 0) return store.starts.create(executions);
     try {
       const { created, claimed } = await claims.create(executions, here);
       for (const execution of here) {
         const own = claimed.get(execution);
         if (own) void run(own).catch(onTrouble);
-        else slots.release();
+        else capacity.release();
       }
       return created;
     } catch (error) {
-      for (const _ of here) slots.release();
+      for (const _ of here) capacity.release();
       throw error;
     }
   };
@@ -283,19 +276,19 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     const known = owners.get(execution);
     if (known) return known.poke();
     if (isStopping) return;
-    await slots.acquire();
+    await capacity.acquire();
     let claimed: Claim | null = null;
     try {
       if (isStopping) return;
       claimed = host.flows.get(flow)?.limits
-        ? await claims.takeTurn({ flow, id: execution, left: null, hasRoom: true })
+        ? await claims.claimLimited({ flow, id: execution, left: null, hasRoom: true })
         : await claims.take(execution);
     } finally {
-      if (!claimed) slots.release();
+      if (!claimed) capacity.release();
     }
     if (claimed) await run(claimed);
   };
-  /** Owns what was claimed, until it is over. It has a slot, and gives that back. */
+  /** Owns what was claimed, until it is over. It has taken capacity, and gives that back. */
   const run = async (claimed: Claim): Promise<void> => {
     let isOwner = false;
     try {
@@ -307,15 +300,16 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (isSuspect(claimed)) suspects.release();
         return;
       }
-      const known = await Promise.all([fitOf(sql, claimed, flow), recentPuts(sql, claimed, flow, host.timers)]).catch(
-        (error: unknown) => {
-          log.error("what an execution needs to go on cannot be read", {
-            executionId: claimed.id,
-            error: String(error),
-          });
-          return null;
-        },
-      );
+      const known = await Promise.all([
+        fitOf(store, claimed, flow),
+        recentPuts(store, claimed, flow, host.timers),
+      ]).catch((error: unknown) => {
+        log.error("what an execution needs to go on cannot be read", {
+          executionId: claimed.id,
+          error: String(error),
+        });
+        return null;
+      });
       if (!known) {
         if (isSuspect(claimed)) suspects.release();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
@@ -341,7 +335,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       }
       const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
       const leave = once(() => {
-        slots.release();
+        capacity.release();
         parents.delete(claimed.id);
         resolve();
       });
@@ -355,14 +349,14 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (owner.isLost) claims.lose(claimed);
         if (isSuspect(claimed)) suspects.release();
         leave();
-        leavePlace(claimed);
+        releaseSlot(claimed);
       });
       if (isStopping) owner.drain();
       await Promise.race([over, waitsForChildren]);
     } finally {
       if (!isOwner) {
-        slots.release();
-        leavePlace(claimed);
+        capacity.release();
+        releaseSlot(claimed);
       }
     }
   };
@@ -378,7 +372,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       return false;
     }
   };
-  // Never throws into graphile-worker, whose failure path breaks on odd messages (RELIABILITY V4): errors are ledger events.
+  // Never throws into graphile-worker: where a message has what Postgres cannot hold, recording the failure fails, and the
+  // unhandled rejection ends the process. Errors are ledger events.
   const task = async (flow: string, payload: unknown): Promise<void> => {
     const ids = JobPayload.safeParse(payload);
     if (!ids.success) return log.error("a job is not ours", { problem: ids.error.message });
@@ -389,30 +384,28 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     failpoint("before-job-done");
   };
 
-  let timeline = await checkDatabase(sql);
-  await requireHome(sql);
+  let timeline = await checkDatabase(store);
   await checkWakeups(wakeups, log);
-  await keepDefinitions(
-    sql,
+  await store.workers.keepDefinitions(
     [...host.flows.values()].map((flow) => ({
       flow: flow.name,
       fingerprint: flow.fingerprint,
       blueprint: toBlueprint(flow),
     })),
   );
-  await keepLimits(sql, host.flows.values());
+  await store.workers.declareLimits(host.flows.values());
   let runner: Jobs | undefined;
   let beginning: Promise<void> | undefined;
   let unlocking: Promise<unknown> | undefined;
   /** graphile-worker ends when it cannot say that a job is done, as after a lost connection: then it begins anew. */
   const beginJobs = async (): Promise<void> => {
     // A pool of its own, because a runner that ends in trouble may keep connections for good.
-    const pool = newPool(sql);
+    const pool = newPool(store);
     const begun = await runJobs(
       pool,
       host.flows,
       task,
-      { concurrency: settings.concurrency, prepare: sql.options.prepare },
+      { concurrency: settings.concurrency, isPreparing: store.links.isPreparing, schema: store.names.jobs },
       log,
       () => {
         if (!isStopping) {
@@ -420,70 +413,27 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           liveness.after(endWithinMs, () => pool.endAll()).unref();
         }
         // What it had fetched would stay locked in its name for hours. Unlocking what it still works on does no harm.
-        unlocking = answered(unlockJobs(sql, begun.pool)).catch(onTrouble);
+        unlocking = answered(store.workers.unlockJobs(begun.pool)).catch(onTrouble);
       },
-    );
-    runner = begun;
-    await answered(keepPool(sql, membership.engine.workerId, begun.pool));
-  };
-  membership = await signUp();
-  const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
-  await beginJobs();
-
-  const stopSchedules = await startSchedules(sql, wakeups, log, host.schedules, host.timers);
-
-  /** After a failover or a restore the ledger may have lost its tail, and leases were given out twice: begin anew. */
-  const watchTimeline = async (): Promise<void> => {
-    const now = await checkDatabase(sql);
-    if (now.system === timeline.system && now.timeline === timeline.timeline) return;
-    log.error("the database is another one than before (failover or restore): what was not replicated is lost", {
-      before: timeline,
-      now,
+    ).catch((error: unknown) => {
+      pool.endAll();
+      throw error;
     });
-    timeline = now;
-    for (const owner of owners.values()) owner.lose();
+    runner = begun;
+    await answered(store.workers.keepPool(membership.engine.workerId, begun.pool));
   };
-  /** A busy worker may have fetched more jobs than it has places for: one with free places takes some over. */
-  let isHelping = false;
-  const unlimited = [...host.flows.values()].filter(({ limits }) => limits === null).map(({ name }) => name);
-  const help = async (): Promise<void> => {
-    const limit = Math.min(slots.free, settings.concurrency >> 1 || 1);
-    if (limit === 0 || isStopping || isHelping) return;
-    isHelping = true;
-    const asked = answered(listDue(sql, unlimited, helpAfterMs, limit));
-    const due = await asked.finally(() => (isHelping = false));
-    for (const { id, flow } of due) advanceOne(id, flow).catch(onTrouble);
-  };
-  let beats = 0;
-  let isTending = false;
-  const look = async (): Promise<void> => {
-    const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
-    await answered(tend(sql, missedMs, silentMs, isSweep ? sweepAfterMs : null));
-    if (!isSweep) return;
-    await Promise.all([answered(watchTimeline()), answered(settleOverdue(sql, sweepAfterMs))]);
-    await claims.freeUnknown();
-  };
-  const tending = liveness.every(beatEveryMs, () => {
-    // What came in from outside is in the ledger; the notification that tells of it may be lost.
-    if (beats % (lookEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
-    claims.freeLost();
-    if (runner?.isStuck()) runner.runner.stop().catch(onTrouble);
-    if (!runner)
-      beginning ??= beginJobs()
-        .catch(onTrouble)
-        .finally(() => (beginning = undefined));
-    help().catch(onTrouble);
-    if (isTending) return;
-    isTending = true;
-    look()
-      .catch(onTrouble)
-      .finally(() => (isTending = false));
+  membership = await register().catch(async (error: unknown) => {
+    await items.close();
+    throw store.explain(error);
   });
+  const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
+  let stopSchedules = () => {};
+  let maintenance: Timer | undefined;
 
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     isStopping = true;
-    tending.cancel();
+    maintenance?.cancel();
     stopSchedules();
     for (const owner of owners.values()) owner.drain();
     await beginning;
@@ -494,7 +444,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     });
     await Promise.allSettled([...owners.values()].map(({ done }) => done));
     await Promise.all(disposals);
-    await Promise.all(settling);
+    await Promise.all(propagating);
     while (leaving.size > 0) await Promise.allSettled(leaving);
     // After a job that it could not finish, graphile-worker's stop never resolves (0.18.0). Jobs are only hints.
     await withTimeout(ended, endWithinMs, () => {});
@@ -506,6 +456,66 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     await membership.heartbeat.stop();
   };
   const stopOnce = () => (stopped ??= stop());
+  try {
+    await beginJobs();
+    stopSchedules = await startSchedules(store, log, host.schedules, host.timers);
+  } catch (error) {
+    await stopOnce().catch(onTrouble);
+    throw store.explain(error);
+  }
+
+  /** After a failover or a restore the ledger may have lost its tail, and leases were given out twice: begin anew. */
+  const watchTimeline = async (): Promise<void> => {
+    const now = await checkDatabase(store);
+    if (now.system === timeline.system && now.timeline === timeline.timeline) return;
+    log.error("the database is another one than before (failover or restore): what was not replicated is lost", {
+      before: timeline,
+      now,
+    });
+    timeline = now;
+    for (const owner of owners.values()) owner.lose();
+  };
+  /** A busy worker may have fetched more jobs than it can run: one with free capacity steals some. */
+  let isStealing = false;
+  const unlimited = [...host.flows.values()].filter(({ limits }) => limits === null).map(({ name }) => name);
+  const stealDue = async (): Promise<void> => {
+    const limit = Math.min(capacity.free, settings.concurrency >> 1 || 1);
+    if (limit === 0 || isStopping || isStealing) return;
+    isStealing = true;
+    const asked = answered(store.claims.listDue(unlimited, stealAfterMs, limit));
+    const due = await asked.finally(() => (isStealing = false));
+    for (const { id, flow } of due) advanceOne(id, flow).catch(onTrouble);
+  };
+  let beats = 0;
+  let isMaintaining = false;
+  const maintain = async (): Promise<void> => {
+    const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
+    await answered(store.workers.reap(missedMs, silentMs));
+    if (!isSweep || !hasShortcuts) return;
+    await answered(store.workers.sweep(sweepAfterMs));
+    await Promise.all([answered(watchTimeline()), answered(store.children.propagateOverdue(sweepAfterMs))]);
+    await claims.freeUnknown();
+  };
+  const lookUnasked = (): void => {
+    // What came in from outside is in the ledger; the notification that tells of it may be lost.
+    if (beats % (pollEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
+    stealDue().catch(onTrouble);
+  };
+  maintenance = liveness.every(beatEveryMs, () => {
+    if (hasShortcuts) lookUnasked();
+    claims.freeLost();
+    if (runner?.isStuck()) runner.runner.stop().catch(onTrouble);
+    if (!runner)
+      beginning ??= beginJobs()
+        .catch(onTrouble)
+        .finally(() => (beginning = undefined));
+    if (isMaintaining) return;
+    isMaintaining = true;
+    maintain()
+      .catch(onTrouble)
+      .finally(() => (isMaintaining = false));
+  });
+
   return {
     get id() {
       return membership.engine.workerId;
@@ -519,7 +529,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
 }
 
-/** One identity of this worker, from sign-up until the others give it up. */
+/** One identity of this worker, from its registration until the others give it up. */
 interface Membership {
   readonly engine: Engine;
   readonly heartbeat: Heartbeat;
@@ -553,9 +563,9 @@ async function giveBack(
 }
 
 /** Whether a claimed execution can go on by this worker's version of its flow. */
-async function fitOf(sql: Sql, claimed: Claim, flow: FlowDefinition): Promise<Fit> {
+async function fitOf({ reads }: Store, claimed: Claim, flow: FlowDefinition): Promise<Fit> {
   if (claimed.fingerprint === null || claimed.fingerprint === flow.fingerprint) return { nodes: {} };
-  const kept = await answered(readDefinition(sql, flow.name, claimed.fingerprint));
+  const kept = await answered(reads.definition(flow.name, claimed.fingerprint));
   if (kept === null) return { problem: "the definition it ran by was not kept" };
   const before = new Map(readBlueprint(kept).nodes.map((node) => [node.id, node]));
   return fitVersion(claimed.state, before, flow.graph);
@@ -563,33 +573,19 @@ async function fitOf(sql: Sql, claimed: Claim, flow: FlowDefinition): Promise<Fi
 
 /** When the last stream items were put, by `Timers.monotonic()`: a new owner goes on counting for the rate. */
 async function recentPuts(
-  sql: Sql,
+  { streams }: Store,
   { id, items }: Claim,
   { streamLimits: { rate } }: FlowDefinition,
   timers: Timers,
 ): Promise<number[]> {
   if (!rate || items === 0) return [];
-  const ages = await answered(readRecentPuts(sql, id, rate.limit, rate.perMs));
+  const ages = await answered(streams.recentPuts(id, rate.limit, rate.perMs));
   const now = timers.monotonic();
   return ages.map((age) => now - age);
 }
 
-/** Connection options that can travel to a thread. */
-function threadOptions(sql: Sql): HeartbeatOptions["connection"] {
-  const { host, port, database, user, pass, ssl } = sql.options;
-  return {
-    host: host[0] ?? "localhost",
-    port: port[0] ?? 5432,
-    database,
-    username: user,
-    ...(pass !== null && { password: pass }),
-    ...(ssl && { ssl }),
-    connection: { application_name: "flowledger heartbeat" },
-  };
-}
-
 /** The stream's lane, shared by all owners of this worker. */
-function openStreamLane(sql: Sql, wakeups: Wakeups, timers: Timers): Engine["putIntoStream"] {
-  const streamer = new Streamer(sql, wakeups, timers);
+function openStreamLane({ streams, wakeups }: Store, timers: Timers): Engine["putIntoStream"] {
+  const streamer = new Streamer(streams, wakeups, timers);
   return (target, item, dispatch, mark) => streamer.put(target, item, dispatch, mark);
 }

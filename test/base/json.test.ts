@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { PayloadError } from "../../src/base/errors.ts";
 import { canonical, copyJson, isObject, maxDepth, toJson, type Json } from "../../src/base/json.ts";
+import { fuzzRuns } from "../support/fuzz.ts";
 
 class Money {
   readonly cents = 5;
@@ -135,6 +136,7 @@ test("every JSON value comes out as it went in", () => {
       expect(JSON.stringify(copied)).toBe(JSON.stringify(value));
       expect(copyJson(copied)).toEqual(copied);
     }),
+    fuzzRuns(),
   );
 });
 
@@ -157,7 +159,7 @@ test("F51: anything at all is stored so that JSON gives it back, or refused with
       // Not toEqual: it calls what objects are named like, such as a "toString" that is a number.
       expect(isDeepStrictEqual(JSON.parse(JSON.stringify(stored)), stored)).toBe(true);
     }),
-    { numRuns: 300 },
+    fuzzRuns(),
   );
 });
 
@@ -187,6 +189,7 @@ test("equal JSON has one canonical text, whatever the order of its keys", () => 
       expect(JSON.parse(text)).toEqual(JSON.parse(JSON.stringify(value)));
       expect(canonical(reversed(JSON.parse(text) as Json))).toBe(text);
     }),
+    fuzzRuns(),
   );
   expect(canonical({ b: 1, a: undefined, 10: [undefined], 9: null })).toBe('{"10":[null],"9":null,"b":1}');
 });

@@ -8,6 +8,7 @@ import {
   requireKnown,
   requireNumber,
   requireOneOf,
+  requireText,
 } from "../../src/base/option.ts";
 
 test.each<[string, () => unknown, string]>([
@@ -45,6 +46,18 @@ test.each<[string, () => unknown, string]>([
   ["a word for a flag", () => requireBoolean("yes", "jitter"), 'jitter must be true or false, got "yes"'],
   ["no date", () => requireDate(new Date("soon"), "startAt"), "startAt must be a valid Date, got Invalid Date"],
   ["a list", () => requireOneOf(["keep"], ["keep"], "action"), 'action must be "keep", got a list'],
+  ["an empty text", () => requireText("", "key", { max: 5 }), 'key must be a text of 1 to 5 characters, got ""'],
+  [
+    "a long text",
+    () => requireText("sixsix", "key", { max: 5 }),
+    'key must be a text of 1 to 5 characters, got "sixsix"',
+  ],
+  [
+    "half a character",
+    () => requireText("\ud83e", "key", { max: 5 }),
+    'key must be a text of 1 to 5 characters, got "\\ud83e"',
+  ],
+  ["no options", () => requireKnown(null, ["rate"], "limits"), "options of limits must be an object, got null"],
   [
     "an unknown option",
     () => requireKnown({ concurency: 1 }, ["rate", "concurrency"], "limits"),

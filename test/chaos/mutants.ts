@@ -2,12 +2,13 @@
 import { cpSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { sqlFiles } from "../../src/store/sql-files.ts";
 import type { FaultName } from "./nemesis.ts";
 
 export interface Mutant {
   /** What was taken out. */
   readonly defect: string;
-  /** Text of `commands.sql` that is replaced in the run's database. */
+  /** Text of the function files that is replaced in the run's database. */
   readonly sql?: readonly Patch[];
   /** Text of the library's source that is replaced in a copy, by file. */
   readonly source?: Readonly<Record<string, readonly Patch[]>>;
@@ -19,25 +20,25 @@ type Patch = readonly [from: string, to: string];
 
 const root = resolve(import.meta.dirname, "../..");
 const fence =
-  "where h.id = x.id and h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.owner is not null";
+  "where h.id = any(p_ids) and h.id = x.id and h.epoch = x.epoch and h.lease_token = x.token and h.commit_no = x.commit_no - 1 and h.owner is not null";
 
 export const mutants: Readonly<Record<string, Mutant>> = {
   "no-fence": {
     defect: "a commit is accepted whatever its epoch, token and owner",
-    sql: [[fence, "where h.id = x.id and h.commit_no < x.commit"]],
+    sql: [[fence, "where h.id = x.id and h.commit_no < x.commit_no"]],
     faults: { freeze: 4, muteHeartbeat: 6, kill: 1 },
   },
   "fence-without-lock": {
     defect: "the lease is read first and the row locked later (up to 300 ms later, so that a minute is enough)",
     sql: [
-      ["begin\n  if p_careful then", "  v_mine uuid[];\nbegin\n  if p_careful then"],
+      ["begin\n  if p_skip_locked then", "  v_mine uuid[];\nbegin\n  if p_skip_locked then"],
       [
-        "  v_at := clock_timestamp();\n  with updated as (",
+        "  v_at := flowledger.now();\n  with updated as (",
         `  v_mine := array(select h.id from flowledger.executions h
-    join unnest(p_ids, p_epochs, p_tokens, p_commits) as x(id, epoch, token, commit) on x.id = h.id
-    where h.epoch = x.epoch and h.token = x.token and h.commit_no = x.commit - 1 and h.owner is not null);
+    join unnest(p_ids, p_epochs, p_tokens, p_commit_nos) as x(id, epoch, token, commit_no) on x.id = h.id
+    where h.epoch = x.epoch and h.lease_token = x.token and h.commit_no = x.commit_no - 1 and h.owner is not null);
   perform pg_sleep(random() * 0.3);
-  v_at := clock_timestamp();
+  v_at := flowledger.now();
   with updated as (`,
       ],
       [fence, "where h.id = x.id and h.id = any(v_mine)"],
@@ -46,31 +47,29 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   "no-commit-number": {
     defect: "a commit that is sent again after its answer was lost does not find its own number",
-    sql: [[" and h.commit_no = x.commit - 1", ""]],
+    sql: [[" and h.commit_no = x.commit_no - 1", ""]],
     faults: { loseAnswer: 12 },
   },
   "release-without-seq": {
     defect: "an owner gives an execution back although something came in since it last looked",
-    sql: [
-      [
-        "(x.extra ? 'c' or x.extra ? 'r') and (h.seq = x.base or x.conditional = 0 and not x.extra ? 'r')",
-        "(x.extra ? 'r' or x.extra ? 'c' and (h.seq = x.base or x.conditional = 0))",
-      ],
-      ["when x.extra ? 'r' and h.seq = x.base then", "when x.extra ? 'r' then"],
-    ],
+    sql: [["x.release and h.seq = x.base as releases", "x.release as releases"]],
     faults: {},
   },
   "job-before-commit": {
     defect: "a job is finished before the work it stands for, and nothing looks for work that has none",
     sql: [
       [
-        `    if v_freed is not null then
+        `    perform flowledger_jobs.force_unlock_workers(v_pools);
+    if v_freed is not null then
       perform flowledger.add_jobs(v_freed);
-    end if;
-  end if;
-  if p_sweep is not null then`,
-        `  end if;
-  if false then`,
+    end if;`,
+        `    perform flowledger_jobs.force_unlock_workers(v_pools);`,
+      ],
+      [
+        `  if v_swept is not null then
+    perform flowledger.add_jobs(v_swept);
+  end if;`,
+        "",
       ],
     ],
     source: {
@@ -79,7 +78,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
           "const outcomes = await Promise.allSettled(ids.data.map((id) => advanceOne(id, flow)));",
           "const outcomes: PromiseSettledResult<void>[] = []; void Promise.allSettled(ids.data.map((id) => advanceOne(id, flow)));",
         ],
-        ["help().catch(onTrouble);", ""],
+        ["stealDue().catch(onTrouble);", ""],
       ],
     },
     faults: { kill: 6 },
@@ -87,8 +86,8 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   "notification-is-truth": {
     defect: "owners and readers look only when a notification arrives",
     source: {
-      "worker/worker.ts": [["if (beats % (lookEveryMs / beatEveryMs) === 0)", "if (beats < 0)"]],
-      "database/wakeups.ts": [
+      "worker/worker.ts": [["if (beats % (pollEveryMs / beatEveryMs) === 0)", "if (beats < 0)"]],
+      "store/wakeups.ts": [
         ["for (const set of listeners.values()) for (const listener of set) listener();", ""],
         ["if (isUp) listeners.forEach((_, id) => hear(id));", ""],
       ],
@@ -97,7 +96,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   "heartbeat-ignores-loop": {
     defect: "the heartbeat goes on while the main loop stands still",
-    source: { "worker/heartbeat.ts": [["if (liveness.monotonic() - tickedAt < stuckMs)", "if (tickedAt > 0)"]] },
+    source: { "worker/heartbeat-thread.ts": [["if (liveness.monotonic() - tickedAt < stuckMs)", "if (tickedAt > 0)"]] },
     faults: { block: 10 },
   },
   "wall-clock-in-sql": {
@@ -113,7 +112,11 @@ export const mutants: Readonly<Record<string, Mutant>> = {
 
 /** The database's functions with the defect; null when it has none there. */
 export function plantSql({ sql }: Mutant): string | null {
-  return sql ? patched(readFileSync(join(root, "src/database/commands.sql"), "utf8"), sql, "commands.sql") : null;
+  if (!sql) return null;
+  const text = sqlFiles()
+    .functions.map((file) => file.text)
+    .join("\n");
+  return `set check_function_bodies = off;\n${patched(text, sql, "migrations/functions")}`;
 }
 
 /** A copy of the library's source, so that a run sees one version of it; with the defect when it has one there. */

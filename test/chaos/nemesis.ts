@@ -174,14 +174,14 @@ export class Nemesis {
         return;
       case "dropJobs": {
         const rows = await sql`
-          delete from graphile_worker._private_jobs where id in (
-            select id from graphile_worker._private_jobs where locked_by is null order by random() limit 10) returning id`;
+          delete from flowledger_jobs._private_jobs where id in (
+            select id from flowledger_jobs._private_jobs where locked_by is null order by random() limit 10) returning id`;
         return this.#count(name, rows.length);
       }
       case "doubleJobs": {
         const rows = await sql`
-          select graphile_worker.add_job(t.identifier, j.payload) from graphile_worker._private_jobs j
-          join graphile_worker._private_tasks t on t.id = j.task_id order by random() limit 10`;
+          select flowledger_jobs.add_job(t.identifier, j.payload) from flowledger_jobs._private_jobs j
+          join flowledger_jobs._private_tasks t on t.id = j.task_id order by random() limit 10`;
         return this.#count(name, rows.length);
       }
       case "deafen": {

@@ -66,7 +66,7 @@ test.each([outer, caller])(
     await using _proxy = proxy;
     await using _worker = await startWorker(url);
 
-    proxy.loseAnswerOf("flowledger.create_many(");
+    proxy.loseAnswerOf("flowledger.create_executions(");
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
     const asked = await until(async () => {
       const { interrupts } = await orchestrator.listPendingInterrupts({ flow: "crash.inner" });

@@ -1,5 +1,6 @@
 /** Flows for the crash tests, the same in the test and in its worker processes. A body tells on stdout that it runs. */
 import { setTimeout as delay } from "node:timers/promises";
+import pg from "pg";
 import { z } from "zod";
 import { defineFlow } from "../../src/index.ts";
 import type { Ctx, FlowDefinition } from "../../src/index.ts";
@@ -32,6 +33,48 @@ work
     await ctx.appendState("path", "last");
   });
 work.when("Poke").to("poked", async (ctx) => await ctx.appendState("pokes", ctx.input));
+
+/** A pool that takes its worker down before it sends COMMIT, while that is under way, or when it is in. */
+const commits = {
+  idleCount: 0,
+  async connect() {
+    const connection = new pg.Client(process.env["CRASH_URL"]);
+    await connection.connect();
+    const die = () => void process.kill(process.pid, "SIGKILL");
+    return {
+      release: () => void connection.end(),
+      on: () => {},
+      async query(text: string, values?: unknown[]) {
+        const when = text === "commit" ? process.env["CRASH_COMMIT"] : undefined;
+        if (when === "before") die();
+        const answer = connection.query(text, values);
+        // The statement is in the socket by then.
+        if (when === "in") setImmediate(die);
+        await answer;
+        if (when === "after") die();
+        return answer;
+      },
+    };
+  },
+};
+
+/** Writes a row of the application's with a commit of its own. */
+export const paying = defineFlow("crash.paying");
+paying.to("pay", async (ctx) => {
+  tell(ctx as Ctx);
+  const count = await ctx.transaction(
+    "pay",
+    async (tx) => {
+      const { rows } = await tx.query<{ count: number }>(
+        "with paid as (insert into payments values ($1)) select count(*)::int + 1 as count from payments where execution_id = $1",
+        [ctx.execution.id],
+      );
+      return rows[0]?.count;
+    },
+    { client: commits },
+  );
+  await ctx.setState("count", count ?? 0);
+});
 
 /** Takes its worker down, wherever it runs. */
 export const poison = defineFlow("crash.poison");
@@ -165,4 +208,5 @@ export const crashFlows: readonly FlowDefinition[] = [
   limited,
   outer,
   caller,
+  paying,
 ];

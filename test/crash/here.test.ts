@@ -22,7 +22,7 @@ test("a start takes a free place of its own process without a job; beyond the pl
   const [first, second] = await Promise.all([bound.startExecution(), bound.startExecution()]);
   const owners = await sql`
     select owner, epoch from flowledger.executions where id in ${sql([first.id, second.id])}`;
-  const jobs = () => sql`select 1 from graphile_worker._private_jobs`;
+  const jobs = () => sql`select 1 from flowledger_jobs._private_jobs`;
   expect(owners).toEqual([1, 2].map(() => ({ owner: worker.id, epoch: 1 })));
   expect(await jobs()).toHaveLength(0);
   const third = await bound.startExecution();
@@ -73,7 +73,7 @@ test("F15: a start whose answer is lost is found by its own worker, and runs", a
   await orchestrator.startWorker();
   const id = uuidv7();
 
-  proxy.loseAnswerOf("flowledger.create_many(");
+  proxy.loseAnswerOf("flowledger.create_executions(");
   const start = orchestrator.flow(work).startExecution({}, { id, autoCloseTimeout: 0 });
   await expect(start).rejects.toMatchObject({ code: "CONNECTION_FAILED" });
   const header = await untilClosed(sql, id);

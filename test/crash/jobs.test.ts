@@ -12,7 +12,7 @@ test("F30: an execution whose job comes three times has one owner, and its chunk
   await using orchestrator = visiting(database, [work]);
   const execution = await orchestrator.flow(work).startExecution({ ms: 200 }, { autoCloseTimeout: 0 });
   await sql`
-    select graphile_worker.add_job('flowledger:crash.work', to_json(array[${execution.id}::text, ${execution.id}::text]))
+    select flowledger_jobs.add_job('flowledger:crash.work', to_json(array[${execution.id}::text, ${execution.id}::text]))
     from generate_series(1, 2)`;
 
   await using worker = await startWorker(database.url);
@@ -26,9 +26,9 @@ test("F30: an execution whose job comes three times has one owner, and its chunk
 test("F31, F33: executions whose jobs are lost, or have used up their attempts, are swept up", async () => {
   await using orchestrator = visiting(database, [work]);
   const lost = await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 });
-  await sql`delete from graphile_worker._private_jobs`;
+  await sql`delete from flowledger_jobs._private_jobs`;
   const usedUp = await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 });
-  await sql`update graphile_worker._private_jobs set attempts = max_attempts`;
+  await sql`update flowledger_jobs._private_jobs set attempts = max_attempts`;
 
   await using _worker = await startWorker(database.url);
 
@@ -46,7 +46,7 @@ test("F35: a sleeping execution whose timer is lost wakes up by its wake_at", as
         .length > 0,
   );
 
-  await sql`delete from graphile_worker._private_jobs`;
+  await sql`delete from flowledger_jobs._private_jobs`;
 
   expect(await untilClosed(sql, execution.id, 15_000)).toMatchObject({ outcome: "completed" });
   expect(await countEvents(sql, execution.id, "sleep.started")).toBe(1);

@@ -1,6 +1,6 @@
-/** A limit holds while workers that hold its places are killed, and their places are not lost. */
+/** A limit holds while workers that hold its slots are killed, and their slots are not lost. */
 import { expect, test } from "vitest";
-import { mostAtOnce } from "../../src/database/verify.ts";
+import { mostAtOnce } from "../../src/store/verify.ts";
 import { testDatabase } from "../support/database.ts";
 import { visiting } from "../support/flows.ts";
 import type { TestProcess } from "../support/processes.ts";
@@ -10,7 +10,7 @@ import { expectGuarantees, startWorker, until } from "./support.ts";
 const database = await testDatabase();
 const { sql } = database;
 
-test("F1: a limit of 4 never shows 5 while workers that hold the places are killed, and every start runs", async () => {
+test("F1: a limit of 4 never shows 5 while workers that hold the slots are killed, and every start runs", async () => {
   await using orchestrator = visiting(database, [limited]);
   await using first = await startWorker(database.url);
   await using second = await startWorker(database.url);
@@ -36,12 +36,12 @@ test("F1: a limit of 4 never shows 5 while workers that hold the places are kill
   await expectGuarantees(sql);
 });
 
-/** Kills a worker that has a place, while all places are taken. */
+/** Kills a worker that holds a slot, while all slots are taken. */
 async function killHolder(workers: TestProcess[]): Promise<void> {
   const holder = await until(async () => {
     const held = await sql<{ owner: string }[]>`
-      select e.owner from flowledger.places p join flowledger.executions e on e.id = p.execution_id
-      where p.held and e.owner is not null`;
+      select e.owner from flowledger.slots p join flowledger.executions e on e.id = p.execution_id
+      where p.acquired and e.owner is not null`;
     const owner = held.length === 4 ? held[0]?.owner : undefined;
     return workers.find((worker) => owner !== undefined && worker.output().includes(`ready ${owner}`));
   }, 20_000);

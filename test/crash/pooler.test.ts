@@ -10,7 +10,8 @@ import { expect, test } from "vitest";
 import { createOrchestrator } from "../../src/index.ts";
 import type { Logger } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
-import { serving } from "../support/flows.ts";
+import { refusal, serving } from "../support/flows.ts";
+import { given } from "../support/settings.ts";
 import { work } from "./flows.ts";
 import { expectGuarantees, until, untilClosed } from "./support.ts";
 
@@ -44,6 +45,59 @@ test.skipIf(isMissing)("F24: a worker whose LISTEN a pooler swallows says so, an
 
   expect(warnings.some((warning) => warning.startsWith("LISTEN does not work on this connection"))).toBe(true);
   expect(await untilClosed(database.sql, execution.id)).toMatchObject({ outcome: "completed" });
+  await expectGuarantees(database.sql);
+});
+
+const refused: Record<string, string> = {
+  array_nulls: "off",
+  bytea_output: "escape",
+  default_transaction_deferrable: "on",
+  default_transaction_isolation: "serializable",
+  extra_float_digits: "-10",
+  IntervalStyle: "iso_8601",
+  quote_all_identifiers: "on",
+  row_security: "off",
+  search_path: "public, pg_catalog",
+  transform_null_equals: "on",
+};
+
+test.skipIf(isMissing).each(Object.entries(refused))(
+  "F24: where %s is %j and a pooler does not let it be set, every call is refused in so many words",
+  async (name, value) => {
+    const database = await testDatabase();
+    await using _set = await given(database, "the role", { [name]: value });
+    await using pooler = await startPooler(database.url);
+    await using away = createOrchestrator({ connection: pooler.connection, flows: [work] });
+
+    const errors = [
+      await refusal(away.flow(work).startExecution({})),
+      await refusal(away.listExecutions()),
+      await refusal(away.startWorker()),
+    ];
+
+    for (const error of errors) expect(error).toMatchObject({ code: "CONNECTION_FAILED" });
+    expect(String(errors[2])).toContain(`${name} is ${value} here, and a pooler does not let this library set it`);
+    expect(String(errors[2])).toMatch(/alter role \S+ in database \S+ set \S+ = .+, or connect directly$/);
+    expect(await database.sql`select from flowledger.executions`).toHaveLength(0);
+  },
+);
+
+test.skipIf(isMissing)("F24: other settings, and limits, do not matter behind a pooler", async () => {
+  const database = await testDatabase();
+  const others = {
+    DateStyle: "German, DMY",
+    search_path: "public",
+    statement_timeout: "30s",
+    TimeZone: "Asia/Kolkata",
+  };
+  await using _set = await given(database, "the role", { ...others, standard_conforming_strings: "off" });
+  await using pooler = await startPooler(database.url);
+  await using _direct = await serving(database, [work]);
+  await using away = createOrchestrator({ connection: pooler.connection, flows: [work] });
+
+  const execution = await away.flow(work).startExecution({}, { autoCloseTimeout: 0 });
+
+  expect(await execution.waitForClose()).toEqual({ path: ["first", "slow", "last"] });
   await expectGuarantees(database.sql);
 });
 

@@ -40,7 +40,7 @@ test("F15: items whose commit was answered to nobody are in the stream once, in 
   flow.to("put", async (ctx) => {
     for (let n = 0; n < 30; n++) {
       await ctx.putIntoStream(n);
-      if (n % 10 === 5) proxy.loseAnswerOf("flowledger.put_load(");
+      if (n % 10 === 5) proxy.loseAnswerOf("flowledger.put_items(");
       await ctx.flush();
     }
   });

@@ -113,12 +113,12 @@ test("F1: a child whose worker died before it could tell its parent is heard of 
       (await sql`select 1 from flowledger.executions where id = ${execution.id} and owner is null and wake_at is null`)
         .length,
   );
-  await sql`alter function flowledger.settle_families(uuid[], interval) rename to settle_families_later`;
+  await sql`alter function flowledger.propagate_close(uuid[], float8) rename to propagate_close_later`;
   await execution.continueWith(present(interrupt).id, "yes");
   await untilClosed(sql, child);
   worker.kill("SIGKILL");
   await worker.exited;
-  await sql`alter function flowledger.settle_families_later(uuid[], interval) rename to settle_families`;
+  await sql`alter function flowledger.propagate_close_later(uuid[], float8) rename to propagate_close`;
   expect(
     await sql`select 1 from flowledger.executions where id = ${execution.id} and closed_at is null and wake_at is null`,
   ).toHaveLength(1);

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type postgres from "postgres";
 import { expect } from "vitest";
-import { verify } from "../../src/database/verify.ts";
+import { verify } from "../../src/store/verify.ts";
 import { startProcess } from "../support/processes.ts";
 import type { TestProcess } from "../support/processes.ts";
 

@@ -3,32 +3,35 @@ import { createServer } from "node:http";
 import type { Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
-import { chromium } from "playwright-core";
 import type { Page } from "playwright-core";
 import { expect, test } from "vitest";
 import { story } from "../../examples/live/flow.ts";
 import { liveApp } from "../../examples/live/server.ts";
 import type { Orchestrator } from "../../src/index.ts";
+import { chromiumPath, openBrowser } from "../support/browser.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving, visiting } from "../support/flows.ts";
 
 const database = await testDatabase();
 const text = "Once upon a time a process died in the middle of a sentence and another one went on with it";
 
-test("items appear while the execution runs, and the page knows when it is over", async () => {
-  await using stage = await openStage();
-  const { page } = stage;
+test.skipIf(chromiumPath === null)(
+  "items appear while the execution runs, and the page knows when it is over",
+  async () => {
+    await using stage = await openStage();
+    const { page } = stage;
 
-  await page.click("#start");
-  await untilWord(page, "upon");
-  const [running] = (await stage.reader.listExecutions({ flow: story.name, limit: 1 })).executions;
-  await untilDone(page);
+    await page.click("#start");
+    await untilWord(page, "upon");
+    const [running] = (await stage.reader.listExecutions({ flow: story.name, limit: 1 })).executions;
+    await untilDone(page);
 
-  expect(running?.lifecycle).toBe("open");
-  expect(await page.textContent("#words")).toBe(text);
-});
+    expect(running?.lifecycle).toBe("open");
+    expect(await page.textContent("#words")).toBe(text);
+  },
+);
 
-test("a reload goes on after the last item, without a gap or a repeat", async () => {
+test.skipIf(chromiumPath === null)("a reload goes on after the last item, without a gap or a repeat", async () => {
   await using stage = await openStage();
   const { page } = stage;
   await page.click("#start");
@@ -42,7 +45,7 @@ test("a reload goes on after the last item, without a gap or a repeat", async ()
   expect(await page.textContent("#words")).toBe(text);
 });
 
-test("a connection that drops comes back where it was", async () => {
+test.skipIf(chromiumPath === null)("a connection that drops comes back where it was", async () => {
   await using stage = await openStage();
   const { page } = stage;
   await page.click("#start");
@@ -80,11 +83,7 @@ async function openStage(): Promise<Stage> {
     socket.on("close", () => sockets.delete(socket));
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const browser = await chromium.launch({
-    executablePath: process.env["CHROMIUM_PATH"] ?? "/usr/bin/chromium",
-    headless: true,
-    args: ["--no-sandbox"],
-  });
+  const browser = await openBrowser();
   const page = await browser.newPage();
   await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
   const cut = () => {

@@ -6,7 +6,7 @@ import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import type { Orchestrator } from "../../src/index.ts";
-import { emptyDatabase, testDatabase } from "../support/database.ts";
+import { administer, emptyDatabase, testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { serving } from "../support/flows.ts";
@@ -178,7 +178,7 @@ test("a wrong password, a server that is not there and a database without our sc
   expect(results.map(({ code }) => code)).toEqual([1, 1, 1]);
   expect(results.flatMap(({ stderr }) => sentences(stderr))).toEqual([
     expect.stringMatching(/was refused: check user and password/),
-    expect.stringMatching(/nobody answers \(ECONNREFUSED\)/),
+    expect.stringMatching(/no server listens there \(ECONNREFUSED\)/),
     expect.stringMatching(/npx flowledger migrate/),
   ]);
   expect(results.map(({ stderr }) => stderr).join("")).not.toContain("wrong-password");
@@ -301,7 +301,7 @@ test("the demo on a database of the user's own says which execution to look at",
 });
 
 test("a person resumes and corrects from the shell, and the ledger says who", async () => {
-  const id = await started("asking", { interventionMode: "auto", autoCloseTimeout: "0" });
+  const id = await started("asking", { interventionMode: "auto", autoCloseTimeout: 0 });
   await untilPending(await orchestrator.getExecution(id));
 
   const correction = await json<{ version: number; author: string }>(
@@ -325,7 +325,7 @@ test("a person resumes and corrects from the shell, and the ledger says who", as
 });
 
 test("verify names what is wrong and exits with 1, rebuild puts it right", async () => {
-  const id = await started("greeting", { autoCloseTimeout: "0" });
+  const id = await started("greeting", { autoCloseTimeout: 0 });
   await (await orchestrator.getExecution(id)).waitForClose();
   const well = await run("verify", id);
   await database.sql`update flowledger.executions set close_snapshot = '{"forged": true}' where id = ${id}`;
@@ -352,8 +352,8 @@ test("verify names what is wrong and exits with 1, rebuild puts it right", async
 
 test("prune says what it removed and keeps what it was told to", async () => {
   const [gone, kept, open] = [
-    await started("greeting", { autoCloseTimeout: "0" }),
-    await started("broken", { autoCloseTimeout: "0" }),
+    await started("greeting", { autoCloseTimeout: 0 }),
+    await started("broken", { autoCloseTimeout: 0 }),
     await started("asking", {}),
   ];
   for (const id of [gone, kept]) await (await orchestrator.getExecution(id)).waitForClose().catch(() => {});
@@ -406,10 +406,15 @@ test("doctor looks at everything, a line each, and fails with a remedy", async (
   flow.to("pass", () => null);
   await using _orchestrator = await serving(own, [flow]);
 
-  const [json, plain] = await Promise.all([
+  const [json, plain, asAdmin] = await Promise.all([
     runWith({ DATABASE_URL: own.url }, "doctor", "--json"),
     runWith({ DATABASE_URL: own.url }, "doctor"),
+    runWith({ DATABASE_URL: own.adminUrl }, "doctor"),
   ]);
+  const [admin] = await administer(
+    own.adminUrl,
+    (sql) => sql<{ rolsuper: boolean }[]>`select rolsuper from pg_roles where rolname = current_user`,
+  );
   const findings = JSON.parse(json.stdout) as { name: string; verdict: string }[];
   const [none, unmigrated] = await Promise.all([
     runWith({ DATABASE_URL: "postgres://nobody@127.0.0.1:1/none" }, "doctor"),
@@ -420,7 +425,7 @@ test("doctor looks at everything, a line each, and fails with a remedy", async (
     "connection",
     "postgres",
     "schema",
-    "home",
+    "original",
     "rights",
     "pooler",
     "listen",
@@ -429,7 +434,10 @@ test("doctor looks at everything, a line each, and fails with a remedy", async (
     "vacuum",
   ]);
   expect(findings.filter(({ verdict }) => verdict === "fail")).toEqual([]);
-  expect(plain.stdout).toMatch(/^warn {2}rights {6}superuser.*grant_roles/m);
+  expect(plain.stdout).toMatch(/^ok {4}rights {6}owner of the schema/m);
+  expect(asAdmin.stdout).toMatch(
+    admin?.rolsuper ? /^warn {2}rights {6}superuser.*grant_roles/m : /^ok {4}rights {6}owner of the schema/m,
+  );
   expect(plain.stdout).toMatch(/^ok {4}workers {5}1 alive, serving examined$/m);
   expect([none.code, unmigrated.code]).toEqual([1, 1]);
   expect(none.stdout).toMatch(/^fail {2}connection .*\(start Postgres/);

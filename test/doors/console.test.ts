@@ -1,10 +1,10 @@
 /** `flowledger console` in a real Chromium, and what it refuses to strangers. */
 import { request } from "node:http";
 import { resolve } from "node:path";
-import { chromium } from "playwright-core";
 import { expect, test } from "vitest";
 import { openConsole } from "../../src/console.ts";
 import { defineFlow } from "../../src/index.ts";
+import { chromiumPath, openBrowser } from "../support/browser.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving, untilEvent, visiting } from "../support/flows.ts";
 import { startProcess } from "../support/processes.ts";
@@ -20,7 +20,7 @@ review
   })
   .to("keep", (ctx) => ctx.setState("answer", ctx.input));
 
-test("a person sees what waits, answers it, and sees how it ends", async () => {
+test.skipIf(chromiumPath === null)("a person sees what waits, answers it, and sees how it ends", async () => {
   await using stage = await openStage();
   const { page, orchestrator } = stage;
   const execution = await orchestrator.flow(review).startExecution(null, { autoCloseTimeout: 0 });
@@ -41,7 +41,7 @@ test("a person sees what waits, answers it, and sees how it ends", async () => {
   expect(await execution.history({ types: ["interrupt.resumed"] })).toMatchObject([{ actor: "console" }]);
 });
 
-test("a person intervenes and cancels, and is told what is refused", async () => {
+test.skipIf(chromiumPath === null)("a person intervenes and cancels, and is told what is refused", async () => {
   await using stage = await openStage();
   const { page, orchestrator } = stage;
   const bound = orchestrator.flow(review);
@@ -108,11 +108,7 @@ test("the command prints the URL, ends on a signal, and refuses a port that is t
 async function openStage() {
   const orchestrator = await serving(database, [review]);
   const console = await openConsole(orchestrator);
-  const browser = await chromium.launch({
-    executablePath: process.env["CHROMIUM_PATH"] ?? "/usr/bin/chromium",
-    headless: true,
-    args: ["--no-sandbox"],
-  });
+  const browser = await openBrowser();
   return {
     url: console.url,
     page: await browser.newPage(),

@@ -1,7 +1,7 @@
 /** `flowledger/defer`: background functions as Defer's users know them. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, describe, expect, test } from "vitest";
-import { verify } from "../../src/database/verify.ts";
+import { verify } from "../../src/store/verify.ts";
 import {
   addMetadata,
   assignOptions,
@@ -88,7 +88,16 @@ const cooperative = defer(async function cooperative() {
 });
 const slow = defer(async () => sleep(60_000), { name: "slow", maxDuration: 0.05 });
 const unstorable = defer(() => ({ deep: [1, 10n] }), { name: "unstorable" });
-const meet = defer((n: number) => crowd.during(() => sleep(50).then(() => n)), { name: "meet" });
+const inCompany = newGate();
+const meet = defer(
+  (n: number) =>
+    crowd.during(async () => {
+      if (crowd.most > 1) inCompany.open();
+      await inCompany.passed;
+      return n;
+    }),
+  { name: "meet" },
+);
 const alone = defer(
   async function alone(name: string) {
     await gates.get(name)?.passed;

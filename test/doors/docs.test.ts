@@ -85,16 +85,21 @@ describe.each(documents)("%s", (document) => {
 async function writeExamples(document: string): Promise<string[]> {
   const into = join(folder, basename(document, ".md"));
   await mkdir(into);
-  const source = JSON.stringify(join(root, "src/index.ts"));
-  const defer = JSON.stringify(join(root, "src/defer.ts"));
   const codes = (await fences(document, "ts")).filter((code) => /^import /m.test(code));
   return Promise.all(
     codes.map(async (code, index) => {
       const file = join(into, `example-${index + 1}.ts`);
-      await writeFile(file, code.replaceAll('"flowledger"', source).replaceAll('"flowledger/defer"', defer));
+      await writeFile(
+        file,
+        code.replace(/"flowledger(?:\/(\w+))?"/g, (_, door = "index") => sourceOf(String(door))),
+      );
       return file;
     }),
   );
+}
+
+function sourceOf(door: string): string {
+  return JSON.stringify(join(root, "src", `${door}.ts`));
 }
 
 async function fences(document: string, language: string): Promise<string[]> {

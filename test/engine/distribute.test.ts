@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { verify } from "../../src/database/verify.ts";
+import { verify } from "../../src/store/verify.ts";
 import {
   defineFlow,
   ExecutionCancelledError,

@@ -1,7 +1,7 @@
 /** The chunk journal: what a commit point has recorded is not done again, and a chunk that does something else is told. */
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, expect, test } from "vitest";
-import { verify } from "../../src/database/verify.ts";
+import { verify } from "../../src/store/verify.ts";
 import { defineFlow } from "../../src/index.ts";
 import type { Ctx } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";

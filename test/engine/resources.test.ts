@@ -1,12 +1,12 @@
 /** Resources that live with an execution: made when first needed, once, and ended when its owner gives it back. */
 import { expect, test } from "vitest";
-import { currentTransaction, findOver } from "../../src/database/queries.ts";
 import { ExecutionResources, KeptResources } from "../../src/engine/resources.ts";
 import type { ResourceLayers } from "../../src/engine/resources.ts";
 import { UsageError } from "../../src/base/errors.ts";
 import { createOrchestrator, defineFlow, ResourceMissingError } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
+import { storeOn } from "../support/store.ts";
 
 const database = await testDatabase();
 const quiet = { autoCloseTimeout: 0 } as const;
@@ -182,7 +182,7 @@ test("TF-RSC-05, TF-RSC-06: a save has the names of resources, sorted, and none 
 });
 
 test("runtime resources are forgotten when the start was answered by a known key, rolled back, or closed elsewhere", async () => {
-  const kept = new KeptResources((asked) => findOver(database.sql, asked));
+  const kept = new KeptResources((asked) => storeOn(database.sql).reads.findOver(asked));
   const flow = defineFlow("kept");
   flow.to("only", () => null);
   await using elsewhere = visiting(database);
@@ -200,7 +200,7 @@ test("runtime resources are forgotten when the start was answered by a known key
       const execution = await bound.startExecution(null, { tx });
       rolledBack = execution.id;
       kept.keep(execution.id as never, { a: 1 }, Promise.resolve(execution.id as never));
-      kept.within(execution.id as never, await currentTransaction(tx));
+      kept.within(execution.id as never, (await tx<[{ id: string }]>`select pg_current_xact_id()::text as id`)[0].id);
       begun.open();
       await decided.passed;
       throw new Error("rolled back");

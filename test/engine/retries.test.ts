@@ -1,7 +1,7 @@
 /** Retries and timeouts: counted and timed by the ledger, and over when the policy says so. */
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { verify } from "../../src/database/verify.ts";
+import { verify } from "../../src/store/verify.ts";
 import { defineFlow } from "../../src/index.ts";
 import type { RetryOptions } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";

@@ -1,7 +1,6 @@
 /** Schedules: one execution per time in the fleet, what was missed, what overlaps, and clocks that change. */
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { fireSchedule, readSchedule } from "../../src/database/commands.ts";
 import { ContractError, createOrchestrator, defineFlow, UsageError } from "../../src/index.ts";
 import type { ScheduleOptions } from "../../src/index.ts";
 import { dueTimes } from "../../src/worker/schedules.ts";
@@ -9,6 +8,7 @@ import { testDatabase } from "../support/database.ts";
 import { newGate } from "../support/flows.ts";
 import { newExecution } from "../support/ledger.ts";
 import { until } from "../crash/support.ts";
+import { storeOn } from "../support/store.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -70,11 +70,11 @@ test.each([
   await (await scheduling([schedule])).close();
   expect(await fired(flow.name)).toEqual([]);
   await forget(flow.name, 3);
-  const before = await readSchedule(sql, flow.name);
+  const before = await storeOn(sql).schedules.read(flow.name);
 
   await using _worker = await scheduling([schedule]);
   const looked = await until(
-    async () => ((await readSchedule(sql, flow.name))?.firedUntil ?? "") > (before?.firedUntil ?? ""),
+    async () => ((await storeOn(sql).schedules.read(flow.name))?.firedUntil ?? "") > (before?.firedUntil ?? ""),
   );
 
   expect(looked).toBe(true);
@@ -93,7 +93,7 @@ test("a schedule with another cron has missed nothing", async () => {
   await (await scheduling([{ flow, cron: `${minute} * * * *`, name: "changed" }])).close();
 
   expect(await fired(flow.name)).toEqual([]);
-  expect(await readSchedule(sql, "changed")).toMatchObject({ cron: `${minute} * * * *` });
+  expect(await storeOn(sql).schedules.read("changed")).toMatchObject({ cron: `${minute} * * * *` });
 });
 
 test.each([
@@ -108,9 +108,9 @@ test.each([
   await using _worker = await scheduling([{ flow, cron: "0 0 1 1 *", name, overlap }]);
   const fire = async (minutes: number) => {
     // As a worker does when a time has come.
-    const row = await readSchedule(sql, name);
+    const row = await storeOn(sql).schedules.read(name);
     const until = new Date(Date.parse(row?.firedUntil ?? "") + minutes * 60_000);
-    const done = await fireSchedule(sql, {
+    const done = await storeOn(sql).schedules.fire({
       name,
       after: row?.firedUntil ?? "",
       until,
@@ -141,12 +141,16 @@ test("whoever comes second to a time fires nothing", async () => {
   flow.to("work", () => null);
   await (await scheduling([{ flow, cron: "0 0 1 1 *", name: "raced" }])).close();
   await forget("raced", 1);
-  const after = (await readSchedule(sql, "raced"))?.firedUntil ?? "";
+  const after = (await storeOn(sql).schedules.read("raced"))?.firedUntil ?? "";
   const time = new Date(Date.parse(after) + 60_000);
   const execution = newExecution({ flow: flow.name });
   const command = { name: "raced", after, until: time, times: [time], overlap: "allow", execution } as const;
 
-  const done = await Promise.all([fireSchedule(sql, command), fireSchedule(sql, command), fireSchedule(sql, command)]);
+  const done = await Promise.all([
+    storeOn(sql).schedules.fire(command),
+    storeOn(sql).schedules.fire(command),
+    storeOn(sql).schedules.fire(command),
+  ]);
 
   expect(done.filter(Boolean)).toHaveLength(1);
   expect(await fired(flow.name)).toHaveLength(1);
@@ -238,8 +242,8 @@ test.each([
   await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });
 
   await expect(orchestrator.flow(flow).startExecution({ n: 1 }, { delay })).rejects.toThrow(message);
-  await expect(sql`select flowledger.start('schedules.bad', '{"n": 1}', '{"delay": "-5s"}')`).rejects.toThrow(
-    /not valid/,
-  );
+  await expect(
+    sql`select flowledger.start('schedules.bad', '{"n": 1}', ${JSON.stringify({ delay })}::text::jsonb)`,
+  ).rejects.toThrow(/delay must be a duration/);
   expect(await fired(flow.name)).toEqual([]);
 });

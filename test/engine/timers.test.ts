@@ -1,5 +1,4 @@
 /** Domain time goes by the clock that the orchestrator was given; what keeps a worker alive does not. */
-import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { defineFlow, type FlowDefinition } from "../../src/index.ts";
 import { Orchestrator } from "../../src/orchestrator.ts";
@@ -46,7 +45,7 @@ test("so is the quiet time of a reader", async () => {
 
   const warnings = await warningsOf(async () => {
     const read = collect(execution.streamItems({ timeout: "1d" }));
-    await sleep(100);
+    await timers.untilWaiting(24 * 60 * minute);
     timers.pass(24 * 60 * minute);
     expect(await read).toHaveLength(1);
   });

@@ -1,6 +1,6 @@
 /** A database that is not there, not ours, not migrated, newer than the library or a copy: each is refused in so many words. */
 import { expect, test } from "vitest";
-import { examine } from "../../src/database/doctor.ts";
+import { examine } from "../../src/store/doctor.ts";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import { copiedDatabase, emptyDatabase, testDatabase } from "../support/database.ts";
 import { refusal } from "../support/flows.ts";
@@ -65,7 +65,7 @@ test("a database that is not migrated is refused by every door, until migrate()"
 
 test("a database that is newer than the library is refused, and left as it is", async () => {
   const newer = await testDatabase();
-  await newer.sql`insert into flowledger.migrations (hash, created_at) values ('from the future', 99999999999999)`;
+  await newer.sql`update flowledger.migrations set release = '99.0.0', min_release = '98.0.0' where name = 'functions'`;
   await using old = createOrchestrator({ connection: newer.url, flows: [loose] });
 
   const errors = [
@@ -77,26 +77,29 @@ test("a database that is newer than the library is refused, and left as it is", 
   for (const error of errors) expect(error).toMatchObject({ code: "MIGRATION_FAILED" });
 });
 
-test("F29: a copy of a database runs nothing of its original, until its owner adopts it", async () => {
+test("F29: a copy of a database runs nothing of its original, until its owner accepts it as the original", async () => {
   const copy = await copiedDatabase();
   await using orchestrator = createOrchestrator({ connection: copy.url, flows: [loose] });
   const execution = await orchestrator.flow(loose).startExecution(1, { autoCloseTimeout: 0 });
-  const homeOf = async () => (await examine(copy.url)).find(({ name }) => name === "home");
+  const originalOf = async () => (await examine(copy.url)).find(({ name }) => name === "original");
 
   expect(await refusal(orchestrator.startWorker())).toMatchObject({
     code: "WORKER_FAILED",
-    message: expect.stringMatching(/is a copy.*select flowledger\.adopt\(\)/),
+    message: expect.stringMatching(/is a copy.*select flowledger\.accept_identity\(\)/),
   });
-  expect(await homeOf()).toMatchObject({ verdict: "fail", remedy: expect.stringContaining("flowledger.adopt()") });
+  expect(await originalOf()).toMatchObject({
+    verdict: "fail",
+    remedy: expect.stringContaining("flowledger.accept_identity()"),
+  });
   expect(await copy.sql`select 1 from flowledger.workers`).toHaveLength(0);
 
   // Not what a deploy does by the way.
   await orchestrator.migrate();
   expect(await refusal(orchestrator.startWorker())).toMatchObject({ code: "WORKER_FAILED" });
 
-  await copy.sql`select flowledger.adopt()`;
+  await copy.sql`select flowledger.accept_identity()`;
   await orchestrator.startWorker();
   expect(await execution.waitForClose()).toEqual({});
-  expect(await homeOf()).toMatchObject({ verdict: "ok" });
-  expect(await copy.sql`select 1 from flowledger.homes`).toHaveLength(2);
+  expect(await originalOf()).toMatchObject({ verdict: "ok" });
+  expect(await copy.sql`select 1 from flowledger.database_identity`).toHaveLength(2);
 });

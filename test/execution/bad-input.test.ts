@@ -38,6 +38,13 @@ test("an unknown execution is not found, an id that is no uuid is no id", async 
     expect(await refusal(orchestrator.getExecution(wrong as string))).toMatchObject({ code: "USAGE_INVALID" });
 });
 
+test("an id in capitals is the same id", async () => {
+  const { id } = await orchestrator.flow(loose).createExecution({ id: "01890000-0000-7000-8000-00000000CAFE" });
+
+  expect(id).toBe("01890000-0000-7000-8000-00000000cafe");
+  expect((await orchestrator.getExecution(id.toUpperCase())).id).toBe(id);
+});
+
 test("LI-STP-04: an input against the contract is refused with the path, and nothing is started", async () => {
   const before = await orchestrator.listExecutions({ flow: "strict" });
 

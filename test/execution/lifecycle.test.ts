@@ -155,6 +155,17 @@ test("TF-LIF-07: an idle time of an hour lets the worker go and wakes up when it
   await execution.close();
 });
 
+test("TF-LIF-07: an idle time for which nobody holds the execution counts on while workers come to look, and closes it", async () => {
+  const flow = newNotes("outlasting");
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: "1500ms" });
+
+  expect(await execution.waitForClose()).toEqual({});
+
+  expect(await execution.result.getMeta()).toMatchObject({ closeReason: "auto_close_idle_timeout" });
+  expect(await execution.history({ types: ["execution.claimed"] })).toHaveLength(2);
+});
+
 test("TF-LIF-08: work under way keeps an execution open, however long its idle time is over", async () => {
   const gate = newGate();
   const flow = defineFlow("busy");

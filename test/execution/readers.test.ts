@@ -3,9 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { z } from "zod";
 import { LeaseLostError, PayloadError } from "../../src/base/errors.ts";
-import { connect } from "../../src/database/connection.ts";
-import { claim } from "../../src/database/queries.ts";
-import { putItems, readPages } from "../../src/database/stream.ts";
+import { openDatabase } from "../../src/store/client.ts";
 import { systemTimers } from "../../src/base/timers.ts";
 import { Streamer } from "../../src/engine/streamer.ts";
 import { sendEvents } from "../../src/execution/sse.ts";
@@ -23,6 +21,7 @@ import { WorkerId } from "../../src/ledger/event.ts";
 import { testDatabase } from "../support/database.ts";
 import { collect, newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
 import { ManualTimers } from "../support/timers.ts";
+import { storeOn } from "../support/store.ts";
 
 const database = await testDatabase();
 const quiet = { autoCloseTimeout: 0 } as const;
@@ -111,7 +110,7 @@ test("a reader that stalls holds a page of items, not the stream (F46)", async (
   const execution = await orchestrator.flow(flow).startExecution(null, quiet);
   await execution.waitForClose();
 
-  const [page] = await readPages(database.sql, [{ id: execution.id, after: 0 }]);
+  const [page] = await storeOn(database.sql).streams.pages([{ id: execution.id, after: 0 }]);
 
   expect(page?.items.length).toBe(6);
   expect(await collect(execution.getRuntimeStream())).toHaveLength(40);
@@ -356,11 +355,15 @@ test("what was put under a lost lease is in nobody's stream (F50)", async () => 
 
 test("a load whose answer was lost is sent again and is there once, and one behind a gap is fenced", async () => {
   const { target, sql } = await owned("repeated");
-  const load = { ...target, no: 1, items: ['{"v":"a"}', '{"v":"b"}'], marks: [] };
-  const next = { ...load, no: 2, items: ['{"v":"c"}'] };
+  const load = { ...target, no: 1, items: [item("a"), item("b")], marks: [] };
+  const next = { ...load, no: 2, items: [item("c")] };
 
-  const answers = await Promise.all([putItems(sql, [load]), putItems(sql, [load])]);
-  const later = [await putItems(sql, [next]), await putItems(sql, [load]), await putItems(sql, [{ ...next, no: 4 }])];
+  const answers = await Promise.all([storeOn(sql).streams.put([load]), storeOn(sql).streams.put([load])]);
+  const later = [
+    await storeOn(sql).streams.put([next]),
+    await storeOn(sql).streams.put([load]),
+    await storeOn(sql).streams.put([{ ...next, no: 4 }]),
+  ];
 
   expect(answers.flat()).toContain("ok");
   expect(later.flat()).toEqual(["ok", "ok", "fenced"]);
@@ -372,15 +375,20 @@ test("TF-STR-10: a load that shows above is there once as well, in all streams o
   const { target, sql } = await owned("shown", 2);
   const [, above = ""] = target.ids;
   const shown = { ...target, visibleIn: target.ids.slice(1) };
-  const load = { ...shown, no: 1, items: ['{"d":1,"v":"a"}'], marks: [] };
+  const load = { ...shown, no: 1, items: [item("a")], marks: [] };
   const marks = [{ dispatch: 1, chunk: "put", attempt: 2 }];
-  const next = { ...load, no: 2, items: ['{"d":1,"v":"b"}'], marks };
+  const next = { ...load, no: 2, items: [item("b")], marks };
 
   const busy = await database.sql.begin(async (tx) => {
     await tx`select 1 from flowledger.executions where id = ${above} for update`;
-    return await putItems(sql, [load]);
+    return await storeOn(sql).streams.put([load]);
   });
-  const answers = [await putItems(sql, [load]), await putItems(sql, [load]), await putItems(sql, [next, next])];
+  const answers = [
+    await storeOn(sql).streams.put([load]),
+    await storeOn(sql).streams.put([load]),
+    await storeOn(sql).streams.put([next]),
+    await storeOn(sql).streams.put([next]),
+  ];
 
   expect(busy).toEqual(["busy"]);
   expect(answers.flat()).toEqual(["ok", "ok", "ok", "ok"]);
@@ -475,12 +483,12 @@ async function owned(name: string, count = 1) {
   flow.to("never", () => null);
   await using orchestrator = visiting(database);
   const ids = await orchestrator.flow(flow).startMany(numbers(count));
-  const sql = connect(database.url, { max: 4 });
-  const claims = await claim(sql, WorkerId.parse(crypto.randomUUID()), ids);
+  const { sql } = openDatabase(database.url, { max: 4 });
+  const claims = await storeOn(sql).claims.claim(WorkerId.parse(crypto.randomUUID()), ids);
   const [id] = ids;
   const claimed = id && claims.get(id);
   if (!claimed) throw new Error("nothing was claimed");
-  const streamer = new Streamer(sql, { send: () => {} }, systemTimers);
+  const streamer = new Streamer(storeOn(sql).streams, { send: () => {} }, systemTimers);
   const { epoch, token, items } = claimed;
   return { sql, streamer, target: { id, ids, epoch, token, items, maxItems: null, rate: null, recent: [] } };
 }
@@ -520,4 +528,9 @@ function urlOptions() {
 
 function numbers(count: number): number[] {
   return Array.from({ length: count }, (_, n) => n);
+}
+
+/** An item of dispatch 1, as a load carries it. */
+function item(value: string) {
+  return { dispatch: 1, text: JSON.stringify(value) };
 }

@@ -5,11 +5,11 @@ import pg from "pg";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { z } from "zod";
-import { loadState } from "../../src/database/queries.ts";
 import { defineFlow, UsageError } from "../../src/index.ts";
 import type { CreateOptions } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { refusal, serving, untilEvent, visiting } from "../support/flows.ts";
+import { storeOn } from "../support/store.ts";
 
 const database = await testDatabase();
 const add = defineFlow("add", { input: z.object({ n: z.coerce.number(), more: z.number().default(1) }) });
@@ -70,7 +70,7 @@ test("TF-LIF-05: startExecution resolves with the handle at once, and a second s
 
 test("TF-LIF-01: an execution that was created is open, not started, and has the defaults", async () => {
   const execution = await flow.createExecution();
-  const state = await loadState(database.sql, execution.id);
+  const state = await storeOn(database.sql).reads.loadState(execution.id);
 
   expect(state?.settings).toEqual({
     autoClose: true,

@@ -29,8 +29,7 @@ const orchestrator = await serving(
 
 afterAll(() => orchestrator.close());
 
-// No second try: a history that differs once in a while is one that differs.
-test.for(scenes)("$name", { retry: 0 }, async ({ name, stage, drive }) => {
+test.for(scenes)("$name", async ({ name, stage, drive }) => {
   {
     await using _ = stage;
     await drive(orchestrator);

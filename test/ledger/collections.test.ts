@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/flow/builder.ts";
 import type { Json } from "../../src/base/json.ts";
+import { fuzzRuns } from "../support/fuzz.ts";
 import { Ledger, nothing } from "../support/ledger.ts";
 
 const echo = (ctx: { input: Json }) => ctx.input;
@@ -36,6 +37,7 @@ test("forEach gives its results in the order of the items, whichever ends first"
       expect(seen).toEqual([items.map((n) => [[n], "y"])]);
       expect(ledger.state.frames.size).toBe(0);
     }),
+    fuzzRuns(),
   );
 });
 
@@ -98,6 +100,7 @@ test("nested collections come out nested, whichever ends first", () => {
 
       expect(seen).toEqual([rows.map((row) => ({ cells: row.map((n) => `c${n}`) }))]);
     }),
+    fuzzRuns(),
   );
 });
 
@@ -117,6 +120,7 @@ test("a batch gives an object in the order of its branches, whichever ends first
 
       expect(seen).toBe('{"b":"B","a":"A","c":"C"}');
     }),
+    fuzzRuns(),
   );
 });
 
@@ -141,6 +145,7 @@ test("a batch inside forEach inside a batch comes out whole", () => {
 
       expect(seen).toEqual([Array.from({ length: size }, (_, n) => ({ p: n, q: n }))]);
     }),
+    fuzzRuns(),
   );
 });
 
@@ -244,6 +249,7 @@ test("joins inside forEach pair within their item", () => {
       expect(pairs.toSorted((a, b) => a.A - b.A)).toEqual(Array.from({ length: size }, (_, n) => ({ A: n, B: n })));
       expect(ledger.state.joins.size).toBe(0);
     }),
+    fuzzRuns(),
   );
 });
 
@@ -274,6 +280,7 @@ test("a waiting emit ends exactly when everything that follows from it has run",
       expect(ledger.names()).toEqual(["ask"]);
       expect(ledger.state.groups.size).toBe(0);
     }),
+    fuzzRuns(),
   );
 });
 

@@ -7,8 +7,10 @@ import { databaseUrl, templateName } from "./server.ts";
 export interface TestDatabase extends AsyncDisposable {
   readonly url: string;
   readonly name: string;
-  /** A client of the test, apart from those of the library under test. */
+  /** A client of the test as the database's owner, apart from those of the library under test. */
   readonly sql: postgres.Sql;
+  /** The same as whoever may create databases, for what an owner may not. */
+  readonly adminUrl: string;
   /** Ends every session and removes the database. Otherwise the end of the test file does. */
   drop(): Promise<void>;
 }
@@ -16,7 +18,7 @@ export interface TestDatabase extends AsyncDisposable {
 /** Migrated: a file asks once, at its top, and all its tests share it. */
 export async function testDatabase(): Promise<TestDatabase> {
   const database = await copiedDatabase();
-  await database.sql`select flowledger.adopt()`;
+  await database.sql`select flowledger.accept_identity()`;
   return database;
 }
 
@@ -39,24 +41,30 @@ afterAll(async () => {
 async function create(template: string): Promise<TestDatabase> {
   const serverUrl = inject("serverUrl");
   const name = `${inject("databasePrefix")}${randomBytes(4).toString("hex")}`;
-  await administer(serverUrl, (admin) => admin`create database ${admin(name)} template ${admin(template)}`);
+  const owner = inject("owner");
+  await administer(
+    serverUrl,
+    (admin) => admin`create database ${admin(name)} template ${admin(template)} owner ${admin(owner.name)}`,
+  );
 
-  const url = databaseUrl(serverUrl, name);
+  const url = databaseUrl(serverUrl, name, owner);
   const sql = postgres(url, { max: 4, onnotice: () => {} });
   const drop = async () => {
     if (!open.delete(database)) return;
     await sql.end({ timeout: 1 });
     await administer(serverUrl, (admin) => admin`drop database if exists ${admin(name)} with (force)`);
   };
-  const database: TestDatabase = { url, name, sql, drop, [Symbol.asyncDispose]: drop };
+  const adminUrl = databaseUrl(serverUrl, name);
+  const database: TestDatabase = { url, name, sql, adminUrl, drop, [Symbol.asyncDispose]: drop };
   open.add(database);
   return database;
 }
 
-async function administer(serverUrl: string, work: (admin: postgres.Sql) => Promise<unknown>): Promise<void> {
+/** Does something as whoever may create databases, on a connection of its own. */
+export async function administer<T>(serverUrl: string, work: (admin: postgres.Sql) => Promise<T>): Promise<T> {
   const admin = postgres(serverUrl, { max: 1, onnotice: () => {} });
   try {
-    await work(admin);
+    return await work(admin);
   } finally {
     await admin.end();
   }

@@ -77,7 +77,8 @@ export function doorsOf(sql: postgres.Sql): readonly Door[] {
   ];
 }
 
-const sqlstates: Readonly<Record<string, string>> = {
+/** The library's codes of what our SQL raises. */
+export const sqlstates: Readonly<Record<string, string>> = {
   FL001: "EXECUTION_NOT_FOUND",
   FL002: "EXECUTION_SEALED",
   FL003: "EXECUTION_CLOSED",

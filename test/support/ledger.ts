@@ -2,11 +2,9 @@
 import type postgres from "postgres";
 import { v7 as uuidv7 } from "uuid";
 import { expect } from "vitest";
-import type { Append } from "../../src/database/append.ts";
-import { createMany } from "../../src/database/commands.ts";
-import type { NewExecution } from "../../src/database/commands.ts";
-import { claim, loadState } from "../../src/database/queries.ts";
-import type { Claim } from "../../src/database/queries.ts";
+import type { Append } from "../../src/store/append.ts";
+import type { NewExecution } from "../../src/store/starts.ts";
+import type { Claim } from "../../src/store/claims.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
 import type { Graph } from "../../src/flow/graph.ts";
 import { decide, settle } from "../../src/ledger/decide.ts";
@@ -22,7 +20,8 @@ import {
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../../src/ledger/event.ts";
 import type { Json, JsonObject } from "../../src/base/json.ts";
-import { closeSnapshot, metaOf } from "../../src/ledger/views.ts";
+import { closeSnapshot } from "../../src/ledger/views.ts";
+import { storeOn } from "./store.ts";
 
 /** Something to define with whose handlers never run here. */
 export const nothing = () => null;
@@ -191,7 +190,7 @@ export async function expectGuarantees(sql: postgres.Sql, executionId: string): 
         flowledger.to_ms(started_at) as "startedAt", flowledger.to_ms(sealed_at) as "sealedAt",
         flowledger.to_ms(closed_at) as "closedAt"
       from flowledger.executions where id = ${id}`;
-    return [rows, row, await loadState(tx as unknown as postgres.Sql, id)] as const;
+    return [rows, row, await storeOn(tx as unknown as postgres.Sql).reads.loadState(id)] as const;
   });
   const printed = ledger
     .map(({ seq, epoch, type, dispatch }) => `${seq} (${epoch}) ${type} ${dispatch ?? ""}`)
@@ -207,7 +206,7 @@ export async function expectGuarantees(sql: postgres.Sql, executionId: string): 
     expect(closes).toEqual(header.closedAt === null ? [] : [header.seq]);
     const completed = ledger.flatMap(({ type, dispatch }) => (type === "chunk.completed" ? [dispatch] : []));
     expect(completed).toEqual([...new Set(completed)]);
-    expect(header).toEqual(derivedFrom(id, state, header.epoch));
+    expect(header).toEqual(derivedFrom(state, header.epoch));
   } catch (error) {
     if (error instanceof Error) error.message += `\nof execution ${id}\n${printed}`;
     throw error;
@@ -215,13 +214,12 @@ export async function expectGuarantees(sql: postgres.Sql, executionId: string): 
 }
 
 /** The header as the ledger says it is; the epoch has no event of its own, because a claim writes none. */
-function derivedFrom(id: ExecutionId, state: ExecutionState, epoch: number): HeaderRow {
-  const { status, lifecycleState: lifecycle } = metaOf(id, state);
+function derivedFrom(state: ExecutionState, epoch: number): HeaderRow {
   return {
     seq: state.seq,
     epoch,
-    status,
-    lifecycle,
+    status: statusOf(state, pendingInterrupts(state).length > 0),
+    lifecycle: lifecycleOf(state),
     outcome: state.closed?.outcome ?? null,
     closeReason: state.closed?.reason ?? null,
     closeSnapshot: state.closed ? closeSnapshot(state) : null,
@@ -231,6 +229,42 @@ function derivedFrom(id: ExecutionId, state: ExecutionState, epoch: number): Hea
     sealedAt: state.sealedAt,
     closedAt: state.closed?.at ?? null,
   };
+}
+
+/** The meta as the fold has it. @param isWaiting whether it, or a sub-flow that is visible in it, waits for a person */
+export function metaOf(id: ExecutionId, state: ExecutionState, isWaiting: boolean): JsonObject {
+  const iso = (ms: number | null | undefined) => (ms == null ? null : new Date(ms).toISOString());
+  return {
+    executionId: id,
+    runId: id,
+    flowName: state.flow,
+    status: statusOf(state, isWaiting),
+    lifecycleState: lifecycleOf(state),
+    createdAt: iso(state.createdAt),
+    startedAt: iso(state.startedAt),
+    sealedAt: iso(state.sealedAt),
+    closedAt: iso(state.closed?.at),
+    closeReason: state.closed?.reason ?? null,
+    stateVersion: state.seq,
+    fingerprint: state.fingerprint,
+    blocked: state.blocked?.problem ?? null,
+    parentId: state.parent?.id ?? null,
+    metadata: state.metadata,
+    resourceKeys: state.resourceKeys,
+    loadedFrom: state.loadedFrom,
+    forkedFrom: state.forkedFrom,
+  };
+}
+
+function statusOf({ closed, startedAt }: ExecutionState, isWaiting: boolean): string {
+  if (closed) return closed.outcome;
+  if (startedAt === null) return "created";
+  return isWaiting ? "waiting" : "running";
+}
+
+function lifecycleOf({ closed, sealedAt }: ExecutionState): string {
+  if (closed) return "closed";
+  return sealedAt === null ? "open" : "sealed";
 }
 
 /** One execution to create, started at once with `{}`. */
@@ -255,12 +289,8 @@ export function newExecution(changes: Partial<NewExecution> = {}): NewExecution 
 
 /** Executions that are started and claimed, in id order. */
 export async function leases(sql: postgres.Sql, count: number): Promise<Claim[]> {
-  const made = await createMany(
-    sql,
-    Array.from({ length: count }, () => newExecution()),
-  );
-  const claims = await claim(
-    sql,
+  const made = await storeOn(sql).starts.create(Array.from({ length: count }, () => newExecution()));
+  const claims = await storeOn(sql).claims.claim(
     someWorker,
     made.map(({ id }) => id),
   );

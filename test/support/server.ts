@@ -1,15 +1,17 @@
-/** One Postgres for the whole run: `DATABASE_URL`, else testcontainers when `TEST_POSTGRES` says so, else the embedded one. */
+/** One Postgres for all files of a vitest project: `DATABASE_URL`, else testcontainers when `TEST_POSTGRES` says so, else the embedded one. */
 import { spawn } from "node:child_process";
-import { randomInt } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import postgres from "postgres";
 import type { TestProject } from "vitest/node";
-import { migrate } from "../../src/database/migrate.ts";
+import { migrate } from "../../src/store/migrate.ts";
 import { startEmbeddedPostgres } from "../../src/embedded.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
-    /** A superuser's or database owner's URL, for creating databases. */
+    /** A URL for creating databases and roles. */
     serverUrl: string;
+    /** Who owns the test databases: a role with no rights beyond them. The same as in `serverUrl` where that may not create roles. */
+    owner: { readonly name: string; readonly password: string };
     /** What the names of this run's databases begin with. */
     databasePrefix: string;
   }
@@ -23,15 +25,18 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await admin`select pg_advisory_lock(${LOCK_CLASS}, ${run})`;
   await dropAbandoned(admin);
 
+  const owner = await createOwner(admin, server.url, run);
   const template = templateName(prefix);
-  await admin`create database ${admin(template)}`;
-  await migrate(databaseUrl(server.url, template));
+  await admin`create database ${admin(template)} owner ${admin(owner.name)}`;
+  await migrate(databaseUrl(server.url, template, owner));
 
   project.provide("serverUrl", server.url);
+  project.provide("owner", owner);
   project.provide("databasePrefix", prefix);
   return async () => {
     for (const name of await listDatabases(admin, prefix))
       await admin`drop database if exists ${admin(name)} with (force)`;
+    if (owner.name.startsWith(PREFIX)) await admin`drop role ${admin(owner.name)}`;
     await admin.end();
     await server.stop();
   };
@@ -45,10 +50,23 @@ export function templateName(prefix: string): string {
   return `${prefix}template`;
 }
 
-export function databaseUrl(serverUrl: string, name: string): string {
+/** @param user who connects @default the one of the server's URL */
+export function databaseUrl(serverUrl: string, name: string, user?: { name: string; password: string }): string {
   const url = new URL(serverUrl);
   url.pathname = `/${name}`;
+  if (user) Object.assign(url, { username: user.name, password: user.password });
   return url.href;
+}
+
+/** What users have: a role that may create in its own database, and nothing else. */
+async function createOwner(admin: postgres.Sql, serverUrl: string, run: number) {
+  const [row] = await admin<[{ can: boolean }]>`
+    select rolsuper or rolcreaterole as can from pg_roles where rolname = current_user`;
+  const { username, password } = new URL(serverUrl);
+  if (!row.can) return { name: decodeURIComponent(username), password: decodeURIComponent(password) };
+  const owner = { name: `${PREFIX}${run}`, password: randomBytes(12).toString("hex") };
+  await admin.unsafe(`create role ${owner.name} login password '${owner.password}'`);
+  return owner;
 }
 
 interface TestServer {
@@ -94,7 +112,10 @@ async function dropAbandoned(admin: postgres.Sql): Promise<void> {
       select not exists (
         select from pg_locks where locktype = 'advisory' and classid = ${LOCK_CLASS}::int::oid and objid = ${run}::int::oid
       ) as abandoned`;
-    if (row?.abandoned) await admin`drop database if exists ${admin(name)} with (force)`;
+    if (!row?.abandoned) continue;
+    await admin`drop database if exists ${admin(name)} with (force)`;
+    const role = `${PREFIX}${run}`;
+    await admin`drop role if exists ${admin(role)}`.catch(() => {});
   }
 }
 

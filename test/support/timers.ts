@@ -1,5 +1,5 @@
 /** A clock that stands still until a test moves it. */
-import type { SleepOptions, Timer, Timers } from "../../src/base/timers.ts";
+import type { Clock, SleepOptions, Timer, Timers } from "../../src/base/timers.ts";
 
 interface Entry {
   dueAt: number;
@@ -12,6 +12,7 @@ export class ManualTimers implements Timers {
   #passed = 0;
   readonly #begin: number;
   readonly #entries = new Set<Entry>();
+  readonly #watchers = new Set<() => void>();
 
   constructor(begin = Date.UTC(2026, 0, 1)) {
     this.#begin = begin;
@@ -27,6 +28,10 @@ export class ManualTimers implements Timers {
 
   after(ms: number, callback: () => void): Timer {
     return this.#add(ms, callback, false);
+  }
+
+  at(time: number, clock: Clock, callback: () => void): Timer {
+    return this.#add(Math.max(0, time - clock.now()), callback, false);
   }
 
   every(ms: number, callback: () => void): Timer {
@@ -56,6 +61,15 @@ export class ManualTimers implements Timers {
     return this.#entries.size;
   }
 
+  /** Resolves as soon as something waits for so long. */
+  async untilWaiting(ms: number): Promise<void> {
+    while (![...this.#entries].some((entry) => entry.ms === ms)) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#watchers.add(resolve);
+      await promise;
+    }
+  }
+
   #next(until: number): Entry | undefined {
     return [...this.#entries].filter(({ dueAt }) => dueAt <= until).toSorted((a, b) => a.dueAt - b.dueAt)[0];
   }
@@ -63,6 +77,8 @@ export class ManualTimers implements Timers {
   #add(ms: number, callback: () => void, isRepeated: boolean): Timer {
     const entry: Entry = { dueAt: this.#passed + ms, ms, callback, isRepeated };
     this.#entries.add(entry);
+    for (const watcher of this.#watchers) watcher();
+    this.#watchers.clear();
     const timer: Timer = {
       cancel: () => void this.#entries.delete(entry),
       refresh: () => {

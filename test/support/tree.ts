@@ -5,7 +5,7 @@ import { dirname, join } from "node:path/posix";
 export type Sources = ReadonlyMap<string, string>;
 
 /** The order of the rooms: each imports from itself and from those before it. */
-export const rooms = ["base", "flow", "ledger", "database", "engine", "worker", "execution"];
+export const rooms = ["base", "flow", "ledger", "store", "engine", "worker", "execution"];
 
 const imports = /\b(?:from|import|require|import\.meta\.resolve)\s*\(?\s*(["'`])([^"'`\n]+)\1/g;
 /** A thread is started by its URL; data files have one as well. */
@@ -82,6 +82,20 @@ export function clocks(sources: Sources): string[] {
       .split("\n")
       .flatMap((line, index) => (clock.test(line) ? [`${file}:${index + 1} ${line.trim()}`] : [])),
   );
+}
+
+const sqlText =
+  /\bsql\s*(?:<[^`]*>)?\s*`|\.unsafe\s*\(|["'`]\s*(?:select\s|insert\s+into\s|update\s+[\w."]+\s+set\s|delete\s+from\s|truncate\s|with\s+[\w, ]+\s+as\s*\(|(?:create|alter|drop)\s+(?:or\s+replace\s+)?(?:table|schema|database|role|index|view|function|trigger|policy|extension|type)\b|(?:grant|revoke)\s+[\w, ]+\s+on\s|(?:un)?listen\s+[\w"$]+["'`;]|notify\s+[\w"$]+["'`;,]|set\s+(?:local|session|search_path|role)\b|begin["'`]|commit["'`]|rollback["'`])/gi;
+
+/** Where SQL stands: statements in texts and templates, by file and line. */
+export function statements(sources: Sources): string[] {
+  return [...sources].flatMap(([file, text]) => {
+    const code = withoutComments(text);
+    return [...code.matchAll(sqlText)].map(({ 0: found, index }) => {
+      const line = code.slice(0, index).split("\n").length;
+      return `${file}:${line} ${found.trim()}`;
+    });
+  });
 }
 
 /** Lines stay where they are. A `//` counts only where nothing but space stands before it: else it may be part of a URL. */

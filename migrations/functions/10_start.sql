@@ -1,0 +1,277 @@
+-- Executions are created and started; the hint that somebody advances them is a job.
+
+-- The hint "advance these": one graphile-worker job for up to 25 executions of one flow, task "flowledger:<flow>". No job key
+-- and no queue name: their races and costs are not worth it, a second job finds nothing to claim. The jobs' clock is
+-- the real one.
+create or replace function flowledger.add_jobs(p_ids uuid[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_at timestamptz := flowledger.now();
+  v_offset interval := flowledger.clock_offset();
+begin
+  perform flowledger_jobs.add_jobs(array(
+    select row('flowledger:' || j.flow, json_agg(j.id), null, j.due - v_offset, null, null, j.priority, null)::flowledger_jobs.job_spec
+    from (
+      select e.id, e.flow, e.priority, greatest(e.wake_at, v_at) as due,
+        (row_number() over (partition by e.flow, e.priority, greatest(e.wake_at, v_at) order by e.id) - 1) / 25 as part
+      from flowledger.executions e
+      where e.id = any(p_ids) and e.wake_at is not null and e.owner is null and e.closed_at is null
+    ) j
+    group by j.flow, j.priority, j.due, j.part
+  ));
+end $$;
+
+-- Creates executions, and starts those that are to start, together with their jobs. One element per execution:
+--   p_modes          create, start, raw (started, and the flow's contract has not seen its input), claim (started, and owned by
+--                    p_worker from the beginning, so that it needs no job)
+--   p_inputs         the input, JSON null where there is none
+--   p_created        the payload of execution.created; its metadata go into the header too
+--   p_keys           idempotency key: a known one gives the execution that has it, and is_conflict says that it was started
+--                    with another input
+--   p_start_ats, p_delays_ms        not before a time, or so long from now
+--   p_discard_ats, p_discards_ms    discarded when nobody has taken it by then
+create or replace function flowledger.create_executions(
+  p_ids uuid[], p_flows text[], p_modes text[], p_inputs jsonb, p_created jsonb, p_keys text[], p_priorities int[], p_limit_keys text[], p_parents uuid[],
+  p_start_ats timestamptz[], p_delays_ms float8[], p_discard_ats timestamptz[], p_discards_ms float8[], p_worker uuid default null, p_token uuid default null)
+returns table (ord int, id uuid, is_new boolean, is_conflict boolean, at_ms float8)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+-- Times travel into the ledger as text.
+set extra_float_digits = 1
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_at timestamptz := flowledger.now();
+  v_role text := flowledger.caller();
+  v_new uuid[];
+  v_free uuid[];
+begin
+  with item as materialized (
+    select x.*, x.mode <> 'create' as starts, coalesce(x.start_at, v_at + flowledger.ms(x.delay_ms)) as due,
+      coalesce(x.discard_at, v_at + flowledger.ms(x.discard_ms)) as discard
+    from rows from (
+      unnest(p_ids, p_flows, p_modes, p_keys, p_priorities, p_limit_keys, p_parents, p_start_ats, p_delays_ms, p_discard_ats, p_discards_ms),
+      jsonb_array_elements(p_inputs), jsonb_array_elements(p_created))
+      as x(id, flow, mode, key, priority, limit_key, parent_id, start_at, delay_ms, discard_at, discard_ms, input, created)
+  ), made as (
+    insert into flowledger.executions
+      (id, seq, epoch, owner, lease_token, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, limit_key, metadata, fingerprint)
+    select i.id, case when i.starts then 2 else 1 end, case when i.mode = 'claim' then 1 else 0 end, case when i.mode = 'claim' then p_worker end,
+      case when i.mode = 'claim' then p_token end, i.flow, i.priority, v_at, case when i.starts then v_at end,
+      case when i.starts then greatest(v_at, least(coalesce(i.due, v_at), i.discard)) end,
+      i.key, i.parent_id, i.limit_key, i.created -> 'metadata', i.created ->> 'fingerprint'
+    from item i
+    on conflict do nothing
+    returning executions.id, executions.owner
+  ), written as (
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, role, payload)
+    select i.id, 1, 0, v_at, 'execution.created', v_role,
+      case when i.discard is null then i.created
+        else jsonb_set(i.created, '{settings}', coalesce(i.created -> 'settings', '{}') || jsonb_build_object('discardAt', flowledger.to_ms(i.discard))) end
+        || jsonb_strip_nulls(jsonb_build_object('idempotencyKey', i.key, 'priority', nullif(i.priority, 0)))
+    from made join item i on i.id = made.id
+    union all
+    select i.id, 2, 0, v_at, 'execution.started', v_role,
+      jsonb_build_object('input', i.input) || case when i.mode = 'raw' then '{"raw": true}' else '{}' end::jsonb
+        || case when i.due is null then '{}' else jsonb_build_object('dueAt', flowledger.to_ms(i.due)) end
+        || case when i.limit_key is null then '{}' else jsonb_build_object('limitKey', i.limit_key) end
+    from made join item i on i.id = made.id where i.starts
+  )
+  select array_agg(made.id), array_agg(made.id) filter (where made.owner is null) into v_new, v_free from made;
+  if v_free is not null then
+    perform flowledger.add_jobs(v_free);
+  end if;
+  if array_remove(p_keys, null) = '{}' then
+    return query select x.ordinality::int, x.id, coalesce(x.id = any(v_new), false), false, flowledger.to_ms(v_at)
+    from unnest(p_ids) with ordinality as x(id, ordinality) order by 1;
+    return;
+  end if;
+  -- Statements of their own: they see what another transaction committed while the insert waited for it. One that was made
+  -- with the key but never started is started now.
+  perform flowledger.start_execution(e.id, x.input, false, x.mode = 'raw')
+  from rows from (unnest(p_ids, p_flows, p_modes, p_keys), jsonb_array_elements(p_inputs)) as x(id, flow, mode, key, input)
+  join flowledger.executions e on e.flow = x.flow and e.idempotency_key = x.key
+  where x.mode <> 'create' and e.id <> x.id and e.started_at is null and e.closed_at is null;
+  return query
+    select x.ordinality::int,
+      coalesce(known.id, x.id),
+      coalesce(x.id = any(v_new), false),
+      known.id is not null and x.mode <> 'create' and x.input is distinct from (
+        select l.payload -> 'input' from flowledger.ledger l
+        where l.execution_id = known.id and l.type = 'execution.started' limit 1),
+      flowledger.to_ms(v_at)
+    from rows from (unnest(p_ids, p_flows, p_modes, p_keys), jsonb_array_elements(p_inputs)) with ordinality as x(id, flow, mode, key, input, ordinality)
+    left join lateral (
+      select e.id from flowledger.executions e
+      where e.flow = x.flow and e.idempotency_key = x.key and e.id <> x.id) known on true
+    order by 1;
+end $$;
+
+-- A length of time in milliseconds, as `parseDuration` of the library reads it: a number of them, or "500ms", "10s", "1h30m"
+-- (units ms, s, m, h, d, w), up to a hundred years. Null for anything else.
+create or replace function flowledger.duration_ms(p_value jsonb) returns float8
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ms float8;
+begin
+  if jsonb_typeof(p_value) = 'number' then
+    v_ms := p_value::float8;
+  elsif jsonb_typeof(p_value) = 'string' and p_value #>> '{}' ~ '^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$' then
+    select sum(m[1]::float8 * case m[2] when 'ms' then 1 when 's' then 1000 when 'm' then 60000 when 'h' then 3600000 when 'd' then 86400000 else 604800000 end)
+    into v_ms from regexp_matches(p_value #>> '{}', '([0-9.]+)([a-z]+)', 'g') m;
+  end if;
+  -- Half a millisecond is rounded up, as JavaScript does.
+  return case when v_ms between 0 and 3155760000000 then floor(v_ms) + case when v_ms - floor(v_ms) >= 0.5 then 1 else 0 end end;
+exception when numeric_value_out_of_range then
+  return null;
+end $$;
+
+-- A moment from 1970 to 9999, as ISO 8601 with its time zone. Null for anything else.
+create or replace function flowledger.moment_of(p_value jsonb) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz;
+begin
+  if jsonb_typeof(p_value) = 'string'
+    and p_value #>> '{}' ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$' then
+    v_at := (p_value #>> '{}')::timestamptz;
+  end if;
+  return case when v_at between '1970-01-01T00:00:00Z' and '9999-12-31T00:00:00Z' then v_at end;
+exception when data_exception then
+  return null;
+end $$;
+
+-- Refuses a start by the name of its flow, or by an option that is unknown or cannot be meant: what the library refuses too, in
+-- `execution/bound-flow.ts`, and for names in `flow/draft.ts`.
+create or replace function flowledger.check_start(p_flow text, p_options jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  o record;
+  v_expected text;
+  v_is_right boolean;
+begin
+  if p_flow is null or p_flow !~ '^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$' then
+    raise exception 'flow name % is not valid', quote_nullable(left(p_flow, 40))
+      using errcode = 'FL008', hint = 'use 1 to 128 letters, digits and . _ : - that begin with a letter or digit';
+  elsif jsonb_typeof(p_options) is distinct from 'object' then
+    raise exception 'options of a start must be an object, got %', coalesce(left(p_options::text, 40), 'null')
+      using errcode = 'FL008', hint = 'pass {"idempotencyKey": "order-17"}';
+  end if;
+  for o in select x.key, x.value, x.value #>> '{}' as text, jsonb_typeof(x.value) as kind from jsonb_each(p_options) x loop
+    case o.key
+    when 'id' then
+      v_expected := 'a uuid';
+      v_is_right := o.kind = 'string' and (o.text in ('00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+        or o.text ~ '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[1-8][0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$');
+    when 'idempotencyKey' then
+      v_expected := 'a text of 1 to 500 characters';
+      v_is_right := o.kind = 'string' and length(o.text) between 1 and 500;
+    when 'limitKey' then
+      v_expected := 'a text of 1 to 200 characters';
+      v_is_right := o.kind = 'string' and length(o.text) between 1 and 200;
+    when 'metadata' then
+      v_expected := 'an object';
+      v_is_right := o.kind = 'object';
+    when 'priority' then
+      v_expected := 'an integer from -32767 to 32767';
+      v_is_right := flowledger.is_integer(o.value, -32767, 32767);
+    when 'concurrency' then
+      v_expected := 'an integer of at least 1, or null for no limit';
+      v_is_right := o.kind = 'null' or flowledger.is_integer(o.value, 1, 9007199254740991);
+    when 'startAt' then
+      v_expected := 'a moment like "2026-01-31T12:00:00Z"';
+      v_is_right := flowledger.moment_of(o.value) is not null;
+    when 'delay' then
+      v_expected := 'a duration like "10s" or 10000';
+      v_is_right := flowledger.duration_ms(o.value) is not null;
+    when 'discardAfter' then
+      v_expected := 'a duration like "10s" or 10000, or a moment like "2026-01-31T12:00:00Z"';
+      v_is_right := flowledger.duration_ms(o.value) is not null or flowledger.moment_of(o.value) is not null;
+    when 'timeout', 'autoCloseTimeout' then
+      v_expected := 'a duration like "10s" or 10000, or null for none';
+      v_is_right := o.kind = 'null' or flowledger.duration_ms(o.value) is not null;
+    when 'autoClose' then
+      v_expected := 'true or false';
+      v_is_right := o.kind = 'boolean';
+    when 'interventionMode' then
+      v_expected := '"planned", "auto" or null';
+      v_is_right := o.kind = 'null' or o.value in ('"planned"', '"auto"');
+    else
+      raise exception 'a start has an unknown option %', to_json(left(o.key, 40))
+        using errcode = 'FL008', hint = 'use id, idempotencyKey, metadata, priority, startAt, delay, discardAfter, autoClose, autoCloseTimeout, concurrency, interventionMode, timeout, limitKey';
+    end case;
+    if not v_is_right then
+      raise exception '% must be %, got %', o.key, v_expected, left(o.value::text, 40) using errcode = 'FL008', hint = 'correct it, or leave it out';
+    end if;
+  end loop;
+end $$;
+
+create or replace function flowledger.is_integer(p_value jsonb, p_min numeric, p_max numeric) returns boolean
+language sql immutable parallel safe
+return case when jsonb_typeof(p_value) = 'number' then p_value::numeric % 1 = 0 and p_value::numeric between p_min and p_max else false end;
+
+-- Starts an execution of a flow; with a known idempotencyKey, gives the one that has it. The options are those of the library:
+-- id, idempotencyKey, metadata, priority, delay, startAt, discardAfter, autoClose, autoCloseTimeout (null: never), concurrency,
+-- interventionMode, timeout; durations are milliseconds or "1h30m", moments ISO 8601. And limitKey: what the limits per key count
+-- it by, since SQL does not know the flow's own; without one it counts with all others that have none.
+create or replace function flowledger.start(flow text, input jsonb default 'null', options jsonb default '{}') returns uuid
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id uuid;
+  v_conflict boolean;
+begin
+  perform flowledger.check_start(flow, options);
+  select c.id, c.is_conflict into v_id, v_conflict
+  from flowledger.create_executions(
+    array[coalesce((options ->> 'id')::uuid, flowledger.new_id())], array[flow], array['raw'], jsonb_build_array(coalesce(input, 'null')),
+    jsonb_build_array(jsonb_build_object('flow', flow)
+      || case when options ? 'metadata' then jsonb_build_object('metadata', options -> 'metadata') else '{}' end
+      || jsonb_build_object('settings', jsonb_strip_nulls(jsonb_build_object(
+        'autoClose', options -> 'autoClose', 'concurrency', options -> 'concurrency',
+        'interventionMode', options -> 'interventionMode',
+        'timeoutMs', flowledger.duration_ms(options -> 'timeout'),
+        'autoCloseMs', flowledger.duration_ms(options -> 'autoCloseTimeout')))
+        || case when options -> 'autoCloseTimeout' = 'null' then '{"autoCloseMs": null}' else '{}' end::jsonb)),
+    array[options ->> 'idempotencyKey'], array[coalesce((options -> 'priority')::int, 0)], array[options ->> 'limitKey'], array[null::uuid],
+    array[flowledger.moment_of(options -> 'startAt')], array[flowledger.duration_ms(options -> 'delay')],
+    array[flowledger.moment_of(options -> 'discardAfter')], array[flowledger.duration_ms(options -> 'discardAfter')]) c;
+  if v_conflict then
+    raise exception 'idempotency key % of flow % was used with another input (execution %)', options ->> 'idempotencyKey', flow, v_id
+      using errcode = 'FL008', hint = 'use a new key for a new input';
+  end if;
+  return v_id;
+end $$;
+
+-- Gives a created execution its input. False when it had been started before.
+create or replace function flowledger.start_execution(id uuid, input jsonb, notify boolean default true, raw boolean default true,
+  limit_key text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions := flowledger.lock_open(start_execution.id, 'start');
+begin
+  if length(limit_key) not between 1 and 200 then
+    raise exception 'limit_key must be a text of 1 to 200 characters' using errcode = 'FL008', hint = 'give what the limits of the flow count it by';
+  end if;
+  if e.started_at is not null then
+    return false;
+  end if;
+  if limit_key is not null then
+    update flowledger.executions h set limit_key = start_execution.limit_key where h.id = e.id;
+  end if;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.started', 'input', coalesce(input, 'null'),
+    'raw', case when raw then true end, 'limitKey', limit_key)), notify);
+  return true;
+end $$;

@@ -1,0 +1,172 @@
+-- What people are asked and what they correct: the rows of interrupts and interventions, each by one rule from the ledger.
+
+-- An interrupt as the ledger has it after the event p_until: the last pause under that id, and what answered it.
+create or replace function flowledger.interrupt_of(p_id uuid, p_interrupt text, p_until int default 2147483647) returns setof flowledger.interrupts
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.execution_id, p_interrupt, c.payload ->> 'flow', r.chunk, r.payload ->> 'kind', coalesce(split_part(a.type, '.', 2), 'pending'),
+    r.payload -> 'payload', r.payload -> 'resumeTo', (r.payload -> 'resumeCount')::int, nullif(r.payload -> 'maxResumes', 'null')::int,
+    r.at, r.at + flowledger.ms((r.payload -> 'expiresInMs')::float8), a.at, a.payload -> 'value', a.payload ->> 'requestId', r.payload -> 'response', a.actor,
+    r.seq, a.seq, a.payload ->> 'byEvent'
+  from (
+    select l.* from flowledger.ledger l
+    where l.execution_id = p_id and l.type = 'interrupt.raised' and l.payload ->> 'id' = p_interrupt and l.seq <= p_until
+    order by l.seq desc limit 1
+  ) r
+  join flowledger.ledger c on c.execution_id = r.execution_id and c.seq = 1
+  left join lateral (
+    select l.* from flowledger.ledger l
+    where l.execution_id = p_id and l.seq > r.seq and l.seq <= p_until
+      and l.type in ('interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled') and l.payload ->> 'id' = p_interrupt
+    -- An answer from outside counts, also where an event had answered in the same moment.
+    order by (l.type = 'interrupt.resumed' and not l.payload ? 'byEvent') desc, l.seq
+    limit 1
+  ) a on true
+$$;
+
+-- A correction as the ledger has it after the event p_until, with the record that the library gives.
+create or replace function flowledger.intervention_of(p_id uuid, p_intervention text, p_until int default 2147483647) returns setof flowledger.interventions
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.execution_id, n.version, p_intervention, coalesce(s.status, 'pending'), r.payload ->> 'target', r.payload ->> 'author',
+    jsonb_build_object('id', r.payload -> 'id', 'version', n.version, 'status', coalesce(s.status, 'pending'),
+      'payload', r.payload -> 'payload', 'target', r.payload -> 'target', 'author', r.payload -> 'author', 'note', r.payload -> 'note',
+      'metadata', coalesce(r.payload -> 'metadata', '{}'), 'createdAt', flowledger.iso(r.at), 'insertedAt', flowledger.iso(s.inserted_at),
+      'insertion', s.insertion, 'rejectedAt', null, 'rejectReason', null, 'expiredAt', flowledger.iso(s.expired_at), 'consumers', coalesce(k.consumers, '{}')),
+    r.at
+  from flowledger.ledger r
+  cross join lateral (
+    select count(*)::int as version from flowledger.ledger l where l.execution_id = p_id and l.type = 'intervention.recorded' and l.seq <= r.seq) n
+  cross join lateral (
+    select (array_agg(split_part(l.type, '.', 2) order by l.seq desc))[1] as status,
+      max(l.at) filter (where l.type = 'intervention.inserted') as inserted_at, max(l.at) filter (where l.type = 'intervention.expired') as expired_at,
+      (array_agg(l.payload -> 'insertion' order by l.seq desc) filter (where l.type = 'intervention.inserted'))[1] as insertion
+    from flowledger.ledger l
+    where l.execution_id = p_id and l.type in ('intervention.inserted', 'intervention.expired') and l.payload ->> 'id' = p_intervention and l.seq <= p_until) s
+  cross join lateral (
+    select jsonb_object_agg(m.consumer, m.mark) as consumers from (
+      select distinct on (l.payload ->> 'consumer') l.payload ->> 'consumer' as consumer, jsonb_build_object('status', l.payload -> 'status',
+        'note', l.payload -> 'note', 'metadata', coalesce(l.payload -> 'metadata', '{}'), 'consumedAt', flowledger.iso(l.at)) as mark
+      from flowledger.ledger l
+      where l.execution_id = p_id and l.type = 'intervention.consumed' and l.payload ->> 'id' = p_intervention and l.seq <= p_until
+      order by l.payload ->> 'consumer', l.seq desc) m) k
+  where r.execution_id = p_id and r.type = 'intervention.recorded' and r.payload ->> 'id' = p_intervention and r.seq <= p_until
+$$;
+
+-- Brings the rows of interrupts and interventions up to date with the ledger after a seq, and puts the stream items that tell of
+-- that. Whoever calls it holds the execution's row lock, so the rows follow the ledger's order. p_stream: false in a copy.
+create or replace function flowledger.project(p_id uuid, p_first int, p_stream boolean default true) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  l record;
+  v_item jsonb;
+  v_items jsonb[] := '{}';
+  v_dispatches int[] := '{}';
+  v_shown int := 0;
+  v_stopped int;
+  v_before int;
+  v_after int;
+  v_up uuid[];
+begin
+  -- What happens after the stop is in no reader's stream, early or late.
+  if (select e.stream_ended from flowledger.executions e where e.id = p_id) then
+    v_stopped := (select min(r.seq) from flowledger.ledger r where r.execution_id = p_id and r.type = 'stream.stopped');
+  end if;
+  for l in
+    select r.seq, r.type, split_part(r.type, '.', 2) as what, r.dispatch, r.chunk, r.payload as p, r.payload ->> 'id' as id
+    from flowledger.ledger r
+    where r.execution_id = p_id and r.seq >= p_first
+      and r.type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'chunk.failed',
+        'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired')
+    order by r.seq
+  loop
+    v_item := null;
+    if l.type = 'chunk.failed' then
+      if l.p ? 'retryInMs' then
+        v_item := jsonb_build_object('type', 'retry', 'chunk', l.chunk, 'attempt', (l.p -> 'attempt')::int + 1);
+      end if;
+    elsif l.type like 'interrupt.%' then
+      insert into flowledger.interrupts as i select * from flowledger.interrupt_of(p_id, l.id, l.seq)
+      on conflict (execution_id, id) do update set chunk = excluded.chunk, type = excluded.type, status = excluded.status,
+        payload = excluded.payload, resume_to = excluded.resume_to, resume_count = excluded.resume_count, max_resumes = excluded.max_resumes,
+        created_at = excluded.created_at, expires_at = excluded.expires_at, resolved_at = excluded.resolved_at, value = excluded.value,
+        request_id = excluded.request_id, response = excluded.response, actor = excluded.actor, raised_seq = excluded.raised_seq,
+        resolved_seq = excluded.resolved_seq, by_event = excluded.by_event
+      where (i.raised_seq, i.resolved_seq) is distinct from (excluded.raised_seq, excluded.resolved_seq);
+      if found then
+        v_item := jsonb_build_object('type', 'interrupt', 'executionId', p_id,
+            'action', case l.what when 'raised' then 'pause' when 'resumed' then 'resume' when 'expired' then 'expire' else 'cancel' end,
+            'interrupt', flowledger.interrupt_record(p_id, l.id))
+          || case when l.what = 'resumed' then jsonb_build_object('value', l.p -> 'value') else '{}' end;
+      end if;
+    else
+      insert into flowledger.interventions as v select * from flowledger.intervention_of(p_id, l.id, l.seq)
+      on conflict (execution_id, version) do update set status = excluded.status, record = excluded.record;
+      v_item := jsonb_build_object('type', 'intervention', 'executionId', p_id,
+        'action', case l.what when 'recorded' then 'append' when 'inserted' then 'insert' when 'expired' then 'expire' else 'consume' end,
+        'intervention', (select v.record from flowledger.interventions v where v.execution_id = p_id and v.id = l.id));
+    end if;
+    if v_item is not null then
+      v_items := v_items || v_item;
+      v_dispatches := v_dispatches || l.dispatch;
+    end if;
+    if p_stream and (v_stopped is null or l.seq < v_stopped) then
+      v_shown := cardinality(v_items);
+    end if;
+  end loop;
+  select e.pending_interrupts, case when e.parent_id is not null then flowledger.visible_in(p_id) end into v_before, v_up
+  from flowledger.executions e where e.id = p_id;
+  update flowledger.executions e
+  set pending_interrupts = case when e.closed_at is null then flowledger.waiting_on(p_id) else 0 end,
+    stream_seq = e.stream_seq + v_shown
+  where e.id = p_id
+  returning e.pending_interrupts into v_after;
+  insert into flowledger.stream_items (execution_id, seq, epoch, at, kind, dispatch, item)
+  select p_id, e.stream_seq - v_shown + v.ord, e.epoch, flowledger.now(), v.item ->> 'type', v.dispatch, v.item
+  from flowledger.executions e, unnest(v_dispatches, v_items) with ordinality as v(dispatch, item, ord)
+  where e.id = p_id and v.ord <= v_shown;
+  if cardinality(v_up) > 0 then
+    perform flowledger.propagate_up(p_id, v_up, v_after <> v_before or not p_stream,
+      array(select v.item from unnest(v_items) as v(item) where p_stream and v.item ->> 'type' in ('interrupt', 'retry')));
+  end if;
+end $$;
+
+create or replace function flowledger.interrupt_record(p_id uuid, p_interrupt text) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('id', i.id, 'type', i.type, 'status', i.status, 'payload', i.payload, 'resumeTo', i.resume_to, 'chunk', i.chunk,
+    'resumeCount', i.resume_count, 'maxResumes', i.max_resumes, 'createdAt', flowledger.iso(i.created_at),
+    'expiresAt', flowledger.iso(i.expires_at), 'resolvedAt', flowledger.iso(i.resolved_at), 'value', i.value,
+    'requestId', i.request_id, 'actor', i.actor, 'response', i.response, 'executionId', i.execution_id, 'flow', i.flow, 'projectedFrom', null)
+  from flowledger.interrupts i where i.execution_id = p_id and i.id = p_interrupt
+$$;
+
+-- How many interrupts wait in an execution, its own and those of its sub-flows.
+create or replace function flowledger.waiting_on(p_id uuid) returns int
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select (select count(*) from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending')::int
+    + (select coalesce(sum(c.pending_interrupts), 0) from flowledger.executions c
+      where c.parent_id = p_id and c.pending_interrupts > 0 and p_id = any(flowledger.visible_in(c.id)))::int
+$$;
+
+-- Interrupts that wait in an execution and in the sub-flows that are visible in it: each with the id that it has there.
+create or replace function flowledger.pending_on(p_id uuid) returns table (id text, owner_id uuid, local_id text, created_at timestamptz)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive family as (
+    select p_id as id
+    union all
+    select c.id from family f join flowledger.executions c on c.parent_id = f.id
+    where c.pending_interrupts > 0 and c.closed_at is null and p_id = any(flowledger.visible_in(c.id))
+  )
+  select case when f.id = p_id then i.id else f.id || ':' || i.id end, f.id, i.id, i.created_at
+  from family f join flowledger.interrupts i on i.execution_id = f.id and i.status = 'pending'
+$$;

@@ -1,0 +1,152 @@
+-- Workers: who lives, what the dead had, what lost its job; and whether this database is the original.
+
+-- Whether the session that a worker registered with is still there. Only its own lock counts, on a key that it drew at random in
+-- that session: what anybody else locks decides nothing.
+create or replace function flowledger.has_session(p_backend int, p_key bigint) returns boolean
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from pg_locks l
+    where l.locktype = 'advisory' and l.pid = p_backend and l.granted and l.objsubid = 1
+      and l.database = (select d.oid from pg_database d where d.datname = current_database())
+      and l.classid = ((p_key >> 32) & 4294967295)::oid and l.objid = (p_key & 4294967295)::oid)
+$$;
+
+-- A key of this session's own, locked as long as the session lives. The setting tells a session that still has it from one that
+-- a pooler or a reconnect put in its place.
+create or replace function flowledger.hold_session() returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_key bigint;
+begin
+  loop
+    v_key := ('x' || encode(substring(uuid_send(gen_random_uuid()) from 1 for 8), 'hex'))::bit(64)::bigint;
+    exit when pg_try_advisory_lock(v_key);
+  end loop;
+  perform set_config('flowledger' || '.session_key', v_key::text, false);
+  return v_key;
+end $$;
+
+-- Registers a worker, in the session that will speak for it.
+create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_pool text) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into flowledger.workers (id, host, pid, flows, pool, role, backend_pid, session_key, started_at, heartbeat_at)
+  values (p_id, p_host, p_pid, p_flows, p_pool, flowledger.caller(), pg_backend_pid(), flowledger.hold_session(), flowledger.wall_clock(), flowledger.wall_clock())
+$$;
+
+-- A sign of life. False when the others have given this worker up: its executions are theirs now.
+create or replace function flowledger.heartbeat(p_id uuid) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update flowledger.workers w set heartbeat_at = flowledger.wall_clock()
+  where w.id = p_id and w.backend_pid = pg_backend_pid() and w.session_key::text = current_setting('flowledger' || '.session_key', true);
+  if found then
+    return true;
+  end if;
+  update flowledger.workers w
+  set heartbeat_at = flowledger.wall_clock(), backend_pid = pg_backend_pid(), session_key = flowledger.hold_session()
+  where w.id = p_id;
+  return found;
+end $$;
+
+-- Frees what dead workers own: those whose session has ended and who missed a beat, and those silent for p_silent_ms. A session
+-- may end without its process: a worker that lives registers another with its next beat. After a restart of Postgres all do, so
+-- nobody is given up for that.
+create or replace function flowledger.reap(p_missed_ms float8, p_silent_ms float8) returns table (reaped int, freed int)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_real timestamptz := flowledger.wall_clock();
+  v_at timestamptz := flowledger.now();
+  v_dead uuid[] := array(
+    select w.id from flowledger.workers w
+    where w.heartbeat_at < v_real - flowledger.ms(p_missed_ms)
+      and (w.heartbeat_at < v_real - flowledger.ms(p_silent_ms)
+        or pg_postmaster_start_time() < v_real - flowledger.ms(p_silent_ms) and not flowledger.has_session(w.backend_pid, w.session_key)));
+  v_pools text[];
+  v_freed uuid[];
+begin
+  reaped := 0; freed := 0;
+  if cardinality(v_dead) > 0 then
+    -- One of the fleet takes each; one that beats again meanwhile is alive.
+    with gone as (
+      delete from flowledger.workers w using (
+        select x.id from flowledger.workers x where x.id = any(v_dead) and x.heartbeat_at < v_real - flowledger.ms(p_missed_ms) for update skip locked) d
+      where w.id = d.id returning w.id, w.pool
+    ) select array_agg(gone.id), array_remove(array_agg(gone.pool), null) into v_dead, v_pools from gone;
+    with free as (
+      update flowledger.executions e
+      set owner = null, takeovers = e.takeovers + 1, wake_at = v_at
+      where e.wake_at is not null and e.owner = any(v_dead)
+      returning e.id
+    ) select array_agg(free.id) into v_freed from free;
+    perform flowledger_jobs.force_unlock_workers(v_pools);
+    if v_freed is not null then
+      perform flowledger.add_jobs(v_freed);
+    end if;
+  end if;
+  reaped := coalesce(cardinality(v_dead), 0);
+  freed := coalesce(cardinality(v_freed), 0);
+  return next;
+end $$;
+
+-- Gives a new job to what has been due for p_after_ms, has no live owner, and no job of its flow waits: its hint was lost.
+-- wake_at moves on, so a sweep repeats itself at most once per p_after_ms.
+create or replace function flowledger.sweep(p_after_ms float8) returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := flowledger.now();
+  v_swept uuid[];
+begin
+  with lost as (
+    select e.id from flowledger.executions e
+    where e.wake_at < v_at - flowledger.ms(p_after_ms) and e.closed_at is null
+      and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
+      -- What is queued waits for a slot, not for a job.
+      and not exists (select 1 from flowledger.slots s where s.execution_id = e.id and not s.acquired)
+      and not exists (
+        select 1 from flowledger_jobs._private_jobs j join flowledger_jobs._private_tasks t on t.id = j.task_id
+        where t.identifier = 'flowledger:' || e.flow and j.is_available and j.run_at <= flowledger.wall_clock())
+    order by e.wake_at limit 1000 for no key update of e skip locked
+  ), moved as (
+    update flowledger.executions e
+    set wake_at = v_at, takeovers = e.takeovers + case when e.owner is null then 0 else 1 end, owner = null
+    from lost where e.id = lost.id
+    returning e.id
+  ) select array_agg(moved.id) into v_swept from moved;
+  if v_swept is not null then
+    perform flowledger.add_jobs(v_swept);
+  end if;
+  perform flowledger.sweep_slots();
+  return coalesce(cardinality(v_swept), 0);
+end $$;
+
+-- Says that this database is the original: by `migrate`, and by the owner of a copy whose open executions shall go on in it.
+create or replace function flowledger.accept_identity() returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into flowledger.database_identity (at, by, system, database_oid)
+  select flowledger.wall_clock(), flowledger.caller(), s.system_identifier, d.oid
+  from pg_control_system() s, pg_database d where d.datname = current_database()
+$$;
+
+-- False in a copy: restored elsewhere, cloned, or upgraded into another cluster.
+create or replace function flowledger.is_original() returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select i.system = s.system_identifier::text and i.database_oid = d.oid
+  from (select * from flowledger.database_identity order by at desc limit 1) i, pg_control_system() s, pg_database d
+  where d.datname = current_database()
+$$;

@@ -1,0 +1,75 @@
+-- Background functions: their states in Defer's words, and the commands that only they know.
+
+create or replace function flowledger.discard_at(p_id uuid) returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select flowledger.from_ms((l.payload -> 'settings' ->> 'discardAt')::float8)
+  from flowledger.ledger l where l.execution_id = p_id and l.seq = 1
+$$;
+
+-- The state of a background function's execution, in Defer's words. Started is what a worker has taken.
+create or replace function flowledger.function_state(e flowledger.executions) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when e.outcome = 'completed' then 'succeed'
+    when e.outcome = 'failed' then 'failed'
+    when e.outcome is not null then case when e.close_reason = 'discarded' then 'discarded' when e.epoch = 0 then 'cancelled' else 'aborted' end
+    when e.epoch = 0 then case when flowledger.discard_at(e.id) <= flowledger.now() then 'discarded' else 'created' end
+    when exists (select 1 from flowledger.ledger l where l.execution_id = e.id and l.type = 'cancel.requested') then 'aborting'
+    else 'started' end
+$$;
+
+-- Cancels a function that has not started, with force also one that runs. Gives the state that it found, which says
+-- whether that was allowed; null for an unknown id.
+create or replace function flowledger.cancel_function(id uuid, force boolean default false, notify boolean default true) returns text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_state text;
+begin
+  select * into e from flowledger.executions h where h.id = cancel_function.id for no key update;
+  if not found then
+    return null;
+  end if;
+  v_state := flowledger.function_state(e);
+  if v_state = 'created' or v_state = 'started' and force then
+    perform flowledger.cancel(e.id, case v_state when 'created' then 'cancelled' else 'aborted' end, null, notify);
+  end if;
+  return v_state;
+end $$;
+
+-- Moves a function that has not started to another time: p_at, else p_delay_ms from now. Gives the state that it found; only
+-- "created" was moved. Whoever claims at the same moment waits for the row: one of the two wins.
+create or replace function flowledger.reschedule_function(p_id uuid, p_at timestamptz, p_delay_ms float8 default 0) returns text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
+as $$
+declare
+  e flowledger.executions;
+  v_at timestamptz;
+  v_due timestamptz;
+  v_state text;
+begin
+  select * into e from flowledger.executions h where h.id = p_id for no key update;
+  if not found then
+    return null;
+  end if;
+  v_state := case when e.started_at is null and e.closed_at is null then 'not started' else flowledger.function_state(e) end;
+  if v_state = 'created' then
+    v_at := flowledger.now();
+    v_due := coalesce(p_at, v_at + flowledger.ms(p_delay_ms));
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, role, payload)
+    values (e.id, e.seq + 1, 0, v_at, 'execution.rescheduled', flowledger.caller(), jsonb_build_object('dueAt', flowledger.to_ms(v_due)));
+    update flowledger.executions h
+    set seq = e.seq + 1, wake_at = greatest(v_at, least(v_due, flowledger.discard_at(e.id)))
+    where h.id = e.id;
+    perform flowledger.add_jobs(array[e.id]);
+  end if;
+  return v_state;
+end $$;

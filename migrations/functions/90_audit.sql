@@ -1,0 +1,236 @@
+-- What auditors read: views and functions derived from the ledger alone.
+
+-- One row per execution.
+create or replace view flowledger.audit_executions as
+select l.execution_id,
+  max(l.payload ->> 'flow') filter (where l.type = 'execution.created') as flow,
+  flowledger.status_of(max(l.payload ->> 'outcome') filter (where l.type = 'execution.closed'), min(l.at) filter (where l.type = 'execution.started'), 0) as status,
+  flowledger.lifecycle_of(min(l.at) filter (where l.type = 'execution.sealed'), max(l.at) filter (where l.type = 'execution.closed')) as lifecycle,
+  min(l.at) filter (where l.type = 'execution.created') as created_at,
+  min(l.at) filter (where l.type = 'execution.started') as started_at,
+  min(l.at) filter (where l.type in ('execution.sealed', 'execution.closed')) as sealed_at,
+  max(l.at) filter (where l.type = 'execution.closed') as closed_at,
+  max(l.payload ->> 'reason') filter (where l.type = 'execution.closed') as close_reason,
+  (array_agg(l.payload -> 'error' order by l.seq) filter (where l.type = 'execution.closed'))[1] as error,
+  (array_agg(l.payload ->> 'fingerprint' order by l.seq desc) filter (where l.payload ? 'fingerprint' and l.type in ('execution.created', 'execution.claimed')))[1] as fingerprint,
+  (array_agg(l.payload -> 'metadata' order by l.seq) filter (where l.type = 'execution.created'))[1] as metadata,
+  (array_agg(l.payload -> 'input' order by l.seq) filter (where l.type = 'execution.started'))[1] as input,
+  max(l.payload -> 'parent' ->> 'id') filter (where l.type = 'execution.created') as parent_id,
+  max(l.payload ->> 'loadedFrom') filter (where l.type = 'execution.created') as loaded_from,
+  max(l.payload -> 'forkedFrom' ->> 'id') filter (where l.type = 'execution.created') as forked_from,
+  max((l.payload -> 'forkedFrom' ->> 'seq')::int) filter (where l.type = 'execution.created') as forked_at_seq,
+  count(*)::int as events,
+  max(l.seq) as last_seq
+from flowledger.ledger l
+group by l.execution_id;
+
+-- One row per event. `role` is the database role that wrote it; what an owner wrote has the role of its claim.
+create or replace view flowledger.audit_ledger as
+select l.execution_id, l.seq, l.at, l.type, l.chunk, l.actor, l.payload - 'moves' as payload, l.dispatch, l.epoch,
+  (select c.payload ->> 'flow' from flowledger.ledger c where c.execution_id = l.execution_id and c.seq = 1) as flow,
+  coalesce(l.role, (select c.role from flowledger.ledger c
+    where c.execution_id = l.execution_id and c.seq <= l.seq and c.epoch = l.epoch and c.type = 'execution.claimed' order by c.seq desc limit 1)) as role,
+  l.copied_at
+from flowledger.ledger l;
+
+-- One row per pause: an interrupt id that is used again has several.
+create or replace view flowledger.audit_interrupts as
+select i.execution_id, i.id, i.flow, i.chunk, i.type, i.status, i.payload, i.response, i.resume_to, i.resume_count, i.max_resumes,
+  i.raised_seq, i.created_at as raised_at, i.expires_at, i.resolved_seq, i.resolved_at,
+  coalesce(i.resolved_at, flowledger.now()) - i.created_at as waited, i.value, i.actor, i.request_id, i.by_event
+from (
+  select l.execution_id, l.payload ->> 'id' as id, lead(l.seq) over (partition by l.execution_id, l.payload ->> 'id' order by l.seq) as next_seq
+  from flowledger.ledger l where l.type = 'interrupt.raised'
+) r
+cross join lateral flowledger.interrupt_of(r.execution_id, r.id, coalesce(r.next_seq - 1, 2147483647)) i;
+
+-- One row per correction, with `record` as the library gives it.
+create or replace view flowledger.audit_interventions as
+select v.execution_id, v.version, v.id,
+  (select c.payload ->> 'flow' from flowledger.ledger c where c.execution_id = r.execution_id and c.seq = 1) as flow,
+  v.status, v.record -> 'payload' as payload, v.target, v.author, v.record ->> 'note' as note, v.record -> 'metadata' as metadata,
+  v.created_at as recorded_at, (v.record ->> 'insertedAt')::timestamptz as inserted_at, nullif(v.record -> 'insertion', 'null') as insertion,
+  (v.record ->> 'expiredAt')::timestamptz as expired_at, v.record -> 'consumers' as consumers, v.record
+from flowledger.ledger r
+cross join lateral flowledger.intervention_of(r.execution_id, r.payload ->> 'id') v
+where r.type = 'intervention.recorded';
+
+-- One row per write to an application's state.
+create or replace view flowledger.audit_state_changes as
+select l.execution_id, l.seq, l.at, l.chunk, l.dispatch, split_part(l.type, '.', 2) as change, l.payload ->> 'key' as key, l.payload -> 'value' as value
+from flowledger.ledger l
+where l.type in ('state.set', 'state.appended', 'state.deleted');
+
+-- Dot paths: the same rules as in `base/path.ts`.
+
+create or replace function flowledger.refuse_path(p_path text) returns text[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception '% is not a path', coalesce(to_json(left(p_path, 40))::text, 'null')
+    using errcode = 'FL008', hint = 'use "key" or "key.part": up to 200 parts, 2000 bytes, none of them empty or __proto__';
+end $$;
+
+-- The parts of a path that may be written to.
+create or replace function flowledger.path_of(p_path text) returns text[]
+language sql immutable parallel safe
+return case when cardinality(string_to_array(p_path, '.')) between 1 and 200 and octet_length(p_path) <= 2000
+    and '' <> all(string_to_array(p_path, '.')) and '__proto__' <> all(string_to_array(p_path, '.'))
+  then string_to_array(p_path, '.') else flowledger.refuse_path(p_path) end;
+
+-- Is the path's holder an object all the way?
+create or replace function flowledger.state_holds(p_values jsonb, p_path text[]) returns boolean
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  for i in 1 .. cardinality(p_path) - 1 loop
+    p_values := p_values -> p_path[i];
+    if jsonb_typeof(p_values) is distinct from 'object' then
+      return false;
+    end if;
+  end loop;
+  return true;
+end $$;
+
+-- Sets by path, making objects on the way.
+create or replace function flowledger.state_set(p_values jsonb, p_path text[], p_value jsonb) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  for i in 1 .. cardinality(p_path) - 1 loop
+    if jsonb_typeof(p_values #> p_path[1:i]) is distinct from 'object' then
+      p_values := jsonb_set(p_values, p_path[1:i], '{}');
+    end if;
+  end loop;
+  return jsonb_set(p_values, p_path, p_value);
+end $$;
+
+create or replace function flowledger.state_append(p_values jsonb, p_path text[], p_items jsonb[]) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return flowledger.state_set(p_values, p_path,
+    flowledger.list_append(case when flowledger.state_holds(p_values, p_path) then p_values #> p_path end, p_items));
+end $$;
+
+create or replace function flowledger.state_delete(p_values jsonb, p_path text[]) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case when flowledger.state_holds(p_values, p_path) then p_values #- p_path else p_values end;
+end $$;
+
+-- The application state after the event p_seq: what the execution began with, and every write to it.
+create or replace function flowledger.state_at(id uuid, seq int default null) returns jsonb
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  l record;
+  v_values jsonb := coalesce((select c.payload -> 'state' from flowledger.ledger c where c.execution_id = state_at.id and c.seq = 1), '{}');
+  v_path text[];
+  v_items jsonb[] := '{}';
+begin
+  for l in
+    select r.type, flowledger.path_of(r.key) as path, r.value from (
+      select c.seq, c.type, c.payload ->> 'key' as key, c.payload -> 'value' as value,
+        -- What was written below a key before it was replaced as a whole no longer counts.
+        max(c.seq) filter (where c.type <> 'state.appended' and strpos(c.payload ->> 'key', '.') = 0)
+          over (partition by split_part(c.payload ->> 'key', '.', 1)) as since
+      from flowledger.ledger c
+      where c.execution_id = state_at.id and c.seq <= coalesce(state_at.seq, 2147483647)
+        and c.type in ('state.set', 'state.appended', 'state.deleted')
+    ) r
+    where r.seq >= coalesce(r.since, 0)
+    order by split_part(r.key, '.', 1), r.seq
+  loop
+    -- Appends to one list in a row are written at once.
+    if v_path is not null and (l.type <> 'state.appended' or l.path <> v_path) then
+      v_values := flowledger.state_append(v_values, v_path, v_items);
+      v_path := null;
+      v_items := '{}';
+    end if;
+    if l.type = 'state.appended' then
+      v_path := l.path;
+      v_items := v_items || l.value;
+    elsif l.type = 'state.set' then
+      v_values := flowledger.state_set(v_values, l.path, l.value);
+    else
+      v_values := flowledger.state_delete(v_values, l.path);
+    end if;
+  end loop;
+  return case when v_path is null then v_values else flowledger.state_append(v_values, v_path, v_items) end;
+end $$;
+
+-- What an execution ended with: its state, `$final_result` and `$interventions` where used. Null while it is open.
+create or replace function flowledger.close_snapshot(id uuid) returns jsonb
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_snapshot jsonb;
+  v_result jsonb;
+begin
+  if not exists (select 1 from flowledger.ledger l where l.execution_id = close_snapshot.id and l.type = 'execution.closed') then
+    return null;
+  end if;
+  v_snapshot := flowledger.state_at(close_snapshot.id);
+  -- What an item hands to its parent is its result, whatever it wrote under that name.
+  if not v_snapshot ? '$final_result' or flowledger.is_item(close_snapshot.id) then
+    select l.payload -> 'value' into v_result from flowledger.ledger l
+    where l.execution_id = close_snapshot.id and l.type = 'result.set' order by l.seq desc limit 1;
+    if not found then
+      select m.move -> 'value' into v_result
+      from flowledger.ledger l, jsonb_array_elements(l.payload -> 'moves') with ordinality m(move, ord)
+      where l.execution_id = close_snapshot.id and l.payload ? 'moves' and m.move ->> 'move' = 'finalResult'
+      order by l.seq desc, m.ord desc limit 1;
+    end if;
+    if found then
+      v_snapshot := v_snapshot || jsonb_build_object('$final_result', coalesce(v_result, 'null'));
+    end if;
+  end if;
+  return v_snapshot || coalesce((
+    select jsonb_build_object('$interventions', jsonb_object_agg(i.id, i.record))
+    from flowledger.audit_interventions i where i.execution_id = close_snapshot.id having count(*) > 0), '{}');
+end $$;
+
+-- How many interrupts wait in an execution and in the open sub-flows that are visible in it, by their ledgers.
+create or replace function flowledger.pending_in(p_id uuid) returns int
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive family as (
+    select p_id as id
+    union all
+    select c.execution_id
+    from family f
+    join flowledger.ledger s on s.execution_id = f.id and s.type = 'child.started'
+    join flowledger.ledger c on c.execution_id = (s.payload ->> 'child')::uuid and c.seq = 1 and c.payload -> 'parent' -> 'visibleIn' ? p_id::text
+    where not exists (select from flowledger.ledger x where x.execution_id = c.execution_id and x.type = 'execution.closed')
+  ), raised as (
+    select distinct f.id, r.payload ->> 'id' as interrupt from family f join flowledger.ledger r on r.execution_id = f.id and r.type = 'interrupt.raised'
+  )
+  select count(*)::int from raised r cross join lateral flowledger.interrupt_of(r.id, r.interrupt) i where i.status = 'pending'
+$$;
+
+create or replace function flowledger.meta(id uuid) returns jsonb
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('executionId', e.execution_id, 'runId', e.execution_id, 'flowName', e.flow,
+    'status', case when e.status = 'running' and flowledger.pending_in(meta.id) > 0 then 'waiting' else e.status end,
+    'lifecycleState', e.lifecycle, 'createdAt', flowledger.iso(e.created_at), 'startedAt', flowledger.iso(e.started_at),
+    'sealedAt', flowledger.iso(e.sealed_at), 'closedAt', flowledger.iso(e.closed_at), 'closeReason', e.close_reason,
+    'stateVersion', e.last_seq, 'fingerprint', e.fingerprint,
+    'blocked', (select max(l.payload ->> 'problem') from flowledger.ledger l where l.execution_id = meta.id and l.type = 'execution.blocked'
+      and not exists (select 1 from flowledger.ledger c where c.execution_id = meta.id and c.type = 'execution.claimed' and c.seq > l.seq)),
+    'parentId', e.parent_id, 'metadata', coalesce(e.metadata, '{}'),
+    'resourceKeys', coalesce((select l.payload -> 'resourceKeys' from flowledger.ledger l where l.execution_id = meta.id and l.seq = 1), '[]'),
+    'loadedFrom', e.loaded_from, 'forkedFrom', e.forked_from)
+  from flowledger.audit_executions e where e.execution_id = meta.id
+$$;

@@ -1,0 +1,201 @@
+-- Copies, comparison of what is derived with the ledger, repair, and retention.
+
+-- A new execution whose ledger is the past of another. p_header: { flow, epoch, priority, metadata, fingerprint, sealed, started,
+-- closed, outcome, reason, error, snapshot, streamEnded }, folded by the caller from the same events;
+-- p_events: [[epoch, ms, type, dispatch, chunk, actor, payload]], seq 1 first, each with its own time; the rows say when they
+-- were copied. It goes on at once.
+create or replace function flowledger.copy_execution(p_id uuid, p_header jsonb, p_events jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into flowledger.executions (id, seq, epoch, flow, priority, created_at, started_at, sealed_at, closed_at, wake_at, fingerprint,
+    metadata, outcome, close_reason, error, close_snapshot, stream_ended)
+  values (p_id, jsonb_array_length(p_events), (p_header ->> 'epoch')::int, p_header ->> 'flow', 0,
+    flowledger.from_ms((p_events -> 0 ->> 1)::float8), flowledger.from_ms((p_header ->> 'started')::float8),
+    flowledger.from_ms((p_header ->> 'sealed')::float8), flowledger.from_ms((p_header ->> 'closed')::float8),
+    case when p_header ->> 'closed' is null and p_header ->> 'started' is not null then flowledger.now() end,
+    p_header ->> 'fingerprint', nullif(p_header -> 'metadata', 'null'), p_header ->> 'outcome', p_header ->> 'reason',
+    nullif(p_header -> 'error', 'null'), nullif(p_header -> 'snapshot', 'null'), (p_header ->> 'streamEnded')::boolean);
+  insert into flowledger.ledger (execution_id, seq, epoch, at, type, dispatch, chunk, actor, payload, role, copied_at)
+  select p_id, v.ord, (v.event ->> 0)::int, flowledger.from_ms((v.event ->> 1)::float8), v.event ->> 2, (v.event ->> 3)::int,
+    v.event ->> 4, v.event ->> 5, nullif(v.event -> 6, 'null'), flowledger.caller(), flowledger.now()
+  from jsonb_array_elements(p_events) with ordinality as v(event, ord);
+  perform flowledger.project(p_id, 1, false);
+  perform flowledger.extend_chain(array[p_id]);
+  perform flowledger.add_jobs(array[p_id]);
+end $$;
+
+-- Derived rows that are not what the ledger says: what is there, and what should be; null where there is none, or should be
+-- none. What belongs to the lease is left out. p_snapshots: { id: close snapshot }, folded by the caller; p_kept:
+-- [{ id, seq, state }], what kept snapshots should be.
+create or replace function flowledger.differences(p_ids uuid[], p_snapshots jsonb, p_kept jsonb)
+returns table (id uuid, name text, part text, actual jsonb, expected jsonb)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with ledger_says as materialized (
+    select a.execution_id as id, 'executions' as name, null as part, jsonb_build_object(
+      'id', a.execution_id, 'seq', a.last_seq, 'flow', a.flow, 'fingerprint', a.fingerprint, 'priority', coalesce((c.payload -> 'priority')::int, 0),
+      'idempotency_key', c.payload -> 'idempotencyKey', 'limit_key', (select l.payload -> 'limitKey' from flowledger.ledger l
+        where l.execution_id = a.execution_id and l.type = 'execution.started' limit 1), 'parent_id', a.parent_id, 'metadata', a.metadata,
+      'created_at', a.created_at, 'started_at', a.started_at, 'sealed_at', a.sealed_at, 'closed_at', a.closed_at,
+      'outcome', case when a.closed_at is not null then a.status end, 'close_reason', a.close_reason, 'error', nullif(a.error, 'null'),
+      'close_snapshot', case when a.closed_at is not null then coalesce(p_snapshots -> a.execution_id::text, flowledger.close_snapshot(a.execution_id)) end,
+      'epoch', greatest((select e.epoch from flowledger.executions e where e.id = a.execution_id),
+        (select max(l.epoch) from flowledger.ledger l where l.execution_id = a.execution_id)),
+      'stream_ended', exists (select from flowledger.ledger l where l.execution_id = a.execution_id and l.type = 'stream.stopped'),
+      'stream_seq', (select coalesce(max(i.seq), 0) from flowledger.stream_items i where i.execution_id = a.execution_id),
+      'pending_interrupts', case when a.closed_at is null then flowledger.pending_in(a.execution_id) else 0 end) as value
+    from flowledger.audit_executions a
+    join flowledger.ledger c on c.execution_id = a.execution_id and c.seq = 1
+    where a.execution_id = any(p_ids)
+    union all
+    select i.execution_id, 'interrupts', i.id, to_jsonb(i)
+    from (select distinct l.execution_id, l.payload ->> 'id' as id from flowledger.ledger l where l.execution_id = any(p_ids) and l.type = 'interrupt.raised') r
+    cross join lateral flowledger.interrupt_of(r.execution_id, r.id) i
+    union all
+    select v.execution_id, 'interventions', v.version::text, to_jsonb(v)
+    from flowledger.ledger r
+    cross join lateral flowledger.intervention_of(r.execution_id, r.payload ->> 'id') v
+    where r.execution_id = any(p_ids) and r.type = 'intervention.recorded'
+    union all
+    select s.execution_id, 'snapshots', null, jsonb_build_object('execution_id', s.execution_id, 'seq', s.seq, 'version', s.version, 'state', k.state)
+    from jsonb_to_recordset(p_kept) as k(id uuid, seq int, state jsonb)
+    join flowledger.snapshots s on s.execution_id = k.id and s.seq = k.seq
+    where k.state is not null
+  ), there as materialized (
+    select e.id, 'executions' as name, null as part,
+      to_jsonb(e) - '{commit_no,commit_seq,stream_no,takeovers,owner,lease_token,wake_at,lifecycle,status}'::text[] as value
+    from flowledger.executions e where e.id = any(p_ids)
+    union all
+    select i.execution_id, 'interrupts', i.id, to_jsonb(i) from flowledger.interrupts i where i.execution_id = any(p_ids)
+    union all
+    select i.execution_id, 'interventions', i.version::text, to_jsonb(i) from flowledger.interventions i where i.execution_id = any(p_ids)
+    union all
+    select s.execution_id, 'snapshots', null, to_jsonb(s)
+    from jsonb_to_recordset(p_kept) as k(id uuid, seq int) join flowledger.snapshots s on s.execution_id = k.id and s.seq = k.seq
+  )
+  select coalesce(t.id, l.id), coalesce(t.name, l.name), coalesce(t.part, l.part), t.value, l.value
+  from there t full join ledger_says l on l.id = t.id and l.name = t.name and coalesce(l.part, '') = coalesce(t.part, '')
+  where l.value is distinct from t.value
+$$;
+
+-- Puts right what `differences` finds, and returns that. The rows are locked, so live owners wait; the ledger is only read.
+create or replace function flowledger.rebuild(p_ids uuid[], p_snapshots jsonb, p_kept jsonb)
+returns table (id uuid, name text, part text, actual jsonb, expected jsonb)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  d record;
+begin
+  perform from flowledger.executions e where e.id = any(p_ids) order by e.id for no key update;
+  for d in select x.* from flowledger.differences(p_ids, p_snapshots, p_kept) x loop
+    case d.name
+    when 'executions' then
+      -- A header that was gone, or wrong, may be asleep for that: the sweep gives it an owner, who decides.
+      insert into flowledger.executions as e (id, seq, flow, created_at)
+      select r.id, r.seq, r.flow, r.created_at from jsonb_populate_record(null::flowledger.executions, d.expected) r
+      on conflict (id) do nothing;
+      update flowledger.executions e
+      set (seq, flow, created_at, fingerprint, priority, idempotency_key, limit_key, parent_id, metadata, started_at, sealed_at, closed_at, outcome,
+          close_reason, error, close_snapshot, epoch, stream_ended, stream_seq, pending_interrupts, wake_at)
+        = (select r.seq, r.flow, r.created_at, r.fingerprint, r.priority, r.idempotency_key, r.limit_key, r.parent_id, r.metadata, r.started_at, r.sealed_at,
+            r.closed_at, r.outcome, r.close_reason, r.error, r.close_snapshot, r.epoch, r.stream_ended, r.stream_seq, r.pending_interrupts,
+            -- What has closed is due only until its family has heard of it; a header that was gone tells once more.
+            case when r.closed_at is not null then case when d.actual is null then flowledger.now() else e.wake_at end
+              when r.started_at is null then null when e.owner is null then coalesce(e.wake_at, flowledger.now()) else e.wake_at end
+          from jsonb_populate_record(null::flowledger.executions, d.expected) r)
+      where e.id = d.id;
+    when 'interrupts' then
+      delete from flowledger.interrupts i where i.execution_id = d.id and i.id = d.part;
+      insert into flowledger.interrupts select r.* from jsonb_populate_record(null::flowledger.interrupts, d.expected) r where d.expected is not null;
+    when 'interventions' then
+      delete from flowledger.interventions i where i.execution_id = d.id and i.version = d.part::int;
+      insert into flowledger.interventions select r.* from jsonb_populate_record(null::flowledger.interventions, d.expected) r where d.expected is not null;
+    else
+      delete from flowledger.snapshots s where s.execution_id = d.id;
+      insert into flowledger.snapshots select r.* from jsonb_populate_record(null::flowledger.snapshots, d.expected) r where d.expected is not null;
+    end case;
+    id := d.id; name := d.name; part := d.part; actual := d.actual; expected := d.expected;
+    return next;
+  end loop;
+end $$;
+
+-- Where ledgers are not what their chain says: each row, or the first one from which on it does not hold.
+create or replace function flowledger.broken_chains(p_ids uuid[]) returns table (id uuid, seq int, problem text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+set client_encoding = 'UTF8'
+as $$
+  with link as (
+    select c.execution_id as id, c.seq as until, c.hash, c.marks, lag(c.seq, 1, 0) over w as after, lag(c.hash, 1, '') over w as before
+    from flowledger.chain c where c.execution_id = any(p_ids)
+    window w as (partition by c.execution_id order by c.seq)
+  ), broken as materialized (
+    select link.* from link
+    cross join lateral (
+      select coalesce(string_agg(o.hash, ''), '') as hashes
+      from (select h.hash from flowledger.ledger_hashes h where h.execution_id = link.id and h.seq > link.after and h.seq <= link.until order by h.seq offset 0) o
+    ) now
+    where sha256(link.before || now.hashes) <> link.hash or length(link.marks) <> (link.until - link.after) * 4
+  ), row_problem as materialized (
+    select b.id, g.seq, b.until, case when h.hash is null then 'was deleted' else 'was rewritten' end as problem
+    from broken b cross join lateral generate_series(b.after + 1, b.until) as g(seq)
+    left join flowledger.ledger_hashes h on h.execution_id = b.id and h.seq = g.seq
+    where substr(h.hash, 1, 4) is distinct from substr(b.marks, (g.seq - b.after - 1) * 4 + 1, 4)
+  )
+  select r.id, r.seq, r.problem from row_problem r
+  union all
+  -- No row has another mark, and yet: a link that was changed, or the one before it.
+  select b.id, b.after + 1, format('and the rows up to seq %s are not what their link says', b.until)
+  from broken b where not exists (select from row_problem r where r.id = b.id and r.until = b.until)
+  union all
+  select l.execution_id, coalesce(c.until, 0) + 1, 'and what follows is in no link, but the execution is closed'
+  from flowledger.ledger l
+  left join (select x.execution_id, max(x.seq) as until from flowledger.chain x where x.execution_id = any(p_ids) group by x.execution_id) c
+    on c.execution_id = l.execution_id
+  where l.execution_id = any(p_ids) and l.type = 'execution.closed'
+    and exists (select from flowledger.ledger o where o.execution_id = l.execution_id and o.seq > coalesce(c.until, 0))
+  order by 1, 2
+$$;
+
+-- Removes closed executions with all they have, and says in `prunes` what went: that row is what lets the ledger be deleted. It
+-- needs the right to delete, which the roles do not have. An execution stays while its parent runs, and where p_keep names its
+-- status, its flow or its metadata: { status: [], flow: [], metadata: {} }.
+create or replace function flowledger.prune(p_closed_before timestamptz, p_keep jsonb, p_after uuid, p_limit int)
+returns table (last uuid, executions int, events int, items int)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids uuid[] := array(
+    select e.id from flowledger.executions e
+    where e.closed_at < p_closed_before and e.id > p_after
+      and not coalesce(p_keep -> 'status' ? e.outcome, false)
+      and not coalesce(p_keep -> 'flow' ? e.flow, false)
+      and not coalesce(e.metadata @> (p_keep -> 'metadata'), false)
+      and not exists (select from flowledger.executions p where p.id = e.parent_id and p.closed_at is null)
+    order by e.id limit p_limit for update skip locked);
+begin
+  executions := cardinality(v_ids);
+  last := v_ids[executions];
+  events := 0;
+  items := 0;
+  if executions > 0 then
+    events := (select count(*) from flowledger.ledger l where l.execution_id = any(v_ids));
+    insert into flowledger.prunes (at, by, transaction, closed_before, keep, first, last, executions, events)
+    values (flowledger.wall_clock(), flowledger.caller(), pg_current_xact_id(), p_closed_before, p_keep, v_ids[1], prune.last, prune.executions, prune.events);
+    delete from flowledger.ledger l where l.execution_id = any(v_ids);
+    delete from flowledger.stream_items i where i.execution_id = any(v_ids);
+    get diagnostics items = row_count;
+    delete from flowledger.chain c where c.execution_id = any(v_ids);
+    delete from flowledger.snapshots s where s.execution_id = any(v_ids);
+    delete from flowledger.interrupts i where i.execution_id = any(v_ids);
+    delete from flowledger.interventions i where i.execution_id = any(v_ids);
+    delete from flowledger.executions e where e.id = any(v_ids);
+  end if;
+  return next;
+end $$;

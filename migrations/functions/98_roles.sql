@@ -1,0 +1,107 @@
+-- Least privilege.
+
+-- The roles <prefix>_worker, <prefix>_client and <prefix>_auditor: made where they are missing, and granted what each needs
+-- and no more. They can log in once you give them a password. It needs CREATEROLE; a migration grants what is new by itself.
+create or replace function flowledger.grant_roles(prefix text default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_prefix text := coalesce(prefix, 'flowledger');
+  v_kind text;
+begin
+  if v_prefix !~ '^[a-z_][a-z0-9_]{0,49}$' then
+    raise exception 'prefix % of roles is not valid', quote_nullable(prefix)
+      using errcode = 'FL008', hint = 'use lower-case letters, digits and _ , at most 50';
+  end if;
+  foreach v_kind in array array['worker', 'client', 'auditor'] loop
+    if not exists (select 1 from pg_roles r where r.rolname = v_prefix || '_' || v_kind) then
+      execute format('create role %I login nosuperuser nocreatedb nocreaterole noinherit', v_prefix || '_' || v_kind);
+    end if;
+    execute format('alter role %I set idle_in_transaction_session_timeout = ''60s''', v_prefix || '_' || v_kind);
+    insert into flowledger.role_grants (role, kind, at, by)
+    values (v_prefix || '_' || v_kind, v_kind, flowledger.wall_clock(), flowledger.caller())
+    on conflict (role) do nothing;
+  end loop;
+  execute format('alter role %I set default_transaction_read_only = on', v_prefix || '_auditor');
+  execute format('alter role %I set statement_timeout = ''60s''', v_prefix || '_auditor');
+  perform flowledger.apply_grants();
+end $$;
+
+-- Grants the roles of `role_grants` what they need of tables and functions as they are now.
+create or replace function flowledger.apply_grants() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  g record;
+  v_name text;
+begin
+  execute format('revoke create on schema %I from public', 'flowledger');
+  execute format('revoke execute on all functions in schema %I from public', 'flowledger');
+  for g in select x.role, x.kind from flowledger.role_grants x join pg_roles r on r.rolname = x.role loop
+    execute format('grant usage on schema %I to %I', 'flowledger', g.role);
+    execute format('revoke all on all tables in schema %I from %I', 'flowledger', g.role);
+    execute format('revoke all on all functions in schema %I from %I', 'flowledger', g.role);
+    -- Whoever connects asks whether the library fits, and wakes those who wait.
+    execute format('grant select on %I.migrations to %I', 'flowledger', g.role);
+    execute format('grant execute on function %I.channel(uuid) to %I', 'flowledger', g.role);
+    case g.kind
+    when 'worker' then
+      -- The worker writes; the ledger and the stream it can only add to.
+      foreach v_name in array array['ledger', 'chain', 'stream_items', 'definitions'] loop
+        execute format('grant select, insert on %I.%I to %I', 'flowledger', v_name, g.role);
+      end loop;
+      foreach v_name in array array['executions', 'interrupts', 'interventions', 'snapshots'] loop
+        execute format('grant select, insert, update on %I.%I to %I', 'flowledger', v_name, g.role);
+      end loop;
+      foreach v_name in array array['flow_data', 'workers', 'limits', 'slots', 'limited_starts', 'schedules'] loop
+        execute format('grant select, insert, update, delete on %I.%I to %I', 'flowledger', v_name, g.role);
+      end loop;
+      foreach v_name in array array['database_identity', 'ledger_hashes'] loop
+        execute format('grant select on %I.%I to %I', 'flowledger', v_name, g.role);
+      end loop;
+      for v_name in
+        select p.oid::regprocedure::text from pg_proc p
+        where p.pronamespace = 'flowledger'::regnamespace
+          and p.proname not in ('grant_roles', 'apply_grants', 'accept_identity', 'rebuild', 'prune')
+      loop
+        execute format('grant execute on function %s to %I', v_name, g.role);
+      end loop;
+      execute format('grant usage on schema %I to %I', 'flowledger_jobs', g.role);
+      execute format('grant select, insert, update, delete on all tables in schema %I to %I', 'flowledger_jobs', g.role);
+      execute format('grant usage, select on all sequences in schema %I to %I', 'flowledger_jobs', g.role);
+      execute format('grant execute on all functions in schema %I to %I', 'flowledger_jobs', g.role);
+      -- graphile-worker turns row-level security on and has no policy: without one a worker that is not the owner sees no job.
+      for v_name in select c.relname from pg_class c where c.relnamespace = 'flowledger_jobs'::regnamespace and c.relrowsecurity loop
+        if not exists (select 1 from pg_policies p where p.schemaname = 'flowledger_jobs' and p.tablename = v_name and p.policyname = g.role) then
+          execute format('create policy %I on %I.%I for all to %I using (true) with check (true)', g.role, 'flowledger_jobs', v_name, g.role);
+        end if;
+      end loop;
+    when 'client' then
+      -- The client only commands: these functions run with their owner's rights.
+      for v_name in
+        select p.oid::regprocedure::text from pg_proc p
+        where p.pronamespace = 'flowledger'::regnamespace and p.prosecdef
+          and p.proname in ('start', 'start_execution', 'emit', 'continue_with', 'intervene', 'mark_intervention_consumed', 'seal', 'close', 'cancel',
+            'cancel_function', 'reschedule_function', 'emit_to_sub_flow', 'cancel_sub_flow')
+      loop
+        execute format('grant execute on function %s to %I', v_name, g.role);
+      end loop;
+    else
+      foreach v_name in array array['audit_executions', 'audit_ledger', 'audit_interrupts', 'audit_interventions', 'audit_state_changes', 'chain', 'prunes',
+        'database_identity']
+      loop
+        execute format('grant select on %I.%I to %I', 'flowledger', v_name, g.role);
+      end loop;
+      for v_name in
+        select p.oid::regprocedure::text from pg_proc p
+        where p.pronamespace = 'flowledger'::regnamespace
+          and p.proname in ('state_at', 'close_snapshot', 'meta', 'differences', 'broken_chains', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
+            'interrupt_of', 'intervention_of')
+      loop
+        execute format('grant execute on function %s to %I', v_name, g.role);
+      end loop;
+    end case;
+  end loop;
+end $$;

@@ -1,0 +1,187 @@
+/** A transaction of the caller's own, whichever driver it came from, as we ask it for one text at a time. */
+import type postgres from "postgres";
+import { z } from "zod";
+import { withTimeout } from "../base/async.ts";
+import { UsageError } from "../base/errors.ts";
+import { show } from "../base/option.ts";
+import type { Sql } from "./client.ts";
+import { withNames } from "./names.ts";
+import type { SchemaNames } from "./names.ts";
+import { codeOf, isConnectionLoss, isEnded, refusalOf } from "./refusals.ts";
+import type { Target } from "./refusals.ts";
+
+/** A transaction of postgres.js, drizzle on postgres.js or pg, or a pg client inside one. */
+export type CallerTransaction = postgres.TransactionSql | postgres.ReservedSql | PgClient | DrizzleTransaction;
+
+/** What `pg` clients share. */
+export interface PgClient {
+  query(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
+}
+
+/** What drizzle transactions share: the driver's own client is inside. */
+export interface DrizzleTransaction {
+  execute(query: never): unknown;
+}
+
+export interface OpenTransaction {
+  /** Postgres' name for it. */
+  readonly id: string;
+  /**
+   * What one expression says, evaluated in this transaction and in no other.
+   *
+   * @param expression of type text, with every name in full: the caller's `search_path` is anything
+   * @param values for $1, $2 …; texts, because the caller's driver may have codecs of its own
+   */
+  ask(expression: string, values: readonly (string | null)[]): Promise<string>;
+}
+
+/** Which database of which cluster. */
+export interface DatabaseIdentity {
+  readonly system: string;
+  readonly oid: string;
+}
+
+/**
+ * Asks the database what `tx` is, before a row is written. Neither the settings of that connection nor those of its driver matter.
+ *
+ * @throws {UsageError} for anything but an open transaction of our database that may write
+ */
+export async function openTransaction(
+  tx: unknown,
+  names: SchemaNames,
+  ours: () => Promise<DatabaseIdentity>,
+): Promise<OpenTransaction> {
+  const send = senderOf(tx) ?? senderOf(Reflect.get(Object(Reflect.get(Object(tx), "session")), "client"));
+  if (!send) {
+    const hint = tx instanceof Promise ? "await it, and pass" : "pass";
+    throw new UsageError(
+      `tx must be a transaction of postgres.js, drizzle or pg, got ${nameOf(tx)}`,
+      `${hint} what sql.begin, db.transaction or client.query('begin') gave you`,
+    );
+  }
+  const { id, place, user, system, oid } = await identify(send);
+  const own = await ours();
+  if (system !== own.system || oid !== own.oid)
+    throw new UsageError(
+      `tx must be a transaction of this orchestrator's database, got one of database "${place}"${system === own.system ? "" : " on another server"}`,
+      "begin it where createOrchestrator() connects to",
+    );
+  const target: Target = { place, user, schema: names.schema };
+  return {
+    id,
+    async ask(expression, values) {
+      // In a transaction block all statements have its id. A pool, or a client outside of one, has another for each statement.
+      const guarded = `select case when pg_catalog.pg_current_xact_id()::pg_catalog.text operator(pg_catalog.=) $${values.length + 1}
+        then (${withNames(expression, names)}) end`;
+      const answer = await send(guarded, [...values, id]).catch((error: unknown) => {
+        throw refusalOf(error, target);
+      });
+      if (answer === null) throw notOpen();
+      return answer;
+    },
+  };
+}
+
+/** Of the database that a client of ours is connected to. */
+export async function identityOf(sql: Sql): Promise<DatabaseIdentity> {
+  const [row] = await sql<[DatabaseIdentity]>`
+    select ${sql.unsafe(system)} as system, ${sql.unsafe(oid)} as oid`;
+  return row;
+}
+
+/** One statement; the first column of its first row, null where there is none. */
+type Send = (text: string, values: readonly (string | null)[]) => Promise<string | null>;
+
+function senderOf(value: unknown): Send | null {
+  if (isPostgresJs(value)) return async (text, values) => firstOf(await value.unsafe(text, [...values]).raw());
+  if (isPg(value)) return async (text, values) => firstOf(PgResult.parse(await value.query(text, [...values])).rows);
+  return null;
+}
+
+export function isPostgresJs(value: unknown): value is postgres.TransactionSql {
+  return typeof value === "function" && "unsafe" in value;
+}
+
+export function isPg(value: unknown): value is PgClient {
+  return typeof value === "object" && value !== null && "query" in value && typeof value.query === "function";
+}
+
+const PgResult = z.object({ rows: z.array(z.unknown()) });
+
+/** Whatever name the caller's driver gave the column. */
+function firstOf(rows: readonly unknown[]): string | null {
+  const value: unknown = Object.values(Object(rows[0]))[0] ?? null;
+  return value === null ? null : String(value);
+}
+
+/** By these a database is told from all others. */
+const system = "(select s.system_identifier from pg_catalog.pg_control_system() s)::pg_catalog.text";
+const oid =
+  "(select d.oid from pg_catalog.pg_database d where d.datname operator(pg_catalog.=) pg_catalog.current_database())::pg_catalog.text";
+
+const identity = `select pg_catalog.json_build_array($1::pg_catalog.text, pg_catalog.pg_current_xact_id()::pg_catalog.text,
+  pg_catalog.current_setting('transaction_read_only'), pg_catalog.current_database(), current_user,
+  pg_catalog.json_build_object('system', ${system}, 'oid', ${oid}))::pg_catalog.text`;
+
+const echo = "flowledger";
+const Identity = z.tuple([
+  z.literal(echo),
+  z.string(),
+  z.enum(["on", "off"]),
+  z.string(),
+  z.string(),
+  z.object({ system: z.string(), oid: z.string() }),
+]);
+
+const answerWithinMs = 5000;
+
+async function identify(send: Send) {
+  let answer: unknown;
+  try {
+    // A pg client that was never connected keeps what it is asked for ever.
+    const sent = withTimeout(send(identity, [echo]), answerWithinMs, () => {
+      throw new Error(`no answer for ${answerWithinMs} ms`);
+    });
+    answer = JSON.parse((await sent) ?? "");
+  } catch (error) {
+    if (codeOf(error) === "25P02")
+      throw new UsageError(
+        "tx must be a transaction that can go on, got one in which a statement failed",
+        "roll it back, and begin another",
+        {},
+        error,
+      );
+    if (codeOf(error) === "25006") throw readOnly(error);
+    if (codeOf(error) === "42501" || (isConnectionLoss(error) && !isEnded(error))) throw error;
+    throw notOpen(error);
+  }
+  const parsed = Identity.safeParse(answer);
+  if (!parsed.success) throw notOpen(parsed.error);
+  const [, id, isReadOnly, place, user, database] = parsed.data;
+  if (isReadOnly === "on") throw readOnly();
+  return { id, place, user, ...database };
+}
+
+function notOpen(cause?: unknown): UsageError {
+  return new UsageError(
+    "tx must be an open transaction, got something that answers outside of one",
+    "pass what sql.begin, db.transaction or client.query('begin') gave you, before it ends, and not the client, pool or database it came from",
+    {},
+    cause,
+  );
+}
+
+function readOnly(cause?: unknown): UsageError {
+  return new UsageError(
+    "tx must be a transaction that may write, got a read-only one",
+    "begin it read write, on the primary",
+    {},
+    cause,
+  );
+}
+
+function nameOf(value: unknown): string {
+  if (value instanceof Promise) return "a promise";
+  if (typeof value === "function") return "a function";
+  return show(value);
+}

@@ -1,0 +1,152 @@
+/** A worker comes to own executions: those it asks for, or those whose turn it is. */
+import type { JsonObject } from "../base/json.ts";
+import { foldFrom, parseEvents } from "../ledger/codec.ts";
+import type { ExecutionId, WorkerId } from "../ledger/event.ts";
+import { snapshotVersion } from "../ledger/state.ts";
+import type { ExecutionState } from "../ledger/state.ts";
+import type { Database } from "./client.ts";
+import { column, list } from "./columns.ts";
+
+/** An execution that is ours to advance, as its ledger says it is. */
+export interface Claim {
+  readonly id: ExecutionId;
+  readonly epoch: number;
+  readonly token: string;
+  readonly worker: WorkerId;
+  readonly flow: string;
+  readonly fingerprint: string | null;
+  readonly state: ExecutionState;
+  /** The database's time, milliseconds since 1970. */
+  readonly now: number;
+  /** Owners that were lost since the last progress. */
+  readonly takeovers: number;
+  /** Items in its stream. */
+  readonly items: number;
+}
+
+export interface BrokenClaim {
+  readonly id: ExecutionId;
+  readonly epoch: number;
+  readonly seq: number;
+}
+
+export interface ClaimOptions {
+  /** Whether to take one of those that lost several workers. @default true */
+  takesSuspects?: boolean;
+  /** By it the caller finds what was claimed, should the answer get lost. @default random */
+  token?: string;
+  /** Called with what was claimed and cannot be folded. @default throws */
+  onBroken?: (broken: BrokenClaim, error: unknown) => void;
+}
+
+/** Room for one execution of a limited flow: the one that a job asks for, or the first of the queue. */
+export interface SlotRequest {
+  readonly flow: string;
+  /** A job came for it. */
+  readonly id: ExecutionId | null;
+  /** It left its slot: closed, or given back. */
+  readonly left: ExecutionId | null;
+  /** Without room the slot is offered to the other workers. */
+  readonly hasRoom: boolean;
+}
+
+/** A claim whose answer was lost. */
+export interface LostClaim {
+  readonly token: string;
+  readonly ids: readonly ExecutionId[];
+  /** Flows with limits, of which it may have taken others. */
+  readonly flows: readonly string[];
+}
+
+export interface Claims {
+  /** Claims what is free of the given executions; the others are somebody else's, not due, or closed. */
+  claim(worker: WorkerId, ids: readonly ExecutionId[], options?: ClaimOptions): Promise<Map<ExecutionId, Claim>>;
+  /** Claims for requests what the limits of their flows allow; also executions that nobody has asked for. */
+  claimLimited(
+    worker: WorkerId,
+    requests: readonly SlotRequest[],
+    options?: ClaimOptions,
+  ): Promise<Map<ExecutionId, Claim>>;
+  /** Frees what a claim took whose answer was lost, and says how many. Waits for the claim's own transaction, should that still run. */
+  free(lost: LostClaim): Promise<number>;
+  /** What a worker owns by the database. */
+  listOwned(worker: WorkerId): Promise<readonly { id: ExecutionId; token: string }[]>;
+  /** What is due and free for at least `ageMs`, longest first: its job waits in the queue of a worker that is busy. */
+  listDue(
+    flows: readonly string[],
+    ageMs: number,
+    limit: number,
+  ): Promise<readonly { id: ExecutionId; flow: string }[]>;
+  /** Wakes executions that are parked and have something to look at. */
+  wake(ids: readonly ExecutionId[]): Promise<void>;
+}
+
+interface ClaimRow {
+  id: string;
+  epoch: number;
+  token: string;
+  seq: number;
+  flow: string;
+  fingerprint: string | null;
+  takeovers: number;
+  now_ms: number;
+  items: number;
+  snapshot: JsonObject | null;
+  events: unknown;
+}
+
+export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
+  return {
+    async claim(worker, ids, options = {}) {
+      const rows = await sql<ClaimRow[]>`
+        select * from flowledger.claim(${worker}::uuid, ${options.token ?? crypto.randomUUID()}::uuid, ${list(ids)}::text::uuid[],
+          ${snapshotVersion}::int, ${options.takesSuspects ?? true}::boolean)`;
+      return foldClaims(rows, worker, options);
+    },
+    async claimLimited(worker, requests, options = {}) {
+      const rooms = new Map<string, number>();
+      for (const { flow, hasRoom } of requests) rooms.set(flow, (rooms.get(flow) ?? 0) + (hasRoom ? 1 : 0));
+      const given = (ids: readonly (ExecutionId | null)[]) => list(ids.filter((id) => id !== null));
+      const rows = await sql<ClaimRow[]>`
+        select * from flowledger.claim_limited(${worker}::uuid, ${options.token ?? crypto.randomUUID()}::uuid,
+          ${given(requests.map(({ id }) => id))}::text::uuid[], ${given(requests.map(({ left }) => left))}::text::uuid[],
+          ${list([...rooms.keys()])}::text::text[], ${list([...rooms.values()])}::text::int[],
+          ${snapshotVersion}::int, ${options.takesSuspects ?? true}::boolean)`;
+      return foldClaims(rows, worker, options);
+    },
+    async free({ token, ids, flows }) {
+      const [row] = await sql<[{ freed: number }]>`
+        select flowledger.free_claim(${token}::uuid, ${list(ids)}::text::uuid[], ${list(flows)}::text::text[]) as freed`;
+      return row.freed;
+    },
+    listOwned: (worker) => sql<{ id: ExecutionId; token: string }[]>`
+      select e.id, e.lease_token as token from flowledger.executions e where e.owner = ${worker}::uuid and e.wake_at is not null`,
+    listDue: (flows, ageMs, limit) => sql<{ id: ExecutionId; flow: string }[]>`
+      select e.id, e.flow from flowledger.executions e
+      where e.wake_at < (select flowledger.now()) - flowledger.ms(${ageMs}::float8) and e.owner is null and e.closed_at is null
+        and e.flow = any(${list(flows)}::text::text[])
+      order by e.wake_at limit ${limit}::int`,
+    async wake(ids) {
+      await sql`select flowledger.wake(${column(ids, (id) => id)}::text::uuid[])`;
+    },
+  };
+}
+
+function foldClaims(rows: readonly ClaimRow[], worker: WorkerId, { onBroken }: ClaimOptions): Map<ExecutionId, Claim> {
+  const claims = new Map<ExecutionId, Claim>();
+  for (const row of rows) {
+    const id = row.id as ExecutionId;
+    let state: ExecutionState;
+    try {
+      state = foldFrom(row.snapshot, parseEvents(row.events));
+    } catch (error) {
+      // One ledger that cannot be folded must not take the others with it.
+      if (!onBroken) throw error;
+      onBroken({ id, epoch: row.epoch, seq: row.seq }, error);
+      continue;
+    }
+    const { epoch, token, flow, fingerprint, takeovers, now_ms: now, items } = row;
+    claims.set(id, { id, epoch, token, worker, flow, fingerprint, state, now, takeovers, items });
+  }
+  return claims;
+}

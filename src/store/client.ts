@@ -1,0 +1,225 @@
+/** Connections: what every one of them sets, the tagged template with the schemas' names put in, and errors made ours once. */
+import type pg from "pg";
+import type postgres from "postgres";
+import { ConnectionError } from "../base/errors.ts";
+import { openClient } from "./driver.ts";
+import type { Client, DriverOptions } from "./driver.ts";
+import { defaultNames, templateWithNames } from "./names.ts";
+import type { SchemaNames } from "./names.ts";
+import { codeOf, refusalOf } from "./refusals.ts";
+import { tlsOptions } from "./socket.ts";
+import type { Target } from "./refusals.ts";
+
+export type Sql = postgres.Sql;
+/** Where queries can be sent: a pool, or one transaction. */
+export type Queries = postgres.Sql | postgres.TransactionSql | postgres.ReservedSql;
+
+/** A connection string, or options of postgres.js. */
+export type ConnectionOption = string | DriverOptions;
+
+/** A pool for our own SQL, and the names that its statements use. */
+export interface Database {
+  readonly sql: Sql;
+  readonly names: SchemaNames;
+  readonly target: Target;
+  readonly link: Client["link"];
+  readonly password: Client["password"];
+  /** What other connections to the same database set too. */
+  readonly settings: Readonly<Record<string, string>>;
+  /** Goes on with one more, where the caller says nothing else. */
+  addDefault(setting: string, value: string): void;
+  /** Goes on without start-up parameters that a pooler refuses. False where it does already. */
+  dropSettings(): boolean;
+  end(options?: { timeout?: number }): Promise<void>;
+}
+
+interface OpenOptions {
+  readonly names?: SchemaNames;
+  readonly max?: number;
+  readonly name?: string;
+}
+
+/**
+ * What our statements rely on, whatever database, role, environment and connection string say. `DateStyle` is among them too: the
+ * driver sends it.
+ */
+const fixed = { standard_conforming_strings: "on", TimeZone: "UTC" };
+const refusable = {
+  array_nulls: "on",
+  bytea_output: "hex",
+  default_transaction_deferrable: "off",
+  default_transaction_isolation: "read committed",
+  extra_float_digits: "1",
+  IntervalStyle: "postgres",
+  quote_all_identifiers: "off",
+  row_security: "on",
+
+  search_path: "pg_catalog, pg_temp",
+  transform_null_equals: "off",
+};
+/** Limits that were set for others. A caller may set its own. */
+const defaults = {
+  idle_in_transaction_session_timeout: "0",
+  idle_session_timeout: "0",
+  lock_timeout: "0",
+  statement_timeout: "0",
+};
+
+const defaultOf17 = "transaction_timeout";
+
+/** Opens at the first query: at least two connections, no notices, an application name that says who we are. */
+export function openDatabase(option: ConnectionOption, options: OpenOptions = {}): Database {
+  const given = typeof option === "string" ? {} : option;
+  const { name = "flowledger", max = given.max ?? 10, names = defaultNames } = options;
+  const connection = { application_name: name, ...given.connection };
+  let client: Client;
+  try {
+    // The driver takes any scheme, and what has none for a name of a database: that would show a password.
+    if (typeof option === "string" && !/^postgres(ql)?:\/\//i.test(option))
+      throw new Error("the scheme is not postgres://");
+    const driverOptions = { ...given, max: Math.max(2, max), connection };
+    client = openClient(typeof option === "string" ? option : null, driverOptions, { fixed, refusable, defaults });
+  } catch (error) {
+    throw new ConnectionError(
+      null,
+      "the connection string cannot be read",
+      "use postgres://user:password@host:port/database, with %2F for / and %40 for @ in user and password",
+      codeOf(error) === "ERR_INVALID_URL"
+        ? // Not the error itself: it has the whole string, and with it the password.
+          new Error("ERR_INVALID_URL")
+        : error,
+    );
+  }
+  const { sql } = client;
+  let settings: Readonly<Record<string, string>> = { ...defaults, ...refusable, ...fixed, DateStyle: "ISO, MDY" };
+  return {
+    sql: named(sql, names),
+    names,
+    target: { place: client.place, user: sql.options.user, schema: names.schema },
+    password: client.password,
+    get link() {
+      return client.link;
+    },
+    get settings() {
+      return settings;
+    },
+    addDefault(setting, value) {
+      settings = { ...settings, [setting]: value };
+      client.addDefault(setting, value);
+    },
+    dropSettings() {
+      settings = {};
+      return client.dropSettings();
+    },
+    end: (how) => sql.end(how),
+  };
+}
+
+/** Statements are written with the default names; a template's text is rewritten once. */
+export function named<S extends Queries>(sql: S, names: SchemaNames): S {
+  if (names === defaultNames) return sql;
+  return new Proxy(sql, {
+    apply(target, self, args: unknown[]) {
+      const [strings, ...values] = args;
+      const isTemplate = Array.isArray(strings) && "raw" in strings;
+      const text = isTemplate ? templateWithNames(strings as unknown as TemplateStringsArray, names) : strings;
+      return Reflect.apply(target as (...all: unknown[]) => unknown, self, [text, ...values]);
+    },
+  });
+}
+
+/**
+ * The first work on a database: finds out which settings can be made, and makes them.
+ *
+ * @throws {ConnectionError} a pooler refuses some, and the defaults of database or role are not what our statements rely on
+ */
+export async function acquainted<T>(database: Database, work: () => Promise<T>): Promise<T> {
+  try {
+    if (Object.keys(database.settings).length === 0) await requireDefaults(database);
+    else if (!(defaultOf17 in database.settings)) {
+      // No start-up parameter for every server: Postgres 15 and 16 do not know it.
+      const [row] = await database.sql<
+        [{ value: string | null }]
+      >`select current_setting(${defaultOf17}, true) as value`;
+      if ((row.value ?? "0") !== "0") database.addDefault(defaultOf17, "0");
+    }
+    return await work();
+  } catch (error) {
+    if (!refusesSettings(error) || !database.dropSettings()) throw error;
+    return acquainted(database, work);
+  }
+}
+
+function refusesSettings(error: unknown): boolean {
+  return codeOf(error) === "08P01" && error instanceof Error && /unsupported startup parameter/i.test(error.message);
+}
+
+async function requireDefaults({ sql, target }: Database): Promise<void> {
+  // Our path, and one without pg_catalog, mean the same: it comes first.
+  const others = await sql<{ name: string; value: string; wanted: string; whose: string }[]>`
+    select s.name, s.setting as value, w.wanted, format('role %I in database %I', current_user, current_database()) as whose
+    from pg_settings s
+    join json_each_text(${JSON.stringify(refusable)}::text::json) w(name, wanted) on lower(w.name) = lower(s.name)
+    where case lower(s.name)
+      when 'search_path' then (current_schemas(true))[1] is distinct from 'pg_catalog'
+      else s.setting <> w.wanted end`;
+  const [first] = others;
+  if (first)
+    throw new ConnectionError(
+      target.place,
+      `${first.name} is ${first.value} here, and a pooler does not let this library set it`,
+      `alter ${first.whose} set ${first.name} = ${first.wanted}, or connect directly`,
+    );
+}
+
+/** The options that graphile-worker's own driver needs for the same database. */
+export function pgConfig({ sql, link, password, settings }: Database, name = "flowledger jobs"): pg.PoolConfig {
+  const { database, user } = sql.options;
+  const config: pg.PoolConfig = {
+    host: link.host,
+    port: link.port,
+    database,
+    user,
+    password,
+    application_name: name,
+    keepAlive: true,
+    options: Object.entries(settings)
+      .map(([key, value]) => `-c ${key}=${value.replaceAll(" ", "\\ ")}`)
+      .join(" "),
+  };
+  if (link.isEncrypted) config.ssl = tlsOptions(link.ssl);
+  return config;
+}
+
+/** Connection options for a thread: all but a password that is a function can travel there. */
+export function threadOptions({ sql, link, password, settings }: Database, name: string): DriverOptions {
+  const { database, user } = sql.options;
+  return {
+    host: link.host,
+    port: link.port,
+    database,
+    username: user,
+    password,
+    ...(link.isEncrypted && { ssl: link.ssl }),
+    connection: { ...settings, application_name: name },
+  };
+}
+
+type Methods = Readonly<Record<string, unknown>>;
+
+/** The same group of statements; what they raise is the library's own error. */
+export function refusing<G extends object>(group: G, target: Target): G {
+  const guarded: Record<string, unknown> = {};
+  for (const [name, method] of Object.entries(group as Methods))
+    guarded[name] =
+      typeof method !== "function"
+        ? method
+        : (...args: unknown[]) => {
+            const answer: unknown = Reflect.apply(method, group, args);
+            if (!(answer instanceof Promise)) return answer;
+            return answer.catch((error: unknown) => {
+              throw refusalOf(error, target);
+            });
+          };
+  return guarded as G;
+}

@@ -1,0 +1,89 @@
+/** The items of distributed collections: executions whose ids follow from one base, read and told to stop by range. */
+import { z } from "zod";
+import { SerializedError } from "../base/errors.ts";
+import { JsonValue } from "../base/json.ts";
+import type { Json, JsonObject } from "../base/json.ts";
+import { foldFrom, parseEvents } from "../ledger/codec.ts";
+import { ExecutionId, Outcome } from "../ledger/event.ts";
+import { indexOf, itemId } from "../ledger/items.ts";
+import { repeatWrites } from "../ledger/state.ts";
+import type { StateWrite } from "../ledger/state.ts";
+import type { CloseHeader } from "./append.ts";
+import type { Database, Sql } from "./client.ts";
+import { list } from "./columns.ts";
+
+export interface Collections {
+  /** Which items of a collection exist, from an index on, and which of them have closed. */
+  survey(base: ExecutionId, first: number, size: number): Promise<{ index: number; isClosed: boolean }[]>;
+  /** How those of these executions ended that have closed. */
+  endings(ids: readonly ExecutionId[]): Promise<Map<ExecutionId, CloseHeader>>;
+  /** What items wrote to application state: item by item, each in its ledger's order. */
+  writes(ids: readonly ExecutionId[]): Promise<StateWrite[]>;
+  /** Application state as it was when a collection was distributed: what its items read. */
+  stateAtFanOut(id: ExecutionId, dispatch: number): Promise<JsonObject>;
+  /** Asks for the end of the items of a collection that are open, a page at a time; calls back with their ids. */
+  cancel(
+    base: ExecutionId,
+    size: number,
+    reason: string,
+    onAsked: (ids: readonly ExecutionId[]) => void,
+  ): Promise<void>;
+}
+
+const Ending = z.object({
+  id: ExecutionId,
+  outcome: Outcome,
+  reason: z.string(),
+  error: SerializedError.nullable(),
+  snapshot: z.record(z.string(), JsonValue),
+});
+
+const pageSize = 500;
+
+export function collectionsOf({ sql }: Pick<Database, "sql">): Collections {
+  return {
+    async survey(base, first, size) {
+      const rows = await sql<{ id: string; closed: boolean }[]>`
+        select e.id, e.closed_at is not null as closed from flowledger.executions e
+        where e.id between ${itemId(base, first)}::uuid and ${itemId(base, size - 1)}::uuid`;
+      return rows.map(({ id, closed }) => ({ index: indexOf(id), isClosed: closed }));
+    },
+    async endings(ids) {
+      const rows = await sql`
+        select e.id, e.outcome, e.close_reason as reason, e.error, e.close_snapshot as snapshot
+        from unnest(${list(ids)}::text::uuid[]) a(id) join flowledger.executions e using (id) where e.closed_at is not null`;
+      return new Map(rows.map((row) => Ending.parse(row)).map(({ id, ...ending }) => [id, ending]));
+    },
+    async writes(ids) {
+      const rows = await sql<{ type: string; key: string; value: Json }[]>`
+        select l.type, l.payload ->> 'key' as key, l.payload -> 'value' as value
+        from unnest(${list(ids)}::text::uuid[]) a(id) join flowledger.ledger l on l.execution_id = a.id
+        where l.type in ('state.set', 'state.appended', 'state.deleted')
+        order by l.execution_id, l.seq`;
+      return rows.map(({ type, key, value }) => ({ effect: effects[type] ?? "delete", key, value }));
+    },
+    stateAtFanOut: (id, dispatch) => stateAtFanOut(sql, id, dispatch),
+    async cancel(base, size, reason, onAsked) {
+      const last = itemId(base, size - 1);
+      for (let from = base; ;) {
+        const rows = await sql<{ id: ExecutionId }[]>`
+          select id from flowledger.cancel_items(${from}::uuid, ${last}::uuid, ${reason}, ${pageSize}::int) as id`;
+        onAsked(rows.map(({ id }) => id));
+        const end = rows.at(-1);
+        if (!end || rows.length < pageSize || end.id === last) return;
+        from = itemId(base, indexOf(end.id) + 1);
+      }
+    },
+  };
+}
+
+const effects: Readonly<Record<string, StateWrite["effect"]>> = { "state.set": "set", "state.appended": "append" };
+
+async function stateAtFanOut(sql: Sql, id: ExecutionId, dispatch: number): Promise<JsonObject> {
+  const [row] = await sql<{ events: unknown }[]>`
+    select flowledger.events(l.execution_id, 0, l.seq) as events from flowledger.ledger l
+    where l.execution_id = ${id}::uuid and l.type = 'items.started' and l.dispatch = ${dispatch}::int`;
+  const { values, item, writes = [], parent } = foldFrom(null, parseEvents(row?.events ?? []));
+  if (!item?.readsState || !parent) return values;
+  return repeatWrites(await stateAtFanOut(sql, parent.id, parent.dispatch), writes);
+}

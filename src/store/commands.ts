@@ -1,0 +1,124 @@
+/** Commands from outside: the same functions that `psql` calls, with what they refuse as the library's own errors. */
+import type { Json, JsonObject } from "../base/json.ts";
+import type { ExecutionId } from "../ledger/event.ts";
+import type { Database } from "./client.ts";
+import { refusalOf } from "./refusals.ts";
+
+export interface EmitCommand {
+  readonly event: string;
+  readonly payload: Json;
+  readonly idempotencyKey: string | null;
+  readonly actor: string | null;
+}
+
+export interface CloseCommand {
+  readonly reason: string;
+  readonly pendingInterrupts: "reject" | "cancel";
+  readonly actor: string | null;
+}
+
+export interface ResumeCommand {
+  readonly value: Json;
+  readonly requestId: string | null;
+  readonly actor: string | null;
+}
+
+export interface ConsumeCommand {
+  readonly consumer: string;
+  readonly status: "applied" | "ignored";
+  readonly note: string | null;
+  readonly metadata: JsonObject;
+}
+
+export interface CancelCommand {
+  readonly reason: string;
+  readonly actor: string | null;
+}
+
+export interface Commands {
+  emit(id: ExecutionId, command: EmitCommand): Promise<void>;
+  /** False when it was sealed before. */
+  seal(id: ExecutionId, actor: string | null): Promise<boolean>;
+  /** False when it had closed before. */
+  close(id: ExecutionId, command: CloseCommand): Promise<boolean>;
+  /** False when it had closed before. */
+  cancel(id: ExecutionId, command: CancelCommand): Promise<boolean>;
+  /** The interrupt as it is after the answer. */
+  continueWith(id: ExecutionId, interrupt: string, command: ResumeCommand): Promise<Json>;
+  /** What an answer to the interrupt must be, as JSON Schema; null is any JSON, or no such interrupt. */
+  responseSchema(id: ExecutionId, interrupt: string): Promise<Json>;
+  /** @param flow names the execution's flow where interventions are off */
+  intervene(id: ExecutionId, flow: string, payload: Json, options: JsonObject): Promise<Json>;
+  markInterventionConsumed(id: ExecutionId, intervention: string, command: ConsumeCommand): Promise<Json>;
+  /** Like `emit`, to a running sub-flow of the execution. */
+  emitToSubFlow(id: ExecutionId, subFlow: ExecutionId, command: EmitCommand): Promise<void>;
+  /** False when it had ended, or was being cancelled, before. */
+  cancelSubFlow(id: ExecutionId, subFlow: ExecutionId, command: CancelCommand): Promise<boolean>;
+}
+
+export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): Commands {
+  /** @param what names what was asked; `refused` names it where the execution takes nothing any more */
+  const refuse =
+    (id: ExecutionId, what: string, refused = what) =>
+    (error: unknown): never => {
+      throw refusalOf(error, target, { id, what, refused });
+    };
+  const done = (rows: readonly { readonly done: boolean }[]) => rows[0]?.done ?? false;
+  const recordOf = (rows: readonly { readonly record: Json }[]) => rows[0]?.record ?? null;
+  return {
+    async emit(id, { event, payload, idempotencyKey, actor }) {
+      await sql`
+        select flowledger.emit(${id}::uuid, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false, false)`.catch(
+        refuse(id, `"${event}"`),
+      );
+    },
+    seal: (id, actor) =>
+      sql<{ done: boolean }[]>`select flowledger.seal(${id}::uuid, ${actor}, false) as done`
+        .then(done)
+        .catch(refuse(id, "seal")),
+    close: (id, { reason, pendingInterrupts, actor }) =>
+      sql<{ done: boolean }[]>`
+        select flowledger.close(${id}::uuid, ${reason}, ${pendingInterrupts}, ${actor}, false) as done`
+        .then(done)
+        .catch(refuse(id, "close")),
+    cancel: (id, { reason, actor }) =>
+      sql<{ done: boolean }[]>`select flowledger.cancel(${id}::uuid, ${reason}, ${actor}, false) as done`
+        .then(done)
+        .catch(refuse(id, "cancel")),
+    continueWith: (id, interrupt, { value, requestId, actor }) =>
+      sql<{ record: Json }[]>`
+        select flowledger.continue_with(${id}::uuid, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false) as record`
+        .then(recordOf)
+        .catch(refuse(id, interrupt, `continueWith("${interrupt}")`)),
+    responseSchema: (id, interrupt) =>
+      sql<{ response: Json }[]>`
+        select coalesce(i.response, s.response) as response
+        from (select flowledger.projected_owner(${id}::uuid, ${interrupt}) as id) owner
+        left join flowledger.interrupts i on i.execution_id = ${id}::uuid and i.id = ${interrupt}
+        left join flowledger.interrupts s on i.id is null and s.execution_id = owner.id and s.id = substr(${interrupt}, 38)`
+        .then((rows) => rows[0]?.response ?? null)
+        .catch(refuse(id, interrupt)),
+    intervene: (id, flow, payload, options) =>
+      sql<{ record: Json }[]>`
+        select flowledger.intervene(${id}::uuid, ${JSON.stringify(payload)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb, false) as record`
+        .then(recordOf)
+        .catch(refuse(id, flow, "intervene()")),
+    markInterventionConsumed: (id, intervention, { consumer, status, note, metadata }) =>
+      sql<{ record: Json }[]>`
+        select flowledger.mark_intervention_consumed(${id}::uuid, ${intervention}, ${consumer}, ${status}, ${note},
+          ${JSON.stringify(metadata)}::text::jsonb, false) as record`
+        .then(recordOf)
+        .catch(refuse(id, "markInterventionConsumed()")),
+    async emitToSubFlow(id, subFlow, { event, payload, idempotencyKey, actor }) {
+      await sql`
+        select flowledger.emit_to_sub_flow(${id}::uuid, ${subFlow}::uuid, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false, false)`.catch(
+        refuse(id, `"${event}"`),
+      );
+    },
+    cancelSubFlow: (id, subFlow, { reason, actor }) =>
+      sql<{ done: boolean }[]>`
+        select flowledger.cancel_sub_flow(${id}::uuid, ${subFlow}::uuid, ${reason}, ${actor}, false) as done`
+        .then(done)
+        .catch(refuse(id, "cancelSubFlow()")),
+  };
+}

@@ -1,0 +1,34 @@
+/** Retention: closed executions go, whole, page by page. */
+import type { JsonObject } from "../base/json.ts";
+import type { Sql } from "./client.ts";
+
+/** What went. */
+export interface Pruned {
+  readonly executions: number;
+  readonly events: number;
+  readonly streamItems: number;
+}
+
+const pageSize = 500;
+
+/** One statement a page, so that nothing is locked for long and an interrupted run has done what it said. */
+export async function prune(
+  sql: Sql,
+  closedBefore: Date,
+  keep: JsonObject,
+  onProgress: (pruned: Pruned) => void = () => {},
+): Promise<Pruned> {
+  let pruned: Pruned = { executions: 0, events: 0, streamItems: 0 };
+  for (let after = "00000000-0000-0000-0000-000000000000"; ;) {
+    const [page] = await sql<[{ last: string | null; executions: number; events: number; items: number }]>`
+      select * from flowledger.prune(${closedBefore.toISOString()}::text::timestamptz, ${JSON.stringify(keep)}::text::jsonb, ${after}::uuid, ${pageSize}::int)`;
+    if (page.last === null) return pruned;
+    after = page.last;
+    pruned = {
+      executions: pruned.executions + page.executions,
+      events: pruned.events + page.events,
+      streamItems: pruned.streamItems + page.items,
+    };
+    onProgress(pruned);
+  }
+}

@@ -1,0 +1,206 @@
+/** Reads: headers and ledgers of one execution or of many, lists, definitions. */
+import { z } from "zod";
+import { SerializedError } from "../base/errors.ts";
+import { JsonValue } from "../base/json.ts";
+import type { Json, JsonObject } from "../base/json.ts";
+import { foldFrom, parseEvents } from "../ledger/codec.ts";
+import { ExecutionId, Outcome, WorkerId } from "../ledger/event.ts";
+import type { Recorded } from "../ledger/event.ts";
+import { snapshotVersion } from "../ledger/state.ts";
+import type { ExecutionState } from "../ledger/state.ts";
+import { Meta } from "../ledger/views.ts";
+import type { Database, Sql } from "./client.ts";
+import { column, list } from "./columns.ts";
+
+export const Header = z.object({
+  id: ExecutionId,
+  seq: z.int(),
+  flow: z.string(),
+  fingerprint: z.string().nullable(),
+  status: z.enum(["created", "running", "waiting", "completed", "failed", "cancelled"]),
+  lifecycle: z.enum(["open", "sealed", "closed"]),
+  owner: WorkerId.nullable(),
+  outcome: Outcome.nullable(),
+  closeReason: z.string().nullable(),
+  pendingInterrupts: z.int(),
+  parentId: ExecutionId.nullable(),
+  metadata: z.record(z.string(), JsonValue).nullable(),
+  error: SerializedError.nullable(),
+  closeSnapshot: z.record(z.string(), JsonValue).nullable(),
+  createdAt: z.number(),
+  startedAt: z.number().nullable(),
+  sealedAt: z.number().nullable(),
+  closedAt: z.number().nullable(),
+});
+export type Header = z.infer<typeof Header>;
+
+export interface ListFilter {
+  flow?: string;
+  status?: readonly string[];
+  metadata?: JsonObject;
+  createdAfter?: Date;
+  cursor?: ExecutionId;
+  limit: number;
+}
+
+export interface InterruptFilter {
+  flow?: string;
+  type?: string;
+  metadata?: JsonObject;
+  olderThan?: Date;
+  /** Ids of the last record of the page before. */
+  cursor?: { readonly executionId: ExecutionId; readonly id: string };
+  limit: number;
+}
+
+export interface Reads {
+  headers(ids: readonly ExecutionId[]): Promise<Map<ExecutionId, Header>>;
+  /** Newest first; the cursor is the last id of the page before. */
+  listHeaders(filter: ListFilter): Promise<Header[]>;
+  /** Ledger events of several executions, each after a seq of its own. */
+  events(asked: readonly { readonly id: ExecutionId; readonly after: number }[]): Promise<(readonly Recorded[])[]>;
+  /** The ledger after a seq, in order; only some types where they are named. */
+  history(id: ExecutionId, after: number, types: readonly string[] | null): Promise<Recorded[]>;
+  /** Is there anything of it, with or without a header? */
+  hasLedger(id: ExecutionId): Promise<boolean>;
+  /** What an execution is, by its ledger and those of its sub-flows; null when there is none. */
+  meta(id: ExecutionId): Promise<Meta | null>;
+  /** The folded state of one execution now; null when there is none. */
+  loadState(id: ExecutionId): Promise<ExecutionState | null>;
+  /** Those that are closed, or that do not exist and never will: the transaction that was to create them has ended. */
+  findOver(asked: readonly { readonly id: ExecutionId; readonly transaction: string | null }[]): Promise<ExecutionId[]>;
+  /** Pending interrupts, oldest first, each as `flowledger.interrupt_record` gives it. */
+  listInterrupts(filter: InterruptFilter): Promise<Json[]>;
+  /** Interrupts that wait in an execution and in its sub-flows, oldest first, each as the execution shows it. */
+  pendingInterrupts(id: ExecutionId): Promise<Json[]>;
+  /** The nodes of a definition that ran here once; null when nobody kept it. */
+  definition(flow: string, fingerprint: string): Promise<unknown>;
+  /** Why no worker could go on with an execution, when that is the last thing that happened to it. */
+  blocked(id: ExecutionId): Promise<string | null>;
+  /** Whether a live worker serves the flow. */
+  isServed(flow: string): Promise<boolean>;
+}
+
+export function readsOf({ sql }: Pick<Database, "sql">): Reads {
+  return {
+    async headers(ids) {
+      const rows = await sql`
+        select ${headerColumns(sql)}
+        from unnest(${list(ids)}::text::uuid[]) a(id) join flowledger.executions e on e.id = a.id`;
+      return new Map(rows.map((row) => Header.parse(row)).map((header) => [header.id, header]));
+    },
+    async listHeaders({ flow, status, metadata, createdAfter, cursor, limit }) {
+      const rows = await sql`
+        select ${headerColumns(sql)} from flowledger.executions e
+        where true
+          ${flow === undefined ? sql`` : sql`and e.flow = ${flow}`}
+          ${status === undefined ? sql`` : sql`and e.status = any(${list(status)}::text::text[])`}
+          ${metadata === undefined ? sql`` : sql`and e.metadata is not null and e.metadata @> ${JSON.stringify(metadata)}::text::jsonb`}
+          ${createdAfter === undefined ? sql`` : sql`and e.created_at > ${createdAfter.toISOString()}::text::timestamptz`}
+          ${cursor === undefined ? sql`` : sql`and e.id < ${cursor}::uuid`}
+        order by e.id desc
+        limit ${limit}::int`;
+      return rows.map((row) => Header.parse(row));
+    },
+    async events(asked) {
+      const rows = await sql<{ events: unknown }[]>`
+        select flowledger.events(a.id, a.after) as events
+        from unnest(${column(asked, ({ id }) => id)}::text::uuid[], ${column(asked, ({ after }) => after)}::text::int[])
+          with ordinality as a(id, after, ord)
+        order by a.ord`;
+      return rows.map(({ events }) => parseEvents(events));
+    },
+    async history(id, after, types) {
+      const [row] = await sql<{ events: unknown }[]>`select flowledger.events(${id}::uuid, ${after}::int) as events`;
+      const events = parseEvents(row?.events ?? []);
+      return types === null ? events : events.filter(({ event }) => types.includes(event.type));
+    },
+    async hasLedger(id) {
+      const [row] = await sql<[{ there: boolean }]>`
+        select exists (select from flowledger.ledger where execution_id = ${id}::uuid)
+          or exists (select from flowledger.executions where id = ${id}::uuid) as there`;
+      return row.there;
+    },
+    async meta(id) {
+      const [row] = await sql<{ meta: unknown }[]>`select flowledger.meta(${id}::uuid) as meta`;
+      return row?.meta ? Meta.parse(row.meta) : null;
+    },
+    async loadState(id) {
+      const [row] = await sql<{ snapshot: JsonObject | null; events: unknown }[]>`
+        select s.state as snapshot, flowledger.events(e.id, coalesce(s.seq, 0)) as events
+        from flowledger.executions e
+        left join flowledger.snapshots s on s.execution_id = e.id and s.version = ${snapshotVersion}::int
+        where e.id = ${id}::uuid`;
+      return row ? foldFrom(row.snapshot, parseEvents(row.events)) : null;
+    },
+    async findOver(asked) {
+      const transactions = asked.flatMap(({ transaction }) => transaction ?? []);
+      // Asked before the rows are looked for: one that ends in between must not pass for rolled back.
+      const open = await sql<{ transaction: string }[]>`
+        select x as transaction from unnest(${list(transactions)}::text::text[]) x
+        where pg_xact_status(x::xid8) = 'in progress'`;
+      const isOpen = new Set(open.map(({ transaction }) => transaction));
+      const settled = asked.filter(({ transaction }) => transaction === null || !isOpen.has(transaction));
+      const rows = await sql<{ id: ExecutionId }[]>`
+        select a.id from unnest(${column(settled, ({ id }) => id)}::text::uuid[]) as a(id)
+        left join flowledger.executions e on e.id = a.id
+        where e.id is null or e.closed_at is not null`;
+      return rows.map(({ id }) => id);
+    },
+    async listInterrupts({ flow, type, metadata, olderThan, cursor, limit }) {
+      const rows = await sql<{ record: Json }[]>`
+        select flowledger.interrupt_record(i.execution_id, i.id) as record
+        from flowledger.interrupts i
+        where i.status = 'pending'
+          ${flow === undefined ? sql`` : sql`and i.flow = ${flow}`}
+          ${type === undefined ? sql`` : sql`and i.type = ${type}`}
+          ${olderThan === undefined ? sql`` : sql`and i.created_at < ${olderThan.toISOString()}::text::timestamptz`}
+          ${
+            metadata === undefined
+              ? sql``
+              : sql`and exists (select 1 from flowledger.executions e where e.id = i.execution_id and e.metadata @> ${JSON.stringify(metadata)}::text::jsonb)`
+          }
+          ${
+            cursor === undefined
+              ? sql``
+              : sql`and (i.created_at, i.execution_id, i.id) > (
+                  select c.created_at, c.execution_id, c.id from flowledger.interrupts c
+                  where c.execution_id = ${cursor.executionId}::uuid and c.id = ${cursor.id})`
+          }
+        order by i.created_at, i.execution_id, i.id
+        limit ${limit}::int`;
+      return rows.map(({ record }) => record);
+    },
+    async pendingInterrupts(id) {
+      const rows = await sql<{ record: Json }[]>`
+        select flowledger.projected_record(${id}::uuid, p.owner_id, p.local_id) as record
+        from flowledger.pending_on(${id}::uuid) p
+        order by p.created_at, p.owner_id, p.local_id`;
+      return rows.map(({ record }) => record);
+    },
+    async definition(flow, fingerprint) {
+      const [row] = await sql<{ blueprint: unknown }[]>`
+        select blueprint from flowledger.definitions where flow = ${flow} and fingerprint = ${fingerprint}`;
+      return row?.blueprint ?? null;
+    },
+    async blocked(id) {
+      const [row] = await sql<{ type: string; problem: string | null }[]>`
+        select type, payload ->> 'problem' as problem from flowledger.ledger
+        where execution_id = ${id}::uuid order by seq desc limit 1`;
+      return row?.type === "execution.blocked" ? row.problem : null;
+    },
+    async isServed(flow) {
+      const [row] = await sql<[{ served: boolean }]>`
+        select exists (select 1 from flowledger.workers w
+          where w.flows @> array[${flow}::text] and w.heartbeat_at > flowledger.wall_clock() - interval '15 seconds') as served`;
+      return row.served;
+    },
+  };
+}
+
+function headerColumns(sql: Sql) {
+  return sql`e.id, e.seq, e.flow, e.fingerprint, e.status, e.lifecycle, e.owner, e.outcome, e.close_reason as "closeReason",
+    e.pending_interrupts as "pendingInterrupts", e.parent_id as "parentId", e.metadata, e.error, e.close_snapshot as "closeSnapshot",
+    flowledger.to_ms(e.created_at) as "createdAt", flowledger.to_ms(e.started_at) as "startedAt",
+    flowledger.to_ms(e.sealed_at) as "sealedAt", flowledger.to_ms(e.closed_at) as "closedAt"`;
+}

@@ -1,0 +1,211 @@
+/** What Postgres, the drivers and the network raise, as the library's own errors: the one place that knows their codes. */
+import { z } from "zod";
+import {
+  ConnectionError,
+  DatabaseError,
+  ExecutionClosedError,
+  ExecutionNotFoundError,
+  ExecutionSealedError,
+  FlowledgerError,
+  InterruptNotPendingError,
+  InterventionDisabledError,
+  MigrationError,
+  NotMigratedError,
+  PayloadError,
+  PendingInterruptsError,
+  PermissionError,
+  ResumeConflictError,
+  UsageError,
+} from "../base/errors.ts";
+import { socketCodes } from "./socket.ts";
+
+/** What a statement was about, for the words of its refusal. */
+export interface Subject {
+  readonly id?: string;
+  /** What was asked, or asked about. */
+  readonly what?: string;
+  /** The same where an execution refuses it. @default what */
+  readonly refused?: string;
+}
+
+/** Where a client is connected to, and as whom. */
+export interface Target {
+  /** host:port/database */
+  readonly place: string;
+  readonly user: string;
+  readonly schema: string;
+}
+
+/** Our own: a statement went out, and nothing came back in time. */
+export const noAnswer = "NO_ANSWER";
+
+/** The SQLSTATE, or the code of a driver, the network or TLS: of the error, or of what it was made of. */
+export function codeOf(error: unknown): string | undefined {
+  if (error instanceof FlowledgerError) return codeOf(error.cause);
+  if (typeof error !== "object" || error === null) return undefined;
+  if ("code" in error && typeof error.code === "string") return error.code;
+  // Happy-eyeballs failures come as a bundle.
+  if (error instanceof AggregateError) return codeOf(error.errors[0]);
+  // pg says it in words alone.
+  if (error instanceof Error && /^Connection terminated|connection error and is not queryable$/.test(error.message))
+    return socketCodes.closed;
+  return undefined;
+}
+
+/** Is it the connection that failed, and not the statement? Such work may be sent again once the database is back. */
+export function isConnectionLoss(error: unknown): boolean {
+  const code = codeOf(error);
+  if (code === undefined) return false;
+  // 08 connection, 57P admin shutdown and starting up, 53 out of resources, 25P03 and 25P04 ended by a limit of its own.
+  return (
+    /^(08|57P|53|25P0[34])/.test(code) || code in network || [readOnly, noAnswer, socketCodes.noPassword].includes(code)
+  );
+}
+
+/** May the same statement succeed if it is sent again: lock and statement timeouts, deadlocks, serialization failures. */
+export function isTransient(error: unknown): boolean {
+  return isConnectionLoss(error) || ["40001", "40P01", "55P03", "57014"].includes(codeOf(error) ?? "");
+}
+
+/** The connection was ended by us: it does not come back. */
+export function isEnded(error: unknown): boolean {
+  return codeOf(error) === "CONNECTION_ENDED";
+}
+
+/** A standby, or a database that was set to take no writes for now. */
+const readOnly = "25006";
+
+const network: Readonly<Record<string, string>> = {
+  [socketCodes.closed]: "the connection was lost",
+  CONNECTION_DESTROYED: "the connection was lost",
+  [socketCodes.ended]: "this orchestrator was closed",
+  [socketCodes.closedEarly]: "what listens there closed the connection before it had answered",
+  [socketCodes.timeout]: "the server does not answer",
+  [socketCodes.notPostgres]: "what answers there is not Postgres",
+  ECONNREFUSED: "no server listens there",
+  ECONNRESET: "the connection was lost",
+  ENOENT: "there is no such socket",
+  EPIPE: "the connection was lost",
+  ETIMEDOUT: "the server does not answer",
+  EHOSTUNREACH: "the host cannot be reached",
+  ENETUNREACH: "the network cannot be reached",
+  EAI_AGAIN: "the host's name could not be looked up",
+  ENOTFOUND: "the host is not known",
+};
+
+const tls: Readonly<Record<string, string>> = {
+  DEPTH_ZERO_SELF_SIGNED_CERT: "its certificate is signed by itself",
+  SELF_SIGNED_CERT_IN_CHAIN: "its certificate is signed by an authority that is not known here",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "its certificate is signed by an authority that is not known here",
+  UNABLE_TO_GET_ISSUER_CERT: "its certificate is signed by an authority that is not known here",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "its certificate is signed by an authority that is not known here",
+  CERT_HAS_EXPIRED: "its certificate has expired",
+  CERT_NOT_YET_VALID: "its certificate is not valid yet",
+  ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another host",
+  [socketCodes.noTls]: "it offers none",
+};
+
+/** What to do about what Postgres refuses now and may take later. */
+const remedies: Readonly<Record<string, string>> = {
+  "25P02": "roll the transaction back, and begin another",
+  "25P03": "run the transaction again, or raise idle_in_transaction_session_timeout",
+  "25P04": "run the transaction again, or raise transaction_timeout",
+  "40001": "run the transaction again",
+  "40P01": "run the transaction again",
+  "42704": "take it out of the connection string, if it came from there",
+  "55P03": "try again, or raise lock_timeout",
+  "57014": "try again, or raise statement_timeout",
+};
+
+const Raised = z.object({ message: z.string(), detail: z.string().optional(), hint: z.string().optional() });
+
+/** The library's own error for what a statement raised. What is ours already, or has no code at all, passes unchanged. */
+export function refusalOf(error: unknown, target: Target, subject: Subject = {}): unknown {
+  if (error instanceof FlowledgerError) return error;
+  const code = codeOf(error) ?? "";
+  const { message, detail, hint } = Raised.safeParse(error).data ?? {
+    message: String(error),
+    detail: undefined,
+    hint: undefined,
+  };
+  const { id = "", what = "commands", refused = what } = subject;
+  switch (code) {
+    case "FL001":
+      return new ExecutionNotFoundError(id);
+    case "FL002":
+      return new ExecutionSealedError(id, refused);
+    case "FL003":
+      return new ExecutionClosedError(id, refused);
+    case "FL004":
+      return new PendingInterruptsError(id, z.array(z.string()).parse(JSON.parse(detail ?? "[]")));
+    case "FL005":
+      return new InterruptNotPendingError(id, what, detail || null);
+    case "FL006":
+      return new ResumeConflictError(id, what, detail ?? "");
+    case "FL007":
+      return new InterventionDisabledError(id, what);
+    case "FL008":
+      return new UsageError(message, hint ?? "see the documentation", {}, error);
+    case "FL009":
+      return new MigrationError(message, hint ?? "see the documentation", {}, error);
+    case "28P01":
+      return connection(`user ${target.user} was refused`, "check user and password in the connection string");
+    case "28000":
+      return connection(
+        `user ${target.user} was refused (${message})`,
+        /encryption|SSL/.test(message)
+          ? "choose another sslmode, or let pg_hba.conf of the server admit it"
+          : "check the user in the connection string, and its rights to connect",
+      );
+    case "3D000":
+      return connection("the database does not exist", "create it, or correct the name in the connection string");
+    case "42501":
+      return new PermissionError(target.user, target.place, message, error);
+    case "42P01":
+    case "3F000":
+    case "42883":
+    case "42703":
+      if (message.includes(target.schema)) return new NotMigratedError(target.schema, error);
+      break;
+    case readOnly:
+      return connection(
+        "it takes no writes, as a standby or by default_transaction_read_only",
+        "connect to the primary, or switch that setting off",
+      );
+    case "53300":
+      return connection("it has no connection left", "close some, raise max_connections, or lower max of the pool");
+    case "22021":
+    case "22P05":
+    case "22P02":
+    case "54000":
+    case "54001":
+    case "22003":
+    case "22008":
+      return new PayloadError(refused, [], `Postgres refuses it (${message})`, "change the value", error);
+  }
+  if (code in tls || code.startsWith("ERR_SSL") || code.startsWith("ERR_TLS"))
+    return connection(
+      `TLS failed: ${tls[code] ?? message} (${code})`,
+      code === socketCodes.noTls
+        ? "switch it on in the server, or choose sslmode=prefer"
+        : "give its authority as connection: { ssl: { ca } } or NODE_EXTRA_CA_CERTS, or choose another sslmode",
+    );
+  if (code === socketCodes.noPassword)
+    return connection(`the function given as password failed (${message})`, "correct it, or what it asks");
+  if (code === "CONNECTION_ENDED") return connection("this orchestrator was closed", "go on with another one");
+  if (code in network)
+    return connection(
+      `${network[code]} (${code})`,
+      "start Postgres, or correct host and port in the connection string",
+    );
+  if (code === noAnswer || isConnectionLoss(error))
+    return connection(`${message} (${code})`, "try again; with an idempotencyKey nothing happens twice");
+  if (/^[0-9A-Z]{5}$/.test(code) && !/^E[A-Z]{4}$/.test(code))
+    return new DatabaseError(target.place, message, code, remedies[code] ?? "look into its log", error);
+  // Of Node or a driver: nothing else that comes here has a code.
+  return code === "" ? error : connection(`${message} (${code})`, "check the connection string, and what it leads to");
+
+  function connection(problem: string, remedy: string): ConnectionError {
+    return new ConnectionError(target.place, problem, remedy, error);
+  }
+}

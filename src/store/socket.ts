@@ -1,0 +1,205 @@
+/**
+ * The sockets of postgres.js, connected and encrypted here. Left to itself (3.4.9) it connects again at once and for ever where a
+ * connection is closed before Postgres has answered, and begins TLS with a server that has none.
+ */
+import { connect, isIP, Socket } from "node:net";
+import { connect as encrypt } from "node:tls";
+import type { ConnectionOptions } from "node:tls";
+import { withTimeout } from "../base/async.ts";
+
+/** What there is of the driver's parsed options that says where to connect to, and how. */
+export interface SocketOptions {
+  readonly host: readonly string[];
+  readonly port: readonly number[];
+  /** Of a Unix socket. */
+  readonly path?: string | false | undefined;
+  readonly ssl: SslOption;
+  readonly sslnegotiation?: string | null;
+  /** Seconds. */
+  readonly connect_timeout: number;
+  readonly target_session_attrs?: string | null | undefined;
+}
+
+/** As in `sslmode`, or options of `tls.connect()`. True verifies. */
+export type SslOption = "require" | "allow" | "prefer" | "verify-full" | boolean | object;
+
+/** Where connections lead to just now. */
+export interface Link {
+  readonly host: string;
+  readonly port: number;
+  readonly isEncrypted: boolean;
+}
+
+export interface Sockets {
+  /** One that is connected; one that fails at once, as the driver cannot hear of it otherwise. */
+  open(): Promise<Socket>;
+  /** Null before the first. */
+  readonly link: Link | null;
+  /** Nothing is connected any more that is not yet. */
+  close(): void;
+}
+
+/** Codes of what no error of Node's stands for. */
+export const socketCodes = {
+  closed: "CONNECTION_CLOSED",
+  closedEarly: "CLOSED_EARLY",
+  notPostgres: "NOT_POSTGRES",
+  noTls: "NO_TLS",
+  noPassword: "NO_PASSWORD",
+  timeout: "CONNECT_TIMEOUT",
+  ended: "CONNECTION_ENDED",
+} as const;
+
+export function openSockets(options: SocketOptions): Sockets {
+  const { host, port, path, connect_timeout: seconds, target_session_attrs: wanted } = options;
+  const connecting = new Set<Socket>();
+  let link: Link | null = null;
+  let next = 0;
+  let isClosed = false;
+
+  const reach = async (index: number): Promise<Socket> => {
+    const to = { host: host[index] ?? "localhost", port: port[index] ?? 5432 };
+    const socket = path ? connect({ path }) : connect(to);
+    connecting.add(socket);
+    try {
+      const ready = prepare(socket, to.host, options);
+      const connected = await withTimeout(ready, seconds > 0 ? seconds * 1000 : null, () => {
+        throw problem(socketCodes.timeout, `no connection within ${seconds} s`);
+      });
+      if (isClosed) throw problem(socketCodes.ended, "the client was ended");
+      link = { ...to, isEncrypted: connected !== socket };
+      return outspoken(connected);
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    } finally {
+      connecting.delete(socket);
+    }
+  };
+
+  return {
+    async open() {
+      let failure: unknown;
+      for (let tries = 0; tries < host.length && !isClosed; tries++) {
+        const index = next % host.length;
+        next = index + 1;
+        try {
+          const socket = await reach(index);
+          // The driver gives back what does not have the wanted attributes, and asks for another.
+          if (!wanted) next = 0;
+          return socket;
+        } catch (error) {
+          failure = error;
+        }
+      }
+      next = 0;
+      return failing(failure ?? problem(socketCodes.ended, "the client was ended"));
+    },
+    get link() {
+      return link;
+    },
+    close() {
+      isClosed = true;
+      for (const socket of connecting) socket.destroy();
+    },
+  };
+}
+
+async function prepare(socket: Socket, host: string, { ssl, sslnegotiation }: SocketOptions): Promise<Socket> {
+  await arrived(socket, "connect");
+  if (!ssl) return socket;
+  if (sslnegotiation !== "direct") {
+    socket.write(sslRequest);
+    const answer = String(await arrived(socket, "data"));
+    if (answer === "N" && ssl === "prefer") return socket;
+    if (answer === "N") throw problem(socketCodes.noTls, "the server offers no TLS");
+    // Nor may anything follow that byte: whoever stands in between could have put it there, unencrypted.
+    if (answer !== "S") throw problem(socketCodes.notPostgres, "the answer to the request for TLS is none");
+  }
+  const options: ConnectionOptions = {
+    socket,
+    host,
+    ...(isIP(host) === 0 && { servername: host }),
+    ...(sslnegotiation === "direct" && { ALPNProtocols: ["postgresql"] }),
+    ...tlsOptions(ssl),
+  };
+  const encrypted = encrypt(options);
+  await arrived(encrypted, "secureConnect");
+  return encrypted;
+}
+
+/** What `tls.connect()` and `pg` are told. */
+export function tlsOptions(ssl: SslOption): ConnectionOptions {
+  if (typeof ssl === "object" && ssl !== null) return ssl;
+  return { rejectUnauthorized: !["require", "allow", "prefer"].includes(String(ssl)) };
+}
+
+/** Length, then the code of the request. */
+const sslRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47]);
+
+/** @returns what the event brings; rejects where the socket fails or closes before */
+function arrived(socket: Socket, event: "connect" | "secureConnect" | "data"): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      socket.off(event, succeed).off("error", fail).off("close", end);
+      // What comes later is said by what waits then.
+      socket.once("error", () => {});
+    };
+    const succeed = (value: unknown) => {
+      stop();
+      resolve(value);
+    };
+    const fail = (error: unknown) => {
+      stop();
+      reject(error);
+    };
+    const end = () => fail(closedEarly());
+    socket.once(event, succeed).once("error", fail).once("close", end);
+  });
+}
+
+/** First bytes of what Postgres may say to a start-up message: authentication, an error, a notice, the protocol's version. */
+const greetings = new Set(Buffer.from("RENv"));
+
+/** The same socket; it never closes without an error, so that whoever waits for it hears of that. */
+function outspoken(socket: Socket): Socket {
+  let hasSpoken = false;
+  let hasFailed = false;
+  const emit = socket.emit.bind(socket);
+  // Not listeners of its own: the first data must not be missed by the driver's, which come later.
+  socket.emit = (event: string | symbol, ...args: unknown[]): boolean => {
+    if (event === "data" && !hasSpoken) {
+      hasSpoken = true;
+      const [first] = args;
+      if (!(first instanceof Uint8Array) || !greetings.has(first[0] ?? 0)) {
+        socket.destroy(problem(socketCodes.notPostgres, "what answers there is not Postgres"));
+        return true;
+      }
+    }
+    if (event === "error") hasFailed = true;
+    if (event === "close" && !hasFailed) emit("error", hasSpoken ? closed() : closedEarly());
+    return emit(event, ...args);
+  };
+  return socket;
+}
+
+/** A socket that fails once the driver listens to it. */
+export function failing(error: unknown): Socket {
+  const socket = new Socket();
+  // It says that it is not connected, before it says why.
+  socket.write = () => true;
+  setImmediate(() => socket.destroy(error instanceof Error ? error : new Error(String(error))));
+  return socket;
+}
+
+function closed(): Error {
+  return problem(socketCodes.closed, "the connection was lost");
+}
+
+function closedEarly(): Error {
+  return problem(socketCodes.closedEarly, "the server closed the connection before it had answered");
+}
+
+export function problem(code: string, message: string, cause?: unknown): Error {
+  return Object.assign(new Error(message, { cause }), { code });
+}

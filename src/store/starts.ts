@@ -1,0 +1,205 @@
+/** Executions are created and started: many in one statement, or one inside a caller's own transaction. */
+import { z } from "zod";
+import type { Json, JsonObject } from "../base/json.ts";
+import { ExecutionId } from "../ledger/event.ts";
+import type { Recorded, Settings, WorkerId } from "../ledger/event.ts";
+import { parseEvents } from "../ledger/codec.ts";
+import { identityOf, openTransaction } from "./caller-transaction.ts";
+import type { CallerTransaction, DatabaseIdentity, OpenTransaction } from "./caller-transaction.ts";
+import type { Database, Sql } from "./client.ts";
+import { column, jsonColumn } from "./columns.ts";
+import { refusalOf } from "./refusals.ts";
+
+/** One execution to create; with an `input` it starts at once. */
+export interface NewExecution {
+  readonly id: ExecutionId;
+  readonly flow: string;
+  readonly input: Json | undefined;
+  readonly settings: Partial<Settings>;
+  readonly metadata: JsonObject | null;
+  readonly idempotencyKey: string | null;
+  readonly priority: number;
+  /** What the limits per key count it by. */
+  readonly limitKey: string | null;
+  readonly delayMs: number | null;
+  readonly startAt: Date | null;
+  /** Not started by then, it is discarded: a time, or milliseconds from its creation. */
+  readonly discardAfter?: Date | number | null;
+  readonly resourceKeys: readonly string[];
+  readonly parent: {
+    readonly id: ExecutionId;
+    readonly dispatch: number;
+    readonly ordinal?: number;
+    readonly visibleIn?: readonly ExecutionId[];
+  } | null;
+  /** One item of a distributed collection of its parent, to be run by the same definition. */
+  readonly item?: {
+    readonly node: string;
+    readonly index: number;
+    readonly readsState?: true;
+    readonly fingerprint: string | null;
+  };
+  /** Application state it begins with. */
+  readonly state: JsonObject;
+}
+
+export interface CreateResult {
+  /** The execution's id: another one where the idempotency key was known. */
+  readonly id: ExecutionId;
+  readonly isNew: boolean;
+  /** The key was used with another input. */
+  readonly isConflict: boolean;
+  /** When, by the database's clock, milliseconds since 1970. */
+  readonly at: number;
+}
+
+/** Who owns new executions from the beginning, and which of them. */
+export interface FirstLease {
+  readonly worker: WorkerId;
+  readonly token: string;
+  readonly ids: ReadonlySet<ExecutionId>;
+}
+
+export interface Starts {
+  /** One statement for all, in their order. @param lease those that begin as owned, without a job @default none */
+  create(executions: readonly NewExecution[], lease?: FirstLease | null): Promise<CreateResult[]>;
+  /** Inside a transaction of the caller's own, which `transaction` names for `Reads.findOver`. */
+  createIn(tx: CallerTransaction, execution: NewExecution): Promise<{ created: CreateResult; transaction: string }>;
+  /** The front door as `psql` has it: the flow's contract has not seen the input, and options are those of `flowledger.start`. */
+  startRaw(flow: string, input: Json, options: Json): Promise<ExecutionId>;
+  /** Gives a created execution its input. False when it had been started before. */
+  start(id: ExecutionId, input: Json, limitKey: string | null): Promise<boolean>;
+}
+
+interface CreatedRow {
+  id: ExecutionId;
+  is_new: boolean;
+  is_conflict: boolean;
+  at_ms: number;
+}
+
+export function startsOf({ sql, names, target }: Pick<Database, "sql" | "names" | "target">): Starts {
+  let own: Promise<DatabaseIdentity> | undefined;
+  const ours = () =>
+    (own ??= identityOf(sql).catch((error: unknown) => {
+      own = undefined;
+      throw error;
+    }));
+  return {
+    create: (executions, lease = null) => create(sql, executions, lease),
+    async createIn(tx, execution) {
+      const transaction = await openTransaction(tx, names, ours);
+      return { created: await createOne(transaction, execution), transaction: transaction.id };
+    },
+    async startRaw(flow, input, options) {
+      const [row] = await sql<[{ id: ExecutionId }]>`
+        select flowledger.start(${flow}, ${JSON.stringify(input)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb) as id`;
+      return row.id;
+    },
+    async start(id, input, limitKey) {
+      const [row] = await sql<{ done: boolean }[]>`
+        select flowledger.start_execution(${id}::uuid, ${JSON.stringify(input)}::text::jsonb, false, false, ${limitKey}) as done`.catch(
+        (error: unknown) => {
+          throw refusalOf(error, target, { id, what: "start" });
+        },
+      );
+      return row?.done ?? false;
+    },
+  };
+}
+
+async function create(
+  sql: Sql,
+  executions: readonly NewExecution[],
+  lease: FirstLease | null,
+): Promise<CreateResult[]> {
+  const modeOf = ({ id, input }: NewExecution) =>
+    input === undefined ? "create" : lease?.ids.has(id) ? "claim" : "start";
+  const rows = await sql<CreatedRow[]>`
+    select id, is_new, is_conflict, at_ms from flowledger.create_executions(
+      ${column(executions, ({ id }) => id)}::text::uuid[], ${column(executions, ({ flow }) => flow)}::text::text[],
+      ${column(executions, modeOf)}::text::text[], ${jsonColumn(executions, ({ input }) => input)}::text::jsonb,
+      ${jsonColumn(executions, createdPayload)}::text::jsonb, ${column(executions, ({ idempotencyKey }) => idempotencyKey)}::text::text[],
+      ${column(executions, ({ priority }) => priority)}::text::int[], ${column(executions, ({ limitKey }) => limitKey)}::text::text[],
+      ${column(executions, ({ parent }) => parent?.id)}::text::uuid[], ${column(executions, ({ startAt }) => startAt)}::text::timestamptz[],
+      ${column(executions, ({ delayMs }) => delayMs)}::text::float8[], ${column(executions, discardAt)}::text::timestamptz[],
+      ${column(executions, discardMs)}::text::float8[], ${lease?.worker ?? null}::uuid, ${lease?.token ?? null}::uuid) order by ord`;
+  return rows.map(({ id, is_new: isNew, is_conflict: isConflict, at_ms: at }) => ({ id, isNew, isConflict, at }));
+}
+
+const Created = z.tuple([ExecutionId, z.boolean(), z.boolean(), z.number()]);
+
+/** The same for one, on a connection whose settings are not ours: no array literal, and one text as the answer. */
+async function createOne(transaction: OpenTransaction, execution: NewExecution): Promise<CreateResult> {
+  const { id, flow, input, idempotencyKey, priority, limitKey, parent, startAt, delayMs } = execution;
+  const answer = await transaction.ask(
+    `select pg_catalog.json_build_array(c.id, c.is_new, c.is_conflict, c.at_ms::pg_catalog.numeric)::pg_catalog.text
+      from flowledger.create_executions(
+        ${single(1, "uuid")}, ${single(2, "text")}, ${single(3, "text")}, $4::pg_catalog.text::pg_catalog.jsonb,
+        $5::pg_catalog.text::pg_catalog.jsonb, ${single(6, "text")}, ${single(7, "int4")}, ${single(8, "text")}, ${single(9, "uuid")},
+        ${single(10, "timestamptz")}, ${single(11, "float8")}, ${single(12, "timestamptz")}, ${single(13, "float8")}) c`,
+    [
+      id,
+      flow,
+      input === undefined ? "create" : "start",
+      JSON.stringify([input ?? null]),
+      JSON.stringify([createdPayload(execution)]),
+      idempotencyKey,
+      String(priority),
+      limitKey,
+      parent?.id ?? null,
+      textOf(startAt),
+      textOf(delayMs),
+      textOf(discardAt(execution)),
+      textOf(discardMs(execution)),
+    ],
+  );
+  const [created, isNew, isConflict, at] = Created.parse(JSON.parse(answer));
+  return { id: created, isNew, isConflict, at };
+}
+
+/** An array of one value, which came as text. */
+function single(index: number, type: string): string {
+  return `array[$${index}::pg_catalog.text::pg_catalog.${type}]`;
+}
+
+function textOf(value: Date | number | null): string | null {
+  return value instanceof Date ? value.toISOString() : value === null ? null : String(value);
+}
+
+function discardAt({ discardAfter }: NewExecution): Date | null {
+  return discardAfter instanceof Date ? discardAfter : null;
+}
+
+function discardMs({ discardAfter }: NewExecution): number | null {
+  return typeof discardAfter === "number" ? discardAfter : null;
+}
+
+/** What `execution.created` says; undefined is left out. */
+export function createdPayload(execution: NewExecution) {
+  return {
+    flow: execution.flow,
+    fingerprint: execution.item?.fingerprint ?? undefined,
+    settings: isEmpty(execution.settings) ? undefined : execution.settings,
+    metadata: execution.metadata ?? undefined,
+    resourceKeys: execution.resourceKeys.length === 0 ? undefined : execution.resourceKeys,
+    parent: execution.parent ?? undefined,
+    item: execution.item && { ...execution.item, fingerprint: undefined },
+    state: isEmpty(execution.state) ? undefined : execution.state,
+  };
+}
+
+/** The ledger of an execution that was just created and started, as reading it back would give it. */
+export function firstEvents(execution: NewExecution, at: number): Recorded[] {
+  const payload: unknown = JSON.parse(
+    JSON.stringify({ ...createdPayload(execution), priority: execution.priority || undefined }),
+  );
+  return parseEvents([
+    [1, 0, at, "execution.created", null, null, null, payload],
+    [2, 0, at, "execution.started", null, null, null, { input: execution.input ?? null }],
+  ]);
+}
+
+function isEmpty(value: object): boolean {
+  return Object.keys(value).length === 0;
+}

@@ -1,0 +1,147 @@
+/** The database, as the other rooms see it: statements in groups by subject. No other room knows SQL. */
+import { withTimeout } from "../base/async.ts";
+import { append } from "./append.ts";
+import type { Append, AppendResult } from "./append.ts";
+import { auditOf } from "./audit.ts";
+import type { Audit } from "./audit.ts";
+import { childrenOf } from "./children.ts";
+import type { Children } from "./children.ts";
+import { claimsOf } from "./claims.ts";
+import type { Claims } from "./claims.ts";
+import { acquainted, openDatabase, pgConfig, refusing, threadOptions } from "./client.ts";
+import type { ConnectionOption } from "./client.ts";
+import { collectionsOf } from "./collections.ts";
+import type { Collections } from "./collections.ts";
+import { commandsOf } from "./commands.ts";
+import type { Commands } from "./commands.ts";
+import { flowDataOf } from "./flow-data.ts";
+import type { FlowDataStore } from "./flow-data.ts";
+import { functionsOf } from "./functions.ts";
+import type { Functions } from "./functions.ts";
+import { migrate, requireMigrated } from "./migrate.ts";
+import { schemaNames } from "./names.ts";
+import type { SchemaNames } from "./names.ts";
+import { readsOf } from "./reads.ts";
+import type { Reads } from "./reads.ts";
+import { noAnswer, refusalOf } from "./refusals.ts";
+import { schedulesOf } from "./schedules.ts";
+import type { Schedules } from "./schedules.ts";
+import { problem } from "./socket.ts";
+import { startsOf } from "./starts.ts";
+import type { Starts } from "./starts.ts";
+import { streamsOf } from "./streams.ts";
+import type { StreamStore } from "./streams.ts";
+import { transactionsOf } from "./transactions.ts";
+import type { Transactions } from "./transactions.ts";
+import { openWakeups } from "./wakeups.ts";
+import type { Wakeups } from "./wakeups.ts";
+import { workersOf } from "./workers.ts";
+import type { Workers } from "./workers.ts";
+
+export interface Store {
+  readonly names: SchemaNames;
+  readonly starts: Starts;
+  readonly claims: Claims;
+  readonly commits: Commits;
+  readonly transactions: Transactions;
+  readonly commands: Commands;
+  readonly children: Children;
+  readonly reads: Reads;
+  readonly streams: StreamStore;
+  readonly collections: Collections;
+  readonly flowData: FlowDataStore;
+  readonly schedules: Schedules;
+  readonly workers: Workers;
+  readonly functions: Functions;
+  readonly audit: Audit;
+  readonly wakeups: Wakeups;
+  /** What other drivers and threads need to connect to the same database. */
+  readonly links: Links;
+  /** The library's own error for what another driver, or a thread, raised here. */
+  explain(error: unknown): unknown;
+  /** Brings the database to this release. */
+  migrate(): Promise<void>;
+  /** @throws {NotMigratedError | MigrationError} unless this release can work with the database */
+  requireMigrated(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface Commits {
+  /** One statement for all items. @param skipLocked leaves rows that somebody else has locked for the next batch @default false */
+  append(items: readonly Append[], skipLocked?: boolean): Promise<AppendResult[]>;
+}
+
+export interface Links {
+  /** For graphile-worker's own driver. */
+  pg(): ReturnType<typeof pgConfig>;
+  /** For a client in a thread. */
+  thread(name: string): ReturnType<typeof threadOptions>;
+  /** Whether statements may be prepared. */
+  readonly isPreparing: boolean;
+}
+
+export interface StoreOptions {
+  /** The schema that it was migrated into. @default "flowledger" */
+  readonly schema?: string;
+  /** As `openWakeups` has it. @default true */
+  readonly hasShortcuts?: boolean;
+}
+
+/** What takes longer is on a dead connection, or leads nowhere. */
+const firstAnswerWithinMs = 5000;
+
+/** Connects with the first statement. */
+export function openStore(
+  option: ConnectionOption,
+  { schema = "flowledger", hasShortcuts = true }: StoreOptions = {},
+): Store {
+  const names = schemaNames(schema);
+  const database = openDatabase(option, { names });
+  const wakeups = openWakeups(database, hasShortcuts);
+  const transactions = transactionsOf(database);
+  const guard = <G extends object>(group: G): G => refusing(group, database.target);
+  return {
+    names,
+    starts: guard(startsOf(database)),
+    claims: guard(claimsOf(database)),
+    commits: guard({ append: (items, skipLocked) => append(database.sql, items, skipLocked) } satisfies Commits),
+    transactions,
+    commands: commandsOf(database),
+    children: guard(childrenOf(database)),
+    reads: guard(readsOf(database)),
+    streams: guard(streamsOf(database)),
+    collections: guard(collectionsOf(database)),
+    flowData: guard(flowDataOf(database)),
+    schedules: guard(schedulesOf(database)),
+    workers: guard(workersOf(database)),
+    functions: guard(functionsOf(database)),
+    audit: guard(auditOf(database)),
+    wakeups,
+    links: {
+      pg: () => pgConfig(database),
+      thread: (name) => threadOptions(database, name),
+      get isPreparing() {
+        return database.sql.options.prepare;
+      },
+    },
+    explain: (error) => refusalOf(error, database.target),
+    migrate: () => migrate(option, names),
+    async requireMigrated() {
+      try {
+        const migrated = acquainted(database, () => requireMigrated(database));
+        await withTimeout(migrated, firstAnswerWithinMs, () => {
+          throw problem(noAnswer, `no answer for ${firstAnswerWithinMs} ms`);
+        });
+      } catch (error) {
+        throw refusalOf(error, database.target);
+      }
+    },
+    async close() {
+      await wakeups.close();
+      await transactions.close();
+      // The driver takes a connection that was lost in the middle of a query for a busy one (3.4.9), and would wait for it.
+      await database.end({ timeout: 1 });
+      wakeups.callAll();
+    },
+  };
+}

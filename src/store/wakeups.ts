@@ -1,0 +1,147 @@
+/** Wake-ups: hints that there is something to read, by id only. One LISTEN connection in, one coalesced NOTIFY out; any may be lost. */
+import { systemTimers as liveness } from "../base/timers.ts";
+import type { ExecutionId } from "../ledger/event.ts";
+import { Batcher } from "./batcher.ts";
+import type { Database, Sql } from "./client.ts";
+import { openListener } from "./driver.ts";
+import type { Listener } from "./driver.ts";
+import { channelsOf } from "./names.ts";
+import { list } from "./columns.ts";
+
+/** Postgres refuses payloads of 8000 bytes and more. */
+const idsPerNotify = 200;
+/** Before the id in a message that does not concern the owner. */
+const forReaders = "~";
+/** Anybody who can connect may send anything: what is no id is not heard. */
+const messages = /~?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g;
+/** How often a listener looks anyway. */
+const lookEveryMs = 2000;
+
+export interface Wakeups extends AsyncDisposable {
+  /** Tells readers in every process, this one first, that an execution has something new. */
+  send(id: ExecutionId): void;
+  /** Tells the owner too: something came in from outside. */
+  call(id: ExecutionId): void;
+  /** Calls back on wake-ups of one execution, and every two seconds in case one was lost. Returns how to stop. */
+  on(id: ExecutionId, listener: () => void): () => void;
+  /** Calls back when something came in from outside for any execution. */
+  onAny(listener: (id: ExecutionId) => void): () => void;
+  /** Calls back on every wake-up of readers, of any execution. */
+  onNews(listener: (id: ExecutionId) => void): () => void;
+  /** Calls back once the database itself has brought a wake-up of the id. */
+  onRemote(id: ExecutionId, listener: () => void): () => void;
+  /** Calls back everybody who listens to one execution: there may be something to see, whatever it is. */
+  callAll(): void;
+  /** Resolves when LISTEN stands: what is sent from now on is heard. */
+  ready(): Promise<void>;
+  readonly isListening: boolean;
+  close(): Promise<void>;
+}
+
+/** @param hasShortcuts whether a process hears itself before the database does, and those who wait look again unasked */
+export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, hasShortcuts = true): Wakeups {
+  const listeners = new Map<string, Set<() => void>>();
+  const remoteListeners = new Map<string, () => void>();
+  const anyListeners = new Set<(id: ExecutionId) => void>();
+  const newsListeners = new Set<(id: ExecutionId) => void>();
+  const outgoing = new Batcher<string, null>({
+    maxItems: 10_000,
+    send: async (ids) => {
+      await notify(sql, new Set(ids));
+      return ids.map(() => null);
+    },
+  });
+  let session: Listener | undefined;
+  let isListening = false;
+  let isClosed = false;
+  const callAll = () => {
+    for (const set of listeners.values()) for (const listener of set) listener();
+  };
+  const look = hasShortcuts ? liveness.every(lookEveryMs, callAll).unref() : null;
+
+  const hear = (message: string) => {
+    const isForReaders = message.startsWith(forReaders);
+    const id = isForReaders ? message.slice(forReaders.length) : message;
+    const set = listeners.get(id);
+    if (set) for (const listener of set) listener();
+    // What an owner tells the world is no news to it.
+    if (isForReaders) for (const listener of newsListeners) listener(id as ExecutionId);
+    else for (const listener of anyListeners) listener(id as ExecutionId);
+  };
+  const tell = (message: string) => {
+    if (hasShortcuts) hear(message);
+    if (!isClosed) outgoing.submit(message).catch(() => {});
+  };
+  const hearAll = (payload: string) => {
+    for (const message of new Set(payload.match(messages))) {
+      remoteListeners.get(message)?.();
+      hear(message);
+    }
+  };
+  const change = (isUp: boolean) => {
+    isListening = isUp;
+    // Meanwhile something may have been missed.
+    if (isUp) listeners.forEach((_, id) => hear(id));
+  };
+  const listen = () => {
+    if (!isClosed) session ??= openListener(sql, channelsOf(names), hearAll, change);
+    return session;
+  };
+  const close = async () => {
+    if (isClosed) return;
+    isClosed = true;
+    look?.cancel();
+    await session?.close();
+  };
+
+  return {
+    send: (id) => tell(`${forReaders}${id}`),
+    call: (id) => tell(id),
+    on(id, listener) {
+      listen();
+      const set = listeners.get(id) ?? new Set();
+      set.add(listener);
+      listeners.set(id, set);
+      return () => {
+        set.delete(listener);
+        if (set.size === 0 && listeners.get(id) === set) listeners.delete(id);
+      };
+    },
+    onAny(listener) {
+      listen();
+      anyListeners.add(listener);
+      return () => anyListeners.delete(listener);
+    },
+    onNews(listener) {
+      newsListeners.add(listener);
+      return () => newsListeners.delete(listener);
+    },
+    onRemote(id, listener) {
+      remoteListeners.set(id, listener);
+      return () => remoteListeners.delete(id);
+    },
+    callAll,
+    async ready() {
+      await listen()?.tried;
+    },
+    get isListening() {
+      return isListening;
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+// NOTIFY takes a database-wide lock at commit, so it goes out on its own and does not wait for the disk.
+async function notify(sql: Sql, messages: ReadonlySet<string>): Promise<void> {
+  await sql`
+    select pg_notify(m.channel, m.payload), set_config('synchronous_commit', 'off', true)
+    from (
+      select n.channel, string_agg(n.message, ',') as payload
+      from (
+        select x.message, flowledger.channel(right(x.message, 36)::uuid) as channel, row_number() over () / ${idsPerNotify}::int as part
+        from unnest(${list([...messages])}::text::text[]) x(message)
+      ) n
+      group by n.channel, n.part
+    ) m`;
+}

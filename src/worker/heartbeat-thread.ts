@@ -1,0 +1,71 @@
+/** The thread that says "alive": it speaks for the worker on a connection of its own, and beats only while the main loop ticks. */
+import { parentPort, workerData } from "node:worker_threads";
+import { withTimeout } from "../base/async.ts";
+import { systemTimers as liveness, type Timer } from "../base/timers.ts";
+import { openSession } from "../store/session.ts";
+import type { FromThread, ThreadData, ToThread } from "./heartbeat.ts";
+
+/** A beat that takes longer is on a dead connection. */
+const answerWithinMs = 2000;
+
+async function beat(data: ThreadData): Promise<void> {
+  const { connection, asksPassword, names, everyMs, stuckMs, ticks, ...worker } = data;
+  let asked = Promise.withResolvers<string>();
+  const askPassword = () => {
+    asked = Promise.withResolvers();
+    parentPort?.postMessage("password" satisfies FromThread);
+    return asked.promise;
+  };
+  const open = () => {
+    const options = asksPassword ? { ...connection, password: askPassword } : connection;
+    return openSession(options, names, answerWithinMs / 1000);
+  };
+  let session = open();
+  let timer: Timer | undefined;
+  let isOver = false;
+  const end = async (message: FromThread | null): Promise<void> => {
+    isOver = true;
+    timer?.cancel();
+    if (message) parentPort?.postMessage(message);
+    await session.end(1).catch(() => {});
+    parentPort?.close();
+  };
+  parentPort?.on("message", (message: ToThread) => {
+    if (message !== "stop") {
+      if ("password" in message) asked.resolve(message.password);
+      else asked.reject(new Error(message.failure));
+      return;
+    }
+    session
+      .leave(worker.id)
+      .catch(() => {})
+      .finally(() => void end(null));
+  });
+  await session.register(worker);
+  parentPort?.postMessage("registered" satisfies FromThread);
+  let seen = Atomics.load(ticks, 0);
+  let tickedAt = liveness.monotonic();
+  const turn = async (): Promise<void> => {
+    const now = Atomics.load(ticks, 0);
+    if (now !== seen) tickedAt = liveness.monotonic();
+    seen = now;
+    if (liveness.monotonic() - tickedAt < stuckMs) {
+      try {
+        const isKnown = await withTimeout(session.beat(worker.id), answerWithinMs, () => "no answer" as const);
+        if (isKnown === false) return await end("lost");
+        if (isKnown === "no answer") {
+          // A connection may go dead without a word; the lock is free once its server side has noticed.
+          void session.end(0).catch(() => {});
+          session = open();
+        }
+      } catch {
+        // The database is away for everybody: whether anyone took over shows at the next beat.
+      }
+    }
+    if (!isOver) timer = liveness.after(everyMs, () => void turn());
+  };
+  timer = liveness.after(everyMs, () => void turn());
+}
+
+// What this thread was started with: see `startHeartbeat`.
+void beat(workerData as ThreadData);

@@ -1,0 +1,115 @@
+/** Random decisions of random flows: what `decide` yields is folded, stored, and indifferent to what comes in beside it. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { decode, encode } from "../../src/ledger/codec.ts";
+import { decide } from "../../src/ledger/decide.ts";
+import { LedgerRow } from "../../src/ledger/event.ts";
+import type { LedgerEvent } from "../../src/ledger/event.ts";
+import { evolve } from "../../src/ledger/evolve.ts";
+import { freezeState, thawState } from "../../src/ledger/state.ts";
+import type { JsonObject } from "../../src/base/json.ts";
+import { Ledger } from "../support/ledger.ts";
+import { anyFlow, foreignTo, nextStep } from "../support/random.ts";
+import { apply, check, expectSame, play } from "./random.ts";
+
+test("every decision is folded, changes nothing by itself, and comes back from the database as it went", () => {
+  check(({ flow, choices }) => {
+    const ledger = new Ledger(flow, { autoClose: false, interventionMode: "planned" });
+    for (const choice of choices) {
+      const step = nextStep(ledger, choice);
+      if (step === "settle" || "event" in step) {
+        apply(ledger, step);
+        continue;
+      }
+      const before = freezeState(ledger.state);
+      const events = decide(ledger.state, step.command, ledger.graph);
+      expectSame(freezeState(ledger.state), before);
+      if (step.command.type === "claim") ledger.epoch += 1;
+      for (const event of events) {
+        expectSame(roundTrip(event), JSON.parse(JSON.stringify(event)));
+        ledger.record(event);
+      }
+    }
+  });
+});
+
+test("what comes in from outside while a commit is on its way commutes with it, but for the seq", () => {
+  const met = new Set<string>();
+  check(({ flow, choices }, guesses) => {
+    const ledger = new Ledger(flow, { autoClose: false, interventionMode: "planned" });
+    for (const [index, choice] of choices.entries()) {
+      const step = nextStep(ledger, choice >>> 3);
+      if (step !== "settle" && "command" in step && step.command.type !== "claim" && !ledger.state.closed) {
+        const foreign = foreignTo(ledger.state, choice);
+        const event = foreign[(guesses.next().value ?? 0) % foreign.length];
+        if (event) expectToCommute(freezeState(ledger.state), event, decide(ledger.state, step.command, ledger.graph));
+        if (event) met.add(event.type);
+      }
+      apply(ledger, step);
+      ledger.now += index;
+    }
+  });
+  expect(met.size).toBeGreaterThan(0);
+});
+
+test("the random histories reach every kind of event that an owner writes", () => {
+  const seen = new Set<string>();
+  fc.assert(
+    fc.property(anyFlow(), fc.array(fc.nat(), { minLength: 60, maxLength: 60 }), (flow, choices) => {
+      for (const { event } of play(flow, choices).history) seen.add(event.type);
+    }),
+    { numRuns: 60, seed: 1 },
+  );
+
+  expect([...seen].toSorted()).toEqual(
+    expect.arrayContaining([
+      "chunk.completed",
+      "chunk.failed",
+      "event.emitted",
+      "execution.claimed",
+      "inbox.routed",
+      "interrupt.expired",
+      "interrupt.raised",
+      "interrupt.resumed",
+      "intervention.inserted",
+      "intervention.recorded",
+      "result.set",
+      "sleep.started",
+      "state.appended",
+      "state.deleted",
+      "state.set",
+      "step.completed",
+      "step.failed",
+      "stream.stopped",
+      "value.routed",
+    ]),
+  );
+});
+
+function expectToCommute(base: JsonObject, foreign: LedgerEvent, own: readonly LedgerEvent[]): void {
+  const what = `${foreign.type} against ${own.map(({ type }) => type).join(", ")}`;
+  expectSame({ what, ...inOrder(base, [...own, foreign]) }, { what, ...inOrder(base, [foreign, ...own]) });
+}
+
+/** Folds events onto a state, outside ones with the seq they would have had first. */
+function inOrder(base: JsonObject, events: readonly LedgerEvent[]): JsonObject {
+  const state = thawState(base);
+  const outside = state.seq + 1;
+  for (const event of events) {
+    const seq = isForeign(event) ? outside : outside + 1;
+    evolve(state, { seq, epoch: state.epoch, at: state.activeAt, event });
+  }
+  const { seq: _, ...rest } = freezeState(state);
+  return rest;
+}
+
+function isForeign(event: LedgerEvent): boolean {
+  if (event.type === "event.emitted") return event.dispatch === undefined;
+  if (event.type === "interrupt.resumed") return event.byEvent === undefined;
+  return ["execution.sealed", "cancel.requested", "intervention.recorded"].includes(event.type);
+}
+
+function roundTrip(event: LedgerEvent): LedgerEvent {
+  const row = { seq: 1, epoch: 1, at: 1, ...encode(event) };
+  return decode(LedgerRow.parse(JSON.parse(JSON.stringify(row)))).event;
+}

@@ -1,0 +1,114 @@
+/** Claims take what is due and free, once; and neither they nor appends read a whole table. */
+import postgres from "postgres";
+import { expect, test } from "vitest";
+import { append } from "../../src/store/append.ts";
+import { testDatabase } from "../support/database.ts";
+import { appendTo, expectGuarantees, leases, newExecution, someWorker } from "../support/ledger.ts";
+import { storeOn } from "../support/store.ts";
+import type { ExecutionId } from "../../src/ledger/event.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+
+test("a claim raises the epoch, gives a fresh token and the folded state", async () => {
+  const [made] = await storeOn(sql).starts.create([newExecution({ input: { n: 1 } })]);
+  if (!made) throw new Error("nothing was made");
+
+  const taken = (await storeOn(sql).claims.claim(someWorker, [made.id])).get(made.id);
+
+  expect(taken).toMatchObject({ epoch: 1, flow: "f", state: { seq: 2, inbox: [{ kind: "start", value: { n: 1 } }] } });
+  expect(taken?.token).toMatch(/^[0-9a-f-]{36}$/);
+});
+
+test("what is not due, not started, owned or unknown is left alone", async () => {
+  const executions = [
+    newExecution({ delayMs: 60_000 }),
+    newExecution({ startAt: new Date(Date.now() + 60_000) }),
+    newExecution({ input: undefined }),
+    newExecution(),
+  ];
+  await storeOn(sql).starts.create(executions);
+  const due = executions[3]?.id;
+  if (!due) throw new Error("nothing was made");
+
+  const taken = await storeOn(sql).claims.claim(someWorker, [...executions.map(({ id }) => id), newExecution().id]);
+
+  expect([...taken.keys()]).toEqual([due]);
+  expect((await storeOn(sql).claims.claim(someWorker, [due])).size).toBe(0);
+});
+
+test("F6: an execution that was claimed twice at once has one owner", async () => {
+  const executions = Array.from({ length: 50 }, () => newExecution());
+  await storeOn(sql).starts.create(executions);
+  const ids = executions.map(({ id }) => id);
+
+  const claims = await Promise.all([1, 2, 3, 4].map(() => storeOn(sql).claims.claim(someWorker, ids)));
+
+  expect(claims.flatMap((taken) => [...taken.keys()]).toSorted()).toEqual(ids.toSorted());
+  expect(claims.flatMap((taken) => [...taken.values()]).every(({ epoch }) => epoch === 1)).toBe(true);
+});
+
+test("a claim does not wait for a row that somebody has locked", async () => {
+  const [locked, free] = [newExecution(), newExecution()];
+  await storeOn(sql).starts.create([locked, free]);
+
+  const taken = await sql.begin(async (tx) => {
+    await tx`select 1 from flowledger.executions where id = ${locked.id} for update`;
+    return storeOn(sql).claims.claim(someWorker, [locked.id, free.id]);
+  });
+
+  expect([...taken.keys()]).toEqual([free.id]);
+});
+
+test("an emit to an execution that waits makes it due, with a job", async () => {
+  const [lease] = await leases(sql, 1);
+  if (!lease) throw new Error("no lease");
+  await append(sql, [appendTo(lease, { release: { wakeInMs: null } })]);
+  expect((await storeOn(sql).claims.claim(someWorker, [lease.id])).size).toBe(0);
+
+  await storeOn(sql).commands.emit(lease.id, { event: "Go", payload: null, idempotencyKey: null, actor: null });
+
+  expect((await storeOn(sql).claims.claim(someWorker, [lease.id])).get(lease.id)?.epoch).toBe(2);
+  await expectGuarantees(sql, lease.id);
+});
+
+test("with 50,000 executions neither a claim nor an append scans a table", async () => {
+  await using many = await testDatabase();
+  await using only = disposable(postgres(many.url, { max: 1 }));
+  await leases(only.sql, 1);
+  await many.sql`
+    insert into flowledger.executions (id, seq, flow, created_at, started_at, wake_at)
+    select gen_random_uuid(), 2, 'f', now(), now(), now() from generate_series(1, 50000)`;
+  await many.sql`
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, payload)
+    select e.id, s.seq, 0, now(), s.type, s.payload from flowledger.executions e,
+      (values (1, 'execution.created', '{"flow": "f"}'::jsonb), (2, 'execution.started', '{"input": null}')) as s(seq, type, payload)
+    where not exists (select 1 from flowledger.ledger l where l.execution_id = e.id)`;
+  const ids = (
+    await many.sql<{ id: ExecutionId }[]>`select id from flowledger.executions where owner is null limit 100`
+  ).map(({ id }) => id);
+  const before = await scans(only.sql);
+
+  const claims = [...(await storeOn(only.sql).claims.claim(someWorker, ids)).values()];
+  for (let commitNo = 1; commitNo <= 7; commitNo++)
+    await append(
+      only.sql,
+      claims.map((lease) => appendTo(lease, { commitNo, base: 1 + commitNo })),
+    );
+
+  expect(claims).toHaveLength(100);
+  expect(await scans(only.sql)).toEqual(before);
+});
+
+/** Sequential scans that tables have seen, by table. */
+async function scans(one: postgres.Sql) {
+  await one`select pg_stat_force_next_flush()`;
+  const rows = await one<{ relname: string; seq_scan: number }[]>`
+    select relname, seq_scan::int from pg_stat_user_tables
+    where schemaname = 'flowledger' and relname in ('executions', 'ledger') order by 1`;
+  return [...rows];
+}
+
+function disposable(client: postgres.Sql) {
+  return { sql: client, [Symbol.asyncDispose]: () => client.end() };
+}

@@ -1,0 +1,357 @@
+/** What each role may do: tried on every table with every verb, as that role. */
+import { randomBytes } from "node:crypto";
+import postgres from "postgres";
+import { afterAll, expect, test } from "vitest";
+import { examine } from "../../src/store/doctor.ts";
+import { createOrchestrator, defineFlow } from "../../src/index.ts";
+import { administer, testDatabase } from "../support/database.ts";
+import { codeOf, untilPending } from "../support/doors.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+const prefix = `t${randomBytes(4).toString("hex")}`;
+const password = randomBytes(8).toString("hex");
+const names = ["worker", "client", "auditor"] as const;
+// The owner may not make roles: whoever may does it once, and the owner's migrations grant what is new.
+await administer(database.adminUrl, async (admin) => {
+  await admin`select flowledger.grant_roles(${prefix})`;
+  // Twice changes nothing.
+  await admin`select flowledger.grant_roles(${prefix})`;
+  for (const name of names) await admin.unsafe(`alter role ${prefix}_${name} password '${password}'`);
+});
+
+afterAll(() =>
+  administer(database.adminUrl, async (admin) => {
+    for (const name of names) await admin.unsafe(`drop owned by ${prefix}_${name}`);
+    for (const name of names) await admin.unsafe(`drop role ${prefix}_${name}`);
+  }),
+);
+
+function urlOf(name: (typeof names)[number]): string {
+  const url = new URL(database.url);
+  url.username = `${prefix}_${name}`;
+  url.password = password;
+  return url.href;
+}
+
+async function as<T>(name: (typeof names)[number], work: (client: postgres.Sql) => Promise<T>): Promise<T> {
+  const client = postgres(urlOf(name), { max: 1, onnotice: () => {} });
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+/** S(elect), I(nsert), U(pdate), D(elete), T(runcate). */
+const allowed: Record<string, Record<(typeof names)[number], string>> = {
+  chain: { worker: "SI", client: "", auditor: "S" },
+  database_identity: { worker: "S", client: "", auditor: "S" },
+  definitions: { worker: "SI", client: "", auditor: "" },
+  executions: { worker: "SIU", client: "", auditor: "" },
+  flow_data: { worker: "SIUD", client: "", auditor: "" },
+  interrupts: { worker: "SIU", client: "", auditor: "" },
+  interventions: { worker: "SIU", client: "", auditor: "" },
+  limited_starts: { worker: "SIUD", client: "", auditor: "" },
+  limits: { worker: "SIUD", client: "", auditor: "" },
+  ledger: { worker: "SI", client: "", auditor: "" },
+  ledger_hashes: { worker: "S", client: "", auditor: "" },
+  migrations: { worker: "S", client: "S", auditor: "S" },
+  prunes: { worker: "", client: "", auditor: "S" },
+  role_grants: { worker: "", client: "", auditor: "" },
+  schedules: { worker: "SIUD", client: "", auditor: "" },
+  slots: { worker: "SIUD", client: "", auditor: "" },
+  snapshots: { worker: "SIU", client: "", auditor: "" },
+  stream_items: { worker: "SI", client: "", auditor: "" },
+  workers: { worker: "SIUD", client: "", auditor: "" },
+  audit_executions: { worker: "", client: "", auditor: "S" },
+  audit_interrupts: { worker: "", client: "", auditor: "S" },
+  audit_interventions: { worker: "", client: "", auditor: "S" },
+  audit_ledger: { worker: "", client: "", auditor: "S" },
+  audit_state_changes: { worker: "", client: "", auditor: "S" },
+};
+
+/** No right to it; and what a view cannot do for anybody. */
+// A view with computed columns refuses an insert as such (0A000).
+const refusals = new Set(["42501", "55000", "42809", "0A000"]);
+
+const verbs: Record<string, (table: string, column: string) => string> = {
+  S: (table) => `select 1 from flowledger.${table} limit 0`,
+  I: (table) => `insert into flowledger.${table} select * from flowledger.${table} where false`,
+  U: (table, column) => `update flowledger.${table} set ${column} = ${column} where false`,
+  D: (table) => `delete from flowledger.${table} where false`,
+  T: (table) => `truncate flowledger.${table}`,
+};
+
+test.each(names)("%s may do on every table exactly what the table here says", async (name) => {
+  const tables = await sql<{ name: string; column: string; insertable: string }[]>`
+    select c.relname as name, (select quote_ident(a.attname) from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and a.attgenerated = '' order by a.attnum limit 1) as column,
+      (select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and a.attgenerated = '' and not a.attisdropped) as insertable
+    from pg_class c where c.relnamespace = 'flowledger'::regnamespace and c.relkind in ('r', 'v', 'm', 'p', 'f') order by 1`;
+  expect(tables.map((table) => table.name)).toEqual(Object.keys(allowed).toSorted());
+
+  const found = await as(name, async (client) => {
+    const rights: Record<string, string> = {};
+    for (const { name: table, column, insertable } of tables) {
+      rights[table] = "";
+      for (const [letter, statement] of Object.entries(verbs)) {
+        const text =
+          letter === "I"
+            ? `insert into flowledger.${table} (${insertable}) select ${insertable.replace(/[^,]+/g, " null")} where false`
+            : statement(table, column);
+        // The auditor's session refuses writes as such; the rights below it are what is asked for here.
+        const isRefused = await client
+          .begin(async (tx) => {
+            await tx`set transaction read write`;
+            await tx.unsafe(text);
+            await tx`rollback and chain`;
+          })
+          .then(
+            () => false,
+            (error: unknown) => error instanceof postgres.PostgresError && refusals.has(error.code),
+          );
+        if (!isRefused) rights[table] += letter;
+      }
+    }
+    return rights;
+  });
+
+  expect(found).toEqual(Object.fromEntries(Object.entries(allowed).map(([table, rights]) => [table, rights[name]])));
+});
+
+test("nobody else may call a function of ours, or make anything in the schema", async () => {
+  const open = await sql<{ name: string }[]>`
+    select p.oid::regprocedure::text as name from pg_proc p
+    where p.pronamespace = 'flowledger'::regnamespace and exists (select 1 from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)`;
+  expect(open).toEqual([]);
+  for (const name of names)
+    await expect(as(name, (client) => client`create table flowledger.mine (x int)`)).rejects.toThrow(
+      /permission denied|read-only/,
+    );
+});
+
+/** What no worker may call, and all that the others may. */
+const callable = {
+  refusedToWorker: "accept_identity apply_grants grant_roles prune rebuild".split(" "),
+  client:
+    "cancel cancel_function cancel_sub_flow channel close continue_with emit emit_to_sub_flow intervene mark_intervention_consumed reschedule_function seal start start_execution".split(
+      " ",
+    ),
+  auditor:
+    "broken_chains channel close_snapshot differences interrupt_of intervention_of iso lifecycle_of meta ms now state_at status_of".split(
+      " ",
+    ),
+};
+
+test("each role may call exactly the functions of its list", async () => {
+  const rows = await sql<{ name: string; worker: boolean; client: boolean; auditor: boolean }[]>`
+    select p.proname as name, ${sql.unsafe(
+      names
+        .map((name) => `bool_or(has_function_privilege('${prefix}_${name}', p.oid, 'execute')) as ${name}`)
+        .join(", "),
+    )}
+    from pg_proc p where p.pronamespace = 'flowledger'::regnamespace and p.prorettype <> 'trigger'::regtype
+    group by 1 order by 1`;
+
+  expect({
+    refusedToWorker: rows.filter(({ worker }) => !worker).map(({ name }) => name),
+    client: rows.filter(({ client }) => client).map(({ name }) => name),
+    auditor: rows.filter(({ auditor }) => auditor).map(({ name }) => name),
+  }).toEqual(callable);
+});
+
+test("the owner's next migration grants what is new, without the right to make roles", async () => {
+  await sql`create table flowledger.later (x int)`;
+  await sql`revoke all on flowledger.chain from ${sql(`${prefix}_auditor`)}`;
+  await sql`revoke all on function flowledger.meta from ${sql(`${prefix}_auditor`)}`;
+
+  await sql`select flowledger.apply_grants()`;
+
+  const [row] = await sql`
+    select has_table_privilege(${`${prefix}_auditor`}, 'flowledger.chain', 'select') as chain,
+      has_function_privilege(${`${prefix}_auditor`}, 'flowledger.meta(uuid)', 'execute') as meta,
+      has_table_privilege(${`${prefix}_worker`}, 'flowledger.later', 'select') as later`;
+  await sql`drop table flowledger.later`;
+  expect(row).toEqual({ chain: true, meta: true, later: false });
+});
+
+test("V5: an orchestrator that connects as the worker runs a flow to its end", async () => {
+  const flow = defineFlow("as-worker");
+  flow
+    .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }))
+    .to("keep", async (ctx) => await ctx.setState("answer", ctx.input));
+  flow.when("Note").to("note", async (ctx) => await ctx.setState("note", ctx.input));
+  await using orchestrator = createOrchestrator({ connection: urlOf("worker"), flows: [flow] });
+  await orchestrator.startWorker({ drainTimeout: "1s" });
+  const id = await as("client", async (client) => {
+    const [row] = await client<
+      { id: string }[]
+    >`select flowledger.start('as-worker', '{"n": 1}', '{"autoCloseTimeout": "0s"}') as id`;
+    return row?.id ?? "";
+  });
+  const execution = await orchestrator.getExecution(id);
+  await untilPending(execution);
+
+  await as("client", async (client) => {
+    await client`select flowledger.emit(${id}, 'Note', '"from a client"')`;
+    await client`select flowledger.continue_with(${id}, 'q', '"yes"', 'r', 'ann')`;
+  });
+
+  expect(await execution.waitForClose()).toEqual({ answer: "yes", note: "from a client" });
+  const seen = await as(
+    "auditor",
+    (client) => client`
+    select status, value, actor, flowledger.close_snapshot(execution_id) as snapshot, flowledger.meta(execution_id) ->> 'status' as ended
+    from flowledger.audit_interrupts where execution_id = ${id}`,
+  );
+  expect([...seen]).toEqual([
+    {
+      status: "resumed",
+      value: "yes",
+      actor: "ann",
+      snapshot: { answer: "yes", note: "from a client" },
+      ended: "completed",
+    },
+  ]);
+});
+
+test("V5: a role that row level security hides all jobs from is refused as a worker, and doctor says why", async () => {
+  const flow = defineFlow("hidden-jobs");
+  flow.to("pass", () => null);
+  await using orchestrator = createOrchestrator({ connection: urlOf("worker"), flows: [flow] });
+  // Somebody else's policy does not help.
+  await sql.unsafe(`alter policy ${prefix}_worker on flowledger_jobs._private_jobs to ${prefix}_client`);
+
+  const error = await orchestrator.startWorker().catch((thrown: unknown) => thrown);
+  const jobs = (await examine(urlOf("worker"))).find(({ name }) => name === "jobs");
+  await sql.unsafe(`alter policy ${prefix}_worker on flowledger_jobs._private_jobs to ${prefix}_worker`);
+
+  expect(error).toMatchObject({ code: "WORKER_FAILED", message: expect.stringContaining("sees no jobs") });
+  expect(jobs).toMatchObject({ verdict: "fail", remedy: expect.stringContaining("grant_roles") });
+});
+
+test("a client reaches nothing but the commands, and the auditor nothing that writes", async () => {
+  for (const call of [
+    "flowledger.append_verdict(null, 1, null, 1, 1)",
+    "flowledger.reap(1000, 1000)",
+    "flowledger.create_executions(null, null, null, null, null, null, null, null, null, null, null, null, null)",
+    "flowledger.add_jobs('{}')",
+    "flowledger.state_at(null)",
+    "flowledger.grant_roles()",
+    "flowledger.accept_identity()",
+  ])
+    await expect(as("client", (client) => client.unsafe(`select ${call}`))).rejects.toMatchObject({ code: "42501" });
+  await expect(as("client", (client) => client`select flowledger_jobs.add_job('x')`)).rejects.toMatchObject({
+    code: "42501",
+  });
+  await expect(as("auditor", (client) => client`select flowledger.start('f')`)).rejects.toMatchObject({
+    code: "42501",
+  });
+  await expect(as("auditor", (client) => client`create temp table x (y int)`)).rejects.toMatchObject({ code: "25006" });
+  await expect(as("worker", (client) => client`update flowledger.ledger set type = 'x'`)).rejects.toMatchObject({
+    code: "42501",
+  });
+});
+
+/** People with a login of their own: what they may do comes from the roles that they are members of. */
+async function withPeople(work: (as: (who: "ann" | "bob", text: string) => Promise<postgres.Row[]>) => Promise<void>) {
+  const people = { ann: `${prefix}_ann`, bob: `${prefix}_bob` };
+  await administer(database.adminUrl, async (admin) => {
+    for (const person of Object.values(people))
+      await admin.unsafe(`create role ${person} login noinherit password '${password}'`);
+    await admin.unsafe(`grant ${prefix}_client, ${prefix}_worker to ${people.ann}`);
+  });
+  const clients = Object.entries(people).map(([who, username]) => {
+    const url = new URL(database.url);
+    Object.assign(url, { username, password });
+    return [who, postgres(url.href, { max: 1, onnotice: () => {} })] as const;
+  });
+  const byName = new Map(clients);
+  try {
+    await work(async (who, text) => [...((await byName.get(who)?.unsafe(text)) ?? [])]);
+  } finally {
+    for (const [, client] of clients) await client.end();
+    await administer(database.adminUrl, async (admin) => {
+      for (const person of Object.values(people)) await admin.unsafe(`drop owned by ${person}; drop role ${person}`);
+    });
+  }
+}
+
+const rolesOf = async (id: unknown) =>
+  (await sql`select distinct role from flowledger.ledger where execution_id = ${String(id)}`).map(
+    ({ role }) => role as string,
+  );
+
+test("D28: the ledger says who logged in and as whom, whoever's function it was that wrote", async () => {
+  const wrap = (name: string) => `
+    create function ${name}() returns uuid language sql security definer set search_path = pg_catalog
+      as $$ select flowledger.start('wrapped', '1') $$`;
+  await sql`create schema wrapping`;
+  await sql`grant usage on schema wrapping to public`;
+  await sql.unsafe(wrap("wrapping.by_owner"));
+  await administer(database.adminUrl, (admin) => admin.unsafe(wrap("wrapping.by_admin")));
+
+  await withPeople(async (as) => {
+    const [ann, bob] = [`${prefix}_ann`, `${prefix}_bob`];
+    const start = "select flowledger.start('plain', '1') as id";
+    const [asClient] = await as("ann", `set role ${prefix}_client; ${start}`).then((results) =>
+      results.flat().slice(-1),
+    );
+    await as("ann", "reset role");
+    const [byOwner] = await as("bob", "select wrapping.by_owner() as id");
+    const [byAdmin] = await as("bob", "select wrapping.by_admin() as id");
+    const [both] = await as("ann", `set role ${prefix}_worker; select wrapping.by_owner() as id`).then((all) =>
+      all.flat().slice(-1),
+    );
+
+    expect(await rolesOf(asClient?.["id"])).toEqual([`${ann} as ${prefix}_client`]);
+    for (const row of [byOwner, byAdmin]) expect(await rolesOf(row?.["id"])).toEqual([bob]);
+    expect(await rolesOf(both?.["id"])).toEqual([`${ann} as ${prefix}_worker`]);
+  });
+  await sql`drop schema wrapping cascade`;
+});
+
+test("D28: a start in somebody's transaction is written down as theirs", async () => {
+  const flow = defineFlow("theirs");
+  flow.to("pass", () => null);
+  await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });
+  const client = postgres(urlOf("worker"), { max: 1, onnotice: () => {} });
+
+  const { id } = await client.begin((tx) => orchestrator.flow(flow).startExecution(1, { tx }));
+  await client.end();
+
+  expect(await rolesOf(id)).toEqual([`${prefix}_worker`]);
+});
+
+test("D28: rights go by the role that a session works as, and nobody can say to be somebody else", async () => {
+  const start = "select flowledger.start('f', '1') as id";
+  const takeOver = [
+    `set role ${prefix}_worker`,
+    `set session authorization ${prefix}_worker`,
+    `select set_config('role', '${prefix}_worker', false)`,
+    `select set_config('session_authorization', '${prefix}_worker', false)`,
+    `create function pg_temp.as_worker() returns uuid language sql set role = '${prefix}_worker' as $$ ${start} $$; select pg_temp.as_worker()`,
+  ];
+
+  await withPeople(async (as) => {
+    for (const who of ["ann", "bob"] as const) expect(await codeOf(as(who, start))).toBe("42501");
+    for (const text of [...takeOver, start]) expect(await codeOf(as("bob", text))).toBe("42501");
+
+    await as("ann", `set role ${prefix}_client`);
+    expect(await codeOf(as("ann", start))).toBe("ok");
+    expect(await codeOf(as("ann", "select flowledger.reap(0, 0)"))).toBe("42501");
+    await as("ann", "reset role");
+    expect(await codeOf(as("ann", start))).toBe("42501");
+    expect(await codeOf(as("ann", takeOver[1] ?? ""))).toBe("42501");
+    // A member of the role may work as it, in a function too; what it writes says so.
+    const [row] = (await as("ann", takeOver[4] ?? "")).flat();
+    expect(await rolesOf(row?.["as_worker"])).toEqual([`${prefix}_ann as ${prefix}_worker`]);
+  });
+});
+
+test.each(["", "Upper", "a b", `x"; drop schema flowledger cascade; --`, "x".repeat(60)])(
+  "the prefix %j is refused",
+  async (bad) => {
+    await expect(sql`select flowledger.grant_roles(${bad})`).rejects.toMatchObject({ code: "FL008" });
+  },
+);

@@ -1,0 +1,225 @@
+/** Flows made at random, and owners that do one thing after another at random. */
+import fc from "fast-check";
+import { defineFlow } from "../../src/flow/builder.ts";
+import type { FlowDefinition } from "../../src/flow/definition.ts";
+import type { Json } from "../../src/base/json.ts";
+import type { Command, Effect, Hits } from "../../src/ledger/decide.ts";
+import type { LedgerEvent } from "../../src/ledger/event.ts";
+import { pendingInterrupts, type ExecutionState } from "../../src/ledger/state.ts";
+import { nothing, someWorker, type Ledger } from "./ledger.ts";
+
+export type Step = { command: Command } | { event: LedgerEvent } | "settle";
+
+/** What a step looks at. */
+type Owned = Pick<Ledger, "state" | "graph">;
+
+export interface Play {
+  readonly flow: FlowDefinition;
+  readonly choices: readonly number[];
+}
+
+/** A flow, and numbers that choose what happens to an execution of it. */
+export function anyPlay(length: { minLength: number; maxLength: number } = { minLength: 5, maxLength: 40 }) {
+  return fc.record({ flow: anyFlow(), choices: fc.array(fc.nat(), { ...length, size: "max" }) });
+}
+
+/** One of the things that could happen next. */
+export function nextStep(ledger: Owned, choice: number): Step {
+  const { state } = ledger;
+  if (state.startedAt === null) return { event: { type: "execution.started", input: { list: [1, 2] } } };
+  const what = choice % 16;
+  const rest = choice >>> 4;
+  if (what === 0) return { command: { type: "claim", worker: someWorker, fingerprint: rest % 2 ? "new" : null } };
+  if (what === 1) return { event: outside(state, rest) };
+  if (what === 2) return "settle";
+  const hits = anyHits(ledger, rest);
+  if (state.inbox.length > 0 && (what < 6 || state.dispatches.size === 0)) return { command: { type: "route", hits } };
+  const dispatches = [...state.dispatches.values()];
+  const dispatch = dispatches[rest % Math.max(1, dispatches.length)];
+  if (!dispatch) return { event: outside(state, rest) };
+  const { id } = dispatch;
+  if (dispatch.chunk === null) return { command: { type: "forward", dispatch: id, hits } };
+  const ordinal = dispatch.journal.length;
+  const wants = rest >>> 4;
+  if (what < 10) return { command: { type: "complete", dispatch: id, output: anyOutput(wants), hits } };
+  if (what === 10)
+    return {
+      command: { type: "fail", dispatch: id, error: { name: "E", message: "m" }, retryInMs: wants % 5 ? wants : null },
+    };
+  if (what === 11) return { command: { type: "pause", dispatch: id, interrupt: anyPause(state, wants) } };
+  return { command: { type: "effect", dispatch: id, effect: anyEffect(state, ordinal, wants, hits) } };
+}
+
+export function foreignTo(state: ExecutionState, choice: number): LedgerEvent[] {
+  const events: LedgerEvent[] = [
+    { type: "event.emitted", event: "A", payload: choice },
+    { type: "execution.sealed", close: true, reason: "enough" },
+    { type: "cancel.requested", reason: "stop" },
+    {
+      type: "intervention.recorded",
+      id: `v${choice}`,
+      payload: 1,
+      target: null,
+      author: null,
+      note: null,
+      metadata: {},
+    },
+  ];
+  for (const { id } of pendingInterrupts(state)) events.push({ type: "interrupt.resumed", id, value: choice });
+  return events;
+}
+
+function outside(state: ExecutionState, choice: number): LedgerEvent {
+  const events: LedgerEvent[] = [
+    { type: "event.emitted", event: "A", payload: choice % 7 },
+    { type: "event.emitted", event: "B", payload: [choice % 7] },
+    ...foreignTo(state, choice).slice(3),
+  ];
+  return events[choice % events.length] ?? { type: "event.emitted", event: "A", payload: 1 };
+}
+
+function anyOutput(choice: number): Json {
+  const outputs: Json[] = [null, 1, "two", { three: 3 }, [], [1, 2, 3], [[1], [2, 3]], { list: [1] }];
+  return outputs[choice % outputs.length] ?? null;
+}
+
+export function anyPause(state: ExecutionState, choice: number): Extract<Command, { type: "pause" }>["interrupt"] {
+  const targets = ["next", "self", { event: "A" }] as const;
+  const known = [...state.interrupts.values()].filter(({ status }) => status !== "pending" || choice % 11 === 0);
+  return {
+    // Now and then an id that was used before.
+    id: known[choice % 3]?.id ?? `i${state.interrupts.size}`,
+    type: "approval",
+    payload: choice % 5 ? choice : null,
+    resumeTo: targets[choice % 3] ?? "next",
+    maxResumes: choice % 3 ? choice % 3 : null,
+    resumeCount: choice % 2,
+    expiresInMs: choice % 2 ? choice % 3000 : null,
+    response: choice % 4 ? null : { type: "object" },
+  };
+}
+
+function anyEffect(state: ExecutionState, ordinal: number, choice: number, hits: Hits): Effect {
+  const key = ["x", "x.y", "list", "deep.er.key", "$final_result"][choice % 5] ?? "x";
+  const value = anyOutput(choice >>> 2);
+  const effects: Effect[] = [
+    { effect: "set", ordinal, key: "x", value: { y: 1 }, hits },
+    { effect: "set", ordinal, key, value, hits },
+    { effect: "append", ordinal, key, value, hits },
+    { effect: "delete", ordinal, key, hits },
+    { effect: "emit", ordinal, event: "A", payload: value, wait: false, hits },
+    { effect: "emit", ordinal, event: "B", payload: value, wait: true, hits },
+    { effect: "emit", ordinal, event: "A", payload: value, wait: true, hits },
+    { effect: "step", ordinal, name: "s", value },
+    {
+      effect: "stepFailed",
+      ordinal,
+      name: "s",
+      attempt: 1,
+      error: { name: "E", message: "m" },
+      retryInMs: choice % 2 ? 10 : null,
+    },
+    { effect: "sleep", ordinal, forMs: choice % 500 },
+    { effect: "result", ordinal, value },
+    { effect: "stopStream", ordinal },
+    ...state.interventions.slice(0, 2).map(({ id }) => ({
+      effect: "consume" as const,
+      ordinal,
+      intervention: id,
+      consumer: `c${choice % 2}`,
+      status: choice % 3 ? ("applied" as const) : ("ignored" as const),
+      note: choice % 5 ? null : "n",
+      metadata: choice % 4 ? {} : { choice },
+    })),
+  ];
+  return effects[(choice >>> 3) % effects.length] ?? { effect: "stopStream", ordinal };
+}
+
+/** As if every condition had been asked; a match with mode "first" hits one case or none. */
+function anyHits(ledger: Owned, choice: number): Hits {
+  const hits = new Map<string, readonly number[]>();
+  let bits = choice;
+  for (const node of ledger.graph.nodes.values()) {
+    if (node.kind !== "match") continue;
+    const all = node.cases.map((_, index) => index).filter((index) => (bits >>> index) & 1);
+    hits.set(node.id, node.mode === "all" ? all : all.slice(0, 1));
+    bits = (bits >>> 3) ^ choice;
+  }
+  return hits;
+}
+
+type Block =
+  | { kind: "chunk" | "end" | "point" }
+  | { kind: "batch"; branches: number }
+  | { kind: "forEach"; body: Block[] }
+  | { kind: "match"; mode: "first" | "all"; cases: Block[][]; hasElse: boolean };
+
+/** A place in a flow whose types do not matter here. */
+interface Place {
+  to(name: string, handler: () => null): Place;
+  batch(branches: Record<string, () => null>): Place;
+  forEach(): Place;
+  endForEach(): Place;
+  match(options: { mode: "first" | "all" }): Place;
+  case(value: Json): Place;
+  caseElse(): Place;
+  endMatch(): Place;
+  interventionPoint(point: { name: string }): Place;
+  end(): Place;
+}
+
+export function anyFlow(): fc.Arbitrary<FlowDefinition> {
+  const { body } = fc.letrec<{ body: Block[]; block: Block }>((tie) => ({
+    block: fc.oneof(
+      { maxDepth: 3, depthIdentifier: "block" },
+      fc.record({ kind: fc.constant("chunk" as const) }),
+      fc.record({ kind: fc.constantFrom("end" as const, "point" as const) }),
+      fc.record({ kind: fc.constant("batch" as const), branches: fc.integer({ min: 1, max: 3 }) }),
+      fc.record({ kind: fc.constant("forEach" as const), body: tie("body") }),
+      fc.record({
+        kind: fc.constant("match" as const),
+        mode: fc.constantFrom("first" as const, "all" as const),
+        cases: fc.array(tie("body"), { minLength: 1, maxLength: 3 }),
+        hasElse: fc.boolean(),
+      }),
+    ),
+    body: fc.array(tie("block"), { minLength: 1, maxLength: 4, depthIdentifier: "block" }),
+  }));
+  return fc
+    .tuple(fc.array(body, { minLength: 1, maxLength: 2 }), body, body, body, body)
+    .map(([roots, a, and, or, state]) => {
+      const flow = defineFlow("random");
+      let names = 0;
+      const name = () => `c${names++}`;
+      const chain = (place: Place, blocks: readonly Block[]): Place =>
+        blocks.reduce((at, block) => add(at, block), place);
+      const add = (place: Place, block: Block): Place => {
+        switch (block.kind) {
+          case "chunk":
+            return place.to(name(), nothing);
+          case "end":
+            return place.end();
+          case "point":
+            return place.interventionPoint({ name: name() });
+          case "batch":
+            return place.batch(Object.fromEntries(Array.from({ length: block.branches }, () => [name(), nothing])));
+          case "forEach":
+            return chain(place.forEach().to(name(), nothing), block.body).endForEach();
+          case "match": {
+            let at = place.match({ mode: block.mode });
+            block.cases.forEach((body, index) => (at = chain(at.case(index).to(name(), nothing), body)));
+            if (block.hasElse) at = at.caseElse().to(name(), nothing);
+            return at.endMatch();
+          }
+        }
+      };
+      const begin = (place: unknown, blocks: readonly Block[]) =>
+        void chain((place as Place).to(name(), nothing), blocks);
+      for (const root of roots) begin(flow, root);
+      begin(flow.when("A"), [...a, { kind: "end" }]);
+      begin(flow.when(["A", "B"]), and);
+      begin(flow.when(["A", "B"], { mode: "or" }), or);
+      begin(flow.when({ state: "x" }), state);
+      return flow;
+    });
+}

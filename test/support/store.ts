@@ -1,0 +1,29 @@
+/** The groups of the store on a client of the test's own. */
+import type postgres from "postgres";
+import { auditOf } from "../../src/store/audit.ts";
+import { childrenOf } from "../../src/store/children.ts";
+import { claimsOf } from "../../src/store/claims.ts";
+import { commandsOf } from "../../src/store/commands.ts";
+import { defaultNames } from "../../src/store/names.ts";
+import { readsOf } from "../../src/store/reads.ts";
+import { schedulesOf } from "../../src/store/schedules.ts";
+import { startsOf } from "../../src/store/starts.ts";
+import { streamsOf } from "../../src/store/streams.ts";
+
+export function storeOn(sql: postgres.Sql | postgres.TransactionSql) {
+  const database = {
+    sql: sql as postgres.Sql,
+    names: defaultNames,
+    target: { place: "the test's", user: "the test's", schema: defaultNames.schema },
+  };
+  return {
+    audit: auditOf(database),
+    children: childrenOf(database),
+    claims: claimsOf(database),
+    commands: commandsOf(database),
+    reads: readsOf(database),
+    schedules: schedulesOf(database),
+    starts: startsOf(database),
+    streams: streamsOf(database),
+  };
+}

@@ -1,0 +1,65 @@
+/** What each tier runs, as data: a job more is one entry more. `npm test` is vitest alone, with what it finds. */
+import { mutants } from "../chaos/mutants.ts";
+
+export interface Job {
+  /** Its line in the summary; unique in its tier. */
+  readonly name: string;
+  /** Arguments of Node. */
+  readonly run: readonly string[];
+  /** On top of this process's own. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** The container image that it needs: without it the job is skipped. */
+  readonly image?: string;
+  /** Needs Chromium: without it the job is skipped. @default false */
+  readonly isBrowsing?: boolean;
+  /** It fails when it takes longer. @default 15 */
+  readonly minutes?: number;
+}
+
+/** The oldest and the newest Postgres that the library supports. */
+const [oldest, newest] = [
+  process.env["TEST_POSTGRES_15_IMAGE"] ?? "postgres:15-alpine",
+  process.env["TEST_POSTGRES_IMAGE"] ?? "postgres:18-alpine",
+];
+const onPostgres = ["test/store", "test/engine", "test/execution"];
+export const fuzzed = [
+  "test/base",
+  "test/ledger",
+  "test/store/audit",
+  "test/store/options",
+  "test/store/paths",
+  "test/store/rules",
+];
+
+export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {
+  all: [
+    { name: "suites", run: vitest() },
+    { name: "fuzz", run: vitest(...fuzzed, "--testTimeout=1200000"), env: { FUZZ_RUNS: "100000" }, minutes: 20 },
+    { name: "browsers", run: vitest("test/doors/browser", "test/doors/console"), isBrowsing: true },
+    { name: "crash suites in a container", run: vitest("test/crash"), ...inContainer(newest) },
+    { name: "Postgres 15", run: vitest(...onPostgres), ...inContainer(oldest) },
+    { name: "Postgres 18", run: vitest(...onPostgres), ...inContainer(newest) },
+  ],
+  nightly: [
+    ...Object.keys(mutants).map((name) => ({ name: `mutant ${name}`, run: chaos(1, "--mutant", name), minutes: 5 })),
+    ...numbers(10).map((seed) => ({ name: `chaos, seed ${seed}`, run: chaos(seed), minutes: 5 })),
+  ],
+};
+
+function vitest(...args: string[]): string[] {
+  return ["node_modules/vitest/vitest.mjs", "run", ...args];
+}
+
+function chaos(seed: number, ...args: string[]): string[] {
+  return ["test/chaos/run.ts", "--seconds", "60", "--seed", `${seed}`, ...args];
+}
+
+/** The suite removes its container itself, however it ends. */
+function inContainer(image: string): Pick<Job, "env" | "image"> {
+  const chosen = { DATABASE_URL: "", TEST_POSTGRES: "testcontainers", TEST_POSTGRES_IMAGE: image };
+  return { image, env: { ...chosen, TESTCONTAINERS_RYUK_DISABLED: "true" } };
+}
+
+function numbers(count: number): number[] {
+  return Array.from({ length: count }, (_, index) => index + 1);
+}
