@@ -38,6 +38,7 @@ CREATE TABLE "flowledger"."executions" (
 	"owner" uuid,
 	"lease_token" uuid,
 	"wake_at" timestamp with time zone,
+	"job_at" timestamp with time zone,
 	"created_at" timestamp with time zone NOT NULL,
 	"started_at" timestamp with time zone,
 	"sealed_at" timestamp with time zone,

@@ -46,6 +46,7 @@ export {
   SelfResumeLimitError,
   StreamConsumedError,
   StreamLimitError,
+  StepTimeoutError,
   StreamStalledError,
   UsageError,
   WorkerCrashLoopError,

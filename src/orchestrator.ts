@@ -12,7 +12,7 @@ import { openStore } from "./store/store.ts";
 import type { Store } from "./store/store.ts";
 import type { VerifyOptions, Violation } from "./store/verify.ts";
 import type { NewChild } from "./engine/child.ts";
-import type { FlowDataAccess } from "./engine/chunk.ts";
+import type { FlowDataAccess } from "./engine/host.ts";
 import { KeptResources } from "./engine/resources.ts";
 import type { Resources, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, ExecutionNotFoundError, UsageError } from "./base/errors.ts";

@@ -43,6 +43,7 @@ const publicValues = [
   "ExecutionFailedError",
   "ExecutionCancelledError",
   "ChunkTimeoutError",
+  "StepTimeoutError",
   "DrainTimeoutError",
   "WorkerCrashLoopError",
   "LeaseLostError",

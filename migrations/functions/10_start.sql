@@ -3,6 +3,9 @@
 -- The hint "advance these": one graphile-worker job for up to 25 executions of one flow, task "flowledger:<flow>". No job key
 -- and no queue name: their races and costs are not worth it, a second job finds nothing to claim. The jobs' clock is
 -- the real one.
+--
+-- A far timer has one job, however often its execution comes and goes meanwhile: `job_at` says when it comes. Where it comes too
+-- early, because the timer moved, `claim` gives another one.
 create or replace function flowledger.add_jobs(p_ids uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -11,7 +14,18 @@ as $$
 declare
   v_at timestamptz := flowledger.now();
   v_offset interval := flowledger.clock_offset();
+  v_far uuid[];
+  v_new uuid[];
 begin
+  v_far := array(select e.id from flowledger.executions e where e.id = any(p_ids) and e.wake_at > v_at + interval '5 seconds' and e.owner is null);
+  if v_far <> '{}' then
+    with noted as (
+      update flowledger.executions e set job_at = e.wake_at
+      where e.id = any(v_far) and (e.job_at is null or e.job_at <= v_at or e.job_at > e.wake_at)
+      returning e.id
+    ) select array_agg(noted.id) into v_new from noted;
+    p_ids := array(select i from unnest(p_ids) i where not i = any(v_far)) || coalesce(v_new, '{}');
+  end if;
   perform flowledger_jobs.add_jobs(array(
     select row('flowledger:' || j.flow, json_agg(j.id), null, j.due - v_offset, null, null, j.priority, null)::flowledger_jobs.job_spec
     from (

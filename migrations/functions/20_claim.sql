@@ -38,6 +38,7 @@ declare
     order by e.id for no key update skip locked);
 begin
   if cardinality(v_free) < cardinality(p_ids) then
+    perform flowledger.renew_jobs(p_ids);
     -- Whoever has one locked may go without a trace: a refused command, a rollback, a command that found it due already.
     begin
       v_free := v_free || array(
@@ -65,6 +66,25 @@ begin
       from flowledger.ledger l where l.execution_id = c.id and l.seq > coalesce(s.seq, 0))
   from claimed c
   left join flowledger.snapshots s on s.execution_id = c.id and s.version = p_version;
+end $$;
+
+-- A job came before its time, because the timer of its execution had moved: it gets another one. A row that somebody has locked
+-- is about to change anyway.
+create or replace function flowledger.renew_jobs(p_ids uuid[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_at timestamptz := flowledger.now();
+  v_early uuid[] := array(
+    select e.id from flowledger.executions e
+    where e.id = any(p_ids) and e.owner is null and e.closed_at is null and e.wake_at > v_at and e.job_at <= v_at
+    order by e.id for no key update skip locked);
+begin
+  if v_early <> '{}' then
+    perform flowledger.add_jobs(v_early);
+  end if;
 end $$;
 
 -- Frees what a claim took whose answer was lost: of these executions, and of those that hold slots of these flows, what has the

@@ -22,6 +22,9 @@ begin
   for l in select x.* from flowledger.limits x where x.flow = any(p_flows) order by x.flow for no key update loop
     v_chosen := v_chosen || flowledger.acquire_slots(l, p_ids, p_left, p_rooms[array_position(p_flows, l.flow)], p_suspects);
   end loop;
+  if cardinality(v_chosen) < cardinality(p_ids) then
+    perform flowledger.renew_jobs(p_ids);
+  end if;
   if cardinality(v_chosen) = 0 then
     return;
   end if;

@@ -52,12 +52,12 @@ begin
   v_at := flowledger.now();
   with updated as (
     update flowledger.executions h
-    set seq = h.seq + x.count - case when h.seq = x.base then 0 else x.conditional end,
+    set seq = h.seq + x.count - case when h.seq = x.base then 0 else coalesce(x.conditional, 0) end,
       commit_no = x.commit_no,
       commit_seq = h.seq + 1,
       takeovers = case when x.progress then 0 else h.takeovers end,
       fingerprint = coalesce(x.fingerprint, h.fingerprint),
-      stream_ended = h.stream_ended or x.stream_ended,
+      stream_ended = h.stream_ended or coalesce(x.stream_ended, false),
       (owner, wake_at, sealed_at, closed_at, pending_interrupts, outcome, close_reason, error, close_snapshot) = (
         select case when w.closes or w.releases then null else h.owner end,
           -- One with a family stays due until that has heard of its end.
@@ -70,7 +70,7 @@ begin
           case when w.closes then x.reason end,
           case when w.closes then nullif(x.error, 'null') end,
           case when w.closes then x.close_snapshot end
-        from (select (h.seq = x.base or x.conditional = 0) as is_whole, x.outcome is not null and (h.seq = x.base or x.conditional = 0) as closes,
+        from (select (h.seq = x.base or x.conditional is null) as is_whole, x.outcome is not null and (h.seq = x.base or x.conditional is null) as closes,
           x.release and h.seq = x.base as releases) w)
     from rows from (
       unnest(p_ids, p_epochs, p_tokens, p_commit_nos, p_bases, p_counts, p_conditionals, p_progress, p_sealed, p_stream_ended, p_people, p_fingerprints,
@@ -101,7 +101,7 @@ begin
     from rows from (unnest(p_event_items, p_event_offsets, p_event_types, p_event_dispatches, p_event_chunks, p_event_actors),
       jsonb_array_elements(p_event_payloads)) as v(item, pos, type, dispatch, chunk, actor, payload)
     where v.item = any(v_ords)
-      and (v_firsts[array_position(v_ords, v.item)] = p_bases[v.item] + 1 or v.pos <= p_counts[v.item] - p_conditionals[v.item]);
+      and (v_firsts[array_position(v_ords, v.item)] = p_bases[v.item] + 1 or v.pos <= p_counts[v.item] - coalesce(p_conditionals[v.item], 0));
   end if;
   if v_links is not null then
     perform flowledger.keep_states(p_ids, v_ords, p_state_seqs, p_states, p_version);

@@ -87,10 +87,19 @@ export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): P
   }
 }
 
-/** So many at once; whoever waits for a place gets the next one that is free, in order. */
+/** Who waits for a place: groups take turns, those of a lower priority number first. */
+export interface Place {
+  /** @default "" */
+  readonly group?: string;
+  /** @default 0 */
+  readonly priority?: number;
+}
+
+/** So many at once. A place that is free goes to a group that waits, each in its turn, so that a long queue holds up no other. */
 export class Semaphore {
   #free: number;
-  readonly #waiting: (() => void)[] = [];
+  /** Those that wait, in the order of their groups' turns. */
+  readonly #queues: { readonly group: string; readonly priority: number; readonly waiting: (() => void)[] }[] = [];
 
   constructor(places: number) {
     this.#free = places;
@@ -100,9 +109,18 @@ export class Semaphore {
     return this.#free;
   }
 
-  async acquire(): Promise<void> {
-    if (this.#free > 0) this.#free -= 1;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  /** The groups that wait. */
+  get waiting(): ReadonlySet<string> {
+    return new Set(this.#queues.map(({ group }) => group));
+  }
+
+  async acquire({ group = "", priority = 0 }: Place = {}): Promise<void> {
+    if (this.tryAcquire()) return;
+    let queue = this.#queues.find((known) => known.group === group && known.priority === priority);
+    if (!queue) this.#queues.push((queue = { group, priority, waiting: [] }));
+    const { promise, resolve } = Promise.withResolvers<void>();
+    queue.waiting.push(resolve);
+    await promise;
   }
 
   /** False when none is free. */
@@ -113,9 +131,17 @@ export class Semaphore {
   }
 
   release(): void {
-    const next = this.#waiting.shift();
-    if (next) next();
-    else this.#free += 1;
+    let next = 0;
+    for (let index = 1; index < this.#queues.length; index++)
+      if ((this.#queues[index]?.priority ?? 0) < (this.#queues[next]?.priority ?? 0)) next = index;
+    const [queue] = this.#queues.splice(next, 1);
+    if (!queue) {
+      this.#free += 1;
+      return;
+    }
+    const first = queue.waiting.shift();
+    if (queue.waiting.length > 0) this.#queues.push(queue);
+    first?.();
   }
 }
 

@@ -453,6 +453,16 @@ export class ChunkTimeoutError extends FlowledgerError {
   }
 }
 
+export class StepTimeoutError extends FlowledgerError {
+  constructor(executionId: string, chunk: string, step: string, timeoutMs: number) {
+    super(
+      "STEP_TIMEOUT",
+      `step ${quote(step)} of chunk ${quote(chunk)} of execution ${executionId} ran longer than its timeout of ${timeoutMs} ms: raise timeout, or pass the signal to what it waits for`,
+      { executionId, chunk, step, timeoutMs },
+    );
+  }
+}
+
 export class DrainTimeoutError extends FlowledgerError {
   constructor(executionId: string, timeoutMs: number) {
     super(

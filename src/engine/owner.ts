@@ -1,99 +1,82 @@
-/** Advances one execution through one epoch: claim → turns → release. Whatever it decides is in the ledger before it counts. */
+/**
+ * Advances one execution through one epoch: claim → turns → release. A loop around a pure decision, `nextTurn`: whatever it decides
+ * is in the ledger before it counts.
+ */
 import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
-import type { Append, CloseHeader } from "../store/append.ts";
-import type { Claim } from "../store/claims.ts";
-import type { RetryMark } from "../store/streams.ts";
-import type { Send, Transactions } from "../store/transactions.ts";
+import { unlessAborted } from "../base/async.ts";
 import { LeaseLostError, UsageError, WorkerCrashLoopError } from "../base/errors.ts";
+import type { Json } from "../base/json.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import type { BatchNode, Chunk, ForEachNode, Graph, Node } from "../flow/graph.ts";
-import { deadlineOf, decide, dueAt, entryNodes, nextTimer, settle } from "../ledger/decide.ts";
-import type { AttemptTimes, Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
-import { evolve, plannedBy, stamp } from "../ledger/evolve.ts";
-import { freezeState, type Dispatch, type ExecutionState } from "../ledger/state.ts";
-import type { ExecutionId, LedgerEvent, Recorded, WorkerId } from "../ledger/event.ts";
-import type { Json } from "../base/json.ts";
-import { closeSnapshot } from "../ledger/views.ts";
-import { readerOf, runAttempt } from "./chunk.ts";
-import type { ChunkHost, ClosedExecution, Ended, FlowDataAccess } from "./chunk.ts";
+import type { BatchNode, Chunk, ForEachNode, Graph } from "../flow/graph.ts";
+import { deadlineOf, decide, entryNodes, nextTimer, settle } from "../ledger/decide.ts";
+import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
+import type { ExecutionId, LedgerEvent } from "../ledger/event.ts";
+import type { Dispatch, ExecutionState } from "../ledger/state.ts";
+import type { CloseHeader } from "../store/append.ts";
+import type { Claim } from "../store/claims.ts";
+import type { Send, Transactions } from "../store/transactions.ts";
+import { Attempt, type Ended } from "./attempt.ts";
 import { subFlowChunk } from "./child.ts";
 import type { NewChild } from "./child.ts";
-import type { DatabaseClock } from "./clock.ts";
-import type { Committer } from "./committer.ts";
-import { failpoint } from "./failpoints.ts";
+import { Commits, hasRelatives, type CommitAnswer, type CommitRequest } from "./commit.ts";
+import { never } from "./ctx/effect.ts";
+import { ReadCtx } from "./ctx/read.ts";
 import { FanOut } from "./fanout.ts";
 import type { FanOutHost } from "./fanout.ts";
-import type { Items } from "./items.ts";
+import type { AttemptHost, ClosedExecution, Engine, FlowDataAccess } from "./host.ts";
+import { Ready } from "./ready.ts";
+import { childWaitMs, releaseOf } from "./release.ts";
+import type { WaitFacts } from "./release.ts";
 import { ExecutionResources } from "./resources.ts";
-import type { Resources, WorkerResources } from "./resources.ts";
 import { serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
+import { Running, type Wait } from "./running.ts";
 import type { Put, StreamTarget } from "./streamer.ts";
+import { nextTurn, type Release, type TurnFacts } from "./turn.ts";
 
-/** What the owners of one worker share. */
-export interface Engine {
-  readonly workerId: WorkerId;
-  readonly committer: Committer;
-  readonly transactions: Transactions;
-  readonly clock: DatabaseClock;
-  /** For everything that a flow's user sees. */
-  readonly timers: Timers;
-  readonly log: Logger;
-  readonly resources: WorkerResources;
-  flowResources(flow: string): Resources;
-  executionResources(id: ExecutionId): Resources;
-  flowData(flow: string): FlowDataAccess;
-  putIntoStream(target: StreamTarget, item: Json, dispatch: number, mark: RetryMark | null): Put;
-  /** Creates a child, once, and resolves with how it ended; rejects when the signal aborts. */
-  runChild(child: NewChild, options: ChildOptions): Promise<ClosedExecution>;
-  /** Executions that are items of a distributed collection. */
-  readonly items: Items;
-  /** The execution waits for others from now on: it takes no place of the worker. */
-  waitsForOthers(id: ExecutionId): void;
-  /** Tells a closed execution's parent and children of its end. */
-  propagateClose(id: ExecutionId): void;
-  /** Ledger events after a seq. */
-  readEvents(id: ExecutionId, after: number): Promise<readonly Recorded[]>;
-  /** Tells everybody who waits on the execution that there is something new. */
-  announce(id: ExecutionId, closed: ClosedExecution | null): void;
-  /** An owner's resources are being disposed. Nobody waits for that, but the end of the worker. */
-  onDispose(disposed: Promise<void>): void;
-  /** Grace that running chunks get after a cancel. */
-  readonly cancelGraceMs: number;
-  /** Whether short waits stay in memory, and items hear of each other's end here. */
-  readonly hasShortcuts: boolean;
-}
-
-export interface ChildOptions {
-  /** Called when the child is in the database: from then on its end will be in its parent's ledger. */
-  readonly onCreated: () => void;
-  readonly signal: AbortSignal;
-}
-
-/** Timers nearer than this stay in memory; for farther ones the execution is released. */
-const nearMs = 1000;
-/** A parent of items that nothing wakes looks again after as long as it has run, within these bounds: wake-ups may be lost. */
-const lookAgainMs = { least: 60_000, most: 3_600_000 };
-/** For so long an execution that only waits for sub-flows stays here; then it is released, and their end wakes it. */
-const lingerMs = 1000;
 /** A claim that nothing follows soon is written on its own, so that everybody sees who has the execution. */
-const lonelyClaimMs = 25;
+const claimFlushDelayMs = 25;
 /** So many workers may be lost without progress before an execution is taken for the cause. */
 const maxTakeovers = 5;
-/** What Postgres refused once is not tried again at once. */
+/** What Postgres refused once, or what could not go on here, is not tried again at once. */
 const refusedWaitMs = 5000;
-/** A snapshot is due when what was written since the last one outweighs it, and is worth a row. */
-const minSnapshotBytes = 64_000;
+/** So many events are folded before they are sent, should more and more come in. */
+const unsentAtOnce = 1000;
+/** So many steps are taken at once before others get their turn. */
+const stepsAtOnce = 200;
 
-interface Work {
+/** What the owner waits for: whoever brings that goes on. */
+type Phase =
+  "idle" | "turning" | "routing" | "committing" | "catchingUp" | "stoppingItems" | "yielding" | "over" | "lost";
+
+/** What an attempt wants to be in the ledger. */
+class Work {
   /** The attempt that waits for the answer; null when it has ended. */
   readonly dispatch: number | null;
-  readonly commands: Command[];
-  readonly accepted: (() => void) | null;
-  readonly refused: ((error: unknown) => void) | null;
+  readonly commands: readonly Command[];
+  readonly accepted: () => void;
+  readonly refused: (error: unknown) => void;
+  /** An attempt that has ended: it holds its slot until that is in the ledger. */
+  readonly ended: Running | null;
+
+  constructor(
+    dispatch: number | null,
+    commands: readonly Command[],
+    accepted: () => void,
+    refused: (error: unknown) => void,
+    ended: Running | null = null,
+  ) {
+    this.dispatch = dispatch;
+    this.commands = commands;
+    this.accepted = accepted;
+    this.refused = refused;
+    this.ended = ended;
+  }
 }
+
+const nothing = () => {};
 
 /** A record that an application's transaction carries. */
 interface Recording {
@@ -104,17 +87,7 @@ interface Recording {
   readonly refused: (error: unknown) => void;
 }
 
-interface Running {
-  readonly dispatch: Dispatch;
-  readonly times: AttemptTimes;
-  readonly abort: AbortController;
-  /** Waits for time or for what it emitted, so it takes no place of the concurrency. */
-  waits: number;
-  /** The sub-flow it waits for, and since when nothing but its end is missing. */
-  child: { readonly id: ExecutionId; readonly since: number } | null;
-}
-
-export class Owner implements ChunkHost {
+export class Owner implements AttemptHost {
   readonly id: ExecutionId;
   readonly flow: FlowDefinition;
   readonly graph: Graph;
@@ -122,56 +95,98 @@ export class Owner implements ChunkHost {
   readonly resources: ExecutionResources;
   readonly log: Logger;
   readonly timers: Timers;
-  readonly flowData: FlowDataAccess;
   readonly state: ExecutionState;
   /** Resolves when it is over for this owner. */
   readonly done: Promise<void>;
 
+  /** What `nextTurn` asks; the last of it costs something, and most turns do not come so far. */
+  static readonly #Facts = class implements TurnFacts {
+    readonly #owner: Owner;
+
+    constructor(owner: Owner) {
+      this.#owner = owner;
+    }
+    get isPoked() {
+      return this.#owner.#pokes > this.#owner.#looks;
+    }
+    get hasArrival() {
+      const { inbox, closed, failing, cancelling } = this.#owner.state;
+      return inbox.length > 0 && !closed && !failing && !cancelling;
+    }
+    get hasWork() {
+      return this.#owner.#work.length > 0;
+    }
+    get hasRecording() {
+      return this.#owner.#recordings.length > 0;
+    }
+    get hasUnsent() {
+      return this.#owner.#commits.unsent.length > 0;
+    }
+    get isFull() {
+      return this.#owner.#commits.unsent.length >= unsentAtOnce;
+    }
+    get isAwaited() {
+      return this.#owner.#folded.length > 0;
+    }
+    get isFirst() {
+      return this.#owner.#commits.isFirst;
+    }
+    get isClaimDue() {
+      return this.#owner.#claimTimer === null;
+    }
+    get running() {
+      return this.#owner.#running.size;
+    }
+    get ending() {
+      return this.#owner.#settlement();
+    }
+    get hasItemsToStop() {
+      return this.#owner.#hasItemsToStop();
+    }
+    get hasUntimed() {
+      return this.#owner.#commits.unsent.some(({ type }) => type.startsWith("intervention."));
+    }
+    get release() {
+      return this.#owner.#releaseNow();
+    }
+  };
+
+  readonly #facts = new Owner.#Facts(this);
   readonly #engine: Engine;
-  readonly #nearMs: number;
-  readonly #lingerMs: number;
-  readonly #epoch: number;
-  readonly #token: string;
+  readonly #claim: Command;
+  readonly #takeovers: number;
+  readonly #commits: Commits;
+  readonly #ready: Ready;
   readonly #stream: StreamTarget;
   /** What an earlier owner may have begun, and has put nothing into the stream under this one. */
-  readonly #inherited: Set<number>;
+  readonly #inherited: Set<number> | null;
   #finish: () => void = () => {};
-  #commitNo = 0;
-  /** The last seq that is folded and known to be in the ledger. */
-  #base: number;
+  #phase: Phase = "idle";
+  #mode: "serving" | "draining" = "serving";
+  /** Something came in from outside: how often that was said, and how often it was looked after. */
+  #pokes = 0;
+  #looks = 0;
   #work: Work[] = [];
-  /** Transactions whose work is done: each is a commit of its own. */
-  #recordings: Recording[] = [];
-  /** Folded, and to be sent with the next commit. */
-  #unsent: LedgerEvent[] = [];
-  #running = new Map<number, Running>();
-  /** Distributed collections under way, by dispatch. */
-  #fanOuts = new Map<number, FanOut>();
-  #isStoppingItems = false;
-  #areItemsStopped = false;
-  #ready: number[] = [];
-  /** Collection items under way, by node, where the node limits them. */
-  #itemsUnderWay = new Map<string, Set<string>>();
-  /** When what is ready was last looked through, by the database's clock. */
-  #lookedAt = 0;
-  #groupWaiters = new Map<number, () => void>();
-  /** Chunks whose wait is over and that want a place again. */
-  #resuming: (() => void)[] = [];
-  #isFlying = false;
-  #isRouting = false;
-  #isPoked = false;
-  #isOver = false;
-  #isLost = false;
-  #isDraining = false;
-  #isClaimDue = false;
-  /** Work that is folded and waits for an arrival to be routed before it is sent. */
+  /** Folded, and to be told when the next commit is in. */
   #folded: Work[] = [];
+  #recordings: Recording[] = [];
+  readonly #running = new Map<number, Running>();
+  /** Attempts whose handlers have returned, and that is on its way into the ledger. */
+  #slotsEnding = 0;
+  /** Attempts that were cut off in the middle of something. */
+  #cut: Map<number, Running> | undefined;
+  /** Distributed collections under way, by dispatch; null once they are told to stop. */
+  #fanOuts: Map<number, FanOut> | null = new Map();
+  readonly #groupWaiters = new Map<number, () => void>();
+  /** Attempts whose wait is over and that want a slot again; and slots that were given to some of them in this moment. */
+  readonly #resuming: (() => void)[] = [];
+  #granted = 0;
   #timer: Timer | undefined;
-  #claimTimer: Timer | undefined;
-  #bytesSinceSnapshot = 0;
-  #snapshotBytes = minSnapshotBytes;
-  #snapshot: Append["snapshot"] = null;
+  /** Until when the claim alone is held back; 0 when that is over. */
+  #claimTimer: Timer | null | undefined;
   #cancelDeadline: number | null = null;
+  /** When what is ready was last looked through, by the database's clock. */
+  #startedAt = 0;
 
   /**
    * @param nodes what the nodes it stands at are called in this version of the flow, where that differs
@@ -184,27 +199,21 @@ export class Owner implements ChunkHost {
     nodes: Readonly<Record<string, string>> = {},
     recent: readonly number[] = [],
   ) {
+    const { id, epoch, token, items, state, takeovers } = claim;
     this.#engine = engine;
-    this.#nearMs = engine.hasShortcuts ? nearMs : 0;
-    this.#lingerMs = engine.hasShortcuts ? lingerMs : 0;
-    this.id = claim.id;
+    this.id = id;
     this.flow = flow;
     this.graph = flow.graph;
-    this.state = claim.state;
+    this.state = state;
     this.log = engine.log;
     this.timers = engine.timers;
-    this.flowData = engine.flowData(flow.name);
-    this.#epoch = claim.epoch;
-    this.#token = claim.token;
-    const visibleIn = claim.state.parent?.visibleIn;
-    const { id, epoch, token, items } = claim;
-    this.#stream = { id, epoch, token, visibleIn, items, ...flow.streamLimits, recent };
-    this.#inherited = new Set(claim.state.dispatches.keys());
-    this.#base = claim.state.seq;
-    this.info = { id: claim.id, flow: flow.name, metadata: claim.state.metadata };
+    this.info = { id, flow: flow.name, metadata: state.metadata };
+    this.#stream = { id, epoch, token, visibleIn: state.parent?.visibleIn, items, ...flow.streamLimits, recent };
+    this.#inherited = state.dispatches.size > 0 ? new Set(state.dispatches.keys()) : null;
+    this.#commits = new Commits(claim, engine.committer, engine.clock);
     this.resources = new ExecutionResources(
       {
-        execution: engine.executionResources(claim.state.item && claim.state.parent ? claim.state.parent.id : claim.id),
+        execution: engine.executionResources(state.item && state.parent ? state.parent.id : id),
         flow: engine.flowResources(flow.name),
         worker: engine.resources,
         requirements: flow.requirements,
@@ -214,65 +223,136 @@ export class Owner implements ChunkHost {
     );
     this.done = new Promise((resolve) => (this.#finish = resolve));
     engine.clock.observe(claim.now);
-    for (const id of this.state.dispatches.keys()) this.#ready.push(id);
-    const fingerprint = flow.fingerprint;
-    const { discardAt } = this.state.settings;
-    const isLate = claim.epoch === 1 && discardAt !== null && claim.now >= discardAt;
-    this.#fold(decide(this.state, { type: "claim", worker: engine.workerId, fingerprint, nodes, isLate }, this.graph));
-    this.#restoreItems();
-    if (claim.takeovers >= maxTakeovers) {
-      const error = new WorkerCrashLoopError(this.id, this.#suspect(), claim.takeovers);
-      this.#fold(
-        decide(this.state, { type: "abort", reason: "worker_crash_loop", error: serializeError(error) }, this.graph),
-      );
-    }
-    this.#turn();
+    this.#ready = new Ready(state, this.graph, takeovers > 0);
+    const { discardAt } = state.settings;
+    const isLate = epoch === 1 && discardAt !== null && claim.now >= discardAt;
+    this.#claim = { type: "claim", worker: engine.workerId, fingerprint: flow.fingerprint, nodes, isLate };
+    this.#takeovers = takeovers;
   }
 
-  // ── what a chunk asks of its owner ──────────────────────────────────────────────────────────────────────────
+  /** Begins the epoch. */
+  begin(): this {
+    try {
+      this.#fold([this.#claim]);
+      if (this.#takeovers >= maxTakeovers) {
+        const error = new WorkerCrashLoopError(this.id, this.#suspect(), this.#takeovers);
+        this.#fold([{ type: "abort", reason: "worker_crash_loop", error: serializeError(error) }]);
+      }
+    } catch (error) {
+      void this.#fail(error);
+    }
+    this.#advance();
+    return this;
+  }
+
+  // ── what the worker asks ────────────────────────────────────────────────────────────────────────────────────
+
+  /** Something came in from outside: read it. */
+  poke(): void {
+    this.#pokes += 1;
+    this.#advance();
+  }
+
+  /** Gives the execution back at the next commit point; nothing new is started. */
+  drain(): void {
+    this.#mode = "draining";
+    this.#advance();
+  }
+
+  /** Ends what still runs here. Its effects up to the last commit point stay. */
+  abort(reason: unknown): void {
+    for (const running of this.#running.values()) this.#cutOff(running, reason);
+    this.#advance();
+  }
+
+  /** Another owner has it: drop everything. */
+  lose(): void {
+    this.#over(new LeaseLostError(this.id, this.#epoch), "lost");
+  }
+
+  get running(): number {
+    return this.#running.size;
+  }
+
+  get lease(): { readonly id: ExecutionId; readonly epoch: number; readonly seq: number } {
+    return { id: this.id, epoch: this.#epoch, seq: this.#commits.base };
+  }
+
+  /** True if it stopped because its lease was lost. */
+  get isLost(): boolean {
+    return this.#phase === "lost";
+  }
+
+  /** Nothing happens here until something comes in or time passes. */
+  get isQuiet(): boolean {
+    if (this.#isOver) return true;
+    const hasToDo = this.#work.length + this.#folded.length + this.#recordings.length > 0 || this.#pokes > this.#looks;
+    if (this.#phase !== "idle" || hasToDo || this.#commits.unsent.length > 0) return false;
+    for (const running of this.#running.values()) if (!running.isWaiting) return false;
+    return true;
+  }
+
+  get #epoch(): number {
+    return this.#commits.lease.epoch;
+  }
+
+  get #isOver(): boolean {
+    return this.#phase === "over" || this.#phase === "lost";
+  }
+
+  // ── what an attempt asks ────────────────────────────────────────────────────────────────────────────────────
 
   now(): number {
     return this.#engine.clock.now();
   }
 
-  commit(dispatch: number, effects: readonly Effect[]): Promise<void> {
-    const commands = effects.map((effect): Command => ({ type: "effect", dispatch, effect }));
-    return new Promise((accepted, refused) => this.#submit({ dispatch, commands, accepted, refused }));
-  }
-
-  record(dispatch: number, effect: Effect, send: Send): Promise<void> {
-    return new Promise((accepted, refused) => {
-      if (this.#isOver) return refused(new LeaseLostError(this.id, this.#epoch));
-      this.#recordings.push({ dispatch, effect, send, accepted, refused });
-      this.#turn();
-    });
+  get flowData(): FlowDataAccess {
+    return this.#engine.flowData(this.flow.name);
   }
 
   get transactions(): Transactions {
     return this.#engine.transactions;
   }
 
+  commit(dispatch: number, effects: readonly Effect[]): Promise<void> {
+    return this.#submit(
+      dispatch,
+      effects.map((effect): Command => ({ type: "effect", dispatch, effect })),
+    );
+  }
+
+  record(dispatch: number, effect: Effect, send: Send): Promise<void> {
+    return new Promise((accepted, refused) => {
+      if (this.#isOver) return refused(new LeaseLostError(this.id, this.#epoch));
+      this.#recordings.push({ dispatch, effect, send, accepted, refused });
+      this.#advance();
+    });
+  }
+
+  busy(dispatch: number): () => void {
+    const running = this.#running.get(dispatch);
+    if (!running) return () => {};
+    const done = running.work();
+    return () => {
+      done();
+      if (running.isWaiting) this.#advance();
+    };
+  }
+
+  async waitUntil(dispatch: number, time: number): Promise<void> {
+    if (time <= this.now()) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const alarm = this.timers.at(time, this, resolve);
+    const { signal } = this.#running.get(dispatch)?.abort ?? {};
+    signal?.addEventListener("abort", () => alarm.cancel(), { once: true });
+    await this.#waiting(dispatch, { kind: "time", until: time }, promise);
+  }
+
   async groupEnd(dispatch: number, group: number): Promise<void> {
     if (!this.state.groups.has(group)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#groupWaiters.set(group, resolve);
-    await this.#waiting(dispatch, promise);
-  }
-
-  async waitUntil(dispatch: number, ms: number): Promise<void> {
-    if (ms <= this.now()) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const alarm = this.timers.at(ms, this, resolve);
-    this.#running.get(dispatch)?.abort.signal.addEventListener("abort", () => alarm.cancel(), { once: true });
-    await this.#waiting(dispatch, promise);
-  }
-
-  putIntoStream({ id, chunk, failures }: Dispatch, item: Json): Put {
-    const mark = this.#inherited.has(id) && chunk !== null ? { dispatch: id, chunk, attempt: failures + 1 } : null;
-    const put = this.#engine.putIntoStream(this.#stream, item, id, mark);
-    // Not before: an item that is refused leaves its mark to the next one.
-    this.#inherited.delete(id);
-    return put;
+    await this.#waiting(dispatch, { kind: "group", group }, promise);
   }
 
   async runChild(
@@ -281,33 +361,29 @@ export class Owner implements ChunkHost {
   ): Promise<ClosedExecution> {
     const { ordinal, ...rest } = child;
     const running = this.#running.get(dispatch);
-    if (!running) throw new LeaseLostError(this.id, this.#epoch);
+    if (!running) return never();
     const isSubFlow = running.dispatch.chunk === null;
     const visibleIn = isSubFlow ? { visibleIn: [this.id, ...(this.state.parent?.visibleIn ?? [])] } : {};
     const isHidden = isSubFlow && this.state.settings.hidden;
+    const wait: Wait = { kind: "child", id: child.id, since: null };
     const ending = this.#engine.runChild(
       { ...rest, parent: { id: this.id, dispatch, ordinal, ...visibleIn }, isHidden },
       {
         signal: running.abort.signal,
         onCreated: () => {
-          if (isSubFlow) running.child = { id: child.id, since: this.now() };
-          this.#turn();
+          wait.since = this.now();
+          this.#advance();
         },
       },
     );
-    await this.#waiting(
-      dispatch,
-      ending.then(() => {}),
-    );
-    running.child = null;
-    return ending;
+    return this.#waiting(dispatch, wait, ending);
   }
 
-  async isDropped(child: ExecutionId): Promise<boolean> {
+  async isCancelledExternally(child: ExecutionId): Promise<boolean> {
     const isMarked = () => (this.state.children.get(child)?.cancelledAt ?? null) !== null;
     while (!isMarked() && !this.#isOver) {
       // The child ended of it, so it is in the ledger; this owner may not have read so far.
-      const events = await this.#engine.readEvents(this.id, this.#base).catch(() => null);
+      const events = await this.#engine.readEvents(this.id, this.#commits.base).catch(() => null);
       if (events)
         return isMarked() || events.some(({ event }) => event.type === "child.cancelled" && event.child === child);
       await liveness.sleep(500, { ref: false });
@@ -315,362 +391,366 @@ export class Owner implements ChunkHost {
     return isMarked();
   }
 
-  /** A chunk that waits gives up its place, so that what it waits for can run. */
-  async #waiting(dispatch: number, event: Promise<void>): Promise<void> {
+  putIntoStream({ id, chunk, failures }: Dispatch, item: Json): Put {
+    const mark = this.#inherited?.has(id) && chunk !== null ? { dispatch: id, chunk, attempt: failures + 1 } : null;
+    const put = this.#engine.putIntoStream(this.#stream, item, id, mark);
+    // Not before: an item that is refused leaves its mark to the next one.
+    this.#inherited?.delete(id);
+    return put;
+  }
+
+  /**
+   * A wait gives up the attempt's slot, so that what it waits for can run. It is over at once when the execution is cancelled, and
+   * never when the attempt was cut off: whoever claims the execution next runs it anew.
+   */
+  async #waiting<T>(dispatch: number, wait: Wait, event: Promise<T>): Promise<T> {
     const running = this.#running.get(dispatch);
-    if (!running) return event;
-    running.waits += 1;
-    if (!this.#isFlying) this.#startReady();
-    this.#turn();
-    await event;
-    // Its place may be taken by now: it queues for one, ahead of what has not begun.
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#resuming.push(() => {
-      running.waits -= 1;
-      resolve();
-    });
-    this.#resume();
-    await promise;
+    if (!running) return never();
+    running.wait(wait);
+    this.#advance();
+    const came = await unlessAborted(event, running.abort.signal).then(
+      (value) => ({ value }),
+      (error: unknown) => ({ error }),
+    );
+    if (this.#running.get(dispatch) !== running) return never();
+    // It queues for a slot, ahead of what has not begun; an attempt that is told to stop needs none.
+    if (running.isWaiting && !running.abort.signal.aborted) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#resuming.push(resolve);
+      this.#resume();
+      await promise;
+      if (this.#running.get(dispatch) !== running) return never();
+    }
+    running.endWait(wait);
+    if ("error" in came) throw came.error;
+    return came.value;
   }
 
   #resume(): void {
-    while (this.#resuming.length > 0 && this.#freePlaces() > 0) this.#resuming.shift()?.();
+    while (this.#resuming.length > 0 && this.#freeSlots() > 0) {
+      this.#granted += 1;
+      this.#resuming.shift()?.();
+      // By then it holds the slot itself.
+      queueMicrotask(() => (this.#granted -= 1));
+    }
   }
 
-  #freePlaces(): number {
+  #freeSlots(): number {
     const limit = this.state.settings.concurrency;
     if (limit === null) return Infinity;
-    let taken = 0;
-    for (const { waits } of this.#running.values()) if (waits === 0) taken += 1;
+    let taken = this.#slotsEnding + this.#granted;
+    for (const running of this.#running.values()) if (!running.isWaiting) taken += 1;
     return limit - taken;
   }
 
-  // ── what the worker asks ────────────────────────────────────────────────────────────────────────────────────
+  // ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Something came in from outside: read it. */
-  poke(): void {
-    this.#isPoked = true;
-    this.#turn();
+  #submit(dispatch: number | null, commands: readonly Command[]): Promise<void> {
+    return new Promise((accepted, refused) => {
+      if (this.#isOver) return refused(new LeaseLostError(this.id, this.#epoch));
+      this.#work.push(new Work(dispatch, commands, accepted, refused));
+      this.#advance();
+    });
   }
 
-  /** Gives the execution back at the next commit point; nothing new is started. */
-  drain(): void {
-    this.#isDraining = true;
-    this.#turn();
-  }
-
-  /** Ends what still runs here. Its effects up to the last commit point stay. */
-  abort(reason: unknown): void {
-    for (const { abort, dispatch } of this.#running.values()) {
-      abort.abort(reason);
-      this.#abandon(dispatch.id);
+  /** Takes steps until something has to be waited for. Whoever brings that calls it again. */
+  #advance(): void {
+    if (this.#phase !== "idle") return;
+    this.#phase = "turning";
+    try {
+      for (let steps = 0; this.#step();) if (++steps === stepsAtOnce) return this.#yield();
+    } catch (error) {
+      // It must not stand still for as long as this process lives.
+      void this.#fail(error);
     }
-    this.#turn();
+    if (this.#phase === "turning") this.#phase = "idle";
   }
 
-  get running(): number {
-    return this.#running.size;
-  }
-
-  get lease(): { readonly id: ExecutionId; readonly epoch: number; readonly seq: number } {
-    return { id: this.id, epoch: this.#epoch, seq: this.#base };
-  }
-
-  /** It ended because the lease did. */
-  get isLost(): boolean {
-    return this.#isLost;
-  }
-
-  /** Another owner has it: drop everything. */
-  lose(): void {
-    this.#isLost = true;
-    this.#over(new LeaseLostError(this.id, this.#epoch));
-  }
-
-  // ── turns ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #submit(work: Work): void {
-    if (this.#isOver) {
-      work.refused?.(new LeaseLostError(this.id, this.#epoch));
-      return;
-    }
-    this.#work.push(work);
-    this.#turn();
-  }
-
-  /** One turn: fold what was done, route what came in, start what is ready, append what happened. */
-  #turn(): void {
-    if (this.#isOver || this.#isFlying || this.#isRouting || this.#isStoppingItems) return;
-    if (this.#isPoked) return void this.#catchUp();
-    if (this.#hasArrival()) return this.#route();
-    if (this.#unsent.length === 0) {
-      const recording = this.#recordings.shift();
-      if (recording) return void this.#flyWithin(recording);
-    }
+  /** One step. False when there is nothing to do for now. */
+  #step(): boolean {
     // Only a fresh claim starts chunks before its first commit: what it planned follows from the ledger alone.
-    if (this.#commitNo === 0 && this.#unsent.length > 0) this.#startReady();
-    const waiting: Work[] = [];
-    for (const work of this.#work.splice(0)) {
-      try {
-        for (const command of work.commands) this.#fold(decide(this.state, command, this.graph));
-        waiting.push(work);
-      } catch (error) {
-        // The dispatch is gone: the execution ended meanwhile.
-        work.refused?.(error);
-      }
+    if (this.#commits.isFirst) this.#ready.release(this.#ready.takePlanned());
+    this.#start();
+    if (this.#isOver) return false;
+    this.#fallDue();
+    const next = nextTurn(this.#facts);
+    switch (next.do) {
+      case "catchUp":
+        void this.#catchUp();
+        return false;
+      case "route":
+        return this.#route();
+      case "record":
+        void this.#record();
+        return false;
+      case "fold":
+        this.#foldWork();
+        return true;
+      case "stopItems":
+        void this.#stopItems();
+        return false;
+      case "linger":
+        this.#claimTimer ??= liveness.after(claimFlushDelayMs, () => {
+          this.#claimTimer = null;
+          this.#advance();
+        });
+        this.#arm();
+        return false;
+      case "append":
+        void this.#commit(next);
+        return false;
+      case "wait":
+        this.#arm();
+        return false;
     }
-    if (this.#hasArrival()) {
-      this.#folded.push(...waiting);
-      return this.#route();
-    }
-    const accepted = [...this.#folded.splice(0), ...waiting];
-    const settled = this.#settlement();
-    if (settled && this.#hasItemsToStop()) {
-      this.#folded.push(...accepted);
-      return void this.#stopItems();
-    }
-    // The close snapshot tells when interventions were inserted and consumed, and only the database knows: they go first.
-    const isEarly = settled?.events.at(-1)?.type === "execution.closed" && this.#unsent.some(isIntervention);
-    const ending = isEarly ? null : settled;
-    const release = settled === null ? this.#releaseNow() : null;
-    if (this.#unsent.length === 0 && ending === null && release === null) return this.#arm();
-    const isOnlyClaim =
-      this.#commitNo === 0 && accepted.length === 0 && this.#recordings.length === 0 && this.#running.size > 0;
-    if (isOnlyClaim && ending === null && !this.#isClaimDue) {
-      this.#claimTimer ??= liveness.after(lonelyClaimMs, () => {
-        this.#isClaimDue = true;
-        this.#turn();
-      });
-      return this.#arm();
-    }
-    void this.#fly(accepted, ending, release);
   }
-  #settlement(): Settlement | null {
+
+  /** Others get their turn, and a cancel its hearing. */
+  #yield(): void {
+    this.#phase = "yielding";
+    setImmediate(() => {
+      if (this.#phase === "yielding") this.#phase = "idle";
+      this.#pokes += 1;
+      this.#advance();
+    });
+  }
+
+  /** A cancel interrupts what runs; a timeout that is over ends the execution. */
+  #fallDue(): void {
     const { state } = this;
     if (state.cancelling && this.#cancelDeadline === null) {
       this.#cancelDeadline = this.now() + this.#engine.cancelGraceMs;
-      for (const { abort } of this.#running.values())
-        abort.abort(
-          new UsageError(
-            `execution ${this.id} was cancelled: ${state.cancelling.reason}`,
-            "stop when ctx.signal aborts",
-          ),
-        );
+      const reason = new UsageError(
+        `execution ${this.id} was cancelled: ${state.cancelling.reason}`,
+        "stop when ctx.signal aborts",
+      );
+      for (const { abort } of this.#running.values()) abort.abort(reason);
     }
     const deadline = deadlineOf(state);
-    if (deadline !== null && !state.failing && !state.closed && this.now() >= deadline) {
-      const error = {
-        name: "ExecutionTimeoutError",
-        message: `execution ${this.id} ran longer than its timeout of ${state.settings.timeoutMs ?? 0} ms`,
-      };
-      this.#fold(decide(state, { type: "abort", reason: "timeout", error }, this.graph));
-    }
+    if (deadline === null || state.failing || state.closed || this.now() < deadline) return;
+    const message = `execution ${this.id} ran longer than its timeout of ${state.settings.timeoutMs ?? 0} ms`;
+    this.#fold([{ type: "abort", reason: "timeout", error: { name: "ExecutionTimeoutError", message } }]);
+  }
+
+  // oxlint-disable-next-line eslint/no-unused-private-class-members -- #Facts asks it
+  #settlement(): Settlement | null {
     const isGraceOver = this.#cancelDeadline !== null && this.now() >= this.#cancelDeadline;
-    return settle(state, this.now(), this.#running.size, isGraceOver);
+    return settle(this.state, this.now(), this.#running.size, isGraceOver);
   }
 
-  /** Whether to give the execution back: nothing runs here, and nothing is due soon. */
-  #releaseNow(): { wakeInMs: number | null } | null {
-    for (const { waits } of this.#running.values()) if (waits === 0) return null;
-    if (this.#running.size > 0 && !this.#areWaitsFar()) return null;
-    if (this.#hasReady() && !this.#isDraining) return null;
-    const next = this.#nextWake();
-    if (next === null) return { wakeInMs: null };
-    const wakeInMs = Math.max(0, next - this.now());
-    return wakeInMs > this.#nearMs || this.#isDraining ? { wakeInMs } : null;
-  }
-
-  #nextWake(): number | null {
-    // What a cancel interrupted ends in a moment, and with it the execution.
-    if (this.state.cancelling || this.#hasReady() || this.#isGivenUp()) return 0;
-    const timer = nextTimer(this.state);
-    if (this.#fanOuts.size === 0) return timer;
+  // oxlint-disable-next-line eslint/no-unused-private-class-members -- #Facts asks it
+  #releaseNow(): Release | null {
     const now = this.now();
-    const runs = now - (this.state.startedAt ?? now);
-    return Math.min(timer ?? Infinity, now + Math.min(Math.max(runs, lookAgainMs.least), lookAgainMs.most));
+    const { startedAt, cancelling } = this.state;
+    // Most of the time something runs, and that is the end of the question.
+    for (const running of this.#running.values()) if (!running.isWaiting && !this.#isFanOut(running)) return null;
+    return releaseOf({
+      hasShortcuts: this.#engine.hasShortcuts,
+      now,
+      startedAt,
+      isDraining: this.#mode === "draining",
+      isCancelling: cancelling !== null,
+      hasDue: this.#ready.hasDue(now),
+      nextTimer: this.#nextTimer(),
+      running: [...this.#running.values()].map((running) => ({
+        isWaiting: running.isWaiting,
+        isFanOut: this.#isFanOut(running),
+        isIdleFanOut: this.#fanOuts?.get(running.dispatch.id)?.isIdle ?? false,
+        waits: running.waits.map((wait): WaitFacts => {
+          if (wait.kind === "group") return { kind: "group", isOver: !this.state.groups.has(wait.group) };
+          if (wait.kind !== "child") return wait;
+          return { kind: "child", since: wait.since, isOver: this.state.children.get(wait.id)?.closed !== null };
+        }),
+      })),
+    });
   }
 
-  #areWaitsFar(): boolean {
-    for (const { dispatch, child } of this.#running.values()) {
-      if (this.#fanOuts.get(dispatch.id)?.isIdle) continue;
-      if (child && this.now() >= child.since + this.#lingerMs && !this.#hasEnded(child.id)) continue;
-      const due = dueAt(dispatch);
-      if (due === null || due - this.now() <= this.#nearMs) return this.#isDraining;
-    }
-    return true;
+  #isFanOut({ dispatch }: Running): boolean {
+    return this.#fanOuts?.has(dispatch.id) ?? false;
   }
 
-  #hasEnded(child: ExecutionId): boolean {
-    return this.state.children.get(child)?.closed !== null;
+  /** When the execution or one of its dispatches next has something to do on its own. */
+  #nextTimer(after = -Infinity): number | null {
+    const next = Math.min(nextTimer(this.state, after) ?? Infinity, this.#ready.nextAt(Math.max(after, 0)));
+    return next === Infinity ? null : next;
   }
 
-  /** While draining: an attempt waits for what will not wake the execution, so somebody has to go on waiting elsewhere. */
-  #isGivenUp(): boolean {
-    for (const { dispatch, child } of this.#running.values())
-      if (dueAt(dispatch) === null && (!child || this.#hasEnded(child.id)) && !this.#fanOuts.get(dispatch.id)?.isIdle)
-        return true;
-    return false;
-  }
-
-  /** A commit that an application's transaction makes. Nothing is folded before it is in: the transaction may yet fail. */
-  async #flyWithin({ dispatch, effect, send, accepted, refused }: Recording): Promise<void> {
-    this.#isFlying = true;
-    try {
-      const events = decide(this.state, { type: "effect", dispatch, effect }, this.graph);
-      failpoint("before-commit");
-      const result = await send({
-        ...this.#emptyAppend(),
-        commitNo: this.#commitNo + 1,
-        events,
-      });
-      failpoint("after-commit");
-      if (this.#isOver) return refused(new LeaseLostError(this.id, this.#epoch));
-      if (result.verdict === "fenced") {
-        refused(new LeaseLostError(this.id, this.#epoch));
-        return this.lose();
+  /** Folds what the owner decides. */
+  #fold(commands: readonly Command[]): void {
+    for (const command of commands)
+      for (const event of decide(this.state, command, this.graph)) {
+        this.#commits.fold(event);
+        this.#ready.notice(event);
       }
-      this.#commitNo += 1;
-      if (result.verdict === "repeat") {
-        refused(new LeaseLostError(this.id, this.#epoch));
-        return await this.#restart([]);
+  }
+
+  /** What attempts have done and how they ended, in the order in which that came. */
+  #foldWork(): void {
+    for (const work of this.#work.splice(0)) {
+      try {
+        this.#fold(work.commands);
+        this.#folded.push(work);
+      } catch (error) {
+        // The dispatch is gone: the execution ended meanwhile.
+        if (work.ended) this.#slotsEnding -= 1;
+        work.refused(error);
       }
-      this.#engine.clock.observe(result.at);
-      this.#bytesSinceSnapshot += result.bytes;
-      if (result.foreign) this.#foldForeign(result.foreign);
-      events.forEach((event, index) =>
-        evolve(this.state, { seq: result.firstSeq + index, epoch: this.#epoch, at: result.at, event }),
-      );
-      this.#base = Math.max(this.#base, result.firstSeq + events.length - 1);
-      this.#isFlying = false;
-      this.#accept({ dispatch, commands: [], accepted, refused });
-    } catch (error) {
-      // Rolled back: the ledger knows nothing of it.
-      this.#isFlying = false;
-      refused(error);
     }
-    this.#turn();
   }
 
-  #emptyAppend(): Append {
-    return {
-      id: this.id,
-      epoch: this.#epoch,
-      token: this.#token,
-      commitNo: this.#commitNo,
-      base: this.#base,
-      events: [],
-      conditional: 0,
-      fingerprint: null,
-      close: null,
-      release: null,
-      snapshot: null,
-    };
-  }
-
-  async #fly(
-    accepted: readonly Work[],
-    ending: Settlement | null,
-    release: { wakeInMs: number | null } | null,
-  ): Promise<void> {
-    this.#isFlying = true;
+  async #commit(request: CommitRequest): Promise<void> {
+    this.#phase = "committing";
     this.#timer?.cancel();
     this.#claimTimer?.cancel();
-    const own = this.#unsent;
-    this.#unsent = [];
-    const close = ending ? this.#closeHeader(ending.events) : null;
-    const item: Append = {
-      ...this.#emptyAppend(),
-      commitNo: ++this.#commitNo,
-      events: ending ? [...own, ...ending.events] : own,
-      conditional: ending?.isConditional ? ending.events.length : 0,
-      fingerprint: this.#commitNo === 1 ? this.state.fingerprint : null,
-      close,
-      hasRelatives: close !== null && this.#hasRelatives(close),
-      release,
-      snapshot: this.#snapshot,
-    };
-    this.#snapshot = null;
+    if (request.release) this.#foldInterrupted();
+    const told = this.#folded.splice(0);
+    const planned = this.#ready.takePlanned();
+    let answer: CommitAnswer;
     try {
-      failpoint("before-commit");
-      const result = await this.#engine.committer.commit(item);
-      failpoint("after-commit");
-      if (this.#isOver) return;
-      if (result.verdict === "fenced") {
-        this.log.info("fenced: the execution has another owner", { executionId: this.id, epoch: this.#epoch });
-        return this.lose();
-      }
-      // The commit is in, but its answer was lost with the connection: start over from the ledger, as a new owner would.
-      if (result.verdict === "repeat") {
-        this.log.info("repeated a commit whose answer was lost", { executionId: this.id, epoch: this.#epoch });
-        return await this.#restart(accepted);
-      }
-      this.#engine.clock.observe(result.at);
-      this.#bytesSinceSnapshot += result.bytes;
-      const isMoved = result.foreign !== null;
-      for (const event of own) stamp(this.state, event, result.at);
-      if (result.foreign) this.#foldForeign(result.foreign);
-      const firstSeq = result.firstSeq;
-      let last = firstSeq + own.length - 1;
-      if (ending && !(ending.isConditional && isMoved)) {
-        for (const event of ending.events)
-          evolve(this.state, { seq: ++last, epoch: this.#epoch, at: result.at, event });
-      }
-      this.#base = Math.max(this.#base, last);
-      this.state.seq = this.#base;
-      this.#isFlying = false;
-      for (const work of accepted) this.#accept(work);
-      if (this.state.closed) return this.#closed(item.close);
-      if (item.events.some(({ type }) => announced.has(type)))
-        for (const id of [this.id, ...(this.state.parent?.visibleIn ?? [])]) this.#engine.announce(id, null);
-      if (release && !isMoved) {
-        const idle = [...this.#fanOuts.values()];
-        this.#over(null);
-        return await this.#lookBack(idle);
-      }
-      this.#takeSnapshot();
-      this.#wakeGroups();
-      this.#startReady();
-      this.#turn();
+      answer = await this.#commits.send(request);
     } catch (error) {
       // Only what Postgres can never hold gets here: the attempt that wrote it has failed.
       this.log.error("a commit was refused", { executionId: this.id, error: String(error) });
-      for (const work of accepted) work.refused?.(error);
-      await this.#giveBack(this.#commitNo, refusedWaitMs);
-      this.#over(error);
+      for (const work of told) work.refused(error);
+      if (this.#isOver) return;
+      await this.#commits.giveBack(refusedWaitMs);
+      return this.#over(error);
     }
+    if (this.#isOver) return;
+    try {
+      await this.#answered(answer, request, told, planned);
+    } catch (error) {
+      return this.#fail(error);
+    }
+    this.#goOn();
   }
 
-  /** The attempt ends here; its dispatch stays open for whoever claims next. */
-  #abandon(dispatch: number): void {
-    this.#running.delete(dispatch);
-    this.#ready.push(dispatch);
+  /** The database has answered a commit. Returns what has to be waited for before the next turn. */
+  #answered(
+    answer: CommitAnswer,
+    request: CommitRequest,
+    told: readonly Work[],
+    planned: readonly number[],
+  ): Promise<void> | undefined {
+    if (answer.verdict === "repeat") return this.#restart(told);
+    if (answer.verdict === "fenced") {
+      this.#fenced();
+      return undefined;
+    }
+    for (const work of told) this.#accept(work);
+    this.#ready.release(planned);
+    if (this.state.closed) {
+      this.#closed(answer.close);
+      return undefined;
+    }
+    if (answer.events.some(({ type }) => announced.has(type)))
+      for (const id of [this.id, ...(this.state.parent?.visibleIn ?? [])]) this.#engine.announce(id, null);
+    if (request.release && answer.isWhole) {
+      const idle = [...(this.#fanOuts?.values() ?? [])];
+      this.#over(null);
+      return this.#lookBack(idle);
+    }
+    this.#commits.takeSnapshot();
+    this.#wakeGroups();
+    return undefined;
+  }
+
+  /** A commit that an application's transaction makes. */
+  async #record(): Promise<void> {
+    const recording = this.#recordings.shift();
+    if (!recording) return;
+    const { dispatch, effect, send, accepted, refused } = recording;
+    this.#phase = "committing";
+    let verdict: CommitAnswer["verdict"];
+    try {
+      const events = decide(this.state, { type: "effect", dispatch, effect }, this.graph);
+      verdict = await this.#commits.sendWithin(events, send);
+    } catch (error) {
+      // Rolled back: the ledger knows nothing of it.
+      refused(error);
+      return this.#resumeAfter(() => {});
+    }
+    await this.#resumeAfter(() => {
+      if (verdict === "ok") return this.#accept({ dispatch, commands: [], ended: null, accepted, refused });
+      refused(new LeaseLostError(this.id, this.#epoch));
+      return verdict === "fenced" ? this.#fenced() : this.#restart([]);
+    });
+  }
+
+  /** Goes on after a wait, unless it is over meanwhile. */
+  async #resumeAfter(work: () => void | Promise<void>): Promise<void> {
+    if (this.#isOver) return;
+    try {
+      await work();
+    } catch (error) {
+      return this.#fail(error);
+    }
+    this.#goOn();
+  }
+
+  #goOn(): void {
+    if (this.#isOver) return;
+    this.#phase = "idle";
+    this.#advance();
+  }
+
+  /** Whatever a step throws gives the execution back. */
+  async #fail(error: unknown): Promise<void> {
+    if (this.#isOver) return;
+    this.#phase = "committing";
+    this.log.error("an owner could not go on, and gives its execution back", {
+      executionId: this.id,
+      error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    });
+    await this.#commits.giveBack(refusedWaitMs);
+    this.#over(new LeaseLostError(this.id, this.#epoch));
   }
 
   /** A commit point is reached; while draining it is also where the attempt ends, to go on elsewhere. */
   #accept(work: Work): void {
-    if (work.accepted && this.#isDraining && work.dispatch !== null) this.#abandon(work.dispatch);
-    else work.accepted?.();
+    if (work.ended) this.#slotsEnding -= 1;
+    const running = work.dispatch === null ? undefined : this.#running.get(work.dispatch);
+    if (running && this.#mode === "draining") this.#cutOff(running, new LeaseLostError(this.id, this.#epoch));
+    else work.accepted();
   }
 
-  #closeHeader(events: readonly LedgerEvent[]): CloseHeader | null {
-    const closed = events.at(-1);
-    if (closed?.type !== "execution.closed") return null;
-    return {
-      outcome: closed.outcome,
-      reason: closed.reason,
-      error: closed.error ?? null,
-      snapshot: closeSnapshot(this.state),
-    };
+  /** The attempt ends here; its dispatch stays open for whoever claims next. */
+  #cutOff(running: Running, reason: unknown): void {
+    const { id } = running.dispatch;
+    this.#running.delete(id);
+    this.#ready.putBack(id);
+    (this.#cut ??= new Map()).set(id, running);
+    running.cutOff(reason);
   }
 
-  /** A parent waits for the end, or children have to end as well. The parent of an item hears of it in another way. */
-  #hasRelatives({ outcome }: CloseHeader): boolean {
-    const { parent, item, children } = this.state;
-    return (parent !== null && !item) || (outcome !== "completed" && children.size > 0);
+  /** What a park would leave waiting, although it was in the middle of something or could run now, is to go on at once. */
+  #foldInterrupted(): void {
+    for (const [id, { times }] of this.#cut ?? []) {
+      const dispatch = this.state.dispatches.get(id);
+      if (dispatch && this.#ready.at(dispatch) > this.now()) this.#fold([{ type: "interrupt", dispatch: id, times }]);
+    }
+    for (const dispatch of this.#ready.interrupted(this.now()))
+      if (!this.#cut?.has(dispatch.id)) this.#fold([{ type: "interrupt", dispatch: dispatch.id }]);
+  }
+
+  #fenced(): void {
+    this.log.info("fenced: the execution has another owner", { executionId: this.id, epoch: this.#epoch });
+    this.lose();
+  }
+
+  /** The commit is in, but its answer was lost with the connection: whoever claims next folds the ledger afresh. */
+  async #restart(told: readonly Work[]): Promise<void> {
+    this.log.info("repeated a commit whose answer was lost", { executionId: this.id, epoch: this.#epoch });
+    const lost = new LeaseLostError(this.id, this.#epoch);
+    for (const running of this.#running.values()) this.#cutOff(running, lost);
+    for (const work of told) work.refused(lost);
+    await this.#commits.giveBack(0);
+    this.#over(lost);
+    this.#engine.announce(this.id, null);
   }
 
   #closed(header: CloseHeader | null): void {
-    if (header && this.#hasRelatives(header)) this.#engine.propagateClose(this.id);
+    if (header && hasRelatives(this.state, header)) this.#engine.propagateClose(this.id);
     this.#over(null);
     const { item, parent } = this.state;
     if (item && parent && header) {
@@ -680,77 +760,43 @@ export class Owner implements ChunkHost {
     this.#engine.announce(this.id, header ? { ...header, flow: this.flow.name } : null);
   }
 
-  #over(reason: unknown): void {
+  #over(reason: unknown, phase: "over" | "lost" = "over"): void {
     if (this.#isOver) return;
-    this.#isOver = true;
+    this.#phase = phase;
     this.#timer?.cancel();
     this.#claimTimer?.cancel();
-    for (const fanOut of this.#fanOuts.values()) void fanOut.stop();
+    for (const fanOut of this.#fanOuts?.values() ?? []) void fanOut.stop();
+    const running = [...this.#running.values()];
+    this.#running.clear();
     // Made only where somebody hears it: an execution that ends as it should has nobody left.
-    if (this.#running.size > 0 || this.#work.length > 0) {
+    const waiting = [...this.#work.splice(0), ...this.#folded.splice(0), ...this.#recordings.splice(0)];
+    if (running.length + waiting.length > 0) {
       const why = reason ?? new LeaseLostError(this.id, this.#epoch);
-      for (const { abort } of this.#running.values()) abort.abort(why);
-      for (const work of this.#work.splice(0)) work.refused?.(why);
-      for (const recording of this.#recordings.splice(0)) recording.refused(why);
-      this.#running.clear();
+      for (const one of running) one.cutOff(why);
+      for (const { refused } of waiting) refused(why);
     }
     const disposed = this.resources.dispose();
     if (disposed) this.#engine.onDispose(disposed);
     this.#finish();
   }
 
-  /** Nothing of this owner can be trusted any more: whoever claims next folds the ledger afresh. */
-  async #restart(accepted: readonly Work[]): Promise<void> {
-    for (const { abort } of this.#running.values()) abort.abort(new LeaseLostError(this.id, this.#epoch));
-    for (const work of accepted) work.refused?.(new LeaseLostError(this.id, this.#epoch));
-    await this.#giveBack(this.#commitNo + 1, 0);
-    this.#over(new LeaseLostError(this.id, this.#epoch));
-    this.#engine.announce(this.id, null);
-  }
-
-  /** Releases an execution whose header we no longer know; one that is released or closed already is left as it is. */
-  async #giveBack(commitNo: number, wakeInMs: number): Promise<void> {
-    for (let base = this.#base; ; commitNo++) {
-      const release = { ...this.#emptyAppend(), commitNo, base, release: { wakeInMs } };
-      const result = await this.#engine.committer.commit(release).catch(() => null);
-      if (result?.verdict !== "ok" || result.foreign === null) return;
-      base = result.foreign.at(-1)?.seq ?? base;
-    }
-  }
-
   /** Reads what came in from outside while nothing of ours was on its way. */
   async #catchUp(): Promise<void> {
-    this.#isPoked = false;
-    this.#isFlying = true;
-    const foreign = await this.#engine.readEvents(this.id, this.#base).catch(() => []);
-    this.#isFlying = false;
-    if (this.#isOver) return;
-    this.#foldForeign(foreign);
-    this.#turn();
+    this.#phase = "catchingUp";
+    this.#looks = this.#pokes;
+    const foreign = await this.#engine.readEvents(this.id, this.#commits.base).catch(() => []);
+    await this.#resumeAfter(() => {
+      this.#commits.foldForeign(foreign);
+      this.#wakeGroups();
+    });
   }
 
-  #fold(events: readonly LedgerEvent[]): void {
-    for (const event of events) {
-      evolve(this.state, { seq: this.state.seq + 1, epoch: this.#epoch, at: this.now(), event });
-      this.#notice(event);
-      this.#unsent.push(event);
-    }
-  }
+  // ── what came in ────────────────────────────────────────────────────────────────────────────────────────────
 
-  #foldForeign(events: readonly Recorded[]): void {
-    for (const recorded of events) evolve(this.state, recorded);
-    this.#base = Math.max(this.#base, events.at(-1)?.seq ?? 0);
-  }
-
-  #hasArrival(): boolean {
-    const { inbox, closed, failing, cancelling } = this.state;
-    return inbox.length > 0 && !closed && !failing && !cancelling;
-  }
-
-  /** Sends the oldest arrival on its way. */
-  #route(): void {
+  /** Sends the oldest arrival on its way. False when its conditions have to be asked first. */
+  #route(): boolean {
     const [arrival] = this.state.inbox;
-    if (!arrival) return;
+    if (!arrival) return true;
     let value: Json | undefined;
     if (arrival.raw) {
       try {
@@ -759,40 +805,34 @@ export class Owner implements ChunkHost {
             ? parseInput(this.flow, arrival.value)
             : parseEvent(this.flow, arrival.event, arrival.value);
       } catch (error) {
-        return this.#refuse(arrival, error);
+        this.#refuse(arrival, error);
+        return true;
       }
     }
     const nodes = this.#entryOf(arrival);
     if (!meetsMatch(this.graph, nodes)) {
-      this.#fold(decide(this.state, { type: "route", value }, this.graph));
-      return this.#turn();
+      this.#fold([{ type: "route", value }]);
+      return true;
     }
-    this.#isRouting = true;
-    const asked = askConditions(this.graph, nodes, value ?? arrival.value, (seen) => readerOf(this, seen));
+    this.#phase = "routing";
+    const asked = askConditions(this.graph, nodes, value ?? arrival.value, (seen) => new ReadCtx(this, seen));
     void this.#afterAsking(asked, (hits) => ({ type: "route", hits, value }));
+    return false;
   }
 
   /** What came in by SQL and breaks the contract: an input ends the execution, an event goes nowhere. */
   #refuse(arrival: ExecutionState["inbox"][number], error: unknown): void {
     const serialized = serializeError(error);
-    this.#fold(decide(this.state, { type: "route", refused: serialized.message }, this.graph));
-    if (arrival.kind === "start")
-      this.#fold(decide(this.state, { type: "abort", reason: "failed", error: serialized }, this.graph));
+    this.#fold([{ type: "route", refused: serialized.message }]);
+    if (arrival.kind === "start") this.#fold([{ type: "abort", reason: "failed", error: serialized }]);
     else this.log.warn("an event from SQL was refused", { executionId: this.id, error: serialized.message });
-    this.#turn();
   }
 
   async #afterAsking(asked: Promise<Hits>, command: (hits: Hits) => Command): Promise<void> {
-    try {
-      const hits = await asked;
-      if (!this.#isOver) this.#fold(decide(this.state, command(hits), this.graph));
-    } catch (error) {
-      if (!this.#isOver)
-        this.#fold(decide(this.state, { type: "abort", reason: "failed", error: serializeError(error) }, this.graph));
-    } finally {
-      this.#isRouting = false;
-      this.#turn();
-    }
+    const folded = await asked.then(command, (error: unknown): Command => {
+      return { type: "abort", reason: "failed", error: serializeError(error) };
+    });
+    await this.#resumeAfter(() => this.#fold([folded]));
   }
 
   #entryOf(arrival: ExecutionState["inbox"][number]): readonly string[] {
@@ -804,46 +844,23 @@ export class Owner implements ChunkHost {
     return interrupt.resumeTo === "self" ? [] : (this.graph.whenEvent.get(interrupt.resumeTo.event) ?? []);
   }
 
-  // ── what is ready ───────────────────────────────────────────────────────────────────────────────────────────
+  // ── what runs ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  #hasReady(): boolean {
-    const now = this.now();
-    return this.#ready.some((id) => {
-      const dispatch = this.state.dispatches.get(id);
-      return dispatch !== undefined && (dueAt(dispatch) ?? 0) <= now;
-    });
+  #start(): void {
+    this.#startedAt = this.now();
+    if (this.#mode === "draining" || this.state.closed || this.state.failing || this.state.cancelling) return;
+    // A chunk that starts after another has ended sees what that wrote.
+    if (this.#work.length > 0) return;
+    if (this.#resuming.length > 0) this.#resume();
+    if (this.#ready.isEmpty) return;
+    const now = this.#startedAt;
+    for (const dispatch of this.#ready.take(now, this.#freeSlots(), this.#running)) this.#startOne(dispatch, now);
   }
 
-  #startReady(): void {
-    this.#lookedAt = this.now();
-    if (this.#isDraining || this.state.closed || this.state.failing || this.state.cancelling) return;
-    this.#resume();
-    let free = this.#freePlaces();
-    const now = this.now();
-    const kept: number[] = [];
-    const ready = this.#ready;
-    for (let index = 0; index < ready.length; index++) {
-      const id = ready[index] ?? 0;
-      const dispatch = this.state.dispatches.get(id);
-      if (!dispatch || this.#running.has(id)) continue;
-      if (free <= 0) {
-        kept.push(...ready.slice(index));
-        break;
-      }
-      if ((dueAt(dispatch) ?? 0) > now || !this.#takesPlace(dispatch)) {
-        kept.push(id);
-        continue;
-      }
-      free -= 1;
-      this.#start(dispatch);
-    }
-    this.#ready = kept;
-  }
-
-  #start(dispatch: Dispatch): void {
-    const queuedAt = Math.trunc(Math.max(dispatch.plannedAt, dueAt(dispatch) ?? 0));
-    const times = { queuedAt, startedAt: Math.max(queuedAt, Math.trunc(this.now())) };
-    const running: Running = { dispatch, times, abort: new AbortController(), waits: 0, child: null };
+  #startOne(dispatch: Dispatch, now: number): void {
+    const due = this.#ready.at(dispatch);
+    const queuedAt = Math.trunc(Math.max(dispatch.plannedAt, dispatch.notBefore ?? 0, due <= now ? due : 0));
+    const running = new Running(dispatch, { queuedAt, startedAt: Math.max(queuedAt, Math.trunc(now)) });
     this.#running.set(dispatch.id, running);
     const node = dispatch.chunk === null ? this.graph.nodes.get(dispatch.node) : undefined;
     if ((node?.kind === "forEach" || node?.kind === "batch") && node.distribute)
@@ -860,15 +877,9 @@ export class Owner implements ChunkHost {
   }
 
   async #attempt(running: Running, chunk: Chunk): Promise<void> {
-    const ended = await runAttempt(this, running.dispatch, chunk, running.abort);
-    if (this.#isOver || this.#running.get(running.dispatch.id) !== running) return;
-    this.#running.delete(running.dispatch.id);
-    this.#submit({
-      dispatch: null,
-      commands: this.#endCommands(running, ended),
-      accepted: null,
-      refused: null,
-    });
+    running.attempt = new Attempt(this, running.dispatch, chunk, running.abort);
+    const ended = await running.attempt.run();
+    this.#ended(running, this.#endCommands(running, ended));
   }
 
   #endCommands({ dispatch: { id }, times }: Running, ended: Ended): Command[] {
@@ -886,8 +897,6 @@ export class Owner implements ChunkHost {
       case "dropped":
         return [{ type: "drop", dispatch: id }];
       case "failed":
-        // What the cancel interrupted has not failed.
-        if (this.state.cancelling) return [];
         return [{ type: "fail", dispatch: id, error: ended.serialized, retryInMs: ended.retryInMs, times }];
     }
   }
@@ -895,21 +904,27 @@ export class Owner implements ChunkHost {
   /** A dispatch without a chunk: its node's conditions are asked, and its value goes on. */
   async #forward(running: Running): Promise<void> {
     const { dispatch } = running;
-    let command: Command;
-    try {
-      const hits = await askConditions(this.graph, [dispatch.node], dispatch.input, (value) => readerOf(this, value));
-      command = { type: "forward", dispatch: dispatch.id, hits };
-    } catch (error) {
-      command = {
-        type: "fail",
-        dispatch: dispatch.id,
-        error: serializeError(error, dispatch.node, 1),
-        retryInMs: null,
-      };
-    }
-    if (this.#isOver) return;
-    this.#running.delete(dispatch.id);
-    this.#submit({ dispatch: null, commands: [command], accepted: null, refused: null });
+    const asked = askConditions(this.graph, [dispatch.node], dispatch.input, (value) => new ReadCtx(this, value));
+    const command = await asked.then(
+      (hits): Command => ({ type: "forward", dispatch: dispatch.id, hits }),
+      (error: unknown): Command => {
+        const serialized = serializeError(error, dispatch.node, 1);
+        return { type: "fail", dispatch: dispatch.id, error: serialized, retryInMs: null };
+      },
+    );
+    this.#ended(running, [command]);
+  }
+
+  /** How an attempt ended goes into the ledger; until then it holds its slot. */
+  #ended(running: Running, commands: readonly Command[]): void {
+    if (this.#isOver || this.#running.get(running.dispatch.id) !== running) return;
+    this.#running.delete(running.dispatch.id);
+    // What a cancel interrupted has not failed.
+    const counts = this.state.cancelling ? commands.filter(({ type }) => type !== "fail") : commands;
+    if (counts.length === 0) return this.#advance();
+    this.#work.push(new Work(null, counts, nothing, nothing, running));
+    this.#slotsEnding += 1;
+    this.#advance();
   }
 
   // ── distributed collections ─────────────────────────────────────────────────────────────────────────────────
@@ -917,9 +932,9 @@ export class Owner implements ChunkHost {
   async #distribute(running: Running, node: ForEachNode | BatchNode): Promise<void> {
     const { dispatch, abort } = running;
     const fanOut = new FanOut(this.#fanOutHost(), dispatch, node);
-    this.#fanOuts.set(dispatch.id, fanOut);
-    // It takes no place: its items have places of their own.
-    running.waits += 1;
+    this.#fanOuts?.set(dispatch.id, fanOut);
+    // It takes no slot: its items have slots of their own.
+    running.wait({ kind: "items" });
     this.#engine.waitsForOthers(this.id);
     abort.signal.addEventListener("abort", () => void fanOut.stop(), { once: true });
     const commands = await fanOut
@@ -927,43 +942,35 @@ export class Owner implements ChunkHost {
       .catch((error: unknown): Command[] => [
         { type: "fail", dispatch: dispatch.id, error: serializeError(error, dispatch.node, 1), retryInMs: null },
       ]);
-    this.#fanOuts.delete(dispatch.id);
-    if (this.#isOver || this.#running.get(dispatch.id) !== running) return;
-    this.#running.delete(dispatch.id);
-    // What a cancel interrupted has not failed.
-    this.#submit({
-      dispatch: null,
-      commands: commands && !this.state.cancelling ? commands : [],
-      accepted: null,
-      refused: null,
-    });
+    this.#fanOuts?.delete(dispatch.id);
+    this.#ended(running, this.state.cancelling ? [] : (commands ?? []));
   }
 
   #fanOutHost(): FanOutHost {
     const { id, state } = this;
-    const under = (node: string) => [...this.#fanOuts.values()].filter((fanOut) => fanOut.node.id === node);
+    const under = (node: string) => [...(this.#fanOuts?.values() ?? [])].filter((fanOut) => fanOut.node.id === node);
     return {
       id,
       state,
       items: this.#engine.items,
-      submit: (_, commands) =>
-        new Promise((accepted, refused) => this.#submit({ dispatch: null, commands, accepted, refused })),
+      submit: (_, commands) => this.#submit(null, commands),
       itemsUnderWay: (node) => under(node).reduce((sum, fanOut) => sum + fanOut.underWay, 0),
       itemsEnded: (node) => under(node).forEach((fanOut) => fanOut.pump()),
-      idle: () => this.#turn(),
+      idle: () => this.#advance(),
     };
   }
 
+  // oxlint-disable-next-line eslint/no-unused-private-class-members -- #Facts asks it
   #hasItemsToStop(): boolean {
-    if (this.#areItemsStopped || !(this.state.failing || this.state.cancelling)) return false;
+    if (this.#fanOuts === null || !(this.state.failing || this.state.cancelling)) return false;
     for (const { items } of this.state.frames.values()) if (items) return true;
     return false;
   }
 
   /** Before an execution ends early its items are told, so that none is left behind if this worker dies in between. */
   async #stopItems(): Promise<void> {
-    this.#isStoppingItems = true;
-    await Promise.all([...this.#fanOuts.values()].map((fanOut) => fanOut.stop()));
+    this.#phase = "stoppingItems";
+    await Promise.all([...(this.#fanOuts?.values() ?? [])].map((fanOut) => fanOut.stop()));
     const reason = `parent ${this.state.failing ? "failed" : "cancelled"}`;
     for (const { items, done, missing } of this.state.frames.values())
       if (items && missing > 0)
@@ -972,65 +979,18 @@ export class Owner implements ChunkHost {
           .catch((error: unknown) =>
             this.log.warn("items could not be cancelled", { executionId: this.id, error: String(error) }),
           );
-    this.#isStoppingItems = false;
-    this.#areItemsStopped = true;
-    this.#turn();
+    await this.#resumeAfter(() => void (this.#fanOuts = null));
   }
 
-  /** An item that closed while this execution was being given back saw an owner and woke nobody. */
+  /** Race: an item that closed during the release still saw an owner and sent no wake-up, so look once more. */
   async #lookBack(fanOuts: readonly FanOut[]): Promise<void> {
     for (const fanOut of fanOuts)
       if (await fanOut.hasUnheard().catch(() => true)) return this.#engine.items.wake(this.id);
   }
 
-  // ── collections that limit how many items are under way ──────────────────────────────────────────────────────
-
-  #takesPlace(dispatch: Dispatch): boolean {
-    if (dispatch.chunk === null && !this.#hasSubFlowPlace(dispatch.node)) return false;
-    const item = this.#limitedItem(dispatch);
-    if (!item) return true;
-    const underWay = this.#itemsUnderWay.get(item.node) ?? new Set();
-    if (underWay.has(item.key)) return true;
-    if (underWay.size >= item.limit) return false;
-    underWay.add(item.key);
-    this.#itemsUnderWay.set(item.node, underWay);
-    return true;
-  }
-
-  #hasSubFlowPlace(id: string): boolean {
-    const node = this.graph.nodes.get(id);
-    if (node?.kind !== "subFlow" || node.concurrency === null) return true;
-    let taken = 0;
-    for (const { dispatch } of this.#running.values()) if (dispatch.node === id) taken += 1;
-    return taken < node.concurrency;
-  }
-
-  #limitedItem(dispatch: Dispatch): { node: string; key: string; limit: number } | null {
-    if (!dispatch.at) return null;
-    const frame = this.state.frames.get(dispatch.at[0]);
-    const opener: Node | undefined = frame && this.graph.nodes.get(frame.node);
-    if (!frame || !opener || !("concurrency" in opener) || opener.concurrency === null) return null;
-    return { node: frame.node, key: `${frame.id}.${dispatch.at[1]}`, limit: opener.concurrency };
-  }
-
-  /** After a takeover: items that are past their first dispatch hold their place. */
-  #restoreItems(): void {
-    for (const dispatch of this.state.dispatches.values())
-      if (dispatch.at && !dispatch.begins) this.#takesPlace(dispatch);
-  }
-
-  #notice(event: LedgerEvent): void {
-    // Not before it is folded: until then the dispatch does not know how long it has to wait.
-    if (event.type === "chunk.failed" && event.retryInMs !== undefined) this.#ready.push(event.dispatch);
-    if (!("moves" in event) || !event.moves) return;
-    for (const id of plannedBy(event.moves)) this.#ready.push(id);
-    for (const move of event.moves)
-      if (move.move === "collect")
-        for (const underWay of this.#itemsUnderWay.values()) underWay.delete(`${move.frame}.${move.index}`);
-  }
+  // ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #wakeGroups(): void {
-    if (this.#groupWaiters.size === 0) return;
     for (const [group, resolve] of this.#groupWaiters) {
       if (this.state.groups.has(group)) continue;
       this.#groupWaiters.delete(group);
@@ -1038,30 +998,16 @@ export class Owner implements ChunkHost {
     }
   }
 
-  // ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
-
   #arm(): void {
     this.#timer?.cancel();
-    // Counted from the last look at what is ready, so that nothing falls due unseen between that look and this one.
-    let next = nextTimer(this.state, this.#lookedAt);
-    if (this.#cancelDeadline !== null) next = Math.min(next ?? Infinity, this.#cancelDeadline);
-    for (const { child } of this.#running.values())
-      if (child && child.since + this.#lingerMs > this.now())
-        next = Math.min(next ?? Infinity, child.since + this.#lingerMs);
-    if (next === null) return;
-    this.#timer = this.timers.at(next, this, () => {
-      this.#startReady();
-      this.#turn();
-    });
-  }
-
-  /** Total cost stays linear in what was written: each snapshot is paid for by the bytes since the one before. */
-  #takeSnapshot(): void {
-    if (this.#bytesSinceSnapshot < this.#snapshotBytes) return;
-    const state = freezeState(this.state);
-    this.#snapshot = { seq: this.#base, state };
-    this.#snapshotBytes = Math.max(minSnapshotBytes, JSON.stringify(state).length);
-    this.#bytesSinceSnapshot = 0;
+    // Counted from when what is ready was last looked through, so that nothing falls due unseen in between.
+    let next = this.#nextTimer(this.#startedAt) ?? Infinity;
+    if (this.#cancelDeadline !== null) next = Math.min(next, this.#cancelDeadline);
+    for (const { waits } of this.#running.values())
+      for (const wait of waits)
+        if (wait.kind === "child" && wait.since !== null && wait.since + childWaitMs > this.now())
+          next = Math.min(next, wait.since + childWaitMs);
+    if (next !== Infinity) this.#timer = this.timers.at(next, this, () => this.#advance());
   }
 
   #suspect(): string | null {
@@ -1080,8 +1026,4 @@ const announced: ReadonlySet<LedgerEvent["type"]> = new Set([
 
 function effectCommands(dispatch: number, effects: readonly Effect[]): Command[] {
   return effects.map((effect) => ({ type: "effect", dispatch, effect }));
-}
-
-function isIntervention({ type }: LedgerEvent): boolean {
-  return type.startsWith("intervention.");
 }

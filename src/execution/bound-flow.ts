@@ -11,8 +11,8 @@ import {
 } from "../base/option.ts";
 import type { CallerTransaction } from "../store/caller-transaction.ts";
 import type { NewExecution } from "../store/starts.ts";
-import { warnFlowData } from "../engine/chunk.ts";
-import type { FlowDataAccess } from "../engine/chunk.ts";
+import { warnFlowData } from "../engine/flow-data.ts";
+import type { FlowDataAccess } from "../engine/host.ts";
 import type { Resources } from "../engine/resources.ts";
 import { UsageError } from "../base/errors.ts";
 import { parseInput } from "../flow/contract.ts";

@@ -12,7 +12,7 @@ import { limitKeyOf } from "../flow/limits.ts";
 import type { ExecutionId, LedgerEvent, LedgerEventType } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { InterventionRecord } from "../ledger/views.ts";
-import { requireConsumption } from "../engine/chunk.ts";
+import { requireConsumption } from "../ledger/interventions.ts";
 import type { ConsumeOptions, Intervention } from "../flow/context.ts";
 import { fork, save, stateAt } from "./history.ts";
 import type { ForkOptions, SavedExecution } from "./history.ts";

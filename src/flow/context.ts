@@ -1,4 +1,4 @@
-/** What a chunk may do: the type of `ctx`. Types only; `engine/chunk.ts` makes it real. */
+/** What a chunk may do: the type of `ctx`. Types only; `engine/ctx/` makes it real. */
 import type { z } from "zod";
 import type { Json, JsonObject } from "../base/json.ts";
 import type {
@@ -136,7 +136,7 @@ type OutputOf<T> = unknown extends T
       ? null
       : T;
 
-declare const answer: unique symbol;
+export declare const answer: unique symbol;
 /** What `ctx.pauseFor()` returns: a mark for the engine, typed with the answer that the next step receives. */
 export interface Paused<Answer = Json> {
   readonly [answer]: Answer;

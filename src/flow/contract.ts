@@ -110,6 +110,10 @@ export interface Door {
   readonly contract: Contract;
 }
 
+export function isDoor(value: unknown): value is Door {
+  return typeof value === "object" && value !== null && "name" in value && "contract" in value;
+}
+
 /** @throws {DefinitionError} for a part that is no zod schema, or a part that does not exist */
 export function checkContract(flow: string, contract: Contract): void {
   for (const [part, schema] of Object.entries(contract)) {

@@ -80,6 +80,8 @@ export type Command =
   /** A dispatch ends, and nothing follows from it. */
   | { type: "drop"; dispatch: number }
   | { type: "pause"; dispatch: number; interrupt: PauseRequest; times?: AttemptTimes }
+  /** The attempt was cut off and shall go on at once, whatever else it waits for. */
+  | { type: "interrupt"; dispatch: number; times?: AttemptTimes }
   /** It cannot go on, whatever still runs. */
   | { type: "abort"; reason: string; error: SerializedError };
 
@@ -192,6 +194,10 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
         command.times,
       );
     }
+    case "interrupt": {
+      const { id, chunk, node: at } = requireDispatch(state, command.dispatch);
+      return [{ type: "chunk.interrupted", dispatch: id, chunk: chunk ?? at, ...command.times }];
+    }
     case "abort":
       return [{ type: "execution.failed", reason: command.reason, error: command.error }];
   }
@@ -233,6 +239,16 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   return ending(state, "completed", reason, null, true);
 }
 
+/** Whether it ends now, whatever it stands at: cancelled, failed, timed out, or closing with nothing left to run. */
+export function endsByItself(state: ExecutionState, now: number): boolean {
+  const deadline = deadlineOf(state);
+  if (state.cancelling || state.failing || (deadline !== null && deadline <= now)) return true;
+  return (
+    settle(state, now, 0, false)?.events.at(-1)?.type === "execution.closed" ||
+    (state.closing !== null && isDrained(state))
+  );
+}
+
 /**
  * What still waits is ended in a commit of its own, because the close snapshot tells when that was and only the
  * database knows the time of a commit.
@@ -260,13 +276,12 @@ function ending(
   return { events: [closed], isConditional };
 }
 
-/** When the execution next has something to do on its own, later than `after`: milliseconds since 1970, null when never. */
+/** When something of the execution as a whole falls due, later than `after`: milliseconds since 1970, null when never. */
 export function nextTimer(state: ExecutionState, after = -Infinity): number | null {
   let next = Infinity;
   const consider = (due: number | null) => {
     if (due !== null && due > after && due < next) next = due;
   };
-  for (const dispatch of state.dispatches.values()) consider(dueAt(dispatch));
   for (const { status, expiresAt } of state.interrupts.values()) if (status === "pending") consider(expiresAt);
   consider(deadlineOf(state));
   consider(autoCloseAt(state));
@@ -277,15 +292,6 @@ export function nextTimer(state: ExecutionState, after = -Infinity): number | nu
 export function deadlineOf({ settings, startedAt, firstClaim }: ExecutionState): number | null {
   if (settings.timeoutMs === null || startedAt === null) return null;
   return Math.max(startedAt, firstClaim?.at ?? startedAt) + settings.timeoutMs;
-}
-
-/** When a dispatch that waits for time may go on: a retry, a step's retry or a sleep; null when it need not wait. */
-export function dueAt(dispatch: Dispatch): number | null {
-  if (dispatch.notBefore !== null) return dispatch.notBefore;
-  const last = dispatch.journal.at(-1);
-  if (last?.effect === "sleep") return last.until;
-  if (last?.effect === "stepFailed") return last.notBefore;
-  return null;
 }
 
 function route(state: ExecutionState, graph: Graph, command: Extract<Command, { type: "route" }>): LedgerEvent[] {

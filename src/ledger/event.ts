@@ -195,6 +195,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     /** Absent: that was the last attempt. */
     retryInMs: ms.optional(),
   }),
+  /** An attempt was cut off by its worker, which gave the execution back: it goes on at once, whatever else it waits for. */
+  z.strictObject({ type: z.literal("chunk.interrupted"), dispatch: id, chunk: z.string(), ...attemptTimes }),
   /** A value went on from a node without a chunk: its conditions were asked, or its collection opened. */
   z.strictObject({ type: z.literal("value.routed"), dispatch: id, moves }),
   z.strictObject({ type: z.literal("state.set"), ...effect, key: z.string(), value: JsonValue, moves }),

@@ -1,6 +1,6 @@
 /** The fold: what an execution is after one more ledger event. Deterministic, without the flow's code, clock or chance. */
 import { defaultSettings } from "./event.ts";
-import type { EventOf, LedgerEvent, Move, Recorded } from "./event.ts";
+import type { EventOf, LedgerEvent, Move, Position, Recorded } from "./event.ts";
 import { appendPath, deletePath, getPath, setPath } from "../base/path.ts";
 import { copyJson, type Json } from "../base/json.ts";
 import { itemsOf, valueOf, type Dispatch, type ExecutionState, type Interrupt, type JournalEntry } from "./state.ts";
@@ -39,13 +39,23 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       return state;
     case "execution.claimed":
       state.worker = event.worker;
+      state.claimedBefore = state.claimedAt;
+      state.claimedAt = at;
       state.firstClaim ??= { epoch, at };
       state.fingerprint = event.fingerprint ?? state.fingerprint;
-      state.blocked = null;
+      if (state.blocked?.epoch !== state.claimedIn) state.blocked = null;
+      state.claimedIn = epoch;
       if (event.nodes) renameNodes(state, event.nodes);
       return state;
     case "execution.blocked":
-      state.blocked = { fingerprint: event.fingerprint, problem: event.problem, at };
+      state.blocked = {
+        epoch,
+        at: state.blocked?.at ?? at,
+        problem: event.problem,
+        fingerprints: [...(state.blocked?.fingerprints ?? []), event.fingerprint],
+      };
+      // Nothing ran in that epoch.
+      state.claimedAt = state.claimedBefore;
       return state;
     case "inbox.routed":
       return routed(state, event, at);
@@ -58,9 +68,14 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       dispatch.failures = event.attempt;
       dispatch.lastError = event.error;
       dispatch.notBefore = event.retryInMs === undefined ? null : at + event.retryInMs;
+      dispatch.failedAt = at;
+      dispatch.wokenIn = 0;
       if (event.retryInMs === undefined) state.failing ??= { reason: "failed", error: event.error };
       return state;
     }
+    case "chunk.interrupted":
+      wake(state, event.dispatch);
+      return state;
     case "value.routed": {
       const dispatch = dispatchOf(state, event.dispatch);
       apply(state, event.moves, dispatch.input, at);
@@ -71,46 +86,56 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       // A copy, because later writes reach into it and the event may not have been sent yet.
       setPath(state.values, event.key, copyJson(event.value));
       state.writes?.push({ effect: "set", key: event.key, value: event.value });
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "set", key: event.key });
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "set", key: event.key }, at);
       apply(state, event.moves, event.value, at);
       return state;
     case "state.appended":
       appendPath(state.values, event.key, copyJson(event.value));
       state.writes?.push({ effect: "append", key: event.key, value: event.value });
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "append", key: event.key });
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "append", key: event.key }, at);
       if (event.moves) apply(state, event.moves, copyJson(getPath(state.values, event.key) ?? null), at);
       return state;
     case "state.deleted":
       deletePath(state.values, event.key);
       state.writes?.push({ effect: "delete", key: event.key, value: null });
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "delete", key: event.key });
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "delete", key: event.key }, at);
       apply(state, event.moves, null, at);
       return state;
     case "event.emitted":
       return emitted(state, event, seq, at);
     case "step.completed":
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "step", key: event.name, value: event.value });
+      journal(
+        state,
+        event.dispatch,
+        { ordinal: event.ordinal, effect: "step", key: event.name, value: event.value },
+        at,
+      );
       return state;
     case "step.failed":
-      journal(state, event.dispatch, {
-        ordinal: event.ordinal,
-        effect: "stepFailed",
-        key: event.name,
-        attempt: event.attempt,
-        error: event.error,
-        notBefore: event.retryInMs === undefined ? null : at + event.retryInMs,
-      });
+      journal(
+        state,
+        event.dispatch,
+        {
+          ordinal: event.ordinal,
+          effect: "stepFailed",
+          key: event.name,
+          attempt: event.attempt,
+          error: event.error,
+          notBefore: event.retryInMs === undefined ? null : at + event.retryInMs,
+        },
+        at,
+      );
       return state;
     case "sleep.started":
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "sleep", key: "", until: at + event.forMs });
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "sleep", key: "", until: at + event.forMs }, at);
       return state;
     case "result.set":
       state.result = { value: event.value };
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "result", key: "" });
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "result", key: "" }, at);
       return state;
     case "stream.stopped":
       state.streamStopped = true;
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "stopStream", key: "" });
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "stopStream", key: "" }, at);
       return state;
     case "child.started":
       state.children.set(event.child, {
@@ -120,11 +145,17 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
         cancelledAt: null,
         closed: null,
       });
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "call", key: event.flow, child: event.child });
+      journal(
+        state,
+        event.dispatch,
+        { ordinal: event.ordinal, effect: "call", key: event.flow, child: event.child },
+        at,
+      );
       return state;
     case "child.closed": {
       const child = state.children.get(event.child);
       if (child) child.closed = { outcome: event.outcome, value: event.value ?? null, error: event.error ?? null };
+      wake(state, event.dispatch);
       return state;
     }
     case "items.started":
@@ -193,11 +224,16 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
           consumedAt: at,
         };
       if (event.dispatch !== undefined && event.ordinal !== undefined)
-        journal(state, event.dispatch, {
-          ordinal: event.ordinal,
-          effect: "consume",
-          key: `${event.id} ${event.consumer}`,
-        });
+        journal(
+          state,
+          event.dispatch,
+          {
+            ordinal: event.ordinal,
+            effect: "consume",
+            key: `${event.id} ${event.consumer}`,
+          },
+          at,
+        );
       return state;
     }
     case "intervention.expired": {
@@ -235,14 +271,21 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
  */
 export function stamp(state: ExecutionState, event: LedgerEvent, at: number): void {
   if (isActivity(event)) state.activeAt = at;
-  if ("moves" in event && event.moves) for (const id of plannedBy(event.moves)) stampPlan(state, id, at);
+  if ("moves" in event && event.moves) forEachPlanned(event.moves, (id) => stampPlan(state, id, at));
+  if ("ordinal" in event && event.dispatch !== undefined && event.ordinal !== undefined) {
+    const dispatch = state.dispatches.get(event.dispatch);
+    if (dispatch) dispatch.journaledAt = at;
+  }
   switch (event.type) {
     case "execution.claimed":
       if (state.firstClaim?.epoch === state.epoch) state.firstClaim.at = at;
+      state.claimedAt = at;
       return;
     case "chunk.failed": {
       const dispatch = state.dispatches.get(event.dispatch);
-      if (dispatch && event.retryInMs !== undefined) dispatch.notBefore = at + event.retryInMs;
+      if (!dispatch) return;
+      dispatch.failedAt = at;
+      if (event.retryInMs !== undefined) dispatch.notBefore = at + event.retryInMs;
       return;
     }
     case "step.failed":
@@ -291,17 +334,22 @@ export function stamp(state: ExecutionState, event: LedgerEvent, at: number): vo
   }
 }
 
-/** Whether idle time begins anew. A worker that comes only to close it has done nothing: else it would never be idle for long enough. */
+/** Whether idle time begins anew. What only brings a worker here, or sends on what has come already, is none. */
 function isActivity({ type }: LedgerEvent): boolean {
-  return type !== "execution.claimed" && type !== "execution.blocked" && type !== "inbox.routed";
+  return (
+    type !== "execution.claimed" &&
+    type !== "execution.blocked" &&
+    type !== "inbox.routed" &&
+    type !== "chunk.interrupted"
+  );
 }
 
 /** The dispatches that moves plan. */
-export function* plannedBy(moves: readonly Move[]): Generator<number> {
+export function forEachPlanned(moves: readonly Move[], visit: (id: number) => void): void {
   for (const move of moves) {
-    if (move.move === "run") yield move.id;
+    if (move.move === "run") visit(move.id);
     else if (move.move === "open" && move.entries)
-      for (let offset = 1; offset <= move.size * move.entries.length; offset++) yield move.id + offset;
+      for (let offset = 1; offset <= move.size * move.entries.length; offset++) visit(move.id + offset);
   }
 }
 
@@ -353,7 +401,7 @@ function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: nu
   }
   const dispatch = dispatchOf(state, event.dispatch);
   if (event.group !== undefined) {
-    state.groups.set(event.group, { parent: dispatch.group, open: 0 });
+    state.groups.set(event.group, { by: dispatch.id, parent: dispatch.group, open: 0 });
     state.nextId = Math.max(state.nextId, event.group + 1);
     hold(state, dispatch.group);
   }
@@ -363,7 +411,7 @@ function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: nu
     key: event.event,
     group: event.group ?? null,
   };
-  journal(state, event.dispatch, entry);
+  journal(state, event.dispatch, entry, at);
   apply(state, event.moves, event.payload, at);
   if (event.group !== undefined && state.groups.get(event.group)?.open === 0) endGroup(state, event.group);
   return state;
@@ -430,14 +478,16 @@ function apply(state: ExecutionState, moves: readonly Move[] | undefined, value:
   for (const move of moves) {
     switch (move.move) {
       case "run":
-        plan(state, move, {
-          id: move.id,
-          input: inputOf(state, move, value),
-          at: move.at ?? null,
-          scope: move.scope ?? null,
-          begins: move.begins ?? false,
+        plan(
+          state,
+          move,
+          move.id,
+          inputOf(state, move, value),
+          move.at ?? null,
+          move.scope ?? null,
+          move.begins ?? false,
           plannedAt,
-        });
+        );
         break;
       case "open":
         open(state, move, valueOf(state, move.from, value), plannedAt);
@@ -475,18 +525,30 @@ function apply(state: ExecutionState, moves: readonly Move[] | undefined, value:
 function plan(
   state: ExecutionState,
   place: { node: string; chunk?: string | undefined; group?: number | undefined; resume?: string | undefined },
-  dispatch: Pick<Dispatch, "id" | "input" | "at" | "scope" | "begins" | "plannedAt">,
+  id: number,
+  input: Json,
+  at: Position | null,
+  scope: string | null,
+  begins: boolean,
+  plannedAt: number,
 ): void {
-  const { id } = dispatch;
   const group = place.group ?? null;
   state.dispatches.set(id, {
-    ...dispatch,
+    id,
     node: place.node,
     chunk: place.chunk ?? null,
+    input,
+    at,
+    scope,
     group,
+    begins,
+    plannedAt,
     failures: 0,
     lastError: null,
     notBefore: null,
+    failedAt: 0,
+    journaledAt: 0,
+    wokenIn: 0,
     resume: place.resume ?? null,
     journal: [],
   });
@@ -518,11 +580,7 @@ function open(state: ExecutionState, move: Extract<Move, { move: "open" }>, valu
   let next = id + 1;
   items.forEach((item, index) => {
     for (const entry of entries ?? [])
-      plan(
-        state,
-        { ...entry, group: move.group },
-        { id: next++, input: item, at: [id, index], scope: itemScope(id, index), begins: true, plannedAt },
-      );
+      plan(state, { ...entry, group: move.group }, next++, item, [id, index], itemScope(id, index), true, plannedAt);
   });
 }
 
@@ -556,13 +614,16 @@ function release(state: ExecutionState, group: number | null): void {
 }
 
 function endGroup(state: ExecutionState, group: number): void {
-  const parent = state.groups.get(group)?.parent ?? null;
+  const ended = state.groups.get(group);
   state.groups.delete(group);
-  release(state, parent);
+  if (ended) wake(state, ended.by);
+  release(state, ended?.parent ?? null);
 }
 
-function journal(state: ExecutionState, id: number, entry: JournalEntry): void {
-  const entries = dispatchOf(state, id).journal;
+function journal(state: ExecutionState, id: number, entry: JournalEntry, at: number): void {
+  const dispatch = dispatchOf(state, id);
+  dispatch.journaledAt = at;
+  const entries = dispatch.journal;
   // A step's next attempt replaces what its last one left; everything else happens once.
   const earlier =
     entry.effect === "step" || entry.effect === "stepFailed"
@@ -570,6 +631,12 @@ function journal(state: ExecutionState, id: number, entry: JournalEntry): void {
       : -1;
   if (earlier < 0) entries.push(entry);
   else entries[earlier] = entry;
+}
+
+/** What a dispatch waited for has come. */
+function wake(state: ExecutionState, id: number): void {
+  const dispatch = state.dispatches.get(id);
+  if (dispatch) dispatch.wokenIn = state.epoch;
 }
 
 function defined<T extends object>(partial: T): { [K in keyof T]: Exclude<T[K], undefined> } {

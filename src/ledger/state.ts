@@ -21,10 +21,14 @@ export interface ExecutionState {
   item?: { node: string; index: number; readsState: boolean };
   writes?: StateWrite[];
   worker: WorkerId | null;
-  /** The definition that a worker came with, and why the execution cannot go on by it. */
-  blocked: { fingerprint: string; problem: string; at: number } | null;
+  /** Why workers that came by since `at` could not go on with it, and with which definitions they came; the last of them in `epoch`. */
+  blocked: { epoch: number; at: number; problem: string; fingerprints: string[] } | null;
   createdAt: number;
   startedAt: number | null;
+  /** In which epoch and when it was taken last, and the time before. */
+  claimedIn: number;
+  claimedAt: number;
+  claimedBefore: number;
   /** What it waits before, for its time or for a slot, is no time of its own. */
   firstClaim: { epoch: number; at: number } | null;
   sealedAt: number | null;
@@ -99,6 +103,11 @@ export interface Dispatch {
   lastError: SerializedError | null;
   /** A retry waits until then. */
   notBefore: number | null;
+  /** When its last attempt failed, and when an attempt last recorded an effect: what was due by then has been heard. */
+  failedAt: number;
+  journaledAt: number;
+  /** The epoch in which what it waited for last came: a child's end, the end of what an emit led to, an interruption. */
+  wokenIn: number;
   resume: string | null;
   journal: JournalEntry[];
 }
@@ -136,6 +145,8 @@ export interface Frame {
 }
 
 export interface Group {
+  /** The dispatch that waits for it. */
+  by: number;
   parent: number | null;
   open: number;
 }
@@ -207,6 +218,9 @@ export function initialState(): ExecutionState {
     blocked: null,
     createdAt: 0,
     startedAt: null,
+    claimedIn: 0,
+    claimedAt: 0,
+    claimedBefore: 0,
     firstClaim: null,
     sealedAt: null,
     closing: null,

@@ -3,11 +3,10 @@ import type { JsonObject } from "../base/json.ts";
 import type { SerializedError } from "../base/errors.ts";
 import { encode, parseEvents } from "../ledger/codec.ts";
 import { headerOf } from "../ledger/header.ts";
-import type { HeaderChange } from "../ledger/header.ts";
 import type { ExecutionId, LedgerEvent, Outcome, Recorded } from "../ledger/event.ts";
 import { snapshotVersion } from "../ledger/state.ts";
 import type { Queries } from "./client.ts";
-import { column, element, jsonColumn, list } from "./columns.ts";
+import { column, element, flags, jsonColumn, plainColumn } from "./columns.ts";
 
 export interface Append {
   readonly id: ExecutionId;
@@ -59,33 +58,28 @@ interface AppendRow {
   events: unknown;
 }
 
-/** An item, with what its events do to the header. */
-type Item = Append & { readonly header: HeaderChange };
-
 /** One statement for all items. `skipLocked` leaves rows that somebody else has locked for the next batch. */
 export async function append(sql: Queries, unsorted: readonly Append[], skipLocked = false): Promise<AppendResult[]> {
   // Rows are locked in id order, so that two batches cannot wait for each other.
   const order = unsorted.map((_, index) => index);
   order.sort((a, b) => ((unsorted[a]?.id ?? "") < (unsorted[b]?.id ?? "") ? -1 : 1));
-  const items = order.flatMap((index): Item[] => {
-    const item = unsorted[index];
-    return item ? [{ ...item, header: headerOf(item.events) }] : [];
-  });
+  const items = order.map((index) => unsorted[index]).filter((item) => item !== undefined);
+  const headers = items.map(({ events: own }) => headerOf(own));
   const events = eventColumns(items);
   const rows = await sql<AppendRow[]>`
     select * from flowledger.append(
-      ${column(items, ({ id }) => id)}::text::uuid[], ${column(items, ({ epoch }) => epoch)}::text::int[],
-      ${column(items, ({ token }) => token)}::text::uuid[], ${column(items, ({ commitNo }) => commitNo)}::text::int[],
-      ${column(items, ({ base }) => base)}::text::int[], ${column(items, ({ events: own }) => own.length)}::text::int[],
-      ${column(items, ({ conditional }) => conditional)}::text::int[], ${column(items, ({ header }) => header.isProgress)}::text::boolean[],
-      ${column(items, ({ header }) => header.isSealed)}::text::boolean[], ${column(items, ({ header }) => header.isStreamEnded)}::text::boolean[],
-      ${column(items, ({ header }) => header.isShown)}::text::boolean[], ${column(items, ({ fingerprint }) => fingerprint)}::text::text[],
+      ${plainColumn(items, ({ id }) => id)}::text::uuid[], ${plainColumn(items, ({ epoch }) => epoch)}::text::int[],
+      ${plainColumn(items, ({ token }) => token)}::text::uuid[], ${plainColumn(items, ({ commitNo }) => commitNo)}::text::int[],
+      ${plainColumn(items, ({ base }) => base)}::text::int[], ${plainColumn(items, ({ events: own }) => own.length)}::text::int[],
+      ${column(items, ({ conditional }) => conditional || null)}::text::int[], ${flags(headers, (header) => header.isProgress)}::text::boolean[],
+      ${flags(headers, (header) => header.isSealed)}::text::boolean[], ${flags(headers, (header) => header.isStreamEnded)}::text::boolean[],
+      ${flags(headers, (header) => header.isShown)}::text::boolean[], ${column(items, ({ fingerprint }) => fingerprint)}::text::text[],
       ${column(items, ({ close }) => close?.outcome)}::text::text[], ${column(items, ({ close }) => close?.reason)}::text::text[],
       ${jsonColumn(items, ({ close }) => close?.error)}::text::jsonb, ${jsonColumn(items, ({ close }) => close?.snapshot)}::text::jsonb,
-      ${column(items, ({ hasRelatives = false }) => hasRelatives)}::text::boolean[], ${column(items, ({ release }) => release !== null)}::text::boolean[],
+      ${flags(items, ({ hasRelatives = false }) => hasRelatives)}::text::boolean[], ${flags(items, ({ release }) => release !== null)}::text::boolean[],
       ${column(items, ({ release }) => release?.wakeInMs)}::text::float8[], ${column(items, ({ snapshot }) => snapshot?.seq)}::text::int[],
       ${jsonColumn(items, ({ snapshot }) => snapshot?.state)}::text::jsonb,
-      ${list(events.items)}::text::int[], ${list(events.offsets)}::text::int[], ${`{${events.types.join(",")}}`}::text::text[],
+      ${`{${events.items.join(",")}}`}::text::int[], ${`{${events.offsets.join(",")}}`}::text::int[], ${`{${events.types.join(",")}}`}::text::text[],
       ${`{${events.dispatches.join(",")}}`}::text::int[], ${`{${events.chunks.join(",")}}`}::text::text[], ${`{${events.actors.join(",")}}`}::text::text[],
       ${`[${events.payloads.join(",")}]`}::text::jsonb, ${snapshotVersion}::int, ${skipLocked}::boolean)`;
 
@@ -105,9 +99,9 @@ async function resolveRejected(sql: Queries, items: readonly Append[], results: 
   const open = items.map((item, index) => ({ item, index })).filter(({ index }) => results[index]?.verdict === "busy");
   const rows = await sql<{ verdict: "busy" | "fenced" | "repeat" }[]>`
     select flowledger.append_verdict(x.id, x.epoch, x.token, x.commit_no, x.base) as verdict
-    from unnest(${column(open, ({ item }) => item.id)}::text::uuid[], ${column(open, ({ item }) => item.epoch)}::text::int[],
-      ${column(open, ({ item }) => item.token)}::text::uuid[], ${column(open, ({ item }) => item.commitNo)}::text::int[],
-      ${column(open, ({ item }) => item.base)}::text::int[]) with ordinality as x(id, epoch, token, commit_no, base, ord)
+    from unnest(${plainColumn(open, ({ item }) => item.id)}::text::uuid[], ${plainColumn(open, ({ item }) => item.epoch)}::text::int[],
+      ${plainColumn(open, ({ item }) => item.token)}::text::uuid[], ${plainColumn(open, ({ item }) => item.commitNo)}::text::int[],
+      ${plainColumn(open, ({ item }) => item.base)}::text::int[]) with ordinality as x(id, epoch, token, commit_no, base, ord)
     order by x.ord`;
   open.forEach(({ index }, position) => (results[index] = { verdict: rows[position]?.verdict ?? "busy" }));
 }
@@ -136,17 +130,22 @@ function eventColumns(items: readonly Append[]): EventColumns {
     payloads: [],
     bytes: [],
   };
-  for (const [index, { events }] of items.entries()) {
+  // Most events of a batch are of a few chunks.
+  let [lastChunk, lastElement] = ["", '""'];
+  let index = 0;
+  for (const { events } of items) {
+    index += 1;
     let bytes = 0;
     let offset = 0;
     for (const event of events) {
       const { type, dispatch, chunk, actor, payload } = encode(event);
+      if (chunk !== null && chunk !== lastChunk) [lastChunk, lastElement] = [chunk, element(chunk)];
       const text = payload === null ? "null" : JSON.stringify(payload);
-      columns.items.push(index + 1);
+      columns.items.push(index);
       columns.offsets.push(++offset);
       columns.types.push(type);
       columns.dispatches.push(dispatch ?? "null");
-      columns.chunks.push(chunk === null ? "null" : element(chunk));
+      columns.chunks.push(chunk === null ? "null" : lastElement);
       columns.actors.push(actor === null ? "null" : element(actor));
       columns.payloads.push(text);
       bytes += text.length;

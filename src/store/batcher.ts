@@ -23,10 +23,20 @@ const answerWithinMs = 5000;
 /** Fewer items than this are not worth a statement of their own. */
 const minShare = 16;
 
-interface Waiting<Item, Result> {
+/**
+ * A class, as everything is that is made for each commit and knows who waits for it: V8 allocates object literals of places whose
+ * objects live long in a burst as old ones from then on, and what they know is kept with them until the next full collection.
+ */
+class Waiting<Item, Result> {
   readonly item: Item;
   readonly resolve: (result: Result) => void;
   readonly reject: (error: unknown) => void;
+
+  constructor(item: Item, resolve: (result: Result) => void, reject: (error: unknown) => void) {
+    this.item = item;
+    this.resolve = resolve;
+    this.reject = reject;
+  }
 }
 
 export class Batcher<Item, Result> {
@@ -44,7 +54,7 @@ export class Batcher<Item, Result> {
 
   submit(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ item, resolve, reject });
+      this.#queue.push(new Waiting(item, resolve, reject));
       this.#schedule();
     });
   }

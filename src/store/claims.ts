@@ -22,6 +22,9 @@ export interface Claim {
   readonly takeovers: number;
   /** Items in its stream. */
   readonly items: number;
+  /** Bytes of JSON that were folded, and of the snapshot that the fold began with. */
+  readonly bytes: number;
+  readonly snapshotBytes: number;
 }
 
 export interface BrokenClaim {
@@ -72,13 +75,17 @@ export interface Claims {
   /** What a worker owns by the database. */
   listOwned(worker: WorkerId): Promise<readonly { id: ExecutionId; token: string }[]>;
   /** What is due and free for at least `ageMs`, longest first: its job waits in the queue of a worker that is busy. */
-  listDue(
-    flows: readonly string[],
-    ageMs: number,
-    limit: number,
-  ): Promise<readonly { id: ExecutionId; flow: string }[]>;
+  listDue(flows: readonly string[], ageMs: number, limit: number): Promise<readonly DueExecution[]>;
+  /** The longest due of each flow. */
+  firstDue(flows: readonly string[], ageMs: number): Promise<readonly DueExecution[]>;
   /** Wakes executions that are parked and have something to look at. */
   wake(ids: readonly ExecutionId[]): Promise<void>;
+}
+
+export interface DueExecution {
+  readonly id: ExecutionId;
+  readonly flow: string;
+  readonly priority: number;
 }
 
 interface ClaimRow {
@@ -121,11 +128,18 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
     },
     listOwned: (worker) => sql<{ id: ExecutionId; token: string }[]>`
       select e.id, e.lease_token as token from flowledger.executions e where e.owner = ${worker}::uuid and e.wake_at is not null`,
-    listDue: (flows, ageMs, limit) => sql<{ id: ExecutionId; flow: string }[]>`
-      select e.id, e.flow from flowledger.executions e
+    listDue: (flows, ageMs, limit) => sql<DueExecution[]>`
+      select e.id, e.flow, e.priority from flowledger.executions e
       where e.wake_at < (select flowledger.now()) - flowledger.ms(${ageMs}::float8) and e.owner is null and e.closed_at is null
         and e.flow = any(${list(flows)}::text::text[])
       order by e.wake_at limit ${limit}::int`,
+    firstDue: (flows, ageMs) => sql<DueExecution[]>`
+      select distinct on (d.flow) d.id, d.flow, d.priority from (
+        select e.id, e.flow, e.priority, e.wake_at from flowledger.executions e
+        where e.wake_at < (select flowledger.now()) - flowledger.ms(${ageMs}::float8) and e.owner is null and e.closed_at is null
+          and e.flow = any(${list(flows)}::text::text[])
+        order by e.wake_at limit 1000) d
+      order by d.flow, d.wake_at`,
     async wake(ids) {
       await sql`select flowledger.wake(${column(ids, (id) => id)}::text::uuid[])`;
     },
@@ -146,7 +160,14 @@ function foldClaims(rows: readonly ClaimRow[], worker: WorkerId, { onBroken }: C
       continue;
     }
     const { epoch, token, flow, fingerprint, takeovers, now_ms: now, items } = row;
-    claims.set(id, { id, epoch, token, worker, flow, fingerprint, state, now, takeovers, items });
+    const bytes = bytesOf(row.events);
+    const sizes = { bytes, snapshotBytes: row.snapshot && bytes > 0 ? bytesOf(row.snapshot) : 0 };
+    claims.set(id, { id, epoch, token, worker, flow, fingerprint, state, now, takeovers, items, ...sizes });
   }
   return claims;
+}
+
+/** What is short is not worth counting. */
+function bytesOf(json: unknown): number {
+  return Array.isArray(json) && json.length <= 8 ? 0 : JSON.stringify(json).length;
 }

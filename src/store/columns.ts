@@ -7,24 +7,44 @@ export function list(values: readonly Value[]): string {
   return `{${values.map(element).join(",")}}`;
 }
 
-/** A column of a list of rows. */
-export function column<T>(rows: readonly T[], valueOf: (row: T) => Value): string {
-  let text = "";
-  for (const row of rows) text += text === "" ? element(valueOf(row)) : `,${element(valueOf(row))}`;
-  return `{${text}}`;
+/** A column of values that need no quotes: numbers, ids. */
+export function plainColumn<T>(rows: readonly T[], valueOf: (row: T) => number | string): string {
+  return `{${rows.map(valueOf).join(",")}}`;
 }
 
-/** A column of JSON values: a JSON array, for `::text::jsonb`. Undefined becomes null. */
+/**
+ * A column of a list of rows. One that holds nothing at all is empty: beside the others `unnest` makes it as long as they are, and
+ * most columns of most statements travel for nothing.
+ */
+export function column<T>(rows: readonly T[], valueOf: (row: T) => Value): string {
+  return rows.some((row) => (valueOf(row) ?? null) !== null)
+    ? `{${rows.map((row) => element(valueOf(row))).join(",")}}`
+    : "{}";
+}
+
+/** A column of yes and no, empty where all say no. */
+export function flags<T>(rows: readonly T[], isSet: (row: T) => boolean): string {
+  return rows.some(isSet) ? `{${rows.map((row) => (isSet(row) ? "t" : "f")).join(",")}}` : "{}";
+}
+
+/** JSON values as they are: a JSON array, for `::text::jsonb`. Undefined becomes null. */
+export function jsonList(values: readonly unknown[]): string {
+  return `[${values.map((value) => JSON.stringify(value) ?? "null").join(",")}]`;
+}
+
+/** A column of JSON values: a JSON array, for `::text::jsonb`; empty as with `column`. */
 export function jsonColumn<T>(rows: readonly T[], valueOf: (row: T) => unknown): string {
-  let text = "";
-  for (const row of rows) text += `${text === "" ? "" : ","}${JSON.stringify(valueOf(row)) ?? "null"}`;
-  return `[${text}]`;
+  return rows.some((row) => (valueOf(row) ?? null) !== null) ? jsonList(rows.map(valueOf)) : "[]";
 }
 
 /** One element of an array literal. */
 export function element(value: Value): string {
+  if (typeof value === "string") {
+    // An unquoted null in any spelling is none.
+    const isWord = plain.test(value) && (value.length !== 4 || value.toLowerCase() !== "null");
+    return isWord ? value : quoted(value);
+  }
   if (value === null || value === undefined) return "null";
-  if (typeof value === "string") return plain.test(value) && value.toLowerCase() !== "null" ? value : quoted(value);
   return value instanceof Date ? quoted(value.toISOString()) : String(value);
 }
 

@@ -60,6 +60,8 @@ export function tables(name = "flowledger") {
       leaseToken: uuid("lease_token"),
       /** When a worker has something to do here; null when only something from outside can go on. */
       wakeAt: moment("wake_at"),
+      /** When a job comes for it at the earliest: a far timer needs no second one. */
+      jobAt: moment("job_at"),
       createdAt: moment("created_at").notNull(),
       startedAt: moment("started_at"),
       sealedAt: moment("sealed_at"),

@@ -7,7 +7,7 @@ import { parseEvents } from "../ledger/codec.ts";
 import { identityOf, openTransaction } from "./caller-transaction.ts";
 import type { CallerTransaction, DatabaseIdentity, OpenTransaction } from "./caller-transaction.ts";
 import type { Database, Sql } from "./client.ts";
-import { column, jsonColumn } from "./columns.ts";
+import { column, jsonList } from "./columns.ts";
 import { refusalOf } from "./refusals.ts";
 
 /** One execution to create; with an `input` it starts at once. */
@@ -118,8 +118,8 @@ async function create(
   const rows = await sql<CreatedRow[]>`
     select id, is_new, is_conflict, at_ms from flowledger.create_executions(
       ${column(executions, ({ id }) => id)}::text::uuid[], ${column(executions, ({ flow }) => flow)}::text::text[],
-      ${column(executions, modeOf)}::text::text[], ${jsonColumn(executions, ({ input }) => input)}::text::jsonb,
-      ${jsonColumn(executions, createdPayload)}::text::jsonb, ${column(executions, ({ idempotencyKey }) => idempotencyKey)}::text::text[],
+      ${column(executions, modeOf)}::text::text[], ${jsonList(executions.map(({ input }) => input))}::text::jsonb,
+      ${jsonList(executions.map(createdPayload))}::text::jsonb, ${column(executions, ({ idempotencyKey }) => idempotencyKey)}::text::text[],
       ${column(executions, ({ priority }) => priority)}::text::int[], ${column(executions, ({ limitKey }) => limitKey)}::text::text[],
       ${column(executions, ({ parent }) => parent?.id)}::text::uuid[], ${column(executions, ({ startAt }) => startAt)}::text::timestamptz[],
       ${column(executions, ({ delayMs }) => delayMs)}::text::float8[], ${column(executions, discardAt)}::text::timestamptz[],

@@ -179,5 +179,16 @@ function handOut(requests: readonly SlotRequest[], claimed: Map<ExecutionId, Cla
 function firstClaim(execution: NewExecution, lease: Pick<Claim, "worker" | "token" | "now">): Claim {
   const { id, flow, item } = execution;
   const state = foldFrom(null, firstEvents(execution, lease.now));
-  return { id, epoch: 1, flow, fingerprint: item?.fingerprint ?? null, state, takeovers: 0, items: 0, ...lease };
+  return {
+    id,
+    epoch: 1,
+    flow,
+    fingerprint: item?.fingerprint ?? null,
+    state,
+    takeovers: 0,
+    items: 0,
+    bytes: 0,
+    snapshotBytes: 0,
+    ...lease,
+  };
 }

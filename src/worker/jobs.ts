@@ -1,7 +1,7 @@
 /** graphile-worker: one task per flow, and what 0.18.0 does when connections are lost made good. */
 import { EventEmitter } from "node:events";
 import { Logger as GraphileLogger, run } from "graphile-worker";
-import type { Runner, TaskList, WorkerEvents } from "graphile-worker";
+import type { JobHelpers, Runner, TaskList, WorkerEvents } from "graphile-worker";
 import pg from "pg";
 import { systemTimers as liveness } from "../base/timers.ts";
 import { dropWhenStalled } from "../store/driver.ts";
@@ -28,14 +28,17 @@ export interface Jobs {
 export async function runJobs(
   pool: JobPool,
   flows: ReadonlyMap<string, FlowDefinition>,
-  task: (flow: string, payload: unknown) => Promise<void>,
+  task: (flow: string, payload: unknown, priority: number) => Promise<void>,
   settings: { readonly concurrency: number; readonly isPreparing: boolean; readonly schema: string },
   log: Logger,
   onEnding: () => void,
 ): Promise<Jobs> {
   const { concurrency, isPreparing, schema } = settings;
   const taskList: TaskList = Object.fromEntries(
-    [...flows.keys()].map((flow) => [`flowledger:${flow}`, (payload: unknown) => task(flow, payload)]),
+    [...flows.keys()].map((flow) => [
+      `flowledger:${flow}`,
+      (payload: unknown, { job }: JobHelpers) => task(flow, payload, job.priority),
+    ]),
   );
   let name: string | null = null;
   const events: WorkerEvents = new EventEmitter();

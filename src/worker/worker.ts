@@ -11,18 +11,17 @@ import { DatabaseClock } from "../engine/clock.ts";
 import { openCommitter } from "../engine/committer.ts";
 import type { Committer } from "../engine/committer.ts";
 import type { NewChild } from "../engine/child.ts";
-import type { ClosedExecution, FlowDataAccess } from "../engine/chunk.ts";
+import type { ChildOptions, ClosedExecution, Engine, FlowDataAccess } from "../engine/host.ts";
 import { failpoint } from "../engine/failpoints.ts";
 import { openItems } from "../engine/items.ts";
 import { Owner } from "../engine/owner.ts";
-import type { ChildOptions, Engine } from "../engine/owner.ts";
 import type { Resources, WorkerResources } from "../engine/resources.ts";
 import { Streamer } from "../engine/streamer.ts";
 import { DefinitionMismatchError, LeaseLostError } from "../base/errors.ts";
 import type { Logger } from "../flow/context.ts";
 import { readBlueprint, toBlueprint } from "../flow/blueprint.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { decide } from "../ledger/decide.ts";
+import { decide, endsByItself } from "../ledger/decide.ts";
 import type { Command } from "../ledger/decide.ts";
 import { repeatWrites } from "../ledger/state.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
@@ -98,6 +97,8 @@ const offerEvery = 32;
 const pollEveryMs = 2000;
 /** Work that is due this long while we have capacity is stuck in a busy worker's queue. */
 const stealAfterMs = 200;
+/** Looking for flows that nobody here works on takes one part in so many of the time. */
+const visitShare = 20;
 /** How long graphile-worker may take to stop once nothing runs any more. */
 const endWithinMs = 1000;
 /** What is due for so long and nobody's has lost its job. */
@@ -272,11 +273,11 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     discardAfter == null &&
     host.flows.get(flow)?.limits === null;
 
-  const advanceOne = async (execution: ExecutionId, flow: string): Promise<void> => {
+  const advanceOne = async (execution: ExecutionId, flow: string, priority: number): Promise<void> => {
     const known = owners.get(execution);
     if (known) return known.poke();
     if (isStopping) return;
-    await capacity.acquire();
+    await capacity.acquire({ group: flow, priority });
     let claimed: Claim | null = null;
     try {
       if (isStopping) return;
@@ -315,7 +316,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
       }
       const [fit, recent] = known;
-      if ("problem" in fit) {
+      // What ends without running anything of the flow does not need the flow's past.
+      if ("problem" in fit && !endsByItself(claimed.state, claimed.now)) {
         if (isSuspect(claimed)) suspects.release();
         const { fingerprint } = flow;
         const before = claimed.fingerprint ?? "";
@@ -324,7 +326,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         const block: Command = { type: "block", worker: engine.workerId, fingerprint, problem: mismatch.message };
         // Said once per version in the ledger; what it stands at stays as it is.
         const { blocked } = claimed.state;
-        const events = blocked?.fingerprint === fingerprint ? [] : decide(claimed.state, block, flow.graph);
+        const isSaid = blocked?.epoch === claimed.state.claimedIn && blocked.fingerprints.includes(fingerprint);
+        const events = isSaid ? [] : decide(claimed.state, block, flow.graph);
         const stoodMs = claimed.now - (blocked?.at ?? claimed.now);
         const waitMs = Math.min(Math.max(stoodMs, firstVersionWaitMs), otherVersionWaitMs);
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, waitMs, events);
@@ -341,9 +344,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       });
       // Before the owner begins: it may wait for others at once.
       parents.set(claimed.id, leave);
-      const owner = new Owner(engine, flow, claimed, fit.nodes, recent);
+      const owner = new Owner(engine, flow, claimed, "nodes" in fit ? fit.nodes : {}, recent);
       isOwner = true;
       owners.set(claimed.id, owner);
+      owner.begin();
       const over = owner.done.finally(() => {
         if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
         if (owner.isLost) claims.lose(claimed);
@@ -374,10 +378,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
   // Never throws into graphile-worker: where a message has what Postgres cannot hold, recording the failure fails, and the
   // unhandled rejection ends the process. Errors are ledger events.
-  const task = async (flow: string, payload: unknown): Promise<void> => {
+  const task = async (flow: string, payload: unknown, priority: number): Promise<void> => {
     const ids = JobPayload.safeParse(payload);
     if (!ids.success) return log.error("a job is not ours", { problem: ids.error.message });
-    const outcomes = await Promise.allSettled(ids.data.map((id) => advanceOne(id, flow)));
+    const outcomes = await Promise.allSettled(ids.data.map((id) => advanceOne(id, flow, priority)));
     const failures = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? String(outcome.reason) : []));
     for (const [error, alike] of Map.groupBy(failures, (failure) => failure))
       log.error("advancing failed", { error, executions: alike.length });
@@ -484,7 +488,23 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     isStealing = true;
     const asked = answered(store.claims.listDue(unlimited, stealAfterMs, limit));
     const due = await asked.finally(() => (isStealing = false));
-    for (const { id, flow } of due) advanceOne(id, flow).catch(onTrouble);
+    for (const { id, flow, priority } of due) advanceOne(id, flow, priority).catch(onTrouble);
+  };
+  /** Its jobs may stand behind a long queue of another flow's: of a flow that has nobody here, one is fetched and queues for its turn. */
+  let nextVisit = 0;
+  const visitIdle = async (): Promise<void> => {
+    const begun = liveness.monotonic();
+    if (capacity.free > 0 || isStopping || begun < nextVisit) return;
+    const here = new Set([...owners.values()].map(({ flow }) => flow.name)).union(capacity.waiting);
+    const idle = [...host.flows.keys()].filter((flow) => !here.has(flow));
+    if (idle.length === 0) return;
+    nextVisit = Infinity;
+    const due = await answered(store.claims.firstDue(idle, stealAfterMs)).finally(() => {
+      // What takes long is asked more seldom.
+      const now = liveness.monotonic();
+      nextVisit = now + visitShare * (now - begun);
+    });
+    for (const { id, flow, priority } of due) advanceOne(id, flow, priority).catch(onTrouble);
   };
   let beats = 0;
   let isMaintaining = false;
@@ -500,6 +520,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     // What came in from outside is in the ledger; the notification that tells of it may be lost.
     if (beats % (pollEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
     stealDue().catch(onTrouble);
+    visitIdle().catch(onTrouble);
   };
   maintenance = liveness.every(beatEveryMs, () => {
     if (hasShortcuts) lookUnasked();

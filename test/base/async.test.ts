@@ -99,6 +99,26 @@ test("a semaphore gives its places in order, and never more than it has", async 
   expect(places.free).toBe(2);
 });
 
+test("a place that is free goes to the groups that wait in turn, those of a lower priority number first", async () => {
+  const places = new Semaphore(1);
+  const order: string[] = [];
+  await places.acquire();
+  const wait = (name: string, group: string, priority = 0) =>
+    places.acquire({ group, priority }).then(() => {
+      order.push(name);
+      places.release();
+    });
+
+  const all = ["a1", "a2", "a3"].map((name) => wait(name, "a"));
+  all.push(wait("b1", "b"), wait("late", "c", 5), wait("first", "d", -1));
+  expect([...places.waiting]).toEqual(["a", "b", "c", "d"]);
+  places.release();
+  await Promise.all(all);
+
+  expect(order).toEqual(["first", "a1", "b1", "a2", "a3", "late"]);
+  expect([places.free, places.waiting.size]).toEqual([1, 0]);
+});
+
 test("once() runs what it is given once", () => {
   const action = vi.fn<() => void>();
   const only = once(action);

@@ -75,8 +75,8 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     source: {
       "worker/worker.ts": [
         [
-          "const outcomes = await Promise.allSettled(ids.data.map((id) => advanceOne(id, flow)));",
-          "const outcomes: PromiseSettledResult<void>[] = []; void Promise.allSettled(ids.data.map((id) => advanceOne(id, flow)));",
+          "const outcomes = await Promise.allSettled(ids.data.map((id) => advanceOne(id, flow, priority)));",
+          "const outcomes: PromiseSettledResult<void>[] = []; void Promise.allSettled(ids.data.map((id) => advanceOne(id, flow, priority)));",
         ],
         ["stealDue().catch(onTrouble);", ""],
       ],
@@ -103,7 +103,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     defect: "timers go by the worker's wall clock",
     source: {
       "engine/clock.ts": [
-        ["return this.#timers.monotonic() + Math.max(this.#largest, this.#before);", "return Date.now();"],
+        ["return at + Math.max(offsetAt(this.#nearest, at), offsetAt(this.#before, at));", "return Date.now();"],
       ],
     },
     faults: { kill: 3 },

@@ -184,10 +184,12 @@ describe("what goes in and what comes out", () => {
     const child = defineFlow("narrow-child");
     let now = 0;
     let most = 0;
+    const two = Promise.withResolvers<void>();
     child
       .to("work", async (ctx) => {
         most = Math.max(most, ++now);
-        await new Promise((resolve) => setTimeout(resolve, 10));
+        if (now === 2) two.resolve();
+        await two.promise;
         now -= 1;
         return Number(ctx.input) * 10;
       })

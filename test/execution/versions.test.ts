@@ -1,7 +1,7 @@
 /** F42: a changed definition under running executions. */
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/index.ts";
-import type { Execution, Flow, FlowDefinition } from "../../src/index.ts";
+import type { BoundFlow, Execution, Flow, FlowDefinition } from "../../src/index.ts";
 import { fitVersion } from "../../src/ledger/version.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
@@ -10,6 +10,8 @@ import { Ledger, expectGuarantees, nothing } from "../support/ledger.ts";
 
 const database = await testDatabase();
 const { sql } = database;
+
+type StartOptions = Parameters<BoundFlow["startExecution"]>[1];
 
 /** One version of a flow: what it has before and behind the question that its executions wait at. */
 function version(name: string, change: { before?: string[]; ask?: string; behind?: string[] } = {}): FlowDefinition {
@@ -24,9 +26,9 @@ function version(name: string, change: { before?: string[]; ask?: string; behind
 }
 
 /** Begun by one version, which then goes. */
-async function waitingIn(flow: FlowDefinition): Promise<string> {
+async function waitingIn(flow: FlowDefinition, options: StartOptions = {}): Promise<string> {
   await using old = await serving(database, [flow]);
-  const execution = await old.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  const execution = await old.flow(flow).startExecution(null, { autoCloseTimeout: 0, ...options });
   await untilPending(execution);
   return execution.id;
 }
@@ -95,24 +97,56 @@ test("F42: one whose chunk is gone stands still, says so in the ledger, the meta
   await expectGuarantees(sql, id);
 });
 
-test("F42: what is blocked takes commands meanwhile, and ends by the version that can end it", async () => {
+test.each<[string, StartOptions, (execution: Execution) => Promise<unknown>, object]>([
+  [
+    "cancelled",
+    {},
+    (execution) => execution.cancel("not wanted"),
+    { outcome: "cancelled", close_reason: "not wanted" },
+  ],
+  [
+    "closed",
+    {},
+    (execution) => execution.close({ pendingInterrupts: "cancel", reason: "enough" }),
+    { outcome: "cancelled", close_reason: "enough" },
+  ],
+  ["timed out", { timeout: "1s" }, async () => {}, { outcome: "failed", close_reason: "timeout" }],
+])("F42: what is blocked is %s by any version: nothing of the flow runs for that", async (_, options, end, header) => {
   const first = version("stuck");
-  const id = await waitingIn(first);
   const changed = version("stuck", { ask: "other" });
-  {
-    await using orchestrator = await serving(database, [changed], {
-      logger: { debug() {}, info() {}, warn() {}, error() {} },
-    });
-    const execution = await orchestrator.getExecution(id);
-    await execution.cancel("not wanted any more");
-    await untilEvent(execution, "execution.blocked");
-  }
-
-  await using orchestrator = await serving(database, [first]);
+  const id = await waitingIn(first, options);
+  const quiet = { debug() {}, info() {}, warn() {}, error() {} };
+  await using orchestrator = await serving(database, [changed], { logger: quiet });
   const execution = await orchestrator.getExecution(id);
-  await dueNow(execution);
+  // It stands at a pause of a chunk that is gone, and something comes in.
+  await execution.emit("Nobody", null);
+  await untilEvent(execution, "execution.blocked");
 
-  expect(String(await refusal(execution.waitForClose()))).toMatch(/not wanted any more/);
+  await end(execution);
+  await refusal(execution.waitForClose());
+
+  expect(await sql`select outcome, close_reason from flowledger.executions where id = ${id}`).toEqual([header]);
+  expect(await execution.history({ types: ["execution.blocked"] })).toHaveLength(1);
+  await expectGuarantees(sql, id);
+});
+
+test("F42: two versions that both lack a chunk say it once each, and the ledger grows no further", async () => {
+  const id = await waitingIn(version("twice-stuck"));
+  const quiet = { debug() {}, info() {}, warn() {}, error() {} };
+  const versions = ["second", "third"].map((name) => version("twice-stuck", { ask: name }));
+  await using second = await serving(database, versions.slice(0, 1), { logger: quiet });
+  await using _third = await serving(database, versions.slice(1), { logger: quiet });
+  const execution = await second.getExecution(id);
+  await execution.emit("Nobody", null);
+  await untilEvent(execution, "execution.blocked");
+  const said = async () => (await execution.history({ types: ["execution.blocked"] })).length;
+  for (let look = 0; look < 200 && (await said()) < 2; look++) await dueNow(execution);
+  const { seq } = (await execution.history()).at(-1) ?? {};
+
+  for (let look = 0; look < 20; look++) await dueNow(execution);
+
+  expect(await said()).toBe(2);
+  expect((await execution.history()).at(-1)?.seq).toBe(seq);
 });
 
 test("F42: an open collection or a half-filled join is found only where it is as it was", () => {

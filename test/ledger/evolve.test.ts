@@ -85,7 +85,7 @@ const cases: {
     running,
     { type: "execution.blocked", fingerprint: "new", problem: "gone" },
     ({ blocked, activeAt }) => [blocked, activeAt],
-    [{ fingerprint: "new", problem: "gone", at: 4000 }, 2000],
+    [{ epoch: 1, at: 4000, problem: "gone", fingerprints: ["new"] }, 2000],
   ],
   "execution.claimed": [
     [created(flow)],
@@ -116,6 +116,12 @@ const cases: {
     { type: "chunk.failed", dispatch: 1, chunk: "a", attempt: 1, error, retryInMs: 100 },
     ({ dispatches, failing }) => [dispatches.get(1)?.failures, dispatches.get(1)?.notBefore, failing],
     [1, 4100, null],
+  ],
+  "chunk.interrupted": [
+    running,
+    { type: "chunk.interrupted", dispatch: 1, chunk: "a" },
+    ({ dispatches, epoch }) => dispatches.get(1)?.wokenIn === epoch,
+    true,
   ],
   "value.routed": [
     [created(flow), started([1]), { type: "inbox.routed", of: 2, moves: [{ move: "run", id: 1, node: "n1" }] }],

@@ -45,7 +45,7 @@ beforeAll(async () => {
 /** All derived rows, as text: equal means byte for byte. */
 async function derived(): Promise<string[]> {
   const rows = await sql<{ text: string }[]>`
-    select 'e' || (to_jsonb(e) - '{commit_no,commit_seq,stream_no,takeovers,owner,lease_token,wake_at}'::text[])::text as text from flowledger.executions e
+    select 'e' || (to_jsonb(e) - '{commit_no,commit_seq,stream_no,takeovers,owner,lease_token,wake_at,job_at}'::text[])::text as text from flowledger.executions e
     union all select 'i' || i::text from flowledger.interrupts i
     union all select 'v' || v::text from flowledger.interventions v
     order by text`;

@@ -1,7 +1,14 @@
 /** Flows at work in a test: an orchestrator with its worker, gates that chunks wait at, and events to wait for. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { createOrchestrator } from "../../src/index.ts";
-import type { Execution, FlowDefinition, LedgerEvent, Orchestrator, OrchestratorOptions } from "../../src/index.ts";
+import type {
+  Execution,
+  FlowDefinition,
+  LedgerEvent,
+  Orchestrator,
+  OrchestratorOptions,
+  WorkerOptions,
+} from "../../src/index.ts";
 import type { TestDatabase } from "./database.ts";
 
 /** An orchestrator with a worker that serves these flows; `await using` ends both. */
@@ -9,9 +16,10 @@ export async function serving(
   database: TestDatabase,
   flows: readonly FlowDefinition[],
   options: OrchestratorOptions = {},
+  worker: WorkerOptions = {},
 ): Promise<Orchestrator> {
   const orchestrator = visiting(database, flows, options);
-  await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
+  await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms", ...worker });
   return orchestrator;
 }
 

@@ -247,7 +247,7 @@ export function metaOf(id: ExecutionId, state: ExecutionState, isWaiting: boolea
     closeReason: state.closed?.reason ?? null,
     stateVersion: state.seq,
     fingerprint: state.fingerprint,
-    blocked: state.blocked?.problem ?? null,
+    blocked: state.blocked?.epoch === state.claimedIn ? state.blocked.problem : null,
     parentId: state.parent?.id ?? null,
     metadata: state.metadata,
     resourceKeys: state.resourceKeys,

@@ -29,6 +29,7 @@ export const fuzzed = [
   "test/store/options",
   "test/store/paths",
   "test/store/rules",
+  "test/engine/turn",
 ];
 
 export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {

@@ -1,0 +1,294 @@
+/** One try of one dispatch: its handler with timeout, journal and commit points. */
+import { ChunkTimeoutError, UsageError, type SerializedError } from "../base/errors.ts";
+import type { Json } from "../base/json.ts";
+import type { Timer } from "../base/timers.ts";
+import { getPath } from "../base/path.ts";
+import { parseReturn } from "../flow/contract.ts";
+import type { Chunk } from "../flow/graph.ts";
+import type { Effect as LedgerEffect, Hits, PauseRequest } from "../ledger/decide.ts";
+import type { Dispatch } from "../ledger/state.ts";
+import { dropped } from "./child.ts";
+import type { CtxAttempt } from "./ctx/attempt.ts";
+import { ChunkCtx } from "./ctx/ctx.ts";
+import { Effect, never } from "./ctx/effect.ts";
+import { PauseMark } from "./ctx/people.ts";
+import { ReadCtx } from "./ctx/read.ts";
+import { withWrites } from "./ctx/state.ts";
+import { insideChunk } from "./current.ts";
+import type { AttemptHost } from "./host.ts";
+import { Journal } from "./journal.ts";
+import { backoffMs, serializeError } from "./retries.ts";
+import { askConditions, meetsMatch } from "./routing.ts";
+
+export type Ended =
+  | {
+      readonly kind: "completed";
+      readonly output: Json;
+      readonly effects: LedgerEffect[];
+      readonly hits: Hits | undefined;
+    }
+  | { readonly kind: "paused"; readonly effects: LedgerEffect[]; readonly interrupt: PauseRequest }
+  | { readonly kind: "dropped" }
+  | { readonly kind: "failed"; readonly serialized: SerializedError; readonly retryInMs: number | null };
+
+/** What an attempt has begun and somebody may have forgotten. */
+interface Begun {
+  readonly effect: Effect<unknown>;
+  /** What has to be awaited; null for a write that was refused. */
+  readonly what: string | null;
+}
+
+export class Attempt implements CtxAttempt {
+  readonly host: AttemptHost;
+  readonly dispatch: Dispatch;
+  readonly chunk: Chunk;
+  readonly journal: Journal;
+  readonly #abort: AbortController;
+  #begun: Begun[] | null = null;
+  #limit: TimeLimit | null = null;
+  /** The commit under way: what is buffered meanwhile goes with the next. */
+  #committing: Promise<void> | null = null;
+  /** The last item that was put: durable when all before it are, or refused. */
+  #streaming: Promise<void> | null = null;
+  /** Why items that were on their way are not in the stream. */
+  #refused: { readonly error: unknown } | null = null;
+  #phase: "running" | "ending" | "ended" | "cutOff" = "running";
+
+  /** @param abort the attempt's own: cancel, timeout and a lost lease end it */
+  constructor(host: AttemptHost, dispatch: Dispatch, chunk: Chunk, abort: AbortController) {
+    this.host = host;
+    this.dispatch = dispatch;
+    this.chunk = chunk;
+    this.#abort = abort;
+    this.journal = new Journal(dispatch.journal, { executionId: host.info.id, chunk: chunk.name });
+  }
+
+  /** Runs it to its end; never throws. */
+  async run(): Promise<Ended> {
+    const { host, dispatch, chunk } = this;
+    const { options } = chunk;
+    try {
+      const parsed = options.input
+        ? parseReturn(options.input, dispatch.input, `input of chunk "${chunk.name}"`)
+        : undefined;
+      const ctx = new ChunkCtx(this, parsed);
+      const returned = await this.#limited(insideChunk(ctx, chunk.handler));
+      if (returned instanceof PauseMark)
+        return { kind: "paused", effects: await this.#end(), interrupt: returned.request };
+      if (returned === dropped) return { kind: "dropped" };
+      const output = parseReturn(options.output, returned, `return of chunk "${chunk.name}"`);
+      const next = host.graph.nodes.get(dispatch.node)?.next ?? [];
+      const hits = meetsMatch(host.graph, next)
+        ? await askConditions(host.graph, next, output, (value) => new ReadCtx(host, value))
+        : undefined;
+      return { kind: "completed", output, effects: await this.#end(), hits };
+    } catch (error) {
+      this.#phase = "ended";
+      // Its items come before the retry marker; whether they could be put changes nothing about the failure.
+      await this.streamed().catch(() => {});
+      const serialized = serializeError(error, chunk.name, dispatch.failures + 1);
+      return { kind: "failed", serialized, retryInMs: backoffMs(options.retry, dispatch.failures + 1, error) };
+    } finally {
+      this.#limit?.cancel();
+    }
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  get number(): number {
+    return this.dispatch.failures + 1;
+  }
+
+  get idempotencyKey(): string {
+    return `${this.host.info.id}/${encodeURIComponent(this.chunk.name)}/${this.dispatch.id}`;
+  }
+
+  requireLive(): void {
+    if (this.signal.aborted) throw this.signal.reason;
+    if (this.#phase === "running") return;
+    throw new UsageError(
+      `ctx of chunk "${this.chunk.name}" was used after the chunk had returned`,
+      "await every call of ctx before you return",
+    );
+  }
+
+  /** Its owner has given up the execution, or lost it. */
+  cutOff(): void {
+    this.#phase = "cutOff";
+    this.#limit?.cancel();
+  }
+
+  write<T>(work: () => T): Promise<T> {
+    try {
+      this.requireLive();
+      return Promise.resolve(work());
+    } catch (error) {
+      // Whether anybody looks is asked when the chunk returns.
+      return this.#begin(null, () => Promise.reject(error));
+    }
+  }
+
+  durable<T>(what: string, work: () => Promise<T>): Effect<T> {
+    return this.#begin(what, async () => {
+      this.requireLive();
+      try {
+        return await work();
+      } finally {
+        if (this.#phase === "ended" || this.#phase === "cutOff") await never();
+      }
+    });
+  }
+
+  async busy<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.host.busy(this.dispatch.id);
+    try {
+      return await work();
+    } finally {
+      done();
+    }
+  }
+
+  #begin<T>(what: string | null, work: () => Promise<T>): Effect<T> {
+    const effect = Effect.run(work);
+    (this.#begun ??= []).push({ effect, what });
+    return effect;
+  }
+
+  async flush(): Promise<void> {
+    this.requireLive();
+    if (this.#streaming) await this.streamed();
+    while (this.#committing) await this.#committing;
+    if (!this.journal.hasBuffered) return;
+    const committing = this.#commit().finally(() => (this.#committing = null));
+    this.#committing = committing;
+    await committing;
+    this.requireLive();
+  }
+
+  async #commit(): Promise<void> {
+    const effects = await this.#asked(this.journal.take());
+    await this.busy(() => this.host.commit(this.dispatch.id, effects));
+  }
+
+  /** What is still buffered, to go with the chunk's end. */
+  async #end(): Promise<LedgerEffect[]> {
+    this.requireLive();
+    if (this.#begun) await this.#requireNothingForgotten();
+    this.#phase = "ending";
+    if (this.#streaming) await this.streamed();
+    while (this.#committing) await this.#committing;
+    const effects = this.journal.hasBuffered ? await this.#asked(this.journal.take()) : [];
+    this.#phase = "ended";
+    return effects;
+  }
+
+  /** @throws {UsageError} something durable was begun and never looked at; or what a write was refused with */
+  async #requireNothingForgotten(): Promise<void> {
+    const unseen = (this.#begun ?? []).filter(({ effect }) => !effect.isObserved);
+    const forgotten = unseen.find(({ what }) => what !== null);
+    if (forgotten)
+      throw new UsageError(
+        `${forgotten.what} of chunk "${this.chunk.name}" was not awaited: the chunk returned before it had happened`,
+        "await it, or await Promise.all of what runs side by side",
+      );
+    for (const { effect } of unseen) await effect;
+  }
+
+  streams(durable: Promise<void>): void {
+    // What follows may be taken again, so it would not tell.
+    if (durable !== this.#streaming) durable.catch((error: unknown) => (this.#refused ??= { error }));
+    this.#streaming = durable;
+  }
+
+  /** Resolves when every item that was put is in the stream, or rejects. */
+  async streamed(): Promise<void> {
+    await this.#streaming?.catch(() => {});
+    this.requireNoneRefused();
+  }
+
+  /** Says it once: whoever catches that goes on without them. */
+  requireNoneRefused(): void {
+    if (!this.#refused) return;
+    const { error } = this.#refused;
+    this.#refused = null;
+    throw error;
+  }
+
+  /** Asks the conditions that emits and state writes lead to. */
+  async #asked(effects: LedgerEffect[]): Promise<LedgerEffect[]> {
+    const { graph, state } = this.host;
+    for (const [index, effect] of effects.entries()) {
+      if (
+        effect.effect !== "emit" &&
+        effect.effect !== "set" &&
+        effect.effect !== "append" &&
+        effect.effect !== "delete"
+      )
+        continue;
+      const ids =
+        (effect.effect === "emit" ? graph.whenEvent.get(effect.event) : graph.whenState.get(effect.key)) ?? [];
+      if (ids.length === 0 || !meetsMatch(graph, ids)) continue;
+      const value =
+        effect.effect === "emit"
+          ? effect.payload
+          : (getPath(withWrites(state.values, effects.slice(0, index + 1)), effect.key) ?? null);
+      effect.hits = await askConditions(graph, ids, value, (asked) => new ReadCtx(this.host, asked));
+    }
+    return effects;
+  }
+
+  /** The attempt waits for nothing but durable waits, or no longer: its timeout counts running code only. */
+  set isWaiting(isWaiting: boolean) {
+    if (isWaiting) this.#limit?.pause();
+    else this.#limit?.resume();
+  }
+
+  #limited(returned: unknown): unknown {
+    const { timeoutMs } = this.chunk.options;
+    if (timeoutMs === null) return returned;
+    const { promise, reject } = Promise.withResolvers<never>();
+    this.#limit = new TimeLimit(timeoutMs, this.host.timers, () => {
+      const error = new ChunkTimeoutError(this.host.info.id, this.chunk.name, timeoutMs);
+      this.#abort.abort(error);
+      reject(error);
+    });
+    return Promise.race([returned, promise]);
+  }
+}
+
+/** A time limit that can stand still. */
+class TimeLimit {
+  readonly #timers: AttemptHost["timers"];
+  readonly #onEnd: () => void;
+  #leftMs: number;
+  #since: number;
+  #timer: Timer | null;
+
+  constructor(ms: number, timers: AttemptHost["timers"], onEnd: () => void) {
+    this.#leftMs = ms;
+    this.#timers = timers;
+    this.#onEnd = onEnd;
+    this.#since = timers.monotonic();
+    this.#timer = timers.after(ms, onEnd);
+  }
+
+  resume(): void {
+    if (this.#timer || this.#leftMs === Infinity) return;
+    this.#since = this.#timers.monotonic();
+    this.#timer = this.#timers.after(this.#leftMs, this.#onEnd);
+  }
+
+  pause(): void {
+    if (!this.#timer) return;
+    this.#leftMs = Math.max(0, this.#leftMs - (this.#timers.monotonic() - this.#since));
+    this.#timer.cancel();
+    this.#timer = null;
+  }
+
+  cancel(): void {
+    this.pause();
+    this.#leftMs = Infinity;
+  }
+}

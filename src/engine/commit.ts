@@ -1,0 +1,207 @@
+/** The appends of one owner: numbered within its epoch, fenced by its lease, folded when the database has answered. */
+import type { Settlement } from "../ledger/decide.ts";
+import { evolve, stamp } from "../ledger/evolve.ts";
+import type { ExecutionId, LedgerEvent, Recorded } from "../ledger/event.ts";
+import { freezeState, type ExecutionState } from "../ledger/state.ts";
+import { closeSnapshot } from "../ledger/views.ts";
+import type { Claim } from "../store/claims.ts";
+import type { Append, CloseHeader, Committed } from "../store/append.ts";
+import type { Send } from "../store/transactions.ts";
+import type { DatabaseClock } from "./clock.ts";
+import type { Committer } from "./committer.ts";
+import { failpoint } from "./failpoints.ts";
+import type { Release } from "./turn.ts";
+
+/** A snapshot is due when what was written since the last one outweighs it, and is worth a row. */
+const minSnapshotBytes = 64_000;
+
+export interface Lease {
+  readonly id: ExecutionId;
+  readonly epoch: number;
+  readonly token: string;
+}
+
+export interface CommitRequest {
+  readonly ending: Settlement | null;
+  readonly release: Release | null;
+}
+
+export type CommitAnswer =
+  | {
+      readonly verdict: "ok";
+      /** All of it counts: nothing came in that the ending or the release did not know of. */
+      readonly isWhole: boolean;
+      readonly events: readonly LedgerEvent[];
+      readonly close: CloseHeader | null;
+    }
+  | { readonly verdict: "fenced" }
+  | { readonly verdict: "repeat" };
+
+class NextAppend implements Append {
+  readonly id: ExecutionId;
+  readonly epoch: number;
+  readonly token: string;
+  readonly commitNo: number;
+  readonly base: number;
+  events: readonly LedgerEvent[];
+  conditional = 0;
+  fingerprint: string | null = null;
+  close: CloseHeader | null = null;
+  hasRelatives = false;
+  release: Append["release"] = null;
+  snapshot: Append["snapshot"] = null;
+
+  constructor({ id, epoch, token }: Lease, commitNo: number, base: number, events: readonly LedgerEvent[]) {
+    this.id = id;
+    this.epoch = epoch;
+    this.token = token;
+    this.commitNo = commitNo;
+    this.base = base;
+    this.events = events;
+  }
+}
+
+export class Commits {
+  readonly lease: Lease;
+  readonly #state: ExecutionState;
+  readonly #committer: Committer;
+  readonly #clock: DatabaseClock;
+  #commitNo = 0;
+  /** The last seq that is folded and known to be in the ledger. */
+  #base: number;
+  /** Folded, and to be sent with the next commit. */
+  #unsent: LedgerEvent[] = [];
+  #bytesSinceSnapshot = 0;
+  #snapshotBytes = minSnapshotBytes;
+  #snapshot: Append["snapshot"] = null;
+
+  constructor({ id, epoch, token, state, bytes, snapshotBytes }: Claim, committer: Committer, clock: DatabaseClock) {
+    this.lease = { id, epoch, token };
+    this.#state = state;
+    this.#committer = committer;
+    this.#clock = clock;
+    this.#base = state.seq;
+    this.#bytesSinceSnapshot = bytes;
+    this.#snapshotBytes = Math.max(minSnapshotBytes, snapshotBytes);
+    // One that is parked between its events would else be folded from the beginning for each.
+    this.takeSnapshot();
+  }
+
+  get base(): number {
+    return this.#base;
+  }
+
+  /** Nothing of this epoch is in the ledger. */
+  get isFirst(): boolean {
+    return this.#commitNo === 0;
+  }
+
+  get unsent(): readonly LedgerEvent[] {
+    return this.#unsent;
+  }
+
+  /** Folds an event of our own at a guessed time: the commit that sends it tells the real one. */
+  fold(event: LedgerEvent): void {
+    evolve(this.#state, { seq: this.#state.seq + 1, epoch: this.lease.epoch, at: this.#clock.now(), event });
+    this.#unsent.push(event);
+  }
+
+  foldForeign(events: readonly Recorded[]): void {
+    for (const recorded of events) evolve(this.#state, recorded);
+    this.#base = Math.max(this.#base, events.at(-1)?.seq ?? 0);
+  }
+
+  /** Sends what is folded, and how the execution ends or that it is given back. @throws what Postgres can never hold */
+  async send({ ending, release }: CommitRequest): Promise<CommitAnswer> {
+    const own = this.#unsent;
+    this.#unsent = [];
+    const item = new NextAppend(this.lease, this.#commitNo + 1, this.#base, own);
+    if (this.#commitNo === 0) item.fingerprint = this.#state.fingerprint;
+    item.release = release;
+    item.snapshot = this.#snapshot;
+    if (ending) {
+      item.events = [...own, ...ending.events];
+      if (ending.isConditional) item.conditional = ending.events.length;
+      item.close = this.#closeHeader(ending.events);
+      item.hasRelatives = item.close !== null && hasRelatives(this.#state, item.close);
+    }
+    this.#snapshot = null;
+    failpoint("before-commit");
+    const result = await this.#committer.commit(item);
+    failpoint("after-commit");
+    if (result.verdict === "fenced") return result;
+    this.#commitNo += 1;
+    if (result.verdict === "repeat") return result;
+    this.#observe(result);
+    const isMoved = result.foreign !== null;
+    for (const event of own) stamp(this.#state, event, result.at);
+    if (result.foreign) this.foldForeign(result.foreign);
+    let last = result.firstSeq + own.length - 1;
+    if (ending && !(ending.isConditional && isMoved))
+      for (const event of ending.events)
+        evolve(this.#state, { seq: ++last, epoch: this.lease.epoch, at: result.at, event });
+    this.#base = Math.max(this.#base, last);
+    // What was folded while it was on its way comes behind.
+    this.#state.seq = this.#base + this.#unsent.length;
+    return { verdict: "ok", isWhole: !isMoved, events: item.events, close: this.#state.closed ? item.close : null };
+  }
+
+  /** Sends events that an application's transaction carries. Nothing is folded before it is in: the transaction may yet fail. */
+  async sendWithin(events: readonly LedgerEvent[], send: Send): Promise<CommitAnswer["verdict"]> {
+    failpoint("before-commit");
+    const result = await send(new NextAppend(this.lease, this.#commitNo + 1, this.#base, events));
+    failpoint("after-commit");
+    if (result.verdict === "fenced") return "fenced";
+    this.#commitNo += 1;
+    if (result.verdict === "repeat") return "repeat";
+    this.#observe(result);
+    if (result.foreign) this.foldForeign(result.foreign);
+    events.forEach((event, index) =>
+      evolve(this.#state, { seq: result.firstSeq + index, epoch: this.lease.epoch, at: result.at, event }),
+    );
+    this.#base = Math.max(this.#base, result.firstSeq + events.length - 1);
+    return "ok";
+  }
+
+  /** Gives back an execution whose header we no longer know; one that is released or closed already is left as it is. */
+  async giveBack(wakeInMs: number): Promise<void> {
+    let commitNo = this.#commitNo + 1;
+    for (let base = this.#base; ; commitNo++) {
+      const item = new NextAppend(this.lease, commitNo, base, []);
+      item.release = { wakeInMs };
+      const result = await this.#committer.commit(item).catch(() => null);
+      if (result?.verdict !== "ok" || result.foreign === null) return;
+      base = result.foreign.at(-1)?.seq ?? base;
+    }
+  }
+
+  /** Total cost stays linear in what was written: each snapshot is paid for by the bytes since the one before. */
+  takeSnapshot(): void {
+    if (this.#bytesSinceSnapshot < this.#snapshotBytes) return;
+    const state = freezeState(this.#state);
+    this.#snapshot = { seq: this.#base, state };
+    this.#snapshotBytes = Math.max(minSnapshotBytes, JSON.stringify(state).length);
+    this.#bytesSinceSnapshot = 0;
+  }
+
+  #observe({ at, bytes }: Extract<Committed, { verdict: "ok" }>): void {
+    this.#clock.observe(at);
+    this.#bytesSinceSnapshot += bytes;
+  }
+
+  #closeHeader(events: readonly LedgerEvent[]): CloseHeader | null {
+    const closed = events.at(-1);
+    if (closed?.type !== "execution.closed") return null;
+    return {
+      outcome: closed.outcome,
+      reason: closed.reason,
+      error: closed.error ?? null,
+      snapshot: closeSnapshot(this.#state),
+    };
+  }
+}
+
+/** A parent waits for the end, or children have to end as well. The parent of an item hears of it in another way. */
+export function hasRelatives({ parent, item, children }: ExecutionState, { outcome }: CloseHeader): boolean {
+  return (parent !== null && !item) || (outcome !== "completed" && children.size > 0);
+}

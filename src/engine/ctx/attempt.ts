@@ -1,0 +1,35 @@
+/** The attempt that a `ctx` belongs to, as its parts see it. */
+import type { Chunk } from "../../flow/graph.ts";
+import type { Dispatch } from "../../ledger/state.ts";
+import type { AttemptHost } from "../host.ts";
+import type { Journal } from "../journal.ts";
+import type { Effect } from "./effect.ts";
+
+/** Where the parts of a `ctx` keep the attempt that they share; out of the way of what a chunk sees. */
+export const own: unique symbol = Symbol("attempt");
+
+export interface CtxAttempt {
+  readonly host: AttemptHost;
+  readonly dispatch: Dispatch;
+  readonly chunk: Chunk;
+  readonly journal: Journal;
+  readonly signal: AbortSignal;
+  /** Which try of the chunk it is, from 1. */
+  readonly number: number;
+  /** The same in every attempt of this run of the chunk, and in no other run. */
+  readonly idempotencyKey: string;
+  /** @throws what cut the attempt off; {UsageError} after the chunk has returned */
+  requireLive(): void;
+  /** A buffered write: committed with the next commit point, at the latest with the chunk's return. */
+  write<T>(work: () => T): Promise<T>;
+  /** Something that has happened when it resolves. What is still under way when the chunk returns has no end. */
+  durable<T>(what: string, work: () => Promise<T>): Effect<T>;
+  /** The same, for work that a park would cut off. */
+  busy<T>(work: () => Promise<T>): Promise<T>;
+  /** Commits what is buffered. What was buffered by others meanwhile travels along. */
+  flush(): Promise<void>;
+  /** An item is on its way into the stream. */
+  streams(durable: Promise<void>): void;
+  /** @throws why items that were on their way are not in the stream, once */
+  requireNoneRefused(): void;
+}

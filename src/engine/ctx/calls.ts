@@ -1,0 +1,264 @@
+/** The part of `ctx` that does something once and waits: steps, transactions, sleeps, calls. */
+import { v7 as uuidv7 } from "uuid";
+import { unlessAborted, withTimeout } from "../../base/async.ts";
+import { parseDuration, parseMoment } from "../../base/duration.ts";
+import { StepTimeoutError, UsageError, type SerializedError } from "../../base/errors.ts";
+import { copyJson, isObject, toJson, type Json, type JsonObject } from "../../base/json.ts";
+import { requireKnown } from "../../base/option.ts";
+import type {
+  Callable,
+  CallOptions,
+  Ctx,
+  Output,
+  StepOptions,
+  Transaction,
+  TransactionOf,
+  TransactionOptions,
+  TransactionSource,
+} from "../../flow/context.ts";
+import { isDoor, parseInput, parseReturn } from "../../flow/contract.ts";
+import { resolveRetry } from "../../flow/retry.ts";
+import { ExecutionId } from "../../ledger/event.ts";
+import { endingError } from "../../ledger/views.ts";
+import { own } from "./attempt.ts";
+import { resultOf } from "../child.ts";
+import type { Captured, NewChild } from "../child.ts";
+import type { ClosedExecution } from "../host.ts";
+import { backoffMs, serializeError } from "../retries.ts";
+import { PeopleCtx } from "./people.ts";
+
+type Work = (signal: AbortSignal, idempotencyKey: string) => unknown;
+
+export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transaction" | "sleep" | "call"> {
+  readonly #steps = new Set<string>();
+
+  get step() {
+    const run = (name: string, work: Work, options?: StepOptions) =>
+      this[own].durable(`step ${JSON.stringify(name)}`, () => this.#step(name, work, options));
+    function step<T>(
+      name: string,
+      work: (signal: AbortSignal, idempotencyKey: string) => T,
+      options?: StepOptions,
+    ): Promise<Output<T>>;
+    function step(name: string, work: Work, options?: StepOptions): Promise<unknown> {
+      return run(name, work, options);
+    }
+    return step;
+  }
+
+  async #step(name: string, work: Work, options: StepOptions = {}): Promise<Json> {
+    const attempt = this[own];
+    const { host, dispatch, journal, chunk } = attempt;
+    const where = `step "${name}" of chunk "${chunk.name}"`;
+    this.#requireName(name, where);
+    const policy = resolveRetry(options.retry, where);
+    const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, `timeout of ${where}`);
+    const { ordinal, entry } = journal.next("step", name);
+    if (entry?.effect === "step") return copyJson(entry.value);
+    let number = 1;
+    if (entry?.effect === "stepFailed") {
+      if (entry.notBefore === null) throw reviveError(entry.error);
+      number = entry.attempt + 1;
+      await host.waitUntil(dispatch.id, entry.notBefore);
+    }
+    for (; ; number++) {
+      let value: Json;
+      try {
+        value = await attempt.busy(async () => {
+          const keyed = (signal: AbortSignal) => work(signal, `${attempt.idempotencyKey}/${ordinal}`);
+          return parseReturn(null, await this.#timed(name, keyed, timeoutMs), `result of ${where}`);
+        });
+      } catch (error) {
+        attempt.requireLive();
+        const retryInMs = backoffMs(policy, number, error);
+        const serialized = serializeError(error, chunk.name, number);
+        journal.buffer({ ordinal, effect: "stepFailed", name, attempt: number, error: serialized, retryInMs });
+        await attempt.flush();
+        if (retryInMs === null) throw error;
+        const failed = dispatch.journal.find((known) => known.ordinal === ordinal);
+        if (failed?.effect === "stepFailed" && failed.notBefore !== null)
+          await host.waitUntil(dispatch.id, failed.notBefore);
+        continue;
+      }
+      attempt.requireLive();
+      journal.buffer({ ordinal, effect: "step", name, value });
+      await attempt.flush();
+      return copyJson(value);
+    }
+  }
+
+  get transaction() {
+    const run = (
+      name: string,
+      work: (tx: never) => unknown,
+      options?: TransactionOptions & { readonly client?: TransactionSource },
+    ) => this[own].durable(`transaction ${JSON.stringify(name)}`, () => this.#transaction(name, work, options));
+    function transaction<T>(
+      name: string,
+      work: (tx: Transaction) => T,
+      options?: TransactionOptions,
+    ): Promise<Output<T>>;
+    function transaction<S extends TransactionSource, T>(
+      name: string,
+      work: (tx: TransactionOf<S>) => T,
+      options: TransactionOptions & { readonly client: S },
+    ): Promise<Output<T>>;
+    function transaction(
+      name: string,
+      work: (tx: never) => unknown,
+      options?: TransactionOptions & { readonly client?: TransactionSource },
+    ): Promise<unknown> {
+      return run(name, work, options);
+    }
+    return transaction;
+  }
+
+  async #transaction(
+    name: string,
+    work: (tx: never) => unknown,
+    options: TransactionOptions & { readonly client?: TransactionSource } = {},
+  ): Promise<Json> {
+    const attempt = this[own];
+    const { host, dispatch, journal, signal } = attempt;
+    const where = `transaction "${name}" of chunk "${attempt.chunk.name}"`;
+    this.#requireName(name, where);
+    requireKnown(options, ["client", "timeout"], where);
+    const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, `timeout of ${where}`);
+    const { ordinal, entry } = journal.next("step", name);
+    if (entry?.effect === "step") return copyJson(entry.value);
+    await attempt.flush();
+    let recorded: Json = null;
+    await attempt.busy(() =>
+      host.transactions.run(
+        options.client ?? null,
+        async (tx) => {
+          const returning = async () => this.#timed(name, () => work(tx as never), timeoutMs);
+          // What is cut off rolls back at once: it would hold its rows and its connection.
+          return parseReturn(null, await unlessAborted(returning(), signal), `result of ${where}`);
+        },
+        async (value, send) => {
+          recorded = value;
+          await host.record(dispatch.id, { ordinal, effect: "step", name, value }, send);
+        },
+      ),
+    );
+    attempt.requireLive();
+    return copyJson(recorded);
+  }
+
+  get sleep() {
+    return (duration: string | number) =>
+      this[own].durable("sleep()", async () => {
+        const { host, dispatch, journal, chunk } = this[own];
+        const forMs = parseDuration(duration, `sleep in chunk "${chunk.name}"`);
+        const { ordinal, entry } = journal.next("sleep", "");
+        if (!entry) {
+          journal.buffer({ ordinal, effect: "sleep", forMs });
+          await this[own].flush();
+        }
+        const sleep = dispatch.journal.find((known) => known.ordinal === ordinal);
+        if (sleep?.effect === "sleep") await host.waitUntil(dispatch.id, sleep.until);
+      });
+  }
+
+  get call() {
+    const run = (target: Callable<never, unknown>, input: unknown, options?: CallOptions) =>
+      this[own].durable(`call of ${JSON.stringify(target.name)}`, () => this.#call(target, input, options));
+    function call<In2, Out>(target: Callable<In2, Out>, input: In2, options?: CallOptions): Promise<Out>;
+    function call(target: Callable<never, unknown>, input: unknown, options?: CallOptions): Promise<unknown> {
+      return run(target, input, options);
+    }
+    return call;
+  }
+
+  async #call(target: Callable<never, unknown>, input: unknown, options: CallOptions = {}): Promise<Json> {
+    const where = `call of "${target.name}" in chunk "${this[own].chunk.name}"`;
+    const definition = "flow" in target ? target.flow : target;
+    const door = isDoor(definition) ? definition : { name: target.name, contract: {} };
+    const { metadata, priority = 0, delay, startAt, discardAfter, timeout, idempotencyKey = null } = options;
+    const given = metadata === undefined ? null : toJson(metadata, `metadata of ${where}`);
+    const { id, ending } = await this.#runChild(target.name, {
+      input: parseInput(door, input),
+      state: {},
+      resources: {},
+      metadata: isObject(given) ? given : null,
+      priority,
+      delayMs: delay === undefined ? null : parseDuration(delay, `delay of ${where}`),
+      startAt: startAt === undefined ? null : parseMoment(startAt, `startAt of ${where}`),
+      discardAfter: discardAfter === undefined ? null : parseMoment(discardAfter, `discardAfter of ${where}`),
+      timeoutMs: timeout == null ? null : parseDuration(timeout, `timeout of ${where}`),
+      idempotencyKey,
+    });
+    return resultOf(snapshotOf(id, target.name, ending));
+  }
+
+  /** For the chunk of a sub-flow: null when the child was cancelled from outside. */
+  get callChild() {
+    return (flow: string, captured: Captured) =>
+      this[own].durable(`sub-flow ${JSON.stringify(flow)}`, async (): Promise<JsonObject | null> => {
+        const { id, ending } = await this.#runChild(flow, { ...captured, ...plain });
+        const { host } = this[own];
+        if (ending.outcome !== "completed" && (await host.isCancelledExternally(id))) return null;
+        return snapshotOf(id, flow, ending);
+      });
+  }
+
+  async #runChild(
+    flow: string,
+    child: Omit<NewChild, "id" | "flow" | "parent">,
+  ): Promise<{ id: ExecutionId; ending: ClosedExecution }> {
+    const { host, dispatch, journal } = this[own];
+    const { ordinal, entry } = journal.next("call", flow);
+    const id = entry?.effect === "call" ? entry.child : ExecutionId.parse(uuidv7());
+    if (!entry) {
+      journal.buffer({ ordinal, effect: "call", child: id, flow });
+      await this[own].flush();
+    }
+    const ending = await host.runChild(dispatch.id, { ...child, id, flow, ordinal });
+    this[own].requireLive();
+    return { id, ending };
+  }
+
+  #requireName(name: string, where: string): void {
+    if (typeof name !== "string" || name === "") throw new UsageError(`${where} has no name`, "give every step a name");
+    if (this.#steps.has(name))
+      throw new UsageError(`${where} is used twice in one run`, `number them, e.g. "${name} 1"`);
+    this.#steps.add(name);
+  }
+
+  #timed(name: string, work: (signal: AbortSignal) => unknown, timeoutMs: number | null): unknown {
+    const { signal, host, chunk } = this[own];
+    if (timeoutMs === null) return work(signal);
+    const limit = new AbortController();
+    const late = () => {
+      const error = new StepTimeoutError(host.info.id, chunk.name, name, timeoutMs);
+      limit.abort(error);
+      throw error;
+    };
+    const returned = Promise.resolve(work(AbortSignal.any([signal, limit.signal])));
+    return withTimeout(returned, timeoutMs, late, host.timers);
+  }
+}
+
+const plain = {
+  metadata: null,
+  priority: 0,
+  delayMs: null,
+  startAt: null,
+  discardAfter: null,
+  timeoutMs: null,
+  idempotencyKey: null,
+};
+
+/** The close snapshot of a child. @throws {ExecutionFailedError | ExecutionCancelledError} */
+function snapshotOf(id: ExecutionId, flow: string, ending: ClosedExecution): JsonObject {
+  if (ending.outcome === "completed") return copyJson(ending.snapshot);
+  throw endingError(id, { ...ending, flow });
+}
+
+function reviveError(error: SerializedError): Error {
+  const revived = new Error(error.message);
+  revived.name = error.name;
+  if (error.stack !== undefined) revived.stack = error.stack;
+  return revived;
+}

@@ -1,0 +1,36 @@
+/** A promise of `ctx` that knows whether anybody looks at it, and that ends no process when nobody does. */
+
+/** Which of them a chunk must not forget: buffered writes are committed with its return and need no `await`. */
+export type EffectKind = "write" | "durable";
+
+export class Effect<T> extends Promise<T> {
+  // What `then` makes is an ordinary promise: only the first look counts.
+  static override readonly [Symbol.species] = Promise;
+  #isObserved = false;
+
+  static run<T>(work: () => Promise<T>): Effect<T> {
+    const effect = new Effect<T>((resolve, reject) => void work().then(resolve, reject));
+    // Said to the chunk when it ends; a rejection that nobody hears would end the process.
+    void Promise.prototype.then.call(effect, undefined, () => {});
+    return effect;
+  }
+
+  get isObserved(): boolean {
+    return this.#isObserved;
+  }
+
+  // `await` comes here as well, because this is no plain promise.
+  // oxlint-disable-next-line unicorn/no-thenable -- it is a promise
+  override then<A = T, B = never>(
+    onFulfilled?: ((value: T) => A | PromiseLike<A>) | null,
+    onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    this.#isObserved = true;
+    return super.then(onFulfilled, onRejected);
+  }
+}
+
+/** Never settles: what waits for it was cut off, and is collected. */
+export function never<T>(): Promise<T> {
+  return new Promise(() => {});
+}

@@ -1,0 +1,82 @@
+/** The part of `ctx` that emits events and puts live items into the stream. */
+import { UsageError } from "../../base/errors.ts";
+import type { Ctx, EmitOptions } from "../../flow/context.ts";
+import { parseEvent, parseStreamItem } from "../../flow/contract.ts";
+import { own } from "./attempt.ts";
+import { StateCtx } from "./state.ts";
+
+export class EventsCtx
+  extends StateCtx
+  implements Pick<Ctx, "emit" | "emitNoWait" | "putIntoStream" | "stopStream" | "flush">
+{
+  #hasStopped = false;
+
+  get emit() {
+    return (event: string, payload: unknown, options?: EmitOptions) =>
+      this[own].durable(`emit(${JSON.stringify(event)})`, async () => {
+        const { host, dispatch } = this[own];
+        const isWaiting = options?.wait === true;
+        const ordinal = this.#emit(event, payload, isWaiting);
+        await this[own].flush();
+        if (!isWaiting) return;
+        const entry = dispatch.journal.find((known) => known.ordinal === ordinal);
+        if (entry?.effect === "emit" && entry.group !== null) await host.groupEnd(dispatch.id, entry.group);
+      });
+  }
+
+  get emitNoWait() {
+    return (event: string, payload: unknown) => void this.#emit(event, payload, false);
+  }
+
+  #emit(event: string, payload: unknown, wait: boolean): number {
+    const { host, journal } = this[own];
+    this[own].requireLive();
+    const parsed = parseEvent(host.flow, event, payload);
+    const { ordinal, entry } = journal.next("emit", event);
+    if (!entry) journal.buffer({ ordinal, effect: "emit", event, payload: parsed, wait });
+    return ordinal;
+  }
+
+  get putIntoStream() {
+    return (item: unknown) => {
+      let admitted: Promise<void> | undefined;
+      const put = this[own].write(() => {
+        const { host, dispatch } = this[own];
+        const parsed = parseStreamItem(host.flow, item);
+        if (this.#isStreamStopped()) return;
+        this[own].requireNoneRefused();
+        const sent = host.putIntoStream(dispatch, parsed);
+        this[own].streams(sent.durable);
+        ({ admitted } = sent);
+      });
+      // Durable at the next commit point; here it only waits while too much is on its way.
+      return admitted === undefined ? put : put.then(() => this[own].busy(async () => admitted));
+    };
+  }
+
+  get stopStream() {
+    return () =>
+      this[own].durable("stopStream()", async () => {
+        this.#hasStopped = true;
+        const { ordinal, entry } = this[own].journal.next("stopStream", "");
+        if (entry) return;
+        this[own].journal.buffer({ ordinal, effect: "stopStream" });
+        await this[own].flush();
+      });
+  }
+
+  /** True where an earlier attempt stopped the stream that this one has not come to yet. */
+  #isStreamStopped(): boolean {
+    const { host, dispatch, chunk } = this[own];
+    if (!host.state.streamStopped && !this.#hasStopped) return false;
+    if (!this.#hasStopped && dispatch.journal.some(({ effect }) => effect === "stopStream")) return true;
+    throw new UsageError(
+      `chunk "${chunk.name}" put an item into a stream that was stopped`,
+      "put all items before stopStream()",
+    );
+  }
+
+  get flush() {
+    return () => this[own].durable("flush()", () => this[own].flush());
+  }
+}

@@ -1,0 +1,140 @@
+/** The part of `ctx` for what people answer and correct: pauses and interventions. */
+import { z } from "zod";
+import { NoResumeHandleError, SelfResumeLimitError, UsageError } from "../../base/errors.ts";
+import { copyJson, isObject, toJson, type Json } from "../../base/json.ts";
+import { parseDuration } from "../../base/duration.ts";
+import { requireInteger } from "../../base/option.ts";
+import type {
+  answer,
+  ConsumeOptions,
+  Ctx,
+  Intervention,
+  InterventionFilters,
+  Paused,
+  PauseOptions,
+  Resume,
+} from "../../flow/context.ts";
+import { requireConsumption } from "../../ledger/interventions.ts";
+import type { PauseRequest } from "../../ledger/decide.ts";
+import type { Intervention as FoldedIntervention } from "../../ledger/state.ts";
+import { matchesIntervention, publicIntervention } from "../../ledger/views.ts";
+import { own, type CtxAttempt } from "./attempt.ts";
+import { EventsCtx } from "./events.ts";
+
+/** What `pauseFor` returns: the engine takes the request out of it. */
+export class PauseMark implements Paused<never> {
+  declare readonly [answer]: never;
+  readonly request: PauseRequest;
+
+  constructor(request: PauseRequest) {
+    this.request = request;
+  }
+}
+
+export class PeopleCtx
+  extends EventsCtx
+  implements
+    Pick<Ctx, "pauseFor" | "isResume" | "resume" | "interventions" | "getInterventions" | "markInterventionConsumed">
+{
+  readonly #seen: readonly FoldedIntervention[];
+
+  constructor(attempt: CtxAttempt, input: Json) {
+    super(attempt, input);
+    // As they stood when this dispatch began: a correction never changes under a chunk's feet.
+    const { interventions } = attempt.host.state;
+    this.#seen = interventions.length === 0 ? [] : interventions.filter(({ status }) => status === "inserted");
+  }
+
+  get pauseFor() {
+    return (options: PauseOptions<z.ZodType | null> = {}): PauseMark => {
+      const { host, chunk } = this[own];
+      this[own].requireLive();
+      if (host.state.settings.hidden) throw new NoResumeHandleError(host.flow.name, chunk.name);
+      return new PauseMark(this.#request(options));
+    };
+  }
+
+  #request(options: PauseOptions<z.ZodType | null>): PauseRequest {
+    const { host, chunk, dispatch } = this[own];
+    const { type = "pause", payload = null, resumeTo = "next", maxResumes = 1, expiresIn = null } = options;
+    const where = `pauseFor in chunk "${chunk.name}"`;
+    requireInteger(maxResumes, `maxResumes of ${where}`, { min: 0, orNull: "no limit" });
+    if (
+      resumeTo !== "next" &&
+      resumeTo !== "self" &&
+      !(typeof resumeTo === "object" && typeof resumeTo?.event === "string" && resumeTo.event !== "")
+    )
+      throw new UsageError(
+        `${where}: resumeTo is ${JSON.stringify(resumeTo)}`,
+        'use "next", "self" or { event: name }',
+      );
+    for (const [name, text] of Object.entries({ type, interruptId: options.interruptId ?? "-" }))
+      if (typeof text !== "string" || text === "")
+        throw new UsageError(`${where}: ${name} is ${JSON.stringify(text)}`, "use a text that is not empty");
+    const resumed = this.resume;
+    const id = options.interruptId ?? resumed?.interruptId ?? `${chunk.name}:${dispatch.id}`;
+    const earlier = host.state.interrupts.get(id);
+    if (earlier?.status === "pending")
+      throw new UsageError(`${where}: interrupt "${id}" is pending already`, "use another interruptId");
+    const resumeCount = resumed?.interruptId === id ? resumed.count : 0;
+    if (resumeTo === "self" && maxResumes !== null && resumeCount >= maxResumes && resumed)
+      throw new SelfResumeLimitError(host.info.id, id, resumeCount, maxResumes);
+    return {
+      id,
+      type,
+      payload: toJson(payload, `payload of ${where}`),
+      resumeTo: typeof resumeTo === "string" ? resumeTo : { event: resumeTo.event },
+      maxResumes,
+      resumeCount,
+      expiresInMs: expiresIn === null ? null : parseDuration(expiresIn, `expiresIn of ${where}`),
+      response: options.response
+        ? toJson(z.toJSONSchema(options.response, { io: "input" }), `response of ${where}`)
+        : null,
+    };
+  }
+
+  get isResume() {
+    return this[own].dispatch.resume !== null;
+  }
+
+  get resume(): Resume | null {
+    const { dispatch, host } = this[own];
+    const interrupt = dispatch.resume === null ? undefined : host.state.interrupts.get(dispatch.resume);
+    if (!interrupt) return null;
+    return {
+      value: copyJson(interrupt.value),
+      interruptId: interrupt.id,
+      count: interrupt.resumeCount + 1,
+      actor: interrupt.actor,
+    };
+  }
+
+  get interventions(): readonly Intervention[] {
+    return this.getInterventions();
+  }
+
+  get getInterventions() {
+    return (filters: InterventionFilters = {}): readonly Intervention[] =>
+      this.#seen.filter((record) => matchesIntervention(record, filters)).map(publicIntervention);
+  }
+
+  get markInterventionConsumed() {
+    return (id: string, options: ConsumeOptions = {}) =>
+      this[own].write((): Intervention => {
+        const { chunk, journal } = this[own];
+        const { status = "applied", consumer = chunk.name, note = null, metadata = {} } = options;
+        const parsed = toJson(metadata, "metadata of markInterventionConsumed()");
+        requireConsumption(id, status, consumer);
+        const record = this.#seen.find((seen) => seen.id === id);
+        if (!record)
+          throw new UsageError(
+            `intervention "${id}" was not inserted when chunk "${chunk.name}" began`,
+            "mark one of ctx.interventions",
+          );
+        const { ordinal, entry } = journal.next("consume", `${id} ${consumer}`);
+        const consumption = { intervention: id, status, consumer, note, metadata: isObject(parsed) ? parsed : {} };
+        if (!entry) journal.buffer({ ordinal, effect: "consume", ...consumption });
+        return publicIntervention(record);
+      });
+  }
+}

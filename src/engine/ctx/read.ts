@@ -1,0 +1,74 @@
+/** What a condition may read of the value it is asked about, and every chunk too. */
+import { copyJson, type Json } from "../../base/json.ts";
+import { getPath } from "../../base/path.ts";
+import type { FlowDataOptions, ReadOnlyCtx } from "../../flow/context.ts";
+import type { Contract, StateAt, StateOf, StatePath } from "../../flow/contract.ts";
+import type { JsonObject } from "../../base/json.ts";
+import { warnFlowData } from "../flow-data.ts";
+import type { AttemptHost } from "../host.ts";
+
+// Getters that return functions, so that `({ getState }) => …` works and an attempt costs no closure it does not use.
+export class ReadCtx implements ReadOnlyCtx {
+  readonly #host: AttemptHost;
+  readonly #value: Json;
+  #input: Json | undefined;
+
+  constructor(host: AttemptHost, value: Json) {
+    this.#host = host;
+    this.#value = value;
+  }
+
+  get input(): Json {
+    // A copy of its own: the value travels on, siblings get the same, and the ledger has it too.
+    return (this.#input ??= copyJson(this.#value));
+  }
+
+  get execution() {
+    return this.#host.info;
+  }
+
+  get getState() {
+    const read = (path: string | undefined, fallback: unknown) => this.readState(path, fallback);
+    function getState(): StateOf<Contract>;
+    function getState<P extends StatePath<Contract>, D = null>(path: P, fallback?: D): StateAt<Contract, P> | D;
+    function getState(path?: string, fallback: unknown = null): unknown {
+      return read(path, fallback);
+    }
+    return getState;
+  }
+
+  protected readState(path: string | undefined, fallback: unknown): unknown {
+    return readFrom(this.#host.state.values, path, fallback);
+  }
+
+  get getResource() {
+    const { resources } = this.#host;
+    function getResource<T = unknown, D = null>(name: string, fallback?: D): T | D;
+    function getResource(name: string, fallback: unknown = null): unknown {
+      return resources.get(name) ?? fallback;
+    }
+    return getResource;
+  }
+
+  get requireResource() {
+    const { resources } = this.#host;
+    function requireResource<T = unknown>(name: string): T;
+    function requireResource(name: string): unknown {
+      return resources.require(name);
+    }
+    return requireResource;
+  }
+
+  get getFlowData() {
+    return async (key: string, options?: FlowDataOptions): Promise<Json> => {
+      if (!options?.noWarning) warnFlowData("getFlowData");
+      return (await this.#host.flowData.get(key)) ?? options?.default ?? null;
+    };
+  }
+}
+
+export function readFrom(values: JsonObject, path: string | undefined, fallback: unknown): unknown {
+  if (path === undefined) return copyJson(values);
+  const found = getPath(values, path);
+  return found === undefined ? fallback : copyJson(found);
+}

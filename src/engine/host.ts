@@ -1,0 +1,97 @@
+/** What the engine needs of the process it runs in, and what an attempt needs of the owner that runs it. */
+import type { Timers } from "../base/timers.ts";
+import type { Json } from "../base/json.ts";
+import type { ExecutionInfo, Logger } from "../flow/context.ts";
+import type { FlowDefinition } from "../flow/definition.ts";
+import type { Graph } from "../flow/graph.ts";
+import type { Effect } from "../ledger/decide.ts";
+import type { ExecutionId, Recorded, WorkerId } from "../ledger/event.ts";
+import type { Dispatch, ExecutionState } from "../ledger/state.ts";
+import type { CloseHeader } from "../store/append.ts";
+import type { RetryMark } from "../store/streams.ts";
+import type { Send, Transactions } from "../store/transactions.ts";
+import type { NewChild } from "./child.ts";
+import type { DatabaseClock } from "./clock.ts";
+import type { Committer } from "./committer.ts";
+import type { Items } from "./items.ts";
+import type { ExecutionResources, Resources, WorkerResources } from "./resources.ts";
+import type { Put, StreamTarget } from "./streamer.ts";
+
+/** What the owners of one worker share. */
+export interface Engine {
+  readonly workerId: WorkerId;
+  readonly committer: Committer;
+  readonly transactions: Transactions;
+  readonly clock: DatabaseClock;
+  /** For everything that a flow's user sees. */
+  readonly timers: Timers;
+  readonly log: Logger;
+  readonly resources: WorkerResources;
+  flowResources(flow: string): Resources;
+  executionResources(id: ExecutionId): Resources;
+  flowData(flow: string): FlowDataAccess;
+  putIntoStream(target: StreamTarget, item: Json, dispatch: number, mark: RetryMark | null): Put;
+  /** Creates a child, once, and resolves with how it ended; rejects when the signal aborts. */
+  runChild(child: NewChild, options: ChildOptions): Promise<ClosedExecution>;
+  /** Executions that are items of a distributed collection. */
+  readonly items: Items;
+  /** The execution waits for others from now on: it takes no capacity of the worker. */
+  waitsForOthers(id: ExecutionId): void;
+  /** Tells a closed execution's parent and children of its end. */
+  propagateClose(id: ExecutionId): void;
+  /** Ledger events after a seq. */
+  readEvents(id: ExecutionId, after: number): Promise<readonly Recorded[]>;
+  /** Tells everybody who waits on the execution that there is something new. */
+  announce(id: ExecutionId, closed: ClosedExecution | null): void;
+  /** An owner's resources are being disposed. Only the worker's shutdown waits for it. */
+  onDispose(disposed: Promise<void>): void;
+  /** Grace that running chunks get after a cancel. */
+  readonly cancelGraceMs: number;
+  /** Whether short waits stay in memory, and items hear of each other's end here. */
+  readonly hasShortcuts: boolean;
+}
+
+export interface ChildOptions {
+  /** Called when the child is in the database: from then on its end will be in its parent's ledger. */
+  readonly onCreated: () => void;
+  readonly signal: AbortSignal;
+}
+
+/** How an execution ended, for those in this process who wait for it. */
+export type ClosedExecution = CloseHeader & { readonly flow: string };
+
+export interface FlowDataAccess {
+  get(key: string): Promise<Json | undefined>;
+  set(key: string, value: Json): Promise<void>;
+  append(key: string, value: Json): Promise<void>;
+  delete(key: string): Promise<void>;
+}
+
+/** The owner of an execution, as an attempt sees it. A wait for which the attempt was cut off never ends. */
+export interface AttemptHost {
+  readonly flow: FlowDefinition;
+  readonly graph: Graph;
+  readonly info: ExecutionInfo;
+  readonly resources: ExecutionResources;
+  readonly log: Logger;
+  readonly timers: Timers;
+  readonly transactions: Transactions;
+  readonly flowData: FlowDataAccess;
+  /** What is folded so far; read only. */
+  readonly state: ExecutionState;
+  /** Resolves when the effects are in the ledger. */
+  commit(dispatch: number, effects: readonly Effect[]): Promise<void>;
+  /** Resolves when the effect is in the ledger, by a commit that `send` makes together with rows of the application's. */
+  record(dispatch: number, effect: Effect, send: Send): Promise<void>;
+  /** Something runs in the attempt that a park would cut off. Returns what says that it has ended. */
+  busy(dispatch: number): () => void;
+  /** Resolves at a time of the database's clock; a far one may let the execution go, and the attempt with it. */
+  waitUntil(dispatch: number, time: number): Promise<void>;
+  /** Resolves when everything that follows from the emit has run. */
+  groupEnd(dispatch: number, group: number): Promise<void>;
+  /** Creates a child and resolves with how it ended; giving the same id again attaches to the same child. */
+  runChild(dispatch: number, child: Omit<NewChild, "parent"> & { readonly ordinal: number }): Promise<ClosedExecution>;
+  /** Whether the child's end was asked for from outside. */
+  isCancelledExternally(child: ExecutionId): Promise<boolean>;
+  putIntoStream(dispatch: Dispatch, item: Json): Put;
+}

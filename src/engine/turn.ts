@@ -1,0 +1,62 @@
+/** What an owner does next. Pure: facts in, one step out; tested like `decide`. */
+import type { Settlement } from "../ledger/decide.ts";
+
+/** What is known of an execution that is owned, at one moment. */
+export interface TurnFacts {
+  /** Something came in from outside that has not been read. */
+  readonly isPoked: boolean;
+  /** Something that came in waits for its routing. */
+  readonly hasArrival: boolean;
+  /** Attempts have ended, or reached a commit point. */
+  readonly hasWork: boolean;
+  /** The work of a transaction is done: it wants its record. */
+  readonly hasRecording: boolean;
+  /** Events are folded and not sent. */
+  readonly hasUnsent: boolean;
+  /** There are so many of them that they go first. */
+  readonly isFull: boolean;
+  /** Somebody waits for what is folded. */
+  readonly isAwaited: boolean;
+  /** Nothing of this epoch is in the ledger yet. */
+  readonly isFirst: boolean;
+  /** The claim alone was held back for long enough. */
+  readonly isClaimDue: boolean;
+  readonly running: number;
+  /** How the execution ends now, if it does. */
+  readonly ending: Settlement | null;
+  /** Items of distributed collections have to be told first. */
+  readonly hasItemsToStop: boolean;
+  /** Something is folded whose time the close snapshot tells, and which only the database knows. */
+  readonly hasUntimed: boolean;
+  /** The execution may be given back: to wake up in so many milliseconds, or by something from outside. */
+  readonly release: Release | null;
+}
+
+export interface Release {
+  readonly wakeInMs: number | null;
+}
+
+export type Next =
+  | { readonly do: "catchUp" | "route" | "fold" | "record" | "stopItems" | "linger" | "wait" }
+  | { readonly do: "append"; readonly ending: Settlement | null; readonly release: Release | null };
+
+export function nextTurn(facts: TurnFacts): Next {
+  if (facts.isFull) return { do: "append", ending: null, release: null };
+  if (facts.isPoked) return { do: "catchUp" };
+  if (facts.hasArrival) return { do: "route" };
+  const { hasRecording, hasUnsent } = facts;
+  if (hasRecording && !hasUnsent) return { do: "record" };
+  if (facts.hasWork) return { do: "fold" };
+  // It travels alone, after what is folded.
+  if (hasRecording) return { do: "append", ending: null, release: null };
+  const due = facts.ending;
+  if (due && facts.hasItemsToStop) return { do: "stopItems" };
+  const isHeld = due?.events.at(-1)?.type === "execution.closed" && facts.hasUntimed;
+  const ending = isHeld ? null : due;
+  const release = due === null ? facts.release : null;
+  if (!hasUnsent && ending === null && release === null) return { do: "wait" };
+  // A claim that something follows soon travels with it.
+  const isOnlyClaim = facts.isFirst && !facts.isAwaited && facts.running > 0;
+  if (isOnlyClaim && ending === null && release === null && !facts.isClaimDue) return { do: "linger" };
+  return { do: "append", ending, release };
+}
