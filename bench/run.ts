@@ -3,6 +3,7 @@ import { cpus } from "node:os";
 import { deferred } from "./defer.ts";
 import { flat } from "./flat.ts";
 import { floor } from "./floor.ts";
+import { kit } from "./kit.ts";
 import { latency } from "./latency.ts";
 import { limited } from "./limited.ts";
 import { load } from "./load.ts";
@@ -33,6 +34,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   defer: deferred,
   neighbours,
   takeover,
+  kit,
 };
 
 const asked = process.argv.slice(2).filter((word) => !word.startsWith("--"));

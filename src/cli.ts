@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 /** `npx flowledger …`: each command is parse → one call → print. */
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
-import pc from "picocolors";
 import { z } from "zod";
 import { examine } from "./store/doctor.ts";
 import type { Progress } from "./store/rebuild.ts";
@@ -16,7 +15,7 @@ import { parseCursor } from "./execution/stream.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { isObject, type Json, type JsonObject } from "./base/json.ts";
 import { createOrchestrator } from "./orchestrator.ts";
-import { devFolder, importModule, printFields, printTable, type Terminal } from "./terminal.ts";
+import { devFolder, importModule, openTerminal, printFields, printTable, visible, type Terminal } from "./terminal.ts";
 import type { ExecutionSummary, FunctionDefinition, ListOptions, Orchestrator } from "./orchestrator.ts";
 
 /** What every command takes. */
@@ -36,7 +35,7 @@ async function main(): Promise<void> {
   // A reader that has seen enough (`| head`) is no failure.
   process.stdout.on("error", () => process.exit(0));
   process.removeAllListeners("warning");
-  process.on("warning", (warning) => process.stderr.write(`warning: ${warning.message}\n`));
+  process.on("warning", (warning) => process.stderr.write(`warning: ${visible(warning.message)}\n`));
   try {
     await program.parseAsync();
   } catch (error) {
@@ -367,7 +366,7 @@ function newProgram(): Command {
       const paint = { ok: out.paint.green, warn: out.paint.yellow, fail: out.paint.red };
       for (const { name, verdict, detail, remedy } of out.isJson ? [] : findings)
         out.line(
-          `${paint[verdict](verdict.padEnd(4))}  ${name.padEnd(10)}  ${detail}${remedy === null ? "" : ` (${remedy})`}`,
+          `${paint[verdict](verdict.padEnd(4))}  ${name.padEnd(11)}  ${detail}${remedy === null ? "" : ` (${remedy})`}`,
         );
       if (findings.some(({ verdict }) => verdict === "fail")) process.exitCode = 1;
     });
@@ -561,14 +560,8 @@ function parseWhole(text: string): number {
 
 function terminalOf(command: Command): Terminal {
   const isJson = command.optsWithGlobals<GlobalOptions>().json ?? false;
-  const isInteractive = process.stdout.isTTY && !isJson;
-  return {
-    isJson,
-    isInteractive,
-    paint: pc.createColors(isInteractive && !process.env["NO_COLOR"] && process.env["TERM"] !== "dumb"),
-    line: (text = "") => void process.stdout.write(`${text}\n`),
-    json: (value) => void process.stdout.write(`${JSON.stringify(value)}\n`),
-  };
+  const isColored = process.stdout.isTTY && !isJson && !process.env["NO_COLOR"] && process.env["TERM"] !== "dumb";
+  return openTerminal({ isJson, isColored });
 }
 
 function done(command: Command, text: string, value: Readonly<Record<string, unknown>>): void {
@@ -611,7 +604,7 @@ function errorIn(events: readonly HistoryEntry[]): SerializedError | null {
 function report(error: unknown, isVerbose: boolean): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
   const text = error instanceof Error ? error.message : String(error);
-  process.stderr.write(`error: ${error instanceof FlowledgerError ? text : text || "something failed"}\n`);
-  if (isVerbose && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  process.stderr.write(`error: ${visible(error instanceof FlowledgerError ? text : text || "something failed")}\n`);
+  if (isVerbose && error instanceof Error) process.stderr.write(`${visible(error.stack ?? "")}\n`);
   return 1;
 }

@@ -1,8 +1,7 @@
 /** `flowledger/defer`: background functions. Each is a flow of one chunk, so whatever holds for a flow holds for it. */
-import { Cron } from "croner";
-import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
-import { requireInteger, requireKnown, requireNumber, requireOneOf, type Refuse } from "./base/option.ts";
+import { cronProblem } from "./base/cron.ts";
+import { requireInteger, requireKnown, requireNumber, requireOneOf, show, type Refuse } from "./base/option.ts";
 import { FunctionState, plainErrorCode } from "./store/functions.ts";
 import type { FunctionRecord } from "./store/functions.ts";
 import { resultOf } from "./engine/child.ts";
@@ -114,22 +113,22 @@ export function defer<Args extends unknown[], Out>(
   fn: (...args: Args) => Out,
   options: DeferOptions = {},
 ): DeferredFunction<Args, Output<Out>> {
-  return define(fn, options, undefined);
+  return define(fn, options, null);
 }
 
 /**
- * A background function without arguments that runs by a schedule, too.
+ * A background function without arguments that runs by a schedule, too. After times at which no worker ran, it runs once.
  *
  * @param cron five fields, in UTC, e.g. `"0 7 * * *"`
- * @throws {DefinitionError}
+ * @throws {DefinitionError} also for a date, for seconds, and for a pattern that never comes
  */
 defer.cron = <Out>(fn: () => Out, cron: string, options: DeferOptions = {}): DeferredFunction<[], Output<Out>> =>
-  define(fn, options, cron);
+  define(fn, options, { cron });
 
 function define<Args extends unknown[], Out>(
   fn: (...args: Args) => Out,
   options: DeferOptions,
-  cron: string | undefined,
+  schedule: { readonly cron: string } | null,
 ): DeferredFunction<Args, Output<Out>> {
   if (typeof fn !== "function") throw new DefinitionError(String(fn), "defer() got no function", "pass a function");
   const name = options.name ?? fn.name;
@@ -143,7 +142,7 @@ function define<Args extends unknown[], Out>(
     name,
     version: 6,
     retry: resolveRetry(name, options.retry),
-    ...(cron !== undefined && { cron: requireCron(name, cron) }),
+    ...(schedule && { cron: requireCron(name, schedule.cron) }),
     ...requireLimits(name, options),
   };
   trackChunks();
@@ -394,13 +393,13 @@ export async function rescheduleExecution(id: string, to: Date | string | number
  * @throws {ExecutionNotFound}
  */
 export async function reRunExecution(id: string): Promise<FunctionExecution> {
-  const { store, create } = requireOrchestrator("reRunExecution()")[internals];
+  const { store, create, newId } = requireOrchestrator("reRunExecution()")[internals];
   const executionId = requireId(id);
   const call = await (await store()).functions.call(executionId);
   if (!call) throw new ExecutionNotFound(id);
   const { discardAt: _, ...settings } = call.settings ?? {};
   const again = await create({
-    id: ExecutionId.parse(uuidv7()),
+    id: newId(),
     flow: call.flow,
     input: call.input,
     settings,
@@ -696,18 +695,11 @@ function requireLimits(name: string, options: DeferOptions) {
 const deferOptions = ["name", "retry", "concurrency", "maxConcurrencyAction", "maxDuration"];
 
 function requireCron(name: string, cron: string): string {
-  try {
-    const next = new Cron(cron, { mode: "5-part", timezone: "UTC", paused: true }).nextRun();
-    if (!next) throw new TypeError("it never comes due");
-    return cron;
-  } catch (error) {
-    const problem = error instanceof Error ? error.message : String(error);
-    throw new DefinitionError(
-      name,
-      `cron ${JSON.stringify(cron)} is not a schedule (${problem})`,
-      'use five fields, e.g. "0 7 * * *"',
-      {},
-      error,
-    );
-  }
+  const problem = cronProblem(cron, { hasSeconds: false });
+  if (problem === null) return cron;
+  throw new DefinitionError(
+    name,
+    `cron ${show(cron)} is not a schedule (${problem})`,
+    'use five fields, e.g. "0 7 * * *"',
+  );
 }

@@ -1,6 +1,6 @@
 /**
  * flowledger: values and words → define a flow → its ledger decides and folds → a store keeps it → the engine advances a turn → a worker
- * process drives it → handles, results and streams read it.
+ * process drives it → handles, results and streams read it → tests move its clock.
  *
  * Commands from outside are decided under the row lock, in SQL; what follows from them is decided by the owner, in `decide`.
  *
@@ -11,6 +11,7 @@
  * - `engine/` advance: owners, attempts, journals, timers, resources
  * - `worker/` the process: jobs in, executions claimed, drained on stop
  * - `execution/` what callers hold: handle, result, stream, handler
+ * - `test/` what tests hold: a clock that they move, mocks, crashes
  */
 export { defineFlow, Flow } from "./flow/builder.ts";
 export { createOrchestrator } from "./orchestrator.ts";
@@ -33,7 +34,9 @@ export {
   InterventionDisabledError,
   JournalMismatchError,
   LeaseLostError,
+  LockedError,
   MigrationError,
+  MovableClockError,
   NoResumeHandleError,
   NotConfiguredError,
   NotMigratedError,
@@ -71,7 +74,7 @@ export type {
 export type { ChunkOptions, FlowDefinition } from "./flow/definition.ts";
 export type { FlowOptions, Limit, LimitOptions } from "./flow/limits.ts";
 export type { CloseSnapshot, Contract, InputOf, StateOf, StreamItem } from "./flow/contract.ts";
-export type { BoundFlow, CreateOptions, RunOptions } from "./execution/bound-flow.ts";
+export type { BoundFlow, CreateOptions, RunOptions, StartManyOptions } from "./execution/bound-flow.ts";
 export type {
   ExecutionSummary,
   ListOptions,

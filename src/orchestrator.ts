@@ -8,14 +8,17 @@ import type { Pruned } from "./store/prune.ts";
 import type { Header } from "./store/reads.ts";
 import type { Difference, RebuildOptions } from "./store/rebuild.ts";
 import type { CreateResult, NewExecution } from "./store/starts.ts";
+import { isLocked } from "./store/refusals.ts";
 import { openStore } from "./store/store.ts";
 import type { Store } from "./store/store.ts";
 import type { VerifyOptions, Violation } from "./store/verify.ts";
 import type { NewChild } from "./engine/child.ts";
-import type { FlowDataAccess } from "./engine/host.ts";
+import type { FlowDataAccess, Hooks } from "./engine/host.ts";
+import { idsBy } from "./engine/ids.ts";
+import type { NewId } from "./engine/ids.ts";
 import { KeptResources } from "./engine/resources.ts";
 import type { Resources, WorkerResources } from "./engine/resources.ts";
-import { DefinitionError, ExecutionNotFoundError, UsageError } from "./base/errors.ts";
+import { DefinitionError, ExecutionNotFoundError, LockedError, UsageError } from "./base/errors.ts";
 import { BoundFlow, newExecution, parseId, parseMetadata } from "./execution/bound-flow.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
@@ -125,10 +128,15 @@ export interface ExecutionSummary {
   readonly closeReason: string | null;
 }
 
-/** Where `flowledger/defer` finds what it needs of an orchestrator; nobody else's business. */
+/** Where `flowledger/defer` and `flowledger/test` find what they need of an orchestrator; nobody else's business. */
 export const internals = Symbol("flowledger.internals");
 
 export interface OrchestratorInternals {
+  readonly host: ExecutionHost;
+  readonly newId: NewId;
+  readonly flows: ReadonlyMap<string, FlowDefinition>;
+  /** Those that run in this process. */
+  readonly workers: ReadonlySet<LocalWorker>;
   readonly functions: ReadonlyMap<string, FunctionDefinition>;
   readonly timers: Timers;
   readonly isClosed: boolean;
@@ -143,6 +151,8 @@ export function createOrchestrator(options: OrchestratorOptions = {}): Orchestra
 
 export class Orchestrator implements AsyncDisposable {
   readonly #timers: Timers;
+  readonly #newId: NewId;
+  readonly #hooks: Hooks;
   readonly #store: Store;
   readonly #outcomes: Outcomes;
   readonly #streams: Streams;
@@ -166,7 +176,7 @@ export class Orchestrator implements AsyncDisposable {
    * @param hasShortcuts whether this process spares itself jobs and notifications where it has both ends, and looks for what it
    *   was not told; without, jobs and notifications alone bring everything to its end
    */
-  constructor(options: OrchestratorOptions, timers: Timers = systemTimers, hasShortcuts = true) {
+  constructor(options: OrchestratorOptions, timers: Timers = systemTimers, hasShortcuts = true, hooks: Hooks = {}) {
     const connection = options.connection ?? process.env["DATABASE_URL"];
     if (connection === undefined)
       throw new UsageError("createOrchestrator() has no connection", "pass { connection } or set DATABASE_URL");
@@ -174,14 +184,17 @@ export class Orchestrator implements AsyncDisposable {
     for (const [index, definition] of (options.functions ?? []).entries()) this.#registerFunction(definition, index);
     for (const schedule of options.schedules ?? []) this.#register(schedule.flow);
     const schedules = [...(options.schedules ?? []), ...(options.functions ?? []).flatMap(scheduleOf)];
-    this.#schedules = resolveSchedules(schedules, (flow, input, more) =>
-      newExecution(flow, { ...more, autoCloseTimeout: 0 }, parseInput(flow, input), false),
-    );
     this.#timers = timers;
+    this.#newId = idsBy(timers);
+    this.#hooks = hooks;
+    this.#schedules = resolveSchedules(schedules, (flow, input, more) =>
+      newExecution(flow, { ...more, autoCloseTimeout: 0 }, parseInput(flow, input), false, this.#newId),
+    );
     this.#hasShortcuts = hasShortcuts;
     this.#store = openStore(connection, {
       ...(options.schema !== undefined && { schema: options.schema }),
       hasShortcuts,
+      hasTestClock: timers.follow !== undefined,
     });
     this.#outcomes = openOutcomes(this.#store, timers);
     this.#streams = openStreams(this.#store, timers);
@@ -192,6 +205,8 @@ export class Orchestrator implements AsyncDisposable {
         const [worker] = hasShortcuts ? this.#workers : [];
         return worker ? worker.create(items) : this.#store.starts.create(items);
       },
+      // Somebody's open transaction may have the key, or the id.
+      mayWait: ({ idempotencyKey }) => idempotencyKey !== null,
     });
   }
 
@@ -219,6 +234,8 @@ export class Orchestrator implements AsyncDisposable {
         store: this.#store,
         log: this.#log,
         timers: this.#timers,
+        newId: this.#newId,
+        hooks: this.#hooks,
         resources: this.#resources,
         flows: this.#flows,
         schedules: this.#schedules,
@@ -308,7 +325,7 @@ export class Orchestrator implements AsyncDisposable {
   async load(saved: unknown, options: { runtimeResources?: Resources } = {}): Promise<Execution> {
     await this.#ready();
     const { runtimeResources = {} } = options;
-    const { id, flow } = await load(this.#store, saved, this.#loadTarget(runtimeResources));
+    const { id, flow } = await load(this.#store, saved, this.#loadTarget(runtimeResources), this.#newId);
     this.#executionResources.keep(id, runtimeResources, Promise.resolve(id));
     return new Execution(this.#host, id, { name: flow, definition: this.#flows.get(flow) ?? null }, true);
   }
@@ -413,6 +430,7 @@ export class Orchestrator implements AsyncDisposable {
       outcomes: this.#outcomes,
       streams: this.#streams,
       timers: this.#timers,
+      newId: this.#newId,
     };
   }
 
@@ -454,9 +472,13 @@ export class Orchestrator implements AsyncDisposable {
     this.#functions.set(flow.name, definition);
   }
 
-  /** For `flowledger/defer`: the functions given here, and their executions. */
+  /** For `flowledger/defer`: the functions given here, and their executions. For `flowledger/test`: what is under way. */
   get [internals](): OrchestratorInternals {
     return {
+      host: this.#host,
+      newId: this.#newId,
+      flows: this.#flows,
+      workers: this.#workers,
       functions: this.#functions,
       timers: this.#timers,
       isClosed: this.#isClosed,
@@ -470,19 +492,24 @@ export class Orchestrator implements AsyncDisposable {
 
   async #create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId> {
     await this.#ready();
-    const created = tx === undefined ? await this.#starts.submit(execution) : await this.#createIn(tx, execution);
-    if (created.isConflict)
-      throw new UsageError(
-        `idempotency key "${execution.idempotencyKey ?? ""}" of flow "${execution.flow}" was used with another input (execution ${created.id})`,
-        "use a new key for a new input",
-        { executionId: created.id },
-      );
-    if (!created.isNew && execution.idempotencyKey === null)
-      throw new UsageError(
-        `execution id ${created.id} is taken`,
-        "leave id out, or use idempotencyKey to find an execution again",
-      );
+    const created = tx === undefined ? await this.#submit(execution) : await this.#createIn(tx, execution);
+    requireAccepted(execution, created);
     return created.id;
+  }
+
+  async #submit(execution: NewExecution): Promise<CreateResult> {
+    try {
+      return await this.#starts.submit(execution);
+    } catch (error) {
+      if (!isLocked(error)) throw error;
+      throw new LockedError(
+        execution.idempotencyKey === null
+          ? `execution id ${execution.id}`
+          : `idempotency key ${JSON.stringify(execution.idempotencyKey)} of flow "${execution.flow}"`,
+        await this.#store.reads.oldestWriter(),
+        error,
+      );
+    }
   }
 
   async #createIn(tx: CallerTransaction, execution: NewExecution): Promise<CreateResult> {
@@ -493,10 +520,14 @@ export class Orchestrator implements AsyncDisposable {
 
   async #createAll(executions: readonly NewExecution[]): Promise<ExecutionId[]> {
     await this.#ready();
-    const ids: ExecutionId[] = [];
-    for (let start = 0; start < executions.length; start += 1000)
-      for (const { id } of await this.#store.starts.create(executions.slice(start, start + 1000))) ids.push(id);
-    return ids;
+    if (executions.length === 0) return [];
+    // One statement: all of them, or none.
+    const created = await this.#store.starts.create(executions);
+    const index = created.findIndex(({ isConflict }) => isConflict);
+    const started = created.flatMap(({ id, isNew }) => (isNew ? [id] : []));
+    const [execution, conflict] = [executions[index], created[index]];
+    if (execution && conflict) requireAccepted(execution, conflict, { started });
+    return created.map(({ id }) => id);
   }
 
   /** @param send how what may be repeated is sent; an append may not */
@@ -520,6 +551,21 @@ export class Orchestrator implements AsyncDisposable {
       throw error;
     }
   }
+}
+
+/** @throws {UsageError} the key was used with another input, or the id is taken */
+function requireAccepted(execution: NewExecution, created: CreateResult, more: JsonObject = {}): void {
+  if (created.isConflict)
+    throw new UsageError(
+      `idempotency key "${execution.idempotencyKey ?? ""}" of flow "${execution.flow}" was used with another input (execution ${created.id})`,
+      "use a new key for a new input",
+      { executionId: created.id, ...more },
+    );
+  if (!created.isNew && execution.idempotencyKey === null)
+    throw new UsageError(
+      `execution id ${created.id} is taken`,
+      "leave id out, or use idempotencyKey to find an execution again",
+    );
 }
 
 /** Of a function with a cron: it is called without arguments. */

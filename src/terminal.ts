@@ -1,7 +1,8 @@
 /** What the commands share: where they write, how a table looks, how a module is loaded. */
+import { randomUUID } from "node:crypto";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import type pc from "picocolors";
+import pc from "picocolors";
 import { UsageError } from "./base/errors.ts";
 
 /** Where a command writes: for a person at a terminal, for a pipe, or for a program. */
@@ -11,6 +12,40 @@ export interface Terminal {
   readonly paint: ReturnType<typeof pc.createColors>;
   line(text?: string): void;
   json(value: unknown): void;
+}
+
+// Control characters but tab and line feed, and what changes the direction of others or has no width.
+// oxlint-disable-next-line no-control-regex
+const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
+/** Stored text as it may be written to a terminal: what would move its cursor, or change what else is there, is shown as what it is. */
+export function visible(text: string): string {
+  return text.replace(hidden, escapeOf);
+}
+
+function escapeOf(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
+
+/** Writes to the standard output. Colours are the only control characters that get there, and only from `paint`. */
+export function openTerminal({ isJson, isColored }: { isJson: boolean; isColored: boolean }): Terminal {
+  const colors = pc.createColors(isColored);
+  // Nobody who wrote into the database knows the mark that stands for an escape until the line is written.
+  const mark = `<${randomUUID()}>`;
+  const paint = Object.fromEntries(
+    Object.entries(colors).map(([name, color]) => [
+      name,
+      typeof color === "function" ? (text: string) => color(visible(text)).replaceAll("\u001b", mark) : color,
+    ]),
+  ) as unknown as typeof colors;
+  return {
+    isJson,
+    isInteractive: process.stdout.isTTY && !isJson,
+    paint,
+    line: (text = "") => void process.stdout.write(`${visible(text).replaceAll(mark, "\u001b")}\n`),
+    // In JSON the escape means the same character.
+    json: (value) => void process.stdout.write(`${visible(JSON.stringify(value))}\n`),
+  };
 }
 
 /** Where `dev` and `demo --keep` have their data. */
@@ -35,6 +70,7 @@ export function printFields(out: Terminal, title: string, fields: object): void 
 }
 
 export function printTable(out: Terminal, heads: readonly string[], rows: readonly (readonly string[])[]): void {
+  rows = rows.map((row) => row.map((cell) => visible(cell).replaceAll(/[\t\n]/g, escapeOf)));
   const widths = heads.map((head, column) => Math.max(head.length, ...rows.map((row) => row[column]?.length ?? 0)));
   const format = (row: readonly string[]) =>
     row
@@ -47,5 +83,5 @@ export function printTable(out: Terminal, heads: readonly string[], rows: readon
 
 function inline(value: unknown): string {
   if (value instanceof Date) return value.toISOString();
-  return typeof value === "string" ? value : JSON.stringify(value);
+  return typeof value === "string" ? value.replaceAll(/[\t\n]/g, escapeOf) : JSON.stringify(value);
 }

@@ -6,7 +6,7 @@ import { mutants, plantSource, plantSql } from "./chaos/mutants.ts";
 import { circles, clocks, packagesOf, rooms, statements, wrongImports, type Sources } from "./support/tree.ts";
 
 const root = resolve(import.meta.dirname, "..");
-const packagesOfPureRooms = ["zod", "node:crypto", "node:url", "node:util"];
+const packagesOfPureRooms = ["zod", "croner", "node:crypto", "node:url", "node:util"];
 
 const publicValues = [
   "Flow",
@@ -47,9 +47,11 @@ const publicValues = [
   "DrainTimeoutError",
   "WorkerCrashLoopError",
   "LeaseLostError",
+  "LockedError",
   "ConnectionError",
   "JournalMismatchError",
   "MigrationError",
+  "MovableClockError",
   "WorkerError",
 ];
 const publicTypes = [
@@ -99,6 +101,7 @@ const publicTypes = [
   "RunOptions",
   "SSEOptions",
   "ScheduleOptions",
+  "StartManyOptions",
   "StateOf",
   "StepOptions",
   "Transaction",

@@ -3,6 +3,7 @@
 -- `migrate()` puts the configured names in their place.
 --
 --   00_map       clocks, ids, names of channels, rules that need no table; runs before the tables are made
+--   05_checks    what may come in: payloads, texts, options, answers
 --   10_start     executions are created and started, jobs are added
 --   20_claim     a worker takes what is due; what is parked is woken
 --   25_limits    concurrency slots and their queue
@@ -11,7 +12,7 @@
 --   40_commands  what comes from outside: emit, continue_with, intervene, seal, close, cancel
 --   50_children  parents and children hear of each other's end; what a sub-flow shows above
 --   60_stream    items of owners, fenced and once
---   65_schedules a time fires once in the fleet
+--   65_schedules a time fires once in the fleet; which schedules were removed
 --   70_workers   registration, heartbeat, reap, sweep; whether this database is the original
 --   80_defer     background functions
 --   90_audit     views and reads derived from the ledger alone

@@ -21,7 +21,7 @@ begin
   if v_far <> '{}' then
     with noted as (
       update flowledger.executions e set job_at = e.wake_at
-      where e.id = any(v_far) and (e.job_at is null or e.job_at <= v_at or e.job_at > e.wake_at)
+      where e.id = any(v_far) and (e.job_at is null or e.job_at <= v_at or e.job_at > e.wake_at + interval '50 milliseconds')
       returning e.id
     ) select array_agg(noted.id) into v_new from noted;
     p_ids := array(select i from unnest(p_ids) i where not i = any(v_far)) || coalesce(v_new, '{}');
@@ -45,7 +45,7 @@ end $$;
 --   p_created        the payload of execution.created; its metadata go into the header too
 --   p_keys           idempotency key: a known one gives the execution that has it, and is_conflict says that it was started
 --                    with another input
---   p_start_ats, p_delays_ms        not before a time, or so long from now
+--   p_start_ats, p_delays_ms        its start is not before a time, or so long from now; also the start of one that is only created
 --   p_discard_ats, p_discards_ms    discarded when nobody has taken it by then
 create or replace function flowledger.create_executions(
   p_ids uuid[], p_flows text[], p_modes text[], p_inputs jsonb, p_created jsonb, p_keys text[], p_priorities int[], p_limit_keys text[], p_parents uuid[],
@@ -62,6 +62,7 @@ declare
   v_role text := flowledger.caller();
   v_new uuid[];
   v_free uuid[];
+  v_taken uuid;
 begin
   with item as materialized (
     select x.*, x.mode <> 'create' as starts, coalesce(x.start_at, v_at + flowledger.ms(x.delay_ms)) as due,
@@ -72,11 +73,12 @@ begin
       as x(id, flow, mode, key, priority, limit_key, parent_id, start_at, delay_ms, discard_at, discard_ms, input, created)
   ), made as (
     insert into flowledger.executions
-      (id, seq, epoch, owner, lease_token, flow, priority, created_at, started_at, wake_at, idempotency_key, parent_id, limit_key, metadata, fingerprint)
+      (id, seq, epoch, owner, lease_token, flow, priority, created_at, started_at, wake_at, due_at, discard_at, idempotency_key, parent_id, limit_key,
+        metadata, fingerprint)
     select i.id, case when i.starts then 2 else 1 end, case when i.mode = 'claim' then 1 else 0 end, case when i.mode = 'claim' then p_worker end,
       case when i.mode = 'claim' then p_token end, i.flow, i.priority, v_at, case when i.starts then v_at end,
-      case when i.starts then greatest(v_at, least(coalesce(i.due, v_at), i.discard)) end,
-      i.key, i.parent_id, i.limit_key, i.created -> 'metadata', i.created ->> 'fingerprint'
+      case when i.starts then greatest(v_at, least(coalesce(i.due, v_at), i.discard)) when i.discard is not null then greatest(v_at, i.discard) end,
+      i.due, i.discard, i.key, i.parent_id, i.limit_key, i.created -> 'metadata', i.created ->> 'fingerprint'
     from item i
     on conflict do nothing
     returning executions.id, executions.owner
@@ -85,7 +87,8 @@ begin
     select i.id, 1, 0, v_at, 'execution.created', v_role,
       case when i.discard is null then i.created
         else jsonb_set(i.created, '{settings}', coalesce(i.created -> 'settings', '{}') || jsonb_build_object('discardAt', flowledger.to_ms(i.discard))) end
-        || jsonb_strip_nulls(jsonb_build_object('idempotencyKey', i.key, 'priority', nullif(i.priority, 0)))
+        || jsonb_strip_nulls(jsonb_build_object('idempotencyKey', i.key, 'priority', nullif(i.priority, 0),
+          'dueAt', case when not i.starts then flowledger.to_ms(i.due) end))
     from made join item i on i.id = made.id
     union all
     select i.id, 2, 0, v_at, 'execution.started', v_role,
@@ -98,29 +101,41 @@ begin
   if v_free is not null then
     perform flowledger.add_jobs(v_free);
   end if;
+  v_new := coalesce(v_new, '{}');
   if array_remove(p_keys, null) = '{}' then
-    return query select x.ordinality::int, x.id, coalesce(x.id = any(v_new), false), false, flowledger.to_ms(v_at)
+    return query select x.ordinality::int, x.id, x.id = any(v_new), false, flowledger.to_ms(v_at)
     from unnest(p_ids) with ordinality as x(id, ordinality) order by 1;
     return;
   end if;
   -- Statements of their own: they see what another transaction committed while the insert waited for it. One that was made
   -- with the key but never started is started now.
-  perform flowledger.start_execution(e.id, x.input, false, x.mode = 'raw')
-  from rows from (unnest(p_ids, p_flows, p_modes, p_keys), jsonb_array_elements(p_inputs)) as x(id, flow, mode, key, input)
+  perform flowledger.begin_execution(e.id, x.input, false, x.mode = 'raw', x.limit_key, coalesce(x.start_at, v_at + flowledger.ms(x.delay_ms)))
+  from rows from (unnest(p_ids, p_flows, p_modes, p_keys, p_limit_keys, p_start_ats, p_delays_ms), jsonb_array_elements(p_inputs))
+    as x(id, flow, mode, key, limit_key, start_at, delay_ms, input)
   join flowledger.executions e on e.flow = x.flow and e.idempotency_key = x.key
-  where x.mode <> 'create' and e.id <> x.id and e.started_at is null and e.closed_at is null;
+  where x.mode <> 'create' and not (e.id = x.id and e.id = any(v_new)) and e.started_at is null and e.closed_at is null;
+  -- The key is new, and yet nothing was made: the id is somebody else's. An answer would say that it runs.
+  select x.id into v_taken
+  from unnest(p_ids, p_flows, p_keys) as x(id, flow, key)
+  where x.key is not null and not x.id = any(v_new)
+    and not exists (select from flowledger.executions e where e.flow = x.flow and e.idempotency_key = x.key)
+  limit 1;
+  if found then
+    raise exception 'execution id % is taken', v_taken
+      using errcode = 'FL008', hint = 'leave id out, or use idempotencyKey to find an execution again';
+  end if;
   return query
     select x.ordinality::int,
       coalesce(known.id, x.id),
-      coalesce(x.id = any(v_new), false),
-      known.id is not null and x.mode <> 'create' and x.input is distinct from (
+      x.id = any(v_new),
+      known.id is not null and x.mode <> 'create' and coalesce(x.input, 'null') is distinct from (
         select l.payload -> 'input' from flowledger.ledger l
         where l.execution_id = known.id and l.type = 'execution.started' limit 1),
       flowledger.to_ms(v_at)
     from rows from (unnest(p_ids, p_flows, p_modes, p_keys), jsonb_array_elements(p_inputs)) with ordinality as x(id, flow, mode, key, input, ordinality)
     left join lateral (
       select e.id from flowledger.executions e
-      where e.flow = x.flow and e.idempotency_key = x.key and e.id <> x.id) known on true
+      where e.flow = x.flow and e.idempotency_key = x.key and not (e.id = x.id and e.id = any(v_new))) known on true
     order by 1;
 end $$;
 
@@ -195,6 +210,7 @@ begin
     when 'metadata' then
       v_expected := 'an object';
       v_is_right := o.kind = 'object';
+      perform flowledger.check_json(o.value, 'metadata');
     when 'priority' then
       v_expected := 'an integer from -32767 to 32767';
       v_is_right := flowledger.is_integer(o.value, -32767, 32767);
@@ -223,7 +239,7 @@ begin
       raise exception 'a start has an unknown option %', to_json(left(o.key, 40))
         using errcode = 'FL008', hint = 'use id, idempotencyKey, metadata, priority, startAt, delay, discardAfter, autoClose, autoCloseTimeout, concurrency, interventionMode, timeout, limitKey';
     end case;
-    if not v_is_right then
+    if v_is_right is not true then
       raise exception '% must be %, got %', o.key, v_expected, left(o.value::text, 40) using errcode = 'FL008', hint = 'correct it, or leave it out';
     end if;
   end loop;
@@ -244,9 +260,24 @@ as $$
 declare
   v_id uuid;
   v_conflict boolean;
+  v_new boolean;
 begin
+  if options ? 'idempotencyKey' and current_setting('lock_timeout') = '0' then
+    -- Somebody's open transaction may have the key.
+    begin
+      perform set_config('lock_timeout', '5s', true);
+      v_id := flowledger.start(flow, input, options);
+      perform set_config('lock_timeout', '0', true);
+      return v_id;
+    exception when lock_not_available then
+      raise exception 'idempotency key % of flow % is held by the open transaction of session %', options ->> 'idempotencyKey', flow,
+          coalesce(flowledger.holder_of(null)::text, 'unknown')
+        using errcode = 'FL011', detail = coalesce(flowledger.holder_of(null)::text, ''), hint = 'try again when that has ended';
+    end;
+  end if;
   perform flowledger.check_start(flow, options);
-  select c.id, c.is_conflict into v_id, v_conflict
+  perform flowledger.check_json(input, format('input of flow "%s"', flow));
+  select c.id, c.is_conflict, c.is_new into v_id, v_conflict, v_new
   from flowledger.create_executions(
     array[coalesce((options ->> 'id')::uuid, flowledger.new_id())], array[flow], array['raw'], jsonb_build_array(coalesce(input, 'null')),
     jsonb_build_array(jsonb_build_object('flow', flow)
@@ -263,29 +294,43 @@ begin
   if v_conflict then
     raise exception 'idempotency key % of flow % was used with another input (execution %)', options ->> 'idempotencyKey', flow, v_id
       using errcode = 'FL008', hint = 'use a new key for a new input';
+  elsif not v_new and not options ? 'idempotencyKey' then
+    raise exception 'execution id % is taken', v_id
+      using errcode = 'FL008', hint = 'leave id out, or use idempotencyKey to find an execution again';
   end if;
   return v_id;
 end $$;
 
--- Gives a created execution its input. False when it had been started before.
+-- Gives a created execution its input; one that was created with a delay begins when that is over. False when it had been started before.
 create or replace function flowledger.start_execution(id uuid, input jsonb, notify boolean default true, raw boolean default true,
   limit_key text default null) returns boolean
-language plpgsql volatile security definer
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select flowledger.begin_execution(start_execution.id, input, notify, raw, limit_key, null)
+$$;
+
+-- The same with a delay of the start itself: the later of the two counts.
+create or replace function flowledger.begin_execution(p_id uuid, input jsonb, notify boolean, raw boolean, limit_key text, p_due timestamptz) returns boolean
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  e flowledger.executions := flowledger.lock_open(start_execution.id, 'start');
+  e flowledger.executions;
 begin
-  if length(limit_key) not between 1 and 200 then
-    raise exception 'limit_key must be a text of 1 to 200 characters' using errcode = 'FL008', hint = 'give what the limits of the flow count it by';
-  end if;
+  perform flowledger.check_text(limit_key, 'limit_key', 200);
+  perform flowledger.check_json(input, 'input');
+  e := flowledger.lock_open(p_id, 'start');
   if e.started_at is not null then
     return false;
   end if;
-  if limit_key is not null then
-    update flowledger.executions h set limit_key = start_execution.limit_key where h.id = e.id;
+  if limit_key is not null or p_due is not null then
+    e.due_at := greatest(e.due_at, p_due);
+    e.limit_key := coalesce(limit_key, e.limit_key);
+    update flowledger.executions h set limit_key = e.limit_key, due_at = e.due_at where h.id = e.id;
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.started', 'input', coalesce(input, 'null'),
-    'raw', case when raw then true end, 'limitKey', limit_key)), notify);
+    'raw', case when raw is distinct from false or not flowledger.is_trusted() then true end, 'dueAt', flowledger.to_ms(e.due_at),
+    'limitKey', limit_key)), notify);
   return true;
 end $$;

@@ -12,8 +12,9 @@ as $$
   where l.execution_id = p_id and l.seq > p_after and l.seq <= p_until
 $$;
 
--- Takes executions that are due and free: a higher epoch, a fresh token (p_token, random per call). A row that somebody has
--- locked is waited for, not for long: then a job of its own looks again. p_suspects: also one of those that lost several workers.
+-- Takes executions that are due and free: a higher epoch, a fresh token (p_token, random per call). What nobody has taken in time
+-- is discarded instead. A row that somebody has locked is waited for, not for long: then a job of its own looks again.
+-- p_suspects: also one of those that lost several workers.
 create or replace function flowledger.claim(p_worker uuid, p_token uuid, p_ids uuid[], p_version int, p_suspects boolean)
 returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, items float8, snapshot jsonb, events json)
 language plpgsql volatile
@@ -30,6 +31,7 @@ declare
   v_free uuid[] := array(
     select e.id from flowledger.executions e
     where e.id = any(p_ids) and e.owner is null and e.closed_at is null and coalesce(e.wake_at, 'infinity') <= v_at
+      and (e.epoch > 0 or coalesce(e.discard_at, 'infinity') > v_at)
       -- What lost several workers is claimed one at a time, so that only the one that takes its worker down is counted again.
       and (e.takeovers < 2 or p_suspects and e.id = (
         select s.id from flowledger.executions s
@@ -39,17 +41,20 @@ declare
 begin
   if cardinality(v_free) < cardinality(p_ids) then
     perform flowledger.renew_jobs(p_ids);
+    perform flowledger.discard(p_ids);
     -- Whoever has one locked may go without a trace: a refused command, a rollback, a command that found it due already.
     begin
       v_free := v_free || array(
         select e.id from flowledger.executions e
         where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and e.closed_at is null and coalesce(e.wake_at, 'infinity') <= v_at and e.takeovers < 2
+          and (e.epoch > 0 or coalesce(e.discard_at, 'infinity') > v_at)
         order by e.id for no key update);
     exception when lock_not_available then
       perform flowledger_jobs.add_jobs(array(
         select row('flowledger:' || e.flow, json_agg(e.id), null, flowledger.wall_clock() + interval '500 milliseconds', null, null, e.priority, null)::flowledger_jobs.job_spec
         from flowledger.executions e
         where e.id = any(p_ids) and not e.id = any(v_free) and e.owner is null and e.closed_at is null and coalesce(e.wake_at, 'infinity') <= v_at and e.takeovers < 2
+          and (e.epoch > 0 or coalesce(e.discard_at, 'infinity') > v_at)
         group by e.flow, e.priority));
     end;
   end if;

@@ -61,6 +61,8 @@ declare
   v_spent text[] := '{}';
   v_chosen uuid[] := '{}';
   v_notified uuid[] := '{}';
+  v_late uuid[] := '{}';
+  v_queued uuid[];
   v_next timestamptz;
 begin
   delete from flowledger.slots s using flowledger.executions e
@@ -76,19 +78,22 @@ begin
       row_number() over (partition by e.priority, e.limit_key order by e.id) - 1 as nth
     from flowledger.executions e
     where e.id = any(p_ids) and e.flow = l.flow and e.owner is null and e.wake_at <= v_at and e.closed_at is null
+      and (e.epoch > 0 or coalesce(e.discard_at, 'infinity') > v_at)
   ), first as materialized (
     select n.priority, coalesce(
       (select s.queue_position from flowledger.slots s
         where s.flow = l.flow and not s.acquired and s.not_started and s.priority = n.priority order by s.queue_position limit 1),
       (select max(s.queue_position) from flowledger.slots s where s.flow = l.flow and s.acquired and s.priority = n.priority), 1) as queue_position
     from (select distinct new.priority from new) n
-  )
-  insert into flowledger.slots (execution_id, flow, key, priority, queue_position, acquired, not_started)
-  select new.id, l.flow, new.key, new.priority, new.nth + greatest(first.queue_position, (
-      select max(s.queue_position) + 1 from flowledger.slots s where s.flow = l.flow and s.priority = new.priority and s.key = new.key)),
-    false, new.not_started
-  from new join first on first.priority = new.priority
-  on conflict do nothing;
+  ), queued as (
+    insert into flowledger.slots (execution_id, flow, key, priority, queue_position, acquired, not_started)
+    select new.id, l.flow, new.key, new.priority, new.nth + greatest(first.queue_position, (
+        select max(s.queue_position) + 1 from flowledger.slots s where s.flow = l.flow and s.priority = new.priority and s.key = new.key)),
+      false, new.not_started
+    from new join first on first.priority = new.priority
+    on conflict do nothing
+    returning execution_id
+  ) select coalesce(array_agg(q.execution_id), '{}') into v_queued from queued q;
   -- Null is no limit.
   if l.concurrency is not null then
     v_free := l.concurrency - (select count(*) from flowledger.slots s where s.flow = l.flow and s.acquired);
@@ -104,7 +109,7 @@ begin
       where s.flow = l.flow and s.at > v_at - flowledger.ms(l.key_rate_ms) group by s.key having count(*) >= l.key_rate);
   end if;
   for c in
-    select s.execution_id as id, s.key, s.not_started, s.notified_at
+    select s.execution_id as id, s.key, s.not_started, s.notified_at, e.epoch = 0 and e.discard_at <= v_at as is_late
     from flowledger.slots s
     join flowledger.executions e on e.id = s.execution_id and e.owner is null and e.wake_at <= v_at and e.closed_at is null and (e.takeovers < 2 or p_suspects)
     where coalesce(v_free, 1) > 0 and s.flow = l.flow and not s.acquired
@@ -112,6 +117,10 @@ begin
     order by s.not_started, s.priority, s.queue_position, s.execution_id
   loop
     exit when v_free <= 0 or c.not_started and v_starts <= 0 or cardinality(v_chosen) >= p_rooms and cardinality(v_notified) >= 25;
+    if c.is_late then
+      v_late := v_late || c.id;
+      continue;
+    end if;
     continue when c.key = any(v_full) or c.not_started and c.key = any(v_spent);
     v_free := v_free - 1;
     if c.not_started then
@@ -137,6 +146,18 @@ begin
       end if;
     end if;
   end loop;
+  -- Discarded: what waited for too long, here or on its way here.
+  v_late := flowledger.discard(v_late || array(select e.id from flowledger.executions e where e.id = any(p_ids) and e.flow = l.flow and e.discard_at <= v_at));
+  if v_late <> '{}' then
+    delete from flowledger.slots s where s.execution_id = any(v_late);
+  end if;
+  -- And what may wait no longer then: a job comes for it, also when no slot is free.
+  if not v_queued <@ v_chosen then
+    perform flowledger_jobs.add_jobs(array(
+      select row('flowledger:' || l.flow, json_agg(e.id), null, e.discard_at - flowledger.clock_offset(), null, null, min(e.priority), null)::flowledger_jobs.job_spec
+      from flowledger.executions e
+      where e.id = any(v_queued) and not e.id = any(v_chosen) and e.epoch = 0 and e.discard_at > v_at group by e.discard_at));
+  end if;
   if cardinality(v_notified) > 0 then
     update flowledger.slots s set notified_at = flowledger.wall_clock() where s.execution_id = any(v_notified);
     perform flowledger.add_jobs(v_notified);

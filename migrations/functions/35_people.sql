@@ -1,13 +1,14 @@
 -- What people are asked and what they correct: the rows of interrupts and interventions, each by one rule from the ledger.
 
--- An interrupt as the ledger has it after the event p_until: the last pause under that id, and what answered it.
+-- An interrupt as the ledger has it after the event p_until: the last pause under that id, and what answered it. One whose time was
+-- over when it was copied here asks anew from then on.
 create or replace function flowledger.interrupt_of(p_id uuid, p_interrupt text, p_until int default 2147483647) returns setof flowledger.interrupts
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select r.execution_id, p_interrupt, c.payload ->> 'flow', r.chunk, r.payload ->> 'kind', coalesce(split_part(a.type, '.', 2), 'pending'),
     r.payload -> 'payload', r.payload -> 'resumeTo', (r.payload -> 'resumeCount')::int, nullif(r.payload -> 'maxResumes', 'null')::int,
-    r.at, r.at + flowledger.ms((r.payload -> 'expiresInMs')::float8), a.at, a.payload -> 'value', a.payload ->> 'requestId', r.payload -> 'response', a.actor,
+    asked.at, asked.at + flowledger.ms((r.payload -> 'expiresInMs')::float8), a.at, a.payload -> 'value', a.payload ->> 'requestId', r.payload -> 'response', a.actor,
     r.seq, a.seq, a.payload ->> 'byEvent'
   from (
     select l.* from flowledger.ledger l
@@ -23,22 +24,46 @@ as $$
     order by (l.type = 'interrupt.resumed' and not l.payload ? 'byEvent') desc, l.seq
     limit 1
   ) a on true
+  cross join lateral (
+    with recursive term as (
+      select r.at, r.seq
+      union all
+      select c.at, c.seq from term t
+      cross join lateral (
+        select l.at, l.seq from flowledger.ledger l
+        where r.payload ? 'expiresInMs' and l.execution_id = p_id and l.type = 'execution.copied' and l.payload ->> 'id' is null
+          and l.seq > t.seq and l.seq <= p_until and l.seq < coalesce(a.seq, 2147483647)
+          and l.at >= t.at + flowledger.ms((r.payload -> 'expiresInMs')::float8)
+        order by l.seq limit 1) c
+    )
+    select t.at from term t order by t.seq desc limit 1
+  ) asked
 $$;
 
--- A correction as the ledger has it after the event p_until, with the record that the library gives.
+-- A correction as the ledger has it after the event p_until, with the record that the library gives. Its version says which one of
+-- the execution's it is.
 create or replace function flowledger.intervention_of(p_id uuid, p_intervention text, p_until int default 2147483647) returns setof flowledger.interventions
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select r.execution_id, n.version, p_intervention, coalesce(s.status, 'pending'), r.payload ->> 'target', r.payload ->> 'author',
-    jsonb_build_object('id', r.payload -> 'id', 'version', n.version, 'status', coalesce(s.status, 'pending'),
+  select v.* from flowledger.ledger r
+  cross join lateral (
+    select count(*)::int as version from flowledger.ledger l where l.execution_id = p_id and l.type = 'intervention.recorded' and l.seq <= r.seq) n
+  cross join lateral flowledger.numbered_intervention(p_id, p_intervention, n.version, p_until) v
+  where r.execution_id = p_id and r.type = 'intervention.recorded' and r.payload ->> 'id' = p_intervention and r.seq <= p_until
+$$;
+
+create or replace function flowledger.numbered_intervention(p_id uuid, p_intervention text, p_version int, p_until int) returns setof flowledger.interventions
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.execution_id, p_version, p_intervention, coalesce(s.status, 'pending'), r.payload ->> 'target', r.payload ->> 'author',
+    jsonb_build_object('id', r.payload -> 'id', 'version', p_version, 'status', coalesce(s.status, 'pending'),
       'payload', r.payload -> 'payload', 'target', r.payload -> 'target', 'author', r.payload -> 'author', 'note', r.payload -> 'note',
       'metadata', coalesce(r.payload -> 'metadata', '{}'), 'createdAt', flowledger.iso(r.at), 'insertedAt', flowledger.iso(s.inserted_at),
       'insertion', s.insertion, 'rejectedAt', null, 'rejectReason', null, 'expiredAt', flowledger.iso(s.expired_at), 'consumers', coalesce(k.consumers, '{}')),
     r.at
   from flowledger.ledger r
-  cross join lateral (
-    select count(*)::int as version from flowledger.ledger l where l.execution_id = p_id and l.type = 'intervention.recorded' and l.seq <= r.seq) n
   cross join lateral (
     select (array_agg(split_part(l.type, '.', 2) order by l.seq desc))[1] as status,
       max(l.at) filter (where l.type = 'intervention.inserted') as inserted_at, max(l.at) filter (where l.type = 'intervention.expired') as expired_at,
@@ -68,20 +93,22 @@ declare
   v_dispatches int[] := '{}';
   v_shown int := 0;
   v_stopped int;
+  v_version int;
   v_before int;
   v_after int;
   v_up uuid[];
 begin
   -- What happens after the stop is in no reader's stream, early or late.
   if (select e.stream_ended from flowledger.executions e where e.id = p_id) then
-    v_stopped := (select min(r.seq) from flowledger.ledger r where r.execution_id = p_id and r.type = 'stream.stopped');
+    v_stopped := (select min(s.seq) from (
+      select r.seq from flowledger.ledger r where r.execution_id = p_id and r.type = 'stream.stopped' and r.payload ->> 'id' is null offset 0) s);
   end if;
   for l in
     select r.seq, r.type, split_part(r.type, '.', 2) as what, r.dispatch, r.chunk, r.payload as p, r.payload ->> 'id' as id
     from flowledger.ledger r
     where r.execution_id = p_id and r.seq >= p_first
       and r.type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'chunk.failed',
-        'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired')
+        'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired', 'execution.copied')
     order by r.seq
   loop
     v_item := null;
@@ -89,6 +116,10 @@ begin
       if l.p ? 'retryInMs' then
         v_item := jsonb_build_object('type', 'retry', 'chunk', l.chunk, 'attempt', (l.p -> 'attempt')::int + 1);
       end if;
+    elsif l.type = 'execution.copied' then
+      update flowledger.interrupts i
+      set (created_at, expires_at) = (select o.created_at, o.expires_at from flowledger.interrupt_of(p_id, i.id, l.seq) o)
+      where i.execution_id = p_id and i.status = 'pending' and i.expires_at is not null;
     elsif l.type like 'interrupt.%' then
       insert into flowledger.interrupts as i select * from flowledger.interrupt_of(p_id, l.id, l.seq)
       on conflict (execution_id, id) do update set chunk = excluded.chunk, type = excluded.type, status = excluded.status,
@@ -104,7 +135,9 @@ begin
           || case when l.what = 'resumed' then jsonb_build_object('value', l.p -> 'value') else '{}' end;
       end if;
     else
-      insert into flowledger.interventions as v select * from flowledger.intervention_of(p_id, l.id, l.seq)
+      v_version := coalesce((select v.version from flowledger.interventions v where v.execution_id = p_id and v.id = l.id),
+        (select max(v.version) from flowledger.interventions v where v.execution_id = p_id) + 1, 1);
+      insert into flowledger.interventions as v select * from flowledger.numbered_intervention(p_id, l.id, v_version, l.seq)
       on conflict (execution_id, version) do update set status = excluded.status, record = excluded.record;
       v_item := jsonb_build_object('type', 'intervention', 'executionId', p_id,
         'action', case l.what when 'recorded' then 'append' when 'inserted' then 'insert' when 'expired' then 'expire' else 'consume' end,
@@ -132,7 +165,39 @@ begin
   if cardinality(v_up) > 0 then
     perform flowledger.propagate_up(p_id, v_up, v_after <> v_before or not p_stream,
       array(select v.item from unnest(v_items) as v(item) where p_stream and v.item ->> 'type' in ('interrupt', 'retry')));
+    if v_after > v_before and p_stream then
+      perform flowledger.cancel_for_close(p_id, v_up);
+    end if;
   end if;
+end $$;
+
+-- A sub-flow asks while one of those above it closes and cancels what asks: then what is below that one is cancelled. The caller has
+-- the locks of all of them.
+create or replace function flowledger.cancel_for_close(p_id uuid, p_up uuid[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  u record;
+  v_parent flowledger.executions;
+begin
+  for u in
+    select a.id, coalesce(p_up[a.ord - 1], p_id) as child, s.reason, s.actor
+    from unnest(p_up) with ordinality as a(id, ord)
+    join flowledger.executions e on e.id = a.id and e.sealed_at is not null and e.closed_at is null
+    cross join lateral (
+      select l.payload ->> 'reason' as reason, l.actor from flowledger.ledger l
+      where l.execution_id = a.id and l.type = 'execution.sealed' and l.payload ->> 'id' is null and l.payload ->> 'pendingInterrupts' = 'cancel'
+      limit 1) s
+    order by a.ord
+  loop
+    if not flowledger.is_cancelling(u.child) then
+      select * into v_parent from flowledger.executions h where h.id = u.id;
+      perform flowledger.accept(v_parent, jsonb_build_array(
+        jsonb_build_object('type', 'child.cancelled', 'child', u.child, 'reason', u.reason, 'actor', u.actor)), true);
+      perform flowledger.request_cancel(u.child, u.reason, u.actor, true);
+    end if;
+  end loop;
 end $$;
 
 create or replace function flowledger.interrupt_record(p_id uuid, p_interrupt text) returns jsonb

@@ -8,8 +8,11 @@ as $$
 declare
   e flowledger.executions;
 begin
-  select * into e from flowledger.executions h where h.id = p_id for no key update;
+  select * into e from flowledger.executions h where h.id = p_id for no key update skip locked;
   if not found then
+    e := flowledger.lock_held(p_id);
+  end if;
+  if e.id is null then
     raise exception 'execution % does not exist', p_id
       using errcode = 'FL001', hint = 'check the id, and that you are connected to the database it was started in';
   elsif e.closed_at is not null then
@@ -22,8 +25,46 @@ begin
   return e;
 end $$;
 
+-- The session whose open transaction has an execution's row; where a savepoint of it has, or no row tells, the one whose transaction
+-- has written executions for the longest time.
+create or replace function flowledger.holder_of(p_id uuid) returns int
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select l.pid from pg_locks l
+  join pg_locks w on w.pid = l.pid and w.locktype = 'relation' and w.relation = to_regclass(format('%I.executions', 'flowledger'))
+    and w.database = (select d.oid from pg_database d where d.datname = current_database()) and w.mode in ('RowExclusiveLock', 'RowShareLock')
+  where l.locktype = 'transactionid' and l.granted and l.pid <> pg_backend_pid()
+  order by l.transactionid = (select h.xmax from flowledger.executions h where h.id = p_id) desc nulls last, age(l.transactionid) desc limit 1
+$$;
+
+-- Waits for a row that somebody else has locked, as long as lock_timeout says, or five seconds, and then says who has it. Only here,
+-- since what can fail costs a subtransaction.
+create or replace function flowledger.lock_held(p_id uuid) returns flowledger.executions
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_timeout text := current_setting('lock_timeout');
+  v_pid int;
+begin
+  if v_timeout = '0' then
+    perform set_config('lock_timeout', '5s', true);
+  end if;
+  select * into e from flowledger.executions h where h.id = p_id for no key update;
+  perform set_config('lock_timeout', v_timeout, true);
+  return e;
+exception when lock_not_available then
+  v_pid := flowledger.holder_of(p_id);
+  raise exception 'execution % is held by the open transaction of session %', p_id, coalesce(v_pid::text, 'unknown')
+    using errcode = 'FL011', detail = coalesce(v_pid::text, ''), hint = 'try again when that has ended';
+end $$;
+
 -- Appends events that came from outside to a locked execution and sees to it that somebody advances it: its owner hears
--- of it by a wake-up, a free execution gets a job. Returns the seq of the last event.
+-- of it by a wake-up, a free execution gets a job. What comes in behind a start that is delayed waits with it; only an end that is
+-- asked for, or that is told of, does not. Before the start, corrections and a seal give nobody anything to do. Returns the seq of
+-- the last event.
 create or replace function flowledger.accept(e flowledger.executions, p_events jsonb, p_notify boolean) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -31,7 +72,14 @@ as $$
 declare
   v_at timestamptz := flowledger.now();
   v_seq int := e.seq + jsonb_array_length(p_events);
+  v_wake timestamptz := v_at;
 begin
+  if e.due_at > v_at and (e.started_at is not null or p_events @> '[{"type": "execution.started"}]')
+    and not p_events @? '$[*].type ? (@ == "cancel.requested" || @ == "interrupt.cancelled" || @ starts with "child.")' then
+    v_wake := e.due_at;
+  elsif e.epoch = 0 and e.started_at is null and not p_events @? '$[*] ? (!(@.type starts with "intervention.") && !(@.type == "execution.sealed" && !exists(@.close)))' then
+    v_wake := null;
+  end if;
   insert into flowledger.ledger (execution_id, seq, epoch, at, type, actor, role, payload)
   select e.id, e.seq + v.ord, e.epoch, v_at, v.event ->> 'type', v.event ->> 'actor', flowledger.caller(),
     nullif((select jsonb_object_agg(field.key, field.value) from jsonb_each(v.event) field
@@ -41,14 +89,14 @@ begin
   set seq = v_seq,
     started_at = case when p_events @> '[{"type": "execution.started"}]' then coalesce(h.started_at, v_at) else h.started_at end,
     sealed_at = case when p_events @> '[{"type": "execution.sealed"}]' then coalesce(h.sealed_at, v_at) else h.sealed_at end,
-    wake_at = case when h.owner is null then least(h.wake_at, v_at) else h.wake_at end
+    wake_at = case when h.owner is null then least(h.wake_at, v_wake) else h.wake_at end
   where h.id = e.id;
   if p_events @? '$[*].type ? (@ starts with "inter")' then
     perform flowledger.project(e.id, e.seq + 1);
     perform flowledger.extend_chain(array[e.id]);
   end if;
   -- One that is due already has its job.
-  if e.owner is null and (e.wake_at is null or e.wake_at > v_at) then
+  if e.owner is null and v_wake < coalesce(e.wake_at, 'infinity') then
     perform flowledger.add_jobs(array[e.id]);
   end if;
   if p_notify then
@@ -57,29 +105,72 @@ begin
   return v_seq;
 end $$;
 
+-- Where a ledger has an event with that key. It is asked by the index of the keys alone, however few rows the table had when the
+-- session made its plan.
+create or replace function flowledger.event_of_key(p_id uuid, p_key text) returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  return (
+    select l.seq from flowledger.ledger l
+    where l.execution_id = p_id and l.type = 'event.emitted' and l.payload ? 'idempotencyKey'
+      and left(l.payload ->> 'idempotencyKey', 200) = left(p_key, 200) and l.payload ->> 'idempotencyKey' = p_key
+    limit 1);
+end $$;
+
+-- The answer to an interrupt that came with that request id, by the index of those. A ledger knows every answer; the row of the
+-- interrupt only the last, and none once the same interrupt waits again.
+create or replace function flowledger.answer_of_request(p_id uuid, p_interrupt text, p_request_id text) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  return (
+    select l.payload -> 'value' from flowledger.ledger l
+    where l.execution_id = p_id and l.type = 'interrupt.resumed' and l.payload ? 'requestId'
+      and left(l.payload ->> 'requestId', 200) = left(p_request_id, 200) and l.payload ->> 'requestId' = p_request_id
+      and l.payload ->> 'id' = p_interrupt
+    limit 1);
+end $$;
+
 -- Sends an event to an execution. Repeating an idempotency key changes nothing. Returns the event's seq.
+--   raw   the flow's contract has not seen the payload: its owner checks it. Only the library says that it has, and not as a client
 create or replace function flowledger.emit(id uuid, event text, payload jsonb default 'null', idempotency_key text default null,
   actor text default null, notify boolean default true, raw boolean default true) returns int
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  e flowledger.executions := flowledger.lock_open(emit.id, format('"%s"', event));
+  e flowledger.executions;
   v_known int;
 begin
-  if idempotency_key is not null then
-    select l.seq into v_known from flowledger.ledger l
-    where l.execution_id = e.id and l.type = 'event.emitted' and l.payload ->> 'idempotencyKey' = idempotency_key;
-    if found then
-      return v_known;
-    end if;
-  end if;
   if coalesce(event, '') = '' then
     raise exception 'event name % is not valid', quote_nullable(event) using errcode = 'FL008', hint = 'use a text that is not empty';
   end if;
+  -- Each call costs a few microseconds, and most emits have neither key nor actor.
+  if length(event) > 500 or idempotency_key is not null or actor is not null then
+    perform flowledger.check_text(event, 'an event name');
+    perform flowledger.check_text(idempotency_key, 'idempotencyKey', 10000);
+    perform flowledger.check_actor(actor);
+  end if;
+  if payload is not null and payload <> 'null' then
+    perform flowledger.check_json(payload, format('payload of event "%s"', event));
+  end if;
+  e := flowledger.lock_open(emit.id, format('"%s"', event));
+  if idempotency_key is not null then
+    v_known := flowledger.event_of_key(e.id, idempotency_key);
+    if v_known is not null then
+      return v_known;
+    end if;
+  end if;
   -- Interrupts that wait for the event are answered by it.
   return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'event.emitted', 'event', event,
-    'payload', coalesce(payload, 'null'), 'idempotencyKey', idempotency_key, 'actor', actor, 'raw', case when raw then true end))
+    'payload', coalesce(payload, 'null'), 'idempotencyKey', idempotency_key, 'actor', actor, 'raw', case when raw is distinct from false or not flowledger.is_trusted() then true end))
     || coalesce((select jsonb_agg(jsonb_build_object('type', 'interrupt.resumed', 'id', i.id, 'value', coalesce(emit.payload, 'null'),
         'byEvent', event, 'actor', emit.actor) order by i.created_at, i.id)
       from flowledger.interrupts i
@@ -89,6 +180,13 @@ end $$;
 -- Answers an interrupt. Repeating a request id with the same answer changes nothing; with another answer it is refused.
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb default 'null', resume_request_id text default null,
   actor text default null, notify boolean default true) returns jsonb
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, true) $$;
+
+-- The same; raw: what the interrupt asks for has not been compared with the answer. Only the library says that it has, and not as a client.
+create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
+  raw boolean) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -99,6 +197,10 @@ declare
   v_value jsonb;
   v_owner uuid;
 begin
+  perform flowledger.check_text(nullif(interrupt, ''), 'the id of an interrupt', 1000);
+  perform flowledger.check_text(resume_request_id, 'resumeRequestId', 10000);
+  perform flowledger.check_actor(actor);
+  perform flowledger.check_json(payload, format('answer to interrupt "%s"', interrupt));
   begin
     e := flowledger.lock_open(continue_with.id, format('continueWith("%s")', interrupt));
   exception when sqlstate 'FL002' or sqlstate 'FL003' then
@@ -109,17 +211,12 @@ begin
   if not found then
     v_owner := flowledger.projected_owner(continue_with.id, interrupt);
     -- The sub-flow decides; what was accepted there before the end here is answered again.
-    if v_owner is not null and (v_closed is null or exists (
-      select 1 from flowledger.ledger l where l.execution_id = v_owner and l.type = 'interrupt.resumed'
-        and l.payload ->> 'id' = substr(interrupt, 38) and l.payload ->> 'requestId' = resume_request_id)) then
-      perform flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true);
+    if v_owner is not null and (v_closed is null or flowledger.answer_of_request(v_owner, substr(interrupt, 38), resume_request_id) is not null) then
+      perform flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true, raw);
       return flowledger.projected_record(continue_with.id, v_owner, substr(interrupt, 38));
     end if;
   elsif resume_request_id is not null then
-    -- The ledger knows every answer; the row only the last, and none once the same interrupt waits again.
-    select l.payload -> 'value' into v_value from flowledger.ledger l
-    where l.execution_id = continue_with.id and l.type = 'interrupt.resumed'
-      and l.payload ->> 'id' = interrupt and l.payload ->> 'requestId' = resume_request_id;
+    v_value := flowledger.answer_of_request(continue_with.id, interrupt, resume_request_id);
   end if;
   if v_value is not null then
     if v_value is distinct from coalesce(payload, 'null') then
@@ -135,6 +232,9 @@ begin
     raise exception 'interrupt % of execution % is not pending (%)', interrupt, continue_with.id, coalesce(i.status, 'unknown')
       using errcode = 'FL005', detail = coalesce(i.status, ''), hint = 'list the pending ones with getPendingInterrupts()';
   end if;
+  if i.response is not null and (raw is distinct from false or not flowledger.is_trusted()) then
+    perform flowledger.check_answer(i.response, coalesce(payload, 'null'), interrupt);
+  end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.resumed', 'id', interrupt,
     'value', coalesce(payload, 'null'), 'requestId', resume_request_id, 'actor', actor)), notify);
   return flowledger.interrupt_record(e.id, interrupt);
@@ -146,18 +246,32 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  e flowledger.executions := flowledger.lock_open(intervene.id, 'intervene()');
+  e flowledger.executions;
   v_id text := flowledger.new_id()::text;
+  v_unknown text;
 begin
+  -- What the ledger cannot hold must not get in: the fold would stop there.
+  if jsonb_typeof(options) <> 'object' then
+    raise exception 'options of an intervention must be an object, got %', left(options::text, 40) using errcode = 'FL008', hint = 'pass {"note": "typo"}';
+  end if;
+  select o into v_unknown from jsonb_object_keys(options) o where o not in ('author', 'target', 'note', 'metadata', 'actor') limit 1;
+  if found then
+    raise exception 'intervene() has an unknown option %', to_json(left(v_unknown, 40)) using errcode = 'FL008', hint = 'use author, target, note, metadata, actor';
+  elsif options ? 'metadata' and jsonb_typeof(options -> 'metadata') not in ('object', 'null') then
+    raise exception 'metadata of an intervention is not an object' using errcode = 'FL008', hint = 'pass {"key": "value"}';
+  elsif exists (select 1 from unnest(array['author', 'target', 'note', 'actor']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
+    raise exception 'author, target, note and actor of an intervention are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
+  end if;
+  perform flowledger.check_text(nullif(options ->> 'author', ''), 'author');
+  perform flowledger.check_text(nullif(options ->> 'target', ''), 'target');
+  perform flowledger.check_text(nullif(options ->> 'note', ''), 'note', 10000);
+  perform flowledger.check_actor(nullif(coalesce(options ->> 'actor', options ->> 'author'), ''));
+  perform flowledger.check_json(options -> 'metadata', 'metadata of an intervention');
+  perform flowledger.check_json(payload, 'payload of intervene()');
+  e := flowledger.lock_open(intervene.id, 'intervene()');
   if (select l.payload -> 'settings' ->> 'interventionMode' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1) is null then
     raise exception 'interventions of execution % are off', e.id
       using errcode = 'FL007', hint = 'create it with interventionMode "planned" or "auto"';
-  end if;
-  -- What the ledger cannot hold must not get in: the fold would stop there.
-  if options ? 'metadata' and jsonb_typeof(options -> 'metadata') not in ('object', 'null') then
-    raise exception 'metadata of an intervention is not an object' using errcode = 'FL008', hint = 'pass {"key": "value"}';
-  elsif exists (select 1 from unnest(array['author', 'target', 'note']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
-    raise exception 'author, target and note of an intervention are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'intervention.recorded', 'id', v_id, 'payload', coalesce(payload, 'null'),
     'target', options -> 'target', 'author', options -> 'author', 'note', options -> 'note', 'metadata', options -> 'metadata',
@@ -172,16 +286,20 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  e flowledger.executions := flowledger.lock_open(mark_intervention_consumed.id, 'markInterventionConsumed()');
+  e flowledger.executions;
 begin
   if coalesce(consumer, '') = '' or status is null or status not in ('applied', 'ignored') then
-    raise exception 'status % of consumer % is not valid', quote_nullable(status), quote_nullable(consumer)
+    raise exception 'status % of consumer % is not valid', quote_nullable(left(status, 40)), quote_nullable(left(consumer, 200))
       using errcode = 'FL008', hint = 'name the consumer, and use applied or ignored';
   elsif jsonb_typeof(metadata) not in ('object', 'null') then
     raise exception 'metadata of a consumer is not an object' using errcode = 'FL008', hint = 'pass {"key": "value"}';
   end if;
+  perform flowledger.check_text(consumer, 'consumer');
+  perform flowledger.check_text(nullif(note, ''), 'note', 10000);
+  perform flowledger.check_json(metadata, 'metadata of a consumer');
+  e := flowledger.lock_open(mark_intervention_consumed.id, 'markInterventionConsumed()');
   if not exists (select 1 from flowledger.interventions v where v.execution_id = e.id and v.id = intervention) then
-    raise exception 'intervention % of execution % does not exist', intervention, e.id using errcode = 'FL008', hint = 'list them with getInterventions()';
+    raise exception 'intervention % of execution % does not exist', left(intervention, 200), e.id using errcode = 'FL008', hint = 'list them with getInterventions()';
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'intervention.consumed', 'id', intervention, 'consumer', consumer,
     'status', status, 'note', note, 'metadata', metadata)), notify);
@@ -194,8 +312,10 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  e flowledger.executions := flowledger.lock_open(seal.id, 'seal');
+  e flowledger.executions;
 begin
+  perform flowledger.check_actor(actor);
+  e := flowledger.lock_open(seal.id, 'seal');
   if e.sealed_at is not null then
     return false;
   end if;
@@ -204,7 +324,7 @@ begin
 end $$;
 
 -- Asks for the close: sealed at once, closed when everything accepted has run. pending: 'reject' refuses while interrupts
--- wait, 'cancel' cancels them. Closing a closed execution changes nothing.
+-- wait, 'cancel' cancels them, also those that come until it has closed. Closing a closed execution changes nothing.
 create or replace function flowledger.close(id uuid, reason text default 'manual', pending text default 'reject',
   actor text default null, notify boolean default true) returns boolean
 language plpgsql volatile security definer
@@ -216,8 +336,11 @@ declare
   v_events jsonb := '[]';
 begin
   if pending is null or pending not in ('reject', 'cancel') then
-    raise exception 'pendingInterrupts % is not valid', quote_nullable(pending) using errcode = 'FL008', hint = 'use reject or cancel';
+    raise exception 'pendingInterrupts % is not valid', quote_nullable(left(pending, 40)) using errcode = 'FL008', hint = 'use reject or cancel';
   end if;
+  perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
+  reason := coalesce(reason, 'manual');
+  perform flowledger.check_actor(actor);
   begin
     e := flowledger.lock_open(close.id, 'close');
   exception when sqlstate 'FL003' then
@@ -234,15 +357,16 @@ begin
     select v_events || coalesce(jsonb_agg(jsonb_build_object('type', 'child.cancelled', 'child', c.id, 'reason', close.reason, 'actor', close.actor)), '[]')
     into v_events from flowledger.executions c
     where c.parent_id = e.id and c.pending_interrupts > 0 and c.closed_at is null and e.id = any(flowledger.visible_in(c.id));
-    perform flowledger.cancel((v ->> 'child')::uuid, close.reason, close.actor) from jsonb_array_elements(v_events) v where v ->> 'type' = 'child.cancelled';
+    perform flowledger.request_cancel((v ->> 'child')::uuid, close.reason, close.actor, true) from jsonb_array_elements(v_events) v where v ->> 'type' = 'child.cancelled';
   end if;
   perform flowledger.accept(e, v_events || jsonb_build_array(jsonb_build_object(
-    'type', 'execution.sealed', 'close', true, 'reason', close.reason, 'actor', actor)), notify);
+    'type', 'execution.sealed', 'close', true, 'pendingInterrupts', case when pending = 'cancel' then pending end,
+    'reason', close.reason, 'actor', actor)), notify);
   return true;
 end $$;
 
--- Ends a start that nobody has claimed, and that nothing else has come in for: cancelled without a worker. False where that
--- is not so. The caller has the row's lock.
+-- Ends what no worker has claimed, as an owner would: cancelled, with what waits for nobody any more. False where one has. The caller
+-- has the row's lock.
 create or replace function flowledger.close_unclaimed(e flowledger.executions, p_reason text, p_actor text) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -250,23 +374,90 @@ as $$
 declare
   v_at timestamptz := flowledger.now();
   v_reason text := coalesce(p_reason, 'cancelled');
+  v_expired text[];
+  v_events jsonb := jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'actor', p_actor, 'reason', v_reason));
 begin
-  if e.epoch > 0 or exists (select 1 from flowledger.ledger l where l.execution_id = e.id
-      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled')) then
+  if e.epoch > 0 then
     return false;
   end if;
+  v_expired := array(select v.id from flowledger.interventions v where v.execution_id = e.id and v.status = 'pending' order by v.version);
+  if v_expired <> '{}' then
+    v_events := v_events || (select jsonb_agg(jsonb_build_object('type', 'intervention.expired', 'id', x.id) order by x.ord) from unnest(v_expired) with ordinality x(id, ord));
+    if not exists (select from flowledger.ledger l where l.execution_id = e.id and l.type = 'execution.sealed' and l.payload ->> 'id' is null and l.payload ? 'close') then
+      v_events := v_events || jsonb_build_object('type', 'execution.sealed', 'close', true, 'reason', v_reason);
+    end if;
+  end if;
+  v_events := v_events || jsonb_build_object('type', 'execution.closed', 'outcome', 'cancelled', 'reason', v_reason);
   insert into flowledger.ledger (execution_id, seq, epoch, at, type, actor, role, payload)
-  values (e.id, e.seq + 1, 0, v_at, 'cancel.requested', p_actor, flowledger.caller(), jsonb_build_object('reason', v_reason)),
-    (e.id, e.seq + 2, 0, v_at, 'execution.closed', null, flowledger.caller(), jsonb_build_object('outcome', 'cancelled', 'reason', v_reason));
+  select e.id, e.seq + v.ord, 0, v_at, v.event ->> 'type', v.event ->> 'actor', flowledger.caller(), v.event - 'type' - 'actor'
+  from jsonb_array_elements(v_events) with ordinality as v(event, ord);
   update flowledger.executions h
-  set seq = e.seq + 2, sealed_at = v_at, closed_at = v_at, outcome = 'cancelled', close_reason = v_reason,
+  set seq = e.seq + jsonb_array_length(v_events), sealed_at = coalesce(h.sealed_at, v_at), closed_at = v_at, outcome = 'cancelled', close_reason = v_reason,
+    discard_at = null,
     -- Due until its parent has heard of it.
-    wake_at = case when e.parent_id is not null and not flowledger.is_item(e.id) then v_at end,
-    close_snapshot = coalesce((select l.payload -> 'state' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1), '{}')
+    wake_at = case when e.parent_id is not null and not flowledger.is_item(e.id) then v_at end
+  where h.id = e.id;
+  if v_expired <> '{}' then
+    perform flowledger.project(e.id, e.seq + 1);
+  end if;
+  update flowledger.executions h
+  set close_snapshot = case when v_expired = '{}' and not exists (select from flowledger.interventions v where v.execution_id = e.id)
+    then coalesce((select l.payload -> 'state' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1), '{}')
+    else flowledger.close_snapshot(e.id) end
   where h.id = e.id;
   perform flowledger.extend_chain(array[e.id]);
   perform pg_notify(flowledger.channel(e.id), e.id::text);
   return true;
+end $$;
+
+-- Discards those of the executions whose time for that is over and that no worker has taken; gives what it closed. A row that
+-- somebody has locked is left for the next time.
+create or replace function flowledger.discard(p_ids uuid[]) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_closed uuid[] := '{}';
+begin
+  for e in
+    select x.* from flowledger.executions x
+    where x.id = any(p_ids) and x.discard_at <= flowledger.now() and x.epoch = 0 and x.closed_at is null
+    order by x.id for no key update skip locked
+  loop
+    if flowledger.close_unclaimed(e, 'discarded', 'timer') then
+      v_closed := v_closed || e.id;
+    end if;
+  end loop;
+  perform flowledger.propagate_close(v_closed) where v_closed <> '{}';
+  return v_closed;
+end $$;
+
+-- Cleanup: discards whatever is overdue, wherever it waits: for its time, for a slot, for a worker, or for its start.
+create or replace function flowledger.discard_overdue() returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_overdue uuid[] := array(
+    select e.id from flowledger.executions e where e.discard_at <= flowledger.now() order by e.discard_at limit 1000);
+  v_closed uuid[];
+begin
+  if v_overdue = '{}' then
+    return 0;
+  end if;
+  -- Slots change under the lock of their flow.
+  perform from flowledger.limits l
+  where l.flow in (select e.flow from flowledger.executions e where e.id = any(v_overdue)) order by l.flow for no key update;
+  v_closed := flowledger.discard(v_overdue);
+  delete from flowledger.slots s where s.execution_id = any(v_closed);
+  -- What a worker has taken is never discarded.
+  update flowledger.executions h set discard_at = null
+  from (
+    select x.id from flowledger.executions x
+    where x.id = any(v_overdue) and x.discard_at is not null and (x.epoch > 0 or x.closed_at is not null) order by x.id for no key update skip locked) taken
+  where h.id = taken.id;
+  return cardinality(v_closed);
 end $$;
 
 -- Asks for the end of whatever runs. False when it had closed before.
@@ -275,20 +466,31 @@ create or replace function flowledger.cancel(id uuid, reason text default 'cance
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
+  perform flowledger.check_actor(actor);
+  return flowledger.request_cancel(id, reason, actor, notify);
+end $$;
+
+-- The same without a check: also for what the library does on its own account.
+create or replace function flowledger.request_cancel(p_id uuid, p_reason text, p_actor text, p_notify boolean) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
 declare
   e flowledger.executions;
 begin
   begin
-    e := flowledger.lock_open(cancel.id, 'cancel');
+    e := flowledger.lock_open(p_id, 'cancel');
   exception when sqlstate 'FL003' then
     return false;
   end;
-  if flowledger.close_unclaimed(e, reason, actor) then
+  if flowledger.close_unclaimed(e, p_reason, p_actor) then
     if e.parent_id is not null then
       perform flowledger.propagate_close(array[e.id]);
     end if;
     return true;
   end if;
-  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', reason, 'actor', actor)), notify);
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', p_reason, 'actor', p_actor)), p_notify);
   return true;
 end $$;

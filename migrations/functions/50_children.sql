@@ -43,10 +43,10 @@ begin
       -- What still waits below one that has closed is nothing that those above it wait for.
       perform flowledger.propagate_up(e.id, flowledger.visible_in(e.id), true, '{}') from flowledger.executions e
       where e.id = any(c.ids) and exists (select from flowledger.executions h where h.parent_id = e.id and h.pending_interrupts > 0);
-      perform flowledger.cancel(h.id, 'parent ' || e.outcome, 'parent')
+      perform flowledger.request_cancel(h.id, 'parent ' || e.outcome, 'parent', true)
       from flowledger.executions h join flowledger.executions e on e.id = h.parent_id
       where h.parent_id = any(v_unfinished) and h.closed_at is null and not flowledger.is_item(h.id);
-    exception when lock_not_available or deadlock_detected then
+    exception when lock_not_available or deadlock_detected or sqlstate 'FL011' then
       continue;
     end;
   end loop;
@@ -132,7 +132,7 @@ begin
     select e.id from flowledger.executions e
     where e.id between p_first and p_last and e.closed_at is null order by e.id limit p_limit
   loop
-    perform flowledger.cancel(v_id, p_reason, 'parent', false);
+    perform flowledger.request_cancel(v_id, p_reason, 'parent', false);
     return next v_id;
   end loop;
 end $$;
@@ -153,6 +153,15 @@ begin
   return c;
 end $$;
 
+-- Has its end been asked for? Found without reading its ledger: the index of what people do has such events apart from those with an id.
+create or replace function flowledger.is_cancelling(p_id uuid) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from flowledger.ledger l where l.execution_id = p_id and l.type = 'cancel.requested' and l.payload ->> 'id' is null)
+$$;
+
 -- Sends an event to a running sub-flow.
 create or replace function flowledger.emit_to_sub_flow(id uuid, frame uuid, event text, payload jsonb default 'null', idempotency_key text default null,
   actor text default null, notify boolean default true, raw boolean default true) returns int
@@ -160,11 +169,13 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  e flowledger.executions := flowledger.lock_open(emit_to_sub_flow.id, format('"%s"', event));
-  c flowledger.executions := flowledger.lock_frame(e.id, frame);
+  e flowledger.executions;
+  c flowledger.executions;
 begin
-  if c.closed_at is not null or exists (
-    select 1 from flowledger.ledger l where l.execution_id = c.id and l.type = 'cancel.requested') then
+  perform flowledger.check_text(event, 'an event name');
+  e := flowledger.lock_open(emit_to_sub_flow.id, format('"%s"', event));
+  c := flowledger.lock_frame(e.id, frame);
+  if c.closed_at is not null or flowledger.is_cancelling(c.id) then
     raise exception 'sub-flow % of execution % is not active (%)', c.id, e.id, coalesce(c.outcome, 'cancel requested')
       using errcode = 'FL008', hint = 'list the active ones with getSubFlowFrames()';
   end if;
@@ -182,6 +193,8 @@ declare
   e flowledger.executions;
   c flowledger.executions;
 begin
+  perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
+  perform flowledger.check_actor(actor);
   begin
     e := flowledger.lock_open(cancel_sub_flow.id, 'cancel');
   exception when sqlstate 'FL003' then
@@ -189,10 +202,9 @@ begin
     return false;
   end;
   c := flowledger.lock_frame(e.id, frame);
-  if c.closed_at is not null or exists (
-    select 1 from flowledger.ledger l where l.execution_id = c.id and l.type = 'cancel.requested') then
+  if c.closed_at is not null or flowledger.is_cancelling(c.id) then
     return false;
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'child.cancelled', 'child', c.id, 'reason', reason, 'actor', actor)), notify);
-  return flowledger.cancel(c.id, reason, actor, notify);
+  return flowledger.request_cancel(c.id, reason, actor, notify);
 end $$;

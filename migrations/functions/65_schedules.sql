@@ -1,26 +1,59 @@
--- Schedules: a time fires once in the fleet.
+-- Schedules: a time fires once in the fleet, and a schedule that no worker has any more counts as removed.
 
--- Fires what is due of a schedule, once in the fleet: the row's lock and what it has fired until decide. False when somebody
--- else has been here since p_after was read.
---   p_times: due times, up to p_until; p_input, p_created, p_priority, p_limit_key: what each starts, without the time in its metadata
+-- Notes, whenever workers come or go, which schedules were removed: a worker serves their flow, and none has them. Where no worker
+-- serves it at all, they are only waiting for one.
+create or replace function flowledger.note_removed_schedules() returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  -- What is locked is being fired, so a worker has it.
+  with removed as materialized (
+    select s.name from flowledger.schedules s
+    where s.removed_at is null
+      and exists (select from flowledger.workers w where s.flow = any(w.flows))
+      and not exists (select from flowledger.workers w where w.schedules ? s.name)
+    order by s.name for no key update skip locked
+  )
+  update flowledger.schedules s set removed_at = flowledger.now() from removed where s.name = removed.name
+$$;
+
+-- Fires what is due of a schedule, once in the fleet: the row's lock and what it has fired until decide. Not done when somebody
+-- else has been here since p_after was read. Says between which times some were left out, if any were.
+--   p_times: due times, up to p_until; p_left_out: the first and the last of those that nothing is started for, or null
+--   p_is_return: it was removed and is back, so what waited since before is left out as well
 --   p_overlap, where an execution of the schedule is still open: allow, skip (what is due now), queue (until that one has closed)
-create or replace function flowledger.fire_schedule(p_name text, p_after timestamptz, p_until timestamptz, p_times timestamptz[], p_overlap text,
-  p_input jsonb, p_created jsonb, p_priority int, p_limit_key text) returns boolean
+--   p_input, p_created, p_priority, p_limit_key: what each starts, without the time in its metadata
+create or replace function flowledger.fire_schedule(p_name text, p_after timestamptz, p_until timestamptz, p_times timestamptz[],
+  p_left_out timestamptz[], p_is_return boolean, p_overlap text, p_input jsonb, p_created jsonb, p_priority int, p_limit_key text)
+returns table (done boolean, left_out_from timestamptz, left_out_until timestamptz)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
 declare
+  -- So many times wait at most.
+  c_waiting constant int := 1000;
   s flowledger.schedules;
   v_times timestamptz[];
   v_started timestamptz[];
+  v_waiting timestamptz[] := '{}';
+  v_left_out timestamptz[] := coalesce(p_left_out, '{}');
+  v_from timestamptz;
+  v_until timestamptz;
   v_is_open boolean;
   v_last uuid;
 begin
   select * into s from flowledger.schedules x where x.name = p_name for update;
-  if not found or s.fired_until <> p_after or p_until > flowledger.now() then
-    return false;
+  if not found or date_trunc('milliseconds', s.fired_until) <> p_after or p_until > flowledger.now() then
+    return query select false, null::timestamptz, null::timestamptz;
+    return;
   end if;
-  v_times := s.waiting || p_times;
+  if p_is_return then
+    v_left_out := v_left_out || s.waiting;
+    s.waiting := '{}';
+  end if;
+  -- A clock that was set back brings times again: those that wait do so once.
+  v_times := array(select distinct u.at from unnest(s.waiting || p_times) u(at) order by u.at);
   v_is_open := exists (select 1 from flowledger.executions e where e.id = s.last_id and e.closed_at is null);
   v_started := case
     when p_overlap = 'allow' then v_times
@@ -41,9 +74,15 @@ begin
       x.never, x.none, x.never, x.none) c
     order by c.ord desc limit 1;
   end if;
+  if p_overlap = 'queue' then
+    v_waiting := v_times[cardinality(v_started) + 1:];
+    v_left_out := v_left_out || v_waiting[c_waiting + 1:];
+    v_waiting := v_waiting[:c_waiting];
+  end if;
+  select min(u.at), max(u.at) into v_from, v_until from unnest(v_left_out) u(at);
   update flowledger.schedules x
-  set fired_until = p_until, last_id = coalesce(v_last, s.last_id),
-    waiting = case when p_overlap = 'queue' then v_times[cardinality(v_started) + 1:] else '{}' end
+  set fired_until = p_until, last_id = coalesce(v_last, s.last_id), waiting = v_waiting, removed_at = null,
+    left_out_from = coalesce(v_from, s.left_out_from), left_out_until = coalesce(v_until, s.left_out_until)
   where x.name = p_name;
-  return true;
+  return query select true, v_from, v_until;
 end $$;

@@ -31,12 +31,22 @@ begin
 end $$;
 
 -- Registers a worker, in the session that will speak for it.
-create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_pool text) returns void
+create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_schedules jsonb, p_pool text) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into flowledger.workers (id, host, pid, flows, pool, role, backend_pid, session_key, started_at, heartbeat_at)
-  values (p_id, p_host, p_pid, p_flows, p_pool, flowledger.caller(), pg_backend_pid(), flowledger.hold_session(), flowledger.wall_clock(), flowledger.wall_clock())
+  insert into flowledger.workers (id, host, pid, flows, schedules, pool, role, backend_pid, session_key, started_at, heartbeat_at)
+  values (p_id, p_host, p_pid, p_flows, p_schedules, p_pool, flowledger.caller(), pg_backend_pid(), flowledger.hold_session(), flowledger.wall_clock(), flowledger.wall_clock());
+  select flowledger.note_removed_schedules()
+$$;
+
+-- Takes a worker that stops out of the fleet.
+create or replace function flowledger.leave_worker(p_id uuid) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  delete from flowledger.workers w where w.id = p_id;
+  select flowledger.note_removed_schedules()
 $$;
 
 -- A sign of life. False when the others have given this worker up: its executions are theirs now.
@@ -88,6 +98,7 @@ begin
       where e.wake_at is not null and e.owner = any(v_dead)
       returning e.id
     ) select array_agg(free.id) into v_freed from free;
+    perform flowledger.note_removed_schedules();
     perform flowledger_jobs.force_unlock_workers(v_pools);
     if v_freed is not null then
       perform flowledger.add_jobs(v_freed);
@@ -108,6 +119,8 @@ declare
   v_at timestamptz := flowledger.now();
   v_swept uuid[];
 begin
+  -- First: it waits for the locks of flows, and has none yet.
+  perform flowledger.discard_overdue();
   with lost as (
     select e.id from flowledger.executions e
     where e.wake_at < v_at - flowledger.ms(p_after_ms) and e.closed_at is null

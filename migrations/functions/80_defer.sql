@@ -1,13 +1,5 @@
 -- Background functions: their states in Defer's words, and the commands that only they know.
 
-create or replace function flowledger.discard_at(p_id uuid) returns timestamptz
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select flowledger.from_ms((l.payload -> 'settings' ->> 'discardAt')::float8)
-  from flowledger.ledger l where l.execution_id = p_id and l.seq = 1
-$$;
-
 -- The state of a background function's execution, in Defer's words. Started is what a worker has taken.
 create or replace function flowledger.function_state(e flowledger.executions) returns text
 language sql stable
@@ -17,8 +9,8 @@ as $$
     when e.outcome = 'completed' then 'succeed'
     when e.outcome = 'failed' then 'failed'
     when e.outcome is not null then case when e.close_reason = 'discarded' then 'discarded' when e.epoch = 0 then 'cancelled' else 'aborted' end
-    when e.epoch = 0 then case when flowledger.discard_at(e.id) <= flowledger.now() then 'discarded' else 'created' end
-    when exists (select 1 from flowledger.ledger l where l.execution_id = e.id and l.type = 'cancel.requested') then 'aborting'
+    when e.epoch = 0 then case when e.discard_at <= flowledger.now() then 'discarded' else 'created' end
+    when flowledger.is_cancelling(e.id) then 'aborting'
     else 'started' end
 $$;
 
@@ -38,7 +30,7 @@ begin
   end if;
   v_state := flowledger.function_state(e);
   if v_state = 'created' or v_state = 'started' and force then
-    perform flowledger.cancel(e.id, case v_state when 'created' then 'cancelled' else 'aborted' end, null, notify);
+    perform flowledger.request_cancel(e.id, case v_state when 'created' then 'cancelled' else 'aborted' end, null, notify);
   end if;
   return v_state;
 end $$;
@@ -56,6 +48,11 @@ declare
   v_due timestamptz;
   v_state text;
 begin
+  -- As `parseMoment` and `parseDuration` of the library: a moment from 1970 to 9999, or up to a hundred years from now.
+  if p_at not between '1970-01-01T00:00:00Z' and '9999-12-31T00:00:00Z' or p_at is null and (p_delay_ms between 0 and 3155760000000) is not true then
+    raise exception '% is not a time to move a function to', coalesce(p_at::text, p_delay_ms || ' ms')
+      using errcode = 'FL008', hint = 'use a moment from 1970 to 9999, or milliseconds up to a hundred years';
+  end if;
   select * into e from flowledger.executions h where h.id = p_id for no key update;
   if not found then
     return null;
@@ -67,7 +64,7 @@ begin
     insert into flowledger.ledger (execution_id, seq, epoch, at, type, role, payload)
     values (e.id, e.seq + 1, 0, v_at, 'execution.rescheduled', flowledger.caller(), jsonb_build_object('dueAt', flowledger.to_ms(v_due)));
     update flowledger.executions h
-    set seq = e.seq + 1, wake_at = greatest(v_at, least(v_due, flowledger.discard_at(e.id)))
+    set seq = e.seq + 1, due_at = v_due, wake_at = greatest(v_at, least(v_due, e.discard_at))
     where h.id = e.id;
     perform flowledger.add_jobs(array[e.id]);
   end if;

@@ -135,7 +135,15 @@ declare
   v_values jsonb := coalesce((select c.payload -> 'state' from flowledger.ledger c where c.execution_id = state_at.id and c.seq = 1), '{}');
   v_path text[];
   v_items jsonb[] := '{}';
+  v_last int := (select max(c.seq) from flowledger.ledger c where c.execution_id = state_at.id);
 begin
+  -- As `stateAt` of the library does.
+  if v_last is null then
+    raise exception 'execution % does not exist', state_at.id
+      using errcode = 'FL001', hint = 'check the id, and that you are connected to the database it was started in';
+  elsif state_at.seq not between 1 and v_last then
+    raise exception 'execution % has no event %', state_at.id, state_at.seq using errcode = 'FL008', hint = format('use a seq from 1 to %s', v_last);
+  end if;
   for l in
     select r.type, flowledger.path_of(r.key) as path, r.value from (
       select c.seq, c.type, c.payload ->> 'key' as key, c.payload -> 'value' as value,

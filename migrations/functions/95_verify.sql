@@ -1,26 +1,37 @@
 -- Copies, comparison of what is derived with the ledger, repair, and retention.
 
 -- A new execution whose ledger is the past of another. p_header: { flow, epoch, priority, metadata, fingerprint, sealed, started,
--- closed, outcome, reason, error, snapshot, streamEnded }, folded by the caller from the same events;
+-- begun, due, discard, closed, outcome, reason, error, snapshot, streamEnded }, folded by the caller from the same events;
 -- p_events: [[epoch, ms, type, dispatch, chunk, actor, payload]], seq 1 first, each with its own time; the rows say when they
--- were copied. It goes on at once.
+-- were copied. One that is open gets `execution.copied` behind them, and goes on at once: a delayed start at its time.
 create or replace function flowledger.copy_execution(p_id uuid, p_header jsonb, p_events jsonb) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_at timestamptz := flowledger.now();
+  v_due timestamptz := flowledger.from_ms((p_header ->> 'due')::float8);
+  v_discard timestamptz := flowledger.from_ms((p_header ->> 'discard')::float8);
+  v_closed timestamptz := flowledger.from_ms((p_header ->> 'closed')::float8);
 begin
-  insert into flowledger.executions (id, seq, epoch, flow, priority, created_at, started_at, sealed_at, closed_at, wake_at, fingerprint,
-    metadata, outcome, close_reason, error, close_snapshot, stream_ended)
-  values (p_id, jsonb_array_length(p_events), (p_header ->> 'epoch')::int, p_header ->> 'flow', 0,
+  -- What is over is nothing to be discarded by.
+  v_discard := case when v_closed is null and (p_header ->> 'epoch')::int = 0 and v_discard > v_at then v_discard end;
+  insert into flowledger.executions (id, seq, epoch, flow, priority, created_at, started_at, sealed_at, closed_at, wake_at, due_at, discard_at,
+    fingerprint, metadata, outcome, close_reason, error, close_snapshot, stream_ended)
+  values (p_id, jsonb_array_length(p_events) + case when v_closed is null then 1 else 0 end, (p_header ->> 'epoch')::int, p_header ->> 'flow', 0,
     flowledger.from_ms((p_events -> 0 ->> 1)::float8), flowledger.from_ms((p_header ->> 'started')::float8),
-    flowledger.from_ms((p_header ->> 'sealed')::float8), flowledger.from_ms((p_header ->> 'closed')::float8),
-    case when p_header ->> 'closed' is null and p_header ->> 'started' is not null then flowledger.now() end,
-    p_header ->> 'fingerprint', nullif(p_header -> 'metadata', 'null'), p_header ->> 'outcome', p_header ->> 'reason',
+    flowledger.from_ms((p_header ->> 'sealed')::float8), v_closed,
+    case when v_closed is null then least(case when (p_header ->> 'begun')::boolean then v_at when p_header ->> 'started' is not null then greatest(v_at, v_due) end, v_discard) end,
+    v_due, v_discard, p_header ->> 'fingerprint', nullif(p_header -> 'metadata', 'null'), p_header ->> 'outcome', p_header ->> 'reason',
     nullif(p_header -> 'error', 'null'), nullif(p_header -> 'snapshot', 'null'), (p_header ->> 'streamEnded')::boolean);
   insert into flowledger.ledger (execution_id, seq, epoch, at, type, dispatch, chunk, actor, payload, role, copied_at)
   select p_id, v.ord, (v.event ->> 0)::int, flowledger.from_ms((v.event ->> 1)::float8), v.event ->> 2, (v.event ->> 3)::int,
-    v.event ->> 4, v.event ->> 5, nullif(v.event -> 6, 'null'), flowledger.caller(), flowledger.now()
+    v.event ->> 4, v.event ->> 5, nullif(v.event -> 6, 'null'), flowledger.caller(), v_at
   from jsonb_array_elements(p_events) with ordinality as v(event, ord);
+  if v_closed is null then
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, role)
+    values (p_id, jsonb_array_length(p_events) + 1, (p_header ->> 'epoch')::int, v_at, 'execution.copied', flowledger.caller());
+  end if;
   perform flowledger.project(p_id, 1, false);
   perform flowledger.extend_chain(array[p_id]);
   perform flowledger.add_jobs(array[p_id]);
@@ -46,9 +57,12 @@ as $$
         (select max(l.epoch) from flowledger.ledger l where l.execution_id = a.execution_id)),
       'stream_ended', exists (select from flowledger.ledger l where l.execution_id = a.execution_id and l.type = 'stream.stopped'),
       'stream_seq', (select coalesce(max(i.seq), 0) from flowledger.stream_items i where i.execution_id = a.execution_id),
-      'pending_interrupts', case when a.closed_at is null then flowledger.pending_in(a.execution_id) else 0 end) as value
+      'pending_interrupts', case when a.closed_at is null then flowledger.pending_in(a.execution_id) else 0 end,
+      'due_at', case when a.closed_at is null then flowledger.due_of(a.execution_id) else e.due_at end,
+      'discard_at', case when a.closed_at is null and coalesce(e.epoch, 0) = 0 then flowledger.discard_of(a.execution_id) else e.discard_at end) as value
     from flowledger.audit_executions a
     join flowledger.ledger c on c.execution_id = a.execution_id and c.seq = 1
+    left join flowledger.executions e on e.id = a.execution_id
     where a.execution_id = any(p_ids)
     union all
     select i.execution_id, 'interrupts', i.id, to_jsonb(i)
@@ -81,6 +95,38 @@ as $$
   where l.value is distinct from t.value
 $$;
 
+-- Before what time its start is not, by the ledger.
+create or replace function flowledger.due_of(p_id uuid) returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select flowledger.from_ms((l.payload ->> 'dueAt')::float8) from flowledger.ledger l
+  where l.execution_id = p_id and l.type in ('execution.created', 'execution.started', 'execution.rescheduled') and l.payload ? 'dueAt'
+  order by l.seq desc limit 1
+$$;
+
+-- When it is discarded unless a worker takes it before, by the ledger: what was over when it was copied does not count.
+create or replace function flowledger.discard_of(p_id uuid) returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select flowledger.from_ms((c.payload -> 'settings' ->> 'discardAt')::float8) from flowledger.ledger c
+  where c.execution_id = p_id and c.seq = 1 and not exists (
+    select from flowledger.ledger l where l.execution_id = p_id and l.type = 'execution.copied' and l.payload ->> 'id' is null
+      and flowledger.to_ms(l.at) >= (c.payload -> 'settings' ->> 'discardAt')::float8)
+$$;
+
+-- Nobody has taken it, and nothing has come in but its start, and what gives nobody anything to do.
+create or replace function flowledger.is_untouched(p_id uuid) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select not exists (
+    select from flowledger.ledger l where l.execution_id = p_id
+      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.copied', 'intervention.recorded', 'intervention.consumed')
+      and not (l.type = 'execution.sealed' and not coalesce(l.payload ? 'close', false)))
+$$;
+
 -- Puts right what `differences` finds, and returns that. The rows are locked, so live owners wait; the ledger is only read.
 create or replace function flowledger.rebuild(p_ids uuid[], p_snapshots jsonb, p_kept jsonb)
 returns table (id uuid, name text, part text, actual jsonb, expected jsonb)
@@ -101,12 +147,15 @@ begin
       on conflict (id) do nothing;
       update flowledger.executions e
       set (seq, flow, created_at, fingerprint, priority, idempotency_key, limit_key, parent_id, metadata, started_at, sealed_at, closed_at, outcome,
-          close_reason, error, close_snapshot, epoch, stream_ended, stream_seq, pending_interrupts, wake_at)
+          close_reason, error, close_snapshot, epoch, stream_ended, stream_seq, pending_interrupts, due_at, discard_at, wake_at)
         = (select r.seq, r.flow, r.created_at, r.fingerprint, r.priority, r.idempotency_key, r.limit_key, r.parent_id, r.metadata, r.started_at, r.sealed_at,
             r.closed_at, r.outcome, r.close_reason, r.error, r.close_snapshot, r.epoch, r.stream_ended, r.stream_seq, r.pending_interrupts,
+            r.due_at, r.discard_at,
             -- What has closed is due only until its family has heard of it; a header that was gone tells once more.
             case when r.closed_at is not null then case when d.actual is null then flowledger.now() else e.wake_at end
-              when r.started_at is null then null when e.owner is null then coalesce(e.wake_at, flowledger.now()) else e.wake_at end
+              when e.owner is not null then e.wake_at
+              when flowledger.is_untouched(r.id) then least(e.wake_at, r.discard_at, case when r.started_at is not null then greatest(r.started_at, r.due_at) end)
+              else coalesce(e.wake_at, flowledger.now()) end
           from jsonb_populate_record(null::flowledger.executions, d.expected) r)
       where e.id = d.id;
     when 'interrupts' then

@@ -10,16 +10,21 @@ export function withTimeout<T, Late = never>(
   ms: number | null,
   late: () => Late,
   timers: Pick<Timers, "after"> = systemTimers,
+  what?: string,
 ): Promise<T | Late> {
   if (ms === null) return work;
   return new Promise((resolve, reject) => {
-    const timer = timers.after(ms, () => {
-      try {
-        resolve(late());
-      } catch (error) {
-        reject(error);
-      }
-    });
+    const timer = timers.after(
+      ms,
+      () => {
+        try {
+          resolve(late());
+        } catch (error) {
+          reject(error);
+        }
+      },
+      what,
+    );
     work.then(
       (value) => {
         timer.cancel();

@@ -8,7 +8,12 @@ const own = folder?.protocol === "file:" ? [folder.href, fileURLToPath(folder)] 
 /** The first line of the stack that is not our own; the whole stack where all is one file, as after a bundler. */
 export function callSite(): string {
   const { stack = "" } = new Error();
-  return stack.split("\n").find(isCaller) ?? stack;
+  return callerIn(stack) ?? stack;
+}
+
+/** The first line of a stack that is not our own; null where there is none. */
+export function callerIn(stack: string): string | null {
+  return stack.split("\n").find(isCaller) ?? null;
 }
 
 function isCaller(frame: string): boolean {

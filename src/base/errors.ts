@@ -125,6 +125,20 @@ export class ExecutionClosedError extends FlowledgerError {
   }
 }
 
+/** Somebody's transaction has what a command needs, and does not end. Trying again later is safe: nothing was written. */
+export class LockedError extends FlowledgerError {
+  /** @param what e.g. `execution 0190…`; @param pid of the session that has it, as `pg_stat_activity` lists it; null where nobody can tell */
+  constructor(what: string, pid: number | null, cause?: unknown) {
+    super(
+      "LOCKED",
+      `${what} is held by an open transaction${pid === null ? "" : ` (session ${pid})`}: ` +
+        `try again when that has ended, or end it: select pg_terminate_backend(${pid ?? "…"})`,
+      { pid },
+      cause,
+    );
+  }
+}
+
 export class PendingInterruptsError extends FlowledgerError {
   constructor(executionId: string, interruptIds: readonly string[]) {
     super(
@@ -382,6 +396,22 @@ export class ExecutionNotCompleted extends DeferError {
 export class MigrationError extends FlowledgerError {
   constructor(problem: string, remedy: string, details: ErrorDetails = {}, cause?: unknown) {
     super("MIGRATION_FAILED", `${problem}: ${remedy}`, details, cause);
+  }
+}
+
+/** A database whose clock a test moves, met by what goes by the real one; or the other way round. */
+export class MovableClockError extends FlowledgerError {
+  /** @param isMovable what the database has */
+  constructor(place: string, isMovable: boolean) {
+    super(
+      "CLOCK_MOVABLE",
+      isMovable
+        ? `${place} is the database of a test, and its clock is moved by hand: ` +
+            `connect to another database, or join that test with testOrchestrator({ database }) of flowledger/test`
+        : `${place} has no clock that a test may move: ` +
+            `leave out database, or pass the database of another testOrchestrator()`,
+      { place, isMovable },
+    );
   }
 }
 

@@ -13,7 +13,7 @@ export const JsonValue = z.custom<Json>((value) => value !== undefined);
 /** Nesting allowed in one payload. V8's `JSON.stringify` overflows its stack between 3,000 and 5,000 levels. */
 export const maxDepth = 200;
 
-/** Bytes of UTF-8 JSON allowed in one payload unless the caller gives its own limit. */
+/** Bytes of UTF-8 allowed in one payload, as Postgres writes it, unless the caller gives its own limit. */
 export const maxPayloadBytes = 1_048_576;
 
 /**
@@ -22,7 +22,9 @@ export const maxPayloadBytes = 1_048_576;
  *
  * @param where names the door for the error, e.g. `input`, `state "a.b"`
  * @throws {PayloadError} undefined, functions, symbols, BigInt, NaN and infinities, class instances, cycles,
- *   `\u0000`, lone surrogates, a `__proto__` key, more than 200 levels, more than `maxBytes`
+ *   `\u0000`, lone surrogates, a `__proto__` key, a `prototype` in a `constructor`, more than 200 levels, more than `maxBytes`
+ *
+ * SQL has the same rules in `flowledger.check_json`.
  */
 export function toJson(value: unknown, where: string, maxBytes = maxPayloadBytes): Json {
   const walk: Walk = { where, path: [], bytes: 0, maxBytes, open: new Set() };
@@ -77,10 +79,10 @@ function copy(value: unknown, walk: Walk): Json {
       return text(value, walk);
     case "number":
       if (!Number.isFinite(value)) refuse(walk, `${value} is not a JSON number`, "send null or a string instead");
-      spend(walk, 8);
+      spend(walk, digits(value));
       return value === 0 ? 0 : value;
     case "boolean":
-      spend(walk, 5);
+      spend(walk, value ? 4 : 5);
       return value;
     case "object":
       if (value === null) {
@@ -113,7 +115,7 @@ function copyArray(value: readonly unknown[], walk: Walk): Json[] {
     walk.path.push(index);
     result.push(copy(value[index], walk));
     walk.path.pop();
-    spend(walk, 1);
+    if (index > 0) spend(walk, 2);
   }
   return result;
 }
@@ -126,22 +128,45 @@ function copyRecord(value: object, walk: Walk): JsonObject {
   }
   spend(walk, 2);
   const result: JsonObject = {};
+  let isFirst = true;
   for (const [key, item] of Object.entries(value)) {
     walk.path.push(key);
     if (key === "__proto__") refuse(walk, "the key __proto__ is not allowed", "rename it");
+    if (key === "constructor" && typeof item === "object" && item !== null && Object.hasOwn(item, "prototype"))
+      refuse(walk, "the key prototype in constructor is not allowed", "rename it");
     text(key, walk);
     result[key] = copy(item, walk);
     walk.path.pop();
-    spend(walk, 2);
+    spend(walk, isFirst ? 2 : 4);
+    isFirst = false;
   }
   return result;
 }
 
 function text(value: string, walk: Walk): string {
-  if (value.includes("\u0000")) refuse(walk, "the text contains \\u0000, which Postgres cannot store", "remove it");
   if (!value.isWellFormed()) refuse(walk, "the text contains half of a surrogate pair", "use text.toWellFormed()");
-  spend(walk, Buffer.byteLength(value) + 2);
+  if (escaped.test(value)) {
+    if (value.includes("\u0000")) refuse(walk, "the text contains \\u0000, which Postgres cannot store", "remove it");
+    spend(walk, Buffer.byteLength(JSON.stringify(value)));
+  } else spend(walk, Buffer.byteLength(value) + 2);
   return value;
+}
+
+/** What JSON writes with a backslash. */
+// eslint-disable-next-line no-control-regex
+const escaped = /["\\\u0000-\u001f]/;
+
+/** How many characters Postgres writes for a number: it knows no exponents. */
+function digits(value: number): number {
+  // Most numbers are small and whole.
+  if (Number.isSafeInteger(value)) return value >= 0 && value < 10 ? 1 : String(value).length;
+  const text = String(value);
+  const [mantissa = "", exponent] = text.split("e");
+  if (exponent === undefined) return text.length;
+  const [whole = "", fraction = ""] = mantissa.replace("-", "").split(".");
+  const shift = Number(exponent);
+  const sign = value < 0 ? 1 : 0;
+  return shift > 0 ? sign + whole.length + Math.max(shift, fraction.length) : sign + 2 + fraction.length + -shift;
 }
 
 function spend(walk: Walk, bytes: number): void {

@@ -69,6 +69,11 @@ export function requireBoolean(value: unknown, where: string, refuse = refuseUse
   return refuse(`${where} must be true or false, got ${show(value)}`, null);
 }
 
+/** A text that is not empty, and that Postgres can hold: no NUL, no half of a surrogate pair. */
+export function isStorable(value: unknown): value is string {
+  return typeof value === "string" && value !== "" && !value.includes("\0") && value.isWellFormed();
+}
+
 /** A text that Postgres can hold. @param max in characters */
 export function requireText(
   value: unknown,
@@ -76,8 +81,7 @@ export function requireText(
   { max }: { readonly max: number },
   refuse = refuseUse,
 ): string {
-  const isText = typeof value === "string" && value !== "" && !value.includes("\0") && value.isWellFormed();
-  if (isText && Array.from(value).length <= max) return value;
+  if (isStorable(value) && Array.from(value).length <= max) return value;
   return refuse(`${where} must be a text of 1 to ${max} characters, got ${show(value)}`, null);
 }
 

@@ -12,14 +12,23 @@ export interface Timers {
   now(): number;
   /** Milliseconds from some beginning; never set back. */
   monotonic(): number;
-  /** Calls back once, after any time. */
-  after(ms: number, callback: () => void): Timer;
+  /**
+   * Calls back once, after any time.
+   *
+   * @param what says what it is for, to those who ask a test's clock what comes next
+   */
+  after(ms: number, callback: () => void, what?: string): Timer;
   /** Calls back once, when the clock says so: no sooner, and little later, also when that clock is corrected meanwhile. */
-  at(time: number, clock: Clock, callback: () => void): Timer;
+  at(time: number, clock: Clock, callback: () => void, what?: string): Timer;
   /** Calls back again and again. */
   every(ms: number, callback: () => void): Timer;
   /** Rejects with the signal's reason when that aborts first. */
   sleep(ms: number, options?: SleepOptions): Promise<void>;
+  /**
+   * Only of a test's clock: it is the database's own, stands still until it is moved, and hears here what the database says.
+   * Nothing has to look in between whether it was set.
+   */
+  readonly follow?: (databaseMs: number) => void;
 }
 
 export interface Clock {

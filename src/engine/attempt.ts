@@ -72,6 +72,8 @@ export class Attempt implements CtxAttempt {
         ? parseReturn(options.input, dispatch.input, `input of chunk "${chunk.name}"`)
         : undefined;
       const ctx = new ChunkCtx(this, parsed);
+      if (dispatch.chunk !== null)
+        host.began?.({ chunk: chunk.name, attempt: this.number, step: null, idempotencyKey: this.idempotencyKey });
       const returned = await this.#limited(insideChunk(ctx, chunk.handler));
       if (returned instanceof PauseMark)
         return { kind: "paused", effects: await this.#end(), interrupt: returned.request };
@@ -86,10 +88,22 @@ export class Attempt implements CtxAttempt {
       this.#phase = "ended";
       // Its items come before the retry marker; whether they could be put changes nothing about the failure.
       await this.streamed().catch(() => {});
-      const serialized = serializeError(error, chunk.name, dispatch.failures + 1);
-      return { kind: "failed", serialized, retryInMs: backoffMs(options.retry, dispatch.failures + 1, error) };
+      return this.#failed(error);
     } finally {
       this.#limit?.cancel();
+    }
+  }
+
+  #failed(error: unknown): Ended {
+    const serialized = serializeError(error, this.chunk.name, this.number);
+    try {
+      return { kind: "failed", serialized, retryInMs: backoffMs(this.chunk.options.retry, this.number, error) };
+    } catch (thrown) {
+      const why = new UsageError(
+        `retryIf of chunk "${this.chunk.name}" threw ${serializeError(thrown).message}, asked about: ${serialized.message}`,
+        "return true or false",
+      );
+      return { kind: "failed", serialized: serializeError(why, this.chunk.name, this.number), retryInMs: null };
     }
   }
 
@@ -249,7 +263,8 @@ export class Attempt implements CtxAttempt {
     const { timeoutMs } = this.chunk.options;
     if (timeoutMs === null) return returned;
     const { promise, reject } = Promise.withResolvers<never>();
-    this.#limit = new TimeLimit(timeoutMs, this.host.timers, () => {
+    const what = `timeout of chunk "${this.chunk.name}"`;
+    this.#limit = new TimeLimit(timeoutMs, this.host.timers, what, () => {
       const error = new ChunkTimeoutError(this.host.info.id, this.chunk.name, timeoutMs);
       this.#abort.abort(error);
       reject(error);
@@ -261,23 +276,25 @@ export class Attempt implements CtxAttempt {
 /** A time limit that can stand still. */
 class TimeLimit {
   readonly #timers: AttemptHost["timers"];
+  readonly #what: string;
   readonly #onEnd: () => void;
   #leftMs: number;
   #since: number;
   #timer: Timer | null;
 
-  constructor(ms: number, timers: AttemptHost["timers"], onEnd: () => void) {
+  constructor(ms: number, timers: AttemptHost["timers"], what: string, onEnd: () => void) {
     this.#leftMs = ms;
     this.#timers = timers;
+    this.#what = what;
     this.#onEnd = onEnd;
     this.#since = timers.monotonic();
-    this.#timer = timers.after(ms, onEnd);
+    this.#timer = timers.after(ms, onEnd, what);
   }
 
   resume(): void {
     if (this.#timer || this.#leftMs === Infinity) return;
     this.#since = this.#timers.monotonic();
-    this.#timer = this.#timers.after(this.#leftMs, this.#onEnd);
+    this.#timer = this.#timers.after(this.#leftMs, this.#onEnd, this.#what);
   }
 
   pause(): void {

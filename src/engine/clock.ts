@@ -23,19 +23,21 @@ interface Observation {
  * no timer fires before its time.
  */
 export class DatabaseClock {
-  readonly #timers: Pick<Timers, "monotonic">;
+  readonly #timers: Pick<Timers, "monotonic" | "now" | "follow">;
   #begunAt = -Infinity;
   #count = 0;
   /** The nearest of this window, and of the one before. */
   #nearest: Observation | null = null;
   #before: Observation | null = null;
 
-  constructor(timers: Pick<Timers, "monotonic"> = systemTimers) {
+  constructor(timers: Pick<Timers, "monotonic" | "now" | "follow"> = systemTimers) {
     this.#timers = timers;
   }
 
   /** A time the database told us, just now. */
   observe(databaseMs: number): void {
+    // A test's clock is the database's: there is nothing to guess.
+    if (this.#timers.follow) return this.#timers.follow(databaseMs);
     const at = this.#timers.monotonic();
     const age = at - this.#begunAt;
     if (age >= staleMs) this.#begin(at, null);
@@ -47,6 +49,7 @@ export class DatabaseClock {
 
   /** Milliseconds since 1970. */
   now(): number {
+    if (this.#timers.follow) return this.#timers.now();
     const at = this.#timers.monotonic();
     return at + Math.max(offsetAt(this.#nearest, at), offsetAt(this.#before, at));
   }

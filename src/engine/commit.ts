@@ -149,7 +149,10 @@ export class Commits {
   /** Sends events that an application's transaction carries. Nothing is folded before it is in: the transaction may yet fail. */
   async sendWithin(events: readonly LedgerEvent[], send: Send): Promise<CommitAnswer["verdict"]> {
     failpoint("before-commit");
-    const result = await send(new NextAppend(this.lease, this.#commitNo + 1, this.#base, events));
+    const result = await this.#committer.record(
+      new NextAppend(this.lease, this.#commitNo + 1, this.#base, events),
+      send,
+    );
     failpoint("after-commit");
     if (result.verdict === "fenced") return "fenced";
     this.#commitNo += 1;
@@ -163,15 +166,20 @@ export class Commits {
     return "ok";
   }
 
-  /** Gives back an execution whose header we no longer know; one that is released or closed already is left as it is. */
-  async giveBack(wakeInMs: number): Promise<void> {
+  /**
+   * Gives back an execution whose header we no longer know; one that is released or closed already is left as it is.
+   *
+   * @param events what is to be known of it, whatever else came in
+   */
+  async giveBack(wakeInMs: number, events: readonly LedgerEvent[] = []): Promise<void> {
     let commitNo = this.#commitNo + 1;
-    for (let base = this.#base; ; commitNo++) {
-      const item = new NextAppend(this.lease, commitNo, base, []);
+    for (let [base, left] = [this.#base, events]; ; commitNo++, left = []) {
+      const item = new NextAppend(this.lease, commitNo, base, left);
+      if (this.isFirst && left.length > 0) item.fingerprint = this.#state.fingerprint;
       item.release = { wakeInMs };
       const result = await this.#committer.commit(item).catch(() => null);
       if (result?.verdict !== "ok" || result.foreign === null) return;
-      base = result.foreign.at(-1)?.seq ?? base;
+      base = result.firstSeq + left.length - 1;
     }
   }
 

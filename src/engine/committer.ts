@@ -5,11 +5,14 @@ import type { Append, AppendResult, Committed } from "../store/append.ts";
 import { Batcher } from "../store/batcher.ts";
 import { codeOf } from "../store/refusals.ts";
 import type { Commits } from "../store/store.ts";
+import type { Send } from "../store/transactions.ts";
 import { failpoint, isFailpointArmed } from "./failpoints.ts";
 
 export interface Committer {
   /** Resolves when the database has answered: it waits out lost connections, and rows that somebody else holds. */
   commit(item: Append): Promise<Committed>;
+  /** The same by a transaction of the application's, which `send` commits with it. */
+  record(item: Append, send: Send): Promise<Committed>;
   close(): void;
 }
 
@@ -39,6 +42,7 @@ export function openCommitter(commits: Commits, onTrouble: (error: unknown) => v
         await liveness.sleep(backoff({ attempt, base: 1, max: 50, jitter: 1 }));
       }
     },
+    record: (item, send) => send(item),
     close: () => batcher.close(),
   };
 }

@@ -1,16 +1,16 @@
 /** One distributed forEach or batch under way: its items are executions of their own, and their results come together here. */
-import { v7 as uuidv7 } from "uuid";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import type { CloseHeader } from "../store/append.ts";
 import { ExecutionCancelledError, type SerializedError } from "../base/errors.ts";
 import type { BatchNode, ForEachNode } from "../flow/graph.ts";
 import type { Command, ItemResult } from "../ledger/decide.ts";
 import { itemsOf, type Dispatch, type ExecutionState, type Frame } from "../ledger/state.ts";
-import { ExecutionId } from "../ledger/event.ts";
+import type { ExecutionId } from "../ledger/event.ts";
 import { itemId } from "../ledger/items.ts";
 import type { Settings } from "../ledger/event.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import { finalResultKey } from "../ledger/views.ts";
+import type { NewId } from "./ids.ts";
 import type { Items } from "./items.ts";
 import { serializeError } from "./retries.ts";
 
@@ -19,6 +19,7 @@ export interface FanOutHost {
   readonly id: ExecutionId;
   readonly state: ExecutionState;
   readonly items: Items;
+  readonly newId: NewId;
   /** Resolves when what the commands lead to is in the ledger. */
   submit(dispatch: number, commands: Command[]): Promise<void>;
   /** Items of this node that are under way in all of its passes. */
@@ -80,7 +81,7 @@ export class FanOut {
   async run(): Promise<Command[] | null> {
     const { id } = this.dispatch;
     const isNew = !this.#host.state.frames.has(id);
-    if (isNew) await this.#host.submit(id, [{ type: "fanOut", dispatch: id, base: newBase() }]);
+    if (isNew) await this.#host.submit(id, [{ type: "fanOut", dispatch: id, base: itemId(this.#host.newId(), 0) }]);
     if (this.#isStopped) return null;
     const { base, wrote, readsState } = this.#items;
     this.#stopListening = this.#host.items.listen(base, (index, ending) => this.#hear(index, ending));
@@ -109,6 +110,12 @@ export class FanOut {
     this.#recordTimer?.cancel();
     this.#end.resolve(null);
     await this.#creating;
+  }
+
+  /** Nothing is created, read or recorded, or is about to be. */
+  get isQuiet(): boolean {
+    const isBusy = this.#creating !== null || this.#isReading || this.#isRecording;
+    return this.#isBegun && !isBusy && this.#heard.size === 0 && this.#results.length === 0;
   }
 
   get underWay(): number {
@@ -304,10 +311,6 @@ export class FanOut {
     if (!items) throw new Error(`collection ${this.dispatch.id} is not distributed`);
     return items;
   }
-}
-
-function newBase(): ExecutionId {
-  return itemId(ExecutionId.parse(uuidv7()), 0);
 }
 
 /** As with a local collection the error is the chunk's own. */

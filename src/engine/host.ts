@@ -13,6 +13,7 @@ import type { Send, Transactions } from "../store/transactions.ts";
 import type { NewChild } from "./child.ts";
 import type { DatabaseClock } from "./clock.ts";
 import type { Committer } from "./committer.ts";
+import type { NewId } from "./ids.ts";
 import type { Items } from "./items.ts";
 import type { ExecutionResources, Resources, WorkerResources } from "./resources.ts";
 import type { Put, StreamTarget } from "./streamer.ts";
@@ -25,6 +26,8 @@ export interface Engine {
   readonly clock: DatabaseClock;
   /** For everything that a flow's user sees. */
   readonly timers: Timers;
+  readonly newId: NewId;
+  readonly hooks: Hooks;
   readonly log: Logger;
   readonly resources: WorkerResources;
   flowResources(flow: string): Resources;
@@ -45,10 +48,32 @@ export interface Engine {
   announce(id: ExecutionId, closed: ClosedExecution | null): void;
   /** An owner's resources are being disposed. Only the worker's shutdown waits for it. */
   onDispose(disposed: Promise<void>): void;
+  /** Executions of which Postgres refused a commit that several attempts had a part in: next time each commits alone. */
+  readonly suspects: Set<ExecutionId>;
   /** Grace that running chunks get after a cancel. */
   readonly cancelGraceMs: number;
   /** Whether short waits stay in memory, and items hear of each other's end here. */
   readonly hasShortcuts: boolean;
+}
+
+/** What a test kit hears of the engine, and where it may step in. */
+export interface Hooks {
+  /** A chunk's handler, or the work of a step or transaction, begins: said before it is called. */
+  readonly onBegin?: (begun: Begun) => void;
+  /** Stands between the owners and the database. */
+  readonly committer?: (committer: Committer) => Committer;
+}
+
+/** User code that begins. */
+export interface Begun {
+  readonly executionId: ExecutionId;
+  readonly flow: string;
+  readonly chunk: string;
+  /** Which attempt of the chunk, from 1. */
+  readonly attempt: number;
+  /** The step or transaction; null for the handler itself. */
+  readonly step: string | null;
+  readonly idempotencyKey: string;
 }
 
 export interface ChildOptions {
@@ -79,6 +104,9 @@ export interface AttemptHost {
   readonly flowData: FlowDataAccess;
   /** What is folded so far; read only. */
   readonly state: ExecutionState;
+  readonly newId: NewId;
+  /** User code is about to begin; only where somebody hears it. */
+  readonly began: ((begun: Omit<Begun, "executionId" | "flow">) => void) | undefined;
   /** Resolves when the effects are in the ledger. */
   commit(dispatch: number, effects: readonly Effect[]): Promise<void>;
   /** Resolves when the effect is in the ledger, by a commit that `send` makes together with rows of the application's. */

@@ -26,6 +26,8 @@ export interface Items {
   closed(id: ExecutionId, ending: CloseHeader): void;
   /** Looks after a parent that may be parked. */
   wake(parent: ExecutionId): void;
+  /** Nobody waits to be woken. */
+  readonly isQuiet: boolean;
   /** What the items of a parent's collection read as application state. Not to be written to. */
   stateAtFanOut(parent: ExecutionId, dispatch: number): Promise<JsonObject>;
   /** Resolves when nothing is on its way any more. */
@@ -53,6 +55,7 @@ export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): 
   const wakes = new Batcher<ExecutionId, null>({
     send: async (ids) => {
       await store.claims.wake([...new Set(ids)]);
+      for (const id of ids) unwoken.delete(id);
       await liveness.sleep(wakeEveryMs, { ref: false });
       return ids.map(() => null);
     },
@@ -60,6 +63,7 @@ export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): 
     timeoutMs: answerWithinMs,
   });
   const waking = new Set<Promise<unknown>>();
+  const unwoken = new Set<ExecutionId>();
   /** Waits out a database that is away. */
   const ask = async <T>(work: () => Promise<T>): Promise<T> => {
     let answer: { readonly value: T } | undefined;
@@ -87,9 +91,13 @@ export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): 
     },
     wake(parent) {
       if (isOwned(parent)) return;
-      const woken = wakes.submit(parent).catch(() => {});
+      unwoken.add(parent);
+      const woken = wakes.submit(parent).catch(() => unwoken.delete(parent));
       waking.add(woken);
       void woken.finally(() => waking.delete(woken));
+    },
+    get isQuiet() {
+      return unwoken.size === 0;
     },
     stateAtFanOut(parent, dispatch) {
       const key = `${parent} ${dispatch}`;

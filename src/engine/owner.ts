@@ -4,7 +4,7 @@
  */
 import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
 import { unlessAborted } from "../base/async.ts";
-import { LeaseLostError, UsageError, WorkerCrashLoopError } from "../base/errors.ts";
+import { LeaseLostError, PayloadError, UsageError, WorkerCrashLoopError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
@@ -14,6 +14,7 @@ import { deadlineOf, decide, entryNodes, nextTimer, settle } from "../ledger/dec
 import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
 import type { ExecutionId, LedgerEvent } from "../ledger/event.ts";
 import type { Dispatch, ExecutionState } from "../ledger/state.ts";
+import { heldUntil } from "../ledger/waits.ts";
 import type { CloseHeader } from "../store/append.ts";
 import type { Claim } from "../store/claims.ts";
 import type { Send, Transactions } from "../store/transactions.ts";
@@ -25,7 +26,8 @@ import { never } from "./ctx/effect.ts";
 import { ReadCtx } from "./ctx/read.ts";
 import { FanOut } from "./fanout.ts";
 import type { FanOutHost } from "./fanout.ts";
-import type { AttemptHost, ClosedExecution, Engine, FlowDataAccess } from "./host.ts";
+import type { AttemptHost, Begun, ClosedExecution, Engine, FlowDataAccess } from "./host.ts";
+import type { NewId } from "./ids.ts";
 import { Ready } from "./ready.ts";
 import { childWaitMs, releaseOf } from "./release.ts";
 import type { WaitFacts } from "./release.ts";
@@ -60,6 +62,8 @@ class Work {
   readonly refused: (error: unknown) => void;
   /** An attempt that has ended: it holds its slot until that is in the ledger. */
   readonly ended: Running | null;
+  /** Where its events begin among those that are sent together. */
+  from = 0;
 
   constructor(
     dispatch: number | null,
@@ -110,11 +114,14 @@ export class Owner implements AttemptHost {
       return this.#owner.#pokes > this.#owner.#looks;
     }
     get hasArrival() {
-      const { inbox, closed, failing, cancelling } = this.#owner.state;
-      return inbox.length > 0 && !closed && !failing && !cancelling;
+      const { state } = this.#owner;
+      if (state.inbox.length === 0 || state.closed || state.failing || state.cancelling) return false;
+      // Before a delayed start is due, neither that nor what came in behind it goes anywhere.
+      const until = heldUntil(state);
+      return until === null || until <= this.#owner.now();
     }
     get hasWork() {
-      return this.#owner.#work.length > 0;
+      return this.#owner.#hasWork();
     }
     get hasRecording() {
       return this.#owner.#recordings.length > 0;
@@ -158,6 +165,8 @@ export class Owner implements AttemptHost {
   readonly #commits: Commits;
   readonly #ready: Ready;
   readonly #stream: StreamTarget;
+  /** Each attempt's work is a commit of its own, so that a refusal tells whose it was. */
+  readonly #isSuspect: boolean;
   /** What an earlier owner may have begun, and has put nothing into the stream under this one. */
   readonly #inherited: Set<number> | null;
   #finish: () => void = () => {};
@@ -223,10 +232,9 @@ export class Owner implements AttemptHost {
     );
     this.done = new Promise((resolve) => (this.#finish = resolve));
     engine.clock.observe(claim.now);
+    this.#isSuspect = engine.suspects.delete(id);
     this.#ready = new Ready(state, this.graph, takeovers > 0);
-    const { discardAt } = state.settings;
-    const isLate = epoch === 1 && discardAt !== null && claim.now >= discardAt;
-    this.#claim = { type: "claim", worker: engine.workerId, fingerprint: flow.fingerprint, nodes, isLate };
+    this.#claim = { type: "claim", worker: engine.workerId, fingerprint: flow.fingerprint, nodes };
     this.#takeovers = takeovers;
   }
 
@@ -285,11 +293,28 @@ export class Owner implements AttemptHost {
 
   /** Nothing happens here until something comes in or time passes. */
   get isQuiet(): boolean {
+    return this.isStill && this.userCode.length === 0;
+  }
+
+  /** Nothing happens here until something comes in, time passes, or user code goes on. */
+  get isStill(): boolean {
     if (this.#isOver) return true;
     const hasToDo = this.#work.length + this.#folded.length + this.#recordings.length > 0 || this.#pokes > this.#looks;
     if (this.#phase !== "idle" || hasToDo || this.#commits.unsent.length > 0) return false;
-    for (const running of this.#running.values()) if (!running.isWaiting) return false;
+    for (const fanOut of this.#fanOuts?.values() ?? []) if (!fanOut.isQuiet) return false;
     return true;
+  }
+
+  /** The attempts that run user code, each with how far it came. */
+  get userCode(): { readonly chunk: string; readonly place: string }[] {
+    const code: { chunk: string; place: string }[] = [];
+    for (const { isWaiting, dispatch } of this.#running.values())
+      if (!isWaiting)
+        code.push({
+          chunk: dispatch.chunk ?? dispatch.node,
+          place: [this.id, this.#epoch, dispatch.id, dispatch.failures, dispatch.journal.length].join(" "),
+        });
+    return code;
   }
 
   get #epoch(): number {
@@ -304,6 +329,15 @@ export class Owner implements AttemptHost {
 
   now(): number {
     return this.#engine.clock.now();
+  }
+
+  get newId(): NewId {
+    return this.#engine.newId;
+  }
+
+  get began(): ((begun: Omit<Begun, "executionId" | "flow">) => void) | undefined {
+    const { onBegin } = this.#engine.hooks;
+    return onBegin && ((begun) => onBegin({ executionId: this.id, flow: this.flow.name, ...begun }));
   }
 
   get flowData(): FlowDataAccess {
@@ -542,6 +576,7 @@ export class Owner implements AttemptHost {
   #releaseNow(): Release | null {
     const now = this.now();
     const { startedAt, cancelling } = this.state;
+    if (this.#work.length > 0) return null;
     // Most of the time something runs, and that is the end of the question.
     for (const running of this.#running.values()) if (!running.isWaiting && !this.#isFanOut(running)) return null;
     return releaseOf({
@@ -584,18 +619,32 @@ export class Owner implements AttemptHost {
       }
   }
 
+  // oxlint-disable-next-line eslint/no-unused-private-class-members -- #Facts asks it
+  #hasWork(): boolean {
+    return this.#work.length > 0 && !(this.#isSuspect && this.#folded.length > 0);
+  }
+
   /** What attempts have done and how they ended, in the order in which that came. */
   #foldWork(): void {
-    for (const work of this.#work.splice(0)) {
+    for (const work of this.#work.splice(0, this.#isSuspect ? 1 : Infinity)) {
+      work.from = this.#commits.unsent.length;
       try {
         this.#fold(work.commands);
         this.#folded.push(work);
       } catch (error) {
-        // The dispatch is gone: the execution ended meanwhile.
-        if (work.ended) this.#slotsEnding -= 1;
+        if (work.ended) this.#refuseEnd(work.ended, error);
+        // Either that, or the dispatch is gone: the execution ended meanwhile.
         work.refused(error);
       }
     }
+  }
+
+  /** What an attempt ended with cannot be: it has failed. */
+  #refuseEnd({ dispatch, times }: Running, error: unknown): void {
+    this.#slotsEnding -= 1;
+    if (!this.state.dispatches.has(dispatch.id)) return;
+    const serialized = serializeError(error, dispatch.chunk ?? dispatch.node, dispatch.failures + 1);
+    this.#fold([{ type: "fail", dispatch: dispatch.id, error: serialized, retryInMs: null, times }]);
   }
 
   async #commit(request: CommitRequest): Promise<void> {
@@ -604,17 +653,13 @@ export class Owner implements AttemptHost {
     this.#claimTimer?.cancel();
     if (request.release) this.#foldInterrupted();
     const told = this.#folded.splice(0);
+    const { unsent } = this.#commits;
     const planned = this.#ready.takePlanned();
     let answer: CommitAnswer;
     try {
       answer = await this.#commits.send(request);
     } catch (error) {
-      // Only what Postgres can never hold gets here: the attempt that wrote it has failed.
-      this.log.error("a commit was refused", { executionId: this.id, error: String(error) });
-      for (const work of told) work.refused(error);
-      if (this.#isOver) return;
-      await this.#commits.giveBack(refusedWaitMs);
-      return this.#over(error);
+      return this.#refusedCommit(error, told, unsent.slice(0, told[0]?.from));
     }
     if (this.#isOver) return;
     try {
@@ -623,6 +668,44 @@ export class Owner implements AttemptHost {
       return this.#fail(error);
     }
     this.#goOn();
+  }
+
+  /**
+   * Only what Postgres can never hold gets here. What is folded is not in the ledger, so whoever claims next begins anew; the
+   * attempt that wrote it has failed, behind what was folded `before`. Where several had a part in the commit, the next owner finds out whose it was.
+   */
+  async #refusedCommit(error: unknown, told: readonly Work[], before: readonly LedgerEvent[]): Promise<void> {
+    this.log.error("a commit was refused", { executionId: this.id, error: String(error) });
+    if (this.#isOver) return;
+    const authors = new Map<number, Running>();
+    for (const { ended, dispatch } of told) {
+      const running = ended ?? this.#running.get(dispatch ?? -1);
+      if (running) authors.set(running.dispatch.id, running);
+    }
+    const [author] = authors.values();
+    const events = author && authors.size === 1 ? [...before, ...this.#failureOf(author, error)] : [];
+    if (authors.size > 1) this.#engine.suspects.add(this.id);
+    await this.#commits.giveBack(author ? 0 : refusedWaitMs, events);
+    this.#over(error);
+  }
+
+  #failureOf({ dispatch, times }: Running, error: unknown): LedgerEvent[] {
+    const name = dispatch.chunk ?? dispatch.node;
+    const refusal = new PayloadError(
+      `what chunk "${name}" wrote`,
+      [],
+      `Postgres refused it (${String(error)})`,
+      "store less, or something else",
+      error,
+    );
+    // As the ledger has it: what is folded here may have ended it.
+    this.state.dispatches.set(dispatch.id, dispatch);
+    const serialized = serializeError(refusal, name, dispatch.failures + 1);
+    return decide(
+      this.state,
+      { type: "fail", dispatch: dispatch.id, error: serialized, retryInMs: null, times },
+      this.graph,
+    );
   }
 
   /** The database has answered a commit. Returns what has to be waited for before the next turn. */
@@ -671,7 +754,7 @@ export class Owner implements AttemptHost {
       return this.#resumeAfter(() => {});
     }
     await this.#resumeAfter(() => {
-      if (verdict === "ok") return this.#accept({ dispatch, commands: [], ended: null, accepted, refused });
+      if (verdict === "ok") return this.#accept(new Work(dispatch, [], accepted, refused));
       refused(new LeaseLostError(this.id, this.#epoch));
       return verdict === "fenced" ? this.#fenced() : this.#restart([]);
     });
@@ -811,13 +894,23 @@ export class Owner implements AttemptHost {
     }
     const nodes = this.#entryOf(arrival);
     if (!meetsMatch(this.graph, nodes)) {
-      this.#fold([{ type: "route", value }]);
+      this.#routeOrRefuse(arrival, { type: "route", value });
       return true;
     }
     this.#phase = "routing";
     const asked = askConditions(this.graph, nodes, value ?? arrival.value, (seen) => new ReadCtx(this, seen));
-    void this.#afterAsking(asked, (hits) => ({ type: "route", hits, value }));
+    void this.#afterAsking(asked, (hits) => ({ type: "route", hits, value }), arrival);
     return false;
+  }
+
+  #routeOrRefuse(arrival: ExecutionState["inbox"][number], command: Command): void {
+    try {
+      this.#fold([command]);
+    } catch (error) {
+      // Where it leads takes no more.
+      if (!(error instanceof UsageError)) throw error;
+      this.#refuse(arrival, error);
+    }
   }
 
   /** What came in by SQL and breaks the contract: an input ends the execution, an event goes nowhere. */
@@ -828,11 +921,15 @@ export class Owner implements AttemptHost {
     else this.log.warn("an event from SQL was refused", { executionId: this.id, error: serialized.message });
   }
 
-  async #afterAsking(asked: Promise<Hits>, command: (hits: Hits) => Command): Promise<void> {
+  async #afterAsking(
+    asked: Promise<Hits>,
+    command: (hits: Hits) => Command,
+    arrival: ExecutionState["inbox"][number],
+  ): Promise<void> {
     const folded = await asked.then(command, (error: unknown): Command => {
       return { type: "abort", reason: "failed", error: serializeError(error) };
     });
-    await this.#resumeAfter(() => this.#fold([folded]));
+    await this.#resumeAfter(() => this.#routeOrRefuse(arrival, folded));
   }
 
   #entryOf(arrival: ExecutionState["inbox"][number]): readonly string[] {
@@ -953,6 +1050,7 @@ export class Owner implements AttemptHost {
       id,
       state,
       items: this.#engine.items,
+      newId: this.#engine.newId,
       submit: (_, commands) => this.#submit(null, commands),
       itemsUnderWay: (node) => under(node).reduce((sum, fanOut) => sum + fanOut.underWay, 0),
       itemsEnded: (node) => under(node).forEach((fanOut) => fanOut.pump()),
@@ -1007,7 +1105,9 @@ export class Owner implements AttemptHost {
       for (const wait of waits)
         if (wait.kind === "child" && wait.since !== null && wait.since + childWaitMs > this.now())
           next = Math.min(next, wait.since + childWaitMs);
-    if (next !== Infinity) this.#timer = this.timers.at(next, this, () => this.#advance());
+    const what =
+      next === this.#cancelDeadline ? `the grace of a cancelled execution of ${this.flow.name} is over` : undefined;
+    if (next !== Infinity) this.#timer = this.timers.at(next, this, () => this.#advance(), what);
   }
 
   #suspect(): string | null {

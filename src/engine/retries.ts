@@ -17,7 +17,7 @@ const terminal = new Set([
 /** Wait before the next attempt; null when that was the last. @param attempt the one that failed, from 1 */
 export function backoffMs(policy: RetryPolicy, attempt: number, error: unknown): number | null {
   if (attempt >= policy.maxAttempts) return null;
-  if (error instanceof FlowledgerError && terminal.has(error.code)) return null;
+  if (attempted(() => error instanceof FlowledgerError && terminal.has(error.code))) return null;
   if (policy.retryIf && !policy.retryIf(error)) return null;
   const { initialIntervalMs: base, maxIntervalMs: max, multiplier: factor } = policy;
   return Math.round(backoff({ attempt: attempt - 1, base, max, factor, jitter: policy.jitter ? 0.5 : 0 }));
@@ -28,24 +28,41 @@ const maxStack = 16_384;
 
 /** What was thrown, as text the database can hold; things that are not errors keep their words. */
 export function serializeError(error: unknown, chunk?: string, attempt?: number): SerializedError {
-  const thrown = error instanceof Error ? error : null;
+  const thrown = attempted(() => (error instanceof Error ? error : null)) ?? null;
   const serialized: SerializedError = {
-    name: clean(thrown?.name ?? "NonError", 256),
-    message: clean(thrown ? thrown.message : describe(error), maxMessage),
+    name: clean(thrown ? textOf(thrown, "name", "Error") : "NonError", 256),
+    message: clean(thrown ? textOf(thrown, "message", unreadable) : describe(error), maxMessage),
   };
-  if (thrown?.stack) serialized.stack = clean(thrown.stack, maxStack);
-  if (thrown && "code" in thrown && typeof thrown.code === "string") serialized.code = clean(thrown.code, 256);
+  const stack = thrown && textOf(thrown, "stack", "");
+  if (stack) serialized.stack = clean(stack, maxStack);
+  const code = thrown && attempted(() => ("code" in thrown ? thrown.code : null));
+  if (typeof code === "string") serialized.code = clean(code, 256);
   if (chunk !== undefined) serialized.chunk = chunk;
   if (attempt !== undefined) serialized.attempt = attempt;
   return serialized;
 }
 
+const unreadable = "(what was thrown cannot be read)";
+
 function describe(value: unknown): string {
   if (typeof value === "string") return value;
+  return (
+    attempted(() => JSON.stringify(value) ?? String(value)) ??
+    attempted(() => Object.prototype.toString.call(value)) ??
+    unreadable
+  );
+}
+
+function textOf(error: Error, key: "name" | "message" | "stack", otherwise: string): string {
+  return attempted(() => String(error[key] ?? otherwise)) ?? otherwise;
+}
+
+/** Undefined where what was thrown does not let itself be read: a getter that throws, a revoked proxy. */
+function attempted<T>(read: () => T): T | undefined {
   try {
-    return JSON.stringify(value) ?? String(value);
+    return read();
   } catch {
-    return Object.prototype.toString.call(value);
+    return undefined;
   }
 }
 

@@ -1,5 +1,4 @@
 /** A flow bound to a database: every way to start it, and what a start may say. */
-import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
 import {
   requireBoolean,
@@ -13,6 +12,7 @@ import type { CallerTransaction } from "../store/caller-transaction.ts";
 import type { NewExecution } from "../store/starts.ts";
 import { warnFlowData } from "../engine/flow-data.ts";
 import type { FlowDataAccess } from "../engine/host.ts";
+import type { NewId } from "../engine/ids.ts";
 import type { Resources } from "../engine/resources.ts";
 import { UsageError } from "../base/errors.ts";
 import { parseInput } from "../flow/contract.ts";
@@ -90,12 +90,20 @@ export interface BoundHost extends ExecutionHost {
   updateResources(resources: Resources): void;
 }
 
-type InputArgs<C extends Contract, Options> =
+export type InputArgs<C extends Contract, Options> =
   undefined extends StartInput<C>
     ? [input?: StartInput<C>, options?: Options]
     : [input: StartInput<C>, options?: Options];
 
 /** A flow bound to a database. */
+export interface StartManyOptions<C extends Contract = Contract> extends Omit<
+  CreateOptions,
+  "id" | "idempotencyKey" | "tx"
+> {
+  /** The key of each: starting a key again gives the execution that has it. @default none */
+  readonly idempotencyKey?: (input: StartInput<C>, index: number) => string;
+}
+
 export class BoundFlow<C extends Contract = Contract> {
   readonly definition: FlowDefinition<C>;
   readonly #host: BoundHost;
@@ -125,11 +133,11 @@ export class BoundFlow<C extends Contract = Contract> {
    * with the start rejects the handler.
    */
   run(...[input, options = {}]: InputArgs<C, RunOptions>): Handler<C> {
-    const given: CreateOptions = { autoCloseTimeout: 0, ...options, id: ExecutionId.parse(uuidv7()) };
+    const given: CreateOptions = { autoCloseTimeout: 0, ...options, id: this.#host.newId() };
     const begin = async () => {
       refuseTx(options, "run");
       requireKnown(options, without("id", "idempotencyKey", "tx", "autoClose"), "run()");
-      const execution = newExecution(this.definition, given, parseInput(this.definition, input), false);
+      const execution = this.#new(given, parseInput(this.definition, input));
       await this.#create(execution, given);
     };
     const id = ExecutionId.parse(given.id);
@@ -138,38 +146,46 @@ export class BoundFlow<C extends Contract = Contract> {
 
   /** Starts an execution and resolves with its handle as soon as that is durable. */
   async startExecution(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<Execution<C>> {
-    const execution = newExecution(this.definition, options, parseInput(this.definition, input), false);
+    const execution = this.#new(options, parseInput(this.definition, input));
     return this.#handle(await this.#create(execution, options), options);
   }
 
   /** Creates an execution without starting it. */
   async createExecution(options: CreateOptions = {}): Promise<Execution<C>> {
-    const execution = newExecution(this.definition, options, undefined, false);
+    const execution = this.#new(options, undefined);
     return this.#handle(await this.#create(execution, options), options);
   }
 
-  /** Starts many executions, a thousand in a round trip; ids in the order of the inputs. */
-  async startMany(
-    inputs: readonly StartInput<C>[],
-    options: Omit<CreateOptions, "id" | "idempotencyKey" | "tx"> = {},
-  ): Promise<ExecutionId[]> {
+  /**
+   * Starts many executions in one statement: all of them or none. Ids are in the order of the inputs; where a key was used before,
+   * it is that execution's.
+   *
+   * @throws {UsageError} a key was used with another input: `details.started` has the ids of those that have begun
+   */
+  async startMany(inputs: readonly StartInput<C>[], options: StartManyOptions<C> = {}): Promise<ExecutionId[]> {
     if (hasTx(options))
       throw new UsageError(
         "startMany() takes no tx, and would start outside of the transaction",
         "call startExecution() with tx for each input",
       );
-    requireKnown(options, without("id", "idempotencyKey", "tx"), "startMany()");
-    const executions = inputs.map((input) =>
-      newExecution(this.definition, options, parseInput(this.definition, input), false),
+    requireKnown(options, without("id", "tx"), "startMany()");
+    const { idempotencyKey: keyOf, ...shared } = options;
+    if (keyOf !== undefined && typeof keyOf !== "function")
+      throw new UsageError("idempotencyKey of startMany() must be a function", "use (input, index) => key");
+    const executions = inputs.map((input, index) =>
+      this.#new(
+        { ...shared, ...(keyOf && { idempotencyKey: keyOf(input, index) }) },
+        parseInput(this.definition, input),
+      ),
     );
     const { runtimeResources } = options;
     const created = this.#host.createAll(executions);
     if (runtimeResources)
-      for (const { id } of executions)
+      for (const [index, { id }] of executions.entries())
         this.#host.keepResources(
           id,
           runtimeResources,
-          created.then(() => id),
+          created.then((ids) => ids[index] ?? id),
         );
     return created;
   }
@@ -239,7 +255,11 @@ export class BoundFlow<C extends Contract = Contract> {
       );
     refuseTx(options, method);
     const hidden = { autoCloseTimeout: 0, ...options };
-    return this.#create(newExecution(this.definition, hidden, parseInput(this.definition, input), true), options);
+    return this.#create(this.#new(hidden, parseInput(this.definition, input), true), options);
+  }
+
+  #new(options: CreateOptions, input: Json | undefined, isHidden = false): NewExecution {
+    return newExecution(this.definition, options, input, isHidden, this.#host.newId);
   }
 
   async #create(execution: NewExecution, options: CreateOptions): Promise<ExecutionId> {
@@ -278,6 +298,7 @@ export function newExecution(
   options: CreateOptions,
   input: Json | undefined,
   hidden: boolean,
+  newId: NewId,
 ): NewExecution {
   requireKnown(options, optionNames, "a start");
   const { name } = definition;
@@ -285,7 +306,7 @@ export function newExecution(
   requireInteger(priority, "priority", { min: -32_767, max: 32_767 });
   if (idempotencyKey !== undefined) requireText(idempotencyKey, "idempotencyKey", { max: 500 });
   return {
-    id: id === undefined ? ExecutionId.parse(uuidv7()) : parseId(id),
+    id: id === undefined ? newId() : parseId(id),
     flow: name,
     input,
     settings: settingsOf(options, definition, hidden),

@@ -1,7 +1,8 @@
 /** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
-import { requireInteger } from "../base/option.ts";
+import { requireInteger, requireKnown } from "../base/option.ts";
 import type { Timers } from "../base/timers.ts";
 import type { Store } from "../store/store.ts";
+import type { NewId } from "../engine/ids.ts";
 import { DrainTimeoutError, ExecutionNotFoundError, PendingInterruptsError, UsageError } from "../base/errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
@@ -31,6 +32,7 @@ export interface ExecutionHost {
   readonly outcomes: Outcomes;
   readonly streams: Streams;
   readonly timers: Timers;
+  readonly newId: NewId;
 }
 
 export interface EmitCallOptions {
@@ -58,7 +60,7 @@ export interface InterveneOptions {
 export interface CloseOptions {
   /** How long accepted work may take to drain; null waits for ever. @default null */
   timeout?: Duration | null;
-  /** What to do while interrupts wait. @default "reject" */
+  /** What to do while interrupts wait: "cancel" also cancels those that come until it has closed. @default "reject" */
   pendingInterrupts?: "reject" | "cancel";
   /** Kept as the close reason. @default "manual" */
   reason?: string;
@@ -119,6 +121,7 @@ export class Execution<C extends Contract = Contract> {
     payload: EmitPayload<C, E>,
     options: EmitCallOptions = {},
   ): Promise<void> {
+    requireKnown(options, ["idempotencyKey", "actor"], "emit()");
     const { idempotencyKey = null, actor = null } = options;
     const door = this.#definition ?? { name: this.flow, contract: {} };
     const parsed: Json = parseEvent(door, event, payload);
@@ -127,6 +130,7 @@ export class Execution<C extends Contract = Contract> {
 
   /** Takes nothing new from outside from now on; accepted work runs on. */
   async seal(options: { actor?: string } = {}): Promise<void> {
+    requireKnown(options, ["actor"], "seal()");
     await this.#told(this.#commands.seal(this.id, options.actor ?? null));
   }
 
@@ -139,15 +143,18 @@ export class Execution<C extends Contract = Contract> {
    * @throws {ExecutionFailedError} when the execution failed
    */
   async close(options: CloseOptions = {}): Promise<CloseSnapshot<C>> {
+    requireKnown(options, ["timeout", "pendingInterrupts", "reason", "actor"], "close()");
     const { pendingInterrupts = "reject", reason = "manual", actor = null } = options;
     const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, "timeout of close()");
     await this.#told(this.#commands.close(this.id, { reason, pendingInterrupts, actor }));
     const { outcomes } = this.#host;
     const isStuck = (header: { pendingInterrupts: number; owner: unknown }) =>
       header.pendingInterrupts > 0 && header.owner === null;
-    const ending = await outcomes.closed(this.id, { timeoutMs, until: isStuck, flow: this.flow });
+    // What asks on the way is cancelled too: then a pause is nothing to stop at.
+    const until = pendingInterrupts === "cancel" ? null : isStuck;
+    const ending = await outcomes.closed(this.id, { timeoutMs, ...(until && { until }), flow: this.flow });
     if (!ending) {
-      const pending = (await this.getPendingInterrupts()).map(({ id }) => id);
+      const pending = until ? (await this.getPendingInterrupts()).map(({ id }) => id) : [];
       if (pending.length > 0) throw new PendingInterruptsError(this.id, pending);
       throw new DrainTimeoutError(this.id, timeoutMs ?? 0);
     }
@@ -157,6 +164,7 @@ export class Execution<C extends Contract = Contract> {
 
   /** Asks for the end of whatever runs. False when it had closed before. */
   async cancel(reason = "cancelled", options: { actor?: string } = {}): Promise<boolean> {
+    requireKnown(options, ["actor"], "cancel()");
     return this.#told(this.#commands.cancel(this.id, { reason, actor: options.actor ?? null }));
   }
 
@@ -214,6 +222,7 @@ export class Execution<C extends Contract = Contract> {
    * @throws {UsageError} this execution has no such sub-flow, or it is not active any more
    */
   async emitToSubFlow(frameId: string, event: string, payload?: unknown, options: EmitCallOptions = {}): Promise<void> {
+    requireKnown(options, ["idempotencyKey", "actor"], "emitToSubFlow()");
     const { idempotencyKey = null, actor = null } = options;
     const frame = parseFrameId(this.id, frameId);
     const { flow } = await this.#host.outcomes.header(frame).catch((error: unknown) => {
@@ -235,6 +244,7 @@ export class Execution<C extends Contract = Contract> {
     reason = "sub_flow_cancelled",
     options: { actor?: string } = {},
   ): Promise<boolean> {
+    requireKnown(options, ["actor"], "cancelSubFlow()");
     const frame = parseFrameId(this.id, frameId);
     const done = await this.#told(
       this.#commands.cancelSubFlow(this.id, frame, { reason, actor: options.actor ?? null }),
@@ -251,6 +261,7 @@ export class Execution<C extends Contract = Contract> {
    * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
    */
   async continueWith(interruptId: string, value?: unknown, options: ResumeOptions = {}): Promise<InterruptRecord> {
+    requireKnown(options, ["resumeRequestId", "actor"], "continueWith()");
     const { resumeRequestId: requestId = null, actor = null } = options;
     const schema = await this.#commands.responseSchema(this.id, interruptId);
     const answer = parseAnswer(interruptId, schema, value);
@@ -278,6 +289,7 @@ export class Execution<C extends Contract = Contract> {
     interventionId: string,
     options: ConsumeOptions & { consumer: string },
   ): Promise<Intervention> {
+    requireKnown(options, ["consumer", "status", "note", "metadata"], "markInterventionConsumed()");
     const { consumer, status = "applied", note = null, metadata = {} } = options;
     requireConsumption(interventionId, status, consumer);
     const given = toJson(metadata, "metadata of markInterventionConsumed()");
@@ -299,7 +311,7 @@ export class Execution<C extends Contract = Contract> {
 
   /** A new execution with the past of this one up to a point; its first event names where it came from. */
   async fork(options: ForkOptions): Promise<Execution<C>> {
-    const id = await fork(this.#host.store, this.id, options);
+    const id = await fork(this.#host.store, this.id, options, this.#host.newId);
     return new Execution(this.#host, id, { name: this.flow, definition: this.#definition }, this.#autoClose);
   }
 

@@ -1,18 +1,19 @@
 /** The past of an execution: its state at a point, and copies of it that go on, here (`fork`) or elsewhere (`save`, `load`). */
 import { createHash } from "node:crypto";
-import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
 import type { CopiedEvent } from "../store/audit.ts";
 import type { Store } from "../store/store.ts";
 import { DefinitionMismatchError, ExecutionNotFoundError, ResourceMissingError, UsageError } from "../base/errors.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { decode, encode, foldFrom } from "../ledger/codec.ts";
+import type { NewId } from "../engine/ids.ts";
 import { ExecutionId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
 import { evolve } from "../ledger/evolve.ts";
 import { initialState, pendingInterrupts, type ExecutionState } from "../ledger/state.ts";
 import { JsonValue, canonical, isObject, plain, type Json, type JsonObject } from "../base/json.ts";
 import { closeSnapshot } from "../ledger/views.ts";
+import { heldUntil } from "../ledger/waits.ts";
 
 export interface ForkOptions {
   /** The last event the copy has: a seq, or the last one up to a time. */
@@ -88,6 +89,7 @@ export async function fork(
   store: Ledgers,
   id: ExecutionId,
   { at, input, metadata }: ForkOptions,
+  newId: NewId,
 ): Promise<ExecutionId> {
   const past = upTo(id, await eventsOf(store, id), at);
   const seq = past.length;
@@ -109,7 +111,7 @@ export async function fork(
   if (state.closed)
     throw new UsageError(`execution ${id} is closed at seq ${seq}`, "fork at an earlier seq: history() lists them");
   requireNoChildren(id, state);
-  return copy(store, events, state);
+  return copy(store, newId(), events, state);
 }
 
 /** Everything needed to go on elsewhere. @throws {UsageError} while sub-flows run */
@@ -145,6 +147,7 @@ export async function load(
   store: Ledgers,
   saved: unknown,
   target: LoadTarget,
+  newId: NewId,
 ): Promise<{ id: ExecutionId; flow: string }> {
   const { snapshot, events, state } = parse(saved);
   const problem = problemOf(snapshot, state, target);
@@ -154,7 +157,7 @@ export async function load(
     const { parent: _parent, idempotencyKey: _key, priority: _priority, ...created } = recorded.event;
     return { ...recorded, event: { ...created, loadedFrom: snapshot.executionId } };
   });
-  return { id: await copy(store, past, foldFrom(null, past)), flow: snapshot.flow };
+  return { id: await copy(store, newId(), past, foldFrom(null, past)), flow: snapshot.flow };
 }
 
 /** What a load would say, without touching anything. */
@@ -198,14 +201,21 @@ function upTo(id: ExecutionId, events: readonly Recorded[], at: number | Date): 
   return past;
 }
 
-async function copy(store: Ledgers, events: readonly Recorded[], state: ExecutionState): Promise<ExecutionId> {
-  const id = ExecutionId.parse(uuidv7());
+async function copy(
+  store: Ledgers,
+  id: ExecutionId,
+  events: readonly Recorded[],
+  state: ExecutionState,
+): Promise<ExecutionId> {
   const header = {
     flow: state.flow,
     epoch: state.epoch,
     metadata: Object.keys(state.metadata).length === 0 ? null : state.metadata,
     fingerprint: state.fingerprint,
     started: state.startedAt,
+    begun: isDue(state),
+    due: state.dueAt,
+    discard: state.settings.discardAt,
     sealed: state.sealedAt,
     closed: state.closed?.at ?? null,
     outcome: state.closed?.outcome ?? null,
@@ -216,6 +226,12 @@ async function copy(store: Ledgers, events: readonly Recorded[], state: Executio
   };
   await store.audit.copy(id, header, events.map(tupleOf));
   return id;
+}
+
+/** Whether a copy has something to do before its start is due. What nobody has taken has nothing but what came in. */
+function isDue(state: ExecutionState): boolean {
+  if (state.cancelling) return true;
+  return heldUntil(state) === null ? state.hasBegun || state.closing !== null : state.epoch > 0;
 }
 
 function tupleOf({ epoch, at, event }: Recorded): CopiedEvent {

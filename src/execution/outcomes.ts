@@ -93,7 +93,8 @@ export function openOutcomes({ reads, wakeups }: Store, timers: Timers): Outcome
     const stop = wakeups.on(id, () => void check());
     const end = () => settle(null);
     signal?.addEventListener("abort", end);
-    const timer = timeoutMs === null ? undefined : timers.after(timeoutMs, end);
+    const timer =
+      timeoutMs === null ? undefined : timers.after(timeoutMs, end, "the time is over that somebody waits for a close");
     const warn =
       flow === undefined
         ? undefined

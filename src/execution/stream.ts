@@ -110,7 +110,10 @@ export function openStreams(
           if (channel.version !== seen || signal.aborted) return;
           const { promise, resolve } = Promise.withResolvers<void>();
           const wake = () => resolve();
-          const timer = timeoutMs === null ? undefined : timers.after(timeoutMs, wake);
+          const timer =
+            timeoutMs === null
+              ? undefined
+              : timers.after(timeoutMs, wake, "the time is over that a reader waits for a stream item");
           channel.waiting.add(wake);
           signal.addEventListener("abort", wake);
           await promise;

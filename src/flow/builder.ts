@@ -32,11 +32,11 @@ import type { FlowLimits, FlowOptions, StreamLimits } from "./limits.ts";
  *
  * @throws {DefinitionError}
  */
-export function defineFlow<C extends Contract = Contract>(
-  name: string,
+export function defineFlow<C extends Contract = Contract, const N extends string = string>(
+  name: N,
   contract?: C,
   options?: FlowOptions<InputOf<C>>,
-): Flow<C> {
+): Flow<C, InputOf<C>, null, { readonly name: N }> {
   // Without a contract C is `Contract` itself, all of whose parts are optional.
   const draft = new Draft(name, contract ?? ({} as C), null, options);
   return new Flow(draft, draft.start);
@@ -46,7 +46,7 @@ export function defineFlow<C extends Contract = Contract>(
  * A place in a flow, and the flow around it. `Last` is what the next chunk receives; `Frame` holds the blocks that are
  * open. Every method gives a new place, so two calls on one place fan out; the flow's own methods begin at its start.
  */
-export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null>
+export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null, Known = unknown>
   implements FlowDefinition<C>, Callable<StartInput<C>, CloseSnapshot<C>>
 {
   declare readonly "~types"?: { readonly input: (input: StartInput<C>) => void; readonly output: CloseSnapshot<C> };
@@ -119,6 +119,11 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     return this.#draft.streamLimits;
   }
 
+  /** The line of the stack that called `defineFlow()`; null where a bundler has left none. */
+  get definedAt(): string | null {
+    return this.#draft.definedAt;
+  }
+
   toBlueprint(): Blueprint {
     return toBlueprint(this);
   }
@@ -138,14 +143,14 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   }
 
   /** The next chunk: what it returns is the input of the chunk after it. */
-  to<Out, I extends z.ZodType | null = null, R extends z.ZodType | null = null>(
-    name: string,
+  to<Out, I extends z.ZodType | null = null, R extends z.ZodType | null = null, const N extends string = string>(
+    name: N,
     handler: ChunkHandler<C, Parsed<I, Last>, Out>,
     options?: ChunkOptions<I, R>,
-  ): Flow<C, Parsed<R, Output<Out>>, Frame>;
+  ): Flow<C, Parsed<R, Output<Out>>, Frame, Known & KnownChunk<N, ChunkHandler<C, Parsed<I, Last>, Out>>>;
   /** The next chunk, made by `chunk()`, or a named function. */
-  to<Out>(chunk: ChunkRef<C, Last, Out> | ChunkHandler<C, Last, Out>): Flow<C, Output<Out>, Frame>;
-  to(chunk: unknown, handler?: unknown, options?: ChunkOptions): Flow<C, never, Frame> {
+  to<Out>(chunk: ChunkRef<C, Last, Out> | ChunkHandler<C, Last, Out>): Flow<C, Output<Out>, Frame, Known>;
+  to(chunk: unknown, handler?: unknown, options?: ChunkOptions): Flow<C, never, Frame, never> {
     const given = typeof chunk === "string" ? parts(chunk, handler, options) : branchParts(chunk, null);
     return this.#go(this.#draft.chunk(this.#at, given));
   }
@@ -157,47 +162,49 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   when<const T extends Trigger<C>, M extends "and" | "or" = "and">(
     trigger: T,
     options?: { /** @default "and" */ readonly mode?: M },
-  ): Flow<C, Heard<C, T, M>> {
+  ): Flow<C, Heard<C, T, M>, null, Known> {
     return this.#go(this.#draft.when(trigger, options?.mode));
   }
 
   /** Begins two or more ways. Only a condition that says `true` counts. */
-  ifCondition(condition: Predicate<C, Last>): Flow<C, Last, MatchFrame<Last, never, "case", "first", Frame>> {
+  ifCondition(condition: Predicate<C, Last>): Flow<C, Last, MatchFrame<Last, never, "case", "first", Frame>, Known> {
     const opened = this.#draft.openMatch(this.#at, "if", "first");
     return this.#go(this.#draft.case(opened, "if", "ifCondition()", erase(condition)));
   }
 
-  elifCondition(condition: Predicate<C, EntryOf<Frame>>): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "case">> {
+  elifCondition(
+    condition: Predicate<C, EntryOf<Frame>>,
+  ): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "case">, Known> {
     return this.#go(this.#draft.case(this.#at, "if", "elifCondition()", erase(condition)));
   }
 
-  elseCondition(): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "else">> {
+  elseCondition(): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "else">, Known> {
     return this.#go(this.#draft.case(this.#at, "if", "elseCondition()", otherwise));
   }
 
   /** The ways meet. Without an else, a value that no condition took passes through. */
-  endCondition(): Flow<C, Joined<Frame, Last>, OuterOf<Frame>> {
+  endCondition(): Flow<C, Joined<Frame, Last>, OuterOf<Frame>, Known> {
     return this.#go(this.#draft.close(this.#at, "if", "endCondition()"));
   }
 
   /** Begins cases: the value goes into the first that hits, or with mode "all" into every one. */
   match<M extends "first" | "all" = "first">(options?: {
     /** @default "first" */ readonly mode?: M;
-  }): Flow<C, Last, MatchFrame<Last, never, "start", M, Frame>> {
+  }): Flow<C, Last, MatchFrame<Last, never, "start", M, Frame>, Known> {
     return this.#go(this.#draft.openMatch(this.#at, "match", options?.mode ?? "first"));
   }
 
   /** Hits when the input equals a JSON value, or when a condition says `true`. */
-  case(test: Json | Predicate<C, EntryOf<Frame>>): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "case">> {
+  case(test: Json | Predicate<C, EntryOf<Frame>>): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "case">, Known> {
     return this.#go(this.#draft.case(this.#at, "match", "case()", typeof test === "function" ? erase(test) : test));
   }
 
-  caseElse(): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "else">> {
+  caseElse(): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "else">, Known> {
     return this.#go(this.#draft.case(this.#at, "match", "caseElse()", otherwise));
   }
 
   /** The cases meet. With mode "all" the results of the cases that hit are a list, in the order of the cases. */
-  endMatch(): Flow<C, Joined<Frame, Last>, OuterOf<Frame>> {
+  endMatch(): Flow<C, Joined<Frame, Last>, OuterOf<Frame>, Known> {
     return this.#go(this.#draft.close(this.#at, "match", "endMatch()"));
   }
 
@@ -205,18 +212,18 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   batch<B extends Readonly<Record<string, ChunkHandler<C, Last> | ChunkRef<C, Last, unknown>>>>(
     branches: B,
     options?: BlockOptions,
-  ): Flow<C, { -readonly [K in keyof B]: BranchOutput<B[K]> }, Frame> {
+  ): Flow<C, { -readonly [K in keyof B]: BranchOutput<B[K]> }, Frame, Known> {
     const all = Object.entries(branches).map(([key, branch]) => ({ ...branchParts(branch, key), key }));
     return this.#go(this.#draft.batch(this.#at, all, options));
   }
 
   /** What follows runs once per item of a list, side by side; an input that is no list is one item. */
-  forEach(options?: BlockOptions): Flow<C, ItemOf<Last>, ForEachFrame<Frame>> {
+  forEach(options?: BlockOptions): Flow<C, ItemOf<Last>, ForEachFrame<Frame>, Known> {
     return this.#go(this.#draft.openForEach(this.#at, options));
   }
 
   /** The results as a list, in the order of the items. */
-  endForEach(): Flow<C, Last[], OuterOf<Frame>> {
+  endForEach(): Flow<C, Last[], OuterOf<Frame>, Known> {
     return this.#go(this.#draft.close(this.#at, "forEach", "endForEach()"));
   }
 
@@ -227,7 +234,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   toSubFlow<K extends Contract, W extends Readonly<Record<string, string>> | null = null>(
     flow: FlowDefinition<K>,
     options?: SubFlowOptions<W>,
-  ): Flow<C, W extends null ? SubFlowResult<K> : Json, Frame> {
+  ): Flow<C, W extends null ? SubFlowResult<K> : Json, Frame, Known> {
     return this.#go(this.#draft.subFlow(this.#at, flow, options));
   }
 
@@ -235,7 +242,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   interventionPoint(point: {
     readonly name: string;
     /** @default any */ readonly target?: string | null;
-  }): Flow<C, Last, Frame> {
+  }): Flow<C, Last, Frame, Known> {
     return this.#go(this.#draft.interventionPoint(this.#at, point.name, point.target));
   }
 
@@ -246,18 +253,18 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
       /** @default none */ readonly resolver?: ResourceRequirement["resolver"];
       /** @default "closed" */ readonly failPolicy?: "closed" | "open";
     } = {},
-  ): Flow<C, Last, Frame> {
+  ): Flow<C, Last, Frame, Known> {
     this.#draft.require({ name, resolver: options.resolver ?? null, failPolicy: options.failPolicy ?? "closed" });
     return this;
   }
 
   /** Compatibility: writes what arrives here to `$final_result`. */
-  end(): Flow<C, Last, Frame> {
+  end(): Flow<C, Last, Frame, Known> {
     return this.#go(this.#draft.finalResult(this.#at));
   }
 
-  #go<L, F>(at: Position): Flow<C, L, F> {
-    return new Flow<C, L, F>(this.#draft, at);
+  #go<L, F, K = Known>(at: Position): Flow<C, L, F, K> {
+    return new Flow<C, L, F, K>(this.#draft, at);
   }
 }
 
@@ -283,6 +290,11 @@ export interface BlueprintOptions<C extends Contract = Contract> extends FlowOpt
   readonly contract?: C;
   /** The flows that `toSubFlow` named. */
   readonly subFlows?: readonly FlowDefinition[];
+}
+
+/** What the types of a flow know of one of its chunks, for those who replace its handler. */
+export interface KnownChunk<N extends string, Handler> {
+  readonly chunks: { readonly [Name in N]: Handler };
 }
 
 // ── inference ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -89,6 +89,8 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   /**
    * Runs `work` once: a retry of this chunk gets the recorded value back. `work` that was cut off before its value was
    * recorded runs again, with the same `idempotencyKey`.
+   *
+   * @param name 1 to 500 characters; the same name again in one run numbers itself: "read", "read #2"
    */
   step<T>(
     name: string,

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { ContractError, DefinitionError, UsageError } from "../base/errors.ts";
 import { toJson, type Json } from "../base/json.ts";
+import { isStorable } from "../base/option.ts";
 import { pathOf } from "../base/path.ts";
 
 /** Every part is optional, and a part left out takes any JSON. */
@@ -151,10 +152,10 @@ export function parseEvent(flow: Door, event: string, payload: unknown): Json {
 
 /** @throws {ContractError} for an event that the contract does not have */
 export function requireEvent(flow: Door, event: string): void {
-  if (typeof event !== "string" || event === "")
+  if (!isStorable(event))
     throw new UsageError(
       `${JSON.stringify(event)} is not an event name of flow "${flow.name}"`,
-      "use a text that is not empty",
+      "use a text that is not empty, without \\u0000 and half characters",
     );
   const { events } = flow.contract;
   if (events === undefined || Object.hasOwn(events, event)) return;

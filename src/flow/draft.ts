@@ -1,5 +1,6 @@
 /** A flow under construction: steps that know each other by reference, until `graph` numbers them. */
 import { isDeepStrictEqual } from "node:util";
+import { callerIn } from "../base/call-site.ts";
 import { requireBoolean, requireInteger, requireKnown, requireOneOf, type Refuse } from "../base/option.ts";
 import { DefinitionError, FlowledgerError } from "../base/errors.ts";
 import { isObject, toJson, type Json } from "../base/json.ts";
@@ -51,6 +52,8 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   readonly limits: FlowLimits | null;
   readonly maxDurationMs: number | null;
   readonly streamLimits: StreamLimits;
+  /** Its stack is made into a text only when somebody asks. */
+  readonly #made = new Error();
   readonly #roots: Outlet = { next: [], label: "start" };
   readonly #steps: Step[] = [];
   readonly #chunks = new Map<string, Chunk>();
@@ -79,6 +82,10 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     this.maxDurationMs =
       options.maxDuration === undefined ? null : parseDuration(options.maxDuration, `maxDuration of flow "${name}"`);
     this.streamLimits = resolveStreamLimits(name, options);
+  }
+
+  get definedAt(): string | null {
+    return callerIn(this.#made.stack ?? "");
   }
 
   /** Begins again at the start input. */

@@ -14,7 +14,9 @@ import {
   type Dispatch,
   type ExecutionState,
   type Frame,
+  type Interrupt,
 } from "./state.ts";
+import { heldUntil } from "./waits.ts";
 import type {
   EventOf,
   ExecutionId,
@@ -26,7 +28,7 @@ import type {
   Source,
   WorkerId,
 } from "./event.ts";
-import type { SerializedError } from "../base/errors.ts";
+import { UsageError, type SerializedError } from "../base/errors.ts";
 import { copyJson, type Json, type JsonObject } from "../base/json.ts";
 
 /** Which cases a value entered, by match node: conditions are the user's code, so they are asked before `decide`. */
@@ -54,14 +56,7 @@ export type Effect = { ordinal: number } & (
 );
 
 export type Command =
-  /** A worker took the execution; `isLate` when nobody had before, and it was to be discarded by now. */
-  | {
-      type: "claim";
-      worker: WorkerId;
-      fingerprint: string | null;
-      nodes?: Readonly<Record<string, string>>;
-      isLate?: boolean;
-    }
+  | { type: "claim"; worker: WorkerId; fingerprint: string | null; nodes?: Readonly<Record<string, string>> }
   /** This worker's version of the flow does not have what the execution stands at. */
   | { type: "block"; worker: WorkerId; fingerprint: string; problem: string }
   /** Sends the oldest arrival on its way; `value` is what the contract made of it, `refused` why it went nowhere. */
@@ -119,7 +114,7 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       if (command.fingerprint !== null && command.fingerprint !== state.fingerprint)
         event.fingerprint = command.fingerprint;
       if (command.nodes && Object.keys(command.nodes).length > 0) event.nodes = { ...command.nodes };
-      return command.isLate ? [event, { type: "cancel.requested", reason: "discarded", actor: "timer" }] : [event];
+      return [event];
     }
     case "block":
       return [
@@ -220,11 +215,14 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   if (state.failing) return ending(state, "failed", state.failing.reason, state.failing.error, false);
   if (state.cancelling && (running === 0 || isGraceOver))
     return ending(state, "cancelled", state.cancelling.reason, null, false);
-  const expired = pendingInterrupts(state).filter(({ expiresAt }) => expiresAt !== null && expiresAt <= now);
+  const pending = pendingInterrupts(state);
+  const expired = pending.filter(({ expiresAt }) => expiresAt !== null && expiresAt <= now);
   // Only if no answer came in: one that was accepted counts.
   if (expired.length > 0)
     return { events: expired.map(({ id }) => ({ type: "interrupt.expired", id })), isConditional: true };
-  if (running > 0 || !isDrained(state) || pendingInterrupts(state).length > 0) return null;
+  if (state.closing?.cancelsInterrupts && pending.length > 0)
+    return { events: cancelled(pending, state.closing.reason), isConditional: true };
+  if (running > 0 || !isDrained(state) || pending.length > 0) return null;
   if (state.closing) {
     const { at } = state.closing;
     const wasCancelled =
@@ -260,11 +258,7 @@ function ending(
   error: SerializedError | null,
   isConditional: boolean,
 ): Settlement {
-  const waiting: LedgerEvent[] = pendingInterrupts(state).map(({ id }) => ({
-    type: "interrupt.cancelled",
-    id,
-    reason,
-  }));
+  const waiting = cancelled(pendingInterrupts(state), reason);
   for (const { id, status } of state.interventions)
     if (status === "pending") waiting.push({ type: "intervention.expired", id });
   if (waiting.length > 0) {
@@ -276,6 +270,10 @@ function ending(
   return { events: [closed], isConditional };
 }
 
+function cancelled(interrupts: readonly Interrupt[], reason: string): LedgerEvent[] {
+  return interrupts.map(({ id }) => ({ type: "interrupt.cancelled", id, reason }));
+}
+
 /** When something of the execution as a whole falls due, later than `after`: milliseconds since 1970, null when never. */
 export function nextTimer(state: ExecutionState, after = -Infinity): number | null {
   let next = Infinity;
@@ -283,15 +281,16 @@ export function nextTimer(state: ExecutionState, after = -Infinity): number | nu
     if (due !== null && due > after && due < next) next = due;
   };
   for (const { status, expiresAt } of state.interrupts.values()) if (status === "pending") consider(expiresAt);
+  consider(heldUntil(state));
   consider(deadlineOf(state));
   consider(autoCloseAt(state));
   return next === Infinity ? null : next;
 }
 
-/** When the timeout of the execution is over: counted from the first time that a worker took it, and not before its start. */
-export function deadlineOf({ settings, startedAt, firstClaim }: ExecutionState): number | null {
-  if (settings.timeoutMs === null || startedAt === null) return null;
-  return Math.max(startedAt, firstClaim?.at ?? startedAt) + settings.timeoutMs;
+/** When the timeout of the execution is over: counted from the first time that a worker took it, and not before its start was due. */
+export function deadlineOf({ settings, startedAt, dueAt, firstClaim }: ExecutionState): number | null {
+  if (settings.timeoutMs === null || startedAt === null || firstClaim === null) return null;
+  return Math.max(startedAt, dueAt ?? startedAt, firstClaim.at) + settings.timeoutMs;
 }
 
 function route(state: ExecutionState, graph: Graph, command: Extract<Command, { type: "route" }>): LedgerEvent[] {
@@ -442,12 +441,14 @@ function pause(dispatch: Dispatch, request: PauseRequest, times?: AttemptTimes):
   return event;
 }
 
-function autoCloseAt(state: ExecutionState): number | null {
+export function autoCloseAt(state: ExecutionState): number | null {
   const { autoClose, autoCloseMs } = state.settings;
-  if (!autoClose || autoCloseMs === null || state.startedAt === null) return null;
+  if (!autoClose || autoCloseMs === null || !state.hasBegun) return null;
   if (!isDrained(state) || pendingInterrupts(state).length > 0) return null;
-  // With no idle time to wait for, the commit that drains the execution also closes it.
-  return autoCloseMs === 0 ? 0 : state.activeAt + autoCloseMs;
+  // With no idle time to wait for, the commit that drains the execution also closes it; but events alone leave time for the start.
+  if (autoCloseMs === 0) return state.startedAt === null ? null : 0;
+  const begunAt = state.startedAt === null ? 0 : (state.dueAt ?? 0);
+  return Math.max(state.activeAt, begunAt) + autoCloseMs;
 }
 
 /** A value on its way through the graph. */
@@ -590,14 +591,31 @@ function hear(walk: Walk, event: string, token: Token): void {
   }
 }
 
-/** Joins pair within the scope that their events were emitted in; a repeat of a half overwrites it. */
+/** So many values of one event wait for their partners. */
+const maxUnpaired = 1000;
+
+/**
+ * Joins pair first in, first out, within the scope that their events were emitted in.
+ *
+ * @throws {UsageError} too many wait for their partners
+ */
 function joinAt(walk: Walk, here: WhenNode, events: readonly string[], event: string, token: Token): void {
   const join = `${here.id}@${token.scope ?? ""}`;
-  const values: JsonObject = { ...walk.state.joins.get(join), [event]: token.value };
-  walk.moves.push({ move: "arm", join, event });
-  if (!events.every((name) => Object.hasOwn(values, name))) return;
+  const queues = walk.state.joins.get(join) ?? {};
+  if ((queues[event]?.length ?? 0) >= maxUnpaired)
+    throw new UsageError(
+      `event "${event}" was refused: ${maxUnpaired} of them wait for their partners in when([${events.map((name) => JSON.stringify(name)).join(", ")}])`,
+      "send the others as well, or hear each event on its own",
+    );
+  walk.moves.push({ move: "queue", join, event });
+  const values: JsonObject = {};
+  for (const name of events) {
+    const first = queues[name]?.[0] ?? (name === event ? token.value : undefined);
+    if (first === undefined) return;
+    values[name] = first;
+  }
   enterAll(walk, here.next, { ...token, value: values, from: { join } });
-  walk.moves.push({ move: "disarm", join });
+  walk.moves.push({ move: "dequeue", join });
 }
 
 function run(walk: Walk, id: NodeId, token: Token): Extract<Move, { move: "run" }> {

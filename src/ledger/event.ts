@@ -60,6 +60,10 @@ export const Move = z.discriminatedUnion("move", [
   }),
   z.strictObject({ move: z.literal("collect"), frame: id, index: id, from: Source.optional() }),
   z.strictObject({ move: z.literal("closeFrame"), frame: id }),
+  /** A value waits in line for its partners; `dequeue` takes the first of each event. */
+  z.strictObject({ move: z.literal("queue"), join: z.string(), event: z.string() }),
+  z.strictObject({ move: z.literal("dequeue"), join: z.string() }),
+  /** Of older ledgers, in which a later value took the place of an earlier one. */
   z.strictObject({ move: z.literal("arm"), join: z.string(), event: z.string() }),
   z.strictObject({ move: z.literal("disarm"), join: z.string() }),
   /** What reached `end()`: the value itself, so that the result is read where it is. Pre-releases wrote where it came `from`. */
@@ -77,7 +81,7 @@ export const Settings = z.strictObject({
   concurrency: z.int().positive().nullable(),
   interventionMode: z.enum(["planned", "auto"]).nullable(),
   timeoutMs: ms.nullable(),
-  /** Not started by then, it is discarded: milliseconds since 1970. */
+  /** Not taken by a worker by then, it is discarded: milliseconds since 1970. */
   discardAt: ms.nullable(),
   /** Nobody holds a handle, so a pause could never be answered. */
   hidden: z.boolean(),
@@ -140,6 +144,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     forkedFrom: z.strictObject({ id: ExecutionId, seq: id }).optional(),
     idempotencyKey: z.string().optional(),
     priority: z.int().optional(),
+    /** Of one that is not started yet: its start is not before, in milliseconds since 1970. */
+    dueAt: ms.optional(),
     /** The trace that its start belongs to, as W3C Trace Context writes it. */
     traceparent: z.string().optional(),
   }),
@@ -156,6 +162,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   }),
   /** Not before another time, asked for before anybody had taken it. */
   z.strictObject({ type: z.literal("execution.rescheduled"), dueAt: ms }),
+  /** What came before was copied here from another execution; what counts from a moment counts from this one. */
+  z.strictObject({ type: z.literal("execution.copied") }),
   /** A worker took the execution; its epoch is the row's. */
   z.strictObject({
     type: z.literal("execution.claimed"),
@@ -323,6 +331,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("execution.sealed"),
     close: z.boolean().optional(),
+    /** The close cancels what waits for an answer, also what asks only on the way to it. */
+    pendingInterrupts: z.literal("cancel").optional(),
     reason: z.string().optional(),
     actor: z.string().optional(),
   }),

@@ -3,7 +3,15 @@ import { defaultSettings } from "./event.ts";
 import type { EventOf, LedgerEvent, Move, Position, Recorded } from "./event.ts";
 import { appendPath, deletePath, getPath, setPath } from "../base/path.ts";
 import { copyJson, type Json } from "../base/json.ts";
-import { itemsOf, valueOf, type Dispatch, type ExecutionState, type Interrupt, type JournalEntry } from "./state.ts";
+import {
+  itemsOf,
+  pendingInterrupts,
+  valueOf,
+  type Dispatch,
+  type ExecutionState,
+  type Interrupt,
+  type JournalEntry,
+} from "./state.ts";
 
 /**
  * Folds one recorded event into the state and returns it. The state is handed over: a fold over a large execution
@@ -30,13 +38,19 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       }
       for (const key in event.state) state.values[key] = copyJson(event.state[key] ?? null);
       state.createdAt = at;
+      state.dueAt = event.dueAt ?? null;
       return state;
     case "execution.started":
       state.startedAt = at;
+      state.hasBegun = true;
+      state.dueAt = event.dueAt ?? state.dueAt;
       state.inbox.push({ seq, kind: "start", value: event.input, raw: event.raw ?? false });
       return state;
     case "execution.rescheduled":
+      state.dueAt = event.dueAt;
       return state;
+    case "execution.copied":
+      return copied(state, at);
     case "execution.claimed":
       state.worker = event.worker;
       state.claimedBefore = state.claimedAt;
@@ -243,7 +257,10 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     }
     case "execution.sealed":
       state.sealedAt ??= at;
-      if (event.close) state.closing ??= { reason: event.reason ?? "manual", at };
+      if (event.close) {
+        state.closing ??= { reason: event.reason ?? "manual", at, cancelsInterrupts: false };
+        if (event.pendingInterrupts === "cancel") state.closing.cancelsInterrupts = true;
+      }
       return state;
     case "cancel.requested":
       state.cancelling ??= { reason: event.reason ?? "cancelled", at };
@@ -371,6 +388,23 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: numbe
   return state;
 }
 
+/**
+ * From here on the timeout of the execution counts anew, what is to be discarded by a time that is over is not, and a pause whose
+ * time is over asks again. Sleeps and retries keep their time.
+ */
+function copied(state: ExecutionState, at: number): ExecutionState {
+  state.firstClaim = null;
+  const { discardAt } = state.settings;
+  if (discardAt !== null && discardAt <= at) state.settings = { ...state.settings, discardAt: null };
+  for (const interrupt of pendingInterrupts(state)) {
+    const { expiresAt, expiresInMs } = interrupt;
+    if (expiresAt === null || expiresInMs === null || expiresAt > at) continue;
+    interrupt.createdAt = at;
+    interrupt.expiresAt = at + expiresInMs;
+  }
+  return state;
+}
+
 /** The collection of a distributed dispatch has the dispatch's own id. */
 function fanOut(state: ExecutionState, event: EventOf<"items.started">): void {
   const { id, node, at, scope, group } = dispatchOf(state, event.dispatch);
@@ -396,6 +430,7 @@ function renameNodes(state: ExecutionState, nodes: Readonly<Record<string, strin
 
 function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: number, at: number): ExecutionState {
   if (event.dispatch === undefined) {
+    state.hasBegun = true;
     state.inbox.push({ seq, kind: "event", event: event.event, value: event.payload, raw: event.raw ?? false });
     return state;
   }
@@ -430,6 +465,7 @@ function raised(state: ExecutionState, event: EventOf<"interrupt.raised">, at: n
     chunk: event.chunk,
     createdAt: at,
     expiresAt: event.expiresInMs === undefined ? null : at + event.expiresInMs,
+    expiresInMs: event.expiresInMs ?? null,
     resolvedAt: null,
     value: null,
     requestId: null,
@@ -504,12 +540,15 @@ function apply(state: ExecutionState, moves: readonly Move[] | undefined, value:
       case "closeFrame":
         state.frames.delete(move.frame);
         break;
-      case "arm": {
-        const values = state.joins.get(move.join) ?? {};
-        values[move.event] = value;
-        state.joins.set(move.join, values);
+      case "queue":
+        (queuesOf(state, move.join)[move.event] ??= []).push(value);
         break;
-      }
+      case "dequeue":
+        dequeue(state, move.join);
+        break;
+      case "arm":
+        queuesOf(state, move.join)[move.event] = [value];
+        break;
       case "disarm":
         state.joins.delete(move.join);
         break;
@@ -554,6 +593,22 @@ function plan(
   });
   hold(state, group);
   if (id >= state.nextId) state.nextId = id + 1;
+}
+
+function queuesOf(state: ExecutionState, join: string): Record<string, Json[]> {
+  const queues = state.joins.get(join) ?? {};
+  state.joins.set(join, queues);
+  return queues;
+}
+
+function dequeue(state: ExecutionState, join: string): void {
+  const queues = queuesOf(state, join);
+  let isEmpty = true;
+  for (const event in queues) {
+    queues[event]?.shift();
+    isEmpty &&= queues[event]?.length === 0;
+  }
+  if (isEmpty) state.joins.delete(join);
 }
 
 /** A resumed chunk runs again with what it was given first. */

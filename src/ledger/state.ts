@@ -25,15 +25,19 @@ export interface ExecutionState {
   blocked: { epoch: number; at: number; problem: string; fingerprints: string[] } | null;
   createdAt: number;
   startedAt: number | null;
+  /** Its start is not before. */
+  dueAt: number | null;
+  /** It was started, or sent an event: from then on it closes when it has been idle. */
+  hasBegun: boolean;
   /** In which epoch and when it was taken last, and the time before. */
   claimedIn: number;
   claimedAt: number;
   claimedBefore: number;
-  /** What it waits before, for its time or for a slot, is no time of its own. */
+  /** What it waits before, for its time or for a slot, is no time of its own; a copy begins anew. */
   firstClaim: { epoch: number; at: number } | null;
   sealedAt: number | null;
   /** Set once a close is asked for: it happens when everything accepted has run. */
-  closing: { reason: string; at: number } | null;
+  closing: { reason: string; at: number; cancelsInterrupts: boolean } | null;
   cancelling: { reason: string; at: number } | null;
   /** The error it ends with. */
   failing: { reason: string; error: SerializedError } | null;
@@ -53,8 +57,8 @@ export interface ExecutionState {
   inbox: Arrival[];
   dispatches: Map<number, Dispatch>;
   frames: Map<number, Frame>;
-  /** Half-filled and-joins: join key → values by event. */
-  joins: Map<string, JsonObject>;
+  /** And-joins that wait: join key → by event the values that have no partners yet, first come first. */
+  joins: Map<string, Record<string, Json[]>>;
   /** Emits that somebody waits for: how much of what follows from them is unfinished. */
   groups: Map<number, Group>;
   interrupts: Map<string, Interrupt>;
@@ -160,8 +164,10 @@ export interface Interrupt {
   maxResumes: number | null;
   resumeCount: number;
   chunk: string;
+  /** When it asked; of a copy that asks again, when that was. */
   createdAt: number;
   expiresAt: number | null;
+  expiresInMs: number | null;
   resolvedAt: number | null;
   value: Json;
   requestId: string | null;
@@ -218,6 +224,8 @@ export function initialState(): ExecutionState {
     blocked: null,
     createdAt: 0,
     startedAt: null,
+    dueAt: null,
+    hasBegun: false,
     claimedIn: 0,
     claimedAt: 0,
     claimedBefore: 0,
@@ -259,9 +267,15 @@ export function pendingInterrupts(state: ExecutionState): Interrupt[] {
 export function valueOf(state: ExecutionState, from: Source | undefined, value: Json): Json {
   if (from === undefined) return value;
   if ("event" in from) return { event: from.event, value };
-  if ("join" in from) return state.joins.get(from.join) ?? {};
+  if ("join" in from) return firstOfEach(state.joins.get(from.join) ?? {});
   const frame = state.frames.get(from.frame);
   return frame ? collected(frame) : null;
+}
+
+function firstOfEach(queues: Readonly<Record<string, readonly Json[]>>): JsonObject {
+  const values: JsonObject = {};
+  for (const event in queues) values[event] = queues[event]?.[0] ?? null;
+  return values;
 }
 
 /** What a complete collection hands on: an object by key for a batch, else a list in order. */
@@ -302,7 +316,7 @@ export function thawState(frozen: JsonObject): ExecutionState {
   > & {
     dispatches: Dispatch[];
     frames: Frame[];
-    joins: [string, JsonObject][];
+    joins: [string, Record<string, Json[]>][];
     groups: [number, Group][];
     interrupts: Interrupt[];
     children: [ExecutionId, Child][];
@@ -319,4 +333,4 @@ export function thawState(frozen: JsonObject): ExecutionState {
 }
 
 /** Raised whenever the shape of `ExecutionState` changes: an older snapshot is then ignored and the fold starts at 1. */
-export const snapshotVersion = 4;
+export const snapshotVersion = 5;

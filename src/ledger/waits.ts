@@ -1,5 +1,10 @@
-/** What a dispatch that nobody runs waits for: it follows from the ledger alone. */
+/** What an execution, and a dispatch that nobody runs, wait for: it follows from the ledger alone. */
 import type { Dispatch, ExecutionState } from "./state.ts";
+
+/** Until when what came in waits: a start that is delayed is next, and everything else came behind it. Null when nothing waits for time. */
+export function heldUntil({ inbox, dueAt }: ExecutionState): number | null {
+  return inbox[0]?.kind === "start" ? dueAt : null;
+}
 
 /**
  * When a dispatch may run: 0 for now, a time in milliseconds since 1970, or Infinity when only something else than time wakes it.

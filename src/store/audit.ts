@@ -2,6 +2,7 @@
 import type { JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Database } from "./client.ts";
+import { changedDefinitions } from "./definitions.ts";
 import { prune } from "./prune.ts";
 import type { Pruned } from "./prune.ts";
 import { answersFor } from "./questions.ts";
@@ -18,6 +19,10 @@ export interface CopyHeader {
   readonly metadata: JsonObject | null;
   readonly fingerprint: string | null;
   readonly started: number | null;
+  /** It goes on at once, and not at the time of its start alone. */
+  readonly begun: boolean;
+  readonly due: number | null;
+  readonly discard: number | null;
   readonly sealed: number | null;
   readonly closed: number | null;
   readonly outcome: string | null;
@@ -50,7 +55,13 @@ export interface Audit {
 
 export function auditOf({ sql, names }: Pick<Database, "sql" | "names">): Audit {
   return {
-    verify: (options) => verify(sql, options),
+    async verify(options) {
+      const changed = await changedDefinitions({ sql, names });
+      return [
+        ...changed.map((detail) => ({ invariant: "I25", executionId: "-", detail })),
+        ...(await verify(sql, options)),
+      ];
+    },
     rebuild: (options) => rebuild(sql, options),
     prune: (closedBefore, keep, onProgress) => prune(sql, closedBefore, keep, onProgress),
     answers: (id) => answersFor({ sql, names }, id),

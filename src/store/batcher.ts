@@ -2,7 +2,9 @@
 import { backoff, retry, withTimeout } from "../base/async.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 import { ConnectionError } from "../base/errors.ts";
-import { isConnectionLoss, isEnded, isTransient, noAnswer } from "./refusals.ts";
+import { leftToOthers, openLane } from "./lane.ts";
+import type { Lane } from "./lane.ts";
+import { isConnectionLoss, isEnded, isLocked, isTransient, noAnswer } from "./refusals.ts";
 
 export interface BatcherOptions<Item, Result> {
   /** One statement for all items; results in the same order. */
@@ -16,7 +18,12 @@ export interface BatcherOptions<Item, Result> {
   /** An answer that takes longer counts as a lost connection. @default 5000 */
   timeoutMs?: number;
   onTrouble?: (error: unknown) => void;
+  /** What waits first for a lock of somebody else's: the others of its batch go on without it. @default the batch fails */
+  mayWait?: (item: Item) => boolean;
 }
+
+/** Connections that items may have which wait alone: with what a lane leaves to others. */
+const aloneAtOnce = 2 + leftToOthers;
 
 /** A statement that takes longer is on a dead connection: it is sent again on another one, or its callers hear of it. */
 const answerWithinMs = 5000;
@@ -44,11 +51,14 @@ export class Batcher<Item, Result> {
   #flights = 0;
   #isScheduled = false;
   #isClosed = false;
-  readonly #options: Required<Omit<BatcherOptions<Item, Result>, "onTrouble">>;
+  #alone: Lane | undefined;
+  readonly #options: Required<Omit<BatcherOptions<Item, Result>, "onTrouble" | "mayWait">>;
+  readonly #mayWait: ((item: Item) => boolean) | undefined;
   readonly #onTrouble: (error: unknown) => void;
 
   constructor(options: BatcherOptions<Item, Result>) {
     this.#options = { maxItems: 1000, maxFlights: 1, isPersistent: false, timeoutMs: answerWithinMs, ...options };
+    this.#mayWait = options.mayWait;
     this.#onTrouble = options.onTrouble ?? (() => {});
   }
 
@@ -102,18 +112,42 @@ export class Batcher<Item, Result> {
         if (this.#options.isPersistent && !this.#isClosed && isTransient(error)) {
           if (isConnectionLoss(error)) this.#onTrouble(error);
           await liveness.sleep(backoffMs(attempt));
+        } else if (isLocked(error) && this.#mayWait) {
+          const mayWait = this.#mayWait;
+          const others = batch.filter(({ item }) => !mayWait(item));
+          // Nothing tells which of them it is.
+          const isAnyOf = others.length === batch.length;
+          for (const one of batch) if (isAnyOf || mayWait(one.item)) void this.#deliverAlone(one);
+          return isAnyOf || others.length === 0 ? undefined : this.#deliver(others);
         } else if (batch.length > 1 && !isTransient(error)) {
           // One item that Postgres cannot hold must not take the others with it.
-          const middle = batch.length >> 1;
-          await this.#deliver(batch.slice(0, middle));
-          return this.#deliver(batch.slice(middle));
-        } else {
-          for (const { reject } of batch) reject(error);
-          return;
-        }
+          const [first, second] = halves(batch);
+          await this.#deliver(first);
+          return this.#deliver(second);
+        } else return this.#fail(batch, error);
       }
     }
   }
+
+  /** Beside the flights, so that nothing waits behind it. */
+  async #deliverAlone({ item, resolve, reject }: Waiting<Item, Result>): Promise<void> {
+    this.#alone ??= openLane(aloneAtOnce);
+    try {
+      const [result] = await this.#alone.run("", () => answered(this.#options.send([item]), this.#options.timeoutMs));
+      resolve(result as Result);
+    } catch (error) {
+      reject(error);
+    }
+  }
+
+  #fail(batch: readonly Waiting<Item, Result>[], error: unknown): void {
+    for (const { reject } of batch) reject(error);
+  }
+}
+
+function halves<T>(list: readonly T[]): [readonly T[], readonly T[]] {
+  const middle = list.length >> 1;
+  return [list.slice(0, middle), list.slice(middle)];
 }
 
 /** Does again what changes nothing when it is repeated, while only connections and locks are in the way. */

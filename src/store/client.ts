@@ -26,6 +26,8 @@ export interface Database {
   readonly password: Client["password"];
   /** What other connections to the same database set too. */
   readonly settings: Readonly<Record<string, string>>;
+  /** Statements that were sent and have not been answered. */
+  readonly underWay: number;
   /** Goes on with one more, where the caller says nothing else. */
   addDefault(setting: string, value: string): void;
   /** Goes on without start-up parameters that a pooler refuses. False where it does already. */
@@ -77,6 +79,9 @@ export function openDatabase(option: ConnectionOption, options: OpenOptions = {}
     // The driver takes any scheme, and what has none for a name of a database: that would show a password.
     if (typeof option === "string" && !/^postgres(ql)?:\/\//i.test(option))
       throw new Error("the scheme is not postgres://");
+    // Of a password with / ? or # in it the rest would be taken for a host, a database or a parameter, and shown as such.
+    if (typeof option === "string" && /#|^\w+:\/\/[^/?]*\/[^?]*[@/]|\?(.*&)?[^=]*[@/]/.test(option))
+      throw new Error("user or password has a character that is not encoded");
     const driverOptions = { ...given, max: Math.max(2, max), connection };
     client = openClient(typeof option === "string" ? option : null, driverOptions, { fixed, refusable, defaults });
   } catch (error) {
@@ -91,7 +96,15 @@ export function openDatabase(option: ConnectionOption, options: OpenOptions = {}
     );
   }
   const { sql } = client;
-  let settings: Readonly<Record<string, string>> = { ...defaults, ...refusable, ...fixed, DateStyle: "ISO, MDY" };
+  // Not its name: every connection has its own.
+  const { application_name: _name, ...own } = client.connection;
+  let settings: Readonly<Record<string, string>> = {
+    ...defaults,
+    ...own,
+    ...refusable,
+    ...fixed,
+    DateStyle: "ISO, MDY",
+  };
   return {
     sql: named(sql, names),
     names,
@@ -103,12 +116,15 @@ export function openDatabase(option: ConnectionOption, options: OpenOptions = {}
     get settings() {
       return settings;
     },
+    get underWay() {
+      return client.underWay;
+    },
     addDefault(setting, value) {
       settings = { ...settings, [setting]: value };
       client.addDefault(setting, value);
     },
     dropSettings() {
-      settings = {};
+      settings = own;
       return client.dropSettings();
     },
     end: (how) => sql.end(how),
@@ -135,7 +151,7 @@ export function named<S extends Queries>(sql: S, names: SchemaNames): S {
  */
 export async function acquainted<T>(database: Database, work: () => Promise<T>): Promise<T> {
   try {
-    if (Object.keys(database.settings).length === 0) await requireDefaults(database);
+    if (!("array_nulls" in database.settings)) await requireDefaults(database);
     else if (!(defaultOf17 in database.settings)) {
       // No start-up parameter for every server: Postgres 15 and 16 do not know it.
       const [row] = await database.sql<
@@ -184,10 +200,11 @@ export function pgConfig({ sql, link, password, settings }: Database, name = "fl
     application_name: name,
     keepAlive: true,
     options: Object.entries(settings)
-      .map(([key, value]) => `-c ${key}=${value.replaceAll(" ", "\\ ")}`)
+      .map(([key, value]) => `-c ${key}=${value.replaceAll(/[\\ ]/g, "\\$&")}`)
       .join(" "),
   };
-  if (link.isEncrypted) config.ssl = tlsOptions(link.ssl);
+  // Without one it would read PGSSLMODE.
+  config.ssl = link.isEncrypted && tlsOptions(link.ssl);
   return config;
 }
 
@@ -200,7 +217,7 @@ export function threadOptions({ sql, link, password, settings }: Database, name:
     database,
     username: user,
     password,
-    ...(link.isEncrypted && { ssl: link.ssl }),
+    ssl: link.isEncrypted && link.ssl,
     connection: { ...settings, application_name: name },
   };
 }

@@ -2,6 +2,8 @@
 import type { Json, JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Database } from "./client.ts";
+import { openLane, tryWithin } from "./lane.ts";
+import type { Lane } from "./lane.ts";
 import { refusalOf } from "./refusals.ts";
 
 export interface EmitCommand {
@@ -63,31 +65,49 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
     (error: unknown): never => {
       throw refusalOf(error, target, { id, what, refused });
     };
+  let lane: Lane | undefined;
+  const inLane = <T>(id: ExecutionId, work: () => Promise<T>): Promise<T> => {
+    lane ??= openLane(sql.options.max);
+    return lane.run(id, work);
+  };
+  /** The execution's id, in a statement that does not wait for its row: that is up to the lane. */
+  const locking = (id: ExecutionId) =>
+    sql`case when set_config('lock_timeout', ${tryWithin}, true) <> '' then ${id}::uuid end`;
   const done = (rows: readonly { readonly done: boolean }[]) => rows[0]?.done ?? false;
   const recordOf = (rows: readonly { readonly record: Json }[]) => rows[0]?.record ?? null;
   return {
     async emit(id, { event, payload, idempotencyKey, actor }) {
-      await sql`
-        select flowledger.emit(${id}::uuid, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false, false)`.catch(
-        refuse(id, `"${event}"`),
-      );
+      await inLane(
+        id,
+        () => sql`
+        select flowledger.emit(${locking(id)}, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false, false)`,
+      ).catch(refuse(id, `"${event}"`));
     },
     seal: (id, actor) =>
-      sql<{ done: boolean }[]>`select flowledger.seal(${id}::uuid, ${actor}, false) as done`
+      inLane(id, () => sql<{ done: boolean }[]>`select flowledger.seal(${locking(id)}, ${actor}, false) as done`)
         .then(done)
         .catch(refuse(id, "seal")),
     close: (id, { reason, pendingInterrupts, actor }) =>
-      sql<{ done: boolean }[]>`
-        select flowledger.close(${id}::uuid, ${reason}, ${pendingInterrupts}, ${actor}, false) as done`
+      inLane(
+        id,
+        () => sql<{ done: boolean }[]>`
+        select flowledger.close(${locking(id)}, ${reason}, ${pendingInterrupts}, ${actor}, false) as done`,
+      )
         .then(done)
         .catch(refuse(id, "close")),
     cancel: (id, { reason, actor }) =>
-      sql<{ done: boolean }[]>`select flowledger.cancel(${id}::uuid, ${reason}, ${actor}, false) as done`
+      inLane(
+        id,
+        () => sql<{ done: boolean }[]>`select flowledger.cancel(${locking(id)}, ${reason}, ${actor}, false) as done`,
+      )
         .then(done)
         .catch(refuse(id, "cancel")),
     continueWith: (id, interrupt, { value, requestId, actor }) =>
-      sql<{ record: Json }[]>`
-        select flowledger.continue_with(${id}::uuid, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false) as record`
+      inLane(
+        id,
+        () => sql<{ record: Json }[]>`
+        select flowledger.continue_with(${locking(id)}, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false, false) as record`,
+      )
         .then(recordOf)
         .catch(refuse(id, interrupt, `continueWith("${interrupt}")`)),
     responseSchema: (id, interrupt) =>
@@ -99,25 +119,35 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
         .then((rows) => rows[0]?.response ?? null)
         .catch(refuse(id, interrupt)),
     intervene: (id, flow, payload, options) =>
-      sql<{ record: Json }[]>`
-        select flowledger.intervene(${id}::uuid, ${JSON.stringify(payload)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb, false) as record`
+      inLane(
+        id,
+        () => sql<{ record: Json }[]>`
+        select flowledger.intervene(${locking(id)}, ${JSON.stringify(payload)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb, false) as record`,
+      )
         .then(recordOf)
         .catch(refuse(id, flow, "intervene()")),
     markInterventionConsumed: (id, intervention, { consumer, status, note, metadata }) =>
-      sql<{ record: Json }[]>`
-        select flowledger.mark_intervention_consumed(${id}::uuid, ${intervention}, ${consumer}, ${status}, ${note},
-          ${JSON.stringify(metadata)}::text::jsonb, false) as record`
+      inLane(
+        id,
+        () => sql<{ record: Json }[]>`
+        select flowledger.mark_intervention_consumed(${locking(id)}, ${intervention}, ${consumer}, ${status}, ${note},
+          ${JSON.stringify(metadata)}::text::jsonb, false) as record`,
+      )
         .then(recordOf)
         .catch(refuse(id, "markInterventionConsumed()")),
     async emitToSubFlow(id, subFlow, { event, payload, idempotencyKey, actor }) {
-      await sql`
-        select flowledger.emit_to_sub_flow(${id}::uuid, ${subFlow}::uuid, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false, false)`.catch(
-        refuse(id, `"${event}"`),
-      );
+      await inLane(
+        id,
+        () => sql`
+        select flowledger.emit_to_sub_flow(${locking(id)}, ${subFlow}::uuid, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false, false)`,
+      ).catch(refuse(id, `"${event}"`));
     },
     cancelSubFlow: (id, subFlow, { reason, actor }) =>
-      sql<{ done: boolean }[]>`
-        select flowledger.cancel_sub_flow(${id}::uuid, ${subFlow}::uuid, ${reason}, ${actor}, false) as done`
+      inLane(
+        id,
+        () => sql<{ done: boolean }[]>`
+        select flowledger.cancel_sub_flow(${locking(id)}, ${subFlow}::uuid, ${reason}, ${actor}, false) as done`,
+      )
         .then(done)
         .catch(refuse(id, "cancelSubFlow()")),
   };

@@ -4,6 +4,7 @@ import pg from "pg";
 import { withTimeout } from "../base/async.ts";
 import { acquainted, openDatabase, pgConfig } from "./client.ts";
 import type { ConnectionOption, Database } from "./client.ts";
+import { changedDefinitions } from "./definitions.ts";
 import { requireMigrated } from "./migrate.ts";
 import { schemaNames } from "./names.ts";
 import { codeOf, refusalOf } from "./refusals.ts";
@@ -80,6 +81,17 @@ const checks: Record<string, Check> = {
   schema: async (database) => {
     await requireMigrated(database);
     return ok("at the version of this library");
+  },
+
+  definitions: async (database) => {
+    const changed = await changedDefinitions(database);
+    const [first] = changed;
+    return first === undefined
+      ? ok("functions and triggers are those of the migration")
+      : fail(
+          `${changed.slice(0, 3).join("; ")}${changed.length > 3 ? ` (and ${changed.length - 3} more)` : ""}`,
+          "find out who did that, and what was written meanwhile; then put it back as the owner",
+        );
   },
 
   original: async (database) => {

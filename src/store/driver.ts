@@ -2,10 +2,11 @@
  * postgres.js as this library uses it: what 3.4.9 does when connections die is made good here, and `stack.test.ts` kills
  * connections to see it. Apart from `client.ts`, because the heartbeat's thread loads it and little else.
  */
+import { readFileSync } from "node:fs";
 import postgres from "postgres";
 import { backoff } from "../base/async.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
-import { failing, openSockets, problem, socketCodes } from "./socket.ts";
+import { failing, openSockets, problem, socketCodes, tlsOptions, anyName } from "./socket.ts";
 import type { Link, SocketOptions, Sockets, SslOption } from "./socket.ts";
 
 export type DriverOptions = postgres.Options<Record<string, postgres.PostgresType>>;
@@ -17,12 +18,16 @@ export interface Client {
   /** host:port/database */
   readonly place: string;
   readonly password: Password;
+  /** Start-up parameters of the caller's own, as in `connection: { role }` or `?role=`. */
+  readonly connection: Settings;
   /** Where its connections lead to, for other drivers. */
   readonly link: Link & { readonly ssl: SslOption };
   /** From now on connections start with one more, where the caller says nothing else. */
   addDefault(setting: string, value: string): void;
   /** From now on connections start without the settings that a pooler may refuse. False where they do already. */
   dropSettings(): boolean;
+  /** Queries that were sent and have not been answered. */
+  readonly underWay: number;
 }
 
 /** A function is asked before each connection, for passwords that expire. */
@@ -54,7 +59,11 @@ export function openClient(url: string | null, options: DriverOptions, settings:
   const hosts = parsed.host.map((host, index) => `${host}:${parsed.port[index] ?? 5432}`);
   return {
     sql: renewable.sql,
+    get underWay() {
+      return renewable.underWay;
+    },
     password: parsed.pass,
+    connection: parsed.connection,
     place: `${hosts.join(",")}/${renewable.sql.options.database}`,
     get link() {
       const { host, port, ssl } = parsed;
@@ -84,8 +93,26 @@ type ParsedOptions = SocketOptions & {
 function parse(url: string | null, options: DriverOptions): ParsedOptions {
   const given = { onnotice: () => {}, backoff: reconnectDelay, ...options };
   // A client connects with its first query.
-  const { options: parsed } = url === null ? postgres(given) : postgres(url, given);
-  return parsed as unknown as ParsedOptions;
+  const client = url === null ? postgres(given) : postgres(url, given);
+  const parsed = client.options as unknown as ParsedOptions;
+  const { sslrootcert, sslcert, sslkey, ...connection } = parsed.connection;
+  const ssl = sslOf(parsed.ssl, /[?&]ssl(mode)?=/.test(url ?? "") || options.ssl !== undefined, sslrootcert);
+  if (!sslrootcert && !sslcert && !sslkey) return { ...parsed, ssl };
+  const files = {
+    ...(sslrootcert && sslrootcert !== "system" && { ca: readFileSync(sslrootcert) }),
+    ...(sslcert && { cert: readFileSync(sslcert) }),
+    ...(sslkey && { key: readFileSync(sslkey) }),
+  };
+  // As options, because they go to other drivers and threads too.
+  return { ...parsed, connection, ssl: ssl && { ...(typeof ssl === "object" ? ssl : tlsOptions(ssl)), ...files } };
+}
+
+/** As libpq has it: what the connection says outweighs PGSSLMODE, and whoever names an authority wants it asked. */
+function sslOf(given: SslOption, isGiven: boolean, authority: string | undefined): SslOption {
+  const mode: unknown = isGiven ? given : (process.env["PGSSLMODE"] ?? given);
+  if (mode === "disable") return false;
+  if (mode === "verify-ca" || (authority && (mode === "require" || (!isGiven && !mode)))) return anyName;
+  return mode as SslOption;
 }
 
 function guarded(parsed: ParsedOptions, sockets: Sockets): object {
@@ -131,7 +158,10 @@ const retireSeconds = 5;
  * A connection that goes dead without a word keeps its place in the pool until the kernel gives it up, after a quarter of an
  * hour. Once nothing at all is heard any more, the next query goes to a client of its own, with new connections.
  */
-function renewed(open: () => postgres.Sql, sockets: Sockets): { readonly sql: postgres.Sql; renew(): void } {
+function renewed(
+  open: () => postgres.Sql,
+  sockets: Sockets,
+): { readonly sql: postgres.Sql; readonly underWay: number; renew(): void } {
   let client = open();
   let pulse = { underWay: 0, heardAt: 0 };
   const renew = () => {
@@ -149,7 +179,13 @@ function renewed(open: () => postgres.Sql, sockets: Sockets): { readonly sql: po
       return query;
     },
   });
-  return { sql, renew };
+  return {
+    sql,
+    renew,
+    get underWay() {
+      return pulse.underWay;
+    },
+  };
 }
 
 /** What there is of a query of the driver's that its types do not show. */

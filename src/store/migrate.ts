@@ -2,9 +2,10 @@
 import { EventEmitter } from "node:events";
 import type pg from "pg";
 import { compareReleases, minRelease, release } from "../base/release.ts";
-import { MigrationError, NotMigratedError } from "../base/errors.ts";
+import { MigrationError, MovableClockError, NotMigratedError } from "../base/errors.ts";
 import { acquainted, openDatabase, pgConfig } from "./client.ts";
 import type { ConnectionOption, Database } from "./client.ts";
+import { changedDefinitions } from "./definitions.ts";
 import { defaultNames, withNames } from "./names.ts";
 import type { SchemaNames } from "./names.ts";
 import { codeOf, refusalOf } from "./refusals.ts";
@@ -20,18 +21,31 @@ type Session = pg.Client;
  * Brings a database to this release, in one transaction. Idempotent; processes that call it at once take turns. An older library
  * never puts its functions in the place of newer ones.
  *
+ * @param hasTestClock whether it is asked for a program that goes by the clock of a test database
  * @throws {MigrationError} what stands under our names is not ours, or the database needs a newer library
+ * @throws {MovableClockError} it is the database of a test
  * @throws {PermissionError} the role may not create a schema in this database
  * @throws {ConnectionError} there is no database to talk to
  */
-export async function migrate(option: ConnectionOption, names: SchemaNames = defaultNames): Promise<void> {
+export async function migrate(
+  option: ConnectionOption,
+  names: SchemaNames = defaultNames,
+  hasTestClock = false,
+): Promise<void> {
   const database = openDatabase(option, { names, max: 2, name: "flowledger migrate" });
   try {
-    await acquainted(database, () => database.sql`select 1`);
+    const [{ movable }] = await acquainted(
+      database,
+      () =>
+        database.sql<[{ movable: boolean }]>`select to_regclass('flowledger' || '.test_clock') is not null as movable`,
+    );
+    // Its functions of the clock would be replaced.
+    if (movable && !hasTestClock) throw new MovableClockError(database.target.place, true);
     // Two processes that make the schema at once: one of them fails for that, and finds it made.
     for (let attempt = 1; ; attempt++) {
       try {
-        return await inSession(database, (session) => migrateIn(session, names));
+        await inSession(database, (session) => migrateIn(session, names));
+        return await requireUnchanged(database);
       } catch (error) {
         const isRace = ["23505", "42P06", "42P07", "42710", "40P01", "XX000"].includes(codeOf(error) ?? "");
         if (!isRace || attempt === 5) throw error;
@@ -44,13 +58,27 @@ export async function migrate(option: ConnectionOption, names: SchemaNames = def
   }
 }
 
-/** @throws {NotMigratedError | MigrationError} unless this release can work with the database */
-export async function requireMigrated({ sql, names }: Database): Promise<void> {
-  const [found] = await sql<[{ present: boolean; own: boolean }]>`
-    select to_regclass('flowledger' || '.migrations') is not null as present,
+/** @throws {MigrationError} a trigger or a function is not what this or an earlier migration made */
+async function requireUnchanged(database: Database): Promise<void> {
+  const [first] = await changedDefinitions(database);
+  if (first === undefined) return;
+  throw new MigrationError(
+    `the database is at this version, but ${first}`,
+    "find out who did that with npx flowledger doctor, and put it back as the owner",
+  );
+}
+
+/**
+ * @param hasTestClock whether it is asked for a program that goes by the clock of a test database
+ * @throws {NotMigratedError | MigrationError | MovableClockError} unless this release can work with the database
+ */
+export async function requireMigrated({ sql, names, target }: Database, hasTestClock = false): Promise<void> {
+  const [found] = await sql<[{ present: boolean; own: boolean; movable: boolean }]>`
+    select to_regclass('flowledger' || '.migrations') is not null as present, to_regclass('flowledger' || '.test_clock') is not null as movable,
       exists (select from pg_attribute where attrelid = to_regclass('flowledger' || '.migrations') and attname = 'min_release') as own`;
   if (!found.present) throw new NotMigratedError(names.schema);
   if (!found.own) throw outdated(names);
+  if (found.movable !== hasTestClock) throw new MovableClockError(target.place, found.movable);
   const rows = await sql<
     AppliedRow[]
   >`select name, hash, release, min_release as "minRelease" from flowledger.migrations`;

@@ -63,6 +63,8 @@ export interface Reads {
   history(id: ExecutionId, after: number, types: readonly string[] | null): Promise<Recorded[]>;
   /** Is there anything of it, with or without a header? */
   hasLedger(id: ExecutionId): Promise<boolean>;
+  /** The session whose open transaction has written executions for the longest time. */
+  oldestWriter(): Promise<number | null>;
   /** What an execution is, by its ledger and those of its sub-flows; null when there is none. */
   meta(id: ExecutionId): Promise<Meta | null>;
   /** The folded state of one execution now; null when there is none. */
@@ -115,6 +117,11 @@ export function readsOf({ sql }: Pick<Database, "sql">): Reads {
       const events = parseEvents(row?.events ?? []);
       return types === null ? events : events.filter(({ event }) => types.includes(event.type));
     },
+    async oldestWriter() {
+      const [row] = await sql<[{ pid: number | null }]>`select flowledger.holder_of(null) as pid`;
+      return row.pid;
+    },
+
     async hasLedger(id) {
       const [row] = await sql<[{ there: boolean }]>`
         select exists (select from flowledger.ledger where execution_id = ${id}::uuid)

@@ -9,6 +9,7 @@ import {
   FlowledgerError,
   InterruptNotPendingError,
   InterventionDisabledError,
+  LockedError,
   MigrationError,
   NotMigratedError,
   PayloadError,
@@ -64,8 +65,21 @@ export function isConnectionLoss(error: unknown): boolean {
 
 /** May the same statement succeed if it is sent again: lock and statement timeouts, deadlocks, serialization failures. */
 export function isTransient(error: unknown): boolean {
-  return isConnectionLoss(error) || ["40001", "40P01", "55P03", "57014"].includes(codeOf(error) ?? "");
+  return isConnectionLoss(error) || isLocked(error) || ["40001", "40P01", "57014"].includes(codeOf(error) ?? "");
 }
+
+/** Did Postgres itself say that the statement failed? Then nothing of it is there. */
+export function isRefusal(error: unknown): boolean {
+  return /^(?!08|57P)[0-9][0-9A-Z]{4}$/.test(codeOf(error) ?? "");
+}
+
+/** Did it wait for somebody else's transaction for as long as it may? */
+export function isLocked(error: unknown): boolean {
+  return [lockedCode, "55P03"].includes(codeOf(error) ?? "");
+}
+
+/** Our own: like lock_not_available, and the detail has the pid of the session that has the lock. */
+const lockedCode = "FL011";
 
 /** The connection was ended by us: it does not come back. */
 export function isEnded(error: unknown): boolean {
@@ -119,6 +133,15 @@ const remedies: Readonly<Record<string, string>> = {
 
 const Raised = z.object({ message: z.string(), detail: z.string().optional(), hint: z.string().optional() });
 
+const Place = z.object({ where: z.string(), path: z.array(z.union([z.string(), z.number()])), problem: z.string() });
+
+/** What `check_json` refused says so in its detail. */
+function payloadRefusal(detail: string | undefined, hint: string | undefined, cause: unknown): PayloadError | null {
+  if (!detail?.startsWith("{")) return null;
+  const { where, path, problem } = Place.parse(JSON.parse(detail));
+  return new PayloadError(where, path, problem, hint ?? "change the value", cause);
+}
+
 /** The library's own error for what a statement raised. What is ours already, or has no code at all, passes unchanged. */
 export function refusalOf(error: unknown, target: Target, subject: Subject = {}): unknown {
   if (error instanceof FlowledgerError) return error;
@@ -145,9 +168,11 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
     case "FL007":
       return new InterventionDisabledError(id, what);
     case "FL008":
-      return new UsageError(message, hint ?? "see the documentation", {}, error);
+      return payloadRefusal(detail, hint, error) ?? new UsageError(message, hint ?? "see the documentation", {}, error);
     case "FL009":
       return new MigrationError(message, hint ?? "see the documentation", {}, error);
+    case lockedCode:
+      return new LockedError(message.split(" is held ")[0] ?? message, Number(detail) || null, error);
     case "28P01":
       return connection(`user ${target.user} was refused`, "check user and password in the connection string");
     case "28000":

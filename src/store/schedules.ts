@@ -1,40 +1,67 @@
-/** Schedules: their rows, and the statement that fires a time once in the fleet. */
+/** Schedules: when each last fired, and how a time starts its execution once in the fleet. */
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Database } from "./client.ts";
 import { list } from "./columns.ts";
 import { createdPayload } from "./starts.ts";
 import type { NewExecution } from "./starts.ts";
 
-/** A schedule's own row. The clock is the database's. */
-export interface ScheduleRow {
+/** What makes a schedule another one under the same name. */
+export interface ScheduleVersion {
   readonly flow: string;
   readonly cron: string;
   readonly timeZone: string;
+}
+
+/** A schedule's own row. The clock is the database's. */
+export interface ScheduleRow extends ScheduleVersion {
   /** Its times up to here have been dealt with. */
   readonly firedUntil: string;
   readonly now: string;
   /** Times that wait for the execution that was started last. */
   readonly waiting: number;
   readonly lastId: ExecutionId | null;
+  /** Since when workers have served its flow and none had it; null where one has looked at it since. */
+  readonly removedAt: string | null;
+  /** Whether a worker that is registered has this version of it. */
+  readonly isServed: boolean;
+}
+
+/** The first and the last of some times. */
+export interface Span {
+  readonly from: Date;
+  readonly until: Date;
 }
 
 export interface FireCommand {
   readonly name: string;
-  /** `firedUntil` as it was read. */
+  /** What had been fired when this was decided. */
   readonly after: string;
   readonly until: Date;
   readonly times: readonly Date[];
+  /** Those up to `until` that nothing is started for. */
+  readonly leftOut?: Span | null;
+  /** It was removed and is back: times that wait since before are left out as well. @default false */
+  readonly isReturn?: boolean;
   readonly overlap: "allow" | "skip" | "queue";
   /** What each time starts; id and idempotency key are made there. */
   readonly execution: NewExecution;
 }
 
-export interface Schedules {
-  /** Makes the schedule known. A new one, or one with another cron, has missed nothing before now. */
-  declare(schedule: { name: string; flow: string; cron: string; timeZone: string }): Promise<void>;
-  read(name: string): Promise<ScheduleRow | null>;
+export interface Fired {
   /** False when somebody else has fired since `after` was read. */
-  fire(command: FireCommand): Promise<boolean>;
+  readonly done: boolean;
+  /** Times that nothing was started for, and nothing will be. */
+  readonly leftOutFrom: string | null;
+  readonly leftOutUntil: string | null;
+}
+
+export interface Schedules {
+  /** Makes the schedule known. A new one, or one with another flow, cron or time zone, has missed nothing before now. */
+  declare(schedule: { readonly name: string } & ScheduleVersion): Promise<void>;
+  read(name: string): Promise<ScheduleRow | null>;
+  fire(command: FireCommand): Promise<Fired>;
+  /** Goes back to now, where the database's clock was set back since `after` was read. */
+  rewind(name: string, after: string): Promise<void>;
 }
 
 export function schedulesOf({ sql }: Pick<Database, "sql">): Schedules {
@@ -49,16 +76,27 @@ export function schedulesOf({ sql }: Pick<Database, "sql">): Schedules {
     async read(name) {
       const [row] = await sql<ScheduleRow[]>`
         select s.flow, s.cron, s.time_zone as "timeZone", flowledger.iso(s.fired_until) as "firedUntil", flowledger.iso(flowledger.now()) as now,
-          cardinality(s.waiting) as waiting, s.last_id as "lastId"
+          cardinality(s.waiting) as waiting, s.last_id as "lastId", flowledger.iso(s.removed_at) as "removedAt",
+          exists (
+            select from flowledger.workers w
+            where w.schedules -> s.name = jsonb_build_object('flow', s.flow, 'cron', s.cron, 'timeZone', s.time_zone)) as "isServed"
         from flowledger.schedules s where s.name = ${name}`;
       return row ?? null;
     },
-    async fire({ name, after, until, times, overlap, execution }) {
-      const [row] = await sql<{ done: boolean }[]>`
-        select flowledger.fire_schedule(${name}, ${after}::text::timestamptz, ${until.toISOString()}::text::timestamptz,
-          ${list(times)}::text::timestamptz[], ${overlap}, ${JSON.stringify(execution.input ?? null)}::text::jsonb,
-          ${JSON.stringify(createdPayload(execution))}::text::jsonb, ${execution.priority}::int, ${execution.limitKey}) as done`;
-      return row?.done ?? false;
+    async fire({ name, after, until, times, leftOut, isReturn = false, overlap, execution }) {
+      const span = leftOut ? list([leftOut.from, leftOut.until]) : null;
+      const [row] = await sql<[Fired]>`
+        select f.done, flowledger.iso(f.left_out_from) as "leftOutFrom", flowledger.iso(f.left_out_until) as "leftOutUntil"
+        from flowledger.fire_schedule(${name}, ${after}::text::timestamptz, ${until.toISOString()}::text::timestamptz,
+          ${list(times)}::text::timestamptz[], ${span}::text::timestamptz[], ${isReturn}::boolean, ${overlap},
+          ${JSON.stringify(execution.input ?? null)}::text::jsonb, ${JSON.stringify(createdPayload(execution))}::text::jsonb,
+          ${execution.priority}::int, ${execution.limitKey}) f`;
+      return row;
+    },
+    async rewind(name, after) {
+      await sql`
+        update flowledger.schedules s set fired_until = date_trunc('milliseconds', flowledger.now())
+        where s.name = ${name} and date_trunc('milliseconds', s.fired_until) = ${after}::text::timestamptz and s.fired_until > flowledger.now()`;
     },
   };
 }

@@ -62,6 +62,10 @@ export function tables(name = "flowledger") {
       wakeAt: moment("wake_at"),
       /** When a job comes for it at the earliest: a far timer needs no second one. */
       jobAt: moment("job_at"),
+      /** Its start is not before. */
+      dueAt: moment("due_at"),
+      /** Discarded when no worker has taken it by then; null once that is settled. */
+      discardAt: moment("discard_at"),
       createdAt: moment("created_at").notNull(),
       startedAt: moment("started_at"),
       sealedAt: moment("sealed_at"),
@@ -90,6 +94,9 @@ export function tables(name = "flowledger") {
       index("executions_due")
         .on(table.wakeAt)
         .where(sql`wake_at is not null`),
+      index("executions_discard")
+        .on(table.discardAt)
+        .where(sql`discard_at is not null`),
       index("executions_flow").on(table.flow, table.id),
       uniqueIndex("executions_idempotency")
         .on(table.flow, table.idempotencyKey)
@@ -126,16 +133,21 @@ export function tables(name = "flowledger") {
     },
     (table) => [
       primaryKey({ columns: [table.executionId, table.seq] }),
-      // Interrupts and interventions are derived from a ledger without reading all of it.
+      // An interrupt or an intervention is derived from what names it, without reading the rest of a ledger. The other types have no
+      // id: whether there was one of them is asked too.
       index("ledger_people")
-        .on(table.executionId, table.seq)
+        .on(table.executionId, sql`(payload ->> 'id')`, table.seq)
         .where(
-          sql`type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired')`,
+          sql`type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired', 'execution.copied', 'execution.sealed', 'cancel.requested', 'stream.stopped')`,
         ),
-      // A key that was used is found without reading all events.
+      // A key that was used is found without reading all events; however long it is, an index takes its beginning.
       index("ledger_event_keys")
-        .on(table.executionId, sql`(payload ->> 'idempotencyKey')`)
+        .on(table.executionId, sql`"left"(payload ->> 'idempotencyKey', 200)`)
         .where(sql`type = 'event.emitted' and payload ? 'idempotencyKey'`),
+      // So is an answer that is repeated.
+      index("ledger_request_ids")
+        .on(table.executionId, sql`"left"(payload ->> 'requestId', 200)`)
+        .where(sql`type = 'interrupt.resumed' and payload ? 'requestId'`),
     ],
   );
 
@@ -244,7 +256,10 @@ export function tables(name = "flowledger") {
       record: jsonb("record").notNull(),
       createdAt: moment("created_at").notNull(),
     },
-    (table) => [primaryKey({ columns: [table.executionId, table.version] })],
+    (table) => [
+      primaryKey({ columns: [table.executionId, table.version] }),
+      index("interventions_id").on(table.executionId, table.id),
+    ],
   );
 
   /** The runtime stream. `seq` is given under the execution's row lock, so a cursor never skips an item. */
@@ -359,6 +374,11 @@ export function tables(name = "flowledger") {
     lastId: uuid("last_id"),
     /** Times that wait for that one to close. */
     waiting: moment("waiting").array().notNull().default([]),
+    /** The first and the last of the times that were left out last. */
+    leftOutFrom: moment("left_out_from"),
+    leftOutUntil: moment("left_out_until"),
+    /** Since when workers serve its flow and none of them has it. */
+    removedAt: moment("removed_at"),
   });
 
   /** The worker processes: who serves which flows, and when they last gave a sign of life. */
@@ -367,6 +387,8 @@ export function tables(name = "flowledger") {
     host: text("host").notNull(),
     pid: integer("pid").notNull(),
     flows: text("flows").array().notNull(),
+    /** Its schedules by name: `{ flow, cron, timeZone }`. */
+    schedules: jsonb("schedules").notNull().default({}),
     /** The pool id that graphile-worker locks this worker's jobs with. */
     pool: text("pool"),
     /** The database role that it works as. */

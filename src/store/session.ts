@@ -4,12 +4,15 @@ import type { DriverOptions } from "./driver.ts";
 import { templateWithNames } from "./names.ts";
 import type { SchemaNames } from "./names.ts";
 import { list } from "./columns.ts";
+import type { ScheduleVersion } from "./schedules.ts";
 
 export interface Registration {
   readonly id: string;
   readonly host: string;
   readonly pid: number;
   readonly flows: readonly string[];
+  /** Its schedules by name. */
+  readonly schedules: Readonly<Record<string, ScheduleVersion>>;
   /** graphile-worker's name for whoever locks our jobs. */
   readonly pool: string | null;
 }
@@ -38,15 +41,17 @@ export function openSession(connection: DriverOptions, names: SchemaNames, answe
   const sql = <T extends readonly object[]>(strings: TemplateStringsArray, ...values: (string | number | null)[]) =>
     client<T>(templateWithNames(strings, names), ...values);
   return {
-    async register({ id, host, pid, flows, pool }) {
-      await sql`select flowledger.register_worker(${id}::uuid, ${host}, ${pid}::int, ${list(flows)}::text::text[], ${pool})`;
+    async register({ id, host, pid, flows, schedules, pool }) {
+      await sql`
+        select flowledger.register_worker(${id}::uuid, ${host}, ${pid}::int, ${list(flows)}::text::text[],
+          ${JSON.stringify(schedules)}::text::jsonb, ${pool})`;
     },
     async beat(id) {
       const [row] = await sql<[{ known: boolean }]>`select flowledger.heartbeat(${id}::uuid) as known`;
       return row.known;
     },
     async leave(id) {
-      await sql`delete from flowledger.workers where id = ${id}::uuid`;
+      await sql`select flowledger.leave_worker(${id}::uuid)`;
     },
     end: (seconds) => client.end({ timeout: seconds }),
   };

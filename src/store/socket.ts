@@ -23,6 +23,9 @@ export interface SocketOptions {
 /** As in `sslmode`, or options of `tls.connect()`. True verifies. */
 export type SslOption = "require" | "allow" | "prefer" | "verify-full" | boolean | object;
 
+/** sslmode=verify-ca: the certificate counts, whatever name stands in it. Data, because it goes to threads too. */
+export const anyName = { rejectUnauthorized: true, isAnyName: true };
+
 /** Where connections lead to just now. */
 export interface Link {
   readonly host: string;
@@ -111,7 +114,8 @@ async function prepare(socket: Socket, host: string, { ssl, sslnegotiation }: So
   if (sslnegotiation !== "direct") {
     socket.write(sslRequest);
     const answer = String(await arrived(socket, "data"));
-    if (answer === "N" && ssl === "prefer") return socket;
+    // Where there is TLS, allow takes it too: no more can be read that way.
+    if (answer === "N" && (ssl === "prefer" || ssl === "allow")) return socket;
     if (answer === "N") throw problem(socketCodes.noTls, "the server offers no TLS");
     // Nor may anything follow that byte: whoever stands in between could have put it there, unencrypted.
     if (answer !== "S") throw problem(socketCodes.notPostgres, "the answer to the request for TLS is none");
@@ -130,8 +134,9 @@ async function prepare(socket: Socket, host: string, { ssl, sslnegotiation }: So
 
 /** What `tls.connect()` and `pg` are told. */
 export function tlsOptions(ssl: SslOption): ConnectionOptions {
-  if (typeof ssl === "object" && ssl !== null) return ssl;
-  return { rejectUnauthorized: !["require", "allow", "prefer"].includes(String(ssl)) };
+  if (typeof ssl !== "object" || ssl === null)
+    return { rejectUnauthorized: !["require", "allow", "prefer"].includes(String(ssl)) };
+  return "isAnyName" in ssl ? { ...ssl, checkServerIdentity: () => undefined } : ssl;
 }
 
 /** Length, then the code of the request. */

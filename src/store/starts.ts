@@ -108,6 +108,9 @@ export function startsOf({ sql, names, target }: Pick<Database, "sql" | "names" 
   };
 }
 
+/** How long a batch waits for a key that somebody's open transaction has. */
+const waitWithin = "300ms";
+
 async function create(
   sql: Sql,
   executions: readonly NewExecution[],
@@ -123,7 +126,7 @@ async function create(
       ${column(executions, ({ priority }) => priority)}::text::int[], ${column(executions, ({ limitKey }) => limitKey)}::text::text[],
       ${column(executions, ({ parent }) => parent?.id)}::text::uuid[], ${column(executions, ({ startAt }) => startAt)}::text::timestamptz[],
       ${column(executions, ({ delayMs }) => delayMs)}::text::float8[], ${column(executions, discardAt)}::text::timestamptz[],
-      ${column(executions, discardMs)}::text::float8[], ${lease?.worker ?? null}::uuid, ${lease?.token ?? null}::uuid) order by ord`;
+      ${column(executions, discardMs)}::text::float8[], case when set_config('lock_timeout', ${waitWithin}, true) <> '' then ${lease?.worker ?? null}::uuid end, ${lease?.token ?? null}::uuid) order by ord`;
   return rows.map(({ id, is_new: isNew, is_conflict: isConflict, at_ms: at }) => ({ id, isNew, isConflict, at }));
 }
 

@@ -63,6 +63,8 @@ export interface Store {
   migrate(): Promise<void>;
   /** @throws {NotMigratedError | MigrationError} unless this release can work with the database */
   requireMigrated(): Promise<void>;
+  /** Statements that were sent and have not been answered. */
+  readonly underWay: number;
   close(): Promise<void>;
 }
 
@@ -85,6 +87,8 @@ export interface StoreOptions {
   readonly schema?: string;
   /** As `openWakeups` has it. @default true */
   readonly hasShortcuts?: boolean;
+  /** Whether it goes by the clock of a test database, and by no other. @default false */
+  readonly hasTestClock?: boolean;
 }
 
 /** What takes longer is on a dead connection, or leads nowhere. */
@@ -93,7 +97,7 @@ const firstAnswerWithinMs = 5000;
 /** Connects with the first statement. */
 export function openStore(
   option: ConnectionOption,
-  { schema = "flowledger", hasShortcuts = true }: StoreOptions = {},
+  { schema = "flowledger", hasShortcuts = true, hasTestClock = false }: StoreOptions = {},
 ): Store {
   const names = schemaNames(schema);
   const database = openDatabase(option, { names });
@@ -125,16 +129,19 @@ export function openStore(
       },
     },
     explain: (error) => refusalOf(error, database.target),
-    migrate: () => migrate(option, names),
+    migrate: () => migrate(option, names, hasTestClock),
     async requireMigrated() {
       try {
-        const migrated = acquainted(database, () => requireMigrated(database));
+        const migrated = acquainted(database, () => requireMigrated(database, hasTestClock));
         await withTimeout(migrated, firstAnswerWithinMs, () => {
           throw problem(noAnswer, `no answer for ${firstAnswerWithinMs} ms`);
         });
       } catch (error) {
         throw refusalOf(error, database.target);
       }
+    },
+    get underWay() {
+      return database.underWay;
     },
     async close() {
       await wakeups.close();

@@ -197,12 +197,14 @@ interface Connection {
   query(...args: readonly unknown[]): Promise<{ rows: unknown[] }>;
   release(destroy?: boolean): void;
   on?(event: "error", listener: () => void): unknown;
+  off?(event: "error", listener: () => void): unknown;
 }
 
 async function inPool(pool: Pool, body: (tx: unknown) => Promise<void>): Promise<void> {
   const connection = await pool.connect();
   // Between two statements there is nobody else to hear of it; the next one fails.
-  connection.on?.("error", () => {});
+  const ignore = () => {};
+  connection.on?.("error", ignore);
   const tx = new OwnTransaction(connection);
   let isEnded = false;
   try {
@@ -221,6 +223,7 @@ async function inPool(pool: Pool, body: (tx: unknown) => Promise<void>): Promise
     ).catch(() => false);
     throw error;
   } finally {
+    connection.off?.("error", ignore);
     connection.release(!isEnded);
   }
 }

@@ -8,6 +8,7 @@ import type { Difference, Page, Progress } from "./rebuild.ts";
 export interface Violation {
   /** The invariant's name in docs/guarantees.md, e.g. "I2". */
   readonly invariant: string;
+  /** "-" where it is about the database as a whole. */
   readonly executionId: string;
   readonly detail: string;
 }
@@ -61,7 +62,9 @@ export const parkedIsIdle: Invariant = (sql, { after, until }) => sql<Violation[
   from flowledger.executions e
   join flowledger.ledger l on l.execution_id = e.id
   where e.closed_at is null and e.owner is null and e.wake_at is null
-    and (l.type in ('execution.started', 'interrupt.resumed', 'cancel.requested') or l.type = 'event.emitted' and l.dispatch is null
+    and (l.type in ('execution.started', 'cancel.requested') or l.type = 'event.emitted' and l.dispatch is null
+      -- What an event answered goes on from that event.
+      or l.type = 'interrupt.resumed' and not l.payload ? 'byEvent'
       -- A close waits for sub-flows, whose end wakes the execution.
       or l.type = 'execution.sealed' and l.payload ? 'close' and e.pending_interrupts = 0 and not exists (
         select from flowledger.executions c where c.parent_id = e.id and (c.closed_at is null or c.wake_at is not null)))
@@ -146,10 +149,10 @@ const epochsBeginWithClaim: Invariant = (sql, { after, until }) => sql<Violation
     where not (
         type in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.sealed', 'cancel.requested',
           'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed', 'child.closed',
-          'child.cancelled')
+          'child.cancelled', 'execution.copied')
         or type = 'event.emitted' and dispatch is null
         -- What no owner ever took is closed by its cancel.
-        or type = 'execution.closed' and epoch = 0)
+        or type in ('intervention.expired', 'execution.closed') and epoch = 0)
       and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
     group by execution_id, epoch
   ) owned
@@ -217,17 +220,18 @@ const cancelWins: Invariant = (sql, { after, until }) => sql<Violation[]>`
   from flowledger.executions e join flowledger.ledger l on l.execution_id = e.id and l.type = 'cancel.requested'
   where e.outcome = 'completed' and e.id > ${after}::uuid and e.id <= ${until}::uuid`;
 
-/** What waits for a time goes on no sooner, by the database's clock. */
+/**
+ * What is tried again is tried no sooner than it said, by the database's clock. Of a sleep the ledger does not say when it is over:
+ * what follows in it may have run beside.
+ */
 const timersAreNotEarly: Invariant = (sql, { after, until }) => sql<Violation[]>`
   select 'I15' as invariant, execution_id as "executionId",
     format('dispatch %s waited from seq %s for %s ms and went on after %s ms', dispatch, seq, waits, round(extract(epoch from next_at - at) * 1000, 1)) as detail
   from (
-    select execution_id, dispatch, seq, at,
-      case type when 'sleep.started' then (payload ->> 'forMs')::float8 else (payload ->> 'retryInMs')::float8 end as waits,
-      lead(at) over (partition by execution_id, dispatch order by seq) as next_at,
-      lead(type) over (partition by execution_id, dispatch order by seq) as next_type
+    select execution_id, dispatch, seq, at, (payload ->> 'retryInMs')::float8 as waits,
+      lead(at) over (partition by execution_id, dispatch, case when type like 'step.%' then payload ->> 'ordinal' end order by seq) as next_at
     from flowledger.ledger
-    where dispatch is not null and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
+    where dispatch is not null and type <> 'chunk.interrupted' and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
   ) steps
   -- Two milliseconds for the rounding of times on their way through JavaScript.
   where waits is not null and next_at < at + (waits - 2) * interval '1 millisecond'`;

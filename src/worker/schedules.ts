@@ -1,11 +1,12 @@
 /** What starts by the clock: cron in a time zone, looked at by every worker, fired once in the fleet. */
-import { Cron } from "croner";
-import { requireOneOf } from "../base/option.ts";
+import { cronProblem, isTimeZone, timesOf } from "../base/cron.ts";
+import type { CronTimes } from "../base/cron.ts";
+import { requireKnown, requireOneOf, show } from "../base/option.ts";
 import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
 import { answered } from "../store/batcher.ts";
-import type { FireCommand } from "../store/schedules.ts";
+import type { FireCommand, ScheduleRow, Schedules, Span } from "../store/schedules.ts";
 import type { NewExecution } from "../store/starts.ts";
-import type { Store } from "../store/store.ts";
+import type { Wakeups } from "../store/wakeups.ts";
 import { UsageError } from "../base/errors.ts";
 import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
@@ -13,7 +14,10 @@ import type { ExecutionId } from "../ledger/event.ts";
 
 export interface ScheduleOptions {
   readonly flow: FlowDefinition;
-  /** Five fields (minute, hour, day, month, weekday), or six with seconds first, or a name like "@daily". */
+  /**
+   * Five fields (minute, hour, day of month, month, weekday), or six with seconds first, or a name like "@daily". Fixed times go
+   * by the wall clock, once each; what has * or a step in second, minute or hour goes by real time.
+   */
   readonly cron: string;
   /** IANA name. @default "UTC" */
   readonly timeZone?: string;
@@ -21,11 +25,21 @@ export interface ScheduleOptions {
   readonly input?: unknown;
   /** Its identity, also across deploys. @default the flow's name and the cron */
   readonly name?: string;
-  /** What becomes of times at which no worker ran: none of them, the last one, or all. @default "last" */
+  /**
+   * What becomes of times that nobody looked at for ten seconds or more, because no worker ran:
+   *
+   * - "skip": nothing
+   * - "last": the latest of them starts one execution
+   * - "all": each of the last 1,000 starts one; a warning in the log and the schedule's row say between which times some were left
+   *   out. A schedule that was removed, so that workers served its flow without it, and comes back after an hour or more begins at
+   *   its return. With `overlap: "skip"` it means "last"
+   *
+   * @default "last"
+   */
   readonly catchUp?: "skip" | "last" | "all";
   /**
    * What becomes of a time while the execution of an earlier one is open: it starts as well, it is left out, or it starts
-   * when that one has closed. @default "allow"
+   * when that one has closed; at most 1,000 wait. @default "allow"
    */
   readonly overlap?: "allow" | "skip" | "queue";
   /** Beside `schedule` and `scheduledAt`, which each execution gets. */
@@ -47,13 +61,19 @@ export interface Schedule {
 
 /** A time that is looked at later than this was missed. */
 const missedAfterMs = 10_000;
-/** So many times are caught up in one statement. */
+/** So many times are started in one statement. */
 const maxTimes = 100;
-/** Timers are set no farther than this. */
+/** So many missed times are caught up. */
+const maxMissed = 1000;
+/** Workers without the schedule that come and go for less than this, as in a deploy, do not make it a removed one. */
+const removedAfterMs = 3_600_000;
+/** Looks are no farther apart: the database's clock may be set meanwhile. */
 const longestWaitMs = 60_000;
 /** A queued time looks so soon after news of the execution that it waits for; what comes meanwhile is one look. */
 const heardWaitMs = 100;
 const troubleWaitMs = 1000;
+
+const optionNames = ["flow", "cron", "timeZone", "input", "name", "catchUp", "overlap", "metadata", "priority"];
 
 /** @throws {UsageError | ContractError} naming the schedule and the option that cannot be meant */
 export function resolveSchedules(
@@ -66,6 +86,7 @@ export function resolveSchedules(
 ): Schedule[] {
   const resolved = new Map<string, Schedule>();
   for (const options of schedules) {
+    requireKnown(options, optionNames, "a schedule");
     const { flow, cron, timeZone = "UTC", catchUp = "last", overlap = "allow" } = options;
     const { input, name = `${flow.name} ${cron}`, metadata, priority } = options;
     const where = `schedule ${JSON.stringify(name)}`;
@@ -80,34 +101,57 @@ export function resolveSchedules(
       ...(metadata !== undefined && { metadata }),
       ...(priority !== undefined && { priority }),
     });
-    resolved.set(name, { name, flow: flow.name, cron, timeZone, catchUp, overlap, execution });
+    // Times that were missed overlap each other.
+    const caughtUp = catchUp === "all" && overlap === "skip" ? "last" : catchUp;
+    resolved.set(name, { name, flow: flow.name, cron, timeZone, catchUp: caughtUp, overlap, execution });
   }
   return [...resolved.values()];
 }
 
-/** Looks at each schedule when its next time comes; the database says whether it has. Returns what ends that. */
+/** The schedules of a worker that runs. */
+export interface RunningSchedules {
+  /** Nothing is looked at, or is about to be. */
+  readonly isQuiet: boolean;
+  stop(): void;
+}
+
+/** Looks at each schedule when its next time comes; the database says whether it has. */
 export async function startSchedules(
-  store: Pick<Store, "schedules" | "wakeups">,
+  store: { readonly schedules: Schedules; readonly wakeups: Pick<Wakeups, "on"> },
   log: Logger,
   schedules: readonly Schedule[],
   timers: Timers,
-): Promise<() => void> {
+): Promise<RunningSchedules> {
   for (const schedule of schedules) await store.schedules.declare(schedule);
-  const looks = new Map<Schedule, Timer>();
+  const looks = new Map<Schedule, readonly Timer[]>();
   /** The execution that queued times wait for, and how to listen to it no more. */
   const awaited = new Map<Schedule, { readonly id: ExecutionId; readonly stop: () => void }>();
   const heard = new Set<Schedule>();
+  /** They are looked at in a moment, or just now. */
+  const soon = new Set<Schedule>();
+  const looking = new Set<Schedule>();
   let isStopped = false;
-  const lookIn = (schedule: Schedule, ms: number, by: Timers = liveness) => {
+  const cancelLooks = (schedule: Schedule) => {
+    soon.delete(schedule);
+    for (const timer of looks.get(schedule) ?? []) timer.cancel();
+  };
+  const lookBy = (schedule: Schedule, ...waits: readonly (readonly [by: Timers, ms: number, what?: string])[]) => {
+    cancelLooks(schedule);
     if (isStopped) return;
-    looks.get(schedule)?.cancel();
-    looks.set(
-      schedule,
-      by.after(Math.min(Math.max(ms, 1), longestWaitMs), () => void look(schedule)),
-    );
+    const begun = waits.map(([by, ms, what]) => by.after(Math.max(ms, 1), () => void look(schedule), what));
+    looks.set(schedule, begun);
+  };
+  const lookIn = (schedule: Schedule, ms: number) => {
+    lookBy(schedule, [liveness, ms]);
+    if (ms <= troubleWaitMs) soon.add(schedule);
   };
   /** The next of its times is a flow's own, and what passes until then may be moved by a test. */
-  const lookAtNext = (schedule: Schedule, now: Date) => lookIn(schedule, waitFor(schedule, now), timers);
+  const lookAtNext = (schedule: Schedule, now: Date) => {
+    const next = timesOf(schedule.cron, schedule.timeZone).after(now);
+    if (!next) return lookIn(schedule, longestWaitMs);
+    const what = `schedule ${JSON.stringify(schedule.name)}`;
+    lookBy(schedule, [timers, next.getTime() - now.getTime(), what], [liveness, longestWaitMs]);
+  };
   /** False where it was listened to before. */
   const listenTo = (schedule: Schedule, id: ExecutionId): boolean => {
     if (isStopped || awaited.get(schedule)?.id === id) return false;
@@ -122,16 +166,29 @@ export async function startSchedules(
   };
   const look = async (schedule: Schedule): Promise<void> => {
     heard.delete(schedule);
+    cancelLooks(schedule);
+    looking.add(schedule);
     try {
       const row = await answered(store.schedules.read(schedule.name));
-      // Another version of the program has another idea of it, and came later.
-      if (row?.cron !== schedule.cron || row.timeZone !== schedule.timeZone) return lookIn(schedule, longestWaitMs);
+      if (row === null || !isSame(schedule, row)) {
+        // Another version of the program has another idea of it, and came later. When its workers are gone, this one counts.
+        if (row?.isServed) return lookBy(schedule, [timers, longestWaitMs]);
+        await answered(store.schedules.declare(schedule));
+        return lookIn(schedule, 1);
+      }
       const now = new Date(row.now);
-      const { times, until } = dueTimes(schedule, new Date(row.firedUntil), now);
-      if (times.length > 0 || row.waiting > 0) {
-        const fire = fireCommand(schedule, row.firedUntil, times.length > 0 ? until : null, times);
-        const done = await answered(store.schedules.fire(fire));
-        if (!done || until < now) return lookIn(schedule, 1);
+      if (now < new Date(row.firedUntil)) {
+        await answered(store.schedules.rewind(schedule.name, row.firedUntil));
+        return lookIn(schedule, 1);
+      }
+      const due = dueTimes(schedule, new Date(row.firedUntil), now, row.removedAt !== null);
+      if (due.isDue || row.waiting > 0 || row.removedAt !== null) {
+        const fired = await answered(store.schedules.fire(fireCommand(schedule, row.firedUntil, due)));
+        if (fired.leftOutFrom !== null) {
+          const { leftOutFrom: from, leftOutUntil: until } = fired;
+          log.warn("times of a schedule were left out", { schedule: schedule.name, from, until });
+        }
+        if (!fired.done || due.until < now) return lookIn(schedule, 1);
         const after = await answered(store.schedules.read(schedule.name));
         if (after?.lastId && after.waiting > 0) {
           // It may have closed before anybody listened.
@@ -145,76 +202,105 @@ export async function startSchedules(
     } catch (error) {
       log.warn("a schedule could not be looked at", { schedule: schedule.name, error: String(error) });
       lookIn(schedule, troubleWaitMs);
+    } finally {
+      looking.delete(schedule);
     }
   };
   for (const schedule of schedules) void look(schedule);
-  return () => {
-    isStopped = true;
-    for (const { stop } of awaited.values()) stop();
-    for (const timer of looks.values()) timer.cancel();
+  return {
+    get isQuiet() {
+      return soon.size === 0 && looking.size === 0;
+    },
+    stop() {
+      isStopped = true;
+      for (const { stop } of awaited.values()) stop();
+      for (const schedule of schedules) cancelLooks(schedule);
+    },
   };
 }
 
+/** What is to be done about the times of a schedule that have come. */
+interface Due {
+  /** Whether any has come: what starts nothing is dealt with, too. */
+  readonly isDue: boolean;
+  readonly times: Date[];
+  /** Up to when that deals with them: sooner than asked, where there is more than one statement should hold. */
+  readonly until: Date;
+  /** What `catchUp: "all"` leaves out. */
+  readonly leftOut: Span | null;
+  /** It begins anew, also with what waits. */
+  readonly isReturn: boolean;
+}
+
 /**
- * What is to be fired of the times after `after`, up to `until`. What is older than a moment was missed, and `catchUp`
- * decides; the `until` that comes back is earlier where there is more than one statement should hold.
+ * What is to be fired of the times after `after`, up to `until`. What is older than a moment was missed, and `catchUp` decides.
+ *
+ * @param wasRemoved whether workers served its flow without it in between
  */
 export function dueTimes(
-  schedule: Pick<Schedule, "cron" | "timeZone" | "catchUp">,
+  { cron, timeZone, catchUp }: Pick<Schedule, "cron" | "timeZone" | "catchUp">,
   after: Date,
   until: Date,
-): { times: Date[]; until: Date } {
-  const cron = parse(schedule.cron, schedule.timeZone);
+  wasRemoved = false,
+): Due {
+  const times = timesOf(cron, timeZone);
+  const first = times.after(after);
+  const none = { isDue: first !== null && first <= until, times: [], until, leftOut: null, isReturn: false };
+  if (!first || first > until) return none;
   const missedBefore = new Date(until.getTime() - missedAfterMs);
-  const from = schedule.catchUp === "all" || after > missedBefore ? after : missedBefore;
-  const times: Date[] = [];
-  for (let time = cron.nextRun(from); time && time <= until; time = cron.nextRun(time)) {
-    if (times.length === maxTimes) return { times, until: times.at(-1) ?? until };
-    times.push(time);
+  if (first > missedBefore) return { ...none, ...take(times, after, until) };
+  const last = times.upTo(until);
+  if (catchUp === "last") return { ...none, times: last ? [last] : [] };
+  if (catchUp === "skip") return { ...none, ...take(times, missedBefore, until) };
+  const isReturn = wasRemoved && first.getTime() <= until.getTime() - removedAfterMs;
+  const from = isReturn ? missedBefore : beginOf(times, after, until);
+  const leftOut = from > after ? { from: first, until: times.upTo(from) ?? first } : null;
+  return { ...none, ...take(times, from, until), leftOut, isReturn };
+}
+
+/** After when no more times come than are caught up: `after`, where there are not more of them. */
+function beginOf(times: CronTimes, after: Date, until: Date): Date {
+  let next = times.after(after);
+  for (let count = 0; next && next <= until; next = times.after(next)) if (++count > maxMissed) break;
+  if (!next || next > until) return after;
+  let begin = times.upTo(until);
+  for (let count = 0; begin && count < maxMissed; count++) begin = times.upTo(new Date(begin.getTime() - 1));
+  return begin ?? after;
+}
+
+function take(times: CronTimes, after: Date, until: Date): { times: Date[]; until: Date } {
+  const taken: Date[] = [];
+  for (let time = times.after(after); time && time <= until; time = times.after(time)) {
+    if (taken.length === maxTimes) return { times: taken, until: taken.at(-1) ?? until };
+    taken.push(time);
   }
-  if (times.length > 0 || schedule.catchUp !== "last") return { times, until };
-  const [last] = cron.previousRuns(1, new Date(until.getTime() + 1));
-  return { times: last && last > after ? [last] : [], until };
+  return { times: taken, until };
 }
 
 /** Where nothing is due now, only the times that wait are fired, and the row keeps what it has fired until. */
-function fireCommand(schedule: Schedule, after: string, until: Date | null, times: readonly Date[]): FireCommand {
+function fireCommand(schedule: Schedule, after: string, due: Due): FireCommand {
   const { name, overlap, execution } = schedule;
-  return { name, after, until: until ?? new Date(after), times, overlap, execution };
+  const { times, leftOut, isReturn } = due;
+  const until = due.isDue ? due.until : new Date(after);
+  return { name, after, until, times, leftOut, isReturn, overlap, execution };
 }
 
-/** Milliseconds to the next time after `now`. */
-function waitFor({ cron, timeZone }: Schedule, now: Date): number {
-  const next = parse(cron, timeZone).nextRun(now);
-  return next ? next.getTime() - now.getTime() : longestWaitMs;
+function isSame(schedule: Schedule, row: ScheduleRow): boolean {
+  return schedule.flow === row.flow && schedule.cron === row.cron && schedule.timeZone === row.timeZone;
 }
 
 function checkTimes(cron: string, timeZone: string, where: string): void {
-  try {
-    if (timeZone === "") throw new RangeError();
-    new Intl.DateTimeFormat("en", { timeZone });
-  } catch (error) {
+  if (!isTimeZone(timeZone))
     throw new UsageError(
-      `timeZone ${JSON.stringify(timeZone)} of ${where} is not known`,
+      `timeZone ${show(timeZone)} of ${where} is not known`,
       'use an IANA name like "Europe/Berlin"',
       { timeZone },
-      error,
     );
-  }
-  let next: Date | null;
-  try {
-    next = parse(cron, timeZone).nextRun();
-  } catch (error) {
+  const problem = cronProblem(cron, { hasSeconds: true });
+  if (problem !== null)
     throw new UsageError(
-      `cron ${JSON.stringify(cron)} of ${where} cannot be read (${error instanceof Error ? error.message : String(error)})`,
+      `cron ${show(cron)} of ${where} cannot be read (${problem})`,
       'use five fields like "0 7 * * *": minute, hour, day of month, month, weekday',
       { cron },
-      error,
     );
-  }
-  if (!next) throw new UsageError(`cron ${JSON.stringify(cron)} of ${where} has no time to come`, "correct the date");
-}
-
-function parse(cron: string, timezone: string): Cron {
-  return new Cron(cron, { timezone, paused: true });
 }

@@ -11,7 +11,8 @@ import { DatabaseClock } from "../engine/clock.ts";
 import { openCommitter } from "../engine/committer.ts";
 import type { Committer } from "../engine/committer.ts";
 import type { NewChild } from "../engine/child.ts";
-import type { ChildOptions, ClosedExecution, Engine, FlowDataAccess } from "../engine/host.ts";
+import type { ChildOptions, ClosedExecution, Engine, FlowDataAccess, Hooks } from "../engine/host.ts";
+import type { NewId } from "../engine/ids.ts";
 import { failpoint } from "../engine/failpoints.ts";
 import { openItems } from "../engine/items.ts";
 import { Owner } from "../engine/owner.ts";
@@ -35,13 +36,15 @@ import type { Heartbeat } from "./heartbeat.ts";
 import { newPool, runJobs } from "./jobs.ts";
 import type { Jobs } from "./jobs.ts";
 import { startSchedules } from "./schedules.ts";
-import type { Schedule } from "./schedules.ts";
+import type { RunningSchedules, Schedule } from "./schedules.ts";
 
 /** What a worker needs of the orchestrator it runs in. */
 export interface WorkerHost {
   readonly store: Store;
   readonly log: Logger;
   readonly timers: Timers;
+  readonly newId: NewId;
+  readonly hooks: Hooks;
   readonly resources: WorkerResources;
   readonly flows: ReadonlyMap<string, FlowDefinition>;
   readonly schedules: readonly Schedule[];
@@ -72,6 +75,20 @@ export interface Worker extends AsyncDisposable {
 export interface LocalWorker extends Worker {
   /** Creates executions; those that can begin here and now are claimed in the same statement, and need no job. */
   create(executions: readonly NewExecution[]): Promise<CreateResult[]>;
+  readonly inside: WorkerInside;
+}
+
+/** What a test kit sees of a worker, and does to it. */
+export interface WorkerInside {
+  readonly owners: ReadonlyMap<ExecutionId, Owner>;
+  /** Nothing is on its way that shows neither in an owner nor in the database. */
+  readonly isQuiet: boolean;
+  /** Looks after an execution, as its job would make it do. Resolves when it has done what it can. */
+  advance(id: ExecutionId, flow: string): Promise<void>;
+  readonly isCrashed: boolean;
+  /** Drops whatever it owns without a word, as a process that is gone; takes nothing until `revive()`. */
+  crash(): void;
+  revive(): void;
 }
 
 const JobPayload = z.array(ExecutionId);
@@ -114,8 +131,9 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const parents = new Map<ExecutionId, () => void>();
   // Executions that lost workers run one at a time, so that only the one that takes its worker down is counted again.
   const suspects = new Semaphore(1);
-  const committer = openCommitter(store.commits, (error) =>
-    log.warn("waiting for the database", { error: String(error) }),
+  const { committer: wrap = (inner: Committer) => inner } = host.hooks;
+  const committer = wrap(
+    openCommitter(store.commits, (error) => log.warn("waiting for the database", { error: String(error) })),
   );
   const reads = new Batcher<{ id: ExecutionId; after: number }, readonly Recorded[]>({
     send: (asked) => store.reads.events(asked),
@@ -132,6 +150,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const clock = new DatabaseClock(host.timers);
   const disposals = new Set<Promise<void>>();
   let isStopping = false;
+  let isCrashed = false;
   let membership: Membership;
 
   /** Registers under a fresh identity: one that others have given up must not come back. */
@@ -143,6 +162,9 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         host: hostname(),
         pid: process.pid,
         flows: [...host.flows.keys()],
+        schedules: Object.fromEntries(
+          host.schedules.map(({ name, flow, cron, timeZone }) => [name, { flow, cron, timeZone }]),
+        ),
         pool: runner?.pool ?? null,
         connection: store.links.thread("flowledger heartbeat"),
         names: store.names,
@@ -164,6 +186,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         transactions: store.transactions,
         clock,
         timers: host.timers,
+        newId: host.newId,
+        hooks: host.hooks,
         log,
         resources: host.resources,
         flowResources: (flow) => host.flowResources(flow),
@@ -190,6 +214,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           disposals.add(disposed);
           void disposed.finally(() => disposals.delete(disposed));
         },
+        suspects: new Set(),
         cancelGraceMs: settings.cancelGraceMs,
         hasShortcuts,
       },
@@ -207,7 +232,11 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       }
     }
   };
-  const onTrouble = (error: unknown) => log.warn("worker trouble", { error: String(error) });
+  /** What was under way when the worker stopped may fail when the connections go: nobody needs to know. */
+  let isStopped = false;
+  const onTrouble = (error: unknown) => {
+    if (!isStopped) log.warn("worker trouble", { error: String(error) });
+  };
 
   const claims = openClaims({
     store,
@@ -239,7 +268,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const handOverSlot = async (flow: string, left: ExecutionId): Promise<void> => {
     // Now and then the others are asked as well: slots shall not stay with the worker that had them first.
     const isOffered = ++passes % offerEvery === 0;
-    const hasRoom = hasShortcuts && !isStopping && !isOffered && capacity.tryAcquire();
+    const hasRoom = hasShortcuts && !isStopping && !isCrashed && !isOffered && capacity.tryAcquire();
     const next = await claims.claimLimited({ flow, id: null, left, hasRoom }).catch((error: unknown) => {
       if (hasRoom) capacity.release();
       throw error;
@@ -249,7 +278,9 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
 
   const create = async (executions: readonly NewExecution[]): Promise<CreateResult[]> => {
-    const here = executions.filter((execution) => !isStopping && canBeginHere(execution) && capacity.tryAcquire());
+    const here = executions.filter(
+      (execution) => !isStopping && !isCrashed && canBeginHere(execution) && capacity.tryAcquire(),
+    );
     if (here.length === 0) return store.starts.create(executions);
     try {
       const { created, claimed } = await claims.create(executions, here);
@@ -276,11 +307,11 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const advanceOne = async (execution: ExecutionId, flow: string, priority: number): Promise<void> => {
     const known = owners.get(execution);
     if (known) return known.poke();
-    if (isStopping) return;
+    if (isStopping || isCrashed) return;
     await capacity.acquire({ group: flow, priority });
     let claimed: Claim | null = null;
     try {
-      if (isStopping) return;
+      if (isStopping || isCrashed) return;
       claimed = host.flows.get(flow)?.limits
         ? await claims.claimLimited({ flow, id: execution, left: null, hasRoom: true })
         : await claims.take(execution);
@@ -294,7 +325,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     let isOwner = false;
     try {
       const flow = host.flows.get(claimed.flow);
-      if (!flow) return;
+      if (!flow || isCrashed) return;
       const { engine } = membership;
       // Claimed under an identity that is gone meanwhile: the sweep frees it.
       if (claimed.worker !== engine.workerId) {
@@ -431,14 +462,14 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     throw store.explain(error);
   });
   const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
-  let stopSchedules = () => {};
+  let schedules: RunningSchedules | undefined;
   let maintenance: Timer | undefined;
 
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     isStopping = true;
     maintenance?.cancel();
-    stopSchedules();
+    schedules?.stop();
     for (const owner of owners.values()) owner.drain();
     await beginning;
     const ended = Promise.resolve(runner?.runner.stop()).catch(onTrouble);
@@ -458,11 +489,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     stopHearing();
     committer.close();
     await membership.heartbeat.stop();
+    isStopped = true;
   };
   const stopOnce = () => (stopped ??= stop());
   try {
     await beginJobs();
-    stopSchedules = await startSchedules(store, log, host.schedules, host.timers);
+    schedules = await startSchedules(store, log, host.schedules, host.timers);
   } catch (error) {
     await stopOnce().catch(onTrouble);
     throw store.explain(error);
@@ -545,6 +577,21 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       return owners.size;
     },
     create,
+    inside: {
+      owners,
+      get isQuiet() {
+        return items.isQuiet && (schedules?.isQuiet ?? true);
+      },
+      advance: (id, flow) => advanceOne(id, flow, 0).catch(onTrouble),
+      get isCrashed() {
+        return isCrashed;
+      },
+      crash() {
+        isCrashed = true;
+        for (const owner of owners.values()) owner.lose();
+      },
+      revive: () => void (isCrashed = false),
+    },
     stop: stopOnce,
     [Symbol.asyncDispose]: stopOnce,
   };

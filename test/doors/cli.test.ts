@@ -35,13 +35,16 @@ asking
   .to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", payload: { q: "Refund?" } }))
   .to("keep", async (ctx) => await ctx.setState("answer", ctx.input));
 
+const publishing = defineFlow("publishing");
+publishing.toSubFlow(asking);
+
 let database: TestDatabase;
 let orchestrator: Orchestrator;
 let folder: string;
 
 beforeAll(async () => {
   database = await testDatabase();
-  orchestrator = createOrchestrator({ connection: database.url, flows: [greeting, broken, asking] });
+  orchestrator = createOrchestrator({ connection: database.url, flows: [greeting, broken, asking, publishing] });
   await orchestrator.startWorker();
   folder = await mkdtemp(join(tmpdir(), "flowledger-cli-test-"));
 });
@@ -66,6 +69,37 @@ test("a script starts, emits to, tails, closes and reads an execution with --jso
   expect(shown.meta).toMatchObject({ executionId: id, status: "completed", closeReason: "enough" });
   expect(shown.events.map(({ type }) => type)).toEqual(["execution.closed"]);
   expect(shown.error).toBeNull();
+});
+
+test("a delayed start waits from the shell too, whatever is sent to it; discardAfter ends what nobody takes in time", async () => {
+  const start = (options: object) =>
+    json<{ id: string }>("start", "greeting", '"Ada"', "--options", JSON.stringify({ delay: "1h", ...options }));
+  const { id } = await start({ interventionMode: "planned" });
+  const late = await start({ discardAfter: "10ms" });
+
+  await json("emit", id, "Named", '"too early"');
+  await json("intervene", id, '"slower"');
+  await json("seal", id);
+
+  const delayed = await orchestrator.getExecution(id);
+  expect(await delayed.history({ types: ["execution.claimed"] })).toEqual([]);
+  const { meta } = await json<Shown>("show", late.id);
+  expect(meta).toMatchObject({ closeReason: "discarded", status: "cancelled" });
+  await json("cancel", id);
+  expect(await delayed.result.getMeta()).toMatchObject({ lifecycleState: "closed", closeReason: "cancelled" });
+});
+
+test("close --cancel-interrupts ends what waits in a sub-flow that has long been parked", async () => {
+  const { id } = await json<{ id: string }>("start", "publishing", "null", "--options", '{"autoClose": false}');
+  const execution = await orchestrator.getExecution(id);
+  await untilPending(execution);
+  const owner = () => database.sql`select owner from flowledger.executions where id = ${id}`;
+  await expect.poll(owner).toEqual([{ owner: null }]);
+
+  const closed = await run("close", id, "--cancel-interrupts");
+
+  expect(closed.code).toBe(0);
+  expect(await execution.result.getMeta()).toMatchObject({ lifecycleState: "closed", closeReason: "manual" });
 });
 
 test("tail follows a live stream to its end, from a cursor on, and says what is wrong with one", async () => {
@@ -109,6 +143,30 @@ test("a pipe gets plain lines, without colour", async () => {
 
   expect(stdout).toMatch(/^meta\nexecutionId {5}/);
   expect(stdout).not.toContain(String.fromCodePoint(27));
+});
+
+test("what is stored cannot write control characters to the terminal of whoever looks", async () => {
+  const evil = "\u001b]0;title\u0007\u001b[2J\u009b31m\u202e\ncompleted";
+  const [{ id }] = await database.sql<[{ id: string }]>`
+    select flowledger.start('nobodys', '1', ${database.sql.json({ metadata: { evil } })}) as id`;
+  await database.sql`select flowledger.cancel(${id}, ${evil}, ${evil})`;
+  const talking = await orchestrator.flow(greeting).startExecution(evil, { autoClose: false });
+  await talking.emit("Named", evil);
+  await talking.close();
+
+  const plain = await Promise.all(
+    [["list"], ["show", id], ["show", talking.id], ["tail", talking.id]].map((args) => run(...args)),
+  );
+  const documents = await Promise.all([["show", talking.id], ["list"]].map((args) => run(...args, "--json")));
+
+  for (const { stdout, stderr } of [...plain, ...documents])
+    // oxlint-disable-next-line no-control-regex
+    expect(stdout + stderr).not.toMatch(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e]/);
+  expect(plain[0]?.stdout).toContain(String.raw`\u001b]0;title\u0007\u001b[2J\u009b31m\u202e`);
+  // No line of its own either.
+  expect(plain[0]?.stdout).not.toMatch(/^completed/m);
+  expect(documents[0]?.stdout).toContain(String.raw`\u202e`);
+  expect(JSON.parse(documents[0]?.stdout ?? "")).toMatchObject({ state: { greeting: `hello ${evil}` } });
 });
 
 test("show says what failed, and where", async () => {
@@ -425,6 +483,7 @@ test("doctor looks at everything, a line each, and fails with a remedy", async (
     "connection",
     "postgres",
     "schema",
+    "definitions",
     "original",
     "rights",
     "pooler",
@@ -434,11 +493,11 @@ test("doctor looks at everything, a line each, and fails with a remedy", async (
     "vacuum",
   ]);
   expect(findings.filter(({ verdict }) => verdict === "fail")).toEqual([]);
-  expect(plain.stdout).toMatch(/^ok {4}rights {6}owner of the schema/m);
+  expect(plain.stdout).toMatch(/^ok {4}rights {7}owner of the schema/m);
   expect(asAdmin.stdout).toMatch(
-    admin?.rolsuper ? /^warn {2}rights {6}superuser.*grant_roles/m : /^ok {4}rights {6}owner of the schema/m,
+    admin?.rolsuper ? /^warn {2}rights {7}superuser.*grant_roles/m : /^ok {4}rights {7}owner of the schema/m,
   );
-  expect(plain.stdout).toMatch(/^ok {4}workers {5}1 alive, serving examined$/m);
+  expect(plain.stdout).toMatch(/^ok {4}workers {6}1 alive, serving examined$/m);
   expect([none.code, unmigrated.code]).toEqual([1, 1]);
   expect(none.stdout).toMatch(/^fail {2}connection .*\(start Postgres/);
   expect(unmigrated.stdout).toMatch(/^fail {2}schema .*migrate/m);

@@ -242,6 +242,9 @@ describe("definition", () => {
     ["a name that a flow cannot have", () => defer(() => 1, { name: "two words" }), /name is not allowed/],
     ["no cron", () => defer.cron(() => 1, "every day", { name: "x" }), /"every day" is not a schedule/],
     ["a cron with seconds", () => defer.cron(() => 1, "0 0 7 * * *", { name: "x" }), /five fields/],
+    ["a date", () => defer.cron(() => 1, "2099-01-01T00:00:00", { name: "x" }), /a date comes only once/],
+    ["a cron that never comes", () => defer.cron(() => 1, "0 0 30 2 *", { name: "x" }), /there is no such date/],
+    ["no text", () => defer.cron(() => 1, undefined as never, { name: "x" }), /expected a text, got undefined/],
   ])("%s is a DefinitionError", (_, define, message) => {
     expect(define).toThrow(DefinitionError);
     expect(define).toThrow(message);

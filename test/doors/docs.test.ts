@@ -66,7 +66,9 @@ describe.each(documents)("%s", (document) => {
     );
     await writeFile(runner, [...lines, `console.log("end");`].join("\n"));
 
-    const printed = await output(process.execPath, [runner], { DATABASE_URL: database.url });
+    // Tests make databases of their own.
+    const url = document === "docs/testing.md" ? database.adminUrl : database.url;
+    const printed = await output(process.execPath, [runner], { DATABASE_URL: url });
 
     // Nothing on stderr, and the whole of it in the failure.
     expect(printed).toMatch(/(^|\n)end\n$/);

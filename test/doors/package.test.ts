@@ -44,7 +44,7 @@ test("the package holds the build, the demo's example and its documents, nothing
   const others = packed.filter((path) => !path.startsWith("dist/"));
 
   expect(others.toSorted()).toEqual(documents);
-  const doors = ["index", "defer", "schema", "cli"].map((name) => `dist/${name}.js`);
+  const doors = ["index", "defer", "schema", "test", "cli"].map((name) => `dist/${name}.js`);
   for (const path of [...doors, ...doors.map((door) => door.replace(/js$/, "d.ts"))]) expect(packed).toContain(path);
 });
 

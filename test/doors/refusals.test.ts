@@ -1,4 +1,7 @@
 /** No raw error of a driver, and no password, leaves an entry point: whatever is wrong with the database, and whenever. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
 import postgres from "postgres";
@@ -672,14 +675,76 @@ test.each(["require", "prefer"])("over TLS, with sslmode=%s, everything works", 
   await execution.cancel();
 });
 
-test("sslmode=prefer works with a server that has no TLS", async () => {
-  const connection = changed((url) => url.searchParams.set("sslmode", "prefer"));
+/** Migrates, serves and starts: over every kind of connection that there is. */
+async function pendingBy(connection: string): Promise<string[]> {
   await using orchestrator = createOrchestrator({ connection, flows: [flow], logger });
-
   await orchestrator.migrate();
   await orchestrator.startWorker({ drainTimeout: "100ms" });
   const execution = await orchestrator.flow(flow).startExecution(1);
-
-  expect(await untilPending(execution)).toHaveLength(1);
+  const pending = await untilPending(execution);
   await execution.cancel();
+  return pending.map(({ id }) => id);
+}
+
+test.each(["prefer", "allow", "disable"])("sslmode=%s works with a server that has no TLS", async (mode) => {
+  expect(await pendingBy(changed((url) => url.searchParams.set("sslmode", mode)))).toEqual(["q"]);
+});
+
+test("sslmode=verify-ca asks the authority of sslrootcert, and not for the name", async () => {
+  await using tls = await startTls({ host: server.hostname, port: Number(server.port) });
+  if (!tls) return;
+  const folder = await mkdtemp(join(tmpdir(), "flowledger-ca-"));
+  const file = join(folder, "ca.pem");
+  await writeFile(file, tls.certificate);
+  const over = (mode: string, authority?: string) =>
+    changed((url) => {
+      // The certificate is for "localhost".
+      Object.assign(url, { hostname: "127.0.0.1", port: String(tls.port) });
+      url.searchParams.set("sslmode", mode);
+      if (authority) url.searchParams.set("sslrootcert", authority);
+    });
+
+  expect(await pendingBy(over("verify-ca", file))).toEqual(["q"]);
+  for (const refused of [over("verify-ca"), over("verify-full", file)])
+    await expect(pendingBy(refused)).rejects.toMatchObject({
+      code: "CONNECTION_FAILED",
+      message: expect.stringContaining("TLS failed") as unknown,
+    });
+  await rm(folder, { recursive: true });
+});
+
+test("PGSSLMODE counts where the connection says nothing, for every connection alike", async () => {
+  vi.stubEnv("PGSSLMODE", "require");
+  try {
+    expect(await pendingBy(changed((url) => url.searchParams.set("sslmode", "disable")))).toEqual(["q"]);
+    await expect(pendingBy(server.href)).rejects.toMatchObject({
+      message: expect.stringContaining("NO_TLS") as unknown,
+    });
+  } finally {
+    vi.unstubAllEnvs();
+  }
+});
+
+test("no part of a password is shown that was not encoded", () => {
+  for (const secret of [
+    "s3cret/9",
+    "s3cret?9",
+    "s3cret#9",
+    "p@s3cret/9",
+    "p@s3cret?9",
+    "p@s3cret#9",
+    "p@s3cret:1/9",
+    "s3cret%9",
+  ]) {
+    const error: unknown = (() => {
+      try {
+        return createOrchestrator({ connection: `postgres://app:${secret}@127.0.0.1:1/orders` });
+      } catch (thrown) {
+        return thrown;
+      }
+    })();
+
+    expect(error).toMatchObject({ code: "CONNECTION_FAILED" });
+    expect(inspect(error, { depth: 10 })).not.toContain("s3cret");
+  }
 });

@@ -181,8 +181,15 @@ test.each<[string, (ctx: Ctx) => Promise<unknown>, RegExp]>([
     /step "s".* must be .*, got 0/,
   ],
   ["a negative timeout of a step", (ctx) => ctx.step("s", () => 1, { timeout: -1 }), /timeout of step "s"/],
-  ["a step without a name", (ctx) => ctx.step("", () => 1), /has no name/],
-  ["a step name used twice", (ctx) => ctx.step("s", () => 1).then(() => ctx.step("s", () => 2)), /"s".* used twice/],
+  ["a step without a name", (ctx) => ctx.step("", () => 1), /name of step "".* must be a text of 1 to 500 characters/],
+  [
+    "a step whose name was cut in the middle of a character",
+    (ctx) => ctx.step("report 📄".slice(0, 8), () => 1),
+    /name of step .* must be a text/,
+  ],
+  ["a step with a NUL in its name", (ctx) => ctx.step("a\0b", () => 1), /name of step .* must be a text/],
+  ["an event with a NUL in its name", (ctx) => ctx.emit("a\0b", 1), /is not an event name/],
+  ["a pause with half a character in its id", async (ctx) => ctx.pauseFor({ interruptId: "\ud83d" }), /interruptId is/],
   ["a step that returns a function", (ctx) => ctx.step("make", () => () => 1), /step "make"/],
   ["a step that returns a bigint", (ctx) => ctx.step("make", () => ({ n: 1n })), /step "make"/],
   ["a step that returns a NUL byte", (ctx) => ctx.step("make", () => "a\0b"), /step "make"/],
@@ -194,6 +201,29 @@ test.each<[string, (ctx: Ctx) => Promise<unknown>, RegExp]>([
   expect(error).toMatchObject({ code: "EXECUTION_FAILED" });
   expect(String(error)).toMatch(message);
   expect(await execution.history({ types: ["chunk.failed"] })).toHaveLength(1);
+});
+
+test("steps of one name in one run number themselves, and are found again by the next attempt", async () => {
+  let runs = 0;
+  let attempts = 0;
+  const flow = defineFlow("journal.same-name");
+  flow.to(
+    "chunk",
+    async (ctx) => {
+      const read = async () => await ctx.step("read", () => ++runs);
+      const values = [await read(), await read(), ...(await Promise.all([read(), read()]))];
+      if (++attempts === 1) throw new Error("once more");
+      await ctx.setState("values", values);
+    },
+    { retry: { maxAttempts: 2, initialInterval: "1ms" } },
+  );
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+  expect(await execution.waitForClose()).toEqual({ values: [1, 2, 3, 4] });
+  expect(runs).toBe(4);
+  const steps = await execution.history({ types: ["step.completed"] });
+  expect(steps).toMatchObject(["read", "read #2", "read #3", "read #4"].map((name) => ({ name })));
 });
 
 test("ctx is refused to what goes on after its chunk has returned or its execution has closed", async () => {

@@ -1,23 +1,41 @@
 /** Schedules: one execution per time in the fleet, what was missed, what overlaps, and clocks that change. */
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import { ContractError, createOrchestrator, defineFlow, UsageError } from "../../src/index.ts";
-import type { ScheduleOptions } from "../../src/index.ts";
-import { dueTimes } from "../../src/worker/schedules.ts";
+import type { Logger, OrchestratorOptions, ScheduleOptions } from "../../src/index.ts";
+import { systemTimers, type Timers } from "../../src/base/timers.ts";
+import { Orchestrator } from "../../src/orchestrator.ts";
+import { dueTimes, startSchedules } from "../../src/worker/schedules.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate } from "../support/flows.ts";
 import { newExecution } from "../support/ledger.ts";
 import { until } from "../crash/support.ts";
 import { storeOn } from "../support/store.ts";
+import { ManualTimers } from "../support/timers.ts";
 
 const database = await testDatabase();
 const { sql } = database;
 
-async function scheduling(schedules: readonly ScheduleOptions[]) {
-  const orchestrator = createOrchestrator({ connection: database.url, schedules });
+/** A schedule of another version looks so often whether it counts again. */
+const longestWaitMs = 60_000;
+
+/** A worker, and when its first looks at schedules that are due later are over. */
+async function scheduling(schedules: readonly ScheduleOptions[], more: OrchestratorOptions = {}) {
+  const { promise: looked, resolve } = Promise.withResolvers<void>();
+  let looks = 0;
+  const timers: Timers = {
+    ...systemTimers,
+    after(ms, callback) {
+      if (ms > longestWaitMs && ++looks === schedules.length) resolve();
+      return systemTimers.after(ms, callback);
+    },
+  };
+  const orchestrator = new Orchestrator({ connection: database.url, schedules, ...more }, timers);
   await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
-  return orchestrator;
+  return Object.assign(orchestrator, { looked });
 }
+
+const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
 interface Fired {
   readonly at: string;
@@ -31,6 +49,18 @@ function fired(flow: string): Promise<Fired[]> {
     select e.metadata ->> 'scheduledAt' as at, e.closed_at is not null as closed, e.metadata, l.payload -> 'input' as input
     from flowledger.executions e join flowledger.ledger l on l.execution_id = e.id and l.type = 'execution.started'
     where e.flow = ${flow} order by 1`;
+}
+
+/** Once an hour, half an hour away from now, so that nothing is due by itself. */
+function halfAnHourAway(): string {
+  return `${(new Date().getUTCMinutes() + 30) % 60} * * * *`;
+}
+
+/** The times between what the schedule has dealt with and now. */
+async function missedBy(name: string, cron: string): Promise<string[]> {
+  const row = await storeOn(sql).schedules.read(name);
+  const [after, now] = [new Date(row?.firedUntil ?? ""), new Date(row?.now ?? "")];
+  return dueTimes({ cron, timeZone: "UTC", catchUp: "all" }, after, now).times.map((time) => time.toISOString());
 }
 
 /** The schedule has not been looked at for so long. */
@@ -58,42 +88,240 @@ test("two workers fire each time once, with its input and metadata", async () =>
   });
 });
 
-test.each([
-  ["last", 1],
-  ["all", 3],
-] as const)("after three hours without a worker, catchUp %s starts %i", async (catchUp, count) => {
-  const flow = defineFlow(`schedules.${catchUp}`);
+test("after three hours without a worker, catchUp and overlap say what runs", async () => {
+  const cron = halfAnHourAway();
+  const runs = new Map<string, number>();
+  const cases = (
+    [
+      [{}, 1],
+      [{ catchUp: "skip", overlap: "allow" }, 0],
+      [{ catchUp: "skip", overlap: "skip" }, 0],
+      [{ catchUp: "skip", overlap: "queue" }, 0],
+      [{ catchUp: "last", overlap: "allow" }, 1],
+      [{ catchUp: "last", overlap: "skip" }, 1],
+      [{ catchUp: "last", overlap: "queue" }, 1],
+      [{ catchUp: "all", overlap: "allow" }, 3],
+      [{ catchUp: "all", overlap: "skip" }, 1],
+      [{ catchUp: "all", overlap: "queue" }, 3],
+    ] as const
+  ).map(([options, count]) => {
+    const name = `schedules.missed.${Object.values(options).join(".")}`;
+    const flow = defineFlow(name);
+    flow.to("work", () => void runs.set(name, (runs.get(name) ?? 0) + 1));
+    return { name, count, schedule: { flow, name, cron, ...options } };
+  });
+  const schedules = cases.map(({ schedule }) => schedule);
+  await (await scheduling(schedules)).close();
+  expect(runs.size).toBe(0);
+  for (const { name } of cases) await forget(name, 3);
+  const missed = await missedBy(cases[0]?.name ?? "", cron);
+  expect(missed).toHaveLength(3);
+
+  await using worker = await scheduling(schedules);
+  await worker.looked;
+  for (const { name, count } of cases)
+    await until(async () => (await fired(name)).filter(({ closed }) => closed).length >= count);
+
+  for (const { name, count } of cases) {
+    expect([name, runs.get(name) ?? 0]).toEqual([name, count]);
+    expect((await fired(name)).map(({ at }) => at)).toEqual(missed.slice(3 - count));
+  }
+});
+
+test("what catchUp skip leaves out is over, also when it is changed", async () => {
+  const flow = defineFlow("schedules.skipped");
   flow.to("work", () => null);
-  // Half an hour away from now, so that nothing is due by itself.
-  const minute = (new Date().getUTCMinutes() + 30) % 60;
-  const schedule = { flow, cron: `${minute} * * * *`, catchUp, name: flow.name };
+  const schedule = { flow, cron: halfAnHourAway(), name: flow.name };
   await (await scheduling([schedule])).close();
-  expect(await fired(flow.name)).toEqual([]);
   await forget(flow.name, 3);
-  const before = await storeOn(sql).schedules.read(flow.name);
+  await using skipping = await scheduling([{ ...schedule, catchUp: "skip" }]);
+  await skipping.looked;
 
-  await using _worker = await scheduling([schedule]);
-  const looked = await until(
-    async () => ((await storeOn(sql).schedules.read(flow.name))?.firedUntil ?? "") > (before?.firedUntil ?? ""),
-  );
+  await using worker = await scheduling([{ ...schedule, catchUp: "all" }]);
+  await worker.looked;
 
-  expect(looked).toBe(true);
+  expect(await fired(flow.name)).toEqual([]);
+});
+
+test("of many missed times, catchUp all with overlap skip starts the last one", async () => {
+  const flow = defineFlow("schedules.many");
+  flow.to("work", () => null);
+  // Every minute of three hours that are over.
+  const hour = new Date().getUTCHours();
+  const hours = [hour + 22, hour + 21, hour + 20].map((each) => each % 24);
+  const cron = `* ${hours.join()} * * *`;
+  const schedule = { flow, cron, catchUp: "all", overlap: "skip", name: flow.name } as const;
+  await (await scheduling([schedule])).close();
+  await forget(flow.name, 6);
+
+  await using worker = await scheduling([schedule]);
+  await worker.looked;
+
   const all = await fired(flow.name);
-  expect(all).toHaveLength(count);
-  for (const { at } of all) expect(new Date(at).getUTCMinutes()).toBe(minute);
+  expect(all.map(({ at }) => at.slice(11, 16))).toEqual([`${String(hours[0]).padStart(2, "0")}:59`]);
 });
 
 test("a schedule with another cron has missed nothing", async () => {
   const flow = defineFlow("schedules.changed");
   flow.to("work", () => null);
-  const minute = (new Date().getUTCMinutes() + 30) % 60;
+  const cron = halfAnHourAway();
   await (await scheduling([{ flow, cron: "0 0 1 1 *", name: "changed" }])).close();
   await forget("changed", 3);
 
-  await (await scheduling([{ flow, cron: `${minute} * * * *`, name: "changed" }])).close();
+  await (await scheduling([{ flow, cron, name: "changed" }])).close();
 
   expect(await fired(flow.name)).toEqual([]);
-  expect(await storeOn(sql).schedules.read("changed")).toMatchObject({ cron: `${minute} * * * *` });
+  expect(await storeOn(sql).schedules.read("changed")).toMatchObject({ cron });
+});
+
+test("of two versions of a schedule the later counts, and the other one again when its workers are gone", async () => {
+  const flow = defineFlow("schedules.versions");
+  flow.to("work", () => null);
+  const name = flow.name;
+  const { schedules } = storeOn(sql);
+  const version = (cron: string) =>
+    ({ name, flow: name, cron, timeZone: "UTC", catchUp: "last", overlap: "allow" }) as const;
+  const first = { ...version("0 0 1 1 *"), execution: newExecution({ flow: name }) };
+  const timers = new ManualTimers();
+  const cron = async () => (await schedules.read(name))?.cron;
+  const running = await startSchedules({ schedules, wakeups: { on: () => () => {} } }, quiet, [first], timers);
+
+  const later = await scheduling([{ flow, cron: "0 0 2 1 *", name }]);
+  await later.looked;
+  // Its own time has come, and is none any more.
+  timers.pass(366 * 86_400_000);
+  await timers.untilWaiting(longestWaitMs);
+  expect(await cron()).toBe("0 0 2 1 *");
+  await later.close();
+  timers.pass(longestWaitMs);
+
+  expect(await until(async () => (await cron()) === first.cron)).toBe(true);
+  running.stop();
+});
+
+describe("a schedule that was removed", () => {
+  /** Declared, then its flow is served without it, and then nobody has looked for so long. */
+  async function removed(schedules: readonly (ScheduleOptions & { name: string })[], hours: number): Promise<void> {
+    await (await scheduling(schedules)).close();
+    await (await scheduling([], { flows: schedules.map(({ flow }) => flow) })).close();
+    for (const { name } of schedules) await forget(name, hours);
+  }
+
+  test("and comes back after hours starts nothing by catchUp all, and says so", async () => {
+    const flow = defineFlow("schedules.removed");
+    flow.to("work", () => null);
+    const cron = halfAnHourAway();
+    const schedules = (["all", "last", "skip"] as const).map((catchUp) => ({
+      flow,
+      cron,
+      catchUp,
+      name: `back ${catchUp}`,
+    }));
+    await removed(schedules, 5);
+    const missed = await missedBy("back all", cron);
+    const warnings: unknown[] = [];
+    const logger: Logger = { ...quiet, warn: (message, fields) => void warnings.push([message, fields]) };
+
+    await using worker = await scheduling(schedules, { logger });
+    await worker.looked;
+
+    expect((await fired(flow.name)).map(({ at, metadata }) => [at, metadata["schedule"]])).toEqual([
+      [missed[4], "back last"],
+    ]);
+    expect(warnings).toEqual([
+      ["times of a schedule were left out", { schedule: "back all", from: missed[0], until: missed[4] }],
+    ]);
+    const rows = await sql`
+      select name, left_out_from, left_out_until, removed_at from flowledger.schedules where flow = ${flow.name} order by name`;
+    expect(rows).toEqual([
+      {
+        name: "back all",
+        left_out_from: new Date(missed[0] ?? ""),
+        left_out_until: new Date(missed[4] ?? ""),
+        removed_at: null,
+      },
+      { name: "back last", left_out_from: null, left_out_until: null, removed_at: null },
+      { name: "back skip", left_out_from: null, left_out_until: null, removed_at: null },
+    ]);
+  });
+
+  test("and comes back drops the times that waited when it went", async () => {
+    const flow = defineFlow("schedules.removed.queue");
+    flow.to("work", () => null);
+    const schedule = { flow, cron: halfAnHourAway(), catchUp: "all", overlap: "queue", name: flow.name } as const;
+    await removed([schedule], 5);
+    await sql`
+      update flowledger.schedules set waiting = array[fired_until - interval '1 day'] where name = ${flow.name}`;
+
+    await using worker = await scheduling([schedule], { logger: quiet });
+    await worker.looked;
+
+    expect(await storeOn(sql).schedules.read(flow.name)).toMatchObject({ waiting: 0 });
+    expect(await fired(flow.name)).toEqual([]);
+  });
+
+  test("is one when the last worker that has it leaves others of its flow behind", async () => {
+    const flow = defineFlow("schedules.removed.rolling");
+    flow.to("work", () => null);
+    const schedule = { flow, cron: "0 0 1 1 *", name: flow.name };
+    const isRemoved = async () => (await storeOn(sql).schedules.read(flow.name))?.removedAt !== null;
+    const old = await scheduling([schedule]);
+    await using _new = await scheduling([], { flows: [flow] });
+    expect(await isRemoved()).toBe(false);
+
+    await old.close();
+
+    expect(await isRemoved()).toBe(true);
+  });
+
+  test("is one when that worker dies", async () => {
+    const flow = defineFlow("schedules.removed.dead");
+    flow.to("work", () => null);
+    const { schedules } = storeOn(sql);
+    const version = { flow: flow.name, cron: "0 0 1 1 *", timeZone: "UTC" };
+    await schedules.declare({ name: flow.name, ...version });
+    await sql`
+      select flowledger.register_worker(${crypto.randomUUID()}, 'h', 1, '{}', ${JSON.stringify({ [flow.name]: version })}::text::jsonb, null)`;
+    await sql`update flowledger.workers set heartbeat_at = heartbeat_at - interval '1 hour' where host = 'h'`;
+    await using _other = await scheduling([], { flows: [flow] });
+
+    const reaped = await until(async () => (await schedules.read(flow.name))?.removedAt);
+
+    expect(reaped).toBeTruthy();
+  });
+
+  test("is none while only workers of other flows run: all of its times are caught up", async () => {
+    const [flow, other] = [defineFlow("schedules.alone"), defineFlow("schedules.other")];
+    flow.to("work", () => null);
+    other.to("work", () => null);
+    const schedule = { flow, cron: halfAnHourAway(), catchUp: "all", name: flow.name } as const;
+    await (await scheduling([schedule])).close();
+    await using _other = await scheduling([], { flows: [other] });
+    await forget(flow.name, 5);
+
+    await using worker = await scheduling([schedule]);
+    await worker.looked;
+
+    expect(await fired(flow.name)).toHaveLength(5);
+  });
+});
+
+test("a schedule goes on where the clock was set back, and no time starts twice", async () => {
+  const flow = defineFlow("schedules.set-back");
+  flow.to("work", () => null);
+  await using _worker = await scheduling([{ flow, cron: "* * * * * *", name: flow.name }]);
+  await until(async () => (await fired(flow.name)).length >= 1);
+
+  // To the schedule it is as if the clock said a day less than before.
+  const again = until(async () => (await fired(flow.name)).length >= 3);
+  await sql`update flowledger.schedules set fired_until = fired_until + interval '1 day' where name = ${flow.name}`;
+  expect(await again).toBe(true);
+  await sql`
+    update flowledger.schedules set fired_until = fired_until - interval '2 seconds' where name = ${flow.name}`;
+  await until(async () => (await fired(flow.name)).length >= 5);
+
+  const times = (await fired(flow.name)).map(({ at }) => at);
+  expect(new Set(times).size).toBe(times.length);
 });
 
 test.each([
@@ -110,7 +338,7 @@ test.each([
     // As a worker does when a time has come.
     const row = await storeOn(sql).schedules.read(name);
     const until = new Date(Date.parse(row?.firedUntil ?? "") + minutes * 60_000);
-    const done = await storeOn(sql).schedules.fire({
+    const { done } = await storeOn(sql).schedules.fire({
       name,
       after: row?.firedUntil ?? "",
       until,
@@ -136,6 +364,48 @@ test.each([
   expect(over).toBe(true);
 });
 
+test("a thousand times wait for an open execution; what comes then is left out, and said", async () => {
+  const flow = defineFlow("schedules.full");
+  flow.to("work", () => null);
+  await (await scheduling([{ flow, cron: "0 0 1 1 *", name: flow.name }])).close();
+  await forget(flow.name, 24);
+  const { schedules } = storeOn(sql);
+  const after = (await schedules.read(flow.name))?.firedUntil ?? "";
+  const times = Array.from({ length: 1003 }, (_, index) => new Date(Date.parse(after) + (index + 1) * 60_000));
+  const until = times.at(-1) ?? new Date(0);
+  const execution = newExecution({ flow: flow.name });
+
+  const said = await schedules.fire({ name: flow.name, after, until, times, overlap: "queue", execution });
+
+  expect(said).toEqual({
+    done: true,
+    leftOutFrom: times[1001]?.toISOString(),
+    leftOutUntil: times[1002]?.toISOString(),
+  });
+  expect(await schedules.read(flow.name)).toMatchObject({ waiting: 1000 });
+});
+
+test("times that come again, as after a clock was set back, wait once", async () => {
+  const flow = defineFlow("schedules.again");
+  flow.to("work", () => null);
+  await (await scheduling([{ flow, cron: "0 0 1 1 *", name: flow.name }])).close();
+  await forget(flow.name, 1);
+  const { schedules } = storeOn(sql);
+  const after = (await schedules.read(flow.name))?.firedUntil ?? "";
+  const times = [1, 2, 3].map((minutes) => new Date(Date.parse(after) + minutes * 60_000));
+  const until = times[2] ?? new Date(0);
+  const execution = newExecution({ flow: flow.name });
+  const fire = () => schedules.fire({ name: flow.name, after, until, times, overlap: "queue", execution });
+
+  await fire();
+  expect(await schedules.read(flow.name)).toMatchObject({ waiting: 2 });
+  await sql`update flowledger.schedules set fired_until = ${after} where name = ${flow.name}`;
+  await fire();
+
+  expect(await schedules.read(flow.name)).toMatchObject({ waiting: 3 });
+  expect(await fired(flow.name)).toHaveLength(1);
+});
+
 test("whoever comes second to a time fires nothing", async () => {
   const flow = defineFlow("schedules.raced");
   flow.to("work", () => null);
@@ -152,7 +422,7 @@ test("whoever comes second to a time fires nothing", async () => {
     storeOn(sql).schedules.fire(command),
   ]);
 
-  expect(done.filter(Boolean)).toHaveLength(1);
+  expect(done.filter((fired) => fired.done)).toHaveLength(1);
   expect(await fired(flow.name)).toHaveLength(1);
 });
 
@@ -189,6 +459,54 @@ test("catchUp skip leaves out what was missed, and not what has just come", () =
   ]);
 });
 
+test("catchUp last starts one of what comes every second, too", () => {
+  const schedule = { cron: "* * * * * *", timeZone: "UTC", catchUp: "last" } as const;
+  const until = new Date("2026-01-01T03:00:00Z");
+
+  expect(dueTimes(schedule, new Date("2026-01-01T00:00:00Z"), until).times).toEqual([until]);
+  // Nothing was missed within a moment.
+  expect(dueTimes(schedule, new Date("2026-01-01T02:59:57Z"), until).times).toHaveLength(3);
+});
+
+test.each([
+  [1000, null],
+  [1001, { from: new Date("2026-01-01T00:01:00Z"), until: new Date("2026-01-01T00:01:00Z") }],
+  [5000, { from: new Date("2026-01-01T00:01:00Z"), until: new Date("2026-01-03T18:40:00Z") }],
+])(
+  "of %i missed times catchUp all starts the last thousand, and says between which it left some out",
+  (count, leftOut) => {
+    const schedule = { cron: "* * * * *", timeZone: "UTC", catchUp: "all" } as const;
+    const begin = Date.parse("2026-01-01T00:00:00Z");
+    const end = new Date(begin + count * 60_000);
+
+    const first = dueTimes(schedule, new Date(begin), end);
+    const all = [...first.times];
+    for (let after = first.until; after < end;) {
+      const part = dueTimes(schedule, after, end);
+      expect(part.leftOut).toBeNull();
+      all.push(...part.times);
+      after = part.until;
+    }
+
+    expect(first.leftOut).toEqual(leftOut);
+    expect(all).toEqual(Array.from({ length: 1000 }, (_, index) => new Date(end.getTime() - (999 - index) * 60_000)));
+  },
+);
+
+test.each([
+  ["a deploy of half an hour", "02:30", ["02:00"]],
+  ["an hour or more", "03:00", ["03:00"]],
+  ["a long time", "23:15", []],
+])("catchUp all of a schedule that was removed: after %s", (_, until, expected) => {
+  const schedule = { cron: "0 * * * *", timeZone: "UTC", catchUp: "all" } as const;
+  const after = new Date("2026-01-01T01:00:00Z");
+
+  const due = dueTimes(schedule, after, new Date(`2026-01-01T${until}:00Z`), true);
+
+  expect(due.times.map((time) => time.toISOString().slice(11, 16))).toEqual(expected);
+  expect(due.isReturn).toBe(until !== "02:30");
+});
+
 test("a long absence is caught up in parts", () => {
   const schedule = { cron: "* * * * *", timeZone: "UTC", catchUp: "all" } as const;
   const end = new Date("2026-01-01T12:00:00Z");
@@ -213,7 +531,12 @@ test.each<[object, RegExp]>([
   [{ cron: "61 * * * *" }, /cron "61 \* \* \* \*" of schedule "schedules\.bad 61 \* \* \* \*" cannot be read .*minute/],
   [{ cron: "every day" }, /use five fields like "0 7 \* \* \*"/],
   [{ cron: "" }, /cron "" .* cannot be read/],
-  [{ cron: "0 0 30 2 *" }, /has no time to come/],
+  [{ cron: "0 0 30 2 *" }, /it has no time to come/],
+  [{ cron: "2099-01-01T00:00:00Z" }, /a date comes only once: start an execution with startAt/],
+  [{ cron: "0 0 0 1 1 * 2099" }, /7 parts/],
+  [{ cron: null }, /cron null .*expected a text/],
+  [{ timeZone: null }, /timeZone null .* is not known/],
+  [{ timezone: "Europe/Berlin" }, /unknown option "timezone".*did you mean "timeZone"/],
   [{ timeZone: "Mars/Base" }, /timeZone "Mars\/Base" of schedule .* is not known: use an IANA name/],
   [{ timeZone: "" }, /timeZone "" .* is not known/],
   [{ catchUp: "some" }, /catchUp of .* must be "skip", "last" or "all", got "some"/],

@@ -384,7 +384,8 @@ async function fire({ name }: FlowDefinition, minutes: number): Promise<void> {
   const after = row?.firedUntil ?? "";
   const time = new Date(Date.parse(after) + minutes * 60_000);
   const execution = newExecution({ flow: name, settings: { autoCloseMs: 0 } });
-  expect(await schedules.fire({ name, after, until: time, times: [time], overlap: "queue", execution })).toBe(true);
+  const { done } = await schedules.fire({ name, after, until: time, times: [time], overlap: "queue", execution });
+  expect(done).toBe(true);
 }
 
 async function until(check: () => Promise<boolean>): Promise<void> {

@@ -147,14 +147,6 @@ test.each<[string, (ctx: Ctx) => Promise<unknown>, object]>([
       }),
     { name: "PayloadError" },
   ],
-  [
-    "a name used twice",
-    async (ctx) => {
-      await ctx.transaction("t", () => 1);
-      await ctx.transaction("t", () => 2);
-    },
-    { code: "USAGE_INVALID", message: expect.stringContaining('"t"') },
-  ],
   ["a name that is none", (ctx) => ctx.transaction("", () => 1), { code: "USAGE_INVALID" }],
   [
     "an option that nobody reads",
@@ -183,7 +175,7 @@ test.each<[string, (ctx: Ctx) => Promise<unknown>, object]>([
 
   expect(await refusal(execution.waitForClose())).toMatchObject({ cause: { message: "refused" } });
   expect(thrown).toMatchObject(error);
-  expect(await execution.history({ types: ["step.completed"] })).toHaveLength(what.includes("twice") ? 1 : 0);
+  expect(await execution.history({ types: ["step.completed"] })).toHaveLength(0);
   expect(await sql`select id from once_only union all select id from late`).toHaveLength(0);
   expect(await verify(sql, { id: execution.id })).toEqual([]);
 });

@@ -111,7 +111,7 @@ test("TF-EVT-06: an emit from the host runs the same branches", async () => {
   expect(await execution.close()).toEqual({ by: "ann" });
 });
 
-test("TF-EVT-07: an and-join runs once with both payloads, then arms again; a repeated half overwrites", async () => {
+test("TF-EVT-07: an and-join runs once with both payloads, then arms again; a repeated half waits behind the first", async () => {
   const flow = defineFlow("and");
   flow.when(["A", "B"]).to("both", (ctx) => ctx.appendState("both", ctx.input));
   await using orchestrator = await serving(database, [flow]);
@@ -129,8 +129,8 @@ test("TF-EVT-07: an and-join runs once with both payloads, then arms again; a re
 
   expect(await execution.close()).toEqual({
     both: [
-      { A: 2, B: 3 },
-      { A: 5, B: 4 },
+      { A: 1, B: 3 },
+      { A: 2, B: 4 },
     ],
   });
 });

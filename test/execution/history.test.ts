@@ -1,9 +1,11 @@
 /** The past of an execution: state at a point, forks, and saves that go on elsewhere. */
 import { expect, test } from "vitest";
 import { defineFlow, UsageError } from "../../src/index.ts";
+import type { Execution } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
-import { collect, newGate, serving, untilEvent, visiting } from "../support/flows.ts";
+import { collect, newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
+import { expectGuarantees } from "../support/ledger.ts";
 
 const database = await testDatabase();
 const elsewhere = await testDatabase();
@@ -45,6 +47,96 @@ test("a fork goes on from a point in the past, and the source stays as it is", a
   expect(await fork.waitForClose()).toEqual({ n: 2, answer: "no" });
   expect(await fork.result.getMeta()).toMatchObject({ forkedFrom: source.id, loadedFrom: null });
   expect(await source.result.getState()).toEqual({ n: 2, answer: "yes" });
+});
+
+async function lastSeq({ id }: Execution): Promise<number> {
+  const [row] = await database.sql<[{ seq: number }]>`select seq from flowledger.executions where id = ${id}`;
+  return row.seq;
+}
+
+const hasty = defineFlow("hasty", {}, { maxDuration: "1500ms" });
+hasty.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" })).to("keep", (ctx) => ctx.setState("answer", ctx.input));
+
+test("what timed out is forked and goes on, and what is older than its maxDuration is loaded: their time counts anew", async () => {
+  await using orchestrator = await serving(database, [hasty]);
+  const source = await orchestrator.flow("hasty").startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(source, "interrupt.raised");
+  const seq = await lastSeq(source);
+  const saved = await source.save();
+  expect(await refusal(source.waitForClose())).toMatchObject({ cause: { name: "ExecutionTimeoutError" } });
+
+  const copies = [await source.fork({ at: seq }), await orchestrator.load(saved)];
+
+  for (const copy of copies) {
+    // Both have been looked at: they wait, and have a time again.
+    await expect.poll(async () => (await copy.history({ types: ["execution.claimed"] })).length).toBe(2);
+    await copy.continueWith("q", "in time");
+    expect(await copy.waitForClose()).toEqual({ answer: "in time" });
+    expect(await copy.history({ types: ["execution.copied"] })).toHaveLength(1);
+    await expectGuarantees(database.sql, copy.id);
+  }
+});
+
+test("a copy that waits for too long times out in its own time", async () => {
+  await using orchestrator = await serving(database, [hasty]);
+  const source = await orchestrator.flow("hasty").startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(source, "interrupt.raised");
+  const seq = await lastSeq(source);
+  await refusal(source.waitForClose());
+  const fork = await source.fork({ at: seq });
+
+  expect(await refusal(fork.waitForClose())).toMatchObject({ cause: { name: "ExecutionTimeoutError" } });
+
+  const [claimed] = await fork.history({ types: ["execution.claimed"], from: seq });
+  const [failed] = await fork.history({ types: ["execution.failed"] });
+  expect(Number(failed?.at) - Number(claimed?.at)).toBeGreaterThanOrEqual(1500);
+  expect(await database.sql`select flowledger.meta(${fork.id}) ->> 'status' as status`).toEqual([{ status: "failed" }]);
+});
+
+test("a pause whose time was over asks again in a copy, with a full term; one that has time left keeps it", async () => {
+  const asking = defineFlow("asking");
+  asking.to("short", (ctx) => ctx.pauseFor({ interruptId: "short", expiresIn: "800ms" }));
+  asking.to("long", (ctx) => ctx.pauseFor({ interruptId: "long", expiresIn: "1h" }));
+  await using orchestrator = await serving(database, [asking]);
+  const source = await orchestrator.flow("asking").startExecution(null, { autoCloseTimeout: 0 });
+  const raised = await untilPending(source, 2);
+  const seq = await lastSeq(source);
+  const longUntil = raised.find(({ id }) => id === "long")?.expiresAt;
+  await untilEvent(source, "interrupt.expired");
+
+  const fork = await source.fork({ at: seq });
+
+  const [copied] = await fork.history({ types: ["execution.copied"] });
+  const pending = new Map((await fork.getPendingInterrupts()).map((interrupt) => [interrupt.id, interrupt]));
+  const term = Number(new Date(pending.get("short")?.expiresAt ?? 0)) - Number(copied?.at);
+  // The history's times are whole milliseconds.
+  expect(Math.abs(term - 800)).toBeLessThanOrEqual(1);
+  expect(pending.get("long")?.expiresAt).toEqual(longUntil);
+  expect(await orchestrator.verify({ id: fork.id })).toEqual([]);
+  expect(await orchestrator.rebuild({ id: fork.id })).toEqual([]);
+  await untilEvent(fork, "interrupt.expired");
+  const [expired] = await fork.history({ types: ["interrupt.expired"] });
+  expect(Number(expired?.at) - Number(copied?.at)).toBeGreaterThanOrEqual(799);
+  await fork.continueWith("long", "yes");
+  await fork.waitForClose();
+  await expectGuarantees(database.sql, fork.id);
+});
+
+test("an idle copy closes by its idle time from the copy on", async () => {
+  const idle = defineFlow("idleCopy");
+  idle.to("work", (ctx) => ctx.setState("done", true));
+  await using orchestrator = await serving(database, [idle]);
+  const source = await orchestrator.flow("idleCopy").startExecution(null, { autoCloseTimeout: "700ms" });
+  await untilEvent(source, "chunk.completed");
+  const seq = await lastSeq(source);
+  await source.waitForClose();
+
+  const fork = await source.fork({ at: seq });
+  await fork.waitForClose();
+
+  const [copied] = await fork.history({ types: ["execution.copied"] });
+  const [closed] = await fork.history({ types: ["execution.closed"] });
+  expect(Number(closed?.at) - Number(copied?.at)).toBeGreaterThanOrEqual(700);
 });
 
 test("TF-PER-01, TF-PER-02, TF-PER-04, LI-HIT-08: a saved execution that waits goes on in another database, under a new id", async () => {

@@ -7,7 +7,7 @@ import { afterAll, expect, test } from "vitest";
 import { z } from "zod";
 import { defineFlow, UsageError } from "../../src/index.ts";
 import type { CreateOptions } from "../../src/index.ts";
-import { testDatabase } from "../support/database.ts";
+import { administer, testDatabase } from "../support/database.ts";
 import { refusal, serving, untilEvent, visiting } from "../support/flows.ts";
 import { storeOn } from "../support/store.ts";
 
@@ -109,6 +109,45 @@ test("startMany of nothing starts nothing, and one bad input starts none", async
   await expect(flow.startMany([{ n: 1 }, { n: "x" as never }])).rejects.toMatchObject({ code: "CONTRACT_VIOLATED" });
 
   expect(await orchestrator.listExecutions({ limit: 1 })).toEqual(before);
+});
+
+test("startMany that fails on its way, at the 2,400th of 2,500, has started none", async () => {
+  await administer(database.adminUrl, async (admin) => {
+    await admin.unsafe(`create function public.full_disk() returns trigger language plpgsql as $$ begin
+      raise exception 'could not extend file' using errcode = '53100'; end $$;
+      create trigger full_disk before insert on flowledger.ledger for each row when (new.payload #> '{input,n}' = '2400' and new.payload #> '{input,more}' = '77') execute function public.full_disk()`);
+  });
+  const all = async () => (await database.sql`select count(*)::int as n from flowledger.executions`)[0];
+  const before = await all();
+
+  const error = await refusal(
+    flow.startMany(
+      Array.from({ length: 2500 }, (_, n) => ({ n, more: 77 })),
+      { delay: "1h" },
+    ),
+  );
+
+  expect(error).toMatchObject({ code: "CONNECTION_FAILED" });
+  expect(await all()).toEqual(before);
+  await administer(database.adminUrl, async (admin) => {
+    await admin`drop trigger full_disk on flowledger.ledger`;
+  });
+});
+
+test("startMany takes a key for each: a known one is not started again, and with another input the error tells what has begun", async () => {
+  const idempotencyKey = ({ n }: { n: unknown }) => `many-${String(n)}`;
+  const options = { delay: "1h", idempotencyKey } as const;
+  const first = await flow.startMany([{ n: 1 }, { n: 2 }], options);
+
+  const again = await flow.startMany([{ n: 2 }, { n: 3 }], options);
+  expect(again[0]).toBe(first[1]);
+  expect(first).not.toContain(again[1]);
+
+  const error = await refusal(flow.startMany([{ n: 4 }, { n: 1, more: 9 }], options));
+  const four = await flow.startMany([{ n: 4 }], options);
+  expect(error).toMatchObject({ code: "USAGE_INVALID", details: { executionId: first[0], started: four } });
+  expect(String(error)).toContain("many-1");
+  await expect(flow.startMany([{ n: 1 }], { idempotencyKey: "one" as never })).rejects.toThrow(/must be a function/);
 });
 
 test("startMany gives every execution its runtime resources", async () => {
@@ -220,25 +259,13 @@ test("LI-STP-05: an id of one's own is kept, and refused when it is taken", asyn
 
   expect(execution.id).toBe(id);
   await expect(flow.startExecution({ n: 1 }, { id })).rejects.toMatchObject({ code: "USAGE_INVALID" });
+  // With a key of its own it would be found by nobody.
+  await expect(flow.startExecution({ n: 1 }, { id, idempotencyKey: "order-4" })).rejects.toMatchObject({
+    code: "USAGE_INVALID",
+    message: expect.stringContaining(id) as unknown,
+  });
   expect(await execution.result.getMeta()).toMatchObject({ status: "created" });
 });
-
-test.each([{ delay: "1h" }, { startAt: new Date(Date.now() + 3_600_000) }] satisfies CreateOptions[])(
-  "an execution with %j starts when it is due, not before",
-  async (options) => {
-    const execution = await flow.startExecution({ n: 1 }, { ...options, autoCloseTimeout: 0 });
-    const [row] = await database.sql<[{ wait: number }]>`
-      select extract(epoch from wake_at - now())::float8 as wait from flowledger.executions where id = ${execution.id}`;
-    expect(row.wait).toBeGreaterThan(3500);
-    expect(row.wait).toBeLessThanOrEqual(3600);
-    expect(await execution.history({ types: ["execution.claimed"] })).toEqual([]);
-
-    await database.sql`update flowledger.executions set wake_at = now() where id = ${execution.id}`;
-    await database.sql`select flowledger.add_jobs(array[${execution.id}]::uuid[])`;
-
-    expect(await execution.waitForClose()).toEqual({ sum: 2 });
-  },
-);
 
 test("an execution that runs longer than its timeout fails with the reason", async () => {
   const hanging = defineFlow("hanging");

@@ -110,7 +110,7 @@ test.each<[string, StartOptions, (execution: Execution) => Promise<unknown>, obj
     (execution) => execution.close({ pendingInterrupts: "cancel", reason: "enough" }),
     { outcome: "cancelled", close_reason: "enough" },
   ],
-  ["timed out", { timeout: "1s" }, async () => {}, { outcome: "failed", close_reason: "timeout" }],
+  ["timed out", { timeout: "4s" }, async () => {}, { outcome: "failed", close_reason: "timeout" }],
 ])("F42: what is blocked is %s by any version: nothing of the flow runs for that", async (_, options, end, header) => {
   const first = version("stuck");
   const changed = version("stuck", { ask: "other" });

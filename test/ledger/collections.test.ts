@@ -183,7 +183,7 @@ test("a match without a case that hits lets the value through", () => {
   expect(ledger.one("after").input).toBe("through");
 });
 
-test("a join runs once both events are in, with the last value of each, and then starts over", () => {
+test("a join pairs first in, first out, and takes no more than a thousand that have no partner", () => {
   const flow = defineFlow("f");
   flow.when(["A", "B"]).to("both", nothing);
   const ledger = new Ledger(flow, { autoClose: false }).start();
@@ -191,13 +191,18 @@ test("a join runs once both events are in, with the last value of each, and then
   ledger.emit("A", 1).emit("A", 2);
   expect(ledger.names()).toEqual([]);
   ledger.emit("B", 3);
-  expect(ledger.open("both").map(({ input }) => input)).toEqual([{ A: 2, B: 3 }]);
+  expect(ledger.open("both").map(({ input }) => input)).toEqual([{ A: 1, B: 3 }]);
 
-  ledger.emit("B", 4).emit("A", 5);
+  ledger.emit("B", 4).emit("B", 5).emit("A", 6);
   expect(ledger.open("both").map(({ input }) => input)).toEqual([
-    { A: 2, B: 3 },
-    { A: 5, B: 4 },
+    { A: 1, B: 3 },
+    { A: 2, B: 4 },
+    { A: 6, B: 5 },
   ]);
+  expect(ledger.state.joins.size).toBe(0);
+
+  for (let n = 0; n < 1000; n++) ledger.emit("A", n);
+  expect(() => ledger.emit("A", 1000)).toThrow(/1000 of them wait for their partners in when\(\["A", "B"\]\)/);
 });
 
 test("an or hears each event, with its name", () => {

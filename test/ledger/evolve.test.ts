@@ -1,6 +1,7 @@
 /** Every ledger event, folded: what it changes, and that it travels to the database and back. */
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/flow/builder.ts";
+import { deadlineOf, nextTimer, settle } from "../../src/ledger/decide.ts";
 import { decode, encode } from "../../src/ledger/codec.ts";
 import { LedgerEvent, LedgerRow } from "../../src/ledger/event.ts";
 import type { LedgerEventType } from "../../src/ledger/event.ts";
@@ -8,8 +9,9 @@ import { appendPath, deletePath, getPath, setPath } from "../../src/base/path.ts
 import { freezeState, thawState, type ExecutionState } from "../../src/ledger/state.ts";
 import type { JsonObject } from "../../src/base/json.ts";
 import { closeSnapshot } from "../../src/ledger/views.ts";
+import { heldUntil } from "../../src/ledger/waits.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
-import { created, fold, folded, given, Ledger, nothing, recorded, someWorker, started } from "../support/ledger.ts";
+import { created, fold, folded, given, nothing, recorded, someWorker, started } from "../support/ledger.ts";
 
 const flow = defineFlow("f");
 flow.to("a", nothing).to("b", nothing);
@@ -78,8 +80,26 @@ const cases: {
   "execution.rescheduled": [
     [created(flow), started(7)],
     { type: "execution.rescheduled", dueAt: 9000 },
-    ({ startedAt, activeAt }) => [startedAt, activeAt],
-    [2000, 3000],
+    ({ startedAt, activeAt, dueAt }) => [startedAt, activeAt, dueAt],
+    [2000, 3000, 9000],
+  ],
+  "execution.copied": [
+    [
+      created(flow, { timeoutMs: 1, discardAt: 500 }),
+      ...running.slice(1, 2),
+      { type: "execution.claimed", worker: someWorker },
+      planned,
+      raised,
+    ],
+    { type: "execution.copied" },
+    ({ activeAt, firstClaim, settings, interrupts }) => [
+      activeAt,
+      firstClaim,
+      settings.timeoutMs,
+      settings.discardAt,
+      [...interrupts.values()].map(({ status, createdAt, expiresAt }) => [status, createdAt, expiresAt]),
+    ],
+    [6000, null, 1, null, [["pending", 6000, 6500]]],
   ],
   "execution.blocked": [
     running,
@@ -255,7 +275,7 @@ const cases: {
     running,
     { type: "execution.sealed", close: true, reason: "done", actor: "ann" },
     ({ sealedAt, closing }) => [sealedAt, closing],
-    [4000, { reason: "done", at: 4000 }],
+    [4000, { reason: "done", at: 4000, cancelsInterrupts: false }],
   ],
   "cancel.requested": [
     running,
@@ -352,16 +372,6 @@ test("a chunk's output goes to the chunk behind it", () => {
     ]);
 });
 
-test("a first claim that comes too late cancels, and the execution closes as discarded", () => {
-  const ledger = new Ledger(flow, { discardAt: 500 });
-  ledger.record(started(7));
-
-  ledger.do({ type: "claim", worker: someWorker, fingerprint: null, isLate: true });
-
-  expect(ledger.settle()).toEqual([{ type: "execution.closed", outcome: "cancelled", reason: "discarded" }]);
-  expect(ledger.open("a")).toEqual([]);
-});
-
 test("a closed execution decides nothing", () => {
   expect.hasAssertions();
   given(flow, [...running, { type: "execution.closed", outcome: "completed", reason: "x" }])
@@ -450,3 +460,69 @@ function roundTrip(event: LedgerEvent): LedgerEvent {
   const row = { seq: 1, epoch: 1, at: 1, ...encode(LedgerEvent.parse(event)) };
   return decode(LedgerRow.parse(JSON.parse(JSON.stringify(row)))).event;
 }
+
+test("what comes in behind a delayed start waits for its time, and nothing before it does", () => {
+  const delayed: LedgerEvent = { type: "execution.started", input: 1, dueAt: 60_000 };
+  const emitted: LedgerEvent = { type: "event.emitted", event: "A", payload: 1 };
+  const held = fold(recorded([created(flow), delayed, emitted]));
+  const early = fold(recorded([created(flow), emitted, delayed]));
+  const moved = fold(recorded([created(flow), delayed, { type: "execution.rescheduled", dueAt: 90_000 }]));
+  const kept = fold(recorded([{ type: "execution.created", flow: "f", dueAt: 70_000 }, started(1)]));
+
+  expect([held, early, moved, kept].map(heldUntil)).toEqual([60_000, null, 90_000, 70_000]);
+  expect([held, moved].map((state) => nextTimer(state))).toEqual([60_000, 90_000]);
+});
+
+test("the timeout of an execution counts from when its start was due, and in a copy from its next claim", () => {
+  const settings = { timeoutMs: 500 };
+  const claimed: LedgerEvent = { type: "execution.claimed", worker: someWorker };
+  const delayed: LedgerEvent = { type: "execution.started", input: 1, dueAt: 60_000 };
+
+  const unclaimed = fold(recorded([created(flow, settings), started(1)]));
+  const early = fold(recorded([created(flow, settings), delayed, claimed]));
+  const copied = fold(recorded([created(flow, settings), started(1), claimed, { type: "execution.copied" }]));
+  const again = fold(recorded([created(flow, settings), started(1), claimed, { type: "execution.copied" }]));
+  fold([{ seq: 5, epoch: 2, at: 9000, event: claimed }], again);
+
+  expect([unclaimed, early, copied, again].map(deadlineOf)).toEqual([null, 60_500, null, 9500]);
+});
+
+test("events alone let an execution close when it has been idle; with no idle time they leave time for the start", () => {
+  const emitted: LedgerEvent = { type: "event.emitted", event: "A", payload: 1 };
+  const routed: LedgerEvent = { type: "inbox.routed", of: 2 };
+  const idle = (autoCloseMs: number, events: LedgerEvent[]) =>
+    nextTimer(fold(recorded([created(flow, { autoCloseMs }), ...events])));
+
+  expect(idle(700, [])).toBeNull();
+  expect(idle(700, [emitted, routed])).toBe(2700);
+  expect(idle(0, [emitted, routed])).toBeNull();
+});
+
+test("a close that cancels what waits also cancels what asks behind it, and one that does not leaves it waiting", () => {
+  const closing = (pendingInterrupts?: "cancel"): ExecutionState =>
+    fold(
+      recorded([...running, { type: "execution.sealed", close: true, reason: "enough", pendingInterrupts }, raised]),
+    );
+
+  expect(settle(closing("cancel"), 0, 0, false)).toEqual({
+    events: [{ type: "interrupt.cancelled", id: "i1", reason: "enough" }],
+    isConditional: true,
+  });
+  expect(settle(closing(), 0, 0, false)).toBeNull();
+});
+
+test("an older ledger, in which a repeated half took the place of the first, folds as it was meant", () => {
+  const half = (move: "arm" | "disarm", value: number): LedgerEvent => ({
+    type: "event.emitted",
+    event: "A",
+    payload: value,
+    ...place,
+    ordinal: value,
+    moves: [move === "arm" ? { move, join: "n2@", event: "A" } : { move, join: "n2@" }],
+  });
+
+  const armed = fold(recorded([...running, half("arm", 1), half("arm", 2)]));
+  expect([...armed.joins]).toEqual([["n2@", { A: [2] }]]);
+
+  expect(fold(recorded([...running, half("arm", 1), half("disarm", 2)])).joins.size).toBe(0);
+});

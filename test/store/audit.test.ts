@@ -176,3 +176,13 @@ test("close_snapshot finds what end() got, whatever event sent it there", async 
     expect(row).toEqual({ snapshot: JSON.parse(JSON.stringify(closeSnapshot(state))), status: "completed" });
   }
 });
+
+test("state_at before the beginning, beyond the end or of an unknown execution is refused, as stateAt is", async () => {
+  const [{ id }] = await sql<[{ id: string }]>`select flowledger.start('looked-at', '1') as id`;
+  const at = (seq: number | null, of = id) => sql`select flowledger.state_at(${of}, ${seq})`;
+
+  for (const seq of [0, -1, 3, 2_147_483_647]) await expect(at(seq)).rejects.toMatchObject({ code: "FL008" });
+  for (const seq of [null, 1])
+    await expect(at(seq, "01a1fc32-0000-7000-8000-00000000dead")).rejects.toMatchObject({ code: "FL001" });
+  expect([...(await at(2)), ...(await at(null))]).toEqual([{ state_at: {} }, { state_at: {} }]);
+});

@@ -453,3 +453,25 @@ async function everythingOf({ sql }: TestDatabase) {
     order by 1, 2`;
   return [...rows];
 }
+
+test("what waited for its time before the migration of starts goes on waiting for it", async () => {
+  await using database = await testDatabase();
+  const { sql } = database;
+  const times = async () => [
+    ...(await sql`select id, due_at, discard_at from flowledger.executions where closed_at is null order by id`),
+  ];
+  await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });
+  const bound = orchestrator.flow(flow);
+  await bound.startExecution(null, { delay: "1h" });
+  await bound.startExecution(null, { startAt: new Date("2031-01-01"), discardAfter: "2h" });
+  await bound.createExecution({ discardAfter: "2h" });
+  await bound.startExecution();
+  const before = await times();
+
+  const [file] = sqlFiles().numbered.filter(({ name }) => name.endsWith("_starts"));
+  await sql`update flowledger.executions set due_at = null, discard_at = null`;
+  await sql.unsafe(file?.text.split("--> statement-breakpoint").at(-1) ?? "");
+
+  expect(await times()).toEqual(before);
+  expect(await orchestrator.verify()).toEqual([]);
+});

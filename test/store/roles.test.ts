@@ -2,10 +2,12 @@
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
+import { z } from "zod";
 import { examine } from "../../src/store/doctor.ts";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import { administer, testDatabase } from "../support/database.ts";
 import { codeOf, untilPending } from "../support/doors.ts";
+import { untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -42,6 +44,8 @@ async function as<T>(name: (typeof names)[number], work: (client: postgres.Sql) 
     await client.end();
   }
 }
+
+const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
 
 /** S(elect), I(nsert), U(pdate), D(elete), T(runcate). */
 const allowed: Record<string, Record<(typeof names)[number], string>> = {
@@ -215,6 +219,53 @@ test("V5: an orchestrator that connects as the worker runs a flow to its end", a
   ]);
 });
 
+test("a client cannot say that the contract has seen what it sends", async () => {
+  const got: unknown[] = [];
+  const typed = z.object({ n: z.number() });
+  const flow = defineFlow("typed", { input: typed, events: { Go: typed } });
+  flow.to("ask", (ctx) => {
+    got.push(ctx.input);
+    return ctx.pauseFor({ interruptId: "q", response: typed });
+  });
+  flow.when("Go").to("go", (ctx) => void got.push(ctx.input));
+  await using orchestrator = createOrchestrator({ connection: urlOf("worker"), flows: [flow], logger: quiet });
+  await orchestrator.startWorker({ drainTimeout: "1s" });
+  const created = await orchestrator.flow(flow).createExecution({ autoClose: false });
+  const execution = await orchestrator.flow(flow).startExecution({ n: 1 }, { autoClose: false });
+  await untilPending(execution);
+
+  const seq = await as("client", async (client) => {
+    await client`select flowledger.start_execution(${created.id}, '{"n": "x"}', raw => false)`;
+    expect(
+      await codeOf(
+        client`select flowledger.continue_with(${execution.id}, 'q', '{"n": "x"}', null, null, true, false)`,
+      ),
+    ).toBe("USAGE_INVALID");
+    await client`select flowledger.emit(${execution.id}, 'Go', '{"n": 2}', raw => false)`;
+    const [row] = await client<[{ seq: number }]>`
+      select flowledger.emit(${execution.id}, 'Go', '{"n": "x"}', raw => false) as seq`;
+    return row.seq;
+  });
+
+  const routed = await untilEvent(execution, "inbox.routed", ({ of }) => of === seq);
+  expect(routed.refused).toContain('event "Go" of flow "typed" does not fit the contract');
+  await expect(created.waitForClose()).rejects.toMatchObject({ code: "EXECUTION_FAILED" });
+  expect(got).toEqual([{ n: 1 }, { n: 2 }]);
+});
+
+test("nobody speaks in the library's own name", async () => {
+  const id = await as("client", async (client) => {
+    const [row] = await client<[{ id: string }]>`select flowledger.start('plain', '1') as id`;
+    for (const actor of ["parent", "limit", "", "a".repeat(501)]) {
+      expect(await codeOf(client`select flowledger.emit(${row.id}, 'E', actor => ${actor})`)).toBe("USAGE_INVALID");
+      expect(await codeOf(client`select flowledger.cancel(${row.id}, actor => ${actor})`)).toBe("USAGE_INVALID");
+    }
+    return row.id;
+  });
+
+  expect(await sql`select from flowledger.ledger where execution_id = ${id}`).toHaveLength(2);
+});
+
 test("V5: a role that row level security hides all jobs from is refused as a worker, and doctor says why", async () => {
   const flow = defineFlow("hidden-jobs");
   flow.to("pass", () => null);
@@ -309,6 +360,31 @@ test("D28: the ledger says who logged in and as whom, whoever's function it was 
     expect(await rolesOf(both?.["id"])).toEqual([`${ann} as ${prefix}_worker`]);
   });
   await sql`drop schema wrapping cascade`;
+});
+
+test("connection: { role } holds for every connection: a login that works as the worker serves, and the ledger names both", async () => {
+  const flow = defineFlow("as-another");
+  flow.to("keep", (ctx) => ctx.setState("did", true));
+
+  await withPeople(async () => {
+    const { hostname: host, port, pathname } = new URL(database.url);
+    const username = `${prefix}_ann`;
+    const role = `${prefix}_worker`;
+    const connection = {
+      host,
+      port: Number(port),
+      database: pathname.slice(1),
+      username,
+      password,
+      connection: { role },
+    };
+    await using orchestrator = createOrchestrator({ connection, flows: [flow], logger: quiet });
+    await orchestrator.startWorker({ drainTimeout: "1s" });
+    const execution = await orchestrator.flow(flow).startExecution(1, { autoCloseTimeout: 0 });
+
+    expect(await execution.waitForClose()).toEqual({ did: true });
+    expect(await rolesOf(execution.id)).toContain(`${username} as ${role}`);
+  });
 });
 
 test("D28: a start in somebody's transaction is written down as theirs", async () => {

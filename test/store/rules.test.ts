@@ -84,6 +84,7 @@ test("an interrupt's row is what the fold says, after each event", async () => {
 function interruptRow(interrupt: Interrupt): JsonObject {
   const row = plain(interrupt);
   delete row["paused"];
+  delete row["expiresInMs"];
   return inMicroseconds(row);
 }
 
@@ -186,6 +187,18 @@ const reached: Readonly<Record<string, (one: Played) => boolean>> = {
     return new Set(marks).size < marks.length;
   },
   "one that expired": ({ member }) => isRecorded(member, "intervention.expired"),
+  "a copy": ({ member }) => isRecorded(member, "execution.copied"),
+  "an interrupt that had expired when it was copied": ({ states }) =>
+    states.some(({ interrupts }, index) =>
+      [...interrupts].some(([id, { createdAt }]) => {
+        const before = states[index - 1]?.interrupts.get(id);
+        return (
+          before?.status === "pending" &&
+          before.createdAt !== createdAt &&
+          states[index]?.epoch === states[index - 1]?.epoch
+        );
+      }),
+    ),
   "an execution that was only created": ({ member: { state } }) => state.startedAt === null && !state.closed,
   "one that is sealed": ({ member: { state } }) => state.sealedAt !== null && !state.closed,
   "one that is blocked": ({ member }) => member.state.blocked !== null,

@@ -1,5 +1,5 @@
 /** The same command through the library and through SQL: one contract, one suite for both. */
-import type postgres from "postgres";
+import postgres from "postgres";
 import { FlowledgerError } from "../../src/index.ts";
 import type { Execution, Intervention, Json, JsonObject } from "../../src/index.ts";
 import type { InterruptRecord } from "../../src/execution/interrupt.ts";
@@ -87,6 +87,7 @@ export const sqlstates: Readonly<Record<string, string>> = {
   FL006: "RESUME_CONFLICT",
   FL007: "INTERVENTION_DISABLED",
   FL008: "USAGE_INVALID",
+  FL011: "LOCKED",
 };
 
 /** The library's code of the error a promise ends in, through whichever door it came; "ok" when it does not. */
@@ -97,6 +98,9 @@ export async function codeOf(promise: Promise<unknown>): Promise<string> {
   } catch (error) {
     if (error instanceof FlowledgerError) return error.code;
     const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
+    // What a payload was refused for has its path in the detail.
+    if (code === "FL008" && error instanceof postgres.PostgresError && error.detail?.startsWith("{"))
+      return "PAYLOAD_UNSTORABLE";
     return sqlstates[code] ?? code;
   }
 }

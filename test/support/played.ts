@@ -2,6 +2,8 @@
 import type postgres from "postgres";
 import { v7 as uuidv7 } from "uuid";
 import { FlowledgerError } from "../../src/base/errors.ts";
+import { systemTimers } from "../../src/base/timers.ts";
+import { idsBy } from "../../src/engine/ids.ts";
 import { fork } from "../../src/execution/history.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
 import type { Graph } from "../../src/flow/graph.ts";
@@ -134,7 +136,12 @@ export class Family {
     const { id, history } = choice % 2 && stopped ? stopped : member;
     try {
       this.#join(
-        await fork(storeOn(this.#sql), id, { at: choice % 4 ? history.length : 1 + (choice % history.length) }),
+        await fork(
+          storeOn(this.#sql),
+          id,
+          { at: choice % 4 ? history.length : 1 + (choice % history.length) },
+          idsBy(systemTimers),
+        ),
       );
     } catch (error) {
       if (!(error instanceof FlowledgerError)) throw error;
@@ -385,19 +392,39 @@ export class Member {
     this.#compare(
       `close("${pending}")`,
       (await this.#new()).filter(({ event }) => event.type !== "child.cancelled"),
-      [...(ended ?? []), { type: "execution.sealed", close: true, reason, ...by }],
+      [
+        ...(ended ?? []),
+        {
+          type: "execution.sealed",
+          close: true,
+          ...(pending === "cancel" && { pendingInterrupts: pending }),
+          reason,
+          ...by,
+        },
+      ],
     );
   }
 
   /** What nobody has claimed is closed at once, as its owner would close it. */
   async #cancel(reason: string, actor: string | null): Promise<void> {
-    const isUntouched = this.history.every(
-      ({ event }) => event.type === "execution.created" || event.type === "execution.started",
-    );
-    const ending = isUntouched && !this.#lease ? (settle(this.#cancelled(reason), 0, 0, false)?.events ?? []) : [];
+    const isUnclaimed = this.state.epoch === 0 && !this.#lease;
+    const ending = isUnclaimed ? this.#ending(reason) : [];
     await storeOn(this.#sql).commands.cancel(this.id, { reason, actor });
     const by = actor === null ? {} : { actor };
     this.#compare("cancel()", await this.#new(), [{ type: "cancel.requested", reason, ...by }, ...ending]);
+  }
+
+  /** What an owner would write until it has closed. */
+  #ending(reason: string): LedgerEvent[] {
+    const state = this.#cancelled(reason);
+    const events: LedgerEvent[] = [];
+    while (!state.closed) {
+      const more = settle(state, 0, 0, false)?.events ?? [];
+      if (more.length === 0) break;
+      for (const event of more) evolve(state, { seq: state.seq + 1, epoch: 0, at: state.activeAt, event });
+      events.push(...more);
+    }
+    return events;
   }
 
   #cancelled(reason: string): ExecutionState {

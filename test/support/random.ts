@@ -54,6 +54,7 @@ export function foreignTo(state: ExecutionState, choice: number): LedgerEvent[] 
   const events: LedgerEvent[] = [
     { type: "event.emitted", event: "A", payload: choice },
     { type: "execution.sealed", close: true, reason: "enough" },
+    { type: "execution.sealed", close: true, pendingInterrupts: "cancel", reason: "at once" },
     { type: "cancel.requested", reason: "stop" },
     {
       type: "intervention.recorded",
@@ -73,7 +74,8 @@ function outside(state: ExecutionState, choice: number): LedgerEvent {
   const events: LedgerEvent[] = [
     { type: "event.emitted", event: "A", payload: choice % 7 },
     { type: "event.emitted", event: "B", payload: [choice % 7] },
-    ...foreignTo(state, choice).slice(3),
+    { type: "execution.copied" },
+    ...foreignTo(state, choice).slice(4),
   ];
   return events[choice % events.length] ?? { type: "event.emitted", event: "A", payload: 1 };
 }
@@ -94,7 +96,7 @@ export function anyPause(state: ExecutionState, choice: number): Extract<Command
     resumeTo: targets[choice % 3] ?? "next",
     maxResumes: choice % 3 ? choice % 3 : null,
     resumeCount: choice % 2,
-    expiresInMs: choice % 2 ? choice % 3000 : null,
+    expiresInMs: choice % 2 ? choice % (choice % 3 ? 3000 : 30) : null,
     response: choice % 4 ? null : { type: "object" },
   };
 }

@@ -45,7 +45,10 @@ export function refusing(sqlstate: string, message: string): (client: Socket) =>
 }
 
 /** Encrypts what goes to a Postgres that cannot, with a certificate that nobody signed. Null where there is no openssl. */
-export async function startTls(to: { host: string; port: number }): Promise<FakeServer | null> {
+export async function startTls(to: {
+  host: string;
+  port: number;
+}): Promise<(FakeServer & { readonly certificate: Buffer }) | null> {
   const folder = mkdtempSync(join(tmpdir(), "flowledger-tls-"));
   const [key, cert] = [join(folder, "key.pem"), join(folder, "cert.pem")];
   const request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split(" ");
@@ -53,14 +56,15 @@ export async function startTls(to: { host: string; port: number }): Promise<Fake
   const pem = made.status === 0 ? { key: readFileSync(key), cert: readFileSync(cert) } : null;
   rmSync(folder, { recursive: true });
   if (!pem) return null;
-  return startFake((client) => {
+  const server = await startFake((client) => {
     client.once("data", () => {
       client.write("S");
       const encrypted = new TLSSocket(client, { ...pem, isServer: true });
-      const server = connect(to.port, to.host);
-      encrypted.on("error", () => {}).on("close", () => server.destroy());
-      server.on("error", () => {}).on("close", () => client.destroy());
-      encrypted.pipe(server).pipe(encrypted);
+      const upstream = connect(to.port, to.host);
+      encrypted.on("error", () => {}).on("close", () => upstream.destroy());
+      upstream.on("error", () => {}).on("close", () => client.destroy());
+      encrypted.pipe(upstream).pipe(encrypted);
     });
   });
+  return Object.assign(server, { certificate: pem.cert });
 }

@@ -5,7 +5,7 @@ import { dirname, join } from "node:path/posix";
 export type Sources = ReadonlyMap<string, string>;
 
 /** The order of the rooms: each imports from itself and from those before it. */
-export const rooms = ["base", "flow", "ledger", "store", "engine", "worker", "execution"];
+export const rooms = ["base", "flow", "ledger", "store", "engine", "worker", "execution", "test"];
 
 const imports = /\b(?:from|import|require|import\.meta\.resolve)\s*\(?\s*(["'`])([^"'`\n]+)\1/g;
 /** A thread is started by its URL; data files have one as well. */

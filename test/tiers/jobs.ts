@@ -26,6 +26,8 @@ export const fuzzed = [
   "test/base",
   "test/ledger",
   "test/store/audit",
+  "test/store/checks",
+  "test/store/door",
   "test/store/options",
   "test/store/paths",
   "test/store/rules",

@@ -1,10 +1,9 @@
 /** The part of `ctx` that does something once and waits: steps, transactions, sleeps, calls. */
-import { v7 as uuidv7 } from "uuid";
 import { unlessAborted, withTimeout } from "../../base/async.ts";
 import { parseDuration, parseMoment } from "../../base/duration.ts";
-import { StepTimeoutError, UsageError, type SerializedError } from "../../base/errors.ts";
+import { StepTimeoutError, type SerializedError } from "../../base/errors.ts";
 import { copyJson, isObject, toJson, type Json, type JsonObject } from "../../base/json.ts";
-import { requireKnown } from "../../base/option.ts";
+import { requireKnown, requireText } from "../../base/option.ts";
 import type {
   Callable,
   CallOptions,
@@ -18,7 +17,7 @@ import type {
 } from "../../flow/context.ts";
 import { isDoor, parseInput, parseReturn } from "../../flow/contract.ts";
 import { resolveRetry } from "../../flow/retry.ts";
-import { ExecutionId } from "../../ledger/event.ts";
+import type { ExecutionId } from "../../ledger/event.ts";
 import { endingError } from "../../ledger/views.ts";
 import { own } from "./attempt.ts";
 import { resultOf } from "../child.ts";
@@ -30,7 +29,7 @@ import { PeopleCtx } from "./people.ts";
 type Work = (signal: AbortSignal, idempotencyKey: string) => unknown;
 
 export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transaction" | "sleep" | "call"> {
-  readonly #steps = new Set<string>();
+  readonly #names = new Set<string>();
 
   get step() {
     const run = (name: string, work: Work, options?: StepOptions) =>
@@ -46,11 +45,11 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     return step;
   }
 
-  async #step(name: string, work: Work, options: StepOptions = {}): Promise<Json> {
+  async #step(given: string, work: Work, options: StepOptions = {}): Promise<Json> {
     const attempt = this[own];
     const { host, dispatch, journal, chunk } = attempt;
-    const where = `step "${name}" of chunk "${chunk.name}"`;
-    this.#requireName(name, where);
+    const where = `step "${given}" of chunk "${chunk.name}"`;
+    const name = this.#nameOf(given, where);
     const policy = resolveRetry(options.retry, where);
     const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, `timeout of ${where}`);
     const { ordinal, entry } = journal.next("step", name);
@@ -65,7 +64,9 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       let value: Json;
       try {
         value = await attempt.busy(async () => {
-          const keyed = (signal: AbortSignal) => work(signal, `${attempt.idempotencyKey}/${ordinal}`);
+          const idempotencyKey = `${attempt.idempotencyKey}/${ordinal}`;
+          const keyed = (signal: AbortSignal) => work(signal, idempotencyKey);
+          host.began?.({ chunk: chunk.name, attempt: attempt.number, step: name, idempotencyKey });
           return parseReturn(null, await this.#timed(name, keyed, timeoutMs), `result of ${where}`);
         });
       } catch (error) {
@@ -114,14 +115,14 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
   }
 
   async #transaction(
-    name: string,
+    given: string,
     work: (tx: never) => unknown,
     options: TransactionOptions & { readonly client?: TransactionSource } = {},
   ): Promise<Json> {
     const attempt = this[own];
     const { host, dispatch, journal, signal } = attempt;
-    const where = `transaction "${name}" of chunk "${attempt.chunk.name}"`;
-    this.#requireName(name, where);
+    const where = `transaction "${given}" of chunk "${attempt.chunk.name}"`;
+    const name = this.#nameOf(given, where);
     requireKnown(options, ["client", "timeout"], where);
     const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, `timeout of ${where}`);
     const { ordinal, entry } = journal.next("step", name);
@@ -132,6 +133,12 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       host.transactions.run(
         options.client ?? null,
         async (tx) => {
+          host.began?.({
+            chunk: attempt.chunk.name,
+            attempt: attempt.number,
+            step: name,
+            idempotencyKey: `${attempt.idempotencyKey}/${ordinal}`,
+          });
           const returning = async () => this.#timed(name, () => work(tx as never), timeoutMs);
           // What is cut off rolls back at once: it would hold its rows and its connection.
           return parseReturn(null, await unlessAborted(returning(), signal), `result of ${where}`);
@@ -209,7 +216,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
   ): Promise<{ id: ExecutionId; ending: ClosedExecution }> {
     const { host, dispatch, journal } = this[own];
     const { ordinal, entry } = journal.next("call", flow);
-    const id = entry?.effect === "call" ? entry.child : ExecutionId.parse(uuidv7());
+    const id = entry?.effect === "call" ? entry.child : host.newId();
     if (!entry) {
       journal.buffer({ ordinal, effect: "call", child: id, flow });
       await this[own].flush();
@@ -219,11 +226,13 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     return { id, ending };
   }
 
-  #requireName(name: string, where: string): void {
-    if (typeof name !== "string" || name === "") throw new UsageError(`${where} has no name`, "give every step a name");
-    if (this.#steps.has(name))
-      throw new UsageError(`${where} is used twice in one run`, `number them, e.g. "${name} 1"`);
-    this.#steps.add(name);
+  /** The same name again numbers itself. */
+  #nameOf(given: string, where: string): string {
+    requireText(given, `name of ${where}`, { max: 500 });
+    let name = given;
+    for (let number = 2; this.#names.has(name); number++) name = `${given} #${number}`;
+    this.#names.add(name);
+    return name;
   }
 
   #timed(name: string, work: (signal: AbortSignal) => unknown, timeoutMs: number | null): unknown {
@@ -236,7 +245,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       throw error;
     };
     const returned = Promise.resolve(work(AbortSignal.any([signal, limit.signal])));
-    return withTimeout(returned, timeoutMs, late, host.timers);
+    return withTimeout(returned, timeoutMs, late, host.timers, `timeout of step "${name}" of chunk "${chunk.name}"`);
   }
 }
 

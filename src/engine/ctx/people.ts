@@ -3,7 +3,7 @@ import { z } from "zod";
 import { NoResumeHandleError, SelfResumeLimitError, UsageError } from "../../base/errors.ts";
 import { copyJson, isObject, toJson, type Json } from "../../base/json.ts";
 import { parseDuration } from "../../base/duration.ts";
-import { requireInteger } from "../../base/option.ts";
+import { isStorable, requireInteger } from "../../base/option.ts";
 import type {
   answer,
   ConsumeOptions,
@@ -69,8 +69,11 @@ export class PeopleCtx
         'use "next", "self" or { event: name }',
       );
     for (const [name, text] of Object.entries({ type, interruptId: options.interruptId ?? "-" }))
-      if (typeof text !== "string" || text === "")
-        throw new UsageError(`${where}: ${name} is ${JSON.stringify(text)}`, "use a text that is not empty");
+      if (!isStorable(text))
+        throw new UsageError(
+          `${where}: ${name} is ${JSON.stringify(text)}`,
+          "use a text that is not empty, without \\u0000 and half characters",
+        );
     const resumed = this.resume;
     const id = options.interruptId ?? resumed?.interruptId ?? `${chunk.name}:${dispatch.id}`;
     const earlier = host.state.interrupts.get(id);

@@ -1,0 +1,37 @@
+/** What an execution has before it by the clock alone, in words. It follows from the ledger. */
+import { autoCloseAt, deadlineOf } from "./decide.ts";
+import type { ExecutionState, Interrupt } from "./state.ts";
+
+export interface Due {
+  /** Milliseconds since 1970. */
+  readonly at: number;
+  readonly what: string;
+}
+
+/** What falls due later than `now`, the next first. */
+export function duesOf(state: ExecutionState, now: number): Due[] {
+  const { flow } = state;
+  const dues: Due[] = [];
+  const add = (at: number | null, what: string) => {
+    if (at !== null && at > now) dues.push({ at, what });
+  };
+  if (state.closed || state.startedAt === null) return dues;
+  for (const interrupt of state.interrupts.values())
+    if (interrupt.status === "pending") add(interrupt.expiresAt, `interrupt "${nameOf(interrupt)}" expires in ${flow}`);
+  for (const { chunk, node, notBefore, journal } of state.dispatches.values()) {
+    const where = `chunk "${chunk ?? node}" of ${flow}`;
+    add(notBefore, `retry of ${where}`);
+    for (const entry of journal) {
+      if (entry.effect === "sleep") add(entry.until, `sleep of ${where}`);
+      else if (entry.effect === "stepFailed") add(entry.notBefore, `retry of step "${entry.key}" of ${where}`);
+    }
+  }
+  add(deadlineOf(state), `timeout of ${flow}`);
+  add(autoCloseAt(state), `auto-close of ${flow}`);
+  return dues.sort((a, b) => a.at - b.at);
+}
+
+/** What a person calls an interrupt: its type, where it has one, as its id is often generated. */
+export function nameOf({ id, type }: Pick<Interrupt, "id" | "type">): string {
+  return type === "pause" ? id : type;
+}

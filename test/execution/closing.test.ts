@@ -1,0 +1,160 @@
+/** `close({ pendingInterrupts: "cancel" })`: whatever asks, here or in a sub-flow, before it or on the way, it closes cleanly. */
+import { afterAll, expect, test } from "vitest";
+import { defineFlow } from "../../src/index.ts";
+import type { Execution } from "../../src/index.ts";
+import { testDatabase } from "../support/database.ts";
+import { untilPending } from "../support/doors.ts";
+import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
+import type { Gate } from "../support/flows.ts";
+import { expectGuarantees, nothing } from "../support/ledger.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+const gates = new Map<string, Gate>();
+/** By what an execution is started with. */
+const gateOf = (key: unknown): Gate => {
+  const gate = gates.get(String(key)) ?? newGate();
+  gates.set(String(key), gate);
+  return gate;
+};
+
+const asks = defineFlow("asks");
+asks.to("ask", async (ctx) => {
+  await gateOf(ctx.input).passed;
+  return ctx.pauseFor({ interruptId: "ask" });
+});
+const parent = defineFlow("parent");
+parent.toSubFlow(asks);
+const grandparent = defineFlow("grandparent");
+grandparent.toSubFlow(parent);
+const beside = defineFlow("beside");
+beside.to("ask", (ctx) => ctx.pauseFor({ interruptId: "first" }));
+beside.to("ask later", async (ctx) => {
+  await gateOf(ctx.input).passed;
+  return ctx.pauseFor({ interruptId: "second" });
+});
+const all = { asks, parent, grandparent, beside };
+const orchestrator = await serving(database, Object.values(all), {}, { concurrency: 250 });
+afterAll(() => orchestrator.close());
+
+const doors = {
+  library: (execution: Execution) => execution.close({ pendingInterrupts: "cancel", reason: "enough" }),
+  SQL: async (execution: Execution) => {
+    await sql`select flowledger.close(${execution.id}, 'enough', 'cancel')`;
+    // What waited was cancelled, and so was the execution.
+    await refusal(execution.waitForClose());
+  },
+};
+
+let runs = 0;
+function start(name: keyof typeof all): Promise<Execution> {
+  return orchestrator.flow(name).startExecution(`run ${++runs}`, { autoCloseTimeout: 0 });
+}
+
+async function parked(execution: Execution): Promise<void> {
+  await expect
+    .poll(async () => (await sql`select owner from flowledger.executions where id = ${execution.id}`)[0]?.["owner"])
+    .toBeNull();
+}
+
+/** It has ended as it was asked to, and nothing of its family waits or is left over. */
+async function expectClosed(execution: Execution): Promise<void> {
+  expect(await execution.result.getMeta()).toMatchObject({ lifecycleState: "closed", closeReason: "enough" });
+  const familyOf = () => sql<{ id: string; open: boolean; pending: number }[]>`
+    with recursive family as (
+      select e.* from flowledger.executions e where e.id = ${execution.id}
+      union all select c.* from family f join flowledger.executions c on c.parent_id = f.id)
+    select id, closed_at is null as open, pending_interrupts as pending from family`;
+  // Those below a sub-flow hear of its end from it.
+  await expect.poll(async () => (await familyOf()).filter(({ open, pending }) => open || pending > 0)).toEqual([]);
+  const family = await familyOf();
+  for (const { id } of family) await expectGuarantees(sql, id);
+}
+
+const flowsThatAsk = Object.entries(doors).flatMap(([door, close]) =>
+  (["asks", "parent", "grandparent"] as const).map((flow) => ({ door, flow, close })),
+);
+
+test.each(flowsThatAsk)(
+  "$flow closes where a pause waits and it has long been parked, by $door",
+  async ({ flow, close }) => {
+    expect.hasAssertions();
+    const execution = await start(flow);
+    gateOf(`run ${runs}`).open();
+    await untilPending(execution);
+    await parked(execution);
+
+    await close(execution);
+
+    await expectClosed(execution);
+  },
+);
+
+test.each(flowsThatAsk)(
+  "$flow closes where the pause comes only while it drains, by $door",
+  async ({ flow, close }) => {
+    expect.hasAssertions();
+    const execution = await start(flow);
+    const gate = gateOf(`run ${runs}`);
+    const closing = close(execution);
+    await untilEvent(execution, "execution.sealed");
+
+    gate.open();
+
+    await closing;
+    await expectClosed(execution);
+  },
+);
+
+test("pauses before the close and behind it are cancelled both", async () => {
+  const execution = await start("beside");
+  await untilPending(execution);
+  const closing = doors.library(execution);
+  await untilEvent(execution, "execution.sealed");
+
+  gateOf(`run ${runs}`).open();
+
+  await closing;
+  const cancelled = await execution.history({ types: ["interrupt.cancelled"] });
+  expect(cancelled).toMatchObject([{ id: "first" }, { id: "second" }]);
+  await expectClosed(execution);
+});
+
+test("a pause that comes at any moment of the drain is in nobody's way: 200 times", async () => {
+  const executions = await Promise.all(
+    Array.from({ length: 200 }, async (_, index) => {
+      const key = `race ${index}`;
+      const flow = (["asks", "parent"] as const)[index % 2] ?? "asks";
+      const execution = await orchestrator.flow(flow).startExecution(key, { autoCloseTimeout: 0 });
+      return { execution, gate: gateOf(key) };
+    }),
+  );
+  for (const { execution } of executions.filter((_, index) => index % 2 === 0))
+    await untilEvent(execution, "inbox.routed");
+
+  const closing = executions.map(({ execution, gate }, index) => {
+    // Before, with and after the command, by turns.
+    if (index % 3 === 0) gate.open();
+    const closed = doors.library(execution).then(nothing, (error: unknown) => error);
+    if (index % 3 === 1) gate.open();
+    if (index % 3 === 2) setTimeout(() => gate.open(), index % 20);
+    return closed;
+  });
+
+  expect((await Promise.all(closing)).filter((error) => error !== null)).toEqual([]);
+  for (const { execution } of executions)
+    expect(await execution.result.getMeta()).toMatchObject({ closeReason: "enough" });
+  expect(await orchestrator.verify()).toEqual([]);
+}, 60_000);
+
+test("a close that rejects says which pause came while it drained, and one that cancels behind it closes", async () => {
+  const execution = await start("asks");
+  const closing = refusal(execution.close());
+  await untilEvent(execution, "execution.sealed");
+  gateOf(`run ${runs}`).open();
+  expect(await closing).toMatchObject({ code: "INTERRUPTS_PENDING", details: { interruptIds: ["ask"] } });
+
+  await execution.close({ pendingInterrupts: "cancel" });
+
+  expect(await execution.result.getMeta()).toMatchObject({ lifecycleState: "closed" });
+});

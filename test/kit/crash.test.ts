@@ -1,0 +1,216 @@
+/** `crashEverywhere`: what survives a crash at every commit passes, and a bug that only a crash shows is found where it is. */
+import { describe, expect, test } from "vitest";
+import { z } from "zod";
+import { defineFlow, type Flow } from "../../src/index.ts";
+import { CrashFoundError } from "../../src/test.ts";
+import { kit } from "../support/kit.ts";
+
+const refund = defineFlow("refund", {
+  input: z.number(),
+  state: z.object({ paid: z.number(), notes: z.array(z.string()) }).partial(),
+});
+refund
+  .to("charge", (ctx) => ({ id: `of ${ctx.input}` }))
+  .to("pay", async (ctx) => {
+    const id = await ctx.step("bank", (_signal, key) => key);
+    await ctx.transaction("row", () => 1);
+    await ctx.appendState("notes", "paid");
+    await ctx.sleep("1d");
+    await ctx.setState("paid", 1);
+    return id;
+  })
+  .to("approve", (ctx) => ctx.pauseFor({ expiresIn: "30d" }))
+  .to("mail", (ctx) => ctx.appendState("notes", "mailed"));
+
+test("a flow that is right survives a crash before, in and after each of its commits", async () => {
+  await using t = await kit({ flows: [refund] });
+  const ends = new Set<string>();
+  const cuts: (string | null)[] = [];
+
+  const boundaries = await t.crashEverywhere(refund, 900, async (run, { effects, calls, boundary }) => {
+    cuts.push(boundary);
+    await run.answer("approve", true);
+    const snapshot = await run.until("closed");
+    ends.add(JSON.stringify(snapshot));
+    expect(["charge", "bank", "row", "mail"].map(effects)).toEqual([1, 1, 1, 1]);
+    expect(calls("charge")).toBeLessThanOrEqual(2);
+  });
+
+  expect([...ends]).toEqual(['{"paid":1,"notes":["paid","mailed"]}']);
+  // Once without a crash.
+  expect(cuts).toEqual([null, ...boundaries]);
+  expect(boundaries.length % 3).toBe(0);
+  expect(boundaries.slice(0, 3).map((boundary) => boundary.split(" ")[0])).toEqual(["before", "in", "after"]);
+  expect(boundaries.join("\n")).toMatch(/^after commit \d+ of \d+ \(.*step\.completed "bank"/m);
+  expect(boundaries.join("\n")).toMatch(/^in commit \d+ of \d+ \(step\.completed "row"\)$/m);
+  // The kit itself is where it was.
+  expect(t.clock.now().toISOString()).toBe("2026-01-01T09:00:00.000Z");
+  expect((await t.orchestrator.listExecutions()).executions).toEqual([]);
+});
+
+test("what was cut is really taken over by another worker, and what was never committed runs again", async () => {
+  await using t = await kit({ flows: [refund] });
+  const charged: Record<string, number[]> = { before: [], in: [], after: [] };
+  const claims: Record<string, number> = {};
+  const workers = new Set<string>();
+
+  await t.crashEverywhere(refund, 900, async (run, { calls, boundary }) => {
+    const [phase = "none"] = boundary?.split(" ") ?? [];
+    if (boundary?.includes('chunk.completed "charge"')) charged[phase]?.push(calls("charge"));
+    const claimed = await run.history({ types: ["execution.claimed"] });
+    if (boundary === null || boundary.includes('step.completed "bank"')) claims[phase] = claimed.length;
+    for (const event of claimed) if ("worker" in event) workers.add(event.worker);
+  });
+
+  expect(charged).toMatchObject({ before: [2], after: [1] });
+  const { none = 0 } = claims;
+  expect(claims).toEqual({ none, before: none + 1, in: none + 1, after: none + 1 });
+  expect(workers.size).toBe(2);
+});
+
+test("a check that fails without a crash is no finding", async () => {
+  await using t = await kit({ flows: [refund] });
+
+  const failed = t.crashEverywhere(refund, 900, () => {
+    throw new RangeError("always");
+  });
+
+  await expect(failed).rejects.toThrow(RangeError);
+});
+
+test("an option that there is not is refused", async () => {
+  await using t = await kit({ flows: [refund] });
+
+  await expect(t.crashEverywhere(refund, 900, () => {}, { times: 3 } as never)).rejects.toThrow(
+    'unknown option "times"',
+  );
+});
+
+/** What a system outside has seen. */
+class Outside {
+  seen: string[] = [];
+  readonly keys = new Set<string>();
+
+  charge(what: string, key?: string): void {
+    if (key !== undefined && this.keys.has(key)) return;
+    if (key !== undefined) this.keys.add(key);
+    this.seen.push(what);
+  }
+
+  reset(): void {
+    this.seen = [];
+    this.keys.clear();
+  }
+}
+
+describe("ten bugs that only a crash shows", () => {
+  const outside = new Outside();
+  let memory: Record<string, unknown> = {};
+  const reset = () => {
+    outside.reset();
+    memory = {};
+  };
+  const once = () => expect(outside.seen).toEqual(["charge"]);
+
+  const bugs: [name: string, at: RegExp, build: (flow: Flow) => unknown, check?: () => unknown][] = [
+    [
+      "an effect in a chunk, without a key",
+      /^before commit .*chunk\.completed "pay"/,
+      (flow) => flow.to("pay", () => outside.charge("charge")),
+    ],
+    [
+      "an effect in a chunk, before a step",
+      /^before commit .*step\.completed "note"/,
+      (flow) =>
+        flow.to("pay", async (ctx) => {
+          outside.charge("charge");
+          await ctx.step("note", () => 1);
+        }),
+    ],
+    [
+      "an effect between two steps",
+      /^after commit .*step\.completed "first"|^before commit .*step\.completed "second"/,
+      (flow) =>
+        flow.to("pay", async (ctx) => {
+          await ctx.step("first", () => 1);
+          outside.charge("charge");
+          await ctx.step("second", () => 1);
+        }),
+    ],
+    [
+      "a step whose effect ignores its key",
+      /^before commit .*step\.completed "bank"/,
+      (flow) => flow.to("pay", (ctx) => ctx.step("bank", () => outside.charge("charge"))),
+    ],
+    [
+      "a key that is new in each attempt",
+      /^before commit .*step\.completed "bank"/,
+      (flow) => flow.to("pay", (ctx) => ctx.step("bank", () => outside.charge("charge", crypto.randomUUID()))),
+    ],
+    [
+      "an effect after a sleep that is no step",
+      /commit .*(sleep\.started|chunk\.completed "pay")/,
+      (flow) =>
+        flow.to("pay", async (ctx) => {
+          await ctx.sleep("1d");
+          outside.charge("charge");
+        }),
+    ],
+    [
+      "an effect outside of the database in a transaction",
+      /^before commit/,
+      (flow) => flow.to("pay", (ctx) => ctx.transaction("row", () => outside.charge("charge"))),
+    ],
+    [
+      "memory of the process in the place of state",
+      /commit .*chunk\.completed "remember"/,
+      (flow) =>
+        flow
+          .to("remember", (ctx) => {
+            const before = Number(memory[ctx.execution.id] ?? 0);
+            memory[ctx.execution.id] = before + 1;
+          })
+          .to("pay", (ctx) => {
+            for (let i = 0; i < Number(memory[ctx.execution.id]); i++)
+              outside.charge("charge", `${ctx.execution.id} ${i}`);
+          }),
+    ],
+    [
+      "an order that depends on who is first",
+      /commit/,
+      (flow) =>
+        flow.to("pay", async (ctx) => {
+          await ctx.step("first", () => outside.charge("first", "first"));
+          outside.charge("looked", `${ctx.idempotencyKey} ${outside.seen.length}`);
+          await ctx.step("second", () => outside.charge("second", "second"));
+        }),
+      () => expect(outside.seen).toEqual(["first", "looked", "second"]),
+    ],
+    [
+      "an effect of one item of a collection, without a key",
+      /^before commit .*chunk\.completed/,
+      (flow) =>
+        flow
+          .to("items", () => [1, 2, 3])
+          .forEach({ concurrency: 1 })
+          .to("each", (ctx) => outside.charge(`item ${String(ctx.input)}`))
+          .endForEach(),
+      () => expect(outside.seen).toEqual(["item 1", "item 2", "item 3"]),
+    ],
+  ];
+
+  test.each(bugs)("%s", { timeout: 60_000 }, async (name, at, build, check = once) => {
+    const flow = defineFlow(`bug-${bugs.findIndex(([bug]) => bug === name)}`);
+    build(flow);
+    await using t = await kit({ flows: [flow] });
+
+    const found: unknown = await t.crashEverywhere(flow, null, check, { reset }).then(
+      (boundaries) => boundaries,
+      (error: unknown) => error,
+    );
+
+    expect(found).toBeInstanceOf(CrashFoundError);
+    expect((found as CrashFoundError).details.boundary).toMatch(at);
+    expect((found as CrashFoundError).message).toContain((found as CrashFoundError).details.boundary);
+  });
+});
