@@ -1,11 +1,18 @@
-/** Builds the package: `dist/` finds nothing by its path at run time, so that any bundler may take it apart. */
+/**
+ * Builds the package. `dist/` finds nothing by its path at run time, so that any bundler may take it apart, and has types for
+ * both kinds of modules: what `require()` gets is the same code (Node loads ES modules with it), under types that say so.
+ */
 import { execFileSync } from "node:child_process";
-import { rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { sqlSource } from "./src/store/sql-source.ts";
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+const manifest = JSON.parse(readFileSync(here("package.json"), "utf8")) as {
+  readonly exports: Readonly<Record<string, string | { readonly import: { readonly types: string } }>>;
+};
 
 rmSync(here("dist"), { recursive: true, force: true });
 execFileSync(process.execPath, [here("node_modules/typescript/bin/tsc"), "-p", here("tsconfig.build.json")], {
@@ -31,3 +38,82 @@ writeFileSync(
   here("dist/worker/thread-source.js"),
   `const source = ${JSON.stringify(outputFiles[0]?.text)};\nexport function threadSource() {\n  return source;\n}\n`,
 );
+
+await bundleGraphileWorker();
+
+const done = new Set<string>();
+for (const target of Object.values(manifest.exports)) {
+  if (typeof target === "string") continue;
+  const types = here(target.import.types);
+  writeTypes(types);
+  const entry = types.replace(/\.d\.ts$/, ".cjs");
+  writeFileSync(
+    entry,
+    `module.exports = require("./${types
+      .split("/")
+      .at(-1)
+      ?.replace(/\.d\.ts$/, ".js")}");\n`,
+  );
+}
+
+/**
+ * The compiler leaves `.ts` in declarations; here each file names what is in the package, once for either kind of module. Of zod's
+ * types those parameters go that zod 4.0 did not have: the ones in their place are what they default to.
+ */
+function writeTypes(file: string): void {
+  if (done.has(file)) return;
+  done.add(file);
+  const text = readFileSync(file, "utf8")
+    .replaceAll(/(\$ZodBranded<[^<>]+, "\w+"), "out">/g, "$1>")
+    .replaceAll(/\], "\w+">/g, "]>");
+  const relative = /(\bfrom |\bimport\()"(\.{1,2}\/[^"]+)\.ts"/g;
+  writeFileSync(file, text.replaceAll(relative, '$1"$2.js"'));
+  writeFileSync(file.replace(/ts$/, "cts"), text.replaceAll(relative, '$1"$2.cjs"'));
+  for (const [, , path = ""] of text.matchAll(relative)) writeTypes(join(dirname(file), `${path}.d.ts`));
+}
+
+/**
+ * graphile-worker comes along as one module: installed beside us it would bring fifty packages that we never call (yargs,
+ * cosmiconfig, …), look for configuration files when it is loaded, and need a `typescript` that bundlers do not find.
+ */
+async function bundleGraphileWorker(): Promise<void> {
+  const configuration = "export const cosmiconfigSync = () => ({ search: () => null });";
+  const { errors } = await build({
+    entryPoints: [here("node_modules/graphile-worker/dist/index.js")],
+    outfile: here("dist/vendor/graphile-worker.js"),
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    target: "node22",
+    external: ["pg"],
+    treeShaking: true,
+    legalComments: "inline",
+    banner: { js: `/*!\n${readFileSync(here("node_modules/graphile-worker/LICENSE.md"), "utf8").trim()}\n*/` },
+    plugins: [
+      {
+        name: "no configuration files",
+        setup(bundler) {
+          bundler.onResolve({ filter: /^cosmiconfig$/ }, ({ path }) => ({ path, namespace: "none" }));
+          bundler.onLoad({ filter: /./, namespace: "none" }, () => ({ contents: configuration }));
+        },
+      },
+      {
+        // What is left of CommonJS in it: a `require` of Node's own would be looked for when it runs.
+        name: "imports only",
+        setup(bundler) {
+          bundler.onResolve({ filter: /^util$/ }, ({ path, kind }) =>
+            kind === "require-call" ? { path, namespace: "node" } : undefined,
+          );
+          bundler.onLoad({ filter: /./, namespace: "node" }, ({ path }) => ({
+            contents: `export * from "node:${path}";`,
+          }));
+        },
+      },
+    ],
+  });
+  if (errors.length > 0) throw new Error("graphile-worker could not be bundled");
+  for (const file of ["worker/jobs.js", "store/migrate.js"]) {
+    const path = here(`dist/${file}`);
+    writeFileSync(path, readFileSync(path, "utf8").replaceAll('"graphile-worker"', '"../vendor/graphile-worker.js"'));
+  }
+}

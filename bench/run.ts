@@ -13,6 +13,7 @@ import { rebuild } from "./rebuild.ts";
 import { openBench } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";
 import { spread } from "./spread.ts";
+import { start } from "./start.ts";
 import { stream } from "./stream.ts";
 import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
@@ -35,6 +36,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   neighbours,
   takeover,
   kit,
+  start,
 };
 
 const asked = process.argv.slice(2).filter((word) => !word.startsWith("--"));

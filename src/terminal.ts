@@ -2,14 +2,20 @@
 import { randomUUID } from "node:crypto";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
+import { stripVTControlCharacters } from "node:util";
 import pc from "picocolors";
 import { UsageError } from "./base/errors.ts";
+import { systemTimers } from "./base/timers.ts";
 
 /** Where a command writes: for a person at a terminal, for a pipe, or for a program. */
 export interface Terminal {
   readonly isJson: boolean;
   readonly isInteractive: boolean;
+  /** Columns of the screen; null where nobody cuts lines. */
+  readonly width: number | null;
   readonly paint: ReturnType<typeof pc.createColors>;
+  /** What is seen of a painted text. */
+  plain(text: string): string;
   line(text?: string): void;
   json(value: unknown): void;
 }
@@ -29,6 +35,7 @@ function escapeOf(character: string): string {
 
 /** Writes to the standard output. Colours are the only control characters that get there, and only from `paint`. */
 export function openTerminal({ isJson, isColored }: { isJson: boolean; isColored: boolean }): Terminal {
+  const isInteractive = process.stdout.isTTY && !isJson;
   const colors = pc.createColors(isColored);
   // Nobody who wrote into the database knows the mark that stands for an escape until the line is written.
   const mark = `<${randomUUID()}>`;
@@ -40,8 +47,10 @@ export function openTerminal({ isJson, isColored }: { isJson: boolean; isColored
   ) as unknown as typeof colors;
   return {
     isJson,
-    isInteractive: process.stdout.isTTY && !isJson,
+    isInteractive,
+    width: isInteractive ? process.stdout.columns || null : null,
     paint,
+    plain: (text) => stripVTControlCharacters(text.replaceAll(mark, "\u001b")),
     line: (text = "") => void process.stdout.write(`${visible(text).replaceAll(mark, "\u001b")}\n`),
     // In JSON the escape means the same character.
     json: (value) => void process.stdout.write(`${visible(JSON.stringify(value))}\n`),
@@ -69,16 +78,48 @@ export function printFields(out: Terminal, title: string, fields: object): void 
   for (const [key, value] of Object.entries(fields)) out.line(`${out.paint.dim(key.padEnd(width))}  ${inline(value)}`);
 }
 
+/** On a screen each row is one line: the last columns give way. */
 export function printTable(out: Terminal, heads: readonly string[], rows: readonly (readonly string[])[]): void {
-  rows = rows.map((row) => row.map((cell) => visible(cell).replaceAll(/[\t\n]/g, escapeOf)));
-  const widths = heads.map((head, column) => Math.max(head.length, ...rows.map((row) => row[column]?.length ?? 0)));
-  const format = (row: readonly string[]) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join("  ")
-      .trimEnd();
+  const shown = rows.map((row) => row.map((cell) => visible(cell).replaceAll(/[\t\n]/g, escapeOf)));
+  const lengthIn = (cell: string | undefined) => out.plain(cell ?? "").length;
+  const widths = heads.map((head, column) => Math.max(head.length, ...shown.map((row) => lengthIn(row[column]))));
+  const format = (row: readonly string[]) => {
+    const cells = row.map((cell, column) => cell + " ".repeat(Math.max(0, (widths[column] ?? 0) - lengthIn(cell))));
+    const line = cells.join("  ").trimEnd();
+    return out.width !== null && lengthIn(line) > out.width ? fitted(out, row, widths, out.width) : line;
+  };
   out.line(out.paint.dim(format(heads)));
-  for (const row of rows) out.line(format(row));
+  for (const row of shown) out.line(format(row));
+}
+
+/** Without colour, whose end a cut would lose. */
+function fitted(out: Terminal, row: readonly string[], widths: readonly number[], width: number): string {
+  const cells = row.map((cell, column) => out.plain(cell).padEnd(widths[column] ?? 0));
+  return fit(cells.join("  ").trimEnd(), width);
+}
+
+export function fit(text: string, width: number): string {
+  return text.length <= width ? text : `${text.slice(0, Math.max(0, width - 1))}…`;
+}
+
+export function paintStatus({ paint }: Terminal, status: string): string {
+  if (status === "failed") return paint.red(status);
+  if (status === "completed") return paint.green(status);
+  return status === "waiting" ? paint.yellow(status) : status;
+}
+
+/** How long ago, in one unit. */
+export function ageOf(date: Date): string {
+  return `${lengthOf(date, null)} ago`;
+}
+
+/** How long it took, or takes until now. */
+export function lengthOf(from: Date, to: Date | null): string {
+  const ms = Math.max(0, (to?.getTime() ?? systemTimers.now()) - from.getTime());
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
+  if (ms < 3_600_000) return `${Math.round(ms / 60_000)} min`;
+  return ms < 86_400_000 * 2 ? `${Math.round(ms / 3_600_000)} h` : `${Math.round(ms / 86_400_000)} d`;
 }
 
 function inline(value: unknown): string {

@@ -3,7 +3,16 @@ import { globSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { describe, expect, test } from "vitest";
 import { mutants, plantSource, plantSql } from "./chaos/mutants.ts";
-import { circles, clocks, packagesOf, rooms, statements, wrongImports, type Sources } from "./support/tree.ts";
+import {
+  circles,
+  clocks,
+  entryFolders,
+  packagesOf,
+  rooms,
+  statements,
+  wrongImports,
+  type Sources,
+} from "./support/tree.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const packagesOfPureRooms = ["zod", "croner", "node:crypto", "node:url", "node:util"];
@@ -153,10 +162,10 @@ test("SQL stands in store/ only", () => {
   expect(statements(sources).length).toBeGreaterThan(100);
 });
 
-test("every folder of src is a room", () => {
+test("every folder of src is a room, or belongs to an entry point", () => {
   const folders = readdirSync(join(root, "src"), { withFileTypes: true }).filter((entry) => entry.isDirectory());
 
-  expect(folders.map((folder) => folder.name).toSorted()).toEqual(rooms.toSorted());
+  expect(folders.map((folder) => folder.name).toSorted()).toEqual([...rooms, ...entryFolders].toSorted());
 });
 
 test("base, flow and ledger do no I/O", () => {

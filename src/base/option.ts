@@ -108,7 +108,7 @@ export function show(value: unknown): string {
 }
 
 /** The name that was meant, as far as a typing error or two goes. */
-function nearest(name: string, names: readonly string[]): string | undefined {
+export function nearest(name: string, names: readonly string[]): string | undefined {
   const near = names
     .map((known) => ({ known, distance: distanceOf(name.toLowerCase(), known.toLowerCase()) }))
     .filter(({ known, distance }) => distance <= Math.max(1, Math.floor(known.length / 3)))

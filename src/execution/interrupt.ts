@@ -1,6 +1,6 @@
 /** Interrupts as people and systems that answer them see them, and the check of an answer. */
 import { z } from "zod";
-import { ContractError } from "../base/errors.ts";
+import { ContractError, UsageError } from "../base/errors.ts";
 import { ExecutionId, ResumeTo } from "../ledger/event.ts";
 import { JsonValue, isObject, toJson, type Json } from "../base/json.ts";
 
@@ -39,6 +39,12 @@ export function parseAnswer(interrupt: string, schema: Json, value: unknown): Js
   const where = `answer to interrupt "${interrupt}"`;
   const answer = value === undefined ? null : toJson(value, where);
   if (!isObject(schema)) return answer;
+  // The application's zod, which may be older than what reads a JSON Schema.
+  if (typeof z.fromJSONSchema !== "function")
+    throw new UsageError(
+      `the ${where} cannot be checked: this zod cannot read JSON Schema`,
+      "install zod 4.2 or newer",
+    );
   const result = z.fromJSONSchema(schema).safeParse(answer);
   if (result.success) return toJson(result.data, where);
   throw new ContractError(where, result.error.issues);

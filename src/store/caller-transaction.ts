@@ -10,17 +10,23 @@ import type { SchemaNames } from "./names.ts";
 import { codeOf, isConnectionLoss, isEnded, refusalOf } from "./refusals.ts";
 import type { Target } from "./refusals.ts";
 
-/** A transaction of postgres.js, drizzle on postgres.js or pg, or a pg client inside one. */
+/**
+ * A transaction of postgres.js, drizzle on postgres.js or pg, or a pg client inside one. A database, a pool or a root client does
+ * not compile: what it sends commits alone. Whether a client is inside of a transaction the database says.
+ */
 export type CallerTransaction = postgres.TransactionSql | postgres.ReservedSql | PgClient | DrizzleTransaction;
 
 /** What `pg` clients share. */
 export interface PgClient {
   query(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
+  /** A pool has it, and sends each statement to whichever client is free. */
+  readonly totalCount?: never;
 }
 
-/** What drizzle transactions share: the driver's own client is inside. */
+/** What drizzle transactions share, and its databases have not all of: the driver's own client is inside. */
 export interface DrizzleTransaction {
   execute(query: never): unknown;
+  rollback(): never;
 }
 
 export interface OpenTransaction {

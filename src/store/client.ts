@@ -1,9 +1,11 @@
 /** Connections: what every one of them sets, the tagged template with the schemas' names put in, and errors made ours once. */
-import type pg from "pg";
+import type { ConnectionOptions } from "node:tls";
 import type postgres from "postgres";
 import { ConnectionError } from "../base/errors.ts";
+import { parseConnectionString, whereOf } from "./connection-string.ts";
+import type { ParsedUrl } from "./connection-string.ts";
 import { openClient } from "./driver.ts";
-import type { Client, DriverOptions } from "./driver.ts";
+import type { Client, DriverOptions, Password } from "./driver.ts";
 import { defaultNames, templateWithNames } from "./names.ts";
 import type { SchemaNames } from "./names.ts";
 import { codeOf, refusalOf } from "./refusals.ts";
@@ -71,33 +73,13 @@ const defaultOf17 = "transaction_timeout";
 
 /** Opens at the first query: at least two connections, no notices, an application name that says who we are. */
 export function openDatabase(option: ConnectionOption, options: OpenOptions = {}): Database {
-  const given = typeof option === "string" ? {} : option;
+  const { verifiesFor, ...given } = driverOptions(option);
   const { name = "flowledger", max = given.max ?? 10, names = defaultNames } = options;
   const connection = { application_name: name, ...given.connection };
-  let client: Client;
-  try {
-    // The driver takes any scheme, and what has none for a name of a database: that would show a password.
-    if (typeof option === "string" && !/^postgres(ql)?:\/\//i.test(option))
-      throw new Error("the scheme is not postgres://");
-    // Of a password with / ? or # in it the rest would be taken for a host, a database or a parameter, and shown as such.
-    if (typeof option === "string" && /#|^\w+:\/\/[^/?]*\/[^?]*[@/]|\?(.*&)?[^=]*[@/]/.test(option))
-      throw new Error("user or password has a character that is not encoded");
-    const driverOptions = { ...given, max: Math.max(2, max), connection };
-    client = openClient(typeof option === "string" ? option : null, driverOptions, { fixed, refusable, defaults });
-  } catch (error) {
-    throw new ConnectionError(
-      null,
-      "the connection string cannot be read",
-      "use postgres://user:password@host:port/database, with %2F for / and %40 for @ in user and password",
-      codeOf(error) === "ERR_INVALID_URL"
-        ? // Not the error itself: it has the whole string, and with it the password.
-          new Error("ERR_INVALID_URL")
-        : error,
-    );
-  }
+  const client = openClient({ ...given, max: Math.max(2, max), connection }, { fixed, refusable, defaults });
   const { sql } = client;
-  // Not its name: every connection has its own.
-  const { application_name: _name, ...own } = client.connection;
+  // Not its name, every connection has its own; nor options, which are no setting.
+  const { application_name: _name, options: _options, ...own } = client.connection;
   let settings: Readonly<Record<string, string>> = {
     ...defaults,
     ...own,
@@ -108,7 +90,12 @@ export function openDatabase(option: ConnectionOption, options: OpenOptions = {}
   return {
     sql: named(sql, names),
     names,
-    target: { place: client.place, user: sql.options.user, schema: names.schema },
+    target: {
+      place: client.place,
+      user: sql.options.user,
+      schema: names.schema,
+      ...(verifiesFor !== undefined && { verifiesFor }),
+    },
     password: client.password,
     get link() {
       return client.link;
@@ -129,6 +116,27 @@ export function openDatabase(option: ConnectionOption, options: OpenOptions = {}
     },
     end: (how) => sql.end(how),
   };
+}
+
+/** @throws {ConnectionError} without showing a password */
+export function driverOptions(option: ConnectionOption): DriverOptions & Pick<ParsedUrl, "verifiesFor"> {
+  if (typeof option === "string") return asDriverOptions(parseConnectionString(option));
+  for (const key of ["connectionString", "url", "uri"])
+    if (key in option)
+      throw new ConnectionError(
+        null,
+        `the options of a connection have no ${key}`,
+        "pass the string itself as connection",
+      );
+  // The driver cuts a host at its first colon.
+  const { host, port } = option;
+  if (typeof host !== "string") return option;
+  return asDriverOptions({ ...option, ...whereOf(host, typeof port === "number" ? String(port) : undefined) });
+}
+
+/** What the driver takes, and its types leave out: lists of hosts and ports, TLS as libpq names it. */
+function asDriverOptions(options: object): DriverOptions {
+  return options;
 }
 
 /** Statements are written with the default names; a template's text is rewritten once. */
@@ -188,10 +196,23 @@ async function requireDefaults({ sql, target }: Database): Promise<void> {
     );
 }
 
+/** What `pg` is told. Written out, so that the package's types need none of its own. */
+export interface PgConfig {
+  host: string;
+  port: number;
+  database: string;
+  user: string;
+  password: Password;
+  application_name: string;
+  keepAlive: boolean;
+  options: string;
+  ssl: ConnectionOptions | false;
+}
+
 /** The options that graphile-worker's own driver needs for the same database. */
-export function pgConfig({ sql, link, password, settings }: Database, name = "flowledger jobs"): pg.PoolConfig {
+export function pgConfig({ sql, link, password, settings }: Database, name = "flowledger jobs"): PgConfig {
   const { database, user } = sql.options;
-  const config: pg.PoolConfig = {
+  const config: PgConfig = {
     host: link.host,
     port: link.port,
     database,
@@ -199,27 +220,35 @@ export function pgConfig({ sql, link, password, settings }: Database, name = "fl
     password,
     application_name: name,
     keepAlive: true,
-    options: Object.entries(settings)
-      .map(([key, value]) => `-c ${key}=${value.replaceAll(/[\\ ]/g, "\\$&")}`)
+    options: [
+      optionsOf(sql).options,
+      ...Object.entries(settings).map(([key, value]) => `-c ${key}=${value.replaceAll(/[\\ ]/g, "\\$&")}`),
+    ]
+      .filter((one) => one !== undefined)
       .join(" "),
+    // Without one it would read PGSSLMODE.
+    ssl: link.isEncrypted && tlsOptions(link.ssl),
   };
-  // Without one it would read PGSSLMODE.
-  config.ssl = link.isEncrypted && tlsOptions(link.ssl);
   return config;
 }
 
 /** Connection options for a thread: all but a password that is a function can travel there. */
 export function threadOptions({ sql, link, password, settings }: Database, name: string): DriverOptions {
   const { database, user } = sql.options;
-  return {
-    host: link.host,
-    port: link.port,
+  return asDriverOptions({
+    ...whereOf(link.host, String(link.port)),
     database,
     username: user,
     password,
     ssl: link.isEncrypted && link.ssl,
-    connection: { ...settings, application_name: name },
-  };
+    connection: { ...optionsOf(sql), ...settings, application_name: name },
+  });
+}
+
+/** Start-up options of the caller's own: some hosts find the database by them. */
+function optionsOf(sql: Sql): { options?: string } {
+  const { options } = sql.options.connection;
+  return typeof options === "string" ? { options } : {};
 }
 
 type Methods = Readonly<Record<string, unknown>>;

@@ -2,11 +2,10 @@
  * postgres.js as this library uses it: what 3.4.9 does when connections die is made good here, and `stack.test.ts` kills
  * connections to see it. Apart from `client.ts`, because the heartbeat's thread loads it and little else.
  */
-import { readFileSync } from "node:fs";
 import postgres from "postgres";
 import { backoff } from "../base/async.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
-import { failing, openSockets, problem, socketCodes, tlsOptions, anyName } from "./socket.ts";
+import { failing, openSockets, problem, socketCodes, anyName } from "./socket.ts";
 import type { Link, SocketOptions, Sockets, SslOption } from "./socket.ts";
 
 export type DriverOptions = postgres.Options<Record<string, postgres.PostgresType>>;
@@ -43,9 +42,8 @@ export interface ClientSettings {
   readonly defaults?: Settings;
 }
 
-/** A client. `url` decides only where to connect; every other setting comes from `options`. */
-export function openClient(url: string | null, options: DriverOptions, settings: ClientSettings): Client {
-  const parsed = parse(url, options);
+export function openClient(options: DriverOptions, settings: ClientSettings): Client {
+  const parsed = parse(options);
   const sockets = openSockets(parsed);
   let { refusable = {}, defaults = {} } = settings;
   const open = () =>
@@ -90,29 +88,14 @@ type ParsedOptions = SocketOptions & {
   readonly pass: Password;
 };
 
-function parse(url: string | null, options: DriverOptions): ParsedOptions {
-  const given = { onnotice: () => {}, backoff: reconnectDelay, ...options };
+function parse(options: DriverOptions): ParsedOptions {
   // A client connects with its first query.
-  const client = url === null ? postgres(given) : postgres(url, given);
-  const parsed = client.options as unknown as ParsedOptions;
-  const { sslrootcert, sslcert, sslkey, ...connection } = parsed.connection;
-  const ssl = sslOf(parsed.ssl, /[?&]ssl(mode)?=/.test(url ?? "") || options.ssl !== undefined, sslrootcert);
-  if (!sslrootcert && !sslcert && !sslkey) return { ...parsed, ssl };
-  const files = {
-    ...(sslrootcert && sslrootcert !== "system" && { ca: readFileSync(sslrootcert) }),
-    ...(sslcert && { cert: readFileSync(sslcert) }),
-    ...(sslkey && { key: readFileSync(sslkey) }),
-  };
-  // As options, because they go to other drivers and threads too.
-  return { ...parsed, connection, ssl: ssl && { ...(typeof ssl === "object" ? ssl : tlsOptions(ssl)), ...files } };
-}
-
-/** As libpq has it: what the connection says outweighs PGSSLMODE, and whoever names an authority wants it asked. */
-function sslOf(given: SslOption, isGiven: boolean, authority: string | undefined): SslOption {
-  const mode: unknown = isGiven ? given : (process.env["PGSSLMODE"] ?? given);
-  if (mode === "disable") return false;
-  if (mode === "verify-ca" || (authority && (mode === "require" || (!isGiven && !mode)))) return anyName;
-  return mode as SslOption;
+  const { options: found } = postgres({ onnotice: () => {}, backoff: reconnectDelay, ...options });
+  const parsed = found as unknown as ParsedOptions;
+  // As libpq has it: what the connection says outweighs PGSSLMODE.
+  const mode: unknown = options.ssl === undefined ? (process.env["PGSSLMODE"] ?? parsed.ssl) : parsed.ssl;
+  const ssl = mode === "verify-ca" ? anyName : mode !== "disable" && (mode as SslOption);
+  return { ...parsed, ssl };
 }
 
 function guarded(parsed: ParsedOptions, sockets: Sockets): object {

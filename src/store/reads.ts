@@ -79,6 +79,8 @@ export interface Reads {
   definition(flow: string, fingerprint: string): Promise<unknown>;
   /** Why no worker could go on with an execution, when that is the last thing that happened to it. */
   blocked(id: ExecutionId): Promise<string | null>;
+  /** Flows that some worker has served here, by name. */
+  knownFlows(): Promise<string[]>;
   /** Whether a live worker serves the flow. */
   isServed(flow: string): Promise<boolean>;
 }
@@ -195,6 +197,11 @@ export function readsOf({ sql }: Pick<Database, "sql">): Reads {
         select type, payload ->> 'problem' as problem from flowledger.ledger
         where execution_id = ${id}::uuid order by seq desc limit 1`;
       return row?.type === "execution.blocked" ? row.problem : null;
+    },
+    async knownFlows() {
+      const rows = await sql<{ flow: string }[]>`
+        select flow from flowledger.definitions union select unnest(w.flows) from flowledger.workers w order by 1`;
+      return rows.map(({ flow }) => flow);
     },
     async isServed(flow) {
       const [row] = await sql<[{ served: boolean }]>`

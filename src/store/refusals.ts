@@ -35,6 +35,8 @@ export interface Target {
   readonly place: string;
   readonly user: string;
   readonly schema: string;
+  /** What in the connection string asks for a verified certificate, where it is not `sslmode`. */
+  readonly verifiesFor?: string;
 }
 
 /** Our own: a statement went out, and nothing came back in time. */
@@ -178,9 +180,11 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
     case "28000":
       return connection(
         `user ${target.user} was refused (${message})`,
-        /encryption|SSL/.test(message)
-          ? "choose another sslmode, or let pg_hba.conf of the server admit it"
-          : "check the user in the connection string, and its rights to connect",
+        /no encryption|SSL off/.test(message)
+          ? "add sslmode=require to the connection string"
+          : /encryption|SSL/.test(message)
+            ? "choose another sslmode, or let pg_hba.conf of the server admit it"
+            : "check the user in the connection string, and its rights to connect",
       );
     case "3D000":
       return connection("the database does not exist", "create it, or correct the name in the connection string");
@@ -211,9 +215,11 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
   if (code in tls || code.startsWith("ERR_SSL") || code.startsWith("ERR_TLS"))
     return connection(
       `TLS failed: ${tls[code] ?? message} (${code})`,
-      code === socketCodes.noTls
-        ? "switch it on in the server, or choose sslmode=prefer"
-        : "give its authority as connection: { ssl: { ca } } or NODE_EXTRA_CA_CERTS, or choose another sslmode",
+      target.verifiesFor !== undefined
+        ? `${target.verifiesFor} in the connection string asks for a verified certificate: give the server one, or take that out`
+        : code === socketCodes.noTls
+          ? "switch it on in the server, or choose sslmode=prefer"
+          : "give its authority as connection: { ssl: { ca } } or NODE_EXTRA_CA_CERTS, or choose another sslmode",
     );
   if (code === socketCodes.noPassword)
     return connection(`the function given as password failed (${message})`, "correct it, or what it asks");

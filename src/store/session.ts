@@ -27,7 +27,6 @@ export interface WorkerSession {
 
 export function openSession(connection: DriverOptions, names: SchemaNames, answerWithinSeconds: number): WorkerSession {
   const { sql: client } = openClient(
-    null,
     {
       ...connection,
       max: 1,

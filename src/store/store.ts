@@ -40,6 +40,8 @@ import type { Workers } from "./workers.ts";
 
 export interface Store {
   readonly names: SchemaNames;
+  /** host:port/database */
+  readonly place: string;
   readonly starts: Starts;
   readonly claims: Claims;
   readonly commits: Commits;
@@ -106,6 +108,7 @@ export function openStore(
   const guard = <G extends object>(group: G): G => refusing(group, database.target);
   return {
     names,
+    place: database.target.place,
     starts: guard(startsOf(database)),
     claims: guard(claimsOf(database)),
     commits: guard({ append: (items, skipLocked) => append(database.sql, items, skipLocked) } satisfies Commits),

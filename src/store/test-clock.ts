@@ -7,6 +7,7 @@ import type postgres from "postgres";
 import { MovableClockError } from "../base/errors.ts";
 import type { ExecutionId, WorkerId } from "../ledger/event.ts";
 import { list } from "./columns.ts";
+import { driverOptions } from "./client.ts";
 import { openClient } from "./driver.ts";
 import { defaultNames } from "./names.ts";
 import { codeOf, refusalOf } from "./refusals.ts";
@@ -100,8 +101,13 @@ export async function beginTestClock(sql: postgres.Sql, nowMs: number): Promise<
 /** @param peer names this process */
 export function openTestClock(url: string, peer: string): TestClock {
   const { sql, place } = openClient(
-    url,
-    { max: 1, idle_timeout: 0, max_lifetime: null, connection: { application_name: "flowledger test clock" } },
+    {
+      ...driverOptions(url),
+      max: 1,
+      idle_timeout: 0,
+      max_lifetime: null,
+      connection: { application_name: "flowledger test clock" },
+    },
     { fixed: { search_path: "pg_catalog, pg_temp", TimeZone: "UTC", standard_conforming_strings: "on" } },
   );
   return {

@@ -7,6 +7,7 @@ import type postgres from "postgres";
 import { ConnectionError } from "../base/errors.ts";
 import { release } from "../base/release.ts";
 import { openDatabase } from "./client.ts";
+import { driverOptions } from "./client.ts";
 import { openClient } from "./driver.ts";
 import { migrate } from "./migrate.ts";
 import { defaultNames } from "./names.ts";
@@ -34,8 +35,13 @@ const templateClass = 1_179_405_685;
 export function openTestDatabases(serverUrl: string): TestDatabases {
   // One session: it holds the lock that says that this process lives.
   const { sql, place } = openClient(
-    serverUrl,
-    { max: 1, idle_timeout: 0, max_lifetime: null, connection: { application_name: "flowledger test" } },
+    {
+      ...driverOptions(serverUrl),
+      max: 1,
+      idle_timeout: 0,
+      max_lifetime: null,
+      connection: { application_name: "flowledger test" },
+    },
     { fixed: {} },
   );
   const { user } = sql.options;
@@ -83,8 +89,7 @@ export function openTestDatabases(serverUrl: string): TestDatabases {
 /** Counts the processes that test on a server. */
 export function watchTestProcesses(serverUrl: string): { count(): Promise<number>; close(): Promise<void> } {
   const { sql } = openClient(
-    serverUrl,
-    { max: 1, idle_timeout: 0, connection: { application_name: "flowledger keeper" } },
+    { ...driverOptions(serverUrl), max: 1, idle_timeout: 0, connection: { application_name: "flowledger keeper" } },
     { fixed: {} },
   );
   return {

@@ -65,7 +65,8 @@ export function startHeartbeat(options: HeartbeatOptions, onLost: () => void): H
         (given) => tell({ password: given }),
         (error: unknown) => tell({ failure: error instanceof Error ? error.message : String(error) }),
       );
-    } else if (!isStopped) onLost();
+    } else if (message === "lost" && !isStopped) onLost();
+    // Others are not ours: under `node --watch` a thread reports the modules that it loads.
   });
   thread.on("error", (error) => {
     ticking.cancel();

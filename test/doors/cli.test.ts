@@ -117,9 +117,9 @@ test("tail follows a live stream to its end, from a cursor on, and says what is 
   expect(await following.exited).toMatchObject({ code: 0 });
   expect(await run("tail", id, "--from", "1")).toEqual({ code: 0, stdout: "named\n", stderr: "" });
   const beyond = await run("tail", id, "--from", "9");
-  expect([beyond.code, beyond.stderr]).toEqual([1, expect.stringContaining("whose last cursor is 2")]);
+  expect([beyond.code, beyond.stderr]).toEqual([2, expect.stringContaining("whose last cursor is 2")]);
   const other = await run("tail", id, "--from", "1-00000000");
-  expect([other.code, other.stderr]).toEqual([1, expect.stringContaining("is of another stream")]);
+  expect([other.code, other.stderr]).toEqual([2, expect.stringContaining("is of another stream")]);
   expect((await run("tail", id, "--from", "-1")).code).toBe(2);
   expect((await run("tail", unknownId)).code).toBe(1);
 });
@@ -220,7 +220,7 @@ test("a command line that cannot be read exits with 2", async () => {
 test("without a database the error says three ways to one", async () => {
   const { code, stderr } = await runWith({ DATABASE_URL: "" }, "list");
 
-  expect(code).toBe(1);
+  expect(code).toBe(2);
   expect(sentences(stderr)).toEqual([expect.stringMatching(/--database <url>.*DATABASE_URL.*npx flowledger dev/)]);
 });
 
@@ -316,7 +316,7 @@ test("a module without flows is one sentence", async () => {
 
   const results = await Promise.all([run("worker", module), run("worker", join(folder, "missing.ts"))]);
 
-  expect(results.map(({ code }) => code)).toEqual([1, 1]);
+  expect(results.map(({ code }) => code)).toEqual([2, 2]);
   expect(results.map(({ stderr }) => sentences(stderr).length)).toEqual([1, 1]);
 });
 
@@ -405,7 +405,7 @@ test("verify names what is wrong and exits with 1, rebuild puts it right", async
     differences: [{ table: "executions", found: { close_snapshot: { forged: true } } }],
   });
   expect(after.stdout).toMatch(/^verified [^\n]* 0 problems\n$/);
-  expect(await Promise.all([run("verify", unknownId), run("verify", "x")])).toMatchObject([{ code: 1 }, { code: 1 }]);
+  expect(await Promise.all([run("verify", unknownId), run("verify", "x")])).toMatchObject([{ code: 1 }, { code: 2 }]);
 });
 
 test("prune says what it removed and keeps what it was told to", async () => {

@@ -247,7 +247,8 @@ const troubles: Trouble[] = [
   {
     name: "a server that requires TLS",
     code: "CONNECTION_FAILED",
-    words: /user ann was refused \(no pg_hba\.conf entry.*no encryption\): choose another sslmode/,
+    words:
+      /user ann was refused \(no pg_hba\.conf entry.*no encryption\): add sslmode=require to the connection string/,
     make: () =>
       fake(refusing("28000", 'no pg_hba.conf entry for host "10.0.0.1", user "ann", database "db", no encryption')),
   },
@@ -298,9 +299,9 @@ const troubles: Trouble[] = [
     name: "a start-up parameter that Postgres does not know",
     code: "DATABASE_REFUSED",
     words:
-      /unrecognized configuration parameter "channel_binding" \(SQLSTATE 42704\): take it out of the connection string/,
+      /unrecognized configuration parameter "flow_binding" \(SQLSTATE 42704\): take it out of the connection string/,
     async *make() {
-      yield changed((url) => url.searchParams.set("channel_binding", "require"));
+      yield changed((url) => url.searchParams.set("flow_binding", "require"));
     },
   },
   {
@@ -338,7 +339,7 @@ const troubles: Trouble[] = [
   {
     name: "a database that is not migrated",
     code: "NOT_MIGRATED",
-    words: /schema "flowledger" is not there or older than this library: call orchestrator\.migrate\(\)/,
+    words: /schema "flowledger" is not there or older than this library: .*run npx flowledger migrate/,
     isOwn: true,
     async *make() {
       await using empty = await emptyDatabase();

@@ -6,6 +6,8 @@ export type Sources = ReadonlyMap<string, string>;
 
 /** The order of the rooms: each imports from itself and from those before it. */
 export const rooms = ["base", "flow", "ledger", "store", "engine", "worker", "execution", "test"];
+/** Folders of entry points: what belongs to one file at the root of `src`, and imports from everywhere. */
+export const entryFolders = ["cli"];
 
 const imports = /\b(?:from|import|require|import\.meta\.resolve)\s*\(?\s*(["'`])([^"'`\n]+)\1/g;
 /** A thread is started by its URL; data files have one as well. */
@@ -50,10 +52,10 @@ export function wrongImports(sources: Sources): string[] {
   );
 }
 
-/** The room of a file; null at the root of `src`. */
+/** The room of a file; null at the root of `src`, and in a folder that belongs there. */
 function roomOf(file: string): string | null {
   const [, room = "", ...rest] = file.split("/");
-  return rest.length > 0 ? room : null;
+  return rest.length > 0 && !entryFolders.includes(room) ? room : null;
 }
 
 /** Files that import each other in a circle, types included: each circle once. */

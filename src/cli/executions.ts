@@ -1,0 +1,170 @@
+/** Commands to executions: start, answer, correct, end. */
+import type { Command } from "commander";
+import { PermissionError, UsageError } from "../base/errors.ts";
+import type { Json, JsonObject } from "../base/json.ts";
+import { nearest, requireKnown } from "../base/option.ts";
+import { done, open, terminalOf, withStore } from "./command.ts";
+import { parseJson, parseObject } from "./parse.ts";
+
+/** Of `flowledger.start()`. */
+const startOptions = [
+  "id",
+  "idempotencyKey",
+  "metadata",
+  "priority",
+  "startAt",
+  "delay",
+  "discardAfter",
+  "autoClose",
+  "autoCloseTimeout",
+  "concurrency",
+  "interventionMode",
+  "timeout",
+  "limitKey",
+];
+
+interface StartFlags {
+  options: JsonObject;
+  force?: boolean;
+}
+
+interface ResumeFlags {
+  requestId?: string;
+  actor: string;
+}
+
+interface InterveneFlags {
+  target?: string;
+  author: string;
+  note?: string;
+}
+
+interface CloseFlags {
+  timeout?: string;
+  reason?: string;
+  cancelInterrupts?: boolean;
+}
+
+export function addExecutionCommands(program: Command): void {
+  program
+    .command("start")
+    .description("start an execution through the SQL front door, and print its id")
+    .argument("<flow>")
+    .argument("<json>", "the input", parseJson)
+    .option("--options <json>", "options of flowledger.start(), e.g. '{\"metadata\": {}}'", parseObject, {})
+    .option("--force", "also a flow that no worker has ever served here")
+    .action(async (flow: string, input: Json, { options, force = false }: StartFlags, command: Command) => {
+      requireKnown(options, startOptions, "a start");
+      const id = await withStore(command, async ({ reads, starts }) => {
+        if (!force) requireServed(flow, await reads.knownFlows().catch(nothingWithoutRights));
+        return starts.startRaw(flow, input, options);
+      });
+      done(command, id, { id });
+    });
+
+  program
+    .command("emit")
+    .description("send an event to an execution")
+    .argument("<id>")
+    .argument("<event>")
+    .argument("[json]", "the payload (default: null)", parseJson, null)
+    .option("--idempotency-key <key>", "sending a key again changes nothing")
+    .action(
+      async (id: string, event: string, payload: Json, options: { idempotencyKey?: string }, command: Command) => {
+        await using orchestrator = open(command);
+        await (await orchestrator.getExecution(id)).emit(event, payload, { ...options, actor: "cli" });
+        done(command, `accepted "${event}"`, { accepted: event });
+      },
+    );
+
+  program
+    .command("resume")
+    .description("answer an interrupt")
+    .argument("<id>")
+    .argument("<interrupt>")
+    .argument("[json]", "the answer (default: null)", parseJson, null)
+    .option("--request-id <id>", "answering again with the same id changes nothing")
+    .option("--actor <name>", "who answers", "cli")
+    .action(async (id: string, interrupt: string, answer: Json, options: ResumeFlags, command: Command) => {
+      await using orchestrator = open(command);
+      const { requestId, actor } = options;
+      const record = await (
+        await orchestrator.getExecution(id)
+      ).continueWith(interrupt, answer, { actor, ...(requestId !== undefined && { resumeRequestId: requestId }) });
+      done(command, `resumed "${record.id}"`, { ...record });
+    });
+
+  program
+    .command("intervene")
+    .description("record a correction that nobody asked for")
+    .argument("<id>")
+    .argument("<json>", "the payload", parseJson)
+    .option("--target <name>", "where it is meant to be read")
+    .option("--author <name>", "whose it is", "cli")
+    .option("--note <text>", "for those who read it later")
+    .action(async (id: string, payload: Json, options: InterveneFlags, command: Command) => {
+      await using orchestrator = open(command);
+      const record = await (await orchestrator.getExecution(id)).intervene(payload, options);
+      done(command, `recorded as version ${record.version}`, { ...record });
+    });
+
+  program
+    .command("seal")
+    .description("take nothing new from outside; what was accepted runs on")
+    .argument("<id>")
+    .action(async (id: string, _: object, command: Command) => {
+      await using orchestrator = open(command);
+      await (await orchestrator.getExecution(id)).seal({ actor: "cli" });
+      done(command, "sealed", { sealed: true });
+    });
+
+  program
+    .command("close")
+    .description("seal, drain, freeze, and print the close snapshot")
+    .argument("<id>")
+    .option("--timeout <duration>", 'how long accepted work may take, e.g. "30s" (default: as long as it takes)')
+    .option("--reason <text>", "kept as the close reason")
+    .option("--cancel-interrupts", "cancel what still waits for an answer")
+    .action(async (id: string, options: CloseFlags, command: Command) => {
+      await using orchestrator = open(command);
+      const { timeout, reason, cancelInterrupts = false } = options;
+      const snapshot = await (
+        await orchestrator.getExecution(id)
+      ).close({
+        actor: "cli",
+        pendingInterrupts: cancelInterrupts ? "cancel" : "reject",
+        ...(timeout !== undefined && { timeout }),
+        ...(reason !== undefined && { reason }),
+      });
+      const out = terminalOf(command);
+      if (out.isJson) out.json(snapshot);
+      else out.line(JSON.stringify(snapshot, null, 2));
+    });
+
+  program
+    .command("cancel")
+    .description("ask for the end of whatever runs")
+    .argument("<id>")
+    .option("--reason <text>", "kept in the ledger", "cancelled")
+    .action(async (id: string, { reason }: { reason: string }, command: Command) => {
+      await using orchestrator = open(command);
+      const isCancelled = await (await orchestrator.getExecution(id)).cancel(reason, { actor: "cli" });
+      done(command, isCancelled ? "cancel requested" : "it had closed before", { cancelled: isCancelled });
+    });
+}
+
+/** A name with a typing error would wait for ever, without a word. Where nothing was ever served, nothing can be compared. */
+function requireServed(flow: string, known: readonly string[]): void {
+  if (known.length === 0 || known.includes(flow)) return;
+  const meant = nearest(flow, known);
+  throw new UsageError(
+    `no worker has ever served a flow named "${flow}" here${meant === undefined ? "" : `, did you mean "${meant}"?`}`,
+    `there are ${known.slice(0, 20).join(", ")}; --force starts it all the same`,
+  );
+}
+
+/** Who may only start may not look. */
+function nothingWithoutRights(error: unknown): string[] {
+  if (error instanceof PermissionError) return [];
+  throw error;
+}

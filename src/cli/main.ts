@@ -1,0 +1,56 @@
+/** The commands: each is parse → one call → print. */
+import { existsSync } from "node:fs";
+import { loadEnvFile } from "node:process";
+import { Command, CommanderError } from "commander";
+import { release } from "../base/release.ts";
+import { visible } from "../terminal.ts";
+import type { GlobalOptions } from "./command.ts";
+import { addAuditCommands } from "./audit.ts";
+import { addExecutionCommands } from "./executions.ts";
+import { addReadCommands } from "./reads.ts";
+import { addRunCommands } from "./run.ts";
+import { isUsage, jsonOf, sentenceOf } from "./sentences.ts";
+
+export async function main(): Promise<void> {
+  const program = newProgram();
+  // A reader that has seen enough (`| head`) is no failure.
+  process.stdout.on("error", () => process.exit(0));
+  process.removeAllListeners("warning");
+  process.on("warning", (warning) => process.stderr.write(`warning: ${visible(warning.message)}\n`));
+  try {
+    // What the shell sets outweighs the file.
+    if (existsSync(".env")) loadEnvFile(".env");
+    await program.parseAsync();
+  } catch (error) {
+    process.exitCode = report(error, program);
+  }
+}
+
+function newProgram(): Command {
+  const program = new Command("flowledger")
+    .description("Durable execution for TypeScript on the Postgres you already have.")
+    .version(release, "-v, --version", "print the version")
+    .option("--database <url>", "connection string (default: DATABASE_URL, also from .env)")
+    .option("--schema <name>", "schema that flowledger was migrated into (default: FLOWLEDGER_SCHEMA, or flowledger)")
+    .option("--json", "print JSON: one document, or one line per stream item; errors too, on stderr")
+    .option("--verbose", "print the stack of an error")
+    .exitOverride()
+    .configureHelp({ showGlobalOptions: true })
+    // Written by `report`, in the form that was asked for.
+    .configureOutput({ outputError: () => {} })
+    .showSuggestionAfterError(true);
+  addRunCommands(program);
+  addReadCommands(program);
+  addExecutionCommands(program);
+  addAuditCommands(program);
+  return program;
+}
+
+/** Prints what went wrong; gives the exit code: 2 for a command line that cannot be meant, else 1. */
+function report(error: unknown, program: Command): number {
+  if (error instanceof CommanderError && error.exitCode === 0) return 0;
+  const { json = process.argv.includes("--json"), verbose = false } = program.opts<GlobalOptions>();
+  process.stderr.write(json ? `${visible(JSON.stringify(jsonOf(error)))}\n` : `error: ${visible(sentenceOf(error))}\n`);
+  if (verbose && error instanceof Error) process.stderr.write(`${visible(error.stack ?? "")}\n`);
+  return isUsage(error) ? 2 : 1;
+}

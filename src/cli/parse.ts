@@ -1,0 +1,38 @@
+/** Arguments and options, read once. */
+import { InvalidArgumentError } from "commander";
+import { isObject, type Json, type JsonObject } from "../base/json.ts";
+import { parseCursor } from "../execution/stream.ts";
+
+export function parseJson(text: string): Json {
+  try {
+    return JSON.parse(text) as Json;
+  } catch {
+    throw new InvalidArgumentError("It is not JSON: quote it for the shell, and a text twice, like '\"text\"'.");
+  }
+}
+
+export function parseObject(text: string): JsonObject {
+  const value = parseJson(text);
+  if (isObject(value)) return value;
+  throw new InvalidArgumentError("It is not a JSON object.");
+}
+
+export function parseDate(text: string): Date {
+  const date = new Date(text);
+  if (!Number.isNaN(date.getTime())) return date;
+  throw new InvalidArgumentError("It is not a date: write 2026-01-31, or 2026-01-31T12:00:00Z.");
+}
+
+export function parsePlace(text: string): string {
+  try {
+    parseCursor(text);
+  } catch {
+    throw new InvalidArgumentError("It is not a cursor: use 0, or what Ctrl-C printed.");
+  }
+  return text;
+}
+
+export function parseWhole(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError("It is not a whole number.");
+}

@@ -1,0 +1,236 @@
+/** Commands that read: lists, one execution, its ledger, its stream. */
+import { Option, type Command } from "commander";
+import { PermissionError, UsageError, type SerializedError } from "../base/errors.ts";
+import { nearest } from "../base/option.ts";
+import type { HistoryEntry } from "../execution/execution.ts";
+import type { InterruptRecord } from "../execution/interrupt.ts";
+import { LedgerEvent } from "../ledger/event.ts";
+import type { LedgerEventType } from "../ledger/event.ts";
+import type { ExecutionSummary, ListInterruptsOptions, ListOptions } from "../orchestrator.ts";
+import { ageOf, fit, lengthOf, paintStatus, printFields, printTable, type Terminal } from "../terminal.ts";
+import { open, terminalOf, untilSignal, withExecution, withStore } from "./command.ts";
+import { waitsOf } from "./explain.ts";
+import { parsePlace, parseWhole } from "./parse.ts";
+
+const statuses = ["created", "running", "waiting", "completed", "failed", "cancelled"] as const;
+
+const eventTypes = LedgerEvent.options.map(({ shape }) => shape.type.value);
+
+export function addReadCommands(program: Command): void {
+  program
+    .command("list")
+    .description("list executions, newest first")
+    .option("--flow <name>", "only of this flow")
+    .addOption(new Option("--status <status>", "only in this status").choices(statuses))
+    .option("--limit <number>", "how many, up to 1000", parseWhole, 20)
+    .option("--cursor <id>", "go on after the last id of the page before")
+    .action(async (options: ListOptions, command: Command) => {
+      await using orchestrator = open(command);
+      const page = await orchestrator.listExecutions(options);
+      if (page.executions.length === 0 && options.flow !== undefined) await requireFlow(command, options.flow);
+      const out = terminalOf(command);
+      if (out.isJson) out.json(page);
+      else printList(out, page.executions, page.nextCursor);
+    });
+
+  program
+    .command("inbox")
+    .description("list what waits for an answer of a person, oldest first")
+    .option("--flow <name>", "only of this flow")
+    .option("--type <type>", "only of this type")
+    .option("--limit <number>", "how many, up to 1000", parseWhole, 20)
+    .option("--cursor <cursor>", "go on after the page before")
+    .action(async (options: ListInterruptsOptions, command: Command) => {
+      await using orchestrator = open(command);
+      const page = await orchestrator.listPendingInterrupts(options);
+      const out = terminalOf(command);
+      if (out.isJson) return out.json(page);
+      const rows = page.interrupts.map((interrupt) => [
+        interrupt.executionId,
+        interrupt.id,
+        interrupt.flow,
+        interrupt.type,
+        ageOf(interrupt.createdAt),
+        JSON.stringify(interrupt.payload),
+      ]);
+      printTable(out, ["execution", "interrupt", "flow", "type", "waits", "asks"], rows);
+      sayMore(out, page.nextCursor);
+      if (rows.length > 0 && out.isInteractive)
+        out.line(out.paint.dim("answer: flowledger resume <execution> <interrupt> '<json>'"));
+    });
+
+  program
+    .command("show")
+    .description("show an execution: what it waits for or why it failed, its meta, state and last ledger events")
+    .argument("<id>")
+    .option("--events <number>", "how many ledger events", parseWhole, 15)
+    .action(async (id: string, options: { events: number }, command: Command) => {
+      await using orchestrator = open(command);
+      const execution = await orchestrator.getExecution(id);
+      const [meta, state, events, interrupts, inside] = await Promise.all([
+        execution.result.getMeta(),
+        execution.result.getState(),
+        execution.history(),
+        execution.getPendingInterrupts(),
+        insideOf(command, execution.flow, execution.id),
+      ]);
+      const waits = waitsOf({ meta, interrupts, ...inside });
+      const error = meta.status === "failed" ? errorIn(events) : null;
+      const last = options.events === 0 ? [] : events.slice(-options.events);
+      const out = terminalOf(command);
+      if (out.isJson) return out.json({ meta, state, error, interrupts, waits, events: last });
+      printFields(out, "meta", { ...meta, closeReason: inWords(meta.closeReason) });
+      if (error) {
+        out.line(`\n${out.paint.bold(out.paint.red("error"))} ${error.name}: ${error.message}`);
+        if (error.chunk !== undefined) out.line(`in chunk "${error.chunk}", attempt ${error.attempt ?? 1}`);
+      }
+      if (waits.length > 0) {
+        out.line(`\n${out.paint.bold("waits for")}`);
+        for (const wait of waits) out.line(wait);
+      }
+      for (const interrupt of interrupts) printInterrupt(out, id, interrupt);
+      out.line(`\n${out.paint.bold(meta.lifecycleState === "closed" ? "close snapshot" : "state")}`);
+      out.line(JSON.stringify(state, null, 2));
+      out.line(`\n${out.paint.bold("ledger")} (last ${last.length} of ${events.length} events)`);
+      printTable(out, ["seq", "at", "type", "chunk"], last.map(eventRow));
+    });
+
+  program
+    .command("history")
+    .description("print the ledger of an execution, in order")
+    .argument("<id>")
+    .option("--from <seq>", "only events after this one", parseWhole, 0)
+    .addOption(new Option("--type <type...>", "only events of these types").choices(eventTypes))
+    .action(async (id: string, { from, type }: { from: number; type?: LedgerEventType[] }, command: Command) =>
+      withExecution(command, id, async (execution) => {
+        const events = await execution.history({ from, ...(type && { types: type }) });
+        const out = terminalOf(command);
+        if (out.isJson) for (const event of events) out.json(event);
+        else
+          printTable(
+            out,
+            ["seq", "at", "type", "chunk", "what"],
+            events.map((event) => [...eventRow(event), whatOf(event)]),
+          );
+      }),
+    );
+
+  program
+    .command("tail")
+    .description(
+      "follow the stream of an execution until it ends; exits with 1 when the execution failed or was cancelled",
+    )
+    .argument("<id>")
+    .option("--from <cursor>", "begin after this item", parsePlace, "0")
+    .action(async (id: string, { from }: { from: string }, command: Command) =>
+      withExecution(command, id, async (execution) => {
+        const out = terminalOf(command);
+        const isStopped = await untilSignal(async (signal) => {
+          for await (const { item, cursor } of execution.streamItems({ timeout: null, from, signal })) {
+            from = cursor;
+            if (out.isJson || typeof item !== "string") out.json(item);
+            else out.line(item);
+          }
+        });
+        if (isStopped) {
+          console.error(`go on with: flowledger tail ${id} --from ${from}`);
+          process.exitCode = 130;
+          return;
+        }
+        // Closed otherwise than completed: this says why.
+        const { lifecycleState } = await execution.result.getMeta();
+        if (lifecycleState === "closed") await execution.waitForClose();
+      }),
+    );
+}
+
+/** @throws {UsageError} the name is like that of a flow that has run here, and not the same */
+async function requireFlow(command: Command, flow: string): Promise<void> {
+  const known = await withStore(command, (store) => store.reads.knownFlows()).catch(nothingWithoutRights);
+  const meant = known.includes(flow) ? undefined : nearest(flow, known);
+  if (meant !== undefined) throw new UsageError(`no flow is named "${flow}" here`, `did you mean "${meant}"?`);
+}
+
+async function insideOf(command: Command, flow: string, id: InterruptRecord["executionId"]) {
+  const inside = await withStore(command, async ({ reads }) => ({
+    state: await reads.loadState(id),
+    isServed: await reads.isServed(flow),
+  })).catch(nothingWithoutRights);
+  return Array.isArray(inside) ? { state: null, isServed: true } : inside;
+}
+
+/** A role that reads less is told less. */
+function nothingWithoutRights(error: unknown): string[] {
+  if (error instanceof PermissionError) return [];
+  throw error;
+}
+
+function printList(out: Terminal, executions: readonly ExecutionSummary[], nextCursor: string | null): void {
+  if (out.isInteractive) {
+    const rows = executions.map(({ id, flow, status, createdAt, startedAt, closedAt, closeReason }) => [
+      id,
+      flow,
+      paintStatus(out, status),
+      ageOf(createdAt),
+      startedAt ? lengthOf(startedAt, closedAt) : "-",
+      (status === "completed" ? null : closeReason) ?? "",
+    ]);
+    printTable(out, ["id", "flow", "status", "age", "took", "reason"], rows);
+  } else {
+    const rows = executions.map(({ id, flow, status, createdAt, closedAt, closeReason }) => [
+      id,
+      flow,
+      status,
+      createdAt.toISOString(),
+      closedAt?.toISOString() ?? "-",
+      inWords(closeReason) ?? "-",
+    ]);
+    printTable(out, ["id", "flow", "status", "created", "closed", "reason"], rows);
+  }
+  sayMore(out, nextCursor);
+}
+
+function sayMore(out: Terminal, nextCursor: string | null): void {
+  if (nextCursor !== null && out.isInteractive) out.line(out.paint.dim(`more: --cursor "${nextCursor}"`));
+}
+
+function printInterrupt(out: Terminal, execution: string, interrupt: InterruptRecord): void {
+  out.line(`\n${out.paint.bold("interrupt")} ${interrupt.id}`);
+  out.line(`asks     ${JSON.stringify(interrupt.payload)}`);
+  if (interrupt.response !== null) out.line(`answer   must be ${JSON.stringify(interrupt.response)}`);
+  out.line(`since    ${interrupt.createdAt.toISOString()}, ${ageOf(interrupt.createdAt)}`);
+  out.line(`command  flowledger resume ${execution} ${shellQuoted(interrupt.id)} '<json>'`);
+}
+
+function shellQuoted(text: string): string {
+  return /^[\w.:/@-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** Close reasons of the library's own, for people. */
+const reasons: Readonly<Record<string, string>> = {
+  auto_close_idle_timeout: "all work was done",
+  sub_flow_completed: "all work was done",
+  manual: "closed by hand",
+};
+
+function inWords(reason: string | null): string | null {
+  return reason === null ? null : (reasons[reason] ?? reason);
+}
+
+function eventRow(event: HistoryEntry): string[] {
+  const chunk = "chunk" in event && typeof event.chunk === "string" ? event.chunk : "";
+  return [String(event.seq), event.at.toISOString(), event.type, chunk];
+}
+
+/** All of an event that its row does not have. */
+function whatOf({ seq: _seq, at: _at, epoch: _epoch, type: _type, ...rest }: HistoryEntry): string {
+  const what: Record<string, unknown> = { ...rest };
+  delete what["chunk"];
+  return Object.keys(what).length === 0 ? "" : fit(JSON.stringify(what), 200);
+}
+
+function errorIn(events: readonly HistoryEntry[]): SerializedError | null {
+  for (const event of events.toReversed())
+    if (event.type === "chunk.failed" || event.type === "execution.failed") return event.error;
+  return null;
+}
