@@ -19,7 +19,9 @@ return case
   -- No number that JavaScript writes has more decimals, and their text could be long.
   when scale(p_value) > 324 or abs(p_value) > 1.7976931348623157e308 then false
   when p_value <> 0 and abs(p_value) < 5e-324 then false
-  else p_value::float8::text::numeric = p_value end;
+  -- Between two numbers Postgres writes a digit that JavaScript does not need.
+  else p_value::float8::text::numeric = p_value
+    or length(btrim(replace(abs(p_value)::text, '.', ''), '0')) < length(btrim(replace(abs(p_value::float8::text::numeric)::text, '.', ''), '0')) end;
 
 -- Refuses what the ledger cannot hold, or JavaScript cannot read: as `toJson` of the library does, in `base/json.ts`.
 --   p_where   names the door, e.g. input

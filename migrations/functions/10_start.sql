@@ -188,9 +188,9 @@ declare
   v_expected text;
   v_is_right boolean;
 begin
-  if p_flow is null or p_flow !~ '^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$' then
+  if p_flow is null or p_flow !~ '^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$' then
     raise exception 'flow name % is not valid', quote_nullable(left(p_flow, 40))
-      using errcode = 'FL008', hint = 'use 1 to 128 letters, digits and . _ : - that begin with a letter or digit';
+      using errcode = 'FL008', hint = 'use 1 to 100 letters, digits and . _ : - that begin with a letter or digit';
   elsif jsonb_typeof(p_options) is distinct from 'object' then
     raise exception 'options of a start must be an object, got %', coalesce(left(p_options::text, 40), 'null')
       using errcode = 'FL008', hint = 'pass {"idempotencyKey": "order-17"}';

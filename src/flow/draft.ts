@@ -43,7 +43,8 @@ export interface ChunkParts {
   readonly options: ChunkOptions | undefined;
 }
 
-const namePattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
+/** The task of its jobs has it in its identifier, and graphile-worker allows that 128 characters. */
+const namePattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$/;
 
 export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   readonly name: string;
@@ -72,7 +73,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
       throw new DefinitionError(
         String(name),
         "the name is not allowed",
-        "use 1 to 128 letters, digits and . _ : - that begin with a letter or digit",
+        "use 1 to 100 letters, digits and . _ : - that begin with a letter or digit",
       );
     checkContract(name, contract);
     this.name = name;

@@ -78,7 +78,8 @@ test("a payload is one for both doors or for neither, and has one size", async (
         expect(() => toJson(known, "input", bytes - 1)).toThrow(/larger than/);
       },
     ),
-    fuzzRuns(1 / 10),
+    // Half way between two numbers, where Postgres writes another digit than JavaScript.
+    { ...fuzzRuns(1 / 10), examples: [[-261382385207745200]] },
   );
   expect(refused).toEqual(new Set([false, true]));
 });
