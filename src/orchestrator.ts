@@ -526,17 +526,20 @@ export class Orchestrator implements AsyncDisposable {
   }
 
   async #submit(execution: NewExecution): Promise<CreateResult> {
+    const what =
+      execution.idempotencyKey === null
+        ? `execution id ${execution.id}`
+        : `idempotency key ${JSON.stringify(execution.idempotencyKey)} of flow "${execution.flow}"`;
+    return this.#orLocked(what, this.#starts.submit(execution));
+  }
+
+  /** @throws {LockedError} in the place of what a lock timeout raises */
+  async #orLocked<T>(what: string, work: Promise<T>): Promise<T> {
     try {
-      return await this.#starts.submit(execution);
+      return await work;
     } catch (error) {
       if (!isLocked(error)) throw error;
-      throw new LockedError(
-        execution.idempotencyKey === null
-          ? `execution id ${execution.id}`
-          : `idempotency key ${JSON.stringify(execution.idempotencyKey)} of flow "${execution.flow}"`,
-        await this.#store.reads.oldestWriter(),
-        error,
-      );
+      throw new LockedError(what, await this.#store.reads.oldestWriter(), error);
     }
   }
 
@@ -550,7 +553,8 @@ export class Orchestrator implements AsyncDisposable {
     await this.#ready();
     if (executions.length === 0) return [];
     // One statement: all of them, or none.
-    const created = await this.#store.starts.create(executions);
+    const what = `one of the idempotency keys of flow "${executions[0]?.flow ?? ""}"`;
+    const created = await this.#orLocked(what, this.#store.starts.createAll(executions));
     const index = created.findIndex(({ isConflict }) => isConflict);
     const started = created.flatMap(({ id, isNew }) => (isNew ? [id] : []));
     const [execution, conflict] = [executions[index], created[index]];

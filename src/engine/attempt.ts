@@ -147,10 +147,13 @@ export class Attempt implements CtxAttempt {
   durable<T>(what: string, work: () => Promise<T>): Effect<T> {
     return this.#begin(what, async () => {
       this.requireLive();
+      // From its beginning until what it gave is in the ledger, apart from its own durable waits.
+      const done = this.host.busy(this.dispatch.id);
       try {
         return await work();
       } finally {
         if (this.#phase === "ended" || this.#phase === "cutOff") await never();
+        done();
       }
     });
   }

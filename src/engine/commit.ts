@@ -14,6 +14,8 @@ import type { Release } from "./turn.ts";
 
 /** A snapshot is due when what was written since the last one outweighs it, and is worth a row. */
 const minSnapshotBytes = 64_000;
+/** What Postgres refused once, or what could not go on here, is not tried again at once. */
+export const refusedWaitMs = 5000;
 
 export interface Lease {
   readonly id: ExecutionId;
@@ -58,6 +60,34 @@ class NextAppend implements Append {
     this.commitNo = commitNo;
     this.base = base;
     this.events = events;
+  }
+}
+
+export interface GivingBack {
+  readonly wakeInMs: number;
+  /** What is to be known of it, whatever else came in. @default none */
+  readonly events?: readonly LedgerEvent[];
+  /** Goes with the events, where they are the first of an epoch. */
+  readonly fingerprint?: string | null;
+  /** The number of the last commit. @default 0 */
+  readonly after?: number;
+}
+
+/** Gives an execution back; one that is released or closed already is left as it is. What Postgres refuses of it is left out. */
+export async function giveBack(
+  committer: Committer,
+  { seq, ...lease }: Lease & { readonly seq: number },
+  { wakeInMs, events = [], fingerprint = null, after = 0 }: GivingBack,
+): Promise<void> {
+  // What came in from outside meanwhile makes the release wait for the next try.
+  for (let [base, left, commitNo, waitMs] = [seq, events, after + 1, wakeInMs]; ; commitNo++, left = []) {
+    const item = new NextAppend(lease, commitNo, base, left);
+    if (left.length > 0) item.fingerprint = fingerprint;
+    item.release = { wakeInMs: waitMs };
+    const result = await committer.commit(item).catch(() => null);
+    if (result === null && left.length > 0) waitMs = Math.max(waitMs, refusedWaitMs);
+    else if (result?.verdict !== "ok" || result.foreign === null) return;
+    else base = result.firstSeq + left.length - 1;
   }
 }
 
@@ -166,21 +196,16 @@ export class Commits {
     return "ok";
   }
 
-  /**
-   * Gives back an execution whose header we no longer know; one that is released or closed already is left as it is.
-   *
-   * @param events what is to be known of it, whatever else came in
-   */
-  async giveBack(wakeInMs: number, events: readonly LedgerEvent[] = []): Promise<void> {
-    let commitNo = this.#commitNo + 1;
-    for (let [base, left] = [this.#base, events]; ; commitNo++, left = []) {
-      const item = new NextAppend(this.lease, commitNo, base, left);
-      if (this.isFirst && left.length > 0) item.fingerprint = this.#state.fingerprint;
-      item.release = { wakeInMs };
-      const result = await this.#committer.commit(item).catch(() => null);
-      if (result?.verdict !== "ok" || result.foreign === null) return;
-      base = result.firstSeq + left.length - 1;
-    }
+  /** What is not in the ledger of what is folded is dropped. @param events what is to be known of it, whatever else came in */
+  giveBack(wakeInMs: number, events: readonly LedgerEvent[] = []): Promise<void> {
+    const { fingerprint } = this.#state;
+    const at = { ...this.lease, seq: this.#base };
+    return giveBack(this.#committer, at, {
+      wakeInMs,
+      events,
+      after: this.#commitNo,
+      ...(this.isFirst && { fingerprint }),
+    });
   }
 
   /** Total cost stays linear in what was written: each snapshot is paid for by the bytes since the one before. */

@@ -49,7 +49,7 @@ export interface Engine {
   /** An owner's resources are being disposed. Only the worker's shutdown waits for it. */
   onDispose(disposed: Promise<void>): void;
   /** Executions of which Postgres refused a commit that several attempts had a part in: next time each commits alone. */
-  readonly suspects: Set<ExecutionId>;
+  readonly committingAlone: Set<ExecutionId>;
   /** Grace that running chunks get after a cancel. */
   readonly cancelGraceMs: number;
   /** Whether short waits stay in memory, and items hear of each other's end here. */

@@ -21,7 +21,7 @@ import type { Send, Transactions } from "../store/transactions.ts";
 import { Attempt, type Ended } from "./attempt.ts";
 import { subFlowChunk } from "./child.ts";
 import type { NewChild } from "./child.ts";
-import { Commits, hasRelatives, type CommitAnswer, type CommitRequest } from "./commit.ts";
+import { Commits, hasRelatives, refusedWaitMs, type CommitAnswer, type CommitRequest } from "./commit.ts";
 import { never } from "./ctx/effect.ts";
 import { ReadCtx } from "./ctx/read.ts";
 import { FanOut } from "./fanout.ts";
@@ -42,8 +42,6 @@ import { nextTurn, type Release, type TurnFacts } from "./turn.ts";
 const claimFlushDelayMs = 25;
 /** So many workers may be lost without progress before an execution is taken for the cause. */
 const maxTakeovers = 5;
-/** What Postgres refused once, or what could not go on here, is not tried again at once. */
-const refusedWaitMs = 5000;
 /** So many events are folded before they are sent, should more and more come in. */
 const unsentAtOnce = 1000;
 /** So many steps are taken at once before others get their turn. */
@@ -166,7 +164,7 @@ export class Owner implements AttemptHost {
   readonly #ready: Ready;
   readonly #stream: StreamTarget;
   /** Each attempt's work is a commit of its own, so that a refusal tells whose it was. */
-  readonly #isSuspect: boolean;
+  readonly #commitsAlone: boolean;
   /** What an earlier owner may have begun, and has put nothing into the stream under this one. */
   readonly #inherited: Set<number> | null;
   #finish: () => void = () => {};
@@ -232,7 +230,7 @@ export class Owner implements AttemptHost {
     );
     this.done = new Promise((resolve) => (this.#finish = resolve));
     engine.clock.observe(claim.now);
-    this.#isSuspect = engine.suspects.delete(id);
+    this.#commitsAlone = engine.committingAlone.delete(id);
     this.#ready = new Ready(state, this.graph, takeovers > 0);
     this.#claim = { type: "claim", worker: engine.workerId, fingerprint: flow.fingerprint, nodes };
     this.#takeovers = takeovers;
@@ -368,8 +366,12 @@ export class Owner implements AttemptHost {
     if (!running) return () => {};
     const done = running.work();
     return () => {
-      done();
-      if (running.isWaiting) this.#advance();
+      if (running.waits.length === 0) return done();
+      // What the chunk does next comes first: a park would cut off what goes on from here.
+      setImmediate(() => {
+        done();
+        if (running.isWaiting) this.#advance();
+      });
     };
   }
 
@@ -621,12 +623,12 @@ export class Owner implements AttemptHost {
 
   // oxlint-disable-next-line eslint/no-unused-private-class-members -- #Facts asks it
   #hasWork(): boolean {
-    return this.#work.length > 0 && !(this.#isSuspect && this.#folded.length > 0);
+    return this.#work.length > 0 && !(this.#commitsAlone && this.#folded.length > 0);
   }
 
   /** What attempts have done and how they ended, in the order in which that came. */
   #foldWork(): void {
-    for (const work of this.#work.splice(0, this.#isSuspect ? 1 : Infinity)) {
+    for (const work of this.#work.splice(0, this.#commitsAlone ? 1 : Infinity)) {
       work.from = this.#commits.unsent.length;
       try {
         this.#fold(work.commands);
@@ -651,7 +653,7 @@ export class Owner implements AttemptHost {
     this.#phase = "committing";
     this.#timer?.cancel();
     this.#claimTimer?.cancel();
-    if (request.release) this.#foldInterrupted();
+    if (request.release && this.#foldInterrupted()) request = { ...request, release: { wakeInMs: 0 } };
     const told = this.#folded.splice(0);
     const { unsent } = this.#commits;
     const planned = this.#ready.takePlanned();
@@ -684,7 +686,7 @@ export class Owner implements AttemptHost {
     }
     const [author] = authors.values();
     const events = author && authors.size === 1 ? [...before, ...this.#failureOf(author, error)] : [];
-    if (authors.size > 1) this.#engine.suspects.add(this.id);
+    if (authors.size > 1) this.#engine.committingAlone.add(this.id);
     await this.#commits.giveBack(author ? 0 : refusedWaitMs, events);
     this.#over(error);
   }
@@ -806,14 +808,16 @@ export class Owner implements AttemptHost {
     running.cutOff(reason);
   }
 
-  /** What a park would leave waiting, although it was in the middle of something or could run now, is to go on at once. */
-  #foldInterrupted(): void {
+  /** What a park would leave waiting, although it was in the middle of something or could run now, is to go on at once. False: nothing. */
+  #foldInterrupted(): boolean {
+    const before = this.#commits.unsent.length;
     for (const [id, { times }] of this.#cut ?? []) {
       const dispatch = this.state.dispatches.get(id);
       if (dispatch && this.#ready.at(dispatch) > this.now()) this.#fold([{ type: "interrupt", dispatch: id, times }]);
     }
     for (const dispatch of this.#ready.interrupted(this.now()))
       if (!this.#cut?.has(dispatch.id)) this.#fold([{ type: "interrupt", dispatch: dispatch.id }]);
+    return this.#commits.unsent.length > before;
   }
 
   #fenced(): void {
@@ -913,12 +917,12 @@ export class Owner implements AttemptHost {
     }
   }
 
-  /** What came in by SQL and breaks the contract: an input ends the execution, an event goes nowhere. */
+  /** What came in and breaks the contract, or where it leads takes no more: an input ends the execution, an event goes nowhere. */
   #refuse(arrival: ExecutionState["inbox"][number], error: unknown): void {
     const serialized = serializeError(error);
     this.#fold([{ type: "route", refused: serialized.message }]);
     if (arrival.kind === "start") this.#fold([{ type: "abort", reason: "failed", error: serialized }]);
-    else this.log.warn("an event from SQL was refused", { executionId: this.id, error: serialized.message });
+    else this.log.warn("an event was refused", { executionId: this.id, error: serialized.message });
   }
 
   async #afterAsking(

@@ -23,7 +23,7 @@ export class Running {
   /** Null for a dispatch without a handler: its conditions are asked, or its items run. */
   attempt: Attempt | null = null;
   #waits: Wait[] | undefined;
-  /** What a park would cut off: the work of steps, commits, transactions. */
+  /** Effects that have begun, and work in them. Each of those that only wait is among `waits`. */
   #busy = 0;
 
   constructor(dispatch: Dispatch, times: AttemptTimes) {
@@ -37,7 +37,7 @@ export class Running {
 
   /** It waits, and does nothing else: it takes no slot, and its timeout stands still. */
   get isWaiting(): boolean {
-    return this.waits.length > 0 && this.#busy === 0;
+    return this.waits.length > 0 && this.#busy <= this.waits.length;
   }
 
   work(): () => void {

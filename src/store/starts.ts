@@ -8,7 +8,8 @@ import { identityOf, openTransaction } from "./caller-transaction.ts";
 import type { CallerTransaction, DatabaseIdentity, OpenTransaction } from "./caller-transaction.ts";
 import type { Database, Sql } from "./client.ts";
 import { column, jsonList } from "./columns.ts";
-import { refusalOf } from "./refusals.ts";
+import { leftToOthers, openLane } from "./lane.ts";
+import { isLocked, refusalOf } from "./refusals.ts";
 
 /** One execution to create; with an `input` it starts at once. */
 export interface NewExecution {
@@ -63,6 +64,8 @@ export interface FirstLease {
 export interface Starts {
   /** One statement for all, in their order. @param lease those that begin as owned, without a job @default none */
   create(executions: readonly NewExecution[], lease?: FirstLease | null): Promise<CreateResult[]>;
+  /** All of them or none: keys that somebody's open transaction has are waited for, at most as long as a lane does. */
+  createAll(executions: readonly NewExecution[]): Promise<CreateResult[]>;
   /** Inside a transaction of the caller's own, which `transaction` names for `Reads.findOver`. */
   createIn(tx: CallerTransaction, execution: NewExecution): Promise<{ created: CreateResult; transaction: string }>;
   /** The front door as `psql` has it: the flow's contract has not seen the input, and options are those of `flowledger.start`. */
@@ -85,8 +88,18 @@ export function startsOf({ sql, names, target }: Pick<Database, "sql" | "names" 
       own = undefined;
       throw error;
     }));
+  /** A few at once, so that others find connections. */
+  const waiting = openLane(leftToOthers + 2);
   return {
     create: (executions, lease = null) => create(sql, executions, lease),
+    async createAll(executions) {
+      try {
+        return await create(sql, executions, null);
+      } catch (error) {
+        if (!isLocked(error)) throw error;
+        return await waiting.run("", () => create(sql, executions, null));
+      }
+    },
     async createIn(tx, execution) {
       const transaction = await openTransaction(tx, names, ours);
       return { created: await createOne(transaction, execution), transaction: transaction.id };

@@ -8,6 +8,7 @@ import type { Claim } from "../store/claims.ts";
 import type { CreateResult, NewExecution } from "../store/starts.ts";
 import type { Store } from "../store/store.ts";
 import { DatabaseClock } from "../engine/clock.ts";
+import { giveBack } from "../engine/commit.ts";
 import { openCommitter } from "../engine/committer.ts";
 import type { Committer } from "../engine/committer.ts";
 import type { NewChild } from "../engine/child.ts";
@@ -26,7 +27,7 @@ import { decide, endsByItself } from "../ledger/decide.ts";
 import type { Command } from "../ledger/decide.ts";
 import { repeatWrites } from "../ledger/state.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
-import type { LedgerEvent, Recorded } from "../ledger/event.ts";
+import type { Recorded } from "../ledger/event.ts";
 import { fitVersion } from "../ledger/version.ts";
 import type { Fit } from "../ledger/version.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
@@ -214,7 +215,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           disposals.add(disposed);
           void disposed.finally(() => disposals.delete(disposed));
         },
-        suspects: new Set(),
+        committingAlone: new Set(),
         cancelGraceMs: settings.cancelGraceMs,
         hasShortcuts,
       },
@@ -249,7 +250,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         executionId: claimed.id,
         error: String(error),
       });
-      void giveBack(committer, claimed, brokenWaitMs);
+      void giveBack(committer, claimed, { wakeInMs: brokenWaitMs });
     },
     onTrouble,
   });
@@ -344,7 +345,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       });
       if (!known) {
         if (isSuspect(claimed)) suspects.release();
-        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, otherVersionWaitMs);
+        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: otherVersionWaitMs });
       }
       const [fit, recent] = known;
       // What ends without running anything of the flow does not need the flow's past.
@@ -360,12 +361,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         const isSaid = blocked?.epoch === claimed.state.claimedIn && blocked.fingerprints.includes(fingerprint);
         const events = isSaid ? [] : decide(claimed.state, block, flow.graph);
         const stoodMs = claimed.now - (blocked?.at ?? claimed.now);
-        const waitMs = Math.min(Math.max(stoodMs, firstVersionWaitMs), otherVersionWaitMs);
-        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, waitMs, events);
+        const wakeInMs = Math.min(Math.max(stoodMs, firstVersionWaitMs), otherVersionWaitMs);
+        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs, events });
       }
       if (claimed.state.item?.readsState && !(await readParentState(claimed))) {
         if (isSuspect(claimed)) suspects.release();
-        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, brokenWaitMs);
+        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: brokenWaitMs });
       }
       const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
       const leave = once(() => {
@@ -601,33 +602,6 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
 interface Membership {
   readonly engine: Engine;
   readonly heartbeat: Heartbeat;
-}
-
-interface Lease {
-  readonly id: ExecutionId;
-  readonly epoch: number;
-  readonly token: string;
-  readonly seq: number;
-}
-
-/** A claim that this worker will not use: free again, to be tried later. */
-async function giveBack(
-  committer: Committer,
-  claimed: Lease,
-  wakeInMs: number,
-  events: readonly LedgerEvent[] = [],
-): Promise<void> {
-  const { id, epoch, token } = claimed;
-  const nothing = { conditional: 0, fingerprint: null, close: null, snapshot: null };
-  let left = events;
-  // What came in from outside meanwhile makes the release wait for the next try.
-  for (let base = claimed.seq, commitNo = 1; ; commitNo++) {
-    const release = { wakeInMs };
-    const result = await committer.commit({ id, epoch, token, commitNo, base, ...nothing, events: left, release });
-    if (result.verdict !== "ok" || result.foreign === null) return;
-    base = result.firstSeq + left.length - 1;
-    left = [];
-  }
 }
 
 /** Whether a claimed execution can go on by this worker's version of its flow. */

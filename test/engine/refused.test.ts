@@ -1,11 +1,22 @@
 /** What Postgres can never hold is the failure of the chunk that wrote it: by name, once, and nobody else's. */
 import { expect, test } from "vitest";
+import { systemTimers } from "../../src/base/timers.ts";
+import type { Committer } from "../../src/engine/committer.ts";
 import { defineFlow } from "../../src/index.ts";
-import type { Ctx } from "../../src/index.ts";
+import type { Ctx, FlowDefinition } from "../../src/index.ts";
+import { Orchestrator } from "../../src/orchestrator.ts";
+import { verify } from "../../src/store/verify.ts";
+import { giveBack, refusedWaitMs } from "../../src/engine/commit.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
+import type { Append, Committed } from "../../src/store/append.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving } from "../support/flows.ts";
 
 const database = await testDatabase();
+const someId = ExecutionId.parse("0190b5a0-0000-7000-8000-000000000001");
+
+/** What a committer has besides. */
+const unused = { record: () => Promise.reject(new Error("not used here")), close() {} };
 
 const half = "report 📄".slice(0, 8);
 
@@ -36,11 +47,48 @@ test.each(Object.entries(ways))("%s fails its chunk, which has run once", async 
   await using orchestrator = await serving(database, [flow]);
 
   const execution = await orchestrator.flow(flow).startExecution(1, { autoCloseTimeout: 0 });
-  await expect(execution.waitForClose()).rejects.toThrow(/work/);
+  await expect(execution.waitForClose()).rejects.toThrow(/chunk "work"/);
 
   const { status } = await execution.result.getMeta();
   expect({ status, runs }).toEqual({ status: "failed", runs: 1 });
 });
+
+/** An orchestrator with a worker whose database refuses what has a certain text in it, whatever else is in the commit. */
+async function refusing(flow: FlowDefinition) {
+  let refusals = 0;
+  const committer = (inner: Committer): Committer => ({
+    ...inner,
+    commit(item) {
+      if (!JSON.stringify(item.events).includes("cannot be held")) return inner.commit(item);
+      refusals += 1;
+      return Promise.reject(new Error("refused"));
+    },
+  });
+  const orchestrator = new Orchestrator({ connection: database.url, flows: [flow] }, systemTimers, true, { committer });
+  await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
+  return { orchestrator, refusals: () => refusals };
+}
+
+test.each([true, false])(
+  "what only the database refuses fails its chunk, which has run once (flushed: %s)",
+  async (isFlushed) => {
+    let runs = 0;
+    const flow = defineFlow(`unheld-${isFlushed ? "flushed" : "returned"}`);
+    flow.to("work", async (ctx) => {
+      runs += 1;
+      await ctx.setState("text", "cannot be held");
+      if (isFlushed) await ctx.flush();
+    });
+    const { orchestrator, refusals } = await refusing(flow);
+    await using _closed = orchestrator;
+
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+    await expect(execution.waitForClose()).rejects.toThrow(/what chunk "work" wrote: Postgres refused it/);
+    expect({ runs, refusals: refusals() }).toEqual({ runs: 1, refusals: 1 });
+    expect(await verify(database.sql, { id: execution.id })).toEqual([]);
+  },
+);
 
 test("of many chunks that end together the one that wrote it is found, and fails by its name", async () => {
   const all = Promise.withResolvers<void>();
@@ -60,14 +108,65 @@ test("of many chunks that end together the one that wrote it is found, and fails
     });
   flow.to("bad", async (ctx) => {
     await meet("bad");
-    ctx.emitNoWait(half, 1);
+    await ctx.setState("bad", "cannot be held");
   });
-  await using orchestrator = await serving(database, [flow]);
+  const { orchestrator, refusals } = await refusing(flow);
+  await using _closed = orchestrator;
 
-  const execution = await orchestrator.flow(flow).startExecution(1, { autoCloseTimeout: 0 });
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
 
-  await expect(execution.waitForClose()).rejects.toThrow(/chunk "bad"/);
-  expect(runs.get("bad")).toBeLessThanOrEqual(2);
+  await expect(execution.waitForClose()).rejects.toThrow(/what chunk "bad" wrote/);
+  // Once with others, and once alone.
+  expect({ bad: runs.get("bad"), refusals: refusals() }).toEqual({ bad: 2, refusals: 2 });
+  expect(await verify(database.sql, { id: execution.id })).toEqual([]);
+});
+
+test("an execution is given back also where Postgres refuses what is to be said of it: without that, and to wait", async () => {
+  const sent: Append[] = [];
+  const committer = {
+    ...unused,
+    commit: (item: Append): Promise<Committed> => {
+      sent.push(item);
+      if (item.events.length > 0) return Promise.reject(new Error("refused"));
+      return Promise.resolve({ verdict: "ok", firstSeq: 8, at: 0, foreign: null, bytes: 0 });
+    },
+  };
+  const lease = { id: someId, epoch: 2, token: "t", seq: 7 };
+
+  await giveBack(committer, lease, {
+    wakeInMs: 0,
+    events: [{ type: "chunk.interrupted", dispatch: 1, chunk: "a" }],
+    after: 3,
+  });
+
+  expect(sent).toMatchObject([
+    { commitNo: 4, base: 7, release: { wakeInMs: 0 } },
+    { commitNo: 5, base: 7, events: [], release: { wakeInMs: refusedWaitMs } },
+  ]);
+});
+
+test("what came in meanwhile is behind what is said when an execution is given back", async () => {
+  const sent: Append[] = [];
+  const answers: Committed[] = [
+    { verdict: "ok", firstSeq: 9, at: 0, foreign: [], bytes: 0 },
+    { verdict: "ok", firstSeq: 11, at: 0, foreign: null, bytes: 0 },
+  ];
+  const committer = {
+    ...unused,
+    commit: (item: Append) => Promise.resolve(answers[sent.push(item) - 1] ?? { verdict: "fenced" as const }),
+  };
+  const interrupted = { type: "chunk.interrupted", dispatch: 1, chunk: "a" } as const;
+
+  await giveBack(
+    committer,
+    { id: someId, epoch: 1, token: "t", seq: 7 },
+    { wakeInMs: 5, events: [interrupted], fingerprint: "f" },
+  );
+
+  expect(sent).toMatchObject([
+    { commitNo: 1, base: 7, events: [interrupted], fingerprint: "f" },
+    { commitNo: 2, base: 9, events: [], fingerprint: null },
+  ]);
 });
 
 test("an error whose words cannot be read fails its chunk", async () => {
@@ -95,7 +194,7 @@ test("an error whose words cannot be read fails its chunk", async () => {
 
     const execution = await orchestrator.flow(flow).startExecution(1, { autoCloseTimeout: 0 });
 
-    await expect(execution.waitForClose()).rejects.toThrow(/work/);
+    await expect(execution.waitForClose()).rejects.toThrow(/chunk "work"/);
   }
 });
 

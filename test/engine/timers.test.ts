@@ -1,9 +1,9 @@
 /** Domain time goes by the clock that the orchestrator was given; what keeps a worker alive does not. */
 import { expect, test } from "vitest";
-import { defineFlow, type FlowDefinition } from "../../src/index.ts";
+import { defineFlow, type Ctx, type FlowDefinition } from "../../src/index.ts";
 import { Orchestrator } from "../../src/orchestrator.ts";
 import { testDatabase } from "../support/database.ts";
-import { collect, newGate, refusal, untilEvent, warningsOf } from "../support/flows.ts";
+import { collect, newGate, refusal, serving, untilEvent, warningsOf } from "../support/flows.ts";
 import { ManualTimers } from "../support/timers.ts";
 
 const database = await testDatabase();
@@ -53,3 +53,58 @@ test("so is the quiet time of a reader", async () => {
   expect(warnings.map(({ code }) => code)).toContain("STREAM_TIMEOUT");
   await orchestrator.close();
 });
+
+let tries = 0;
+const waits: Record<
+  string,
+  { readonly wait: (ctx: Ctx) => Promise<unknown>; readonly from: "sleep.started" | "step.failed" }
+> = {
+  "a sleep": { wait: (ctx) => ctx.sleep("3s"), from: "sleep.started" },
+  "a retry of a step": {
+    wait: (ctx) =>
+      ctx.step(
+        "tried",
+        () => {
+          if (++tries === 1) throw new Error("not yet");
+        },
+        { retry: { maxAttempts: 2, initialInterval: "3s", jitter: false } },
+      ),
+    from: "step.failed",
+  },
+};
+
+test.each(Object.entries(waits))(
+  "%s keeps its time when the attempt is cut off beside it and begins anew elsewhere",
+  async (what, { wait, from }) => {
+    const flow = defineFlow(`cut.${what.replaceAll(" ", "-")}`);
+    let attempts = 0;
+    flow.to("work", async (ctx) => {
+      attempts += 1;
+      const isFirst = attempts === 1;
+      await Promise.all([
+        // The first worker has to be torn from it, so the next attempt begins at once.
+        ctx.step("beside", () => (isFirst ? new Promise(() => {}) : null)),
+        wait(ctx as Ctx).then(() => ctx.step("after", () => null)),
+      ]);
+    });
+    await using first = await serving(database, [flow], {}, { drainTimeout: "100ms", cancelGrace: "50ms" });
+    const execution = await first.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+    await untilEvent(execution, from);
+    await using second = await serving(database, [flow]);
+    await first.close();
+    const seen = await second.getExecution(execution.id);
+    await seen.waitForClose();
+
+    const events = await seen.history();
+    const at = (wanted: (event: (typeof events)[number]) => boolean) => Number(events.find(wanted)?.at);
+    expect(attempts).toBeGreaterThanOrEqual(2);
+    expect(events.filter(({ type }) => type === from)).toHaveLength(1);
+    // What was torn apart does not wait for what it stood beside.
+    expect(
+      at((event) => "name" in event && event.name === "beside") - at(({ type }) => type === "chunk.interrupted"),
+    ).toBeLessThan(2000);
+    expect(
+      at((event) => "name" in event && event.name === "after") - at(({ type }) => type === from),
+    ).toBeGreaterThanOrEqual(2998);
+  },
+);

@@ -135,6 +135,39 @@ test("TF-EVT-07: an and-join runs once with both payloads, then arms again; a re
   });
 });
 
+test("TF-EVT-07: of events that find no partner a thousand wait, and the next is refused where its sender sees it", async () => {
+  const flow = defineFlow("unpaired");
+  flow.when(["A", "B"]).to("both", (ctx) => ctx.appendState("both", ctx.input));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+
+  for (let page = 0; page < 11; page++)
+    await Promise.all(Array.from({ length: 91 }, (_, n) => execution.emit("A", page * 91 + n)));
+  await execution.emit("B", 0);
+  await untilEvent(execution, "chunk.completed", ({ chunk }) => chunk === "both");
+  const routed = await execution.history({ types: ["inbox.routed"] });
+
+  expect(routed.filter((event) => "refused" in event)).toHaveLength(1);
+  expect(await execution.close()).toEqual({ both: [{ A: 0, B: 0 }] });
+});
+
+test.each([true, false])(
+  "TF-EVT-07: a chunk that emits more of them fails by name (flushed: %s)",
+  async (isFlushed) => {
+    const flow = defineFlow(`unpaired-${isFlushed ? "flushed" : "returned"}`);
+    flow.when(["A", "B"]).to("both", () => null);
+    flow.to("many", async (ctx) => {
+      for (let n = 0; n <= 1000; n++) ctx.emitNoWait("A", n);
+      if (isFlushed) await ctx.flush();
+    });
+    await using orchestrator = await serving(database, [flow]);
+
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+    await expect(execution.waitForClose()).rejects.toThrow(/chunk "many".*1000 of them wait for their partners/);
+  },
+);
+
 test("TF-EVT-08: an or-join hears each event with its name, and ctx.event has no single one", async () => {
   const flow = defineFlow("or");
   flow.when(["A", "B"], { mode: "or" }).to("either", (ctx) => ctx.appendState("heard", ctx.input));

@@ -126,3 +126,32 @@ test("a start that waits for a key starts when that is free again", async () => 
 
   expect((await waiting.start).id).toMatch(/-/);
 });
+
+test("startMany that waits for one of its keys gives up after a while, starts none, and starts all when that is free", async () => {
+  await using orchestrator = visiting(database, [flow]);
+  const many = (prefix = "many") =>
+    orchestrator.flow(flow).startMany([1, 1, 1], { idempotencyKey: (_, index) => `${prefix} ${index}`, ...atOnce });
+
+  await holding(
+    (tx) => tx`select flowledger.start('held', '1', '{"idempotencyKey": "many 1"}')`,
+    async (pid) => {
+      const error: unknown = await many().catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(LockedError);
+      expect(error).toMatchObject({ details: { pid }, message: expect.stringContaining('"held"') as unknown });
+      const [found] = await sql<[{ n: number }]>`
+        select count(*)::int as n from flowledger.executions where idempotency_key in ('many 0', 'many 2')`;
+      expect(found.n).toBe(0);
+    },
+  );
+
+  const waiting = await holding(
+    (tx) => tx`select flowledger.start('held', '1', '{"idempotencyKey": "more 1"}')`,
+    async () => {
+      const start = many("more");
+      // Longer than one try waits.
+      await new Promise((done) => setTimeout(done, 600));
+      return { start };
+    },
+  );
+  expect(new Set(await waiting.start).size).toBe(3);
+});
