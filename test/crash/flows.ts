@@ -195,7 +195,18 @@ caller.to("call", async (ctx) => {
   await ctx.setState("answer", await ctx.call(inner, null));
 });
 
+/** A step beside a sleep of an hour. */
+export const beside = defineFlow("crash.beside", { input: Input });
+beside.to("beside", async (ctx) => {
+  const step = ctx.step("step", async () => {
+    tell(ctx as Ctx, "beside");
+    if (isHere(ctx.input.worker)) await delay(60_000);
+  });
+  await Promise.all([step, ctx.sleep("1h")]);
+});
+
 export const crashFlows: readonly FlowDefinition[] = [
+  beside,
   work,
   poison,
   block,

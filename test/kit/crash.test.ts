@@ -68,6 +68,27 @@ test("what was cut is really taken over by another worker, and what was never co
   expect(workers.size).toBe(2);
 });
 
+test("steps beside a far sleep, and a race against one, survive a crash at every commit", async () => {
+  const beside = defineFlow("kit.beside");
+  beside
+    .to("together", async (ctx) => {
+      const inARow = async () => {
+        await ctx.step("second", () => 2);
+        await ctx.step("third", () => 3);
+      };
+      await Promise.all([ctx.step("first", () => 1), ctx.sleep("1h"), inARow()]);
+      return await Promise.race([ctx.step("winner", () => "step"), ctx.sleep("2d").then(() => "sleep")]);
+    })
+    .to("after", (ctx) => ctx.setState("won", ctx.input));
+  await using t = await kit({ flows: [beside] });
+
+  await t.crashEverywhere(beside, null, async (run, { effects }) => {
+    expect(await run.until("closed")).toEqual({ won: "step" });
+    const all = ["first", "second", "third", "winner", "together", "after"];
+    expect(all.map(effects)).toEqual(all.map(() => 1));
+  });
+});
+
 test("a check that fails without a crash is no finding", async () => {
   await using t = await kit({ flows: [refund] });
 
