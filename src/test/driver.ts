@@ -207,8 +207,9 @@ export class Driver {
   async #look(until: number | null, stamp: string): Promise<{ stepped: Stepped; isIdle: boolean }> {
     const { clock, timers, flows, workers, gone } = this.#host;
     const alive = workers();
+    const lost = gone();
     // Each time: what they had asked for may come through late.
-    if (gone().length > 0) await clock.abandon(gone());
+    if (lost.length > 0) await clock.abandon(lost);
     const known: Record<string, number> = {};
     for (const { inside } of alive) for (const owner of inside.owners.values()) known[owner.id] = owner.lease.seq;
     const stepped = await clock.step({
@@ -224,7 +225,9 @@ export class Driver {
     for (const id of stepped.unread) for (const { inside } of alive) inside.owners.get(id)?.poke();
     for (const { id, flow } of stepped.due) this.#advance(id, flow, alive);
     const { due, unread, isDueElsewhere, isClosing, isMoved } = stepped;
-    const isIdle = !isMoved && due.length === 0 && unread.length === 0 && !isDueElsewhere && !isClosing;
+    // What went on, or was lost, while the database answered is not in its answer.
+    const isStill = this.#isStill() && gone().length === lost.length;
+    const isIdle = isStill && !isMoved && due.length === 0 && unread.length === 0 && !isDueElsewhere && !isClosing;
     return { stepped, isIdle };
   }
 
