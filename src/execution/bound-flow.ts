@@ -57,7 +57,7 @@ export interface CreateOptions {
   runtimeResources?: Resources;
   /** Longest time from the first time that a worker takes it to the close; null is none. @default `maxDuration` of the flow */
   timeout?: Duration | null;
-  /** A transaction of postgres.js, drizzle or pg: the start commits or rolls back with the caller's own writes. */
+  /** A transaction of postgres.js, pg, drizzle, Kysely, Knex, TypeORM, MikroORM or Prisma: the start commits or rolls back with it. */
   tx?: CallerTransaction;
 }
 

@@ -11,12 +11,21 @@ import { codeOf, isConnectionLoss, isEnded, refusalOf } from "./refusals.ts";
 import type { Target } from "./refusals.ts";
 
 /**
- * A transaction of postgres.js, drizzle on postgres.js or pg, or a pg client inside one. A database, a pool or a root client does
- * not compile: what it sends commits alone. Whether a client is inside of a transaction the database says.
+ * A transaction of postgres.js, drizzle on postgres.js or pg, Kysely, Knex, TypeORM, MikroORM or Prisma, or a pg client inside one.
+ * A database, a pool or a root client does not compile where its type tells: what it sends commits alone. Whether a client is inside
+ * of a transaction the database says.
  */
-export type CallerTransaction = postgres.TransactionSql | postgres.ReservedSql | PgClient | DrizzleTransaction;
+export type CallerTransaction =
+  | postgres.TransactionSql
+  | postgres.ReservedSql
+  | PgClient
+  | DrizzleTransaction
+  | KyselyTransaction
+  | KnexTransaction
+  | PrismaTransaction
+  | MikroOrmTransaction;
 
-/** What `pg` clients share. */
+/** What `pg` clients share, and an `EntityManager` or `QueryRunner` of TypeORM with them. */
 export interface PgClient {
   query(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
   /** A pool has it, and sends each statement to whichever client is free. */
@@ -27,6 +36,30 @@ export interface PgClient {
 export interface DrizzleTransaction {
   execute(query: never): unknown;
   rollback(): never;
+}
+
+/** What Kysely's `transaction().execute()` and `startTransaction()` give. */
+export interface KyselyTransaction {
+  readonly isTransaction: true;
+  executeQuery(query: never): unknown;
+}
+
+/** What Knex' `transaction()` gives. */
+export interface KnexTransaction {
+  raw(text: string, values: readonly string[]): unknown;
+  isCompleted(): boolean;
+}
+
+/** What Prisma's interactive `$transaction` gives. */
+export interface PrismaTransaction {
+  $queryRawUnsafe(text: string, ...values: unknown[]): unknown;
+  /** Its root client has it. */
+  readonly $transaction?: never;
+}
+
+/** The `EntityManager` of MikroORM inside of `transactional()` or after `begin()`. */
+export interface MikroOrmTransaction {
+  getTransactionContext(): unknown;
 }
 
 export interface OpenTransaction {
@@ -57,11 +90,11 @@ export async function openTransaction(
   names: SchemaNames,
   ours: () => Promise<DatabaseIdentity>,
 ): Promise<OpenTransaction> {
-  const send = senderOf(tx) ?? senderOf(Reflect.get(Object(Reflect.get(Object(tx), "session")), "client"));
+  const send = senderOf(tx) ?? senderOf(insideOf(tx));
   if (!send) {
     const hint = tx instanceof Promise ? "await it, and pass" : "pass";
     throw new UsageError(
-      `tx must be a transaction of postgres.js, drizzle or pg, got ${nameOf(tx)}`,
+      `tx must be a transaction of postgres.js, pg, drizzle, Kysely, Knex, TypeORM, MikroORM or Prisma, got ${nameOf(tx)}`,
       `${hint} what sql.begin, db.transaction or client.query('begin') gave you`,
     );
   }
@@ -100,8 +133,43 @@ type Send = (text: string, values: readonly (string | null)[]) => Promise<string
 
 function senderOf(value: unknown): Send | null {
   if (isPostgresJs(value)) return async (text, values) => firstOf(await value.unsafe(text, [...values]).raw());
-  if (isPg(value)) return async (text, values) => firstOf(PgResult.parse(await value.query(text, [...values])).rows);
+  if (isPg(value)) return async (text, values) => firstOf(rowsOf(await value.query(text, [...values])));
+  if (has(value, "executeQuery"))
+    return async (text, values) => firstOf(rowsOf(await value.executeQuery(compiled(text, values))));
+  if (has(value, "$queryRawUnsafe"))
+    return async (text, values) => firstOf(rowsOf(await value.$queryRawUnsafe(text, ...values)));
+  if (has(value, "raw")) return async (text, values) => firstOf(rowsOf(await value.raw(...positional(text, values))));
   return null;
+}
+
+/** Where drizzle and MikroORM keep what they send with. */
+function insideOf(tx: unknown): unknown {
+  if (has(tx, "getTransactionContext")) return tx.getTransactionContext();
+  return Reflect.get(Object(Reflect.get(Object(tx), "session")), "client");
+}
+
+/** A query as Kysely has it once it is compiled; its plugins look at the node and at the id. */
+function compiled(text: string, values: readonly unknown[]) {
+  return {
+    query: { kind: "RawNode", sqlFragments: [text], parameters: [] },
+    queryId: { queryId: crypto.randomUUID() },
+    sql: text,
+    parameters: values,
+  };
+}
+
+/** With the marks of Knex: each is one value, in the order in which they stand. */
+function positional(text: string, values: readonly unknown[]): [string, unknown[]] {
+  const inOrder: unknown[] = [];
+  const marked = text.replaceAll(/\$(\d+)/g, (_, number) => {
+    inOrder.push(values[Number(number) - 1]);
+    return "?";
+  });
+  return [marked, inOrder];
+}
+
+function has<K extends string>(value: unknown, name: K): value is Record<K, (...given: unknown[]) => unknown> {
+  return Object(value) === value && typeof Reflect.get(Object(value), name) === "function";
 }
 
 export function isPostgresJs(value: unknown): value is postgres.TransactionSql {
@@ -112,7 +180,12 @@ export function isPg(value: unknown): value is PgClient {
   return typeof value === "object" && value !== null && "query" in value && typeof value.query === "function";
 }
 
-const PgResult = z.object({ rows: z.array(z.unknown()) });
+const Rows = z.union([z.array(z.unknown()), z.object({ rows: z.array(z.unknown()) }).transform(({ rows }) => rows)]);
+
+/** TypeORM and Prisma give the rows alone. */
+function rowsOf(answer: unknown): unknown[] {
+  return Rows.parse(answer);
+}
 
 /** Whatever name the caller's driver gave the column. */
 function firstOf(rows: readonly unknown[]): string | null {

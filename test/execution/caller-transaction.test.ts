@@ -1,6 +1,10 @@
 /** A start in a transaction of the caller's own: whatever the transaction is made of, and whatever is not one. */
 import { drizzle as drizzleOnPg } from "drizzle-orm/node-postgres";
 import { drizzle } from "drizzle-orm/postgres-js";
+import knex from "knex";
+import { Kysely, PostgresDialect, CamelCasePlugin } from "kysely";
+import { EntitySchema, MikroORM } from "@mikro-orm/postgresql";
+import { DataSource } from "typeorm";
 import pg from "pg";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
@@ -20,7 +24,19 @@ const bound = orchestrator.flow(flow);
 const pool = new pg.Pool({ connectionString: database.url, max: 3 });
 const sql = postgres(database.url, { max: 3 });
 const drizzled = postgres(database.url, { max: 3 });
-afterAll(() => Promise.all([orchestrator.close(), pool.end(), sql.end(), drizzled.end()]));
+const kysely = new Kysely<object>({
+  dialect: new PostgresDialect({ pool: new pg.Pool({ connectionString: database.url, max: 3 }) }),
+});
+const knexed = knex({ client: "pg", connection: database.url, pool: { min: 0, max: 3 } });
+const source = await new DataSource({ type: "postgres", url: database.url, poolSize: 3 }).initialize();
+const mikro = await MikroORM.init({
+  clientUrl: database.url,
+  entities: [new EntitySchema({ name: "Note", properties: { id: { type: "number", primary: true } } })],
+});
+afterAll(async () => {
+  await Promise.all([orchestrator.close(), pool.end(), sql.end(), drizzled.end()]);
+  await Promise.all([kysely.destroy(), knexed.destroy(), source.destroy(), mikro.close()]);
+});
 
 /** A transaction, and how it ends. */
 interface Open extends AsyncDisposable {
@@ -126,6 +142,33 @@ const kinds: Record<string, () => Promise<Open>> = {
   "drizzle on pg": () => opened((work) => drizzleOnPg(pool).transaction(work)),
   "a transaction in one of drizzle": () =>
     opened((work) => drizzleOnPg(pool).transaction((tx) => tx.transaction(work))),
+  Kysely: () => opened((work) => kysely.transaction().execute(work)),
+  "Kysely with a plugin": () => opened((work) => kysely.withPlugin(new CamelCasePlugin()).transaction().execute(work)),
+  "Kysely, begun by hand": async () => {
+    const tx = await kysely.startTransaction().execute();
+    const end = (how: "commit" | "rollback") => tx[how]().execute();
+    return { tx, end, [Symbol.asyncDispose]: () => end("rollback").catch(() => {}) };
+  },
+  Knex: () => opened((work) => knexed.transaction(work)),
+  "a transaction in one of Knex": () => opened((work) => knexed.transaction((tx) => tx.transaction(work))),
+  TypeORM: () => opened((work) => source.transaction(work)),
+  "a query runner of TypeORM": async () => {
+    const runner = source.createQueryRunner();
+    await runner.startTransaction();
+    const end = async (how: "commit" | "rollback") => {
+      await (how === "commit" ? runner.commitTransaction() : runner.rollbackTransaction());
+      await runner.release();
+    };
+    return { tx: runner, end, [Symbol.asyncDispose]: () => end("rollback").catch(() => {}) };
+  },
+  MikroORM: () => opened((work) => mikro.em.fork().transactional(work)),
+  "an object that is asked as Prisma is": async () => {
+    const client = await connected(pg.Client);
+    const wrap = (inner: pg.ClientBase) => ({
+      $queryRawUnsafe: async (text: string, ...values: unknown[]) => (await inner.query(text, values)).rows,
+    });
+    return openedOnPg(client, { wrap, ...closing(client) });
+  },
   "drizzle behind a proxy": () => opened((work) => drizzle(drizzled).transaction((tx) => work(passing(tx)))),
 };
 
@@ -193,7 +236,9 @@ const ended = /tx must be an open transaction, got something that answers outsid
 const failed = /tx must be a transaction that can go on, got one in which a statement failed: roll it back/;
 const reading = /tx must be a transaction that may write, got a read-only one: begin it read write/;
 const foreign = (what: string) =>
-  new RegExp(`^tx must be a transaction of postgres\\.js, drizzle or pg, got ${what}: (await it, and )?pass`);
+  new RegExp(
+    `^tx must be a transaction of postgres\\.js, pg, drizzle, Kysely, Knex, TypeORM, MikroORM or Prisma, got ${what}: (await it, and )?pass`,
+  );
 
 /** Every kind of thing that must be refused, and what is said of it. */
 const others: [string, () => AsyncIterable<unknown>, RegExp][] = [
@@ -206,6 +251,16 @@ const others: [string, () => AsyncIterable<unknown>, RegExp][] = [
   ["a client of postgres.js", () => held(sql, () => {}), ended],
   ["a database of drizzle on postgres.js", () => held(drizzle(drizzled), () => {}), ended],
   ["a database of drizzle on pg", () => held(drizzleOnPg(pool), () => {}), ended],
+  ["a database of Kysely", () => held(kysely, () => {}), ended],
+  ["a client of Knex", () => held(knexed, () => {}), ended],
+  ["a source of TypeORM", () => held(source, () => {}), ended],
+  ["an entity manager of TypeORM outside of a transaction", () => held(source.manager, () => {}), ended],
+  ["an entity manager of MikroORM outside of a transaction", () => held(mikro.em.fork(), () => {}), foreign("an? .*")],
+  ["a committed transaction of Kysely", () => afterEnd("Kysely", "commit"), ended],
+  ["a rolled back transaction of Knex", () => afterEnd("Knex", "rollback"), ended],
+  ["a committed transaction of TypeORM", () => afterEnd("TypeORM", "commit"), ended],
+  ["a query runner of TypeORM that was released", () => afterEnd("a query runner of TypeORM", "commit"), ended],
+  ["a committed transaction of MikroORM", () => afterEnd("MikroORM", "commit"), ended],
   ["a committed transaction of postgres.js", () => afterEnd("postgres.js", "commit"), ended],
   ["a rolled back transaction of postgres.js", () => afterEnd("postgres.js", "rollback"), ended],
   ["a committed transaction of drizzle on postgres.js", () => afterEnd("drizzle on postgres.js", "commit"), ended],
