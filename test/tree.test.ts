@@ -284,6 +284,16 @@ test("index.ts exports exactly the documented names", async () => {
   expect(types.filter(Boolean).toSorted()).toEqual(publicTypes.toSorted());
 });
 
+test("the examples of hosts differ in their host alone", () => {
+  const texts = globSync("examples/hosts/*/{,lib/}order.ts", { cwd: root }).map((path) =>
+    readFileSync(join(root, path), "utf8"),
+  );
+
+  // One for servers, one for test runners.
+  expect(texts.length).toBeGreaterThan(10);
+  expect(new Set(texts).size).toBe(2);
+});
+
 test("no file names a package registry", () => {
   const own = process.env["npm_config_registry"];
   const hosts = [

@@ -39,18 +39,24 @@ export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {
     { name: "suites", run: vitest() },
     { name: "fuzz", run: vitest(...fuzzed, "--testTimeout=1200000"), env: { FUZZ_RUNS: "100000" }, minutes: 20 },
     { name: "browsers", run: vitest("test/doors/browser", "test/doors/console"), isBrowsing: true },
+    { name: "hosts", run: hosts("hono", "express", "fastify", "tsx", "commonjs", "node-test", "vitest", "jest") },
     { name: "crash suites in a container", run: vitest("test/crash"), ...inContainer(newest) },
     { name: "Postgres 15", run: vitest(...onPostgres), ...inContainer(oldest) },
     { name: "Postgres 18", run: vitest(...onPostgres), ...inContainer(newest) },
   ],
   nightly: [
     ...Object.keys(mutants).map((name) => ({ name: `mutant ${name}`, run: chaos(1, "--mutant", name), minutes: 5 })),
+    { name: "heavy hosts", run: hosts("nest", "next", "bun", "deno") },
     ...numbers(10).map((seed) => ({ name: `chaos, seed ${seed}`, run: chaos(seed), minutes: 5 })),
   ],
 };
 
 function vitest(...args: string[]): string[] {
   return ["node_modules/vitest/vitest.mjs", "run", ...args];
+}
+
+function hosts(...names: string[]): string[] {
+  return ["test/hosts/run.ts", ...names];
 }
 
 function chaos(seed: number, ...args: string[]): string[] {
