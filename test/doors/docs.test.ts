@@ -56,6 +56,21 @@ test("every ts example type-checks", { timeout: 60_000 }, async () => {
   expect(problems.split("\n").filter((line) => line.includes(basename(folder)))).toEqual([]);
 });
 
+test("the error catalogue has every code of the source, and no other", async () => {
+  const sources = await Promise.all(
+    globSync("src/**/*.ts", { cwd: root }).map((path) => readFile(join(root, path), "utf8")),
+  );
+  const codes = sources.flatMap((text) => [
+    ...text.matchAll(/super\(\s*"([A-Z]+(?:_[A-Z]+)*)"/g),
+    ...text.matchAll(/\bcode: "([A-Z]+(?:_[A-Z]+)+)"/g),
+  ]);
+  const catalogue = await readFile(join(root, "docs/errors.md"), "utf8");
+  const listed = [...catalogue.matchAll(/^\| `([A-Z_]+)`/gm)];
+
+  expect(codes.length).toBeGreaterThan(40);
+  expect(new Set(listed.map(([, code]) => code))).toEqual(new Set(codes.map(([, code]) => code)));
+});
+
 describe.each(documents)("%s", (document) => {
   test("its ts examples run to their end", { timeout: 60_000 }, async () => {
     const files = examples.get(document) ?? [];
