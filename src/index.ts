@@ -93,6 +93,7 @@ export type { Pruned } from "./store/prune.ts";
 export type { Difference, Progress, RebuildOptions } from "./store/rebuild.ts";
 export type { VerifyOptions, Violation } from "./store/verify.ts";
 export type { ExecutionId, LedgerEvent } from "./ledger/event.ts";
+export type { Explanation, Wait } from "./ledger/explanation.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Duration } from "./base/duration.ts";
 export type { Json, JsonObject } from "./base/json.ts";

@@ -80,6 +80,7 @@ const publicTypes = [
   "ExecutionId",
   "ExecutionResult",
   "ExecutionSummary",
+  "Explanation",
   "FlowDefinition",
   "FlowOptions",
   "Handler",
@@ -125,6 +126,7 @@ const publicTypes = [
   "SystemItem",
   "VerifyOptions",
   "Violation",
+  "Wait",
   "Worker",
   "WorkerOptions",
 ];

@@ -16,6 +16,7 @@
 --   70_workers   registration, heartbeat, reap, sweep; whether this database is the original
 --   80_defer     background functions
 --   90_audit     views and reads derived from the ledger alone
+--   92_explain   why an execution is where it is, as JSON and as a sentence
 --   95_verify    differences, rebuild, broken chains, prune
 --   98_roles     least privilege
 --

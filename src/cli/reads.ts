@@ -2,14 +2,15 @@
 import { Option, type Command } from "commander";
 import { PermissionError, UsageError, type SerializedError } from "../base/errors.ts";
 import { nearest } from "../base/option.ts";
+import { parseId } from "../execution/bound-flow.ts";
 import type { HistoryEntry } from "../execution/execution.ts";
 import type { InterruptRecord } from "../execution/interrupt.ts";
 import { LedgerEvent } from "../ledger/event.ts";
 import type { LedgerEventType } from "../ledger/event.ts";
+import { Explanation } from "../ledger/explanation.ts";
 import type { ExecutionSummary, ListInterruptsOptions, ListOptions } from "../orchestrator.ts";
 import { ageOf, fit, lengthOf, paintStatus, printFields, printTable, type Terminal } from "../terminal.ts";
 import { open, terminalOf, untilSignal, withExecution, withStore } from "./command.ts";
-import { waitsOf } from "./explain.ts";
 import { parsePlace, parseWhole } from "./parse.ts";
 
 const statuses = ["created", "running", "waiting", "completed", "failed", "cancelled"] as const;
@@ -61,38 +62,47 @@ export function addReadCommands(program: Command): void {
 
   program
     .command("show")
-    .description("show an execution: what it waits for or why it failed, its meta, state and last ledger events")
+    .description("show an execution: why it is where it is, its meta, state and last ledger events")
     .argument("<id>")
     .option("--events <number>", "how many ledger events", parseWhole, 15)
     .action(async (id: string, options: { events: number }, command: Command) => {
       await using orchestrator = open(command);
       const execution = await orchestrator.getExecution(id);
-      const [meta, state, events, interrupts, inside] = await Promise.all([
+      const [explanation, meta, state, events, interrupts] = await Promise.all([
+        execution.explain(),
         execution.result.getMeta(),
         execution.result.getState(),
         execution.history(),
         execution.getPendingInterrupts(),
-        insideOf(command, execution.flow, execution.id),
       ]);
-      const waits = waitsOf({ meta, interrupts, ...inside });
       const error = meta.status === "failed" ? errorIn(events) : null;
       const last = options.events === 0 ? [] : events.slice(-options.events);
       const out = terminalOf(command);
-      if (out.isJson) return out.json({ meta, state, error, interrupts, waits, events: last });
+      if (out.isJson) return out.json({ explanation, meta, state, error, interrupts, events: last });
+      out.line(`${explanation.sentence}\n`);
       printFields(out, "meta", { ...meta, closeReason: inWords(meta.closeReason) });
       if (error) {
         out.line(`\n${out.paint.bold(out.paint.red("error"))} ${error.name}: ${error.message}`);
         if (error.chunk !== undefined) out.line(`in chunk "${error.chunk}", attempt ${error.attempt ?? 1}`);
-      }
-      if (waits.length > 0) {
-        out.line(`\n${out.paint.bold("waits for")}`);
-        for (const wait of waits) out.line(wait);
       }
       for (const interrupt of interrupts) printInterrupt(out, id, interrupt);
       out.line(`\n${out.paint.bold(meta.lifecycleState === "closed" ? "close snapshot" : "state")}`);
       out.line(JSON.stringify(state, null, 2));
       out.line(`\n${out.paint.bold("ledger")} (last ${last.length} of ${events.length} events)`);
       printTable(out, ["seq", "at", "type", "chunk"], last.map(eventRow));
+    });
+
+  program
+    .command("explain")
+    .description("say in one sentence why an execution is where it is: what it waits for, who has it, how it ended")
+    .argument("<id>")
+    .action(async (id: string, _: object, command: Command) => {
+      // A store, as an auditor may ask this and read no header.
+      const explanation = await withStore(command, ({ reads }) => reads.explain(parseId(id)));
+      const { sentence } = Explanation.parse(explanation);
+      const out = terminalOf(command);
+      if (out.isJson) out.json(explanation);
+      else out.line(sentence);
     });
 
   program
@@ -149,14 +159,6 @@ async function requireFlow(command: Command, flow: string): Promise<void> {
   const known = await withStore(command, (store) => store.reads.knownFlows()).catch(nothingWithoutRights);
   const meant = known.includes(flow) ? undefined : nearest(flow, known);
   if (meant !== undefined) throw new UsageError(`no flow is named "${flow}" here`, `did you mean "${meant}"?`);
-}
-
-async function insideOf(command: Command, flow: string, id: InterruptRecord["executionId"]) {
-  const inside = await withStore(command, async ({ reads }) => ({
-    state: await reads.loadState(id),
-    isServed: await reads.isServed(flow),
-  })).catch(nothingWithoutRights);
-  return Array.isArray(inside) ? { state: null, isServed: true } : inside;
 }
 
 /** A role that reads less is told less. */

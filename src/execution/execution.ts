@@ -12,6 +12,7 @@ import type { Duration } from "../base/duration.ts";
 import { limitKeyOf } from "../flow/limits.ts";
 import type { ExecutionId, LedgerEvent, LedgerEventType } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
+import { Explanation } from "../ledger/explanation.ts";
 import { InterventionRecord } from "../ledger/views.ts";
 import { requireConsumption } from "../ledger/interventions.ts";
 import type { ConsumeOptions, Intervention } from "../flow/context.ts";
@@ -202,6 +203,16 @@ export class Execution<C extends Contract = Contract> {
     requireInteger(from, "from of history()", { min: 0 });
     const events = await this.#host.store.reads.history(this.id, from, types);
     return events.map(({ event, seq, epoch, at }) => ({ ...event, seq, epoch, at: new Date(at) }));
+  }
+
+  /**
+   * Why it is where it is: one sentence, and what that says as data, told apart by `kind`. One query, which costs a long execution
+   * no more than a short one.
+   *
+   * @throws {ExecutionNotFoundError}
+   */
+  async explain(): Promise<Explanation> {
+    return Explanation.parse(await this.#host.store.reads.explain(this.id));
   }
 
   /** Interrupts that wait for an answer, here and in sub-flows, oldest first. */

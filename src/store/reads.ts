@@ -11,6 +11,7 @@ import type { ExecutionState } from "../ledger/state.ts";
 import { Meta } from "../ledger/views.ts";
 import type { Database, Sql } from "./client.ts";
 import { column, list } from "./columns.ts";
+import { refusalOf } from "./refusals.ts";
 
 export const Header = z.object({
   id: ExecutionId,
@@ -79,13 +80,15 @@ export interface Reads {
   definition(flow: string, fingerprint: string): Promise<unknown>;
   /** Why no worker could go on with an execution, when that is the last thing that happened to it. */
   blocked(id: ExecutionId): Promise<string | null>;
+  /** Why an execution is where it is, as `Explanation` reads it. @throws {ExecutionNotFoundError} */
+  explain(id: ExecutionId): Promise<unknown>;
   /** Flows that some worker has served here, by name. */
   knownFlows(): Promise<string[]>;
   /** Whether a live worker serves the flow. */
   isServed(flow: string): Promise<boolean>;
 }
 
-export function readsOf({ sql }: Pick<Database, "sql">): Reads {
+export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Reads {
   return {
     async headers(ids) {
       const rows = await sql`
@@ -197,6 +200,14 @@ export function readsOf({ sql }: Pick<Database, "sql">): Reads {
         select type, payload ->> 'problem' as problem from flowledger.ledger
         where execution_id = ${id}::uuid order by seq desc limit 1`;
       return row?.type === "execution.blocked" ? row.problem : null;
+    },
+    async explain(id) {
+      try {
+        const [row] = await sql<[{ explanation: unknown }]>`select flowledger.explain(${id}::uuid) as explanation`;
+        return row.explanation;
+      } catch (error) {
+        throw refusalOf(error, target, { id });
+      }
     },
     async knownFlows() {
       const rows = await sql<{ flow: string }[]>`

@@ -5,6 +5,7 @@ import type { CloseSnapshot, Contract } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { autoCloseAt } from "../ledger/decide.ts";
+import type { Explanation } from "../ledger/explanation.ts";
 import type { BegunCode } from "./begun.ts";
 import { inWords, meant, whatItWaitsFor, type Condition } from "./conditions.ts";
 import type { Driver } from "./driver.ts";
@@ -68,10 +69,10 @@ export class TestRun<C extends Contract = Contract> extends Execution<C> {
     return (await this.#host.host.outcomes.header(this.id)).lifecycle !== "closed";
   }
 
-  /** What it waits for, in words. */
-  async explain(): Promise<string> {
+  /** Why it is where it is, once nothing is left to do at this time. */
+  override async explain(): Promise<Explanation> {
     await this.#host.driver.settle();
-    return this.#explain();
+    return super.explain();
   }
 
   /** Where nothing is left but the auto-close, goes to its time. */

@@ -141,7 +141,7 @@ test("a pipe gets plain lines, without colour", async () => {
 
   const { stdout } = await run("show", id);
 
-  expect(stdout).toMatch(/^meta\nexecutionId {5}/);
+  expect(stdout).toMatch(/^.+\.\n\nmeta\nexecutionId {5}/);
   expect(stdout).not.toContain(String.fromCodePoint(27));
 });
 

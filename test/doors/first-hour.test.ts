@@ -63,7 +63,10 @@ test("show names what an execution waits for, and the command that answers it", 
   expect(stdout).toContain('an answer to interrupt "the boss" (approval, chunk "ask")');
   expect(stdout).toContain('{"amount":4711}');
   expect(stdout).toContain(`flowledger resume ${execution.id} 'the boss' '<json>'`);
-  expect(shown).toMatchObject({ interrupts: [{ id: "the boss" }], waits: [expect.stringContaining("the boss")] });
+  expect(shown).toMatchObject({
+    interrupts: [{ id: "the boss" }],
+    explanation: { kind: "waiting", waits: [{ kind: "answer", interruptId: "the boss" }] },
+  });
   expect(inbox.stdout).toMatch(/^execution +interrupt +flow +type +waits +asks\n/);
   expect(inbox.stdout).toContain("the boss");
   expect(page.interrupts).toMatchObject([{ id: "the boss", payload: { amount: 4711 } }]);
@@ -79,8 +82,25 @@ test("show says until when an execution sleeps, and that nobody serves its flow"
 
   const [first, second] = await Promise.all([run("show", asleep.id), run("show", lonely.id)]);
 
-  expect(first.stdout).toMatch(/^chunk "doze" sleeps until \d{4}-/m);
+  expect(first.stdout).toMatch(/^It waits for chunk "doze", which sleeps until \d{4}-/);
   expect(second.stdout).toContain('no worker that is alive serves flow "unserved"');
+});
+
+test("explain says in one sentence why an execution is where it is, and the same as data", async () => {
+  const execution = await orchestrator.flow(asking).startExecution(null);
+  await untilPending(execution);
+
+  const plain = await run("explain", execution.id);
+  const data = await run("explain", execution.id, "--json");
+  const unknown = await run("explain", "0190a000-0000-7000-8000-000000000000");
+  const wrong = await run("explain", "boss");
+
+  expect(lines(plain.stdout)).toEqual([
+    expect.stringMatching(/^It waits for an answer to interrupt "the boss" \(approval, chunk "ask"\) since \S+\.$/),
+  ]);
+  expect(JSON.parse(data.stdout)).toMatchObject({ kind: "waiting", executionId: execution.id });
+  expect([unknown.code, unknown.stderr]).toEqual([1, expect.stringContaining("does not exist")]);
+  expect(wrong.code).toBe(2);
 });
 
 test("history prints the whole ledger, or only some of it", async () => {

@@ -142,7 +142,7 @@ const callable = {
       " ",
     ),
   auditor:
-    "broken_chains channel close_snapshot differences interrupt_of intervention_of iso lifecycle_of meta ms now state_at status_of".split(
+    "broken_chains channel close_snapshot differences explain interrupt_of intervention_of iso lifecycle_of meta ms now state_at status_of".split(
       " ",
     ),
 };
