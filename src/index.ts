@@ -46,6 +46,7 @@ export {
   PermissionError,
   ResourceMissingError,
   ResumeConflictError,
+  SearchTimeoutError,
   SelfResumeLimitError,
   StreamConsumedError,
   StreamLimitError,
@@ -77,12 +78,12 @@ export type { CloseSnapshot, Contract, InputOf, StateOf, StreamItem } from "./fl
 export type { BoundFlow, CreateOptions, RunOptions, StartManyOptions } from "./execution/bound-flow.ts";
 export type {
   ExecutionSummary,
-  ListOptions,
   Orchestrator,
   OrchestratorOptions,
   PruneOptions,
   WorkerOptions,
 } from "./orchestrator.ts";
+export type { CountOptions, ExecutionFilter, ListOptions } from "./execution/list.ts";
 export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
 export type { SubFlowFrame } from "./execution/frame.ts";
 export type { ExecutionResult } from "./execution/result.ts";

@@ -5,7 +5,7 @@ import { Batcher, insist } from "./store/batcher.ts";
 import type { CallerTransaction } from "./store/caller-transaction.ts";
 import type { ConnectionOption } from "./store/client.ts";
 import type { Pruned } from "./store/prune.ts";
-import type { Header } from "./store/reads.ts";
+import type { Header } from "./store/headers.ts";
 import type { Difference, RebuildOptions } from "./store/rebuild.ts";
 import type { CreateResult, NewExecution } from "./store/starts.ts";
 import { isLocked } from "./store/refusals.ts";
@@ -24,6 +24,8 @@ import type { BoundHost } from "./execution/bound-flow.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
 import { inspectLoad, load } from "./execution/history.ts";
+import { parseCount, parseList } from "./execution/list.ts";
+import type { CountOptions, ListOptions } from "./execution/list.ts";
 import type { LoadReport, LoadTarget } from "./execution/history.ts";
 import { InterruptRecord } from "./execution/interrupt.ts";
 import { endingOf, openOutcomes } from "./execution/outcomes.ts";
@@ -90,18 +92,6 @@ export interface PruneOptions {
 }
 
 const endings = new Set<string>(Outcome.options);
-
-export interface ListOptions {
-  flow?: string;
-  status?: Header["status"] | readonly Header["status"][];
-  /** Executions whose metadata contain this. */
-  metadata?: Readonly<Record<string, unknown>>;
-  createdAfter?: Date;
-  /** `nextCursor` of the page before. */
-  cursor?: string;
-  /** 1 to 1000. @default 100 */
-  limit?: number;
-}
 
 export interface ListInterruptsOptions {
   flow?: string;
@@ -304,24 +294,32 @@ export class Orchestrator implements AsyncDisposable {
     return new Execution(this.#host, executionId, { name: flow, definition: this.#flows.get(flow) ?? null }, null);
   }
 
-  /** Executions, newest first. */
+  /**
+   * A page of executions, newest first unless `order` says otherwise.
+   *
+   * @throws {UsageError} a filter that is unknown, or cannot be meant
+   * @throws {SearchTimeoutError} it took more than two seconds: filters without a flow, a status or a range of times may read all
+   */
   async listExecutions(
     options: ListOptions = {},
   ): Promise<{ executions: ExecutionSummary[]; nextCursor: string | null }> {
-    const { limit = 100, status, flow, metadata, createdAfter, cursor } = options;
-    requireInteger(limit, "limit of listExecutions()", { min: 1, max: 1000 });
-    if (createdAfter) requireDate(createdAfter, "createdAfter of listExecutions()");
+    const query = parseList(options);
     await this.#ready();
-    const headers = await this.#store.reads.listHeaders({
-      limit,
-      ...(flow !== undefined && { flow }),
-      ...(status !== undefined && { status: typeof status === "string" ? [status] : status }),
-      ...(metadata !== undefined && { metadata: parseMetadata(metadata) ?? {} }),
-      ...(createdAfter !== undefined && { createdAfter }),
-      ...(cursor !== undefined && { cursor: parseId(cursor) }),
-    });
-    const executions = headers.map(summaryOf);
-    return { executions, nextCursor: headers.length === limit ? (headers.at(-1)?.id ?? null) : null };
+    const headers = await this.#store.reads.listHeaders(query);
+    const nextCursor = headers.length === query.limit ? (headers.at(-1)?.id ?? null) : null;
+    return { executions: headers.map(summaryOf), nextCursor };
+  }
+
+  /**
+   * How many executions there are, counted up to `upTo`; `isMore` when there are more.
+   *
+   * @throws {UsageError | SearchTimeoutError} as `listExecutions()`
+   */
+  async countExecutions(options: CountOptions = {}): Promise<{ count: number; isMore: boolean }> {
+    const { filter, upTo } = parseCount(options);
+    await this.#ready();
+    const count = await this.#store.reads.countExecutions(filter, upTo + 1);
+    return { count: Math.min(count, upTo), isMore: count > upTo };
   }
 
   /**

@@ -493,6 +493,18 @@ export class StepTimeoutError extends FlowledgerError {
   }
 }
 
+/** A list or a count of executions took too long, and was ended. */
+export class SearchTimeoutError extends FlowledgerError {
+  /** @param filters names of those that were given */
+  constructor(filters: readonly string[], timeoutMs: number) {
+    super(
+      "SEARCH_TIMEOUT",
+      `looking for executions ${filters.length ? `by ${filters.join(", ")}` : "without a filter"} took more than ${timeoutMs} ms: name a flow, a status, or a shorter range of times as well`,
+      { filters: [...filters], timeoutMs },
+    );
+  }
+}
+
 export class DrainTimeoutError extends FlowledgerError {
   constructor(executionId: string, timeoutMs: number) {
     super(

@@ -8,27 +8,60 @@ import type { InterruptRecord } from "../execution/interrupt.ts";
 import { LedgerEvent } from "../ledger/event.ts";
 import type { LedgerEventType } from "../ledger/event.ts";
 import { Explanation } from "../ledger/explanation.ts";
-import type { ExecutionSummary, ListInterruptsOptions, ListOptions } from "../orchestrator.ts";
+import type { ExecutionFilter, ListOptions } from "../execution/list.ts";
+import type { ExecutionSummary, ListInterruptsOptions } from "../orchestrator.ts";
 import { ageOf, fit, lengthOf, paintStatus, printFields, printTable, type Terminal } from "../terminal.ts";
-import { open, terminalOf, untilSignal, withExecution, withStore } from "./command.ts";
-import { parsePlace, parseWhole } from "./parse.ts";
+import { done, open, terminalOf, untilSignal, withExecution, withStore } from "./command.ts";
+import { parseDate, parseObject, parsePlace, parseWhole } from "./parse.ts";
 
 const statuses = ["created", "running", "waiting", "completed", "failed", "cancelled"] as const;
 
 const eventTypes = LedgerEvent.options.map(({ shape }) => shape.type.value);
 
+interface ListFlags extends Omit<ListOptions, "flow" | "version" | "limit"> {
+  flow?: string[];
+  versionOfFlow?: string;
+  limit: number;
+  count?: number | true;
+}
+
 export function addReadCommands(program: Command): void {
   program
     .command("list")
     .description("list executions, newest first")
-    .option("--flow <name>", "only of this flow")
-    .addOption(new Option("--status <status>", "only in this status").choices(statuses))
+    .option("--flow <name...>", "only of these flows")
+    .addOption(new Option("--status <status...>", "only in these statuses").choices(statuses))
+    .option("--version-of-flow <fingerprint>", "only of this version of the flow, or how its fingerprint begins")
+    .option("--created-after <date>", "ISO date or time", parseDate)
+    .option("--created-before <date>", "ISO date or time", parseDate)
+    .option("--closed-after <date>", "ISO date or time", parseDate)
+    .option("--closed-before <date>", "ISO date or time", parseDate)
+    .option("--parent <id>", "only those that this execution called")
+    .option("--id-prefix <text>", "only those whose id begins like this")
+    .option("--idempotency-key <key>", "only with this key")
+    .option("--error-like <text>", "only with this in the error's name or message; % is any text")
+    .option("--metadata <json>", "only those whose metadata contains this", parseObject)
+    .addOption(
+      new Option("--order <order>", "what comes first (default: newest)").choices(["newest", "oldest", "lastClosed"]),
+    )
+    .option("--count [up-to]", "only say how many there are, counted up to so many (default: 1000)", parseWhole)
     .option("--limit <number>", "how many, up to 1000", parseWhole, 20)
     .option("--cursor <id>", "go on after the last id of the page before")
-    .action(async (options: ListOptions, command: Command) => {
+    .action(async (flags: ListFlags, command: Command) => {
       await using orchestrator = open(command);
-      const page = await orchestrator.listExecutions(options);
-      if (page.executions.length === 0 && options.flow !== undefined) await requireFlow(command, options.flow);
+      const { count, limit, cursor, order, versionOfFlow, ...filter } = flags;
+      const options: ExecutionFilter = { ...filter, ...(versionOfFlow !== undefined && { version: versionOfFlow }) };
+      if (count !== undefined) {
+        const counted = await orchestrator.countExecutions({ ...options, ...(count !== true && { upTo: count }) });
+        return done(command, `${counted.isMore ? "more than " : ""}${counted.count}`, counted);
+      }
+      const page = await orchestrator.listExecutions({
+        ...options,
+        limit,
+        ...(cursor !== undefined && { cursor }),
+        ...(order !== undefined && { order }),
+      });
+      if (page.executions.length === 0) for (const flow of flags.flow ?? []) await requireFlow(command, flow);
       const out = terminalOf(command);
       if (out.isJson) out.json(page);
       else printList(out, page.executions, page.nextCursor);

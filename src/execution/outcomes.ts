@@ -2,7 +2,8 @@
 import { endingError } from "../ledger/views.ts";
 import type { CloseHeader } from "../store/append.ts";
 import { Batcher } from "../store/batcher.ts";
-import type { Header, Reads } from "../store/reads.ts";
+import type { Header } from "../store/headers.ts";
+import type { Reads } from "../store/reads.ts";
 import { isEnded } from "../store/refusals.ts";
 import type { Store } from "../store/store.ts";
 import { ExecutionNotFoundError, NoResumeHandleError, NoWorkerWarning } from "../base/errors.ts";

@@ -1,48 +1,16 @@
 /** Reads: headers and ledgers of one execution or of many, lists, definitions. */
-import { z } from "zod";
-import { SerializedError } from "../base/errors.ts";
-import { JsonValue } from "../base/json.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import { foldFrom, parseEvents } from "../ledger/codec.ts";
-import { ExecutionId, Outcome, WorkerId } from "../ledger/event.ts";
-import type { Recorded } from "../ledger/event.ts";
+import type { ExecutionId, Recorded } from "../ledger/event.ts";
 import { snapshotVersion } from "../ledger/state.ts";
 import type { ExecutionState } from "../ledger/state.ts";
 import { Meta } from "../ledger/views.ts";
-import type { Database, Sql } from "./client.ts";
+import type { Database } from "./client.ts";
 import { column, list } from "./columns.ts";
+import { Header, headerColumns } from "./headers.ts";
+import { listsOf } from "./lists.ts";
+import type { Lists } from "./lists.ts";
 import { refusalOf } from "./refusals.ts";
-
-export const Header = z.object({
-  id: ExecutionId,
-  seq: z.int(),
-  flow: z.string(),
-  fingerprint: z.string().nullable(),
-  status: z.enum(["created", "running", "waiting", "completed", "failed", "cancelled"]),
-  lifecycle: z.enum(["open", "sealed", "closed"]),
-  owner: WorkerId.nullable(),
-  outcome: Outcome.nullable(),
-  closeReason: z.string().nullable(),
-  pendingInterrupts: z.int(),
-  parentId: ExecutionId.nullable(),
-  metadata: z.record(z.string(), JsonValue).nullable(),
-  error: SerializedError.nullable(),
-  closeSnapshot: z.record(z.string(), JsonValue).nullable(),
-  createdAt: z.number(),
-  startedAt: z.number().nullable(),
-  sealedAt: z.number().nullable(),
-  closedAt: z.number().nullable(),
-});
-export type Header = z.infer<typeof Header>;
-
-export interface ListFilter {
-  flow?: string;
-  status?: readonly string[];
-  metadata?: JsonObject;
-  createdAfter?: Date;
-  cursor?: ExecutionId;
-  limit: number;
-}
 
 export interface InterruptFilter {
   flow?: string;
@@ -54,10 +22,8 @@ export interface InterruptFilter {
   limit: number;
 }
 
-export interface Reads {
+export interface Reads extends Lists {
   headers(ids: readonly ExecutionId[]): Promise<Map<ExecutionId, Header>>;
-  /** Newest first; the cursor is the last id of the page before. */
-  listHeaders(filter: ListFilter): Promise<Header[]>;
   /** Ledger events of several executions, each after a seq of its own. */
   events(asked: readonly { readonly id: ExecutionId; readonly after: number }[]): Promise<(readonly Recorded[])[]>;
   /** The ledger after a seq, in order; only some types where they are named. */
@@ -90,24 +56,12 @@ export interface Reads {
 
 export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Reads {
   return {
+    ...listsOf({ sql }),
     async headers(ids) {
       const rows = await sql`
         select ${headerColumns(sql)}
         from unnest(${list(ids)}::text::uuid[]) a(id) join flowledger.executions e on e.id = a.id`;
       return new Map(rows.map((row) => Header.parse(row)).map((header) => [header.id, header]));
-    },
-    async listHeaders({ flow, status, metadata, createdAfter, cursor, limit }) {
-      const rows = await sql`
-        select ${headerColumns(sql)} from flowledger.executions e
-        where true
-          ${flow === undefined ? sql`` : sql`and e.flow = ${flow}`}
-          ${status === undefined ? sql`` : sql`and e.status = any(${list(status)}::text::text[])`}
-          ${metadata === undefined ? sql`` : sql`and e.metadata is not null and e.metadata @> ${JSON.stringify(metadata)}::text::jsonb`}
-          ${createdAfter === undefined ? sql`` : sql`and e.created_at > ${createdAfter.toISOString()}::text::timestamptz`}
-          ${cursor === undefined ? sql`` : sql`and e.id < ${cursor}::uuid`}
-        order by e.id desc
-        limit ${limit}::int`;
-      return rows.map((row) => Header.parse(row));
     },
     async events(asked) {
       const rows = await sql<{ events: unknown }[]>`
@@ -221,11 +175,4 @@ export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Read
       return row.served;
     },
   };
-}
-
-function headerColumns(sql: Sql) {
-  return sql`e.id, e.seq, e.flow, e.fingerprint, e.status, e.lifecycle, e.owner, e.outcome, e.close_reason as "closeReason",
-    e.pending_interrupts as "pendingInterrupts", e.parent_id as "parentId", e.metadata, e.error, e.close_snapshot as "closeSnapshot",
-    flowledger.to_ms(e.created_at) as "createdAt", flowledger.to_ms(e.started_at) as "startedAt",
-    flowledger.to_ms(e.sealed_at) as "sealedAt", flowledger.to_ms(e.closed_at) as "closedAt"`;
 }

@@ -97,7 +97,11 @@ export function tables(name = "flowledger") {
       index("executions_discard")
         .on(table.discardAt)
         .where(sql`discard_at is not null`),
-      index("executions_flow").on(table.flow, table.id),
+      index("executions_flow_status").on(table.flow, table.status, table.id),
+      index("executions_created").on(table.createdAt, table.id),
+      index("executions_closed")
+        .on(table.closedAt, table.id)
+        .where(sql`closed_at is not null`),
       uniqueIndex("executions_idempotency")
         .on(table.flow, table.idempotencyKey)
         .where(sql`idempotency_key is not null`),

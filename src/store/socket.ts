@@ -141,6 +141,7 @@ export function tlsOptions(ssl: SslOption): ConnectionOptions {
 
 /** Length, then the code of the request. */
 const sslRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47]);
+const cancelRequest = Buffer.from([0, 0, 0, 16, 4, 210, 22, 46]);
 
 /** @returns what the event brings; rejects where the socket fails or closes before */
 function arrived(socket: Socket, event: "connect" | "secureConnect" | "data"): Promise<unknown> {
@@ -170,6 +171,13 @@ const greetings = new Set(Buffer.from("RENv"));
 function outspoken(socket: Socket): Socket {
   let hasSpoken = false;
   let hasFailed = false;
+  // To a request to cancel the server only closes, and the driver lets go of whoever would hear an error then.
+  let isCancel = false;
+  const write = socket.write.bind(socket) as (data: unknown, ...rest: unknown[]) => boolean;
+  socket.write = (data: unknown, ...rest: unknown[]): boolean => {
+    isCancel ||= data instanceof Uint8Array && Buffer.compare(data.subarray(0, 8), cancelRequest) === 0;
+    return write(data, ...rest);
+  };
   const emit = socket.emit.bind(socket);
   // Not listeners of its own: the first data must not be missed by the driver's, which come later.
   socket.emit = (event: string | symbol, ...args: unknown[]): boolean => {
@@ -182,7 +190,7 @@ function outspoken(socket: Socket): Socket {
       }
     }
     if (event === "error") hasFailed = true;
-    if (event === "close" && !hasFailed) emit("error", hasSpoken ? closed() : closedEarly());
+    if (event === "close" && !hasFailed && !isCancel) emit("error", hasSpoken ? closed() : closedEarly());
     return emit(event, ...args);
   };
   return socket;

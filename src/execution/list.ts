@@ -1,0 +1,122 @@
+/** Which executions a list or a count is about. */
+import { UsageError } from "../base/errors.ts";
+import { requireDate, requireInteger, requireKnown, requireOneOf, requireText } from "../base/option.ts";
+import { Header } from "../store/headers.ts";
+import type { ExecutionFilter as Wanted, ListOrder, ListQuery } from "../store/lists.ts";
+import { parseId, parseMetadata } from "./bound-flow.ts";
+
+type Status = Header["status"];
+
+/** All of it must hold; of a list, one. Beside a flow, a status or a range of times each of these goes by an index. */
+export interface ExecutionFilter {
+  flow?: string | readonly string[];
+  status?: Status | readonly Status[];
+  /** Fingerprint of the flow's definition, or how it begins. */
+  version?: string;
+  /** Later than this. */
+  createdAfter?: Date;
+  /** Earlier than this. */
+  createdBefore?: Date;
+  closedAfter?: Date;
+  closedBefore?: Date;
+  /** Id of the execution that called it. */
+  parent?: string;
+  /** How its id begins, dashes included. */
+  idPrefix?: string;
+  idempotencyKey?: string;
+  /** A part of "name: message" of the error that it failed with, in any case; `%` stands for any text. */
+  errorLike?: string;
+  /** Executions whose metadata contain this. */
+  metadata?: Readonly<Record<string, unknown>>;
+}
+
+export interface ListOptions extends ExecutionFilter {
+  /** "lastClosed" has closed executions only. @default "newest" */
+  order?: ListOrder;
+  /** `nextCursor` of the page before. */
+  cursor?: string;
+  /** 1 to 1000. @default 100 */
+  limit?: number;
+}
+
+export interface CountOptions extends ExecutionFilter {
+  /** Where counting stops: 1 to 100,000. @default 1000 */
+  upTo?: number;
+}
+
+const filterNames = [
+  "flow",
+  "status",
+  "version",
+  "createdAfter",
+  "createdBefore",
+  "closedAfter",
+  "closedBefore",
+  "parent",
+  "idPrefix",
+  "idempotencyKey",
+  "errorLike",
+  "metadata",
+] as const satisfies readonly (keyof ExecutionFilter)[];
+
+/** @throws {UsageError} naming what is unknown, or cannot be meant */
+export function parseList(options: ListOptions): ListQuery {
+  const where = "listExecutions()";
+  requireKnown(options, [...filterNames, "order", "cursor", "limit"], where);
+  const { order = "newest", cursor, limit = 100 } = options;
+  return {
+    filter: parseFilter(options, where),
+    order: requireOneOf(order, ["newest", "oldest", "lastClosed"], `order of ${where}`),
+    limit: requireInteger(limit, `limit of ${where}`, { min: 1, max: 1000 }),
+    ...(cursor !== undefined && { cursor: parseId(cursor) }),
+  };
+}
+
+/** @throws {UsageError} naming what is unknown, or cannot be meant */
+export function parseCount(options: CountOptions): { readonly filter: Wanted; readonly upTo: number } {
+  const where = "countExecutions()";
+  requireKnown(options, [...filterNames, "upTo"], where);
+  const { upTo = 1000 } = options;
+  return {
+    filter: parseFilter(options, where),
+    upTo: requireInteger(upTo, `upTo of ${where}`, { min: 1, max: 100_000 }),
+  };
+}
+
+function parseFilter(options: ExecutionFilter, where: string): Wanted {
+  const wanted: Wanted = {};
+  const { flow, status, version, parent, idPrefix, idempotencyKey, errorLike, metadata } = options;
+  if (flow !== undefined) wanted.flow = listOf(flow).map((one) => requireText(one, `flow of ${where}`, { max: 100 }));
+  if (status !== undefined)
+    wanted.status = listOf(status).map((one) => requireOneOf(one, Header.shape.status.options, `status of ${where}`));
+  for (const name of ["createdAfter", "createdBefore", "closedAfter", "closedBefore"] as const)
+    if (options[name] !== undefined) wanted[name] = requireDate(options[name], `${name} of ${where}`);
+  if (version !== undefined) wanted.version = requireText(version, `version of ${where}`, { max: 200 });
+  if (parent !== undefined) wanted.parent = parseId(parent);
+  if (idPrefix !== undefined) wanted.ids = idsFrom(idPrefix, where);
+  if (idempotencyKey !== undefined)
+    wanted.idempotencyKey = requireText(idempotencyKey, `idempotencyKey of ${where}`, { max: 10_000 });
+  if (errorLike !== undefined) {
+    const text = requireText(errorLike, `errorLike of ${where}`, { max: 1000 });
+    wanted.errorPattern = `%${text.replace(/[\\_]/g, String.raw`\$&`)}%`;
+  }
+  if (metadata !== undefined) wanted.metadata = parseMetadata(metadata) ?? {};
+  return wanted;
+}
+
+function listOf<T extends string>(value: T | readonly T[]): readonly T[] {
+  return typeof value === "string" ? [value] : value;
+}
+
+/** The first and the last id that begin so. */
+function idsFrom(prefix: string, where: string): [string, string] {
+  const text = requireText(prefix, `idPrefix of ${where}`, { max: 36 }).toLowerCase();
+  const filled = (digit: string) =>
+    text + "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx".slice(text.length).replaceAll("x", digit);
+  if (!/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/.test(filled("0")))
+    throw new UsageError(
+      `idPrefix of ${where} is not how an id begins, got "${text}"`,
+      "use its hexadecimal digits and dashes, like 01a1fc3d-d4",
+    );
+  return [filled("0"), filled("f")];
+}

@@ -1,0 +1,177 @@
+/** Lists and counts of executions: each filter beside a flow, a status or a time range goes by an index; what takes too long ends. */
+import { SearchTimeoutError } from "../base/errors.ts";
+import type { JsonObject } from "../base/json.ts";
+import { systemTimers as liveness } from "../base/timers.ts";
+import type { ExecutionId } from "../ledger/event.ts";
+import type { Database, Sql } from "./client.ts";
+import { list } from "./columns.ts";
+import { Header, headerColumns } from "./headers.ts";
+
+/** What executions have in common; all of it must hold. */
+export interface ExecutionFilter {
+  flow?: readonly string[];
+  status?: readonly string[];
+  /** Of the flow's definition, or how that begins. */
+  version?: string;
+  createdAfter?: Date;
+  createdBefore?: Date;
+  closedAfter?: Date;
+  closedBefore?: Date;
+  parent?: ExecutionId;
+  /** The first and the last id that begin so. */
+  ids?: readonly [string, string];
+  idempotencyKey?: string;
+  /** For `ilike`, on "name: message". */
+  errorPattern?: string;
+  metadata?: JsonObject;
+}
+
+export type ListOrder = "newest" | "oldest" | "lastClosed";
+
+export interface ListQuery {
+  readonly filter: ExecutionFilter;
+  readonly order: ListOrder;
+  /** The last of the page before. */
+  readonly cursor?: ExecutionId;
+  readonly limit: number;
+}
+
+export interface Lists {
+  /** @throws {SearchTimeoutError} */
+  listHeaders(query: ListQuery): Promise<Header[]>;
+  /** Counts up to so many. @throws {SearchTimeoutError} */
+  countExecutions(filter: ExecutionFilter, upTo: number): Promise<number>;
+}
+
+type Part = ReturnType<Sql>;
+
+/** How long a list may take. */
+const searchMs = 2000;
+
+export function listsOf({ sql }: Pick<Database, "sql">): Lists {
+  return {
+    async listHeaders({ filter, order, cursor, limit }) {
+      const sorted = sortOf(sql, filter, order, cursor);
+      const page: Part = sql`${sorted.after} order by ${sorted.by} limit ${limit}::int`;
+      const rows = await search(
+        sql`
+          select ${headerColumns(sql)} from (${cells(sql, filter, order, page)}) found join flowledger.executions e on e.id = found.id
+          order by ${sorted.by} limit ${limit}::int`,
+        filter,
+      );
+      return rows.map((row) => Header.parse(row));
+    },
+    async countExecutions(filter, upTo) {
+      const page: Part = sql`limit ${upTo}::int`;
+      const [row] = await search(
+        sql<{ count: number }[]>`
+          select count(*)::int as count from (select found.id from (${cells(sql, filter, "newest", page)}) found limit ${upTo}::int) counted`,
+        filter,
+      );
+      return row?.count ?? 0;
+    },
+  };
+}
+
+/** By id, which is the time of creation too, as the indexes of flows and statuses have it; unless a range of times is asked for. */
+function sortOf(sql: Sql, filter: ExecutionFilter, order: ListOrder, cursor: ExecutionId | undefined) {
+  const at = (column: Part, isDescending: boolean) => ({
+    by: isDescending ? sql`${column} desc, e.id desc` : sql`${column}, e.id`,
+    after:
+      cursor === undefined
+        ? sql``
+        : sql`and (${column}, e.id) ${isDescending ? sql`<` : sql`>`} (select ${column}, e.id from flowledger.executions e where e.id = ${cursor}::uuid)`,
+  });
+  if (order === "lastClosed") {
+    const sorted = at(sql`e.closed_at`, true);
+    return { ...sorted, after: sql`and e.closed_at is not null ${sorted.after}` };
+  }
+  if (filter.createdAfter !== undefined || filter.createdBefore !== undefined)
+    return at(sql`e.created_at`, order === "newest");
+  const isNewest = order === "newest";
+  return {
+    by: isNewest ? sql`e.id desc` : sql`e.id`,
+    after: cursor === undefined ? sql`` : sql`and e.id ${isNewest ? sql`<` : sql`>`} ${cursor}::uuid`,
+  };
+}
+
+/** Statuses of executions that have an error to look into. */
+const withError = ["failed"];
+
+/**
+ * A page per flow and status: in each the index has the order of the list, so that nothing is sorted that is not shown. What has
+ * an index of its own, such as a range of times, a parent or metadata, goes by that.
+ */
+function cells(sql: Sql, filter: ExecutionFilter, order: ListOrder, page: Part) {
+  const { flow, errorPattern, status = errorPattern === undefined ? undefined : withError, ...others } = filter;
+  const { createdAfter, createdBefore, closedAfter, closedBefore, parent, ids, idempotencyKey, metadata } = others;
+  const hasIndex = [
+    createdAfter,
+    createdBefore,
+    closedAfter,
+    closedBefore,
+    parent,
+    ids,
+    metadata,
+    flow && idempotencyKey,
+  ];
+  const all = where(sql, filter);
+  if (
+    order === "lastClosed" ||
+    hasIndex.some((one) => one !== undefined) ||
+    (flow === undefined && status === undefined)
+  )
+    return sql`
+      select e.id from flowledger.executions e
+      where true ${flow === undefined ? sql`` : sql`and e.flow = any(${list(flow)}::text::text[])`}
+        ${status === undefined ? sql`` : sql`and e.status = any(${list(status)}::text::text[])`} ${all} ${page}`;
+  const flows =
+    flow === undefined
+      ? sql`
+          (with recursive known as (
+            select min(x.flow) as flow from flowledger.executions x
+            union all
+            select (select min(x.flow) from flowledger.executions x where x.flow > k.flow) from known k where k.flow is not null
+          ) select k.flow from known k where k.flow is not null)`
+      : sql`(select distinct unnest(${list(flow)}::text::text[]) as flow)`;
+  const statuses = list([...new Set(status ?? Header.shape.status.options)]);
+  return sql`
+    select c.id from ${flows} f(flow) cross join unnest(${statuses}::text::text[]) s(status)
+    cross join lateral (
+      select e.id from flowledger.executions e where e.flow = f.flow and e.status = s.status ${all} ${page}) c`;
+}
+
+/** All but flow and status. */
+function where(sql: Sql, filter: ExecutionFilter) {
+  const { version, createdAfter, createdBefore, closedAfter, closedBefore, parent, ids } = filter;
+  const { idempotencyKey, errorPattern, metadata } = filter;
+  const moment = (at: Date) => sql`${at.toISOString()}::text::timestamptz`;
+  return sql`
+    ${version === undefined ? sql`` : sql`and starts_with(e.fingerprint, ${version})`}
+    ${createdAfter === undefined ? sql`` : sql`and e.created_at > ${moment(createdAfter)}`}
+    ${createdBefore === undefined ? sql`` : sql`and e.created_at < ${moment(createdBefore)}`}
+    ${closedAfter === undefined ? sql`` : sql`and e.closed_at > ${moment(closedAfter)}`}
+    ${closedBefore === undefined ? sql`` : sql`and e.closed_at < ${moment(closedBefore)}`}
+    ${parent === undefined ? sql`` : sql`and e.parent_id = ${parent}::uuid`}
+    ${ids === undefined ? sql`` : sql`and e.id between ${ids[0]}::uuid and ${ids[1]}::uuid`}
+    ${idempotencyKey === undefined ? sql`` : sql`and e.idempotency_key = ${idempotencyKey}`}
+    ${errorPattern === undefined ? sql`` : sql`and e.error is not null and concat(e.error ->> 'name', ': ', e.error ->> 'message') ilike ${errorPattern}`}
+    ${metadata === undefined ? sql`` : sql`and e.metadata is not null and e.metadata @> ${JSON.stringify(metadata)}::text::jsonb`}`;
+}
+
+/** Ends what takes too long, here and in the database. Sessions are the pool's, so no setting of theirs may stay behind. */
+async function search<R>(
+  query: Promise<readonly R[]> & { cancel(): void },
+  filter: ExecutionFilter,
+): Promise<readonly R[]> {
+  const late = Promise.withResolvers<never>();
+  const timer = liveness.after(searchMs, () => {
+    query.cancel();
+    late.reject(new SearchTimeoutError(Object.keys(filter), searchMs));
+  });
+  try {
+    return await Promise.race([query, late.promise]);
+  } finally {
+    timer.cancel();
+  }
+}

@@ -1,0 +1,227 @@
+/** Lists and counts of executions: each filter against a model, and what takes too long. */
+import { randomUUID } from "node:crypto";
+import { beforeAll, expect, test } from "vitest";
+import { createOrchestrator, SearchTimeoutError, UsageError } from "../../src/index.ts";
+import type { ExecutionSummary, ListOptions, Orchestrator } from "../../src/index.ts";
+import { testDatabase } from "../support/database.ts";
+import { refusal } from "../support/flows.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+
+interface Row {
+  readonly id: string;
+  readonly flow: string;
+  readonly status: string;
+  readonly fingerprint: string;
+  readonly created: Date;
+  readonly closed: Date | null;
+  readonly parent: string | null;
+  readonly key: string | null;
+  readonly metadata: { readonly tenant: string };
+  readonly error: { readonly name: string; readonly message: string } | null;
+}
+
+const begin = Date.parse("2026-01-01T00:00Z");
+const minute = 60_000;
+const statuses = ["created", "running", "waiting", "completed", "failed", "cancelled"] as const;
+
+/** A minute apart; every tenth has an id of its own that does not sort by time. */
+const rows: Row[] = Array.from({ length: 600 }, (_, index) => {
+  const status = statuses[index % 6] ?? "created";
+  const isClosed = index % 6 > 2;
+  const created = begin + index * minute;
+  const id = `${created
+    .toString(16)
+    .padStart(12, "0")
+    .replace(/^(.{8})/, "$1-")}-7000-8000-${index.toString(16).padStart(12, "0")}`;
+  return {
+    id: index % 10 === 0 ? randomUUID() : id,
+    flow: `flow.${index % 7}`,
+    status,
+    fingerprint: index % 3 ? "abc1" : "def2",
+    created: new Date(created),
+    closed: isClosed ? new Date(created + (600 - index) * minute) : null,
+    parent: index % 50 === 1 ? "0190a000-0000-7000-8000-00000000000a" : null,
+    key: index % 5 === 0 ? `key_${index}` : null,
+    metadata: { tenant: `t${index % 4}` },
+    error: status === "failed" ? { name: "CardError", message: `card ${index} was 100% declined by a_b` } : null,
+  };
+});
+
+let orchestrator: Orchestrator;
+
+beforeAll(async () => {
+  orchestrator = createOrchestrator({ connection: database.url });
+  const json = rows.map((row) => ({
+    ...row,
+    started: row.status === "created" ? null : row.created,
+    pending: row.status === "waiting" ? 1 : 0,
+    outcome: row.closed ? row.status : null,
+  }));
+  await sql`
+    insert into flowledger.executions
+      (id, seq, flow, fingerprint, created_at, started_at, closed_at, parent_id, idempotency_key, metadata, error, pending_interrupts, outcome)
+    select r.id, 1, r.flow, r.fingerprint, r.created, r.started, r.closed, r.parent, r.key, r.metadata, r.error, r.pending, r.outcome
+    from jsonb_to_recordset(${sql.json(json as never)}) r(id uuid, flow text, fingerprint text, created timestamptz, started timestamptz, closed timestamptz,
+      parent uuid, key text, metadata jsonb, error jsonb, pending int, outcome text)`;
+  return () => orchestrator.close();
+});
+
+const ids = (executions: readonly ExecutionSummary[]) => executions.map(({ id }) => String(id));
+const at = (index: number) => new Date(begin + index * minute);
+const message = ({ error }: Row) => (error ? `${error.name}: ${error.message}`.toLowerCase() : null);
+
+const filters: [string, ListOptions, (row: Row) => boolean][] = [
+  ["nothing", {}, () => true],
+  ["a flow", { flow: "flow.3" }, ({ flow }) => flow === "flow.3"],
+  ["flows", { flow: ["flow.3", "flow.5", "flow.5"] }, ({ flow }) => flow === "flow.3" || flow === "flow.5"],
+  ["no flow at all", { flow: [] }, () => false],
+  ["a flow that there is not", { flow: "other" }, () => false],
+  ["a status", { status: "failed" }, ({ status }) => status === "failed"],
+  ["statuses", { status: ["failed", "waiting"] }, ({ status }) => status === "failed" || status === "waiting"],
+  [
+    "a flow and a status",
+    { flow: "flow.1", status: "running" },
+    (row) => row.flow === "flow.1" && row.status === "running",
+  ],
+  ["a version", { version: "def2" }, ({ fingerprint }) => fingerprint === "def2"],
+  [
+    "how a version begins",
+    { version: "ab", flow: "flow.2" },
+    (row) => row.fingerprint === "abc1" && row.flow === "flow.2",
+  ],
+  ["created after", { createdAfter: at(500) }, ({ created }) => created > at(500)],
+  ["created before", { createdBefore: at(50) }, ({ created }) => created < at(50)],
+  [
+    "created between, of a flow",
+    { createdAfter: at(100), createdBefore: at(200), flow: "flow.0" },
+    (row) => row.created > at(100) && row.created < at(200) && row.flow === "flow.0",
+  ],
+  [
+    "closed between",
+    { closedAfter: at(599), closedBefore: at(601) },
+    ({ closed }) => closed !== null && closed > at(599) && closed < at(601),
+  ],
+  [
+    "closed after, with a status",
+    { closedAfter: at(0), status: ["cancelled"] },
+    (row) => row.closed !== null && row.status === "cancelled",
+  ],
+  ["a parent", { parent: "0190A000-0000-7000-8000-00000000000a" }, ({ parent }) => parent !== null],
+  [
+    "how an id begins",
+    { idPrefix: rows[7]?.id.slice(0, 14) ?? "" },
+    ({ id }) => id.startsWith(rows[7]?.id.slice(0, 14) ?? "?"),
+  ],
+  ["a whole id", { idPrefix: rows[7]?.id ?? "" }, ({ id }) => id === rows[7]?.id],
+  ["an idempotency key", { idempotencyKey: "key_25" }, ({ key }) => key === "key_25"],
+  ["an idempotency key of a flow", { idempotencyKey: "key_25", flow: "flow.4" }, ({ key }) => key === "key_25"],
+  ["a part of an error", { errorLike: "CARD 4 was" }, (row) => message(row)?.includes("card 4 was") ?? false],
+  ["a pattern of an error", { errorLike: "carderror%1_% declined", status: "failed" }, () => false],
+  [
+    "a text with an underscore",
+    { errorLike: "a_b", flow: "flow.4" },
+    (row) => row.error !== null && row.flow === "flow.4",
+  ],
+  [
+    "parts of an error",
+    { errorLike: "CardError%declined", flow: "flow.4" },
+    (row) => row.error !== null && row.flow === "flow.4",
+  ],
+  ["metadata", { metadata: { tenant: "t2" } }, ({ metadata }) => metadata.tenant === "t2"],
+  [
+    "metadata of a status",
+    { metadata: { tenant: "t2" }, status: "waiting" },
+    (row) => row.metadata.tenant === "t2" && row.status === "waiting",
+  ],
+];
+
+const byId = (a: Row, b: Row) => (a.id < b.id ? 1 : -1);
+const byTime = (a: Row, b: Row) => b.created.getTime() - a.created.getTime() || byId(a, b);
+const byClose = (a: Row, b: Row) => (b.closed?.getTime() ?? 0) - (a.closed?.getTime() ?? 0) || byId(a, b);
+
+test.each(filters)("by %s: pages in each order, and a count", async (_, options, isMeant) => {
+  const meant = rows.filter(isMeant);
+  const newest = meant.toSorted(options.createdAfter || options.createdBefore ? byTime : byId).map(({ id }) => id);
+  const lastClosed = meant.filter(({ closed }) => closed !== null).toSorted(byClose);
+
+  const first = await orchestrator.listExecutions({ ...options, limit: 7 });
+  const all = await everyPage(options, 97);
+  const oldest = await everyPage({ ...options, order: "oldest" }, 97);
+  const closed = await everyPage({ ...options, order: "lastClosed" }, 97);
+  const counted = await orchestrator.countExecutions(options);
+  const upTo = await orchestrator.countExecutions({ ...options, upTo: 5 });
+
+  expect(ids(first.executions)).toEqual(newest.slice(0, 7));
+  expect(all).toEqual(newest);
+  expect(oldest).toEqual(newest.toReversed());
+  expect(closed).toEqual(lastClosed.map(({ id }) => id));
+  expect(counted).toEqual({ count: meant.length, isMore: false });
+  expect(upTo).toEqual({ count: Math.min(5, meant.length), isMore: meant.length > 5 });
+});
+
+async function everyPage(options: ListOptions, limit: number): Promise<string[]> {
+  const found: string[] = [];
+  for (let cursor: string | undefined; ;) {
+    const page = await orchestrator.listExecutions({ ...options, limit, ...(cursor !== undefined && { cursor }) });
+    found.push(...ids(page.executions));
+    if (page.nextCursor === null) return found;
+    cursor = page.nextCursor;
+  }
+}
+
+test.each<[string, object, RegExp]>([
+  ["an unknown filter", { flwo: "x" }, /unknown option "flwo": use flow, status, version/],
+  [
+    "a status that there is not",
+    { status: ["failed", "broken"] },
+    /status of listExecutions\(\) must be .* got "broken"/,
+  ],
+  ["a flow without a name", { flow: [""] }, /flow of listExecutions\(\)/],
+  ["a date that is none", { closedAfter: "yesterday" }, /closedAfter of listExecutions\(\) must be a valid Date/],
+  [
+    "a prefix that no id has",
+    { idPrefix: "0190g" },
+    /idPrefix of listExecutions\(\) is not how an id begins, got "0190g"/,
+  ],
+  ["a prefix with a dash elsewhere", { idPrefix: "01-90" }, /idPrefix/],
+  ["a parent that is no id", { parent: "boss" }, /"boss" is not an execution id/],
+  ["an empty error", { errorLike: "" }, /errorLike of listExecutions\(\)/],
+  ["metadata that are none", { metadata: [1] }, /metadata/],
+  ["an order that there is not", { order: "biggest" }, /order of listExecutions\(\) must be/],
+  ["a limit beyond", { limit: 1001 }, /limit of listExecutions\(\)/],
+])("%s is refused by name", async (_, options, says) => {
+  const error = await refusal(orchestrator.listExecutions(options));
+
+  expect(error).toBeInstanceOf(UsageError);
+  expect(String(error)).toMatch(says);
+});
+
+test("a count refuses what is only a list's, and a bound beyond its own", async () => {
+  await expect(orchestrator.countExecutions({ limit: 1 } as object)).rejects.toThrow(
+    'countExecutions() has an unknown option "limit"',
+  );
+  await expect(orchestrator.countExecutions({ upTo: 100_001 })).rejects.toThrow("upTo of countExecutions()");
+});
+
+test("a list that takes more than two seconds ends, in the database too, and says what to name beside", async () => {
+  const { list, count, left } = await sql.begin(async (holding) => {
+    await holding`lock table flowledger.executions in access exclusive mode`;
+    const [list, count] = await Promise.all([
+      refusal(orchestrator.listExecutions({ errorLike: "declined" })),
+      refusal(orchestrator.countExecutions({ metadata: { tenant: "t1" } })),
+    ]);
+    const waiting = () =>
+      holding<{ pid: number }[]>`
+        select pid from pg_stat_activity where wait_event_type = 'Lock' and query like '%from flowledger.executions e%' and datname = current_database()`;
+    await expect.poll(waiting).toEqual([]);
+    return { list, count, left: await waiting() };
+  });
+
+  expect(list).toBeInstanceOf(SearchTimeoutError);
+  expect(list).toMatchObject({ code: "SEARCH_TIMEOUT", details: { timeoutMs: 2000 } });
+  expect(String(list)).toContain("took more than 2000 ms: name a flow, a status, or a shorter range of times as well");
+  expect(count).toBeInstanceOf(SearchTimeoutError);
+  expect([...left]).toEqual([]);
+});
