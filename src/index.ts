@@ -83,7 +83,8 @@ export type {
   PruneOptions,
   WorkerOptions,
 } from "./orchestrator.ts";
-export type { CountOptions, ExecutionFilter, ListOptions } from "./execution/list.ts";
+export type { FailureGroup } from "./store/lists.ts";
+export type { CountOptions, ExecutionFilter, FailureOptions, ListOptions } from "./execution/list.ts";
 export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
 export type { SubFlowFrame } from "./execution/frame.ts";
 export type { ExecutionResult } from "./execution/result.ts";

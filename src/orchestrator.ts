@@ -6,6 +6,7 @@ import type { CallerTransaction } from "./store/caller-transaction.ts";
 import type { ConnectionOption } from "./store/client.ts";
 import type { Pruned } from "./store/prune.ts";
 import type { Header } from "./store/headers.ts";
+import type { FailureGroup } from "./store/lists.ts";
 import type { Difference, RebuildOptions } from "./store/rebuild.ts";
 import type { CreateResult, NewExecution } from "./store/starts.ts";
 import { isLocked } from "./store/refusals.ts";
@@ -24,8 +25,8 @@ import type { BoundHost } from "./execution/bound-flow.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
 import { inspectLoad, load } from "./execution/history.ts";
-import { parseCount, parseList } from "./execution/list.ts";
-import type { CountOptions, ListOptions } from "./execution/list.ts";
+import { parseCount, parseFailures, parseList } from "./execution/list.ts";
+import type { CountOptions, FailureOptions, ListOptions } from "./execution/list.ts";
 import type { LoadReport, LoadTarget } from "./execution/history.ts";
 import { InterruptRecord } from "./execution/interrupt.ts";
 import { endingOf, openOutcomes } from "./execution/outcomes.ts";
@@ -320,6 +321,18 @@ export class Orchestrator implements AsyncDisposable {
     await this.#ready();
     const count = await this.#store.reads.countExecutions(filter, upTo + 1);
     return { count: Math.min(count, upTo), isMore: count > upTo };
+  }
+
+  /**
+   * What failed, grouped by flow, chunk and error, the largest group first: digits and ids in an error make no other one. The same
+   * as the view `flowledger.failures`.
+   *
+   * @throws {UsageError | SearchTimeoutError} as `listExecutions()`
+   */
+  async failures(options: FailureOptions = {}): Promise<FailureGroup[]> {
+    const filter = parseFailures(options);
+    await this.#ready();
+    return this.#store.reads.listFailures(filter);
   }
 
   /**

@@ -83,6 +83,8 @@ const publicTypes = [
   "ExecutionId",
   "ExecutionResult",
   "ExecutionSummary",
+  "FailureGroup",
+  "FailureOptions",
   "Explanation",
   "FlowDefinition",
   "FlowOptions",

@@ -17,6 +17,7 @@
 --   80_defer     background functions
 --   90_audit     views and reads derived from the ledger alone
 --   92_explain   why an execution is where it is, as JSON and as a sentence
+--   93_failures  what failed, and how often alike
 --   95_verify    differences, rebuild, broken chains, prune
 --   98_roles     least privilege
 --

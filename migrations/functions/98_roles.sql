@@ -58,7 +58,7 @@ begin
       foreach v_name in array array['flow_data', 'workers', 'limits', 'slots', 'limited_starts', 'schedules'] loop
         execute format('grant select, insert, update, delete on %I.%I to %I', 'flowledger', v_name, g.role);
       end loop;
-      foreach v_name in array array['database_identity', 'ledger_hashes'] loop
+      foreach v_name in array array['database_identity', 'ledger_hashes', 'failures'] loop
         execute format('grant select on %I.%I to %I', 'flowledger', v_name, g.role);
       end loop;
       for v_name in
@@ -90,14 +90,14 @@ begin
       end loop;
     else
       foreach v_name in array array['audit_executions', 'audit_ledger', 'audit_interrupts', 'audit_interventions', 'audit_state_changes', 'chain', 'prunes',
-        'database_identity']
+        'database_identity', 'failures']
       loop
         execute format('grant select on %I.%I to %I', 'flowledger', v_name, g.role);
       end loop;
       for v_name in
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
-          and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'differences', 'broken_chains', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
+          and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'differences', 'broken_chains', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
             'interrupt_of', 'intervention_of')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);

@@ -8,7 +8,7 @@ import type { InterruptRecord } from "../execution/interrupt.ts";
 import { LedgerEvent } from "../ledger/event.ts";
 import type { LedgerEventType } from "../ledger/event.ts";
 import { Explanation } from "../ledger/explanation.ts";
-import type { ExecutionFilter, ListOptions } from "../execution/list.ts";
+import type { ExecutionFilter, FailureOptions, ListOptions } from "../execution/list.ts";
 import type { ExecutionSummary, ListInterruptsOptions } from "../orchestrator.ts";
 import { ageOf, fit, lengthOf, paintStatus, printFields, printTable, type Terminal } from "../terminal.ts";
 import { done, open, terminalOf, untilSignal, withExecution, withStore } from "./command.ts";
@@ -65,6 +65,30 @@ export function addReadCommands(program: Command): void {
       const out = terminalOf(command);
       if (out.isJson) out.json(page);
       else printList(out, page.executions, page.nextCursor);
+    });
+
+  program
+    .command("failures")
+    .description(
+      "list what failed, grouped by flow, chunk and error without its digits and ids, the largest group first",
+    )
+    .option("--flow <name...>", "only of these flows")
+    .option("--last-after <date>", "only what has failed since: ISO date or time", parseDate)
+    .option("--limit <number>", "how many, up to 1000", parseWhole, 20)
+    .action(async (options: FailureOptions, command: Command) => {
+      await using orchestrator = open(command);
+      const groups = await orchestrator.failures(options);
+      const out = terminalOf(command);
+      if (out.isJson) return out.json(groups);
+      const rows = groups.map(({ executions, flow, chunk, error, lastAt, lastId }) => [
+        String(executions),
+        flow,
+        chunk ?? "-",
+        lastAt.toISOString(),
+        lastId,
+        fit(error, 120),
+      ]);
+      printTable(out, ["failed", "flow", "chunk", "last", "last execution", "error"], rows);
     });
 
   program

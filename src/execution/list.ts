@@ -2,7 +2,7 @@
 import { UsageError } from "../base/errors.ts";
 import { requireDate, requireInteger, requireKnown, requireOneOf, requireText } from "../base/option.ts";
 import { Header } from "../store/headers.ts";
-import type { ExecutionFilter as Wanted, ListOrder, ListQuery } from "../store/lists.ts";
+import type { ExecutionFilter as Wanted, FailureFilter, ListOrder, ListQuery } from "../store/lists.ts";
 import { parseId, parseMetadata } from "./bound-flow.ts";
 
 type Status = Header["status"];
@@ -44,6 +44,14 @@ export interface CountOptions extends ExecutionFilter {
   upTo?: number;
 }
 
+export interface FailureOptions {
+  flow?: string | readonly string[];
+  /** Only what has failed since. */
+  lastAfter?: Date;
+  /** 1 to 1000. @default 100 */
+  limit?: number;
+}
+
 const filterNames = [
   "flow",
   "status",
@@ -83,6 +91,18 @@ export function parseCount(options: CountOptions): { readonly filter: Wanted; re
   };
 }
 
+/** @throws {UsageError} naming what is unknown, or cannot be meant */
+export function parseFailures(options: FailureOptions): FailureFilter {
+  const where = "failures()";
+  requireKnown(options, ["flow", "lastAfter", "limit"], where);
+  const { flow, lastAfter, limit = 100 } = options;
+  return {
+    limit: requireInteger(limit, `limit of ${where}`, { min: 1, max: 1000 }),
+    ...(flow !== undefined && parseFilter({ flow }, where)),
+    ...(lastAfter !== undefined && { lastAfter: requireDate(lastAfter, `lastAfter of ${where}`) }),
+  };
+}
+
 function parseFilter(options: ExecutionFilter, where: string): Wanted {
   const wanted: Wanted = {};
   const { flow, status, version, parent, idPrefix, idempotencyKey, errorLike, metadata } = options;
@@ -100,7 +120,9 @@ function parseFilter(options: ExecutionFilter, where: string): Wanted {
     const text = requireText(errorLike, `errorLike of ${where}`, { max: 1000 });
     wanted.errorPattern = `%${text.replace(/[\\_]/g, String.raw`\$&`)}%`;
   }
-  if (metadata !== undefined) wanted.metadata = parseMetadata(metadata) ?? {};
+  // Nothing is contained in all of them, also where there are none.
+  const contained = parseMetadata(metadata) ?? {};
+  if (Object.keys(contained).length > 0) wanted.metadata = contained;
   return wanted;
 }
 

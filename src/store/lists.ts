@@ -1,8 +1,9 @@
 /** Lists and counts of executions: each filter beside a flow, a status or a time range goes by an index; what takes too long ends. */
+import { z } from "zod";
 import { SearchTimeoutError } from "../base/errors.ts";
 import type { JsonObject } from "../base/json.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
-import type { ExecutionId } from "../ledger/event.ts";
+import { ExecutionId } from "../ledger/event.ts";
 import type { Database, Sql } from "./client.ts";
 import { list } from "./columns.ts";
 import { Header, headerColumns } from "./headers.ts";
@@ -41,9 +42,34 @@ export interface Lists {
   listHeaders(query: ListQuery): Promise<Header[]>;
   /** Counts up to so many. @throws {SearchTimeoutError} */
   countExecutions(filter: ExecutionFilter, upTo: number): Promise<number>;
+  /** The largest groups first. @throws {SearchTimeoutError} */
+  listFailures(filter: FailureFilter): Promise<FailureGroup[]>;
 }
 
 type Part = ReturnType<Sql>;
+
+export interface FailureFilter {
+  readonly flow?: readonly string[];
+  readonly lastAfter?: Date;
+  readonly limit: number;
+}
+
+/** Executions of a flow that failed alike. */
+export const FailureGroup = z.object({
+  flow: z.string(),
+  /** null where the error came out of no chunk, as of a timeout. */
+  chunk: z.string().nullable(),
+  /** "name: message", with # in the place of digits and ids. */
+  error: z.string(),
+  /** How many. */
+  executions: z.int(),
+  firstAt: z.date(),
+  lastAt: z.date(),
+  /** The one that failed last, and what its error says. */
+  lastId: ExecutionId,
+  lastMessage: z.string().nullable(),
+});
+export type FailureGroup = z.infer<typeof FailureGroup>;
 
 /** How long a list may take. */
 const searchMs = 2000;
@@ -69,6 +95,19 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
         filter,
       );
       return row?.count ?? 0;
+    },
+    async listFailures({ flow, lastAfter, limit }) {
+      const rows = await search(
+        sql`
+          select f.flow, f.chunk, f.error, f.executions, f.first_at as "firstAt", f.last_at as "lastAt", f.last_id as "lastId",
+            f.last_message as "lastMessage"
+          from flowledger.failures f
+          where true ${flow === undefined ? sql`` : sql`and f.flow = any(${list(flow)}::text::text[])`}
+            ${lastAfter === undefined ? sql`` : sql`and f.last_at > ${lastAfter.toISOString()}::text::timestamptz`}
+          order by f.executions desc, f.last_at desc, f.last_id limit ${limit}::int`,
+        { ...(flow !== undefined && { flow: [...flow] }) },
+      );
+      return rows.map((row) => FailureGroup.parse(row));
     },
   };
 }

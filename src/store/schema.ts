@@ -451,6 +451,20 @@ export function tables(name = "flowledger") {
     })
     .existing();
 
+  /** One row per flow, chunk and error that executions failed with; digits and ids of the error are collapsed to #. */
+  const failures = schema
+    .view("failures", {
+      flow: text("flow").notNull(),
+      chunk: text("chunk"),
+      error: text("error").notNull(),
+      executions: integer("executions").notNull(),
+      firstAt: moment("first_at").notNull(),
+      lastAt: moment("last_at").notNull(),
+      lastId: uuid("last_id").notNull(),
+      lastMessage: text("last_message"),
+    })
+    .existing();
+
   /** One row per event, without the routing. */
   const auditLedger = schema
     .view("audit_ledger", {
@@ -555,6 +569,7 @@ export function tables(name = "flowledger") {
     roleGrants,
     migrations,
     auditExecutions,
+    failures,
     auditLedger,
     auditInterrupts,
     auditInterventions,

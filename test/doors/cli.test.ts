@@ -131,29 +131,21 @@ test("list filters by flow and status, as lines or as one document", async () =>
   const page = await json<{ executions: { id: string }[] }>("list", "--status", "running");
   await run("cancel", id, "--reason", "test is over");
 
-  const filters = [
-    "--created-after",
-    "2020-01-01",
-    "--metadata",
-    "{}",
-    "--id-prefix",
-    "0",
-    "--order",
-    "oldest",
-    "--limit",
-    "3",
-  ];
-  const several = await json<{ executions: { flow: string }[] }>("list", "--flow", "greeting", "broken", ...filters);
-  const counted = await run("list", "--flow", "greeting", "--count", "1");
-  const wrong = await run("list", "--id-prefix", "x");
-
-  expect(several.executions.length).toBeGreaterThan(0);
-  expect(several.executions.every(({ flow }) => flow === "greeting" || flow === "broken")).toBe(true);
-  expect(counted.stdout).toMatch(/^(more than )?1\n$/);
-  expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('got "x"')]);
   expect(plain.stdout).toMatch(/^id +flow +status +created +closed +reason\n/);
   expect(plain.stdout).toContain(id);
   expect(page.executions.map((execution) => execution.id)).toContain(id);
+});
+
+test("list takes every filter, and says how many there are", async () => {
+  await started("greeting", { metadata: { tenant: "acme" } });
+  const times = ["--created-after", "2020-01-01", "--order", "oldest"];
+  const others = ["--metadata", '{"tenant": "acme"}', "--id-prefix", "0", "--limit", "3"];
+
+  const page = await json<{ executions: object[] }>("list", "--flow", "greeting", "broken", ...times, ...others);
+  const counted = await run("list", "--flow", "greeting", "--count", "1");
+
+  expect(page.executions).toMatchObject([{ flow: "greeting", metadata: { tenant: "acme" } }]);
+  expect(counted.stdout).toMatch(/^(more than )?1\n$/);
 });
 
 test("a pipe gets plain lines, without colour", async () => {

@@ -103,6 +103,21 @@ test("explain says in one sentence why an execution is where it is, and the same
   expect(wrong.code).toBe(2);
 });
 
+test("failures are shown in groups", async () => {
+  for (let count = 0; count < 2; count++)
+    await orchestrator
+      .flow(declined)
+      .start(null, { autoCloseTimeout: 0 })
+      .catch(() => {});
+
+  const { stdout } = await run("failures", "--flow", "declined");
+  const groups = JSON.parse((await run("failures", "--json")).stdout) as object[];
+
+  expect(lines(stdout)[0]).toMatch(/^failed +flow +chunk +last +last execution +error$/);
+  expect(lines(stdout)[1]).toMatch(/card # was declined$/);
+  expect(groups).toEqual(expect.arrayContaining([expect.objectContaining({ flow: "declined", chunk: "capture" })]));
+});
+
 test("history prints the whole ledger, or only some of it", async () => {
   const execution = await orchestrator.flow(declined).startExecution(null, { autoCloseTimeout: 0 });
   await execution.waitForClose().catch(() => {});

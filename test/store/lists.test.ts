@@ -18,7 +18,7 @@ interface Row {
   readonly closed: Date | null;
   readonly parent: string | null;
   readonly key: string | null;
-  readonly metadata: { readonly tenant: string };
+  readonly metadata: { readonly tenant: string } | null;
   readonly error: { readonly name: string; readonly message: string } | null;
 }
 
@@ -44,7 +44,7 @@ const rows: Row[] = Array.from({ length: 600 }, (_, index) => {
     closed: isClosed ? new Date(created + (600 - index) * minute) : null,
     parent: index % 50 === 1 ? "0190a000-0000-7000-8000-00000000000a" : null,
     key: index % 5 === 0 ? `key_${index}` : null,
-    metadata: { tenant: `t${index % 4}` },
+    metadata: index % 9 ? { tenant: `t${index % 4}` } : null,
     error: status === "failed" ? { name: "CardError", message: `card ${index} was 100% declined by a_b` } : null,
   };
 });
@@ -62,7 +62,7 @@ beforeAll(async () => {
   await sql`
     insert into flowledger.executions
       (id, seq, flow, fingerprint, created_at, started_at, closed_at, parent_id, idempotency_key, metadata, error, pending_interrupts, outcome)
-    select r.id, 1, r.flow, r.fingerprint, r.created, r.started, r.closed, r.parent, r.key, r.metadata, r.error, r.pending, r.outcome
+    select r.id, 1, r.flow, r.fingerprint, r.created, r.started, r.closed, r.parent, r.key, nullif(r.metadata, 'null'), nullif(r.error, 'null'), r.pending, r.outcome
     from jsonb_to_recordset(${sql.json(json as never)}) r(id uuid, flow text, fingerprint text, created timestamptz, started timestamptz, closed timestamptz,
       parent uuid, key text, metadata jsonb, error jsonb, pending int, outcome text)`;
   return () => orchestrator.close();
@@ -74,6 +74,7 @@ const message = ({ error }: Row) => (error ? `${error.name}: ${error.message}`.t
 
 const filters: [string, ListOptions, (row: Row) => boolean][] = [
   ["nothing", {}, () => true],
+  ["no metadata in particular", { metadata: {} }, () => true],
   ["a flow", { flow: "flow.3" }, ({ flow }) => flow === "flow.3"],
   ["flows", { flow: ["flow.3", "flow.5", "flow.5"] }, ({ flow }) => flow === "flow.3" || flow === "flow.5"],
   ["no flow at all", { flow: [] }, () => false],
@@ -129,11 +130,11 @@ const filters: [string, ListOptions, (row: Row) => boolean][] = [
     { errorLike: "CardError%declined", flow: "flow.4" },
     (row) => row.error !== null && row.flow === "flow.4",
   ],
-  ["metadata", { metadata: { tenant: "t2" } }, ({ metadata }) => metadata.tenant === "t2"],
+  ["metadata", { metadata: { tenant: "t2" } }, ({ metadata }) => metadata?.tenant === "t2"],
   [
     "metadata of a status",
     { metadata: { tenant: "t2" }, status: "waiting" },
-    (row) => row.metadata.tenant === "t2" && row.status === "waiting",
+    (row) => row.metadata?.tenant === "t2" && row.status === "waiting",
   ],
 ];
 
@@ -224,4 +225,35 @@ test("a list that takes more than two seconds ends, in the database too, and say
   expect(String(list)).toContain("took more than 2000 ms: name a flow, a status, or a shorter range of times as well");
   expect(count).toBeInstanceOf(SearchTimeoutError);
   expect([...left]).toEqual([]);
+});
+
+test("failures are grouped by flow, chunk and error, whatever numbers and ids are in it", async () => {
+  await using other = await testDatabase();
+  await using orchestrator = createOrchestrator({ connection: other.url });
+  const failed = (minutes: number, flow: string, message: string, chunk: string | null = "pay") => other.sql`
+    insert into flowledger.executions (id, seq, flow, created_at, started_at, closed_at, outcome, error)
+    values (${randomUUID()}, 1, ${flow}, ${at(0)}, ${at(0)}, ${at(minutes)}, 'failed', ${other.sql.json({ name: "CardError", message, chunk })})
+    returning id`;
+  await failed(1, "a", "card 4711 of 0190a000-0000-7000-8000-00000000000a declined");
+  const [last] = await failed(3, "a", "card 12 of 0190A000-0000-7000-8000-00000000000b declined");
+  await failed(2, "a", "card 12 stolen");
+  await failed(9, "a", "card 1 of 0190a000-0000-7000-8000-00000000000a declined", "refund");
+  await failed(4, "b", "card 1 stolen", null);
+
+  const all = await orchestrator.failures();
+  const ofFlow = await orchestrator.failures({ flow: "b" });
+  const late = await orchestrator.failures({ lastAfter: at(3), limit: 1 });
+
+  expect(all.map(({ flow, chunk, error, executions }) => [flow, chunk, error, executions])).toEqual([
+    ["a", "pay", "CardError: card # of # declined", 2],
+    ["a", "refund", "CardError: card # of # declined", 1],
+    ["b", null, "CardError: card # stolen", 1],
+    ["a", "pay", "CardError: card # stolen", 1],
+  ]);
+  expect(all[0]).toMatchObject({ firstAt: at(1), lastAt: at(3), lastId: last?.["id"] });
+  expect(ofFlow.map(({ flow }) => flow)).toEqual(["b"]);
+  expect(late.map(({ chunk }) => chunk)).toEqual(["refund"]);
+  await expect(orchestrator.failures({ flwo: "b" } as object)).rejects.toThrow(
+    'failures() has an unknown option "flwo"',
+  );
 });

@@ -53,6 +53,7 @@ const allowed: Record<string, Record<(typeof names)[number], string>> = {
   database_identity: { worker: "S", client: "", auditor: "S" },
   definitions: { worker: "SI", client: "", auditor: "" },
   executions: { worker: "SIU", client: "", auditor: "" },
+  failures: { worker: "S", client: "", auditor: "S" },
   flow_data: { worker: "SIUD", client: "", auditor: "" },
   interrupts: { worker: "SIU", client: "", auditor: "" },
   interventions: { worker: "SIU", client: "", auditor: "" },
@@ -142,7 +143,7 @@ const callable = {
       " ",
     ),
   auditor:
-    "broken_chains channel close_snapshot differences explain interrupt_of intervention_of iso lifecycle_of meta ms now state_at status_of".split(
+    "alike_error broken_chains channel close_snapshot differences explain interrupt_of intervention_of iso lifecycle_of meta ms now state_at status_of".split(
       " ",
     ),
 };
