@@ -96,6 +96,7 @@ export type { Difference, Progress, RebuildOptions } from "./store/rebuild.ts";
 export type { VerifyOptions, Violation } from "./store/verify.ts";
 export type { ExecutionId, LedgerEvent } from "./ledger/event.ts";
 export type { Explanation, Wait } from "./ledger/explanation.ts";
+export type { TimelineRow } from "./ledger/timeline.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Duration } from "./base/duration.ts";
 export type { Json, JsonObject } from "./base/json.ts";

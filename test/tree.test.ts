@@ -119,6 +119,7 @@ const publicTypes = [
   "StartManyOptions",
   "StateOf",
   "StepOptions",
+  "TimelineRow",
   "Transaction",
   "TransactionOptions",
   "TransactionSource",

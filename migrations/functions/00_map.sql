@@ -18,6 +18,7 @@
 --   90_audit     views and reads derived from the ledger alone
 --   92_explain   why an execution is where it is, as JSON and as a sentence
 --   93_failures  what failed, and how often alike
+--   94_timeline  what an execution did, a row per run
 --   95_verify    differences, rebuild, broken chains, prune
 --   98_roles     least privilege
 --

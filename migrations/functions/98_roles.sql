@@ -97,7 +97,7 @@ begin
       for v_name in
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
-          and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'differences', 'broken_chains', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
+          and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'timeline', 'differences', 'broken_chains', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
             'interrupt_of', 'intervention_of')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);

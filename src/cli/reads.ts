@@ -8,6 +8,7 @@ import type { InterruptRecord } from "../execution/interrupt.ts";
 import { LedgerEvent } from "../ledger/event.ts";
 import type { LedgerEventType } from "../ledger/event.ts";
 import { Explanation } from "../ledger/explanation.ts";
+import type { TimelineRow } from "../ledger/timeline.ts";
 import type { ExecutionFilter, FailureOptions, ListOptions } from "../execution/list.ts";
 import type { ExecutionSummary, ListInterruptsOptions } from "../orchestrator.ts";
 import { ageOf, fit, lengthOf, paintStatus, printFields, printTable, type Terminal } from "../terminal.ts";
@@ -163,6 +164,31 @@ export function addReadCommands(program: Command): void {
     });
 
   program
+    .command("timeline")
+    .description("print what an execution did: a line for each run of a chunk, step, pause, sleep and child")
+    .argument("<id>")
+    .option("--limit <number>", "how many, up to 1000", parseWhole, 100)
+    .option("--cursor <cursor>", "go on after the page before")
+    .action(async (id: string, options: { limit: number; cursor?: string }, command: Command) =>
+      withExecution(command, id, async (execution) => {
+        const page = await execution.timeline(options);
+        const out = terminalOf(command);
+        if (out.isJson) return out.json(page);
+        const rows = page.rows.map((row) => [
+          row.kind,
+          subjectOf(row),
+          row.status,
+          row.queuedAt?.toISOString() ?? "-",
+          row.startedAt?.toISOString() ?? "-",
+          row.endedAt?.toISOString() ?? "-",
+          "attempts" in row ? String(row.attempts.length) : "-",
+        ]);
+        printTable(out, ["what", "which", "status", "queued", "started", "ended", "attempts"], rows);
+        sayMore(out, page.nextCursor);
+      }),
+    );
+
+  program
     .command("history")
     .description("print the ledger of an execution, in order")
     .argument("<id>")
@@ -216,6 +242,23 @@ async function requireFlow(command: Command, flow: string): Promise<void> {
   const known = await withStore(command, (store) => store.reads.knownFlows()).catch(nothingWithoutRights);
   const meant = known.includes(flow) ? undefined : nearest(flow, known);
   if (meant !== undefined) throw new UsageError(`no flow is named "${flow}" here`, `did you mean "${meant}"?`);
+}
+
+/** What a row of the timeline is about. */
+function subjectOf(row: TimelineRow): string {
+  switch (row.kind) {
+    case "chunk":
+    case "sleep":
+      return row.chunk;
+    case "step":
+      return `${row.chunk}: ${row.step}`;
+    case "wait":
+      return `${row.chunk}: ${row.interruptId}`;
+    case "child":
+      return `${row.flow} ${row.executionId}`;
+    case "items":
+      return `${row.size} items`;
+  }
 }
 
 /** A role that reads less is told less. */

@@ -13,6 +13,7 @@ import { limitKeyOf } from "../flow/limits.ts";
 import type { ExecutionId, LedgerEvent, LedgerEventType } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { Explanation } from "../ledger/explanation.ts";
+import { TimelineRow } from "../ledger/timeline.ts";
 import { InterventionRecord } from "../ledger/views.ts";
 import { requireConsumption } from "../ledger/interventions.ts";
 import type { ConsumeOptions, Intervention } from "../flow/context.ts";
@@ -213,6 +214,26 @@ export class Execution<C extends Contract = Contract> {
    */
   async explain(): Promise<Explanation> {
     return Explanation.parse(await this.#host.store.reads.explain(this.id));
+  }
+
+  /**
+   * What it did: a row for each run of a chunk, step, pause, sleep and child, in the order in which they came about, with the attempts
+   * in it.
+   *
+   * @param options.cursor `nextCursor` of the page before
+   * @param options.limit 1 to 1000 @default 100
+   * @throws {ExecutionNotFoundError}
+   * @throws {UsageError} a cursor that is none
+   */
+  async timeline(
+    options: { cursor?: string; limit?: number } = {},
+  ): Promise<{ rows: TimelineRow[]; nextCursor: string | null }> {
+    requireKnown(options, ["cursor", "limit"], "timeline()");
+    const { cursor = null, limit = 100 } = options;
+    requireInteger(limit, "limit of timeline()", { min: 1, max: 1000 });
+    const found = await this.#host.store.reads.timeline(this.id, cursor, limit);
+    const rows = found.map((row) => TimelineRow.parse(row));
+    return { rows, nextCursor: rows.length === limit ? (rows.at(-1)?.cursor ?? null) : null };
   }
 
   /** Interrupts that wait for an answer, here and in sub-flows, oldest first. */

@@ -4,7 +4,8 @@ import { ExecutionId, Outcome, WorkerId } from "./event.ts";
 
 const moment = z.iso.datetime().transform((text) => new Date(text));
 
-const ErrorInBrief = z.object({
+/** An error without its stack. */
+export const ErrorInBrief = z.object({
   name: z.string().nullable(),
   message: z.string().nullable(),
   /** The chunk it came out of, and in which attempt; null where it came out of none. */

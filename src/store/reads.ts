@@ -48,6 +48,8 @@ export interface Reads extends Lists {
   blocked(id: ExecutionId): Promise<string | null>;
   /** Why an execution is where it is, as `Explanation` reads it. @throws {ExecutionNotFoundError} */
   explain(id: ExecutionId): Promise<unknown>;
+  /** What it did, as `TimelineRow` reads each. @throws {ExecutionNotFoundError | UsageError} */
+  timeline(id: ExecutionId, cursor: string | null, limit: number): Promise<unknown[]>;
   /** Flows that some worker has served here, by name. */
   knownFlows(): Promise<string[]>;
   /** Whether a live worker serves the flow. */
@@ -159,6 +161,15 @@ export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Read
       try {
         const [row] = await sql<[{ explanation: unknown }]>`select flowledger.explain(${id}::uuid) as explanation`;
         return row.explanation;
+      } catch (error) {
+        throw refusalOf(error, target, { id });
+      }
+    },
+    async timeline(id, cursor, limit) {
+      try {
+        const rows = await sql<{ entry: unknown }[]>`
+          select t.entry from flowledger.timeline(${id}::uuid, ${cursor}, ${limit}::int) with ordinality t(entry, ord) order by t.ord`;
+        return rows.map(({ entry }) => entry);
       } catch (error) {
         throw refusalOf(error, target, { id });
       }

@@ -103,6 +103,19 @@ test("explain says in one sentence why an execution is where it is, and the same
   expect(wrong.code).toBe(2);
 });
 
+test("timeline prints a line for what an execution did, and none for each event", async () => {
+  const execution = await orchestrator.flow(asking).startExecution(null);
+  await untilPending(execution);
+
+  const { stdout } = await run("timeline", execution.id);
+
+  expect(lines(stdout)).toEqual([
+    expect.stringMatching(/^what +which +status +queued +started +ended +attempts$/),
+    expect.stringMatching(/^chunk +ask +paused .* 1$/),
+    expect.stringMatching(/^wait +ask: the boss +pending .* -$/),
+  ]);
+});
+
 test("failures are shown in groups", async () => {
   for (let count = 0; count < 2; count++)
     await orchestrator

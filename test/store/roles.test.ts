@@ -143,7 +143,7 @@ const callable = {
       " ",
     ),
   auditor:
-    "alike_error broken_chains channel close_snapshot differences explain interrupt_of intervention_of iso lifecycle_of meta ms now state_at status_of".split(
+    "alike_error broken_chains channel close_snapshot differences explain interrupt_of intervention_of iso lifecycle_of meta ms now state_at status_of timeline".split(
       " ",
     ),
 };

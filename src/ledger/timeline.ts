@@ -1,0 +1,81 @@
+/** What an execution did, as `flowledger.timeline` gives it: a row for each run of a chunk, step, pause, sleep and child. */
+import { z } from "zod";
+import { ExecutionId } from "./event.ts";
+import { ErrorInBrief } from "./explanation.ts";
+
+const moment = z.iso.datetime().transform((text) => new Date(text));
+
+const times = {
+  /** `cursor` of the row: the next page begins after it. */
+  cursor: z.string(),
+  /** Of which planned run of a chunk, or of a node. */
+  dispatch: z.int(),
+  /** When it was due. */
+  queuedAt: moment.nullable(),
+  /** When it began; null is not yet, or not in the ledger, which does not tell when a step begins. */
+  startedAt: moment.nullable(),
+  endedAt: moment.nullable(),
+};
+
+/** "open" is not over; "dropped" was not over when the execution closed. */
+const status = <const T extends readonly string[]>(...own: T) => z.enum(["open", "dropped", ...own]);
+
+const Attempt = z.object({
+  /** null of one that completed at once, and of one that was cut off. */
+  attempt: z.int().nullable(),
+  status: z.enum(["completed", "failed", "paused", "interrupted"]),
+  queuedAt: moment.nullable(),
+  startedAt: moment.nullable(),
+  endedAt: moment,
+  error: ErrorInBrief.nullable(),
+});
+
+export const TimelineRow = z.discriminatedUnion("kind", [
+  z.object({
+    ...times,
+    kind: z.literal("chunk"),
+    chunk: z.string(),
+    status: status("completed", "failed", "paused"),
+    attempts: z.array(Attempt),
+  }),
+  z.object({
+    ...times,
+    kind: z.literal("step"),
+    step: z.string(),
+    chunk: z.string(),
+    status: status("completed", "failed"),
+    attempts: z.array(Attempt),
+  }),
+  z.object({
+    ...times,
+    kind: z.literal("sleep"),
+    chunk: z.string(),
+    status: status("completed"),
+    until: moment,
+  }),
+  /** A pause, until its answer. */
+  z.object({
+    ...times,
+    kind: z.literal("wait"),
+    interruptId: z.string(),
+    type: z.string(),
+    chunk: z.string(),
+    status: z.enum(["pending", "resumed", "expired", "cancelled"]),
+    /** When it expires; null is never. */
+    until: moment.nullable(),
+    /** Who answered. */
+    actor: z.string().nullable(),
+  }),
+  /** An execution that it called. */
+  z.object({
+    ...times,
+    kind: z.literal("child"),
+    executionId: ExecutionId,
+    flow: z.string(),
+    status: status("completed", "failed", "cancelled"),
+    error: ErrorInBrief.nullable(),
+  }),
+  /** Items on all workers, each an execution of its own. */
+  z.object({ ...times, kind: z.literal("items"), size: z.int(), status: status("completed") }),
+]);
+export type TimelineRow = z.infer<typeof TimelineRow>;
