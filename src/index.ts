@@ -30,6 +30,7 @@ export {
   ExecutionNotFoundError,
   ExecutionSealedError,
   FlowledgerError,
+  InterruptExpiredError,
   InterruptNotPendingError,
   InterventionDisabledError,
   JournalMismatchError,

@@ -36,6 +36,7 @@ const publicValues = [
   "ExecutionSealedError",
   "ExecutionClosedError",
   "PendingInterruptsError",
+  "InterruptExpiredError",
   "InterruptNotPendingError",
   "ResumeConflictError",
   "SelfResumeLimitError",

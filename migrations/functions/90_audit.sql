@@ -240,5 +240,11 @@ as $$
     'parentId', e.parent_id, 'metadata', coalesce(e.metadata, '{}'),
     'resourceKeys', coalesce((select l.payload -> 'resourceKeys' from flowledger.ledger l where l.execution_id = meta.id and l.seq = 1), '[]'),
     'loadedFrom', e.loaded_from, 'forkedFrom', e.forked_from)
+    || coalesce((
+      select jsonb_build_object('expiredInterrupts', jsonb_agg(x.id order by x.seq))
+      from (
+        select l.payload ->> 'id' as id, max(l.seq) as seq from flowledger.ledger l
+        where l.execution_id = meta.id and l.type = 'interrupt.expired' group by 1
+      ) x having count(*) > 0), '{}')
   from flowledger.audit_executions e where e.execution_id = meta.id
 $$;

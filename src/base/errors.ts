@@ -187,6 +187,18 @@ export class SelfResumeLimitError extends FlowledgerError {
   }
 }
 
+/** A pause with `onExpire: "fail"` got no answer in time. */
+export class InterruptExpiredError extends FlowledgerError {
+  constructor(interruptId: string, chunk: string, expiredAt: Date) {
+    super(
+      "INTERRUPT_EXPIRED",
+      `interrupt ${quote(interruptId)} of chunk ${quote(chunk)} had no answer by ${expiredAt.toISOString()}, and its onExpire is "fail": ` +
+        `answer in time with continueWith(), or choose another onExpire in pauseFor()`,
+      { interruptId, chunk, expiredAt: expiredAt.toISOString() },
+    );
+  }
+}
+
 export class NoResumeHandleError extends FlowledgerError {
   constructor(flowName: string, chunk: string) {
     super(

@@ -14,6 +14,7 @@ import { deadlineOf, decide, entryNodes, nextTimer, settle } from "../ledger/dec
 import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
 import type { ExecutionId, LedgerEvent } from "../ledger/event.ts";
 import type { Dispatch, ExecutionState } from "../ledger/state.ts";
+import { goesOnTo } from "../ledger/pauses.ts";
 import { heldUntil } from "../ledger/waits.ts";
 import type { CloseHeader } from "../store/append.ts";
 import type { Claim } from "../store/claims.ts";
@@ -941,8 +942,9 @@ export class Owner implements AttemptHost {
     if (arrival.kind === "event") return this.graph.whenEvent.get(arrival.event) ?? [];
     const interrupt = this.state.interrupts.get(arrival.interrupt);
     if (!interrupt?.paused) return [];
-    if (interrupt.resumeTo === "next") return this.graph.nodes.get(interrupt.paused.node)?.next ?? [];
-    return interrupt.resumeTo === "self" ? [] : (this.graph.whenEvent.get(interrupt.resumeTo.event) ?? []);
+    const to = goesOnTo(interrupt);
+    if (to === "next") return this.graph.nodes.get(interrupt.paused.node)?.next ?? [];
+    return to === "self" ? [] : (this.graph.whenEvent.get(to.event) ?? []);
   }
 
   // ── what runs ───────────────────────────────────────────────────────────────────────────────────────────────

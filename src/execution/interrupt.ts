@@ -1,8 +1,7 @@
-/** Interrupts as people and systems that answer them see them, and the check of an answer. */
+/** Interrupts as people and systems that answer them see them. */
 import { z } from "zod";
-import { ContractError, UsageError } from "../base/errors.ts";
 import { ExecutionId, ResumeTo } from "../ledger/event.ts";
-import { JsonValue, isObject, toJson, type Json } from "../base/json.ts";
+import { JsonValue } from "../base/json.ts";
 
 const moment = z.iso.datetime().transform((text) => new Date(text));
 
@@ -33,19 +32,3 @@ export const InterruptRecord = z.object({
   projectedFrom: z.object({ executionId: ExecutionId, interruptId: z.string() }).nullable(),
 });
 export type InterruptRecord = z.infer<typeof InterruptRecord>;
-
-/** An answer that fits what the interrupt asks for. @throws {ContractError | PayloadError} */
-export function parseAnswer(interrupt: string, schema: Json, value: unknown): Json {
-  const where = `answer to interrupt "${interrupt}"`;
-  const answer = value === undefined ? null : toJson(value, where);
-  if (!isObject(schema)) return answer;
-  // The application's zod, which may be older than what reads a JSON Schema.
-  if (typeof z.fromJSONSchema !== "function")
-    throw new UsageError(
-      `the ${where} cannot be checked: this zod cannot read JSON Schema`,
-      "install zod 4.2 or newer",
-    );
-  const result = z.fromJSONSchema(schema).safeParse(answer);
-  if (result.success) return toJson(result.data, where);
-  throw new ContractError(where, result.error.issues);
-}

@@ -72,9 +72,15 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   stopStream(): Promise<void>;
 
   /** Pauses this chain until someone answers. Return what it returns: `return ctx.pauseFor({ … })`. */
-  pauseFor<S extends z.ZodType | null = null, const T extends ResumeTo<C> = "next">(
-    options?: PauseOptions<S, T>,
-  ): Paused<T extends "next" ? (S extends z.ZodType ? z.output<S> : Json) : never>;
+  pauseFor<
+    S extends z.ZodType | null = null,
+    const T extends ResumeTo<C> = "next",
+    const X extends OnExpire<C> = "end",
+  >(
+    options?: PauseOptions<S, T, X>,
+  ): Paused<
+    (T extends "next" ? (S extends z.ZodType ? z.output<S> : Json) : never) | (X extends "continue" ? null : never)
+  >;
   /** This run answers a pause with `resumeTo: "self"`. */
   readonly isResume: boolean;
   /** The answer; null unless `isResume`. */
@@ -160,7 +166,19 @@ export interface ExecutionInfo {
 /** Where an answer goes: into the next step, into this chunk again, or to the handlers of an event. */
 export type ResumeTo<C extends Contract = Contract> = "next" | "self" | { readonly event: EventName<C> };
 
-export interface PauseOptions<S extends z.ZodType | null = null, T = ResumeTo> {
+/**
+ * What follows when nobody has answered in time: the chain ends; the chunk fails with an `InterruptExpiredError`, without a retry;
+ * the next step runs with null; the handlers of an event run, as if the chain had emitted it; or all goes on as with that answer.
+ */
+export type OnExpire<C extends Contract = Contract> =
+  | "end"
+  | "fail"
+  | "continue"
+  /** `payload` is null by default. */
+  | { readonly event: EventName<C>; readonly payload?: unknown }
+  | { readonly value: unknown };
+
+export interface PauseOptions<S extends z.ZodType | null = null, T = ResumeTo, X = OnExpire> {
   /** What kind of answer is asked for; listed and searched by it. @default "pause" */
   readonly type?: string;
   /** What the person or system that answers needs to know. @default null */
@@ -173,6 +191,8 @@ export interface PauseOptions<S extends z.ZodType | null = null, T = ResumeTo> {
   readonly maxResumes?: number | null;
   /** Expires unanswered after this time. @default never */
   readonly expiresIn?: Duration | null;
+  /** What follows then; only with `expiresIn`. @default "end" */
+  readonly onExpire?: X;
   /** What an answer must be; it is coerced by it. @default any JSON */
   readonly response?: S;
 }

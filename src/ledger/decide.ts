@@ -16,12 +16,14 @@ import {
   type Frame,
   type Interrupt,
 } from "./state.ts";
+import { answeredBy, expiries, goesOnTo } from "./pauses.ts";
 import { heldUntil } from "./waits.ts";
 import type {
   EventOf,
   ExecutionId,
   LedgerEvent,
   Move,
+  OnExpire,
   Outcome,
   Position,
   ResumeTo,
@@ -101,6 +103,8 @@ export interface PauseRequest {
   maxResumes: number | null;
   resumeCount: number;
   expiresInMs: number | null;
+  /** Null ends the chain. */
+  onExpire: OnExpire | null;
   /** JSON Schema; null is any JSON. */
   response: Json;
 }
@@ -216,10 +220,9 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   if (state.cancelling && (running === 0 || isGraceOver))
     return ending(state, "cancelled", state.cancelling.reason, null, false);
   const pending = pendingInterrupts(state);
-  const expired = pending.filter(({ expiresAt }) => expiresAt !== null && expiresAt <= now);
+  const expired = expiries(pending, now);
   // Only if no answer came in: one that was accepted counts.
-  if (expired.length > 0)
-    return { events: expired.map(({ id }) => ({ type: "interrupt.expired", id })), isConditional: true };
+  if (expired.length > 0) return { events: expired, isConditional: true };
   if (state.closing?.cancelsInterrupts && pending.length > 0)
     return { events: cancelled(pending, state.closing.reason), isConditional: true };
   if (running > 0 || !isDrained(state) || pending.length > 0) return null;
@@ -329,16 +332,17 @@ function enterArrival(walk: Walk, arrival: Arrival): void {
         return;
       }
       const { at, scope, group } = paused;
-      if (interrupt.resumeTo === "next")
+      const to = goesOnTo(interrupt);
+      if (to === "next")
         return enterAll(walk, node(walk.graph, paused.node).next, { value: arrival.value, at, scope, group });
-      if (interrupt.resumeTo === "self") {
+      if (to === "self") {
         walk.moves.push({
           ...run(walk, paused.node, { value: arrival.value, at, scope, group }),
           resume: interrupt.id,
         });
         return;
       }
-      return hear(walk, interrupt.resumeTo.event, { value: arrival.value, at: null, scope, group });
+      return hear(walk, to.event, { value: arrival.value, at: null, scope, group });
     }
   }
 }
@@ -366,7 +370,7 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
       const emitted: EventOf<"event.emitted"> = { type: "event.emitted", ...place, event, payload };
       if (done_.wait) emitted.group = walk.nextId++;
       hear(walk, event, { ...onward(dispatch, payload), at: null, group: emitted.group ?? dispatch.group });
-      return [...done(walk, emitted), ...answeredBy(state, event, payload)];
+      return [...done(walk, emitted), ...answeredBy(pendingInterrupts(state), event, payload)];
     }
     case "step":
       return [{ type: "step.completed", ...place, name: done_.name, value: done_.value }];
@@ -396,13 +400,6 @@ function appended(state: ExecutionState, key: string, item: Json): Json {
   const values: JsonObject = { [key]: copyJson(getPath(state.values, key) ?? []) };
   appendPath(values, key, item);
   return values[key] ?? null;
-}
-
-/** Interrupts that wait for the event are answered by it. */
-export function answeredBy(state: ExecutionState, event: string, value: Json): LedgerEvent[] {
-  return pendingInterrupts(state)
-    .filter(({ resumeTo }) => typeof resumeTo === "object" && resumeTo.event === event)
-    .map(({ id }) => ({ type: "interrupt.resumed", id, value, byEvent: event }));
 }
 
 function fail(
@@ -437,6 +434,7 @@ function pause(dispatch: Dispatch, request: PauseRequest, times?: AttemptTimes):
     resumeCount,
   };
   if (request.expiresInMs !== null) event.expiresInMs = request.expiresInMs;
+  if (request.onExpire !== null) event.onExpire = request.onExpire;
   if (request.response !== null) event.response = request.response;
   return event;
 }

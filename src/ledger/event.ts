@@ -123,6 +123,15 @@ const effect = { dispatch: id, chunk: z.string(), ordinal: id };
 export const ResumeTo = z.union([z.literal("next"), z.literal("self"), z.strictObject({ event: z.string() })]);
 export type ResumeTo = z.infer<typeof ResumeTo>;
 
+/** What follows when nobody answered in time; without it the chain ends. */
+export const OnExpire = z.union([
+  z.literal("fail"),
+  z.literal("continue"),
+  z.strictObject({ event: z.string(), payload: JsonValue }),
+  z.strictObject({ value: JsonValue }),
+]);
+export type OnExpire = z.infer<typeof OnExpire>;
+
 export const Outcome = z.enum(["completed", "failed", "cancelled"]);
 export type Outcome = z.infer<typeof Outcome>;
 
@@ -284,6 +293,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     maxResumes: z.int().nullable(),
     resumeCount: z.int(),
     expiresInMs: ms.optional(),
+    onExpire: OnExpire.optional(),
     /** What an answer must be, as JSON Schema. */
     response: JsonValue.optional(),
   }),
@@ -296,7 +306,12 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     requestId: z.string().optional(),
     actor: z.string().optional(),
   }),
-  z.strictObject({ type: z.literal("interrupt.expired"), id: z.string() }),
+  z.strictObject({
+    type: z.literal("interrupt.expired"),
+    id: z.string(),
+    /** What the chain goes on with; without it the chain ends. */
+    value: JsonValue.optional(),
+  }),
   z.strictObject({ type: z.literal("interrupt.cancelled"), id: z.string(), reason: z.string() }),
   z.strictObject({
     type: z.literal("intervention.recorded"),

@@ -197,10 +197,11 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     case "interrupt.resumed":
       return resumed(state, event, seq, at);
     case "interrupt.expired":
+      return expired(state, event, seq, at);
     case "interrupt.cancelled": {
       const interrupt = state.interrupts.get(event.id);
       if (!interrupt) return state;
-      resolve(interrupt, event.type === "interrupt.expired" ? "expired" : "cancelled", at);
+      resolve(interrupt, "cancelled", at);
       endPause(state, interrupt);
       return state;
     }
@@ -466,6 +467,7 @@ function raised(state: ExecutionState, event: EventOf<"interrupt.raised">, at: n
     createdAt: at,
     expiresAt: event.expiresInMs === undefined ? null : at + event.expiresInMs,
     expiresInMs: event.expiresInMs ?? null,
+    onExpire: event.onExpire ?? null,
     resolvedAt: null,
     value: null,
     requestId: null,
@@ -494,6 +496,20 @@ function resumed(state: ExecutionState, event: EventOf<"interrupt.resumed">, seq
   if (event.byEvent === undefined)
     state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value, raw: false });
   else endPause(state, interrupt);
+  return state;
+}
+
+/** What goes on with a value is routed like an answer, and keeps its hold until then. */
+function expired(state: ExecutionState, event: EventOf<"interrupt.expired">, seq: number, at: number): ExecutionState {
+  const interrupt = state.interrupts.get(event.id);
+  if (!interrupt) return state;
+  resolve(interrupt, "expired", at);
+  if (event.value === undefined) {
+    endPause(state, interrupt);
+    return state;
+  }
+  interrupt.value = event.value;
+  state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value, raw: false });
   return state;
 }
 

@@ -1,7 +1,17 @@
 /** What an execution is at some point of its ledger: the state that `evolve` folds. */
 import { appendPath, deletePath, setPath } from "../base/path.ts";
 import { defaultSettings } from "./event.ts";
-import type { EventOf, ExecutionId, Outcome, Position, ResumeTo, Settings, Source, WorkerId } from "./event.ts";
+import type {
+  EventOf,
+  ExecutionId,
+  OnExpire,
+  Outcome,
+  Position,
+  ResumeTo,
+  Settings,
+  Source,
+  WorkerId,
+} from "./event.ts";
 import type { SerializedError } from "../base/errors.ts";
 import { copyJson, plain, type Json, type JsonObject } from "../base/json.ts";
 
@@ -168,6 +178,7 @@ export interface Interrupt {
   createdAt: number;
   expiresAt: number | null;
   expiresInMs: number | null;
+  onExpire: OnExpire | null;
   resolvedAt: number | null;
   value: Json;
   requestId: string | null;
@@ -333,4 +344,4 @@ export function thawState(frozen: JsonObject): ExecutionState {
 }
 
 /** Raised whenever the shape of `ExecutionState` changes: an older snapshot is then ignored and the fold starts at 1. */
-export const snapshotVersion = 5;
+export const snapshotVersion = 6;

@@ -119,6 +119,8 @@ export const Meta = z.object({
   loadedFrom: z.string().nullable(),
   /** The execution that this one was forked from. */
   forkedFrom: ExecutionId.nullable(),
+  /** Pauses that nobody answered in time, by their ids, the latest last; not there where all were. */
+  expiredInterrupts: z.array(z.string()).optional(),
 });
 export type Meta = z.infer<typeof Meta>;
 

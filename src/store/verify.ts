@@ -65,6 +65,7 @@ export const parkedIsIdle: Invariant = (sql, { after, until }) => sql<Violation[
     and (l.type in ('execution.started', 'cancel.requested') or l.type = 'event.emitted' and l.dispatch is null
       -- What an event answered goes on from that event.
       or l.type = 'interrupt.resumed' and not l.payload ? 'byEvent'
+      or l.type = 'interrupt.expired' and l.payload ? 'value'
       -- A close waits for sub-flows, whose end wakes the execution.
       or l.type = 'execution.sealed' and l.payload ? 'close' and e.pending_interrupts = 0 and not exists (
         select from flowledger.executions c where c.parent_id = e.id and (c.closed_at is null or c.wake_at is not null)))

@@ -392,6 +392,7 @@ test("what still waits at the end is ended in a commit of its own before the clo
     maxResumes: 1,
     resumeCount: 0,
     expiresInMs: null,
+    onExpire: null,
     response: null,
   };
   ledger.do({ type: "pause", dispatch: ledger.one("a").id, interrupt: request });

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { z } from "zod";
 import { PayloadError } from "../../src/base/errors.ts";
 import { toJson, type Json } from "../../src/base/json.ts";
-import { parseAnswer } from "../../src/execution/interrupt.ts";
+import { parseAnswer } from "../../src/ledger/answers.ts";
 import { refusalOf } from "../../src/store/refusals.ts";
 import { testDatabase } from "../support/database.ts";
 import { codeOf } from "../support/doors.ts";

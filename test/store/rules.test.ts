@@ -85,6 +85,7 @@ function interruptRow(interrupt: Interrupt): JsonObject {
   const row = plain(interrupt);
   delete row["paused"];
   delete row["expiresInMs"];
+  delete row["onExpire"];
   return inMicroseconds(row);
 }
 
@@ -137,7 +138,7 @@ test("status, lifecycle and the rest of the meta are what the fold says, in the 
     const [row] = await sql<{ meta: JsonObject; status: string; lifecycle: string }[]>`
       select flowledger.meta(e.id) as meta, e.status, e.lifecycle from flowledger.executions e where e.id = ${member.id}`;
     const byLibrary: unknown = JSON.parse(JSON.stringify(await storeOn(sql).reads.meta(member.id)));
-    const meta = metaOf(member.id, member.state, waits);
+    const meta = { ...metaOf(member.id, member.state, waits), ...expiredOf(member) };
 
     const { status, lifecycleState: lifecycle } = meta;
     expect({ [name]: { ...row, byLibrary } }).toEqual({ [name]: { meta, byLibrary: meta, status, lifecycle } });
@@ -169,6 +170,11 @@ test.each(["emit", "close", "cancel"])("what follows from %s by SQL is what an o
     expect({ command, events }).toEqual({ command, events: expected });
 });
 
+function expiredOf({ history }: Member): JsonObject {
+  const ids = history.flatMap(({ event }) => (event.type === "interrupt.expired" ? [event.id] : [])).toReversed();
+  return ids.length === 0 ? {} : { expiredInterrupts: [...new Set(ids)].toReversed() };
+}
+
 const reached: Readonly<Record<string, (one: Played) => boolean>> = {
   "an interrupt that waits": ({ member: { state } }) => hasPending(state),
   "an answer from outside": ({ member }) =>
@@ -176,6 +182,10 @@ const reached: Readonly<Record<string, (one: Played) => boolean>> = {
   "an answer by an event": ({ member }) =>
     isRecorded(member, "interrupt.resumed", ({ byEvent }) => byEvent !== undefined),
   "an interrupt that expired": ({ member }) => isRecorded(member, "interrupt.expired"),
+  "one that expired and went on": ({ member }) =>
+    isRecorded(member, "interrupt.expired", ({ value }) => value !== undefined),
+  "one that expired and failed it": ({ member }) =>
+    isRecorded(member, "execution.failed", ({ error }) => error.code === "INTERRUPT_EXPIRED"),
   "an interrupt that was cancelled": ({ member }) => isRecorded(member, "interrupt.cancelled"),
   "an id that paused twice": ({ member: { history, state } }) =>
     history.filter(({ event }) => event.type === "interrupt.raised").length > state.interrupts.size,

@@ -7,7 +7,8 @@ import { idsBy } from "../../src/engine/ids.ts";
 import { fork } from "../../src/execution/history.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
 import type { Graph } from "../../src/flow/graph.ts";
-import { answeredBy, decide, settle } from "../../src/ledger/decide.ts";
+import { decide, settle } from "../../src/ledger/decide.ts";
+import { answeredBy } from "../../src/ledger/pauses.ts";
 import type { Command } from "../../src/ledger/decide.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../../src/ledger/event.ts";
@@ -371,7 +372,7 @@ export class Member {
   }
 
   async #emit(event: string, payload: number, actor: string | null): Promise<void> {
-    const expected = answeredBy(this.state, event, payload);
+    const expected = answeredBy(pendingInterrupts(this.state), event, payload);
     await storeOn(this.#sql).commands.emit(this.id, { event, payload, idempotencyKey: null, actor });
     const by = actor === null ? {} : { actor };
     this.#compare(

@@ -97,6 +97,10 @@ export function anyPause(state: ExecutionState, choice: number): Extract<Command
     maxResumes: choice % 3 ? choice % 3 : null,
     resumeCount: choice % 2,
     expiresInMs: choice % 2 ? choice % (choice % 3 ? 3000 : 30) : null,
+    onExpire:
+      choice % 2
+        ? (([null, "fail", "continue", { event: "A", payload: 1 }, { value: 2 }] as const)[choice % 5] ?? null)
+        : null,
     response: choice % 4 ? null : { type: "object" },
   };
 }

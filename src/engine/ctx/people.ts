@@ -19,6 +19,7 @@ import type { PauseRequest } from "../../ledger/decide.ts";
 import type { Intervention as FoldedIntervention } from "../../ledger/state.ts";
 import { matchesIntervention, publicIntervention } from "../../ledger/views.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
+import { parseOnExpire } from "./expiry.ts";
 import { EventsCtx } from "./events.ts";
 
 /** What `pauseFor` returns: the engine takes the request out of it. */
@@ -79,6 +80,9 @@ export class PeopleCtx
     const earlier = host.state.interrupts.get(id);
     if (earlier?.status === "pending")
       throw new UsageError(`${where}: interrupt "${id}" is pending already`, "use another interruptId");
+    const response = options.response
+      ? toJson(z.toJSONSchema(options.response, { io: "input" }), `response of ${where}`)
+      : null;
     const resumeCount = resumed?.interruptId === id ? resumed.count : 0;
     if (resumeTo === "self" && maxResumes !== null && resumeCount >= maxResumes && resumed)
       throw new SelfResumeLimitError(host.info.id, id, resumeCount, maxResumes);
@@ -90,9 +94,8 @@ export class PeopleCtx
       maxResumes,
       resumeCount,
       expiresInMs: expiresIn === null ? null : parseDuration(expiresIn, `expiresIn of ${where}`),
-      response: options.response
-        ? toJson(z.toJSONSchema(options.response, { io: "input" }), `response of ${where}`)
-        : null,
+      onExpire: parseOnExpire(options, { flow: host.flow, interrupt: id, response, where }),
+      response,
     };
   }
 
