@@ -6,7 +6,8 @@ create or replace function flowledger.interrupt_of(p_id uuid, p_interrupt text, 
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select r.execution_id, p_interrupt, c.payload ->> 'flow', r.chunk, r.payload ->> 'kind', coalesce(split_part(a.type, '.', 2), 'pending'),
+  select r.execution_id, p_interrupt, c.payload ->> 'flow', r.chunk, r.payload ->> 'kind', 
+    case when a.payload ? 'withdrawn' then 'withdrawn' else coalesce(split_part(a.type, '.', 2), 'pending') end,
     r.payload -> 'payload', r.payload -> 'resumeTo', (r.payload -> 'resumeCount')::int, nullif(r.payload -> 'maxResumes', 'null')::int,
     asked.at, asked.at + flowledger.ms((r.payload -> 'expiresInMs')::float8), a.at, a.payload -> 'value', a.payload ->> 'requestId', r.payload -> 'response', a.actor,
     r.seq, a.seq, a.payload ->> 'byEvent'
@@ -130,7 +131,7 @@ begin
       where (i.raised_seq, i.resolved_seq) is distinct from (excluded.raised_seq, excluded.resolved_seq);
       if found then
         v_item := jsonb_build_object('type', 'interrupt', 'executionId', p_id,
-            'action', case l.what when 'raised' then 'pause' when 'resumed' then 'resume' when 'expired' then 'expire' else 'cancel' end,
+            'action', case l.what when 'raised' then 'pause' when 'resumed' then 'resume' when 'expired' then 'expire' else case when l.p ? 'withdrawn' then 'withdraw' else 'cancel' end end,
             'interrupt', flowledger.interrupt_record(p_id, l.id))
           || case when l.what = 'resumed' then jsonb_build_object('value', l.p -> 'value') else '{}' end;
       end if;

@@ -18,7 +18,7 @@ begin
   elsif e.closed_at is not null then
     raise exception 'execution % is closed (%) and no longer accepts %', p_id, e.close_reason, p_what
       using errcode = 'FL003', hint = 'start a new execution';
-  elsif e.sealed_at is not null and p_what not in ('close', 'cancel', 'seal') then
+  elsif e.sealed_at is not null and p_what not in ('close', 'cancel', 'seal', 'withdraw') then
     raise exception 'execution % is sealed and no longer accepts %', p_id, p_what
       using errcode = 'FL002', hint = 'start a new execution, or send it before seal()';
   end if;
@@ -229,8 +229,7 @@ begin
     e := flowledger.lock_open(continue_with.id, format('continueWith("%s")', interrupt));
   end if;
   if i.id is null or i.status <> 'pending' then
-    raise exception 'interrupt % of execution % is not pending (%)', interrupt, continue_with.id, coalesce(i.status, 'unknown')
-      using errcode = 'FL005', detail = coalesce(i.status, ''), hint = 'list the pending ones with getPendingInterrupts()';
+    perform flowledger.refuse_interrupt(continue_with.id, interrupt);
   end if;
   if i.response is not null and (raw is distinct from false or not flowledger.is_trusted()) then
     perform flowledger.check_answer(i.response, coalesce(payload, 'null'), interrupt);

@@ -83,7 +83,7 @@ begin
       for v_name in
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace and p.prosecdef
-          and p.proname in ('start', 'start_execution', 'emit', 'continue_with', 'intervene', 'mark_intervention_consumed', 'seal', 'close', 'cancel',
+          and p.proname in ('start', 'start_execution', 'emit', 'continue_with', 'withdraw', 'intervene', 'mark_intervention_consumed', 'seal', 'close', 'cancel',
             'cancel_function', 'reschedule_function', 'emit_to_sub_flow', 'cancel_sub_flow')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);

@@ -150,16 +150,39 @@ export class PendingInterruptsError extends FlowledgerError {
   }
 }
 
+/** What became of an interrupt that takes no answer any more. */
+export interface InterruptEnd {
+  /** Undefined when the execution never had it. */
+  readonly status?: string | undefined;
+  /** Only of one that was withdrawn: by whom, when (ISO), and why. */
+  readonly by?: string | undefined;
+  readonly at?: string | undefined;
+  readonly reason?: string | undefined;
+  /** The ids that do wait. */
+  readonly pending?: readonly string[] | undefined;
+}
+
 export class InterruptNotPendingError extends FlowledgerError {
-  /** @param status what became of it; null when the execution never had it */
-  constructor(executionId: string, interruptId: string, status: string | null) {
+  constructor(executionId: string, interruptId: string, { status, by, at, reason, pending = [] }: InterruptEnd) {
+    const place = `interrupt ${quote(interruptId)} of execution ${executionId}`;
+    const waiting = pending.length > 0 ? `; ${listed(pending)} ${pending.length === 1 ? "waits" : "wait"}` : "";
     super(
       "INTERRUPT_NOT_PENDING",
-      status === null
+      (status === undefined
         ? `interrupt ${quote(interruptId)} is unknown in execution ${executionId}: take the id from getPendingInterrupts()`
-        : `interrupt ${quote(interruptId)} of execution ${executionId} is already ${status}: ` +
-            `list what still waits with getPendingInterrupts(), or repeat an answer with the same resumeRequestId`,
-      { executionId, interruptId, status },
+        : status === "withdrawn"
+          ? `${place} was withdrawn${by === undefined ? "" : ` by ${by}`}${at === undefined ? "" : ` at ${at}`}` +
+            `${reason === undefined ? "" : ` (${reason})`}: list what still waits with getPendingInterrupts()`
+          : `${place} is already ${status}: ` +
+            `list what still waits with getPendingInterrupts(), or repeat an answer with the same resumeRequestId`) +
+        waiting,
+      {
+        executionId,
+        interruptId,
+        status: status ?? null,
+        pending: [...pending],
+        ...(status === "withdrawn" && { withdrawnBy: by ?? null, withdrawnAt: at ?? null, reason: reason ?? null }),
+      },
     );
   }
 }

@@ -33,6 +33,11 @@ interface ResumeFlags {
   actor: string;
 }
 
+interface WithdrawFlags {
+  reason?: string;
+  actor: string;
+}
+
 interface InterveneFlags {
   target?: string;
   author: string;
@@ -92,6 +97,19 @@ export function addExecutionCommands(program: Command): void {
         await orchestrator.getExecution(id)
       ).continueWith(interrupt, answer, { actor, ...(requestId !== undefined && { resumeRequestId: requestId }) });
       done(command, `resumed "${record.id}"`, { ...record });
+    });
+
+  program
+    .command("withdraw")
+    .description("take a question back: what is behind it ends")
+    .argument("<id>")
+    .argument("<interrupt>")
+    .option("--reason <text>", "kept in the ledger, and told to who answers later")
+    .option("--actor <name>", "who does", "cli")
+    .action(async (id: string, interrupt: string, options: WithdrawFlags, command: Command) => {
+      await using orchestrator = open(command);
+      const record = await (await orchestrator.getExecution(id)).withdraw(interrupt, options);
+      done(command, `withdrew "${record.id}"`, { ...record });
     });
 
   program

@@ -47,10 +47,12 @@ const sentences: Readonly<Record<string, (details: Texts) => string>> = {
     `execution ${executionId} is sealed and no longer accepts ${refused}: start a new execution`,
   INTERRUPTS_PENDING: ({ executionId, interruptIds }) =>
     `execution ${executionId} waits for answers (${interruptIds}): give them with \`flowledger resume\`, or close it with --cancel-interrupts`,
-  INTERRUPT_NOT_PENDING: ({ executionId, interruptId, status }) =>
-    status === undefined
-      ? `interrupt "${interruptId}" is unknown in execution ${executionId}: \`flowledger show ${executionId}\` lists what waits`
-      : `interrupt "${interruptId}" of execution ${executionId} is already ${status}: \`flowledger show ${executionId}\` lists what still waits; to repeat an answer, give the same --request-id`,
+  INTERRUPT_NOT_PENDING: ({ executionId, interruptId, status, withdrawnBy, withdrawnAt, reason }) =>
+    status === "withdrawn"
+      ? `interrupt "${interruptId}" of execution ${executionId} was withdrawn by ${withdrawnBy} at ${withdrawnAt} (${reason}): \`flowledger show ${executionId}\` lists what still waits`
+      : status === undefined
+        ? `interrupt "${interruptId}" is unknown in execution ${executionId}: \`flowledger show ${executionId}\` lists what waits`
+        : `interrupt "${interruptId}" of execution ${executionId} is already ${status}: \`flowledger show ${executionId}\` lists what still waits; to repeat an answer, give the same --request-id`,
   RESUME_CONFLICT: ({ executionId, interruptId, resumeRequestId }) =>
     `--request-id "${resumeRequestId}" answered interrupt "${interruptId}" of execution ${executionId} with another value before: give another answer another id`,
   INTERVENTION_DISABLED: ({ executionId, flowName }) =>

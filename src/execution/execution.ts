@@ -16,7 +16,7 @@ import { Explanation } from "../ledger/explanation.ts";
 import { TimelineRow } from "../ledger/timeline.ts";
 import { InterventionRecord } from "../ledger/views.ts";
 import { requireConsumption } from "../ledger/interventions.ts";
-import type { ConsumeOptions, Intervention } from "../flow/context.ts";
+import type { ConsumeOptions, Intervention, WithdrawOptions } from "../flow/context.ts";
 import { fork, save, stateAt } from "./history.ts";
 import type { ForkOptions, SavedExecution } from "./history.ts";
 import { frameOf, noFrame, parseFrameId } from "./frame.ts";
@@ -302,6 +302,21 @@ export class Execution<C extends Contract = Contract> {
       this.#commands.continueWith(this.id, interruptId, { value: answer, requestId, actor }),
     );
     return InterruptRecord.parse(record);
+  }
+
+  /**
+   * Takes a question back, also in a sealed execution; durable when it resolves. The chain behind it ends, and a later answer is
+   * refused with who withdrew it and when.
+   *
+   * @throws {InterruptNotPendingError} unknown, answered, expired, cancelled or withdrawn
+   */
+  async withdraw(
+    interruptId: string,
+    options: WithdrawOptions & { readonly actor?: string } = {},
+  ): Promise<InterruptRecord> {
+    requireKnown(options, ["actor", "reason"], "withdraw()");
+    const { actor = null, reason = null } = options;
+    return InterruptRecord.parse(await this.#told(this.#commands.withdraw(this.id, interruptId, { actor, reason })));
   }
 
   /**

@@ -13,7 +13,7 @@ export const InterruptRecord = z.object({
   chunk: z.string(),
   /** What kind of answer is asked for. */
   type: z.string(),
-  status: z.enum(["pending", "resumed", "expired", "cancelled"]),
+  status: z.enum(["pending", "resumed", "expired", "cancelled", "withdrawn"]),
   payload: JsonValue,
   resumeTo: ResumeTo,
   resumeCount: z.int(),

@@ -81,6 +81,13 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   ): Paused<
     (T extends "next" ? (S extends z.ZodType ? z.output<S> : Json) : never) | (X extends "continue" ? null : never)
   >;
+  /**
+   * Takes a question of this execution back: the chain behind it ends, and a later answer is refused. Committed with this chunk's
+   * next commit point; an answer that has come in by then counts.
+   *
+   * @throws {InterruptNotPendingError} nothing waits under that id
+   */
+  withdraw(interruptId: string, options?: WithdrawOptions): Promise<void>;
   /** This run answers a pause with `resumeTo: "self"`. */
   readonly isResume: boolean;
   /** The answer; null unless `isResume`. */
@@ -195,6 +202,11 @@ export interface PauseOptions<S extends z.ZodType | null = null, T = ResumeTo, X
   readonly onExpire?: X;
   /** What an answer must be; it is coerced by it. @default any JSON */
   readonly response?: S;
+}
+
+export interface WithdrawOptions {
+  /** Kept in the ledger, and told to who answers later. @default "withdrawn" */
+  readonly reason?: string;
 }
 
 export interface Resume {

@@ -55,6 +55,7 @@ export type Effect = { ordinal: number } & (
       note: string | null;
       metadata: JsonObject;
     }
+  | { effect: "withdraw"; interrupt: string; reason: string }
 );
 
 export type Command =
@@ -391,6 +392,12 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
     case "consume": {
       const { intervention, consumer, status, note, metadata } = done_;
       return [{ type: "intervention.consumed", ...place, id: intervention, consumer, status, note, metadata }];
+    }
+    case "withdraw": {
+      const { interrupt: id, reason } = done_;
+      // An answer that came in meanwhile counts.
+      if (state.interrupts.get(id)?.status !== "pending") return [];
+      return [{ type: "interrupt.cancelled", ...place, id, reason, withdrawn: true }];
     }
   }
 }

@@ -312,7 +312,18 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     /** What the chain goes on with; without it the chain ends. */
     value: JsonValue.optional(),
   }),
-  z.strictObject({ type: z.literal("interrupt.cancelled"), id: z.string(), reason: z.string() }),
+  z.strictObject({
+    type: z.literal("interrupt.cancelled"),
+    id: z.string(),
+    reason: z.string(),
+    /** Somebody took the question back; without it the execution ends. */
+    withdrawn: z.literal(true).optional(),
+    /** The chunk that did; what came from outside has none. */
+    dispatch: id.optional(),
+    chunk: z.string().optional(),
+    ordinal: id.optional(),
+    actor: z.string().optional(),
+  }),
   z.strictObject({
     type: z.literal("intervention.recorded"),
     id: z.string(),

@@ -198,13 +198,8 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       return resumed(state, event, seq, at);
     case "interrupt.expired":
       return expired(state, event, seq, at);
-    case "interrupt.cancelled": {
-      const interrupt = state.interrupts.get(event.id);
-      if (!interrupt) return state;
-      resolve(interrupt, "cancelled", at);
-      endPause(state, interrupt);
-      return state;
-    }
+    case "interrupt.cancelled":
+      return cancelled(state, event, at);
     case "intervention.recorded":
       state.interventions.push({
         id: event.id,
@@ -510,6 +505,25 @@ function expired(state: ExecutionState, event: EventOf<"interrupt.expired">, seq
   }
   interrupt.value = event.value;
   state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value, raw: false });
+  return state;
+}
+
+/**
+ * What came from outside was accepted while the interrupt was pending, so it always counts. What a chunk withdraws counts only if
+ * nothing else had: the two may be folded in either order, so an answer still finds the place where it goes on.
+ */
+function cancelled(state: ExecutionState, event: EventOf<"interrupt.cancelled">, at: number): ExecutionState {
+  const { id, dispatch, ordinal = 0 } = event;
+  if (dispatch !== undefined) journal(state, dispatch, { ordinal, effect: "withdraw", key: id }, at);
+  const interrupt = state.interrupts.get(id);
+  if (!interrupt || (dispatch !== undefined && interrupt.status !== "pending")) return state;
+  resolve(interrupt, event.withdrawn ? "withdrawn" : "cancelled", at);
+  interrupt.actor = event.actor ?? null;
+  if (dispatch === undefined) endPause(state, interrupt);
+  else if (interrupt.paused) {
+    release(state, interrupt.paused.group);
+    interrupt.paused = { ...interrupt.paused, group: null };
+  }
   return state;
 }
 

@@ -140,7 +140,7 @@ export type JournalEntry =
       notBefore: number | null;
     }
   | { ordinal: number; effect: "sleep"; key: string; until: number }
-  | { ordinal: number; effect: "result" | "stopStream" | "consume"; key: string }
+  | { ordinal: number; effect: "result" | "stopStream" | "consume" | "withdraw"; key: string }
   | { ordinal: number; effect: "call"; key: string; child: ExecutionId };
 
 /** An open collection. */
@@ -168,7 +168,7 @@ export interface Group {
 export interface Interrupt {
   id: string;
   type: string;
-  status: "pending" | "resumed" | "expired" | "cancelled";
+  status: "pending" | "resumed" | "expired" | "cancelled" | "withdrawn";
   payload: Json;
   resumeTo: ResumeTo;
   maxResumes: number | null;

@@ -25,6 +25,11 @@ export interface ResumeCommand {
   readonly actor: string | null;
 }
 
+export interface WithdrawCommand {
+  readonly reason: string | null;
+  readonly actor: string | null;
+}
+
 export interface ConsumeCommand {
   readonly consumer: string;
   readonly status: "applied" | "ignored";
@@ -47,6 +52,8 @@ export interface Commands {
   cancel(id: ExecutionId, command: CancelCommand): Promise<boolean>;
   /** The interrupt as it is after the answer. */
   continueWith(id: ExecutionId, interrupt: string, command: ResumeCommand): Promise<Json>;
+  /** The interrupt as it is then. */
+  withdraw(id: ExecutionId, interrupt: string, command: WithdrawCommand): Promise<Json>;
   /** What an answer to the interrupt must be, as JSON Schema; null is any JSON, or no such interrupt. */
   responseSchema(id: ExecutionId, interrupt: string): Promise<Json>;
   /** @param flow names the execution's flow where interventions are off */
@@ -110,6 +117,14 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
       )
         .then(recordOf)
         .catch(refuse(id, interrupt, `continueWith("${interrupt}")`)),
+    withdraw: (id, interrupt, { reason, actor }) =>
+      inLane(
+        id,
+        () => sql<{ record: Json }[]>`
+        select flowledger.withdraw(${locking(id)}, ${interrupt}, ${reason}, ${actor}, false) as record`,
+      )
+        .then(recordOf)
+        .catch(refuse(id, interrupt, `withdraw("${interrupt}")`)),
     responseSchema: (id, interrupt) =>
       sql<{ response: Json }[]>`
         select coalesce(i.response, s.response) as response

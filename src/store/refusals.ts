@@ -135,6 +135,15 @@ const remedies: Readonly<Record<string, string>> = {
 
 const Raised = z.object({ message: z.string(), detail: z.string().optional(), hint: z.string().optional() });
 
+/** What `refuse_interrupt` says in its detail. */
+const End = z.object({
+  status: z.string().optional(),
+  by: z.string().optional(),
+  at: z.string().optional(),
+  reason: z.string().optional(),
+  pending: z.array(z.string()),
+});
+
 const Place = z.object({ where: z.string(), path: z.array(z.union([z.string(), z.number()])), problem: z.string() });
 
 /** What `check_json` refused says so in its detail. */
@@ -164,7 +173,7 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
     case "FL004":
       return new PendingInterruptsError(id, z.array(z.string()).parse(JSON.parse(detail ?? "[]")));
     case "FL005":
-      return new InterruptNotPendingError(id, what, detail || null);
+      return new InterruptNotPendingError(id, what, End.parse(JSON.parse(detail ?? "{}")));
     case "FL006":
       return new ResumeConflictError(id, what, detail ?? "");
     case "FL007":

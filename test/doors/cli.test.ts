@@ -394,6 +394,19 @@ test("a person resumes and corrects from the shell, and the ledger says who", as
   expect(snapshot).toMatchObject({ answer: { ok: true } });
 });
 
+test("a person takes a question back from the shell, and who answers later is told", async () => {
+  const id = await started("asking", { interventionMode: "auto", autoCloseTimeout: 0 });
+  await untilPending(await orchestrator.getExecution(id));
+
+  const withdrawn = await json("withdraw", id, "q", "--actor", "ann", "--reason", "sold");
+  const [late, unknown] = [await run("withdraw", id, "q"), await run("withdraw", id, "no")];
+
+  expect(withdrawn).toMatchObject({ id: "q", status: "withdrawn", actor: "ann" });
+  expect([late.code, unknown.code]).toEqual([1, 1]);
+  expect(late.stderr).toContain(`execution ${id}`);
+  expect(sentences(late.stderr + unknown.stderr)).toHaveLength(2);
+});
+
 test("verify names what is wrong and exits with 1, rebuild puts it right", async () => {
   const id = await started("greeting", { autoCloseTimeout: 0 });
   await (await orchestrator.getExecution(id)).waitForClose();

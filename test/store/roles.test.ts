@@ -139,7 +139,7 @@ test("nobody else may call a function of ours, or make anything in the schema", 
 const callable = {
   refusedToWorker: "accept_identity apply_grants grant_roles prune rebuild".split(" "),
   client:
-    "cancel cancel_function cancel_sub_flow channel close continue_with emit emit_to_sub_flow intervene mark_intervention_consumed reschedule_function seal start start_execution".split(
+    "cancel cancel_function cancel_sub_flow channel close continue_with emit emit_to_sub_flow intervene mark_intervention_consumed reschedule_function seal start start_execution withdraw".split(
       " ",
     ),
   auditor:

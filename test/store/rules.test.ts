@@ -187,6 +187,14 @@ const reached: Readonly<Record<string, (one: Played) => boolean>> = {
   "one that expired and failed it": ({ member }) =>
     isRecorded(member, "execution.failed", ({ error }) => error.code === "INTERRUPT_EXPIRED"),
   "an interrupt that was cancelled": ({ member }) => isRecorded(member, "interrupt.cancelled"),
+  "one that was withdrawn from outside": ({ member }) =>
+    isRecorded(
+      member,
+      "interrupt.cancelled",
+      ({ withdrawn, dispatch }) => withdrawn === true && dispatch === undefined,
+    ),
+  "one that a chunk withdrew": ({ member }) =>
+    isRecorded(member, "interrupt.cancelled", ({ dispatch }) => dispatch !== undefined),
   "an id that paused twice": ({ member: { history, state } }) =>
     history.filter(({ event }) => event.type === "interrupt.raised").length > state.interrupts.size,
   "an intervention that was inserted": ({ member }) => isRecorded(member, "intervention.inserted"),

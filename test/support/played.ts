@@ -345,6 +345,8 @@ export class Member {
     try {
       if (kind === "start") await starts.start(id, { n: rest }, null);
       else if (kind === "emit") await this.#emit(rest % 4 ? "A" : "B", rest, actor);
+      else if (kind === "answer" && someInterrupt !== undefined && rest % 6 === 0)
+        await commands.withdraw(id, someInterrupt, { reason: rest % 4 ? null : "moot", actor });
       else if (kind === "answer" && someInterrupt !== undefined)
         await commands.continueWith(id, someInterrupt, {
           value: rest % 5 ? { yes: rest } : null,

@@ -66,7 +66,10 @@ export function foreignTo(state: ExecutionState, choice: number): LedgerEvent[] 
       metadata: {},
     },
   ];
-  for (const { id } of pendingInterrupts(state)) events.push({ type: "interrupt.resumed", id, value: choice });
+  for (const { id } of pendingInterrupts(state)) {
+    events.push({ type: "interrupt.resumed", id, value: choice });
+    events.push({ type: "interrupt.cancelled", id, reason: "moot", withdrawn: true, actor: "ann" });
+  }
   return events;
 }
 
@@ -128,6 +131,7 @@ function anyEffect(state: ExecutionState, ordinal: number, choice: number, hits:
     { effect: "sleep", ordinal, forMs: choice % 500 },
     { effect: "result", ordinal, value },
     { effect: "stopStream", ordinal },
+    { effect: "withdraw", ordinal, interrupt: pendingInterrupts(state)[0]?.id ?? "none", reason: "moot" },
     ...state.interventions.slice(0, 2).map(({ id }) => ({
       effect: "consume" as const,
       ordinal,

@@ -1,9 +1,9 @@
 /** The part of `ctx` for what people answer and correct: pauses and interventions. */
 import { z } from "zod";
-import { NoResumeHandleError, SelfResumeLimitError, UsageError } from "../../base/errors.ts";
+import { InterruptNotPendingError, NoResumeHandleError, SelfResumeLimitError, UsageError } from "../../base/errors.ts";
 import { copyJson, isObject, toJson, type Json } from "../../base/json.ts";
 import { parseDuration } from "../../base/duration.ts";
-import { isStorable, requireInteger } from "../../base/option.ts";
+import { isStorable, requireInteger, requireKnown, requireText } from "../../base/option.ts";
 import type {
   answer,
   ConsumeOptions,
@@ -13,10 +13,11 @@ import type {
   Paused,
   PauseOptions,
   Resume,
+  WithdrawOptions,
 } from "../../flow/context.ts";
 import { requireConsumption } from "../../ledger/interventions.ts";
 import type { PauseRequest } from "../../ledger/decide.ts";
-import type { Intervention as FoldedIntervention } from "../../ledger/state.ts";
+import { pendingInterrupts, type Intervention as FoldedIntervention } from "../../ledger/state.ts";
 import { matchesIntervention, publicIntervention } from "../../ledger/views.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
 import { parseOnExpire } from "./expiry.ts";
@@ -35,7 +36,16 @@ export class PauseMark implements Paused<never> {
 export class PeopleCtx
   extends EventsCtx
   implements
-    Pick<Ctx, "pauseFor" | "isResume" | "resume" | "interventions" | "getInterventions" | "markInterventionConsumed">
+    Pick<
+      Ctx,
+      | "pauseFor"
+      | "withdraw"
+      | "isResume"
+      | "resume"
+      | "interventions"
+      | "getInterventions"
+      | "markInterventionConsumed"
+    >
 {
   readonly #seen: readonly FoldedIntervention[];
 
@@ -97,6 +107,21 @@ export class PeopleCtx
       onExpire: parseOnExpire(options, { flow: host.flow, interrupt: id, response, where }),
       response,
     };
+  }
+
+  get withdraw() {
+    return (id: string, options: WithdrawOptions = {}) =>
+      this[own].write((): void => {
+        const { host, journal } = this[own];
+        requireKnown(options, ["reason"], "withdraw()");
+        const reason = requireText(options.reason ?? "withdrawn", "reason of withdraw()", { max: 10_000 });
+        const { ordinal, entry } = journal.next("withdraw", id);
+        if (entry) return;
+        const status = host.state.interrupts.get(id)?.status;
+        const pending = pendingInterrupts(host.state).map((interrupt) => interrupt.id);
+        if (status !== "pending") throw new InterruptNotPendingError(host.info.id, id, { status, pending });
+        journal.buffer({ ordinal, effect: "withdraw", interrupt: id, reason });
+      });
   }
 
   get isResume() {
