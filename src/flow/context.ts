@@ -192,7 +192,10 @@ export interface PauseOptions<S extends z.ZodType | null = null, T = ResumeTo, X
   readonly payload?: unknown;
   /** @default "next" */
   readonly resumeTo?: T;
-  /** A name of your own; a later pause with the same one replaces the record. @default generated */
+  /**
+   * A name of your own; a later pause with the same one replaces the record. Items of a collection may wait under one at the same
+   * time: the first has it as it is, each other with its place behind it, such as `boss[2]`. @default generated
+   */
   readonly interruptId?: string;
   /** How often `"self"` may be resumed; null is without limit. @default 1 */
   readonly maxResumes?: number | null;

@@ -16,7 +16,7 @@ import {
   type Frame,
   type Interrupt,
 } from "./state.ts";
-import { answeredBy, expiries, goesOnTo } from "./pauses.ts";
+import { answeredBy, expiries, goesOnTo, idOfPause, takenError } from "./pauses.ts";
 import { heldUntil } from "./waits.ts";
 import type {
   EventOf,
@@ -183,16 +183,12 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       return fail(requireDispatch(state, command.dispatch), command.error, command.retryInMs, command.times);
     case "pause": {
       const dispatch = requireDispatch(state, command.dispatch);
-      const { id } = command.interrupt;
-      if (state.interrupts.get(id)?.status !== "pending") return [pause(dispatch, command.interrupt, command.times)];
+      const id = idOfPause(state, dispatch, command.interrupt.id);
+      if (id !== null) return [pause(dispatch, { ...command.interrupt, id }, command.times)];
       // Two chunks chose one id at the same moment: the second must not take the first one's place.
-      const message = `interrupt "${id}" is pending already: use another interruptId`;
-      return fail(
-        dispatch,
-        { name: "UsageError", message, code: "USAGE_INVALID", chunk: dispatch.chunk ?? dispatch.node },
-        null,
-        command.times,
-      );
+      const chunk = dispatch.chunk ?? dispatch.node;
+      const { name, message, code } = takenError(state, command.interrupt.id, `pauseFor in chunk "${chunk}"`);
+      return fail(dispatch, { name, message, code, chunk }, null, command.times);
     }
     case "interrupt": {
       const { id, chunk, node: at } = requireDispatch(state, command.dispatch);

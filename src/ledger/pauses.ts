@@ -1,8 +1,40 @@
-/** What ends a pause besides an answer: an event that it waits for, and its time. Pure, as `decide` is. */
-import { InterruptExpiredError } from "../base/errors.ts";
+/** The id of a pause, and what ends it besides an answer: an event that it waits for, and its time. Pure, as `decide` is. */
+import { InterruptExpiredError, UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
-import type { EventOf, LedgerEvent, ResumeTo } from "./event.ts";
-import type { Interrupt } from "./state.ts";
+import type { EventOf, LedgerEvent, Position, ResumeTo } from "./event.ts";
+import { pendingInterrupts, type Dispatch, type ExecutionState, type Interrupt } from "./state.ts";
+
+/**
+ * The id that a pause has: the one it asks for; of an item of a collection, where that one waits already, with the item's place
+ * behind it, such as `boss[2]`. Null where that waits too.
+ */
+export function idOfPause(state: ExecutionState, { at }: Pick<Dispatch, "at">, wanted: string): string | null {
+  const isFree = (id: string) => state.interrupts.get(id)?.status !== "pending";
+  if (isFree(wanted)) return wanted;
+  const ofItem = at && `${wanted}${placeOf(state, at)}`;
+  return ofItem && isFree(ofItem) ? ofItem : null;
+}
+
+/** Whether that id is what a pause of the dispatch gets that asks for `wanted`. */
+export function isIdFor(state: ExecutionState, { at }: Pick<Dispatch, "at">, wanted: string, id: string): boolean {
+  return id === wanted || (at !== null && id === `${wanted}${placeOf(state, at)}`);
+}
+
+/** From the outermost collection inwards: the index of the item, or the key of the branch. */
+function placeOf({ frames }: Pick<ExecutionState, "frames">, at: Position): string {
+  const [id, index] = at;
+  const frame = frames.get(id);
+  return `${frame?.at ? placeOf({ frames }, frame.at) : ""}[${frame?.keys?.[index] ?? index}]`;
+}
+
+/** Why there is no id left for a pause. */
+export function takenError(state: ExecutionState, wanted: string, where: string): UsageError {
+  const pending = pendingInterrupts(state).map(({ id }) => JSON.stringify(id));
+  return new UsageError(
+    `${where}: interrupt ${JSON.stringify(wanted)} is pending already (these wait: ${pending.join(", ")})`,
+    "use another interruptId",
+  );
+}
 
 /** Interrupts that wait for the event are answered by it. */
 export function answeredBy(pending: readonly Interrupt[], event: string, value: Json): LedgerEvent[] {

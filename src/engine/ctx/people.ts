@@ -17,6 +17,7 @@ import type {
 } from "../../flow/context.ts";
 import { requireConsumption } from "../../ledger/interventions.ts";
 import type { PauseRequest } from "../../ledger/decide.ts";
+import { idOfPause, isIdFor, takenError } from "../../ledger/pauses.ts";
 import { pendingInterrupts, type Intervention as FoldedIntervention } from "../../ledger/state.ts";
 import { matchesIntervention, publicIntervention } from "../../ledger/views.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
@@ -86,18 +87,18 @@ export class PeopleCtx
           "use a text that is not empty, without \\u0000 and half characters",
         );
     const resumed = this.resume;
-    const id = options.interruptId ?? resumed?.interruptId ?? `${chunk.name}:${dispatch.id}`;
-    const earlier = host.state.interrupts.get(id);
-    if (earlier?.status === "pending")
-      throw new UsageError(`${where}: interrupt "${id}" is pending already`, "use another interruptId");
+    const wanted = options.interruptId ?? resumed?.interruptId ?? `${chunk.name}:${dispatch.id}`;
+    const isAgain = resumed !== null && isIdFor(host.state, dispatch, wanted, resumed.interruptId);
+    const id = idOfPause(host.state, dispatch, isAgain ? resumed.interruptId : wanted);
+    if (id === null) throw takenError(host.state, wanted, where);
     const response = options.response
       ? toJson(z.toJSONSchema(options.response, { io: "input" }), `response of ${where}`)
       : null;
-    const resumeCount = resumed?.interruptId === id ? resumed.count : 0;
+    const resumeCount = isAgain ? resumed.count : 0;
     if (resumeTo === "self" && maxResumes !== null && resumeCount >= maxResumes && resumed)
       throw new SelfResumeLimitError(host.info.id, id, resumeCount, maxResumes);
     return {
-      id,
+      id: isAgain ? resumed.interruptId : wanted,
       type,
       payload: toJson(payload, `payload of ${where}`),
       resumeTo: typeof resumeTo === "string" ? resumeTo : { event: resumeTo.event },
