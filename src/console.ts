@@ -105,7 +105,13 @@ export function consoleApp(orchestrator: Orchestrator, token: string): Hono {
   app.post("/api/executions/:id/resume", async (c) => {
     const { interrupt, value, requestId } = await bodyOf(c.req, Answer);
     const execution = await orchestrator.getExecution(c.req.param("id"));
-    return c.json(await execution.continueWith(interrupt, value, { resumeRequestId: requestId, actor: "console" }));
+    return c.json(
+      await execution.continueWith(interrupt, value, {
+        resumeRequestId: requestId,
+        actor: "console",
+        onlyIfPending: true,
+      }),
+    );
   });
   app.post("/api/executions/:id/intervene", async (c) => {
     const { payload, target } = await bodyOf(c.req, Correction);

@@ -10,7 +10,7 @@
 --   30_append    the group commit; snapshots; the hash chain
 --   35_people    ledger to interrupts, interventions and the stream items that tell of them
 --   40_commands  what comes from outside: emit, continue_with, intervene, seal, close, cancel
---   45_pauses    questions are withdrawn; why one takes no answer any more
+--   45_pauses    questions are answered early, or withdrawn; why one takes no answer any more
 --   50_children  parents and children hear of each other's end; what a sub-flow shows above
 --   60_stream    items of owners, fenced and once
 --   65_schedules a time fires once in the fleet; which schedules were removed

@@ -79,6 +79,9 @@ begin
     v_wake := e.due_at;
   elsif e.epoch = 0 and e.started_at is null and not p_events @? '$[*] ? (!(@.type starts with "intervention.") && !(@.type == "execution.sealed" && !exists(@.close)))' then
     v_wake := null;
+  elsif p_events @> '[{"type": "interrupt.answered"}]' then
+    -- Nothing follows from it before somebody asks.
+    v_wake := null;
   end if;
   insert into flowledger.ledger (execution_id, seq, epoch, at, type, actor, role, payload)
   select e.id, e.seq + v.ord, e.epoch, v_at, v.event ->> 'type', v.event ->> 'actor', flowledger.caller(),
@@ -177,7 +180,7 @@ begin
       where e.pending_interrupts > 0 and i.execution_id = e.id and i.status = 'pending' and i.resume_to ->> 'event' = event), '[]'), notify);
 end $$;
 
--- Answers an interrupt. Repeating a request id with the same answer changes nothing; with another answer it is refused.
+-- Answers an interrupt; an answer to what nobody has asked yet is kept until somebody does. Repeating a request id with the same answer changes nothing; with another answer it is refused.
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb default 'null', resume_request_id text default null,
   actor text default null, notify boolean default true) returns jsonb
 language sql volatile security definer
@@ -187,6 +190,37 @@ as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id,
 -- The same; raw: what the interrupt asks for has not been compared with the answer. Only the library says that it has, and not as a client.
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
   raw boolean) returns jsonb
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, raw, false) $$;
+
+-- The same with its options by name: resumeRequestId, actor, and onlyIfPending, which refuses what nobody has asked yet.
+create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, options jsonb) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_wrong text;
+begin
+  if jsonb_typeof(options) is distinct from 'object' then
+    raise exception 'options of continue_with() must be an object, got %', coalesce(left(options::text, 40), 'null')
+      using errcode = 'FL008', hint = 'pass {"onlyIfPending": true}';
+  end if;
+  select o into v_wrong from jsonb_object_keys(options) o where o not in ('resumeRequestId', 'actor', 'onlyIfPending') limit 1;
+  if found then
+    raise exception 'continue_with() has an unknown option %', to_json(left(v_wrong, 40)) using errcode = 'FL008', hint = 'use resumeRequestId, actor, onlyIfPending';
+  elsif exists (select from unnest(array['resumeRequestId', 'actor']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
+    raise exception 'resumeRequestId and actor of continue_with() are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
+  elsif jsonb_typeof(options -> 'onlyIfPending') <> 'boolean' then
+    raise exception 'onlyIfPending of continue_with() must be true or false, got %', left(options ->> 'onlyIfPending', 40)
+      using errcode = 'FL008', hint = 'pass {"onlyIfPending": true}';
+  end if;
+  return flowledger.continue_with(id, interrupt, payload, options ->> 'resumeRequestId', options ->> 'actor', true, true,
+    coalesce((options -> 'onlyIfPending')::boolean, false));
+end $$;
+
+create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
+  raw boolean, only_if_pending boolean) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -212,14 +246,20 @@ begin
     v_owner := flowledger.projected_owner(continue_with.id, interrupt);
     -- The sub-flow decides; what was accepted there before the end here is answered again.
     if v_owner is not null and (v_closed is null or flowledger.answer_of_request(v_owner, substr(interrupt, 38), resume_request_id) is not null) then
-      perform flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true, raw);
+      perform flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true, raw, only_if_pending);
       return flowledger.projected_record(continue_with.id, v_owner, substr(interrupt, 38));
+    end if;
+    -- No pause has an empty id, and one of a sub-flow is its own.
+    if interrupt <> '' and v_owner is null and not flowledger.is_projected_id(interrupt) and not (only_if_pending and resume_request_id is null) then
+      return flowledger.answer_early(continue_with.id, interrupt, payload, resume_request_id, actor, notify, not only_if_pending);
     end if;
   elsif resume_request_id is not null then
     v_value := flowledger.answer_of_request(continue_with.id, interrupt, resume_request_id);
   end if;
   if v_value is not null then
-    if v_value is distinct from coalesce(payload, 'null') then
+    if v_value is distinct from coalesce(payload, 'null')
+      -- What came before the question was given as it was, and taken as what that made of it.
+      and flowledger.kept_answer(continue_with.id, interrupt, resume_request_id) is distinct from coalesce(payload, 'null') then
       raise exception 'resumeRequestId % was used with another answer to interrupt % of execution %', resume_request_id, interrupt, continue_with.id
         using errcode = 'FL006', detail = resume_request_id, hint = 'use a new resumeRequestId for a new answer';
     end if;

@@ -106,7 +106,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select case when p_owner = p_id then r.record else r.record || jsonb_build_object('id', p_owner || ':' || p_interrupt, 'executionId', p_id,
     'projectedFrom', jsonb_build_object('executionId', p_owner, 'interruptId', p_interrupt)) end
-  from (select flowledger.interrupt_record(p_owner, p_interrupt) as record) r
+  from (select coalesce(flowledger.interrupt_record(p_owner, p_interrupt), flowledger.early_record(p_owner, p_interrupt)) as record) r
 $$;
 
 -- The sub-flow that an interrupt's id names, where it shows on the execution.
@@ -115,8 +115,8 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select c.id from flowledger.executions c
-  where p_interrupt ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:.'
-    and c.id = case when p_interrupt ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:.' then left(p_interrupt, 36)::uuid end
+  where flowledger.is_projected_id(p_interrupt)
+    and c.id = case when flowledger.is_projected_id(p_interrupt) then left(p_interrupt, 36)::uuid end
     and p_id = any(flowledger.visible_in(c.id))
 $$;
 

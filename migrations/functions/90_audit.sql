@@ -246,5 +246,12 @@ as $$
         select l.payload ->> 'id' as id, max(l.seq) as seq from flowledger.ledger l
         where l.execution_id = meta.id and l.type = 'interrupt.expired' group by 1
       ) x having count(*) > 0), '{}')
+    || coalesce((
+      select jsonb_build_object('earlyAnswers', jsonb_agg(l.payload ->> 'id' order by l.seq))
+      from flowledger.ledger l
+      where l.execution_id = meta.id and l.type = 'interrupt.answered' and not exists (
+        select from flowledger.ledger t where t.execution_id = meta.id and t.type in ('interrupt.resumed', 'interrupt.refused')
+          and (t.payload ->> 'early')::int = l.seq)
+      having count(*) > 0), '{}')
   from flowledger.audit_executions e where e.execution_id = meta.id
 $$;

@@ -123,7 +123,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select not exists (
     select from flowledger.ledger l where l.execution_id = p_id
-      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.copied', 'intervention.recorded', 'intervention.consumed')
+      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.copied', 'intervention.recorded', 'intervention.consumed', 'interrupt.answered')
       and not (l.type = 'execution.sealed' and not coalesce(l.payload ? 'close', false)))
 $$;
 

@@ -30,6 +30,7 @@ interface StartFlags {
 
 interface ResumeFlags {
   requestId?: string;
+  early?: boolean;
   actor: string;
 }
 
@@ -89,14 +90,20 @@ export function addExecutionCommands(program: Command): void {
     .argument("<interrupt>")
     .argument("[json]", "the answer (default: null)", parseJson, null)
     .option("--request-id <id>", "answering again with the same id changes nothing")
+    .option("--early", "keep the answer where nobody has asked yet, instead of refusing it")
     .option("--actor <name>", "who answers", "cli")
     .action(async (id: string, interrupt: string, answer: Json, options: ResumeFlags, command: Command) => {
       await using orchestrator = open(command);
-      const { requestId, actor } = options;
+      const { requestId, actor, early = false } = options;
       const record = await (
         await orchestrator.getExecution(id)
-      ).continueWith(interrupt, answer, { actor, ...(requestId !== undefined && { resumeRequestId: requestId }) });
-      done(command, `resumed "${record.id}"`, { ...record });
+      ).continueWith(interrupt, answer, {
+        actor,
+        onlyIfPending: !early,
+        ...(requestId !== undefined && { resumeRequestId: requestId }),
+      });
+      const what = record.status === "early" ? "kept until it is asked:" : "resumed";
+      done(command, `${what} "${record.id}"`, { ...record });
     });
 
   program

@@ -1,5 +1,5 @@
 /** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
-import { requireInteger, requireKnown } from "../base/option.ts";
+import { requireBoolean, requireInteger, requireKnown } from "../base/option.ts";
 import type { Timers } from "../base/timers.ts";
 import type { Store } from "../store/store.ts";
 import type { NewId } from "../engine/ids.ts";
@@ -50,6 +50,8 @@ export interface ResumeOptions {
   resumeRequestId?: string;
   /** Who answered, for the ledger. */
   actor?: string;
+  /** Refuses what nobody has asked yet, instead of keeping the answer for it. @default false */
+  onlyIfPending?: boolean;
 }
 
 export interface InterveneOptions {
@@ -287,19 +289,29 @@ export class Execution<C extends Contract = Contract> {
   }
 
   /**
-   * Answers an interrupt; durable when it resolves. With a `resumeRequestId` it may be repeated safely.
+   * Answers an interrupt; durable when it resolves. With a `resumeRequestId` it may be repeated safely. What nobody has asked yet is
+   * kept until somebody does, 100 answers at most: the first to each question counts, and the pause that asks it checks it.
    *
-   * @throws {InterruptNotPendingError} unknown, answered, expired or cancelled
+   * @throws {InterruptNotPendingError} answered, expired, cancelled or withdrawn; with `onlyIfPending` also unknown
+   * @throws {UsageError} 100 answers are kept already
    * @throws {ResumeConflictError} the request id was used with another answer
    * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
    */
   async continueWith(interruptId: string, value?: unknown, options: ResumeOptions = {}): Promise<InterruptRecord> {
-    requireKnown(options, ["resumeRequestId", "actor"], "continueWith()");
-    const { resumeRequestId: requestId = null, actor = null } = options;
+    requireKnown(options, ["resumeRequestId", "actor", "onlyIfPending"], "continueWith()");
+    const { resumeRequestId: requestId = null, actor = null, onlyIfPending = false } = options;
+    requireBoolean(onlyIfPending, "onlyIfPending of continueWith()");
     const schema = await this.#commands.responseSchema(this.id, interruptId);
     const answer = parseAnswer(interruptId, schema, value);
     const record = await this.#told(
-      this.#commands.continueWith(this.id, interruptId, { value: answer, requestId, actor }),
+      this.#commands.continueWith(this.id, interruptId, {
+        value: answer,
+        requestId,
+        actor,
+        onlyIfPending,
+        // It may be asked between the two.
+        isChecked: schema !== null,
+      }),
     );
     return InterruptRecord.parse(record);
   }

@@ -13,7 +13,8 @@ export const InterruptRecord = z.object({
   chunk: z.string(),
   /** What kind of answer is asked for. */
   type: z.string(),
-  status: z.enum(["pending", "resumed", "expired", "cancelled", "withdrawn"]),
+  /** "early": answered, and not asked yet; until then `chunk` and `type` are empty, and `createdAt` is the answer's time. */
+  status: z.enum(["early", "pending", "resumed", "expired", "cancelled", "withdrawn"]),
   payload: JsonValue,
   resumeTo: ResumeTo,
   resumeCount: z.int(),

@@ -16,7 +16,7 @@ import {
   type Frame,
   type Interrupt,
 } from "./state.ts";
-import { answeredBy, expiries, goesOnTo, idOfPause, takenError } from "./pauses.ts";
+import { answeredBy, earlyAnswers, expiries, goesOnTo, idOfPause, takenError } from "./pauses.ts";
 import { heldUntil } from "./waits.ts";
 import type {
   EventOf,
@@ -217,6 +217,8 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   if (state.cancelling && (running === 0 || isGraceOver))
     return ending(state, "cancelled", state.cancelling.reason, null, false);
   const pending = pendingInterrupts(state);
+  const taken = earlyAnswers(state, pending);
+  if (taken.length > 0) return { events: taken, isConditional: true };
   const expired = expiries(pending, now);
   // Only if no answer came in: one that was accepted counts.
   if (expired.length > 0) return { events: expired, isConditional: true };

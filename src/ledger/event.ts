@@ -297,12 +297,24 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     /** What an answer must be, as JSON Schema. */
     response: JsonValue.optional(),
   }),
+  /** An answer to a question that nobody has asked yet: it is kept until somebody does. */
+  z.strictObject({
+    type: z.literal("interrupt.answered"),
+    id: z.string(),
+    value: JsonValue,
+    requestId: z.string().optional(),
+    actor: z.string().optional(),
+  }),
+  /** Such an answer is not what the pause asks for, which goes on waiting. `early` is the answer's seq. */
+  z.strictObject({ type: z.literal("interrupt.refused"), id: z.string(), early: id, problem: z.string() }),
   z.strictObject({
     type: z.literal("interrupt.resumed"),
     id: z.string(),
     value: JsonValue,
     /** The emitted event that answered; its handlers get the value, so nothing else is routed. */
     byEvent: z.string().optional(),
+    /** The answer was there before the pause: its seq. */
+    early: id.optional(),
     requestId: z.string().optional(),
     actor: z.string().optional(),
   }),

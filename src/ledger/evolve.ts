@@ -194,7 +194,16 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     }
     case "interrupt.raised":
       return raised(state, event, at);
+    case "interrupt.answered": {
+      const { id, value, requestId = null, actor = null } = event;
+      state.early.push({ seq, id, value, requestId, actor });
+      return state;
+    }
+    case "interrupt.refused":
+      state.early = state.early.filter(({ seq: of }) => of !== event.early);
+      return state;
     case "interrupt.resumed":
+      if (event.early !== undefined) state.early = state.early.filter(({ seq: of }) => of !== event.early);
       return resumed(state, event, seq, at);
     case "interrupt.expired":
       return expired(state, event, seq, at);

@@ -1,6 +1,7 @@
 /** The id of a pause, and what ends it besides an answer: an event that it waits for, and its time. Pure, as `decide` is. */
 import { InterruptExpiredError, UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
+import { parseAnswer } from "./answers.ts";
 import type { EventOf, LedgerEvent, Position, ResumeTo } from "./event.ts";
 import { pendingInterrupts, type Dispatch, type ExecutionState, type Interrupt } from "./state.ts";
 
@@ -43,13 +44,46 @@ export function answeredBy(pending: readonly Interrupt[], event: string, value: 
     .map(({ id }) => ({ type: "interrupt.resumed", id, value, byEvent: event }));
 }
 
+/** What becomes of answers that were there before the question: each is taken, or refused where it is not what the pause asks for. */
+export function earlyAnswers({ early }: ExecutionState, pending: readonly Interrupt[]): LedgerEvent[] {
+  if (early.length === 0) return [];
+  const events: LedgerEvent[] = [];
+  for (const { id, response } of pending) {
+    const kept = early.find((answer) => answer.id === id);
+    if (!kept) continue;
+    const checked = check(id, response, kept.value);
+    if ("problem" in checked) events.push({ type: "interrupt.refused", id, early: kept.seq, problem: checked.problem });
+    else {
+      const resumed: EventOf<"interrupt.resumed"> = {
+        type: "interrupt.resumed",
+        id,
+        value: checked.value,
+        early: kept.seq,
+      };
+      if (kept.requestId !== null) resumed.requestId = kept.requestId;
+      if (kept.actor !== null) resumed.actor = kept.actor;
+      events.push(resumed);
+    }
+  }
+  return events;
+}
+
+function check(id: string, response: Json, value: Json): { readonly value: Json } | { readonly problem: string } {
+  try {
+    return { value: parseAnswer(id, response, value) };
+  } catch (error) {
+    return { problem: error instanceof Error ? error.message : String(error) };
+  }
+}
+
 /** What follows for those whose time is over; the event of one may answer others. */
 export function expiries(pending: readonly Interrupt[], now: number): LedgerEvent[] {
   const isOver = ({ expiresAt }: Interrupt) => expiresAt !== null && expiresAt <= now;
+  const over = pending.filter(isOver);
+  if (over.length === 0) return [];
   const events: LedgerEvent[] = [];
   let waiting = pending.filter((interrupt) => !isOver(interrupt));
-  for (const interrupt of pending) {
-    if (!isOver(interrupt)) continue;
+  for (const interrupt of over) {
     events.push(expired(interrupt));
     if (typeof interrupt.onExpire !== "object" || interrupt.onExpire === null || "value" in interrupt.onExpire)
       continue;
@@ -59,7 +93,7 @@ export function expiries(pending: readonly Interrupt[], now: number): LedgerEven
     if (answers.length > 0)
       waiting = waiting.filter(({ resumeTo }) => typeof resumeTo !== "object" || resumeTo.event !== event);
   }
-  const failed = pending.find((interrupt) => isOver(interrupt) && interrupt.onExpire === "fail");
+  const failed = over.find(({ onExpire }) => onExpire === "fail");
   if (failed) events.push(failure(failed));
   return events;
 }

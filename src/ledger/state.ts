@@ -72,6 +72,8 @@ export interface ExecutionState {
   /** Emits that somebody waits for: how much of what follows from them is unfinished. */
   groups: Map<number, Group>;
   interrupts: Map<string, Interrupt>;
+  /** Answers to questions that nobody has asked yet, the oldest first. */
+  early: EarlyAnswer[];
   interventions: Intervention[];
   children: Map<ExecutionId, Child>;
 }
@@ -189,6 +191,14 @@ export interface Interrupt {
   paused: Pick<Dispatch, "node" | "input" | "at" | "scope" | "group"> | null;
 }
 
+export interface EarlyAnswer {
+  seq: number;
+  id: string;
+  value: Json;
+  requestId: string | null;
+  actor: string | null;
+}
+
 export interface Intervention {
   id: string;
   version: number;
@@ -258,6 +268,7 @@ export function initialState(): ExecutionState {
     joins: new Map(),
     groups: new Map(),
     interrupts: new Map(),
+    early: [],
     interventions: [],
     children: new Map(),
   };

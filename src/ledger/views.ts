@@ -121,6 +121,8 @@ export const Meta = z.object({
   forkedFrom: ExecutionId.nullable(),
   /** Pauses that nobody answered in time, by their ids, the latest last; not there where all were. */
   expiredInterrupts: z.array(z.string()).optional(),
+  /** Answers that are kept for questions that nobody has asked yet, by their ids; not there where there are none. */
+  earlyAnswers: z.array(z.string()).optional(),
 });
 export type Meta = z.infer<typeof Meta>;
 

@@ -23,6 +23,10 @@ export interface ResumeCommand {
   readonly value: Json;
   readonly requestId: string | null;
   readonly actor: string | null;
+  /** What nobody has asked yet is refused. */
+  readonly onlyIfPending: boolean;
+  /** The answer has been compared with what the interrupt asks for. */
+  readonly isChecked: boolean;
 }
 
 export interface WithdrawCommand {
@@ -109,11 +113,11 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
       )
         .then(done)
         .catch(refuse(id, "cancel")),
-    continueWith: (id, interrupt, { value, requestId, actor }) =>
+    continueWith: (id, interrupt, { value, requestId, actor, onlyIfPending, isChecked }) =>
       inLane(
         id,
         () => sql<{ record: Json }[]>`
-        select flowledger.continue_with(${locking(id)}, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false, false) as record`,
+        select flowledger.continue_with(${locking(id)}, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false, ${!isChecked}, ${onlyIfPending}) as record`,
       )
         .then(recordOf)
         .catch(refuse(id, interrupt, `continueWith("${interrupt}")`)),

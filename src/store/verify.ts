@@ -149,7 +149,7 @@ const epochsBeginWithClaim: Invariant = (sql, { after, until }) => sql<Violation
     from flowledger.ledger
     where not (
         type in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.sealed', 'cancel.requested',
-          'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed', 'child.closed',
+          'interrupt.answered', 'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed', 'child.closed',
           'child.cancelled', 'execution.copied')
         or type = 'event.emitted' and dispatch is null
         -- What no owner ever took is closed by its cancel.
@@ -245,7 +245,7 @@ export async function mostAtOnce(sql: Sql, flow: string): Promise<{ flow: number
       from flowledger.ledger l join flowledger.executions e on e.id = l.execution_id
       -- What comes in from outside has the epoch of the last owner, who may be gone by then.
       where e.flow = ${flow} and l.epoch > 0 and not (l.type = 'event.emitted' and l.dispatch is null or l.type in (
-        'execution.started', 'execution.sealed', 'cancel.requested', 'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed',
+        'execution.started', 'execution.sealed', 'cancel.requested', 'interrupt.answered', 'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed',
         'child.closed', 'child.cancelled'))
       group by l.execution_id, e.limit_key, l.epoch
     ), steps as (

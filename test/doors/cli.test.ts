@@ -394,6 +394,18 @@ test("a person resumes and corrects from the shell, and the ledger says who", as
   expect(snapshot).toMatchObject({ answer: { ok: true } });
 });
 
+test("an answer before its question is refused at the shell, and kept with --early", async () => {
+  const id = await started("asking", { interventionMode: "auto", autoCloseTimeout: 0 });
+  await untilPending(await orchestrator.getExecution(id));
+
+  const refused = await run("resume", id, "later", "1");
+  const kept = await run("resume", id, "later", "1", "--early");
+
+  expect([refused.code, refused.stdout]).toEqual([1, ""]);
+  expect(kept).toEqual({ code: 0, stdout: 'kept until it is asked: "later"\n', stderr: "" });
+  expect(await json("show", id)).toMatchObject({ meta: { earlyAnswers: ["later"] } });
+});
+
 test("a person takes a question back from the shell, and who answers later is told", async () => {
   const id = await started("asking", { interventionMode: "auto", autoCloseTimeout: 0 });
   await untilPending(await orchestrator.getExecution(id));

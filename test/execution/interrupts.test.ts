@@ -84,7 +84,7 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
 
     const codes = [];
     for (const id of ["answered", "short", "unknown", "", "x'; drop table flowledger.ledger; --", "\u202egnp.exe"])
-      codes.push(await codeOf(door.continueWith(execution, id, 2)));
+      codes.push(await codeOf(door.continueWith(execution, id, 2, { onlyIfPending: true })));
 
     expect(codes).toEqual(Array(6).fill("INTERRUPT_NOT_PENDING"));
     expect((await ledgerOf(sql, execution.id)).filter((type) => type.startsWith("inter"))).toEqual(

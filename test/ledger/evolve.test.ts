@@ -235,6 +235,18 @@ const cases: {
     ({ interrupts, inbox }) => [interrupts.get("i1")?.status, interrupts.get("i1")?.actor, inbox.length],
     ["resumed", "ann", 1],
   ],
+  "interrupt.answered": [
+    running,
+    { type: "interrupt.answered", id: "i1", value: "yes", requestId: "r", actor: "ann" },
+    ({ early }) => early,
+    [{ seq: 4, id: "i1", value: "yes", requestId: "r", actor: "ann" }],
+  ],
+  "interrupt.refused": [
+    [...running, { type: "interrupt.answered", id: "i1", value: "yes" }, raised],
+    { type: "interrupt.refused", id: "i1", early: 4, problem: "no" },
+    ({ early, interrupts }) => [early, interrupts.get("i1")?.status],
+    [[], "pending"],
+  ],
   "interrupt.expired": [
     [...running, raised],
     { type: "interrupt.expired", id: "i1" },

@@ -138,7 +138,7 @@ test("status, lifecycle and the rest of the meta are what the fold says, in the 
     const [row] = await sql<{ meta: JsonObject; status: string; lifecycle: string }[]>`
       select flowledger.meta(e.id) as meta, e.status, e.lifecycle from flowledger.executions e where e.id = ${member.id}`;
     const byLibrary: unknown = JSON.parse(JSON.stringify(await storeOn(sql).reads.meta(member.id)));
-    const meta = { ...metaOf(member.id, member.state, waits), ...expiredOf(member) };
+    const meta = { ...metaOf(member.id, member.state, waits), ...expiredOf(member), ...earlyOf(member) };
 
     const { status, lifecycleState: lifecycle } = meta;
     expect({ [name]: { ...row, byLibrary } }).toEqual({ [name]: { meta, byLibrary: meta, status, lifecycle } });
@@ -170,6 +170,10 @@ test.each(["emit", "close", "cancel"])("what follows from %s by SQL is what an o
     expect({ command, events }).toEqual({ command, events: expected });
 });
 
+function earlyOf({ state }: Member): JsonObject {
+  return state.early.length === 0 ? {} : { earlyAnswers: state.early.map(({ id }) => id) };
+}
+
 function expiredOf({ history }: Member): JsonObject {
   const ids = history.flatMap(({ event }) => (event.type === "interrupt.expired" ? [event.id] : [])).toReversed();
   return ids.length === 0 ? {} : { expiredInterrupts: [...new Set(ids)].toReversed() };
@@ -187,6 +191,10 @@ const reached: Readonly<Record<string, (one: Played) => boolean>> = {
   "one that expired and failed it": ({ member }) =>
     isRecorded(member, "execution.failed", ({ error }) => error.code === "INTERRUPT_EXPIRED"),
   "an interrupt that was cancelled": ({ member }) => isRecorded(member, "interrupt.cancelled"),
+  "an early answer that was taken": ({ member }) =>
+    isRecorded(member, "interrupt.resumed", ({ early }) => early !== undefined),
+  "an early answer that was refused": ({ member }) => isRecorded(member, "interrupt.refused"),
+  "an early answer that nobody asked for": ({ member: { state } }) => state.early.length > 0,
   "one that was withdrawn from outside": ({ member }) =>
     isRecorded(
       member,

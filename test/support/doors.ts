@@ -7,6 +7,7 @@ import type { InterruptRecord } from "../../src/execution/interrupt.ts";
 export interface Answer {
   resumeRequestId?: string;
   actor?: string;
+  onlyIfPending?: boolean;
 }
 
 type Handle = Pick<Execution, "id" | "continueWith" | "intervene" | "markInterventionConsumed">;
@@ -47,8 +48,18 @@ export function doorsOf(sql: postgres.Sql): readonly Door[] {
         { id },
         interrupt,
         value,
-        { resumeRequestId = null, actor = null }: { resumeRequestId?: string | null; actor?: string | null } = {},
+        {
+          resumeRequestId = null,
+          actor = null,
+          onlyIfPending,
+        }: { resumeRequestId?: string | null; actor?: string | null; onlyIfPending?: boolean } = {},
       ) {
+        if (onlyIfPending !== undefined) {
+          const options = JSON.stringify({ resumeRequestId, actor, onlyIfPending });
+          const [record] = await sql<{ record: { status: string; value: Json } }[]>`
+            select flowledger.continue_with(${id}, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${options}::text::jsonb) as record`;
+          return present(record).record;
+        }
         const [row] = await sql<{ record: { status: string; value: Json } }[]>`
           select flowledger.continue_with(${id}, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${resumeRequestId}, ${actor}) as record`;
         return present(row).record;

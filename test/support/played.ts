@@ -209,7 +209,12 @@ export class Member {
     const rest = choice >>> 5;
     if (choice % 3 === 0) return this.#ask(rest);
     const often = this.#often(choice, rest);
-    if (often) return void (await this.do(often));
+    if (often) {
+      await this.do(often);
+      // As an owner does at once.
+      if (often.type === "pause" && this.state.early.length > 0) await this.#settle(0);
+      return;
+    }
     const step = nextStep(this, choice >>> 2);
     if (step === "settle") await this.#settle(rest % 4000);
     else if ("event" in step) await this.#ask(rest);
@@ -347,12 +352,18 @@ export class Member {
       else if (kind === "emit") await this.#emit(rest % 4 ? "A" : "B", rest, actor);
       else if (kind === "answer" && someInterrupt !== undefined && rest % 6 === 0)
         await commands.withdraw(id, someInterrupt, { reason: rest % 4 ? null : "moot", actor });
-      else if (kind === "answer" && someInterrupt !== undefined)
-        await commands.continueWith(id, someInterrupt, {
-          value: rest % 5 ? { yes: rest } : null,
-          requestId: rest % 2 ? `r${rest}` : null,
-          actor,
-        });
+      else if (kind === "answer")
+        await commands.continueWith(
+          id,
+          someInterrupt === undefined || rest % 5 === 1 ? `early${rest % 3}` : someInterrupt,
+          {
+            value: rest % 2 ? { yes: rest } : null,
+            requestId: rest % 4 > 1 ? `r${rest}` : null,
+            actor,
+            onlyIfPending: false,
+            isChecked: true,
+          },
+        );
       else if (kind === "intervene") {
         const target = rest % 4 ? {} : { target: "c0" };
         const author = rest % 3 ? { author: "bob" } : {};

@@ -93,7 +93,7 @@ export function anyPause(state: ExecutionState, choice: number): Extract<Command
   const known = [...state.interrupts.values()].filter(({ status }) => status !== "pending" || choice % 11 === 0);
   return {
     // Now and then an id that was used before.
-    id: known[choice % 3]?.id ?? `i${state.interrupts.size}`,
+    id: known[choice % 3]?.id ?? (choice % 3 ? state.early[0]?.id : undefined) ?? `i${state.interrupts.size}`,
     type: "approval",
     payload: choice % 5 ? choice : null,
     resumeTo: targets[choice % 3] ?? "next",

@@ -1,0 +1,180 @@
+/** Answers that come before their question. */
+import { describe, expect, test } from "vitest";
+import { z } from "zod";
+import { defineFlow } from "../../src/index.ts";
+import { testDatabase } from "../support/database.ts";
+import { codeOf, doorsOf, untilPending } from "../support/doors.ts";
+import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
+import { expectGuarantees, ledgerOf } from "../support/ledger.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+const Decision = z.object({ approved: z.boolean(), note: z.string().default("-") });
+
+/** Asks as soon as it is let. */
+function asking(name: string, response: z.ZodType | null = null) {
+  const flow = defineFlow(name);
+  flow
+    .when("Ask")
+    .to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss", response }))
+    .to("after", (ctx) => ctx.appendState("after", ctx.input));
+  flow.to("begin", () => null);
+  return flow;
+}
+
+describe.each(doorsOf(sql))("answered by $name", (door) => {
+  test("an answer that comes before its question is kept, checked and taken when it is asked, once", async () => {
+    const flow = asking(`early-${door.name}`, Decision);
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+
+    const kept = await door.continueWith(execution, "boss", { approved: true }, { actor: "ann", resumeRequestId: "r" });
+    const again = await door.continueWith(
+      execution,
+      "boss",
+      { approved: true },
+      { actor: "ann", resumeRequestId: "r" },
+    );
+    const conflict = await codeOf(door.continueWith(execution, "boss", { approved: false }, { resumeRequestId: "r" }));
+    const second = await codeOf(door.continueWith(execution, "boss", { approved: false }));
+    const meta = await execution.result.getMeta();
+    await execution.emit("Ask", null);
+    await untilEvent(execution, "state.appended");
+    const late = await door.continueWith(execution, "boss", { approved: true }, { resumeRequestId: "r" });
+
+    expect(kept).toMatchObject({ id: "boss", status: "early", value: { approved: true }, actor: "ann" });
+    expect(again).toEqual(kept);
+    expect([conflict, second]).toEqual(["RESUME_CONFLICT", "INTERRUPT_NOT_PENDING"]);
+    expect(meta).toMatchObject({ earlyAnswers: ["boss"], status: "running" });
+    expect(late).toMatchObject({ status: "resumed", value: { approved: true, note: "-" }, actor: "ann" });
+    expect(await execution.close()).toEqual({ after: [{ approved: true, note: "-" }] });
+    expect(await execution.result.getMeta()).not.toHaveProperty("earlyAnswers");
+    const ledger = await ledgerOf(sql, execution.id);
+    expect(ledger.filter((type) => type.startsWith("interrupt."))).toEqual([
+      "interrupt.answered",
+      "interrupt.raised",
+      "interrupt.resumed",
+    ]);
+    await expectGuarantees(sql, execution.id);
+  });
+
+  test("one that breaks what the pause asks for is refused in the ledger, and the pause stays", async () => {
+    const flow = asking(`early-bad-${door.name}`, Decision);
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+    await door.continueWith(execution, "boss", { approved: "yes" });
+
+    await execution.emit("Ask", null);
+    await untilEvent(execution, "interrupt.refused");
+
+    expect(await execution.history({ types: ["interrupt.refused"] })).toMatchObject([
+      { id: "boss", problem: expect.stringContaining("approved") },
+    ]);
+    expect(await untilPending(execution)).toMatchObject([{ id: "boss", status: "pending" }]);
+    await door.continueWith(execution, "boss", { approved: false, note: "-" });
+    expect(await execution.close()).toEqual({ after: [{ approved: false, note: "-" }] });
+    await expectGuarantees(sql, execution.id);
+  });
+
+  test("onlyIfPending refuses what nobody has asked, and so do seals, closes and ids that no pause has", async () => {
+    const flow = asking(`early-refused-${door.name}`);
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+
+    const codes = [
+      await codeOf(door.continueWith(execution, "boss", 1, { onlyIfPending: true })),
+      await codeOf(door.continueWith(execution, "boss", 1, { onlyIfPending: true, resumeRequestId: "r" })),
+      await codeOf(door.continueWith(execution, "", 1)),
+      await codeOf(door.continueWith(execution, `${execution.id}:q`, 1)),
+      await codeOf(door.continueWith(execution, "boss", 1, { onlyIfPending: "no" as unknown as boolean })),
+    ];
+    await execution.seal();
+    codes.push(await codeOf(door.continueWith(execution, "boss", 1)));
+    await execution.close();
+    codes.push(await codeOf(door.continueWith(execution, "boss", 1)));
+
+    expect(codes).toEqual([
+      ...Array(4).fill("INTERRUPT_NOT_PENDING"),
+      "USAGE_INVALID",
+      "EXECUTION_SEALED",
+      "EXECUTION_CLOSED",
+    ]);
+    expect((await ledgerOf(sql, execution.id)).filter((type) => type.startsWith("interrupt."))).toEqual([]);
+  });
+
+  test("a hundred are kept, and no more", async () => {
+    const flow = asking(`early-many-${door.name}`);
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+    for (let index = 0; index < 100; index++) await door.continueWith(execution, `q${index}`, index);
+
+    const error = await refusal(door.continueWith(execution, "boss", 1));
+    const repeated = await codeOf(door.continueWith(execution, "q0", 1));
+
+    expect(String(error)).toContain("keeps 100 answers");
+    expect(repeated).toBe("INTERRUPT_NOT_PENDING");
+    await execution.close();
+  });
+});
+
+test("an early answer is carried by save, load and fork, and one given before the start waits for it", async () => {
+  const flow = asking("early-carried");
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).createExecution({ autoClose: false });
+  await execution.continueWith("boss", 7, { actor: "ann" });
+  const created = await execution.result.getMeta();
+  await execution.start();
+  await untilEvent(execution, "chunk.completed");
+  const fork = await execution.fork({ at: (await execution.history()).length });
+  const loaded = await orchestrator.load(await execution.save());
+
+  expect(created).toMatchObject({ status: "created", earlyAnswers: ["boss"] });
+  expect(await orchestrator.rebuild({ id: execution.id })).toEqual([]);
+  for (const one of [execution, fork, loaded]) {
+    await one.emit("Ask", null);
+    await untilEvent(one, "state.appended");
+    expect(await one.close()).toEqual({ after: [7] });
+    expect(await one.history({ types: ["interrupt.resumed"] })).toMatchObject([{ value: 7, actor: "ann" }]);
+    await expectGuarantees(sql, one.id);
+  }
+});
+
+test("an answer that comes while its question is on its way is taken, and nobody is asked twice", async () => {
+  const gate = newGate();
+  const flow = defineFlow("early-raced");
+  flow
+    .to("hold", () => gate.passed)
+    .to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }))
+    .to("after", (ctx) => ctx.setState("a", ctx.input));
+  await using orchestrator = await serving(database, [flow]);
+  for (let round = 0; round < 10; round++) {
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+    gate.open();
+
+    const [, snapshot] = await Promise.all([execution.continueWith("boss", round), execution.waitForClose()]);
+
+    expect(snapshot).toEqual({ a: round });
+    await expectGuarantees(sql, execution.id);
+  }
+});
+
+test("an early answer of a sub-flow is kept by it", async () => {
+  const gate = newGate();
+  const child = defineFlow("early-child");
+  child
+    .to("hold", () => gate.passed)
+    .to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }))
+    .to("after", (ctx) => ctx.setState("a", ctx.input));
+  const flow = defineFlow("early-parent");
+  flow.toSubFlow(child).to("after", (ctx) => ctx.setState("a", true));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(execution, "child.started");
+  const [frame] = await execution.getSubFlowFrames();
+
+  await expect.poll(() => codeOf(execution.continueWith(`${frame?.id}:boss`, 7))).toBe("ok");
+  gate.open();
+
+  expect(await execution.waitForClose()).toEqual({ a: true });
+  await expectGuarantees(sql, execution.id);
+});
