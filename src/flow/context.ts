@@ -83,9 +83,9 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   >;
   /**
    * Takes a question of this execution back: the chain behind it ends, and a later answer is refused. Committed with this chunk's
-   * next commit point; an answer that has come in by then counts.
+   * next commit point; an answer that has come in by then counts, and nothing happens to what has ended.
    *
-   * @throws {InterruptNotPendingError} nothing waits under that id
+   * @throws {InterruptNotPendingError} the execution never asked under that id
    */
   withdraw(interruptId: string, options?: WithdrawOptions): Promise<void>;
   /** This run answers a pause with `resumeTo: "self"`. */

@@ -168,8 +168,10 @@ test("ctx.withdraw takes a question back once, also where the chunk is tried aga
 
 test("ctx.withdraw refuses what does not wait and what it cannot mean, and the chunk may catch that", async () => {
   const flow = defineFlow("by-chunk-refused");
+  flow.to("asked", (ctx) => ctx.pauseFor({ interruptId: "answered" }));
   flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
   flow.when("Try").to("try", async (ctx) => {
+    await ctx.appendState("codes", await codeOf(ctx.withdraw("answered")));
     for (const [id, options] of [
       ["unknown", {}],
       ["boss", { reason: "" }],
@@ -179,13 +181,14 @@ test("ctx.withdraw refuses what does not wait and what it cannot mean, and the c
   });
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
-  await untilPending(execution);
+  await untilPending(execution, 2);
+  await execution.continueWith("answered", 1);
   await execution.emit("Try", null);
-  await untilEvent(execution, "chunk.completed");
+  await untilEvent(execution, "chunk.completed", ({ chunk }) => chunk === "try");
 
   expect(await execution.getPendingInterrupts()).toHaveLength(1);
   expect(await execution.close({ pendingInterrupts: "cancel" })).toEqual({
-    codes: ["INTERRUPT_NOT_PENDING", "USAGE_INVALID", "USAGE_INVALID"],
+    codes: ["ok", "INTERRUPT_NOT_PENDING", "USAGE_INVALID", "USAGE_INVALID"],
   });
 });
 
@@ -212,4 +215,40 @@ test("a withdrawn question is carried by a fork, a save and a rebuild, and may b
     expect(await one.close()).toEqual({ a: 2 });
     await expectGuarantees(sql, one.id);
   }
+});
+
+test("an answer that is accepted while a chunk's withdrawal is on its way counts, and is followed", async () => {
+  const gate = newGate();
+  const flow = asking("raced-withdrawal");
+  const { promise: begun, resolve: begin } = Promise.withResolvers<void>();
+  flow.when("Sold").to("sold", async (ctx) => {
+    begin();
+    await gate.passed;
+    await ctx.withdraw("boss");
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+  await untilPending(execution, 2);
+  await execution.emit("Sold", null);
+  await begun;
+
+  await sql.begin(async (tx) => {
+    await tx`select 1 from flowledger.executions where id = ${execution.id} for update`;
+    gate.open();
+    // A commit of the owner's waits for the row by then.
+    await expect
+      .poll(
+        async () =>
+          (await sql`select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`)
+            .length,
+        { timeout: 8000 },
+      )
+      .toBeGreaterThan(0);
+    await tx`select flowledger.continue_with(${execution.id}, 'boss', '"in time"')`;
+  });
+
+  await untilEvent(execution, "state.set");
+  await execution.continueWith("other", null);
+  expect(await execution.close()).toEqual({ boss: "in time", other: null });
+  await expectGuarantees(sql, execution.id);
 });

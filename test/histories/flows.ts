@@ -756,6 +756,70 @@ const pauseExpired: History = (stage) => {
   };
 };
 
+const pauseLate: History = (stage) => {
+  const flow = defineFlow(stage.name);
+  const late = { expiresIn: "30ms", maxResumes: 1 } as const;
+  flow
+    .to("skip", (ctx) => ctx.pauseFor({ ...late, interruptId: "a", onExpire: "continue" }))
+    .to("decide", (ctx) => ctx.pauseFor({ ...late, interruptId: "b", onExpire: { value: { approved: false } } }))
+    .to("tell", (ctx) => ctx.pauseFor({ ...late, interruptId: "c", onExpire: { event: "Late", payload: ctx.input } }))
+    .to("never", (ctx) => ctx.setState("never", true));
+  flow.when("Late").to("fail", (ctx) => ctx.pauseFor({ ...late, interruptId: "d", onExpire: "fail" }));
+  return {
+    flows: [flow],
+    drive: async (orchestrator) => {
+      const execution = await orchestrator.flow(flow).startExecution(null, atOnce);
+      await refusal(execution.waitForClose());
+    },
+  };
+};
+
+const pauseWithdrawn: History = (stage) => {
+  const flow = defineFlow(stage.name);
+  flow.to("outside", (ctx) => ctx.pauseFor({ interruptId: "a" })).to("never", (ctx) => ctx.setState("never", true));
+  flow.when("Ask").to("inside", (ctx) => ctx.pauseFor({ interruptId: "b" }));
+  flow.when("Sold").to("withdraw", (ctx) => ctx.withdraw("b", { reason: "sold" }));
+  return {
+    flows: [flow],
+    drive: async (orchestrator) => {
+      const execution = await orchestrator.flow(flow).startExecution(null, byHand);
+      await stage.rest();
+      await execution.emit("Ask", null);
+      await stage.rest();
+      await execution.withdraw("a", { actor: "ann", reason: "moot" });
+      await stage.rest();
+      await execution.emit("Sold", null);
+      await stage.rest();
+      await execution.close();
+    },
+  };
+};
+
+const pauseEarly: History = (stage) => {
+  const flow = defineFlow(stage.name);
+  flow
+    .when("Ask")
+    .to("ask", (ctx) =>
+      ctx.pauseFor({ interruptId: String(ctx.input), response: z.object({ n: z.number().default(1) }) }),
+    );
+  return {
+    flows: [flow],
+    drive: async (orchestrator) => {
+      const execution = await orchestrator.flow(flow).startExecution(null, byHand);
+      await stage.rest();
+      await execution.continueWith("taken", {}, { actor: "ann", resumeRequestId: "r-1" });
+      await execution.continueWith("refused", { n: "one" });
+      await execution.continueWith("unasked", 1);
+      await stage.rest();
+      for (const id of ["taken", "refused"]) {
+        await execution.emit("Ask", id);
+        await stage.rest();
+      }
+      await execution.close({ pendingInterrupts: "cancel" });
+    },
+  };
+};
+
 const interventionsPlanned: History = (stage) => {
   const gate = newGate();
   const flow = defineFlow(stage.name);
@@ -1239,6 +1303,9 @@ export const histories: Readonly<Record<string, History>> = {
   "pause-self": pauseSelf,
   "pause-event": pauseEvent,
   "pause-expired": pauseExpired,
+  "pause-late": pauseLate,
+  "pause-withdrawn": pauseWithdrawn,
+  "pause-early": pauseEarly,
   "interventions-planned": interventionsPlanned,
   "interventions-auto": interventionsAuto,
   sealed,

@@ -120,8 +120,9 @@ export class PeopleCtx
         if (entry) return;
         const status = host.state.interrupts.get(id)?.status;
         const pending = pendingInterrupts(host.state).map((interrupt) => interrupt.id);
-        if (status !== "pending") throw new InterruptNotPendingError(host.info.id, id, { status, pending });
-        journal.buffer({ ordinal, effect: "withdraw", interrupt: id, reason });
+        if (status === undefined) throw new InterruptNotPendingError(host.info.id, id, { pending });
+        // Who answers a moment earlier must not fail the chunk.
+        if (status === "pending") journal.buffer({ ordinal, effect: "withdraw", interrupt: id, reason });
       });
   }
 
