@@ -164,6 +164,8 @@ export class Orchestrator implements AsyncDisposable {
   readonly #workers = new Set<LocalWorker>();
   readonly #schedules: readonly Schedule[];
   readonly #hasShortcuts: boolean;
+  /** Flows that this process has, or that some worker has served. */
+  readonly #served = new Set<string>();
   #checked: Promise<void> | undefined;
   #isClosed = false;
 
@@ -531,6 +533,7 @@ export class Orchestrator implements AsyncDisposable {
 
   async #create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId> {
     await this.#ready();
+    await this.#requireServed(execution);
     const created = tx === undefined ? await this.#submit(execution) : await this.#createIn(tx, execution);
     requireAccepted(execution, created);
     return created.id;
@@ -562,15 +565,23 @@ export class Orchestrator implements AsyncDisposable {
 
   async #createAll(executions: readonly NewExecution[]): Promise<ExecutionId[]> {
     await this.#ready();
-    if (executions.length === 0) return [];
+    if (!executions[0]) return [];
+    await this.#requireServed(executions[0]);
     // One statement: all of them, or none.
-    const what = `one of the idempotency keys of flow "${executions[0]?.flow ?? ""}"`;
+    const what = `one of the idempotency keys of flow "${executions[0].flow}"`;
     const created = await this.#orLocked(what, this.#store.starts.createAll(executions));
     const index = created.findIndex(({ isConflict }) => isConflict);
     const started = created.flatMap(({ id, isNew }) => (isNew ? [id] : []));
     const [execution, conflict] = [executions[index], created[index]];
     if (execution && conflict) requireAccepted(execution, conflict, { started });
     return created.map(({ id }) => id);
+  }
+
+  /** Asked once per flow. @throws {UsageError} nobody has it, and it might wait for ever */
+  async #requireServed({ flow, allowUnknown = false }: NewExecution): Promise<void> {
+    if (allowUnknown || this.#flows.has(flow) || this.#served.has(flow)) return;
+    await this.#store.starts.requireServed(flow);
+    this.#served.add(flow);
   }
 
   /** @param send how what may be repeated is sent; an append may not */

@@ -229,7 +229,7 @@ begin
     when 'timeout', 'autoCloseTimeout' then
       v_expected := 'a duration like "10s" or 10000, or null for none';
       v_is_right := o.kind = 'null' or flowledger.duration_ms(o.value) is not null;
-    when 'autoClose' then
+    when 'autoClose', 'allowUnknown' then
       v_expected := 'true or false';
       v_is_right := o.kind = 'boolean';
     when 'interventionMode' then
@@ -237,12 +237,85 @@ begin
       v_is_right := o.kind = 'null' or o.value in ('"planned"', '"auto"');
     else
       raise exception 'a start has an unknown option %', to_json(left(o.key, 40))
-        using errcode = 'FL008', hint = 'use id, idempotencyKey, metadata, priority, startAt, delay, discardAfter, autoClose, autoCloseTimeout, concurrency, interventionMode, timeout, limitKey';
+        using errcode = 'FL008', hint = 'use id, idempotencyKey, metadata, priority, startAt, delay, discardAfter, autoClose, autoCloseTimeout, concurrency, interventionMode, timeout, limitKey, allowUnknown';
     end case;
     if v_is_right is not true then
       raise exception '% must be %, got %', o.key, v_expected, left(o.value::text, 40) using errcode = 'FL008', hint = 'correct it, or leave it out';
     end if;
   end loop;
+end $$;
+
+-- Refuses a flow that no worker ever served here: its executions might wait for ever. Where none has served any, a deploy sends
+-- first, and nothing can be compared. A superuser who asks by hand is only warned, unless the name is nearly one that is known.
+create or replace function flowledger.check_served(p_flow text, p_by_hand boolean default false) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_known text[];
+  v_meant text;
+  v_problem text := format('no worker has ever served a flow named "%s" here', p_flow);
+  v_remedy text;
+begin
+  if exists (select from flowledger.definitions d where d.flow = p_flow) then
+    return;
+  end if;
+  v_known := array(select d.flow from flowledger.definitions d union select unnest(w.flows) from flowledger.workers w order by 1);
+  if v_known = '{}' or p_flow = any(v_known) then
+    return;
+  end if;
+  v_meant := flowledger.nearest(p_flow, v_known[1:200]);
+  v_problem := v_problem || coalesce(format(', did you mean "%s"?', v_meant), '');
+  v_remedy := format('there are %s; allowUnknown: true, or --force on the command line, starts it all the same', array_to_string(v_known[1:20], ', ')
+    || case when cardinality(v_known) > 20 then format(' and %s more', cardinality(v_known) - 20) else '' end);
+  if p_by_hand and v_meant is null and flowledger.is_superuser() then
+    raise warning '%', v_problem using hint = v_remedy;
+    return;
+  end if;
+  raise exception '%', v_problem using errcode = 'FL008', hint = v_remedy;
+end $$;
+
+-- Does a superuser ask? By who logged in, or works as whom.
+create or replace function flowledger.is_superuser() returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((select r.rolsuper from pg_roles r
+    where r.rolname = case when current_setting('role') = 'none' then session_user::text else current_setting('role') end), false)
+$$;
+
+-- The name that was meant, as far as a typing error or two goes: as `nearest` of the library has it, in `base/option.ts`.
+create or replace function flowledger.nearest(p_name text, p_names text[]) returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name text := lower(p_name);
+  v_known text;
+  v_best text;
+  v_least int;
+  v_most int;
+  v_row int[];
+  v_next int[];
+begin
+  foreach v_known in array p_names loop
+    v_most := least(greatest(1, length(v_known) / 3), v_least - 1);
+    continue when abs(length(v_known) - length(v_name)) > v_most;
+    v_row := array(select generate_series(0, length(v_known)));
+    for i in 1 .. length(v_name) loop
+      v_next := array[i];
+      for j in 1 .. length(v_known) loop
+        v_next[j + 1] := least(v_row[j + 1] + 1, v_next[j] + 1,
+          v_row[j] + case when substr(v_name, i, 1) = substr(lower(v_known), j, 1) then 0 else 1 end);
+      end loop;
+      v_row := v_next;
+    end loop;
+    if v_row[length(v_known) + 1] <= v_most then
+      v_best := v_known;
+      v_least := v_row[length(v_known) + 1];
+    end if;
+  end loop;
+  return v_best;
 end $$;
 
 create or replace function flowledger.is_integer(p_value jsonb, p_min numeric, p_max numeric) returns boolean
@@ -251,7 +324,7 @@ return case when jsonb_typeof(p_value) = 'number' then p_value::numeric % 1 = 0 
 
 -- Starts an execution of a flow; with a known idempotencyKey, gives the one that has it. The options are those of the library:
 -- id, idempotencyKey, metadata, priority, delay, startAt, discardAfter, autoClose, autoCloseTimeout (null: never), concurrency,
--- interventionMode, timeout; durations are milliseconds or "1h30m", moments ISO 8601. And limitKey: what the limits per key count
+-- interventionMode, timeout, allowUnknown; durations are milliseconds or "1h30m", moments ISO 8601. And limitKey: what the limits per key count
 -- it by, since SQL does not know the flow's own; without one it counts with all others that have none.
 create or replace function flowledger.start(flow text, input jsonb default 'null', options jsonb default '{}') returns uuid
 language plpgsql volatile security definer
@@ -276,6 +349,9 @@ begin
     end;
   end if;
   perform flowledger.check_start(flow, options);
+  if coalesce(options -> 'allowUnknown', 'false') = 'false' then
+    perform flowledger.check_served(flow, true);
+  end if;
   perform flowledger.check_json(input, format('input of flow "%s"', flow));
   select c.id, c.is_conflict, c.is_new into v_id, v_conflict, v_new
   from flowledger.create_executions(

@@ -1,8 +1,8 @@
 /** Commands to executions: start, answer, correct, end. */
 import type { Command } from "commander";
-import { PermissionError, UsageError } from "../base/errors.ts";
+import { PermissionError } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
-import { nearest, requireKnown } from "../base/option.ts";
+import { requireKnown } from "../base/option.ts";
 import { done, open, terminalOf, withStore } from "./command.ts";
 import { parseJson, parseObject } from "./parse.ts";
 
@@ -21,6 +21,7 @@ const startOptions = [
   "interventionMode",
   "timeout",
   "limitKey",
+  "allowUnknown",
 ];
 
 interface StartFlags {
@@ -61,10 +62,10 @@ export function addExecutionCommands(program: Command): void {
     .option("--force", "also a flow that no worker has ever served here")
     .action(async (flow: string, input: Json, { options, force = false }: StartFlags, command: Command) => {
       requireKnown(options, startOptions, "a start");
-      const id = await withStore(command, async ({ reads, starts }) => {
-        if (!force) requireServed(flow, await reads.knownFlows().catch(nothingWithoutRights));
-        return starts.startRaw(flow, input, options);
-      });
+      if (!force) await withStore(command, ({ starts }) => starts.requireServed(flow).catch(unlessItMayNotAsk));
+      const id = await withStore(command, ({ starts }) =>
+        starts.startRaw(flow, input, force ? { ...options, allowUnknown: true } : options),
+      );
       done(command, id, { id });
     });
 
@@ -178,18 +179,7 @@ export function addExecutionCommands(program: Command): void {
     });
 }
 
-/** A name with a typing error would wait for ever, without a word. Where nothing was ever served, nothing can be compared. */
-function requireServed(flow: string, known: readonly string[]): void {
-  if (known.length === 0 || known.includes(flow)) return;
-  const meant = nearest(flow, known);
-  throw new UsageError(
-    `no worker has ever served a flow named "${flow}" here${meant === undefined ? "" : `, did you mean "${meant}"?`}`,
-    `there are ${known.slice(0, 20).join(", ")}; --force starts it all the same`,
-  );
-}
-
-/** Who may only start may not look. */
-function nothingWithoutRights(error: unknown): string[] {
-  if (error instanceof PermissionError) return [];
-  throw error;
+/** Who may only start may not look; the start itself does. */
+function unlessItMayNotAsk(error: unknown): void {
+  if (!(error instanceof PermissionError)) throw error;
 }

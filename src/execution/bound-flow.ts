@@ -57,6 +57,8 @@ export interface CreateOptions {
   runtimeResources?: Resources;
   /** Longest time from the first time that a worker takes it to the close; null is none. @default `maxDuration` of the flow */
   timeout?: Duration | null;
+  /** Start it also where no worker ever served the flow and this orchestrator does not have it: for a deploy that sends first. @default false */
+  allowUnknown?: boolean;
   /** A transaction of postgres.js, pg, drizzle, Kysely, Knex, TypeORM, MikroORM or Prisma: the start commits or rolls back with it. */
   tx?: CallerTransaction;
 }
@@ -76,6 +78,7 @@ const optionNames = Object.keys({
   interventionMode: true,
   runtimeResources: true,
   timeout: true,
+  allowUnknown: true,
   tx: true,
 } satisfies Record<keyof CreateOptions, true>);
 
@@ -318,6 +321,7 @@ export function newExecution(
     startAt: startAt === undefined ? null : parseMoment(requireDate(startAt, "startAt"), "startAt"),
     discardAfter: discardAfter === undefined ? null : parseMoment(discardAfter, "discardAfter"),
     resourceKeys: Object.keys(options.runtimeResources ?? {}).toSorted(),
+    allowUnknown: requireBoolean(options.allowUnknown ?? false, "allowUnknown"),
     parent: null,
     state: {},
   };

@@ -27,6 +27,8 @@ export interface NewExecution {
   /** Not started by then, it is discarded: a time, or milliseconds from its creation. */
   readonly discardAfter?: Date | number | null;
   readonly resourceKeys: readonly string[];
+  /** Also of a flow that no worker ever served. */
+  readonly allowUnknown?: boolean;
   readonly parent: {
     readonly id: ExecutionId;
     readonly dispatch: number;
@@ -70,6 +72,8 @@ export interface Starts {
   createIn(tx: CallerTransaction, execution: NewExecution): Promise<{ created: CreateResult; transaction: string }>;
   /** The front door as `psql` has it: the flow's contract has not seen the input, and options are those of `flowledger.start`. */
   startRaw(flow: string, input: Json, options: Json): Promise<ExecutionId>;
+  /** @throws {UsageError} no worker ever served the flow here, though some served others */
+  requireServed(flow: string): Promise<void>;
   /** Gives a created execution its input. False when it had been started before. */
   start(id: ExecutionId, input: Json, limitKey: string | null): Promise<boolean>;
 }
@@ -108,6 +112,9 @@ export function startsOf({ sql, names, target }: Pick<Database, "sql" | "names" 
       const [row] = await sql<[{ id: ExecutionId }]>`
         select flowledger.start(${flow}, ${JSON.stringify(input)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb) as id`;
       return row.id;
+    },
+    async requireServed(flow) {
+      await sql`select flowledger.check_served(${flow})`;
     },
     async start(id, input, limitKey) {
       const [row] = await sql<{ done: boolean }[]>`
