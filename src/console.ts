@@ -5,10 +5,13 @@ import { createAdaptorServer } from "@hono/node-server";
 import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { z } from "zod";
+import { Lookout } from "./execution/look.ts";
+import { parseId } from "./execution/bound-flow.ts";
 import { page } from "./console-page.ts";
 import { ContractError, FlowledgerError, UsageError } from "./base/errors.ts";
 import { cursorOf, toSSE } from "./execution/sse.ts";
 import { JsonValue } from "./base/json.ts";
+import { internals } from "./orchestrator.ts";
 import type { Orchestrator } from "./orchestrator.ts";
 
 export interface Console extends AsyncDisposable {
@@ -49,6 +52,7 @@ const Cancel = z.strictObject({ reason: z.string().min(1) });
 /** The page and its calls. There is no cookie and no CORS: a page of another origin cannot call on the user's behalf. */
 export function consoleApp(orchestrator: Orchestrator, token: string): Hono {
   const wanted = digest(token);
+  let lookout: Lookout | undefined;
   const app = new Hono();
   app.onError((error, c) => {
     if (!(error instanceof FlowledgerError)) return c.json({ code: "INTERNAL", message: "internal error" }, 500);
@@ -57,8 +61,9 @@ export function consoleApp(orchestrator: Orchestrator, token: string): Hono {
   app.use(async (c, next) => {
     // A name that a stranger's DNS points at us is none of ours.
     const { hostname } = new URL(c.req.url);
-    if (!["127.0.0.1", "localhost", "[::1]"].includes(hostname)) return c.text("not here", 403);
-    await next();
+    const isOurs = ["127.0.0.1", "localhost", "[::1]"].includes(hostname);
+    if (isOurs) await next();
+    else c.res = c.text("not here", 403);
     c.header("cache-control", "no-store");
     c.header("x-content-type-options", "nosniff");
     c.header("referrer-policy", "no-referrer");
@@ -80,7 +85,14 @@ export function consoleApp(orchestrator: Orchestrator, token: string): Hono {
     await next();
     return;
   });
-  app.use("/api/*", bodyLimit({ maxSize: maxBodyBytes }));
+  app.use(
+    "/api/*",
+    bodyLimit({
+      maxSize: maxBodyBytes,
+      onError: (c) =>
+        c.json({ code: "BODY_TOO_LARGE", message: `a request has at most ${maxBodyBytes} bytes: send less` }, 413),
+    }),
+  );
 
   app.get("/api/executions", async (c) => {
     const { flow, cursor } = c.req.query();
@@ -88,14 +100,8 @@ export function consoleApp(orchestrator: Orchestrator, token: string): Hono {
   });
   app.get("/api/interrupts", async (c) => c.json(await orchestrator.listPendingInterrupts({ limit: 100 })));
   app.get("/api/executions/:id", async (c) => {
-    const execution = await orchestrator.getExecution(c.req.param("id"));
-    const [meta, state, interrupts, events] = await Promise.all([
-      execution.result.getMeta(),
-      execution.result.getState(),
-      execution.getPendingInterrupts(),
-      execution.history(),
-    ]);
-    return c.json({ meta, state, interrupts, events: events.slice(-maxEvents) });
+    lookout ??= new Lookout(await orchestrator[internals].store());
+    return c.json(await lookout.look(parseId(c.req.param("id")), { events: maxEvents }));
   });
   app.get("/api/executions/:id/stream", async (c) => {
     const from = cursorOf(c.req.raw);

@@ -12,6 +12,18 @@ as $$
   where l.execution_id = p_id and l.seq > p_after and l.seq <= p_until
 $$;
 
+-- The last event of a page that begins after p_after: so many events, or so many bytes of JSON, but one event at least.
+create or replace function flowledger.page_end(p_id uuid, p_after int, p_events int, p_bytes bigint) returns int
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(max(s.seq), p_after) from (
+    select r.seq, sum(r.bytes) over (order by r.seq) as bytes, row_number() over (order by r.seq) as place from (
+      select l.seq, case when pg_column_compression(l.payload) is null then pg_column_size(l.payload) else octet_length(l.payload::text) end as bytes
+      from flowledger.ledger l where l.execution_id = p_id and l.seq > p_after order by l.seq limit p_events) r) s
+  where s.bytes <= p_bytes or s.place = 1
+$$;
+
 -- Takes executions that are due and free: a higher epoch, a fresh token (p_token, random per call). What nobody has taken in time
 -- is discarded instead. A row that somebody has locked is waited for, not for long: then a job of its own looks again.
 -- p_suspects: also one of those that lost several workers.

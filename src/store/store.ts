@@ -18,6 +18,8 @@ import { flowDataOf } from "./flow-data.ts";
 import type { FlowDataStore } from "./flow-data.ts";
 import { functionsOf } from "./functions.ts";
 import type { Functions } from "./functions.ts";
+import { looksOf } from "./looks.ts";
+import type { Looks } from "./looks.ts";
 import { migrate, requireMigrated } from "./migrate.ts";
 import { schemaNames } from "./names.ts";
 import type { SchemaNames } from "./names.ts";
@@ -49,6 +51,7 @@ export interface Store {
   readonly commands: Commands;
   readonly children: Children;
   readonly reads: Reads;
+  readonly looks: Looks;
   readonly streams: StreamStore;
   readonly collections: Collections;
   readonly flowData: FlowDataStore;
@@ -116,6 +119,7 @@ export function openStore(
     commands: commandsOf(database),
     children: guard(childrenOf(database)),
     reads: guard(readsOf(database)),
+    looks: guard(looksOf(database)),
     streams: guard(streamsOf(database)),
     collections: guard(collectionsOf(database)),
     flowData: guard(flowDataOf(database)),

@@ -3,7 +3,9 @@ import { request } from "node:http";
 import { resolve } from "node:path";
 import { expect, test } from "vitest";
 import { openConsole } from "../../src/console.ts";
+import { Lookout } from "../../src/execution/look.ts";
 import { defineFlow } from "../../src/index.ts";
+import { internals } from "../../src/orchestrator.ts";
 import { chromiumPath, openBrowser } from "../support/browser.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving, untilEvent, visiting } from "../support/flows.ts";
@@ -12,6 +14,16 @@ import { startProcess } from "../support/processes.ts";
 const database = await testDatabase();
 const hostile = `<img src=x onerror="document.title='owned'">\u202Egnp.exe`;
 
+const declined = defineFlow("declined");
+declined.to("capture", () => {
+  throw new RangeError("card 4711 was declined");
+});
+const long = defineFlow("long");
+long.to("many", async (ctx) => {
+  for (let i = 0; i < 6000; i++) await ctx.setState(`k${i % 50}`, i);
+  await ctx.setState("last", "done");
+  return null;
+});
 const review = defineFlow("review");
 review
   .to("ask", async (ctx) => {
@@ -63,6 +75,83 @@ test.skipIf(chromiumPath === null)("a person intervenes and cancels, and is told
   expect(closed).toMatchObject({ outcome: "cancelled" });
 });
 
+test.skipIf(chromiumPath === null)(
+  "it says why an execution failed, fits a phone, and keeps its place and the focus",
+  async () => {
+    await using stage = await openStage();
+    const { page, orchestrator } = stage;
+    await page.setViewportSize({ width: 390, height: 844 });
+    const execution = await orchestrator.flow(declined).startExecution(null, { autoCloseTimeout: 0 });
+    await expect(execution.waitForClose()).rejects.toThrow(/declined/);
+    await page.goto(stage.url);
+    const row = page.locator("#executions").getByText(execution.id);
+
+    await row.click();
+    await page.locator("#problem", { hasText: "card 4711 was declined" }).waitFor();
+    await page.locator("#ledger", { hasText: "chunk.failed  capture  RangeError: card 4711" }).waitFor();
+    const isWider = await page.evaluate("document.documentElement.scrollWidth > innerWidth");
+    const address = page.url();
+    await page.reload();
+    await page.locator("#problem", { hasText: "card 4711 was declined" }).waitFor();
+    await row.focus();
+    // Another one comes in above it.
+    await orchestrator.flow(review).startExecution(null);
+    await page.evaluate("document.getElementById('refresh').onclick()");
+    await page.locator("#executions .row", { hasText: "review" }).first().waitFor();
+    const focused = await page.evaluate("document.activeElement.textContent");
+    await page.goBack();
+    await page.locator("#one").waitFor({ state: "hidden" });
+
+    expect(isWider).toBe(false);
+    expect(address).toContain(execution.id);
+    expect(address).not.toContain(new URL(stage.url).hash.slice(1));
+    expect(focused).toContain(execution.id);
+  },
+);
+
+test("a look at a long ledger reads a page of it, goes on where the last look ended, and ends with the whole state", async () => {
+  await using orchestrator = await serving(database, [long]);
+  const execution = await orchestrator.flow(long).startExecution(null, { autoClose: false });
+  await untilEvent(execution, "chunk.completed");
+  // Nothing is kept that the fold could begin with.
+  await database.sql`delete from flowledger.snapshots where execution_id = ${execution.id}`;
+  const lookout = new Lookout(await orchestrator[internals].store());
+
+  const looks = [];
+  do looks.push(await lookout.look(execution.id, { events: 200 }));
+  while (looks.length < 9 && (looks.at(-1)?.stateSeq ?? 0) < (looks.at(-1)?.meta.stateVersion ?? 0));
+
+  expect(looks.map(({ stateSeq }) => stateSeq)).toEqual([2000, 4000, 6000, looks[0]?.meta.stateVersion]);
+  expect(looks.at(-1)?.state).toEqual(await execution.result.getState());
+  expect(looks[0]?.events.map(({ seq }) => seq)).toEqual((await execution.history()).slice(-200).map(({ seq }) => seq));
+  const pages = await database.sql`
+    select flowledger.page_end(${execution.id}, 0, 10, 1000000) as few, flowledger.page_end(${execution.id}, 0, 10, 1) as one,
+      flowledger.page_end(${execution.id}, 1000000, 10, 1) as none`;
+  expect(pages).toEqual([{ few: 10, one: 1, none: 1_000_000 }]);
+});
+
+test("a ledger that cannot be read is shown all the same", async () => {
+  await using orchestrator = visiting(database, [review]);
+  await using opened = await openConsole(orchestrator);
+  const { origin, hash } = new URL(opened.url);
+  const execution = await orchestrator.flow(review).createExecution();
+  await database.sql`
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, payload)
+    values (${execution.id}, 2, 0, flowledger.now(), 'never.heard', '{"of": 1}')`;
+  await database.sql`update flowledger.executions set seq = 2 where id = ${execution.id}`;
+
+  const answer = await fetch(`${origin}/api/executions/${execution.id}`, {
+    headers: { authorization: `Bearer ${hash.slice(1)}` },
+  });
+
+  expect(answer.status).toBe(200);
+  expect(await answer.json()).toMatchObject({
+    state: null,
+    problem: { message: expect.stringContaining("cannot be read") as string },
+    events: [{ type: "execution.created" }, { type: "never.heard", payload: { of: 1 } }],
+  });
+});
+
 test("whoever has no token, or comes under another name, gets nothing", async () => {
   await using orchestrator = visiting(database);
   await using opened = await openConsole(orchestrator);
@@ -83,7 +172,8 @@ test("whoever has no token, or comes under another name, gets nothing", async ()
   ];
 
   expect(answers.map(({ status }) => status)).toEqual([401, 401, 200, 404, 400, 400, 400]);
-  expect(await statusOf({ port, path: "/", headers: { host: "evil.example" } })).toBe(403);
+  expect(await statusOf({ port, path: "/", headers: { host: "evil.example" } })).toEqual([403, "nosniff"]);
+  expect((await post(JSON.stringify({ reason: "x".repeat(2_000_000) }))).status).toBe(413);
   expect(page.headers.get("content-security-policy")).toContain("default-src 'none'");
   for (const { headers } of [page, ...answers]) expect(headers.get("access-control-allow-origin")).toBeNull();
   expect(await page.text()).not.toContain(hash.slice(1));
@@ -106,7 +196,7 @@ test("the command prints the URL, ends on a signal, and refuses a port that is t
 });
 
 async function openStage() {
-  const orchestrator = await serving(database, [review]);
+  const orchestrator = await serving(database, [review, declined]);
   const console = await openConsole(orchestrator);
   const browser = await openBrowser();
   return {
@@ -122,11 +212,15 @@ async function openStage() {
 }
 
 /** `fetch` does not let one choose the name of the host. */
-async function statusOf(options: { port: string; path: string; headers: Record<string, string> }): Promise<number> {
-  const { promise, resolve: answer, reject } = Promise.withResolvers<number>();
+async function statusOf(options: {
+  port: string;
+  path: string;
+  headers: Record<string, string>;
+}): Promise<[number, unknown]> {
+  const { promise, resolve: answer, reject } = Promise.withResolvers<[number, unknown]>();
   request({ host: "127.0.0.1", ...options }, (response) => {
     response.resume();
-    answer(response.statusCode ?? 0);
+    answer([response.statusCode ?? 0, response.headers["x-content-type-options"]]);
   })
     .on("error", reject)
     .end();
