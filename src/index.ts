@@ -77,21 +77,17 @@ export type { ChunkOptions, FlowDefinition } from "./flow/definition.ts";
 export type { FlowOptions, Limit, LimitOptions } from "./flow/limits.ts";
 export type { CloseSnapshot, Contract, InputOf, StateOf, StreamItem } from "./flow/contract.ts";
 export type { BoundFlow, CreateOptions, RunOptions, StartManyOptions } from "./execution/bound-flow.ts";
-export type {
-  ExecutionSummary,
-  Orchestrator,
-  OrchestratorOptions,
-  PruneOptions,
-  WorkerOptions,
-} from "./orchestrator.ts";
+export type { ExecutionSummary, Orchestrator, OrchestratorOptions, WorkerOptions } from "./orchestrator.ts";
 export type { FailureGroup } from "./store/lists.ts";
 export type { CountOptions, ExecutionFilter, FailureOptions, ListOptions } from "./execution/list.ts";
+export type { PruneOptions } from "./execution/retention.ts";
 export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
 export type { SubFlowFrame } from "./execution/frame.ts";
 export type { ExecutionResult } from "./execution/result.ts";
 export type { CancelRunOptions, Handler, HandlerEvent, StopEvent, StreamEventsOptions } from "./execution/handler.ts";
 export type { SSEOptions } from "./execution/sse.ts";
 export type { StreamEntry, StreamOptions, SystemItem } from "./execution/stream.ts";
+export type { Anchor, KeptAnchor } from "./store/anchors.ts";
 export type { Pruned } from "./store/prune.ts";
 export type { Difference, Progress, RebuildOptions } from "./store/rebuild.ts";
 export type { VerifyOptions, Violation } from "./store/verify.ts";

@@ -1,9 +1,10 @@
 /** `createOrchestrator()`: the only file that wires all rooms. */
 import { systemTimers, type Timers } from "./base/timers.ts";
-import { requireDate, requireInteger, requireKnown } from "./base/option.ts";
+import { requireInteger } from "./base/option.ts";
 import { Batcher, insist } from "./store/batcher.ts";
 import type { CallerTransaction } from "./store/caller-transaction.ts";
 import type { ConnectionOption } from "./store/client.ts";
+import type { Anchor } from "./store/anchors.ts";
 import type { Pruned } from "./store/prune.ts";
 import type { Header } from "./store/headers.ts";
 import type { FailureGroup } from "./store/lists.ts";
@@ -31,6 +32,8 @@ import type { LoadReport, LoadTarget } from "./execution/history.ts";
 import { InterruptRecord } from "./execution/interrupt.ts";
 import { endingOf, openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
+import { parsePrune } from "./execution/retention.ts";
+import type { PruneOptions } from "./execution/retention.ts";
 import { openStreams } from "./execution/stream.ts";
 import type { Streams } from "./execution/stream.ts";
 import type { Logger } from "./flow/context.ts";
@@ -40,7 +43,7 @@ import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration } from "./base/duration.ts";
 import type { Duration } from "./base/duration.ts";
 import { limitKeyOf } from "./flow/limits.ts";
-import { Outcome, type ExecutionId } from "./ledger/event.ts";
+import type { ExecutionId } from "./ledger/event.ts";
 import type { JsonObject } from "./base/json.ts";
 import { resolveSchedules } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
@@ -78,21 +81,6 @@ export interface WorkerOptions {
   /** How long a cancelled chunk may take to stop. @default "5s" */
   cancelGrace?: Duration;
 }
-
-export interface PruneOptions {
-  /** Executions that closed before this go. */
-  closedBefore: Date;
-  /** What stays all the same: one of these statuses or flows, or metadata that contains this. */
-  keep?: {
-    readonly status?: readonly ("completed" | "failed" | "cancelled")[];
-    readonly flow?: readonly string[];
-    readonly metadata?: Readonly<Record<string, unknown>>;
-  };
-  /** Called after each page with what went so far. */
-  onProgress?: (pruned: Pruned) => void;
-}
-
-const endings = new Set<string>(Outcome.options);
 
 export interface ListInterruptsOptions {
   flow?: string;
@@ -406,22 +394,23 @@ export class Orchestrator implements AsyncDisposable {
   }
 
   /**
-   * Removes closed executions, with their ledgers and all that is derived from them, page by page. It needs a connection
+   * Removes closed executions, with their ledgers and all that is derived from them: those that closed before a time, page by page,
+   * or those with these ids and their sub-flows, all or none. It needs a connection
    * that may delete: the schema's owner. What went is said here, and kept in `flowledger.prunes`.
    */
   async prune(options: PruneOptions): Promise<Pruned> {
-    requireDate(options.closedBefore, "closedBefore of prune()");
-    requireKnown(options.keep ?? {}, ["status", "flow", "metadata"], "keep of prune()");
-    const { status = [], flow = [], metadata } = options.keep ?? {};
-    for (const one of status)
-      if (!endings.has(one))
-        throw new UsageError(
-          `status "${String(one)}" in keep of prune() is none a closed execution has`,
-          `use ${[...endings].join(", ")}`,
-        );
-    const keep = { status: [...status], flow: [...flow], ...(metadata && { metadata: parseMetadata(metadata) }) };
+    const run = parsePrune(options);
     await this.#ready();
-    return this.#store.audit.prune(options.closedBefore, keep, options.onProgress);
+    return run(this.#store.audit);
+  }
+
+  /**
+   * Keeps what all hash chains say now, and gives one hash over it: whoever keeps that elsewhere sees whether ledgers were rewritten
+   * together with their chains, by `verify({ anchors })`. It needs the schema's owner.
+   */
+  async anchor(): Promise<Anchor> {
+    await this.#ready();
+    return this.#store.audit.anchor();
   }
 
   /** Its header may be gone: then the ledger tells. @throws {UsageError | ExecutionNotFoundError} */

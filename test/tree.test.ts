@@ -66,6 +66,7 @@ const publicValues = [
   "WorkerError",
 ];
 const publicTypes = [
+  "Anchor",
   "BoundFlow",
   "CancelRunOptions",
   "ChunkHandler",
@@ -97,6 +98,7 @@ const publicTypes = [
   "Intervention",
   "Json",
   "JsonObject",
+  "KeptAnchor",
   "LedgerEvent",
   "Limit",
   "LimitOptions",

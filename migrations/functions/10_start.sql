@@ -265,7 +265,9 @@ begin
     return;
   end if;
   v_meant := flowledger.nearest(p_flow, v_known[1:200]);
-  v_problem := v_problem || coalesce(format(', did you mean "%s"?', v_meant), '');
+  if v_meant is not null then
+    v_problem := v_problem || format(', did you mean "%s"?', v_meant);
+  end if;
   v_remedy := format('there are %s; allowUnknown: true, or --force on the command line, starts it all the same', array_to_string(v_known[1:20], ', ')
     || case when cardinality(v_known) > 20 then format(' and %s more', cardinality(v_known) - 20) else '' end);
   if p_by_hand and v_meant is null and flowledger.is_superuser() then

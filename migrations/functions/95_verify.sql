@@ -211,6 +211,141 @@ as $$
   order by 1, 2
 $$;
 
+-- Anchors what all chains say now: the rows of one anchor are the last link of each execution whose chain has grown since the one
+-- before, and the hash of the anchor covers them and the anchor before. Kept outside of the database, that hash tells of whoever
+-- rewrites ledgers together with their chains. It needs the schema's owner.
+create or replace function flowledger.anchor() returns table (number int, at timestamptz, executions int, hash text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_nil uuid := '00000000-0000-0000-0000-000000000000';
+begin
+  lock table flowledger.anchors in share row exclusive mode;
+  number := coalesce((select max(a.number) from flowledger.anchors a), 0) + 1;
+  at := flowledger.wall_clock();
+  insert into flowledger.anchors (number, execution_id, seq, hash)
+  select anchor.number, c.execution_id, c.seq, c.hash
+  from (select distinct on (x.execution_id) x.execution_id, x.seq, x.hash from flowledger.chain x order by x.execution_id, x.seq desc) c
+  where not exists (select from flowledger.anchors a where a.execution_id = c.execution_id and a.seq >= c.seq);
+  get diagnostics executions = row_count;
+  insert into flowledger.anchors (number, execution_id, seq, hash, at, by)
+  values (anchor.number, v_nil, executions, flowledger.anchor_hash(anchor.number), anchor.at, flowledger.caller());
+  hash := encode(flowledger.anchor_hash(number), 'hex');
+  return next;
+end $$;
+
+-- The hash of an anchor, from its rows and from what the anchor before says its own is.
+create or replace function flowledger.anchor_hash(p_number int) returns bytea
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select sha256(
+    coalesce((select p.hash from flowledger.anchors p where p.number = p_number - 1 and p.execution_id = '00000000-0000-0000-0000-000000000000'), '')
+    || coalesce((select string_agg(uuid_send(a.execution_id) || int4send(a.seq) || a.hash, '' order by a.execution_id)
+      from flowledger.anchors a where a.number = p_number and a.execution_id <> '00000000-0000-0000-0000-000000000000'), ''))
+$$;
+
+-- Where chains are not what an anchor says they were, or anchors not what they were: whole, and for one execution what is anchored
+-- of it. p_kept: anchors as they were kept outside, [{ number, hash }].
+create or replace function flowledger.broken_anchors(p_id uuid, p_kept jsonb) returns table (id uuid, problem text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with head as materialized (
+    select a.number, a.seq, a.hash, a.at from flowledger.anchors a where a.execution_id = '00000000-0000-0000-0000-000000000000'
+  )
+  select null::uuid, format('anchor %s is not what its rows and the anchor before it make', h.number)
+  from head h
+  where p_id is null and (h.hash <> flowledger.anchor_hash(h.number)
+    or h.seq <> (select count(*) from flowledger.anchors a where a.number = h.number) - 1
+    or h.number > 1 and not exists (select from head b where b.number = h.number - 1))
+  union all
+  select null, format('anchor %s has no row of its own', a.number)
+  from flowledger.anchors a where p_id is null and not exists (select from head h where h.number = a.number) group by a.number
+  union all
+  select null, case when h.number is null then format('anchor %s, which was kept, is gone', k.number)
+    else format('anchor %s has hash %s, and was kept with %s', k.number, encode(h.hash, 'hex'), left(k.hash, 64)) end
+  from jsonb_to_recordset(p_kept) k(number int, hash text) left join head h on h.number = k.number
+  where p_id is null and encode(h.hash, 'hex') is distinct from k.hash
+  union all
+  select a.execution_id, format('its chain up to seq %s %s what anchor %s says', a.seq, case when c.hash is null then 'is gone, against' else 'is not' end, a.number)
+  from flowledger.anchors a
+  left join head h on h.number = a.number
+  left join flowledger.chain c on c.execution_id = a.execution_id and c.seq = a.seq
+  where a.execution_id <> '00000000-0000-0000-0000-000000000000' and (p_id is null or a.execution_id = p_id) and c.hash is distinct from a.hash
+    -- What was pruned since then went as a whole.
+    and not (c.hash is null and not exists (select from flowledger.executions e where e.id = a.execution_id)
+      and exists (select from flowledger.prunes p where a.execution_id between p.first and p.last and p.at >= h.at))
+  order by 1, 2
+$$;
+
+-- Removes the closed executions that somebody names, as who asked for it and why: a person's right to be forgotten. Their sub-flows go
+-- with them. Each leaves a row in `prunes`, which lets its ledger be deleted.
+create or replace function flowledger.prune(p_ids uuid[], p_actor text, p_reason text) returns table (executions int, events int, items int)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids uuid[];
+  v_id uuid;
+begin
+  if coalesce(p_actor, '') = '' or coalesce(p_reason, '') = '' then
+    raise exception 'pruning by ids needs an actor and a reason' using errcode = 'FL008', hint = 'say who asked for it, and why';
+  end if;
+  perform flowledger.check_actor(p_actor);
+  perform flowledger.check_text(p_reason, 'reason', 10000);
+  select i into v_id from unnest(p_ids) i where i is null or not exists (select from flowledger.executions e where e.id = i) limit 1;
+  if found then
+    raise exception 'execution % does not exist', v_id
+      using errcode = 'FL001', detail = coalesce(v_id::text, 'null'),
+        hint = 'check the id, and that you are connected to the database it was started in';
+  end if;
+  select i into v_id from unnest(p_ids) i join flowledger.executions e on e.id = i join flowledger.executions p on p.id = e.parent_id
+  where p.closed_at is null limit 1;
+  if found then
+    raise exception 'execution % cannot be pruned while its parent is open', v_id using errcode = 'FL008', hint = 'prune the parent, once it has closed';
+  end if;
+  v_ids := array(
+    with recursive family as (
+      select unnest(p_ids) as id
+      union
+      select c.id from family f join flowledger.executions c on c.parent_id = f.id
+    )
+    select e.id from flowledger.executions e join family f on f.id = e.id order by e.id for update of e);
+  select e.id into v_id from flowledger.executions e where e.id = any(v_ids) and e.closed_at is null order by e.id = any(p_ids) desc, e.id limit 1;
+  if found then
+    raise exception 'execution % is open and cannot be pruned', v_id using errcode = 'FL008', hint = 'cancel it, and prune it once it has closed';
+  end if;
+  executions := cardinality(v_ids);
+  events := (select count(*) from flowledger.ledger l where l.execution_id = any(v_ids));
+  insert into flowledger.prunes (at, by, transaction, closed_before, keep, first, last, executions, events, actor, reason)
+  select flowledger.wall_clock(), flowledger.caller(), pg_current_xact_id(), e.closed_at, '{}', e.id, e.id, 1,
+    (select count(*) from flowledger.ledger l where l.execution_id = e.id), p_actor, p_reason
+  from flowledger.executions e where e.id = any(v_ids);
+  items := flowledger.remove_executions(v_ids);
+  return next;
+end $$;
+
+-- Deletes executions with all they have, and says how many stream items went. A row in `prunes` of the same transaction lets it.
+create or replace function flowledger.remove_executions(p_ids uuid[]) returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_items int;
+begin
+  delete from flowledger.ledger l where l.execution_id = any(p_ids);
+  delete from flowledger.stream_items i where i.execution_id = any(p_ids);
+  get diagnostics v_items = row_count;
+  delete from flowledger.chain c where c.execution_id = any(p_ids);
+  delete from flowledger.snapshots s where s.execution_id = any(p_ids);
+  delete from flowledger.interrupts i where i.execution_id = any(p_ids);
+  delete from flowledger.interventions i where i.execution_id = any(p_ids);
+  delete from flowledger.executions e where e.id = any(p_ids);
+  return v_items;
+end $$;
+
 -- Removes closed executions with all they have, and says in `prunes` what went: that row is what lets the ledger be deleted. It
 -- needs the right to delete, which the roles do not have. An execution stays while its parent runs, and where p_keep names its
 -- status, its flow or its metadata: { status: [], flow: [], metadata: {} }.
@@ -237,14 +372,7 @@ begin
     events := (select count(*) from flowledger.ledger l where l.execution_id = any(v_ids));
     insert into flowledger.prunes (at, by, transaction, closed_before, keep, first, last, executions, events)
     values (flowledger.wall_clock(), flowledger.caller(), pg_current_xact_id(), p_closed_before, p_keep, v_ids[1], prune.last, prune.executions, prune.events);
-    delete from flowledger.ledger l where l.execution_id = any(v_ids);
-    delete from flowledger.stream_items i where i.execution_id = any(v_ids);
-    get diagnostics items = row_count;
-    delete from flowledger.chain c where c.execution_id = any(v_ids);
-    delete from flowledger.snapshots s where s.execution_id = any(v_ids);
-    delete from flowledger.interrupts i where i.execution_id = any(v_ids);
-    delete from flowledger.interventions i where i.execution_id = any(v_ids);
-    delete from flowledger.executions e where e.id = any(v_ids);
+    items := flowledger.remove_executions(v_ids);
   end if;
   return next;
 end $$;

@@ -64,7 +64,7 @@ begin
       for v_name in
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
-          and p.proname not in ('grant_roles', 'apply_grants', 'accept_identity', 'rebuild', 'prune')
+          and p.proname not in ('grant_roles', 'apply_grants', 'accept_identity', 'rebuild', 'prune', 'remove_executions', 'anchor')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;
@@ -89,16 +89,18 @@ begin
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;
     else
-      foreach v_name in array array['audit_executions', 'audit_ledger', 'audit_interrupts', 'audit_interventions', 'audit_state_changes', 'chain', 'prunes',
-        'database_identity', 'failures']
+      foreach v_name in array array['audit_executions', 'audit_ledger', 'audit_interrupts', 'audit_interventions', 'audit_state_changes', 'chain', 'anchors', 'prunes',
+        'database_identity', 'failures',
+        -- What `verify` reads: an auditor sees all of it in the views as well.
+        'executions', 'ledger', 'ledger_hashes', 'stream_items', 'interrupts', 'interventions', 'snapshots', 'workers', 'slots']
       loop
         execute format('grant select on %I.%I to %I', 'flowledger', v_name, g.role);
       end loop;
       for v_name in
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
-          and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'timeline', 'differences', 'broken_chains', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
-            'interrupt_of', 'intervention_of')
+          and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'timeline', 'differences', 'broken_chains', 'broken_anchors', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
+            'interrupt_of', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;

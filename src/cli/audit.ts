@@ -1,14 +1,20 @@
-/** Commands that check and keep the database: verify, rebuild, prune, doctor. */
+/** Commands that check and keep the database: verify, anchor, rebuild, prune, doctor. */
 import { Option, type Command } from "commander";
+import { UsageError } from "../base/errors.ts";
 import type { JsonObject } from "../base/json.ts";
 import { examine } from "../store/doctor.ts";
+import type { PruneOptions } from "../execution/retention.ts";
 import type { Progress } from "../store/rebuild.ts";
 import type { Terminal } from "../terminal.ts";
+import { keepAnchor, readAnchors } from "./anchors.ts";
 import { done, open, requireDatabase, schemaOf, terminalOf } from "./command.ts";
 import { parseDate, parseObject } from "./parse.ts";
 
 interface PruneFlags {
-  closedBefore: Date;
+  closedBefore?: Date;
+  id?: string[];
+  actor?: string;
+  reason?: string;
   keep?: ("completed" | "failed" | "cancelled")[];
   keepFlow?: string[];
   keepMetadata?: JsonObject;
@@ -19,16 +25,41 @@ export function addAuditCommands(program: Command): void {
     .command("verify")
     .description("check every guarantee, and the hash chain; exits with 1 when something is wrong")
     .argument("[id]", "only this execution (default: all)")
-    .action(async (id: string | undefined, _: object, command: Command) => {
+    .option("--anchors <file>", "anchors kept by `anchor --file`: each must be there still, with its hash")
+    .action(async (id: string | undefined, { anchors }: { anchors?: string }, command: Command) => {
       await using orchestrator = open(command);
       const out = terminalOf(command);
+      const kept = anchors === undefined ? [] : await readAnchors(anchors);
       const progress = countingOn(out, "verified");
-      const found = await orchestrator.verify({ ...(id !== undefined && { id }), onProgress: progress.show });
+      const found = await orchestrator.verify({
+        ...(id !== undefined && { id }),
+        anchors: kept,
+        onProgress: progress.show,
+      });
       progress.end();
       if (out.isJson) out.json({ ...progress.last(), violations: found });
       for (const { executionId, invariant, detail } of out.isJson ? [] : found)
         out.line(`${executionId}  ${out.paint.red(invariant)}  ${detail}`);
       if (found.length > 0) process.exitCode = 1;
+    });
+
+  program
+    .command("anchor")
+    .description(
+      "keep what all hash chains say now, and print one hash over it; needs the schema's owner. Once a day is usual",
+    )
+    .option("--file <path>", "append the anchor to this file, which is best on another machine")
+    .action(async ({ file }: { file?: string }, command: Command) => {
+      await using orchestrator = open(command);
+      const anchor = await orchestrator.anchor();
+      if (file !== undefined) await keepAnchor(file, anchor);
+      const { number, executions, hash, at } = anchor;
+      done(command, `anchor ${number}, ${executions} executions: ${hash}`, {
+        number,
+        at: new Date(at).toISOString(),
+        executions,
+        hash,
+      });
     });
 
   program
@@ -53,7 +84,10 @@ export function addAuditCommands(program: Command): void {
   program
     .command("prune")
     .description("remove closed executions for good; needs the schema's owner")
-    .requiredOption("--closed-before <date>", "ISO date or time", parseDate)
+    .option("--closed-before <date>", "ISO date or time", parseDate)
+    .option("--id <id...>", "these executions, with their sub-flows, instead of old ones")
+    .option("--actor <name>", "with --id: who asked for it")
+    .option("--reason <text>", "with --id: why")
     .addOption(
       new Option("--keep <status...>", "keep those that ended like this").choices(["completed", "failed", "cancelled"]),
     )
@@ -61,11 +95,7 @@ export function addAuditCommands(program: Command): void {
     .option("--keep-metadata <json>", "keep those whose metadata contains this", parseObject)
     .action(async (options: PruneFlags, command: Command) => {
       await using orchestrator = open(command);
-      const { closedBefore, keep = [], keepFlow = [], keepMetadata } = options;
-      const pruned = await orchestrator.prune({
-        closedBefore,
-        keep: { status: keep, flow: keepFlow, ...(keepMetadata && { metadata: keepMetadata }) },
-      });
+      const pruned = await orchestrator.prune(pruneOf(options));
       const { executions, events, streamItems } = pruned;
       done(command, `removed ${executions} executions, ${events} events, ${streamItems} stream items`, { ...pruned });
     });
@@ -84,6 +114,21 @@ export function addAuditCommands(program: Command): void {
         );
       if (findings.some(({ verdict }) => verdict === "fail")) process.exitCode = 1;
     });
+}
+
+/** By age or by id, not both. */
+function pruneOf({ closedBefore, id, actor, reason, keep, keepFlow, keepMetadata }: PruneFlags): PruneOptions {
+  if (id !== undefined) {
+    if (closedBefore ?? keep ?? keepFlow ?? keepMetadata)
+      throw new UsageError("prune takes --id, or --closed-before with what is kept, not both", "run it twice");
+    return { ids: id, actor: actor ?? "", reason: reason ?? "" };
+  }
+  if (closedBefore === undefined)
+    throw new UsageError("prune wants to know what goes", "pass --closed-before <date>, or --id <id> --actor --reason");
+  return {
+    closedBefore,
+    keep: { status: keep ?? [], flow: keepFlow ?? [], ...(keepMetadata && { metadata: keepMetadata }) },
+  };
 }
 
 /** On a terminal one line that counts; at the end a line for everybody. */

@@ -4,7 +4,7 @@ import type { SerializedError } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Folded, SeenEvent } from "../store/looks.ts";
-import type { Header } from "../store/reads.ts";
+import type { Header } from "../store/headers.ts";
 import type { Store } from "../store/store.ts";
 import { endingError } from "../ledger/views.ts";
 

@@ -3,8 +3,10 @@ import type { JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Database } from "./client.ts";
 import { changedDefinitions } from "./definitions.ts";
-import { prune } from "./prune.ts";
-import type { Pruned } from "./prune.ts";
+import { anchor } from "./anchors.ts";
+import type { Anchor } from "./anchors.ts";
+import { prune, pruneIds } from "./prune.ts";
+import type { NamedPrune, Pruned } from "./prune.ts";
 import { answersFor } from "./questions.ts";
 import type { Answer } from "./questions.ts";
 import { rebuild } from "./rebuild.ts";
@@ -47,6 +49,9 @@ export interface Audit {
   verify(options: VerifyOptions): Promise<Violation[]>;
   rebuild(options: RebuildOptions): Promise<Difference[]>;
   prune(closedBefore: Date, keep: JsonObject, onProgress?: (pruned: Pruned) => void): Promise<Pruned>;
+  /** @throws {ExecutionNotFoundError | UsageError} one is not there, or open */
+  pruneIds(named: NamedPrune): Promise<Pruned>;
+  anchor(): Promise<Anchor>;
   /** What an auditor asks first of one execution. */
   answers(id: ExecutionId): Promise<Answer[]>;
   /** A new execution whose ledger is the past of another; it goes on at once. */
@@ -64,6 +69,8 @@ export function auditOf({ sql, names }: Pick<Database, "sql" | "names">): Audit 
     },
     rebuild: (options) => rebuild(sql, options),
     prune: (closedBefore, keep, onProgress) => prune(sql, closedBefore, keep, onProgress),
+    pruneIds: (named) => pruneIds(sql, named),
+    anchor: () => anchor(sql),
     answers: (id) => answersFor({ sql, names }, id),
     async copy(id, header, events) {
       await sql`

@@ -1,6 +1,14 @@
 /** Retention: closed executions go, whole, page by page. */
 import type { JsonObject } from "../base/json.ts";
 import type { Sql } from "./client.ts";
+import { list } from "./columns.ts";
+
+/** Which executions go, who asked for it, and why. */
+export interface NamedPrune {
+  readonly ids: readonly string[];
+  readonly actor: string;
+  readonly reason: string;
+}
 
 /** What went. */
 export interface Pruned {
@@ -10,6 +18,13 @@ export interface Pruned {
 }
 
 const pageSize = 500;
+
+/** Those that somebody names, with their sub-flows: all of them or none. */
+export async function pruneIds(sql: Sql, { ids, actor, reason }: NamedPrune): Promise<Pruned> {
+  const [row] = await sql<[{ executions: number; events: number; items: number }]>`
+    select * from flowledger.prune(${list(ids)}::text::uuid[], ${actor}, ${reason})`;
+  return { executions: row.executions, events: row.events, streamItems: row.items };
+}
 
 /** One statement a page, so that nothing is locked for long and an interrupted run has done what it said. */
 export async function prune(

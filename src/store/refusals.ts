@@ -165,7 +165,7 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
   const { id = "", what = "commands", refused = what } = subject;
   switch (code) {
     case "FL001":
-      return new ExecutionNotFoundError(id);
+      return new ExecutionNotFoundError(id || (detail ?? ""));
     case "FL002":
       return new ExecutionSealedError(id, refused);
     case "FL003":

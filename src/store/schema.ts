@@ -173,6 +173,28 @@ export function tables(name = "flowledger") {
     (table) => [primaryKey({ columns: [table.executionId, table.seq] })],
   );
 
+  /**
+   * What the chains said at a moment: per anchor a row for each execution whose chain had grown since the one before, and one of
+   * its own under the nil uuid, whose hash covers these and the anchor before.
+   */
+  const anchors = schema.table(
+    "anchors",
+    {
+      number: integer("number").notNull(),
+      executionId: uuid("execution_id").notNull(),
+      /** Of the chain's last link; of an anchor itself, how many rows it has beside its own. */
+      seq: integer("seq").notNull(),
+      hash: bytea("hash").notNull(),
+      /** Only of an anchor itself, as `by`. */
+      at: moment("at"),
+      by: text("by"),
+    },
+    (table) => [
+      primaryKey({ columns: [table.number, table.executionId] }),
+      index("anchors_execution").on(table.executionId, table.seq),
+    ],
+  );
+
   /** Where this database was last confirmed as the original, the last one now: a copy of it elsewhere has the same rows. */
   const databaseIdentity = schema.table("database_identity", {
     at: moment("at").primaryKey(),
@@ -192,6 +214,9 @@ export function tables(name = "flowledger") {
       transaction: xid8("transaction").notNull(),
       closedBefore: moment("closed_before").notNull(),
       keep: jsonb("keep").notNull(),
+      /** Who asked for it, and why, where executions were named. */
+      actor: text("actor"),
+      reason: text("reason"),
       /** The lowest and the highest id of the executions that went. */
       first: uuid("first").notNull(),
       last: uuid("last").notNull(),
@@ -553,6 +578,7 @@ export function tables(name = "flowledger") {
     executions,
     ledger,
     chain,
+    anchors,
     databaseIdentity,
     prunes,
     snapshots,
@@ -583,6 +609,7 @@ export const {
   executions,
   ledger,
   chain,
+  anchors,
   databaseIdentity,
   prunes,
   snapshots,

@@ -1,5 +1,7 @@
 /** The guarantees as queries: what must hold in every ledger and in everything derived from it. No row is no violation. */
 import type { Json } from "../base/json.ts";
+import { brokenAnchors } from "./anchors.ts";
+import type { KeptAnchor } from "./anchors.ts";
 import type { Sql } from "./client.ts";
 import { list } from "./columns.ts";
 import { countEvents, findDifferences, readPages, unfoldable } from "./rebuild.ts";
@@ -16,6 +18,8 @@ export interface Violation {
 export interface VerifyOptions {
   /** Only this execution. @default all */
   id?: string;
+  /** Anchors as they were kept outside of the database: each must be there still, with that hash. @default none */
+  anchors?: readonly KeptAnchor[];
   /** Called after each page. */
   onProgress?: (progress: Progress) => void;
 }
@@ -33,7 +37,11 @@ export async function verify(sql: Sql, options: VerifyOptions = {}): Promise<Vio
     events += countEvents(page);
     options.onProgress?.({ executions, events, problems: violations.length });
   }
-  return violations;
+  const anchored = await brokenAnchors(sql, options.id ?? null, options.anchors ?? []);
+  return [
+    ...violations,
+    ...anchored.map(({ id, problem }) => ({ invariant: "I26", executionId: id ?? "-", detail: problem })),
+  ];
 }
 
 /** All executions. */

@@ -49,26 +49,27 @@ const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {}
 
 /** S(elect), I(nsert), U(pdate), D(elete), T(runcate). */
 const allowed: Record<string, Record<(typeof names)[number], string>> = {
+  anchors: { worker: "", client: "", auditor: "S" },
   chain: { worker: "SI", client: "", auditor: "S" },
   database_identity: { worker: "S", client: "", auditor: "S" },
   definitions: { worker: "SI", client: "", auditor: "" },
-  executions: { worker: "SIU", client: "", auditor: "" },
+  executions: { worker: "SIU", client: "", auditor: "S" },
   failures: { worker: "S", client: "", auditor: "S" },
   flow_data: { worker: "SIUD", client: "", auditor: "" },
-  interrupts: { worker: "SIU", client: "", auditor: "" },
-  interventions: { worker: "SIU", client: "", auditor: "" },
+  interrupts: { worker: "SIU", client: "", auditor: "S" },
+  interventions: { worker: "SIU", client: "", auditor: "S" },
   limited_starts: { worker: "SIUD", client: "", auditor: "" },
   limits: { worker: "SIUD", client: "", auditor: "" },
-  ledger: { worker: "SI", client: "", auditor: "" },
-  ledger_hashes: { worker: "S", client: "", auditor: "" },
+  ledger: { worker: "SI", client: "", auditor: "S" },
+  ledger_hashes: { worker: "S", client: "", auditor: "S" },
   migrations: { worker: "S", client: "S", auditor: "S" },
   prunes: { worker: "", client: "", auditor: "S" },
   role_grants: { worker: "", client: "", auditor: "" },
   schedules: { worker: "SIUD", client: "", auditor: "" },
-  slots: { worker: "SIUD", client: "", auditor: "" },
-  snapshots: { worker: "SIU", client: "", auditor: "" },
-  stream_items: { worker: "SI", client: "", auditor: "" },
-  workers: { worker: "SIUD", client: "", auditor: "" },
+  slots: { worker: "SIUD", client: "", auditor: "S" },
+  snapshots: { worker: "SIU", client: "", auditor: "S" },
+  stream_items: { worker: "SI", client: "", auditor: "S" },
+  workers: { worker: "SIUD", client: "", auditor: "S" },
   audit_executions: { worker: "", client: "", auditor: "S" },
   audit_interrupts: { worker: "", client: "", auditor: "S" },
   audit_interventions: { worker: "", client: "", auditor: "S" },
@@ -137,13 +138,13 @@ test("nobody else may call a function of ours, or make anything in the schema", 
 
 /** What no worker may call, and all that the others may. */
 const callable = {
-  refusedToWorker: "accept_identity apply_grants grant_roles prune rebuild".split(" "),
+  refusedToWorker: "accept_identity anchor apply_grants grant_roles prune rebuild remove_executions".split(" "),
   client:
     "cancel cancel_function cancel_sub_flow channel close continue_with emit emit_to_sub_flow intervene mark_intervention_consumed reschedule_function seal start start_execution withdraw".split(
       " ",
     ),
   auditor:
-    "alike_error broken_chains channel close_snapshot differences explain interrupt_of intervention_of iso lifecycle_of meta ms now state_at status_of timeline".split(
+    "alike_error broken_anchors broken_chains channel close_snapshot differences events explain interrupt_of intervention_of is_item iso lifecycle_of meta ms now state_at status_of timeline to_ms visible_in wall_clock".split(
       " ",
     ),
 };
@@ -163,6 +164,13 @@ test("each role may call exactly the functions of its list", async () => {
     client: rows.filter(({ client }) => client).map(({ name }) => name),
     auditor: rows.filter(({ auditor }) => auditor).map(({ name }) => name),
   }).toEqual(callable);
+});
+
+test("an auditor verifies everything, and changes nothing", async () => {
+  await using auditor = createOrchestrator({ connection: urlOf("auditor") });
+
+  expect(await auditor.verify()).toEqual([]);
+  await expect(auditor.anchor()).rejects.toThrow(/permission|read-only|takes no writes/);
 });
 
 test("the owner's next migration grants what is new, without the right to make roles", async () => {
@@ -256,7 +264,7 @@ test("a client cannot say that the contract has seen what it sends", async () =>
 
 test("nobody speaks in the library's own name", async () => {
   const id = await as("client", async (client) => {
-    const [row] = await client<[{ id: string }]>`select flowledger.start('plain', '1') as id`;
+    const [row] = await client<[{ id: string }]>`select flowledger.start('plain', '1', '{"allowUnknown": true}') as id`;
     for (const actor of ["parent", "limit", "", "a".repeat(501)]) {
       expect(await codeOf(client`select flowledger.emit(${row.id}, 'E', actor => ${actor})`)).toBe("USAGE_INVALID");
       expect(await codeOf(client`select flowledger.cancel(${row.id}, actor => ${actor})`)).toBe("USAGE_INVALID");
@@ -337,7 +345,7 @@ const rolesOf = async (id: unknown) =>
 test("D28: the ledger says who logged in and as whom, whoever's function it was that wrote", async () => {
   const wrap = (name: string) => `
     create function ${name}() returns uuid language sql security definer set search_path = pg_catalog
-      as $$ select flowledger.start('wrapped', '1') $$`;
+      as $$ select flowledger.start('wrapped', '1', '{"allowUnknown": true}') $$`;
   await sql`create schema wrapping`;
   await sql`grant usage on schema wrapping to public`;
   await sql.unsafe(wrap("wrapping.by_owner"));
@@ -345,7 +353,7 @@ test("D28: the ledger says who logged in and as whom, whoever's function it was 
 
   await withPeople(async (as) => {
     const [ann, bob] = [`${prefix}_ann`, `${prefix}_bob`];
-    const start = "select flowledger.start('plain', '1') as id";
+    const start = `select flowledger.start('plain', '1', '{"allowUnknown": true}') as id`;
     const [asClient] = await as("ann", `set role ${prefix}_client; ${start}`).then((results) =>
       results.flat().slice(-1),
     );
@@ -401,7 +409,7 @@ test("D28: a start in somebody's transaction is written down as theirs", async (
 });
 
 test("D28: rights go by the role that a session works as, and nobody can say to be somebody else", async () => {
-  const start = "select flowledger.start('f', '1') as id";
+  const start = `select flowledger.start('f', '1', '{"allowUnknown": true}') as id`;
   const takeOver = [
     `set role ${prefix}_worker`,
     `set session authorization ${prefix}_worker`,

@@ -1,0 +1,65 @@
+/** What `prune()` is asked for: by time, or by name. */
+import { UsageError } from "../base/errors.ts";
+import { requireDate, requireKnown, requireText } from "../base/option.ts";
+import { Outcome } from "../ledger/event.ts";
+import type { Audit } from "../store/audit.ts";
+import type { Pruned } from "../store/prune.ts";
+import { parseId, parseMetadata } from "./bound-flow.ts";
+
+/** By age. */
+export interface AgePruneOptions {
+  /** Executions that closed before this go. */
+  closedBefore: Date;
+  /** What stays all the same: one of these statuses or flows, or metadata that contains this. */
+  keep?: {
+    readonly status?: readonly ("completed" | "failed" | "cancelled")[];
+    readonly flow?: readonly string[];
+    readonly metadata?: Readonly<Record<string, unknown>>;
+  };
+  /** Called after each page with what went so far. */
+  onProgress?: (pruned: Pruned) => void;
+}
+
+/** By name, as for a person's right to be forgotten. */
+export interface NamedPruneOptions {
+  /** Closed executions: they go with their sub-flows, all or none. */
+  ids: readonly string[];
+  /** Who asked for it: 1 to 500 characters, kept in `flowledger.prunes`. */
+  actor: string;
+  /** Why: 1 to 10,000 characters, kept there too, so without what is to be forgotten. */
+  reason: string;
+}
+
+export type PruneOptions = AgePruneOptions | NamedPruneOptions;
+
+const endings = new Set<string>(Outcome.options);
+
+/** @throws {UsageError} */
+export function parsePrune(options: PruneOptions): (audit: Audit) => Promise<Pruned> {
+  if (!("ids" in options)) return parseAge(options);
+  requireKnown(options, ["ids", "actor", "reason"], "prune() with ids");
+  const { ids, actor, reason } = options;
+  if (!Array.isArray(ids) || ids.length === 0)
+    throw new UsageError("ids of prune() must be a list with at least one id", "pass the ids of closed executions");
+  const named = {
+    ids: ids.map(parseId),
+    actor: requireText(actor, "actor of prune()", { max: 500 }),
+    reason: requireText(reason, "reason of prune()", { max: 10_000 }),
+  };
+  return (audit) => audit.pruneIds(named);
+}
+
+function parseAge(options: AgePruneOptions): (audit: Audit) => Promise<Pruned> {
+  requireKnown(options, ["closedBefore", "keep", "onProgress"], "prune()");
+  requireDate(options.closedBefore, "closedBefore of prune()");
+  requireKnown(options.keep ?? {}, ["status", "flow", "metadata"], "keep of prune()");
+  const { status = [], flow = [], metadata } = options.keep ?? {};
+  for (const one of status)
+    if (!endings.has(one))
+      throw new UsageError(
+        `status "${String(one)}" in keep of prune() is none a closed execution has`,
+        `use ${[...endings].join(", ")}`,
+      );
+  const keep = { status: [...status], flow: [...flow], ...(metadata && { metadata: parseMetadata(metadata) }) };
+  return (audit) => audit.prune(options.closedBefore, keep, options.onProgress);
+}

@@ -1,0 +1,94 @@
+/** A person's right to be forgotten: closed executions are removed by name, by whom and why is kept. */
+import { expect, test } from "vitest";
+import { defineFlow, ExecutionNotFoundError, UsageError } from "../../src/index.ts";
+import { runCli } from "../support/cli.ts";
+import { testDatabase } from "../support/database.ts";
+import { serving, untilEvent } from "../support/flows.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+const child = defineFlow("forgotten-child");
+child.to("pass", (ctx) => ctx.input);
+const parent = defineFlow("forgotten");
+parent.toSubFlow(child);
+const asks = defineFlow("asks-first");
+asks.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }));
+const outer = defineFlow("waits-for-child");
+outer.toSubFlow(asks);
+const why = { actor: "privacy desk", reason: "request 17" };
+
+async function left(): Promise<unknown> {
+  const [row] = await sql`
+    select (select count(*)::int from flowledger.executions) as executions, (select count(*)::int from flowledger.ledger) as events,
+      (select count(*)::int from flowledger.chain) as links, (select count(*)::int from flowledger.prunes) as prunes`;
+  return row;
+}
+
+test("named executions go with their sub-flows, and who asked for it stays", async () => {
+  await using orchestrator = await serving(database, [parent]);
+  const stays = await orchestrator.flow(parent).startExecution("b", { autoCloseTimeout: 0 });
+  await stays.waitForClose();
+  const before = await left();
+  const goes = await orchestrator.flow(parent).startExecution("a", { autoCloseTimeout: 0 });
+  await goes.waitForClose();
+
+  const pruned = await orchestrator.prune({ ids: [goes.id, goes.id], ...why });
+
+  expect(pruned.executions).toBe(2);
+  expect(await left()).toEqual({ ...(before as object), prunes: 2 });
+  const rows = await sql`select actor, reason, first, last, executions from flowledger.prunes order by first`;
+  expect(rows[0]).toEqual({ ...why, first: goes.id, last: goes.id, executions: 1 });
+  await expect(orchestrator.getExecution(goes.id)).rejects.toThrow(ExecutionNotFoundError);
+  expect(await orchestrator.verify()).toEqual([]);
+});
+
+test("what is open, is not there, or belongs to an open parent is refused by name, and nothing goes", async () => {
+  await using orchestrator = await serving(database, [parent, outer]);
+  const closed = await orchestrator.flow(parent).startExecution("a", { autoCloseTimeout: 0 });
+  await closed.waitForClose();
+  const open = await orchestrator.flow(outer).startExecution(null, { autoClose: false });
+  const { child: sub } = await untilEvent(open, "child.started");
+  const nobody = "01890000-0000-7000-8000-000000000000";
+  const before = await left();
+
+  await expect(orchestrator.prune({ ids: [closed.id, open.id], ...why })).rejects.toThrow(
+    new RegExp(`${open.id} is open`),
+  );
+  await expect(orchestrator.prune({ ids: [closed.id, sub], ...why })).rejects.toThrow(/while its parent is open/);
+  await expect(orchestrator.prune({ ids: [closed.id, nobody], ...why })).rejects.toMatchObject({
+    constructor: ExecutionNotFoundError,
+    message: expect.stringContaining(nobody) as string,
+  });
+  for (const wrong of [
+    { ids: [], ...why },
+    { ids: ["x"], ...why },
+    { ids: [closed.id], actor: "", reason: "r" },
+    { ids: [closed.id], actor: "a", reason: "" },
+    { ids: [closed.id], actor: "limit", reason: "r" },
+    { ids: [closed.id], ...why, closedBefore: new Date() },
+  ])
+    await expect(orchestrator.prune(wrong)).rejects.toThrow(UsageError);
+  await expect(sql`select flowledger.prune(array[${closed.id}::uuid], null, 'r')`).rejects.toMatchObject({
+    code: "FL008",
+  });
+  // The open one goes on meanwhile.
+  const { executions, prunes } = before as { executions: number; prunes: number };
+  expect(await left()).toMatchObject({ executions, prunes });
+  expect(await orchestrator.verify()).toEqual([]);
+});
+
+test("the command takes ids, or an age, not both", async () => {
+  await using orchestrator = await serving(database, [parent]);
+  const closed = await orchestrator.flow(parent).startExecution("a", { autoCloseTimeout: 0 });
+  await closed.waitForClose();
+  const run = (...args: string[]) => runCli(database.url, "prune", ...args);
+
+  const both = await run("--id", closed.id, "--closed-before", "2020-01-01", "--actor", "a", "--reason", "r");
+  const none = await run();
+  const done = await run("--id", closed.id, "--actor", "a", "--reason", "r");
+
+  expect([both.code, none.code, done.code]).toEqual([2, 2, 0]);
+  expect(both.stderr).toContain("not both");
+  expect(none.stderr).toContain("--closed-before");
+  expect(done.stdout).toContain("removed 2 executions");
+});
