@@ -1,6 +1,6 @@
 /** `createOrchestrator()`: the only file that wires all rooms. */
 import { systemTimers, type Timers } from "./base/timers.ts";
-import { requireInteger } from "./base/option.ts";
+import { requireInteger, requireKnown } from "./base/option.ts";
 import { Batcher, insist } from "./store/batcher.ts";
 import type { CallerTransaction } from "./store/caller-transaction.ts";
 import type { ConnectionOption } from "./store/client.ts";
@@ -34,6 +34,7 @@ import { endingOf, openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
 import { parsePrune } from "./execution/retention.ts";
 import type { PruneOptions } from "./execution/retention.ts";
+import type { KeyOptions } from "./execution/signature.ts";
 import { openStreams } from "./execution/stream.ts";
 import type { Streams } from "./execution/stream.ts";
 import type { Logger } from "./flow/context.ts";
@@ -106,6 +107,12 @@ export interface ExecutionSummary {
   readonly startedAt: Date | null;
   readonly closedAt: Date | null;
   readonly closeReason: string | null;
+}
+
+/** Of a load. */
+interface LoadOptions extends KeyOptions {
+  /** Live objects for the execution, in this process only. */
+  readonly runtimeResources?: Resources;
 }
 
 /** What there is once it is known which database is meant. */
@@ -328,20 +335,22 @@ export class Orchestrator implements AsyncDisposable {
   /**
    * A new execution that goes on where a saved one was; its meta says where it came from.
    *
-   * @throws {UsageError} not a save of this version, or changed since
+   * @throws {UsageError} not a save of this version, changed since, or not signed with the key
    * @throws {DefinitionMismatchError | ResourceMissingError}
    */
-  async load(saved: unknown, options: { runtimeResources?: Resources } = {}): Promise<Execution> {
+  async load(saved: unknown, options: LoadOptions = {}): Promise<Execution> {
+    requireKnown(options, ["runtimeResources", "key"], "load()");
     await this.#ready();
     const { runtimeResources = {} } = options;
-    const { id, flow } = await load(this.#store, saved, this.#loadTarget(runtimeResources), this.#newId);
+    const { id, flow } = await load(this.#store, saved, this.#loadTarget(runtimeResources), this.#newId, options);
     this.#executionResources.keep(id, runtimeResources, Promise.resolve(id));
     return new Execution(this.#host, id, { name: flow, definition: this.#flows.get(flow) ?? null }, true);
   }
 
   /** What `load()` would say, without touching anything. */
-  inspectLoad(saved: unknown, options: { runtimeResources?: Resources } = {}): LoadReport {
-    return inspectLoad(saved, this.#loadTarget(options.runtimeResources ?? {}));
+  inspectLoad(saved: unknown, options: LoadOptions = {}): LoadReport {
+    requireKnown(options, ["runtimeResources", "key"], "inspectLoad()");
+    return inspectLoad(saved, this.#loadTarget(options.runtimeResources ?? {}), options);
   }
 
   #loadTarget(runtimeResources: Resources): LoadTarget {

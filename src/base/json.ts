@@ -26,8 +26,8 @@ export const maxPayloadBytes = 1_048_576;
  *
  * SQL has the same rules in `flowledger.check_json`.
  */
-export function toJson(value: unknown, where: string, maxBytes = maxPayloadBytes): Json {
-  const walk: Walk = { where, path: [], bytes: 0, maxBytes, open: new Set() };
+export function toJson(value: unknown, where: string, maxBytes = maxPayloadBytes, levels = maxDepth): Json {
+  const walk: Walk = { where, path: [], bytes: 0, maxBytes, levels, open: new Set() };
   return copy(value, walk);
 }
 
@@ -70,6 +70,7 @@ interface Walk {
   readonly path: (string | number)[];
   bytes: number;
   readonly maxBytes: number;
+  readonly levels: number;
   readonly open: Set<object>;
 }
 
@@ -101,7 +102,7 @@ function copy(value: unknown, walk: Walk): Json {
 
 function copyObject(value: object, walk: Walk): Json {
   if (walk.open.has(value)) refuse(walk, "the value contains itself", "send a tree without cycles");
-  if (walk.path.length >= maxDepth) refuse(walk, `nested deeper than ${maxDepth} levels`, "flatten it");
+  if (walk.path.length >= walk.levels) refuse(walk, `nested deeper than ${walk.levels} levels`, "flatten it");
   walk.open.add(value);
   const result = Array.isArray(value) ? copyArray(value, walk) : copyRecord(value, walk);
   walk.open.delete(value);

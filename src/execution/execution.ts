@@ -19,6 +19,7 @@ import { requireConsumption } from "../ledger/interventions.ts";
 import type { ConsumeOptions, Intervention, WithdrawOptions } from "../flow/context.ts";
 import { fork, save, stateAt } from "./history.ts";
 import type { ForkOptions, SavedExecution } from "./history.ts";
+import type { KeyOptions } from "./signature.ts";
 import { frameOf, noFrame, parseFrameId } from "./frame.ts";
 import type { SubFlowFrame } from "./frame.ts";
 import { parseAnswer } from "../ledger/answers.ts";
@@ -376,8 +377,9 @@ export class Execution<C extends Contract = Contract> {
   }
 
   /** Everything needed to go on in another database that serves the same flow: `orchestrator.load()` takes it. */
-  async save(): Promise<SavedExecution> {
-    return save(this.#host.store, this.id, this.#definition);
+  async save(options: KeyOptions = {}): Promise<SavedExecution> {
+    requireKnown(options, ["key"], "save()");
+    return save(this.#host.store, this.id, this.#definition, options);
   }
 
   get #commands() {

@@ -11,8 +11,10 @@ import { ExecutionId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
 import { evolve } from "../ledger/evolve.ts";
 import { initialState, pendingInterrupts, type ExecutionState } from "../ledger/state.ts";
-import { JsonValue, canonical, isObject, plain, type Json, type JsonObject } from "../base/json.ts";
+import { JsonValue, canonical, isObject, maxDepth, plain, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { closeSnapshot } from "../ledger/views.ts";
+import { requireSigned, sign } from "./signature.ts";
+import type { KeyOptions } from "./signature.ts";
 import { heldUntil } from "../ledger/waits.ts";
 
 export interface ForkOptions {
@@ -36,6 +38,9 @@ const SavedEvent = z.tuple([
 ]);
 type SavedEvent = z.infer<typeof SavedEvent>;
 
+/** Of a save as JSON. */
+const maxSavedBytes = 268_435_456;
+
 const kind = "flowledger.execution";
 const version = 2;
 /** What pre-releases of 0.1.0 saved; `load` brings it to the form of today. */
@@ -56,6 +61,8 @@ export const SavedExecution = z.strictObject({
   events: z.array(SavedEvent).min(1),
   /** SHA-256 over all of the above. */
   digest: z.string(),
+  /** HMAC-SHA-256 of the digest, where a key was given. */
+  signature: z.string().optional(),
 });
 export type SavedExecution = z.infer<typeof SavedExecution>;
 
@@ -115,14 +122,19 @@ export async function fork(
 }
 
 /** Everything needed to go on elsewhere. @throws {UsageError} while sub-flows run */
-export async function save(store: Ledgers, id: ExecutionId, flow: FlowDefinition | null): Promise<SavedExecution> {
+export async function save(
+  store: Ledgers,
+  id: ExecutionId,
+  flow: FlowDefinition | null,
+  { key }: KeyOptions = {},
+): Promise<SavedExecution> {
   const meta = await store.reads.meta(id);
   if (!meta) throw new ExecutionNotFoundError(id);
   // What has come in since then is in neither.
   const events = upTo(id, await eventsOf(store, id), meta.stateVersion);
   const state = foldFrom(null, events);
   requireNoChildren(id, state);
-  const body: Omit<SavedExecution, "digest"> = {
+  const body: Body = {
     version,
     kind,
     executionId: id,
@@ -134,7 +146,8 @@ export async function save(store: Ledgers, id: ExecutionId, flow: FlowDefinition
     resourceKeys: state.resourceKeys,
     events: events.map((recorded) => [...tupleOf(recorded)]),
   };
-  return { ...body, digest: digestOf(body) };
+  const digest = digestOf(body);
+  return { ...body, digest, ...(key !== undefined && { signature: sign(digest, key) }) };
 }
 
 /**
@@ -148,8 +161,9 @@ export async function load(
   saved: unknown,
   target: LoadTarget,
   newId: NewId,
+  keyed: KeyOptions = {},
 ): Promise<{ id: ExecutionId; flow: string }> {
-  const { snapshot, events, state } = parse(saved);
+  const { snapshot, events, state } = parse(saved, keyed);
   const problem = problemOf(snapshot, state, target);
   if (problem) throw problem;
   const past = events.map((recorded): Recorded => {
@@ -161,10 +175,10 @@ export async function load(
 }
 
 /** What a load would say, without touching anything. */
-export function inspectLoad(saved: unknown, target: LoadTarget): LoadReport {
+export function inspectLoad(saved: unknown, target: LoadTarget, keyed: KeyOptions = {}): LoadReport {
   let known: { executionId: string | null; flow: string | null } = { executionId: null, flow: null };
   try {
-    const { snapshot, state } = parse(saved);
+    const { snapshot, state } = parse(saved, keyed);
     known = { executionId: snapshot.executionId, flow: snapshot.flow };
     const problem = problemOf(snapshot, state, target);
     if (!problem) return { isReady: true, status: "ready", ...known, missingResources: [], problems: [] };
@@ -245,16 +259,20 @@ interface Parsed {
   readonly state: ExecutionState;
 }
 
-function parse(saved: unknown): Parsed {
+function parse(saved: unknown, { key }: KeyOptions): Parsed {
   const remedy = "pass what execution.save() gave you, unchanged";
   let given = saved;
-  if (typeof saved === "string")
+  if (typeof saved === "string") {
+    if (saved.length > maxSavedBytes)
+      throw new UsageError(`the saved execution is larger than ${maxSavedBytes} bytes`, remedy);
     try {
       given = JSON.parse(saved) as unknown;
     } catch (error) {
       throw new UsageError("the saved execution is not JSON, or not all of it", remedy, {}, error);
     }
-  const parsed = SavedExecution.safeParse(given);
+  }
+  // What comes from elsewhere may be anything: keys that are none, or so deep that reading it would overflow the stack.
+  const parsed = SavedExecution.safeParse(toJson(given, "the saved execution", maxSavedBytes, maxDepth + 10));
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
     throw new UsageError(
@@ -262,9 +280,10 @@ function parse(saved: unknown): Parsed {
       remedy,
     );
   }
-  const { digest, ...body } = parsed.data;
+  const { digest, signature, ...body } = parsed.data;
   if (digest !== digestOf(body))
     throw new UsageError("the saved execution is not as it was saved, its digest differs at digest", remedy);
+  if (key !== undefined) requireSigned(digest, signature, key);
   const events = body.events.map(([epoch, at, type, dispatch, chunk, actor, payload], index): Recorded => {
     try {
       const current = body.version === oldVersion ? withoutOldNames(payload) : payload;
@@ -369,6 +388,8 @@ function childrenError(id: string, children: readonly string[]): UsageError {
   );
 }
 
-function digestOf(body: Omit<SavedExecution, "digest">): string {
+type Body = Omit<SavedExecution, "digest" | "signature">;
+
+function digestOf(body: Body): string {
   return createHash("sha256").update(canonical(body)).digest("hex");
 }

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { DefinitionError } from "../base/errors.ts";
-import { canonical, plain, type Json } from "../base/json.ts";
+import { canonical, plain, toJson, type Json } from "../base/json.ts";
 import type { Contract } from "./contract.ts";
 import type { FlowDefinition } from "./definition.ts";
 import type { Graph, MatchCase, Node, NodeId } from "./graph.ts";
@@ -122,9 +122,11 @@ export function toBlueprint(flow: FlowDefinition): Blueprint {
   });
 }
 
-/** @throws {DefinitionError} for JSON that is no blueprint, or whose parts name parts that are not there */
+const maxBlueprintBytes = 4_194_304;
+
+/** @throws {PayloadError | DefinitionError} for JSON that is too large, too deep or no blueprint, or whose parts name parts that are not there */
 export function readBlueprint(json: unknown): Blueprint {
-  const result = Blueprint.safeParse(json);
+  const result = Blueprint.safeParse(toJson(json, "the blueprint", maxBlueprintBytes));
   if (!result.success) {
     const [issue] = result.error.issues;
     throw invalid(
@@ -141,6 +143,9 @@ export function readBlueprint(json: unknown): Blueprint {
   for (const node of blueprint.nodes) {
     const missing = neighbours(node).find((id) => !nodes.has(id));
     if (missing !== undefined) throw invalid(json, `node "${node.id}" leads to the missing node "${missing}"`);
+    if (node.next.includes(node.id)) throw invalid(json, `node "${node.id}" leads to itself`);
+    const doubled = node.next.find((id, index) => node.next.indexOf(id) < index);
+    if (doubled !== undefined) throw invalid(json, `node "${node.id}" leads to node "${doubled}" twice`);
     if ("end" in node && nodes.get(node.end)?.kind !== ends[node.kind])
       throw invalid(json, `node "${node.id}" has no ${ends[node.kind]}`);
     if (node.kind === "chunk" && !chunks.has(node.chunk))

@@ -58,6 +58,22 @@ test.each<[string, (json: ReturnType<Flow["toBlueprint"]>) => unknown, RegExp]>(
   ["an unknown kind", (json) => ({ ...json, nodes: [{ id: "n1", next: [], kind: "loop" }] }), /nodes.0.kind/],
   ["a missing root", (json) => ({ ...json, roots: ["n9"] }), /roots name the missing node "n9"/],
   [
+    "a node that leads to itself",
+    (json) => ({ ...json, nodes: [{ id: "n1", kind: "chunk", chunk: "a", next: ["n1"] }] }),
+    /node "n1" leads to itself/,
+  ],
+  [
+    "a doubled edge",
+    (json) => ({
+      ...json,
+      nodes: [
+        { id: "n1", kind: "chunk", chunk: "a", next: ["n2", "n2"] },
+        { id: "n2", kind: "chunk", chunk: "a", next: [] },
+      ],
+    }),
+    /node "n1" leads to node "n2" twice/,
+  ],
+  [
     "a dangling edge",
     (json) => ({ ...json, nodes: [{ id: "n1", kind: "chunk", chunk: "a", next: ["n7"] }] }),
     /leads to the missing node "n7"/,
