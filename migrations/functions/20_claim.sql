@@ -12,17 +12,28 @@ as $$
   where l.execution_id = p_id and l.seq > p_after and l.seq <= p_until
 $$;
 
--- The last event of a page that begins after p_after: so many events, or so many bytes of JSON, but one event at least.
+-- The last event of a page that begins after p_after: so many events, or so many bytes of JSON, but one event at least. What follows
+-- the page is not read.
 create or replace function flowledger.page_end(p_id uuid, p_after int, p_events int, p_bytes bigint) returns int
-language sql volatile
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(max(s.seq), p_after) from (
-    select r.seq, sum(r.bytes) over (order by r.seq) as bytes, row_number() over (order by r.seq) as place from (
-      select l.seq, case when pg_column_compression(l.payload) is null then pg_column_size(l.payload) else octet_length(l.payload::text) end as bytes
-      from flowledger.ledger l where l.execution_id = p_id and l.seq > p_after order by l.seq limit p_events) r) s
-  where s.bytes <= p_bytes or s.place = 1
-$$;
+declare
+  l record;
+  v_left bigint := p_bytes;
+  v_end int := p_after;
+begin
+  for l in
+    select r.seq, r.payload, pg_column_size(r.payload) as bytes from flowledger.ledger r
+    where r.execution_id = p_id and r.seq > p_after order by r.seq limit p_events
+  loop
+    -- Short payloads are as long as they are stored.
+    v_left := v_left - coalesce(case when l.bytes > 1000 then octet_length(l.payload::text) else l.bytes end, 0);
+    exit when v_left < 0 and v_end > p_after;
+    v_end := l.seq;
+  end loop;
+  return v_end;
+end $$;
 
 -- Takes executions that are due and free: a higher epoch, a fresh token (p_token, random per call). What nobody has taken in time
 -- is discarded instead. A row that somebody has locked is waited for, not for long: then a job of its own looks again.
@@ -80,7 +91,9 @@ begin
   select c.id, c.epoch, c.lease_token, c.seq, c.flow, c.fingerprint, c.takeovers::int, flowledger.to_ms(v_at), c.stream_seq::float8, s.state,
     (select json_agg(json_build_array(
         l.seq, l.epoch, (extract(epoch from l.at) * 1000)::float8, l.type, l.dispatch, l.chunk, l.actor, l.payload) order by l.seq)
-      from flowledger.ledger l where l.execution_id = c.id and l.seq > coalesce(s.seq, 0))
+      from flowledger.ledger l where l.execution_id = c.id and l.seq > coalesce(s.seq, 0)
+        -- One page: what has fewer events has no more than that. The rest is read once it is claimed.
+        and l.seq <= case when c.seq - coalesce(s.seq, 0) > 16 then flowledger.page_end(c.id, coalesce(s.seq, 0), 2147483647, 16777216) else c.seq end)
   from claimed c
   left join flowledger.snapshots s on s.execution_id = c.id and s.version = p_version;
 end $$;

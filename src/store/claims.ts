@@ -4,7 +4,7 @@ import { foldFrom, parseEvents } from "../ledger/codec.ts";
 import type { ExecutionId, WorkerId } from "../ledger/event.ts";
 import { snapshotVersion } from "../ledger/state.ts";
 import type { ExecutionState } from "../ledger/state.ts";
-import type { Database } from "./client.ts";
+import type { Database, Sql } from "./client.ts";
 import { column, list } from "./columns.ts";
 
 /** An execution that is ours to advance, as its ledger says it is. */
@@ -108,7 +108,7 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
       const rows = await sql<ClaimRow[]>`
         select * from flowledger.claim(${worker}::uuid, ${options.token ?? crypto.randomUUID()}::uuid, ${list(ids)}::text::uuid[],
           ${snapshotVersion}::int, ${options.takesSuspects ?? true}::boolean)`;
-      return foldClaims(rows, worker, options);
+      return foldClaims(sql, rows, worker, options);
     },
     async claimLimited(worker, requests, options = {}) {
       const rooms = new Map<string, number>();
@@ -119,7 +119,7 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
           ${given(requests.map(({ id }) => id))}::text::uuid[], ${given(requests.map(({ left }) => left))}::text::uuid[],
           ${list([...rooms.keys()])}::text::text[], ${list([...rooms.values()])}::text::int[],
           ${snapshotVersion}::int, ${options.takesSuspects ?? true}::boolean)`;
-      return foldClaims(rows, worker, options);
+      return foldClaims(sql, rows, worker, options);
     },
     async free({ token, ids, flows }) {
       const [row] = await sql<[{ freed: number }]>`
@@ -146,13 +146,30 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
   };
 }
 
-function foldClaims(rows: readonly ClaimRow[], worker: WorkerId, { onBroken }: ClaimOptions): Map<ExecutionId, Claim> {
+/** Bytes of JSON in one answer. */
+const pageBytes = 16_777_216;
+
+async function foldClaims(
+  sql: Sql,
+  rows: readonly ClaimRow[],
+  worker: WorkerId,
+  { onBroken }: ClaimOptions,
+): Promise<Map<ExecutionId, Claim>> {
   const claims = new Map<ExecutionId, Claim>();
   for (const row of rows) {
     const id = row.id as ExecutionId;
+    // What came with the claim is one page of a long ledger. A read that fails is no broken ledger: the claim's answer is lost then.
+    const pages = [row.events];
+    for (let last = lastSeq(row.events) ?? row.seq; last < row.seq;) {
+      const [page] = await sql<[{ events: unknown }]>`
+        select flowledger.events(${id}::uuid, ${last}::int, least(${row.seq}::int,
+          flowledger.page_end(${id}::uuid, ${last}::int, 2147483647, ${pageBytes}::bigint))) as events`;
+      pages.push(page.events);
+      last = lastSeq(page.events) ?? row.seq;
+    }
     let state: ExecutionState;
     try {
-      state = foldFrom(row.snapshot, parseEvents(row.events));
+      state = foldFrom(row.snapshot, pages.flatMap(parseEvents));
     } catch (error) {
       // One ledger that cannot be folded must not take the others with it.
       if (!onBroken) throw error;
@@ -160,11 +177,17 @@ function foldClaims(rows: readonly ClaimRow[], worker: WorkerId, { onBroken }: C
       continue;
     }
     const { epoch, token, flow, fingerprint, takeovers, now_ms: now, items } = row;
-    const bytes = bytesOf(row.events);
+    const bytes = pages.reduce<number>((sum, page) => sum + bytesOf(page), 0);
     const sizes = { bytes, snapshotBytes: row.snapshot && bytes > 0 ? bytesOf(row.snapshot) : 0 };
     claims.set(id, { id, epoch, token, worker, flow, fingerprint, state, now, takeovers, items, ...sizes });
   }
   return claims;
+}
+
+/** Of rows as `flowledger.events` gives them. */
+function lastSeq(events: unknown): number | null {
+  const last: unknown = Array.isArray(events) ? events.at(-1) : null;
+  return Array.isArray(last) ? Number(last[0]) : null;
 }
 
 /** What is short is not worth counting. */

@@ -110,9 +110,12 @@ test.skipIf(chromiumPath === null)(
 );
 
 test("a look at a long ledger reads a page of it, goes on where the last look ended, and ends with the whole state", async () => {
-  await using orchestrator = await serving(database, [long]);
-  const execution = await orchestrator.flow(long).startExecution(null, { autoClose: false });
-  await untilEvent(execution, "chunk.completed");
+  const worker = await serving(database, [long]);
+  const { id } = await worker.flow(long).startExecution(null, { autoClose: false });
+  await untilEvent(await worker.getExecution(id), "chunk.completed");
+  await worker.close();
+  await using orchestrator = visiting(database, [long]);
+  const execution = await orchestrator.getExecution(id);
   // Nothing is kept that the fold could begin with.
   await database.sql`delete from flowledger.snapshots where execution_id = ${execution.id}`;
   const lookout = new Lookout(await orchestrator[internals].store());

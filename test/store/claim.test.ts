@@ -20,6 +20,29 @@ test("a claim raises the epoch, gives a fresh token and the folded state", async
   expect(taken?.token).toMatch(/^[0-9a-f-]{36}$/);
 });
 
+test("a claim reads a long ledger by pages of at most 16 MiB, and folds all of it", { timeout: 60_000 }, async () => {
+  const [made] = await storeOn(sql).starts.create([newExecution()]);
+  if (!made) throw new Error("nothing was made");
+  // Compressed in the table, it is no shorter in the answer.
+  await sql`select flowledger.emit(${made.id}::uuid, 'Big', to_jsonb(repeat('x', 1000000)), null, null, false)`;
+  await sql`
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, payload)
+    select l.execution_id, l.seq + n, l.epoch, l.at, l.type, l.payload from flowledger.ledger l, generate_series(1, 20) n
+    where l.execution_id = ${made.id} and l.seq = 3`;
+  await sql`update flowledger.executions set seq = 23 where id = ${made.id}`;
+
+  const taken = (await storeOn(sql).claims.claim(someWorker, [made.id])).get(made.id);
+
+  expect(taken?.state).toMatchObject({ seq: 23, inbox: { length: 22 } });
+  expect(taken?.bytes).toBeGreaterThan(15_000_000);
+  await sql`update flowledger.executions set owner = null, wake_at = flowledger.now() where id = ${made.id}`;
+  const [page] = await sql`
+    select octet_length(events::text) as bytes, json_array_length(events) as events
+    from flowledger.claim(${someWorker}, gen_random_uuid(), array[${made.id}::uuid], 0, true)`;
+  expect(page?.["bytes"]).toBeLessThan(17_000_000);
+  expect(page?.["events"]).toBe(18);
+});
+
 test("what is not due, not started, owned or unknown is left alone", async () => {
   const executions = [
     newExecution({ delayMs: 60_000 }),
