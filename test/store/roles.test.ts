@@ -1,5 +1,6 @@
 /** What each role may do: tried on every table with every verb, as that role. */
 import { randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { z } from "zod";
@@ -164,6 +165,17 @@ test("each role may call exactly the functions of its list", async () => {
     client: rows.filter(({ client }) => client).map(({ name }) => name),
     auditor: rows.filter(({ auditor }) => auditor).map(({ name }) => name),
   }).toEqual(callable);
+});
+
+test("the threat model says which functions a client may call, and which a worker may not", async () => {
+  const page = await readFile(new URL("../../docs/security.md", import.meta.url), "utf8");
+  const namesIn = (start: string) => {
+    const line = page.split("\n").find((text) => text.startsWith(start)) ?? "";
+    return Array.from(line.split("reads the table")[0]?.matchAll(/`(\w+)`/g) ?? [], ([, name = ""]) => name);
+  };
+
+  expect(namesIn("The client may call")).toEqual(callable.client);
+  expect(namesIn("No worker may call")).toEqual(callable.refusedToWorker);
 });
 
 test("an auditor verifies everything, and changes nothing", async () => {
