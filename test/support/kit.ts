@@ -1,12 +1,33 @@
-/** The kit on the server of this run. */
-import { inject } from "vitest";
+/** The kit on the server of this run. What a test leaves behind comes to rest and stays so, or the test fails. */
+import { afterEach, expect, inject } from "vitest";
 import type { FlowDefinition } from "../../src/index.ts";
 import { testOrchestrator, type TestOptions, type TestOrchestrator } from "../../src/test.ts";
+import { quietTwice } from "./quiet.ts";
+
+/** What was not quiet in the kits that this test has closed. */
+const unrest: string[] = [];
+
+afterEach(() => expect(unrest.splice(0), "quiet twice").toEqual([]));
 
 /** Begins at 2026-01-01T09:00Z where nothing else is said. */
-export function kit<const F extends readonly FlowDefinition[] = readonly FlowDefinition[]>(
+export async function kit<const F extends readonly FlowDefinition[] = readonly FlowDefinition[]>(
   options: TestOptions<F>,
 ): Promise<TestOrchestrator> {
   process.env["DATABASE_URL"] = inject("serverUrl");
-  return testOrchestrator(options.database === undefined ? { now: "2026-01-01T09:00Z", ...options } : options);
+  const t = await testOrchestrator(options.database === undefined ? { now: "2026-01-01T09:00Z", ...options } : options);
+  const close = t.close.bind(t);
+  let closed: Promise<void> | undefined;
+  t.close = () => {
+    closed ??= (async () => {
+      try {
+        // Whoever made the database closes last.
+        if (options.database === undefined) unrest.push(...(await quietTwice(t)));
+      } catch (error) {
+        unrest.push(String(error));
+      }
+      await close();
+    })();
+    return closed;
+  };
+  return t;
 }
