@@ -213,7 +213,13 @@ declare
   l flowledger.limits;
   v_at timestamptz := flowledger.now();
 begin
-  for l in select x.* from flowledger.limits x order by x.flow for no key update skip locked loop
+  -- Where there is nothing to look after, the row is not locked either: that would be a write.
+  for l in
+    select x.* from flowledger.limits x
+    where exists (select from flowledger.slots s where s.flow = x.flow) or exists (
+      select from flowledger.limited_starts s where s.flow = x.flow and s.at < v_at - flowledger.ms(coalesce(greatest(x.rate_ms, x.key_rate_ms), 0)))
+    order by x.flow for no key update skip locked
+  loop
     delete from flowledger.slots s using flowledger.executions e
     where s.flow = l.flow and s.acquired and e.id = s.execution_id and e.owner is null;
     delete from flowledger.slots s

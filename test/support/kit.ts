@@ -1,5 +1,5 @@
 /** The kit on the server of this run. What a test leaves behind comes to rest and stays so, or the test fails. */
-import { afterEach, expect, inject } from "vitest";
+import { afterEach, inject } from "vitest";
 import type { FlowDefinition } from "../../src/index.ts";
 import { testOrchestrator, type TestOptions, type TestOrchestrator } from "../../src/test.ts";
 import { quietTwice } from "./quiet.ts";
@@ -7,7 +7,10 @@ import { quietTwice } from "./quiet.ts";
 /** What was not quiet in the kits that this test has closed. */
 const unrest: string[] = [];
 
-afterEach(() => expect(unrest.splice(0), "quiet twice").toEqual([]));
+afterEach(() => {
+  const found = unrest.splice(0);
+  if (found.length > 0) throw new Error(`not quiet\n${found.join("\n")}`);
+});
 
 /** Begins at 2026-01-01T09:00Z where nothing else is said. */
 export async function kit<const F extends readonly FlowDefinition[] = readonly FlowDefinition[]>(

@@ -1,0 +1,254 @@
+/**
+ * What an execution stands at × what happens to it, an hour after its start: each has its end at an exact time, its code has run as
+ * often as its ledger says, and then all is quiet. One database for each happening; the tables below make the tests.
+ */
+import { beforeEach, describe, expect, test } from "vitest";
+import { defineFlow, type Ctx, type Execution, type Flow, type FlowDefinition } from "../../src/index.ts";
+import { internals } from "../../src/orchestrator.ts";
+import type { TestOrchestrator } from "../../src/test.ts";
+import { kit } from "../support/kit.ts";
+
+/** What each state waits for takes so long. */
+const wait = "24h";
+/** All is as usual: idle for ten seconds, and closed. */
+const usual = "completed auto_close_idle_timeout";
+
+/** Code that came to its end, outside of the database: "<execution> <chunk>". */
+let ended: string[] = [];
+/** Chunks that somebody has to let go on. */
+let held: (() => void)[] = [];
+let now = (): number => 0;
+let begunAt = 0;
+
+beforeEach(() => {
+  ended = [];
+  held = [];
+});
+
+type Work = (ctx: Ctx) => unknown;
+
+function flowOf(name: string, work: Work, more: { readonly chunk?: object; readonly flow?: object } = {}): Flow {
+  const flow = defineFlow(`matrix.${name}`, {}, more.flow);
+  const counted = (chunk: string, body: Work) => async (ctx: object) => {
+    const { execution } = ctx as Ctx;
+    const value = await body(ctx as Ctx);
+    ended.push(`${execution.id} ${chunk}`);
+    return value ?? null;
+  };
+  flow.to("work", counted("work", work), more.chunk);
+  flow.when("Ping").to(
+    "pong",
+    counted("pong", () => "pong"),
+  );
+  flow.when("Far").to(
+    "far",
+    counted("far", (ctx) => ctx.sleep(wait)),
+  );
+  return flow;
+}
+
+const once = () => {
+  if (now() < begunAt + 86_400_000) throw new Error("not yet");
+};
+const retry = { maxAttempts: 2, initialInterval: wait, maxInterval: wait, jitter: false };
+const child = flowOf("child-of", (ctx) => ctx.sleep(wait));
+
+interface Standing {
+  readonly work: Work;
+  readonly chunk?: object;
+  readonly flow?: object;
+  /** When nothing happens. */
+  readonly end: string;
+}
+
+const given = {
+  created: { work: () => {}, end: "open" },
+  delayed: { work: () => {}, end: `${usual} 24:00:10` },
+  queued: { work: () => {}, flow: { limits: { rate: { limit: 1, per: wait } } }, end: `${usual} 24:00:10` },
+  "parked by a sleep": { work: (ctx) => ctx.sleep(wait), end: `${usual} 24:00:10` },
+  "parked by a pause": { work: (ctx) => ctx.pauseFor({ expiresIn: wait }), end: `${usual} 24:00:10` },
+  "parked by a retry": { work: once, chunk: { retry }, end: `${usual} 24:00:10` },
+  "parked by a retry of a step": { work: (ctx) => ctx.step("s", once, { retry }), end: `${usual} 24:00:10` },
+  "parked by a child": { work: (ctx) => ctx.call(child, null), end: `${usual} 24:00:10` },
+  "parked by a group": { work: (ctx) => ctx.emit("Far", null, { wait: true }), end: `${usual} 24:00:10` },
+  "a step beside a far sleep": {
+    work: async (ctx) => void (await Promise.all([ctx.step("s", () => 1), ctx.sleep(wait)])),
+    end: `${usual} 24:00:10`,
+  },
+  sealed: { work: (ctx) => ctx.sleep(wait), end: `${usual} 24:00:10` },
+  owned: { work: () => new Promise<void>((resolve) => void held.push(resolve)), end: `${usual} 01:00:10` },
+} satisfies Record<string, Standing>;
+type State = keyof typeof given;
+const states: Record<State, Standing> = given;
+const all = Object.keys(given) as State[];
+
+const flows = new Map(
+  all.map((state) => [state, flowOf(state.replaceAll(" ", "-"), states[state].work, states[state])]),
+);
+const served: FlowDefinition[] = [...flows.values(), child];
+async function begin(t: TestOrchestrator, state: State): Promise<Execution> {
+  const flow = t.orchestrator.flow(flows.get(state) ?? child);
+  if (state === "created") return flow.createExecution({ interventionMode: "auto" });
+  // The first takes what the rate allows.
+  if (state === "queued") await flow.startExecution(null);
+  const execution = await flow.startExecution(null, {
+    interventionMode: "auto",
+    ...(state === "delayed" && { delay: wait }),
+  });
+  if (state === "sealed") {
+    await t.settle();
+    await execution.seal();
+  }
+  return execution;
+}
+
+interface Happening {
+  /** What is done to each; a copy that it makes is followed, too. */
+  readonly each?: (execution: Execution, t: TestOrchestrator) => Promise<Execution | void>;
+  /** What happens to all of them at once. */
+  readonly once?: (t: TestOrchestrator) => Promise<void>;
+  /** Where that is another end than when nothing happens; "refused" is that end, and an error. */
+  readonly ends?: Partial<Record<State, string>> | ((state: State) => string | undefined);
+  readonly copies?: Partial<Record<State, string>>;
+}
+
+const drained = (state: State) => (state === "created" || state === "owned" ? "01:00:00" : "24:00:00");
+
+/** The worker is gone, in one way or another, and another one is there. */
+const replace =
+  (leave: (worker: { stop(): Promise<void>; inside: { crash(): void } }) => unknown) => async (t: TestOrchestrator) => {
+    // What it had under way dies with it, or is cut off.
+    held = [];
+    const [worker] = t.orchestrator[internals].workers;
+    if (worker) await leave(worker);
+    await t.orchestrator.startWorker();
+  };
+
+const happenings: Record<string, Happening> = {
+  nothing: {},
+  "an event": {
+    each: (execution) => execution.emit("Ping", null),
+    ends: { created: `${usual} 01:00:10`, sealed: "refused" },
+  },
+  "a seal": { each: (execution) => execution.seal() },
+  "a close": {
+    each: (execution) => said(execution.close()),
+    ends: (state) => (state === "parked by a pause" ? "refused" : `completed manual ${drained(state)}`),
+  },
+  "a close that cancels what waits for an answer": {
+    each: (execution) => said(execution.close({ pendingInterrupts: "cancel" })),
+    ends: (state) =>
+      state === "parked by a pause" ? "cancelled manual 01:00:00" : `completed manual ${drained(state)}`,
+  },
+  "a cancel": {
+    each: async (execution) => void (await execution.cancel()),
+    ends: () => "cancelled cancelled 01:00:00",
+  },
+  "an intervention": {
+    each: async (execution) => void (await execution.intervene({ note: 1 })),
+    ends: { sealed: "refused" },
+  },
+  "a fork": {
+    each: async (execution) => {
+      const history = await execution.history();
+      return execution.fork({ at: history.at(-1)?.seq ?? 0 });
+    },
+    ends: { "parked by a child": "refused" },
+    // It queues behind the one that it was made of.
+    copies: { queued: `${usual} 48:00:10` },
+  },
+  "a save and a load": {
+    each: async (execution, t) => t.orchestrator.load(JSON.parse(JSON.stringify(await execution.save()))),
+    ends: { "parked by a child": "refused" },
+    copies: { queued: `${usual} 48:00:10` },
+  },
+  "a rebuild": {
+    each: async (execution, t) => {
+      expect(await t.orchestrator.rebuild({ id: execution.id })).toEqual([]);
+    },
+  },
+  "a drain": { once: replace((worker) => worker.stop()) },
+  "a kill": { once: replace((worker) => worker.inside.crash()) },
+};
+
+/** What a close ends in is said later: it drains first. At once only that it is refused. */
+async function said(closing: Promise<unknown>): Promise<void> {
+  const refused = closing.then(
+    () => null,
+    (error: unknown) => error,
+  );
+  const first = await Promise.race([refused, new Promise<null>((resolve) => setTimeout(resolve, 30, null))]);
+  if (first !== null) throw first;
+}
+
+const lengthOf = (ms: number) =>
+  [ms / 3_600_000, (ms / 60_000) % 60, (ms / 1000) % 60]
+    .map((part) => String(Math.trunc(part)).padStart(2, "0"))
+    .join(":");
+
+async function endOf(execution: Execution): Promise<string> {
+  const [closed] = await execution.history({ types: ["execution.closed"] });
+  if (closed?.type !== "execution.closed") return "open";
+  return `${closed.outcome} ${closed.reason} ${lengthOf(closed.at.getTime() - begunAt)}`;
+}
+
+/** Code that came to its end, by the ledger; what was there before a copy was made ran elsewhere. */
+async function inLedger(execution: Execution): Promise<string[]> {
+  const events = await execution.history({ types: ["execution.copied", "chunk.completed", "interrupt.raised"] });
+  const own = events.slice(events.findLastIndex(({ type }) => type === "execution.copied") + 1);
+  return own.map((event) => `${execution.id} ${"chunk" in event ? String(event.chunk) : "work"}`).toSorted();
+}
+
+const ran = (execution: Execution) => ended.filter((one) => one.startsWith(execution.id)).toSorted();
+
+describe.each(Object.entries(happenings))("%s", (_, { each, once: happenOnce, ends = {}, copies = {} }) => {
+  test(`comes to executions that are ${all.join(", ")}`, async () => {
+    await using t = await kit({
+      flows: served,
+      patience: "20ms",
+      worker: { drainTimeout: "10ms", cancelGrace: "10ms" },
+    });
+    now = () => t.clock.now().getTime();
+    begunAt = now();
+    const executions = new Map<State, Execution>();
+    for (const state of all) executions.set(state, await begin(t, state));
+    await t.clock.advance("1h");
+
+    const refused = new Set<State>();
+    const copied = new Map<State, Execution>();
+    await happenOnce?.(t);
+    for (const [state, execution] of executions)
+      try {
+        const copy = await each?.(execution, t);
+        if (copy) copied.set(state, copy);
+      } catch {
+        refused.add(state);
+      }
+    await t.settle();
+    for (const resolve of held.splice(0)) resolve();
+    await t.clock.advance("3d");
+
+    const expectedOf = (state: State) => (typeof ends === "function" ? ends(state) : ends[state]);
+    const seen: Record<string, string> = {};
+    const expected: Record<string, string> = {};
+    for (const [state, execution] of executions) {
+      seen[state] = `${refused.has(state) ? "refused, " : ""}${await endOf(execution)}`;
+      const end = expectedOf(state);
+      expected[state] = end === "refused" ? `refused, ${states[state].end}` : (end ?? states[state].end);
+    }
+    for (const [state, copy] of copied) {
+      seen[`copy: ${state}`] = await endOf(copy);
+      expected[`copy: ${state}`] = copies[state] ?? states[state].end;
+    }
+    expect(seen).toEqual(expected);
+    const [outside, inside]: [string[], string[]] = [[], []];
+    for (const execution of [...executions.values(), ...copied.values()]) {
+      // A chunk that was cut off by a cancel may run on in this process.
+      if ((await endOf(execution)).startsWith("cancelled")) continue;
+      outside.push(...ran(execution));
+      inside.push(...(await inLedger(execution)));
+    }
+    expect(outside).toEqual(inside);
+    expect(await t.orchestrator.verify()).toEqual([]);
+  });
+});
