@@ -130,7 +130,8 @@ export function openTestClock(url: string, peer: string): TestClock {
     nextStarts: () => sql<{ flow: string; atMs: number }[]>`
       select l.flow, flowledger.to_ms(l.next_start_at) as "atMs" from flowledger.limits l
       where l.next_start_at > (select flowledger.now())
-        and exists (select from flowledger.slots s where s.flow = l.flow and not s.acquired and s.not_started)`,
+        and exists (select from flowledger.slots s join flowledger.executions e on e.id = s.execution_id and e.closed_at is null
+          where s.flow = l.flow and not s.acquired and s.not_started)`,
     async ask() {
       const [row] = await sql<[{ asked: number }]>`select flowledger.test_ask() as asked`;
       return row.asked;
@@ -281,7 +282,9 @@ begin
       union all
       select s.execution_id, l.flow
       from flowledger.limits l cross join lateral (
-        select q.execution_id from flowledger.slots q where q.flow = l.flow and not q.acquired and q.not_started
+        -- One that was cancelled stands there until somebody sweeps.
+        select q.execution_id from flowledger.slots q join flowledger.executions e on e.id = q.execution_id and e.closed_at is null
+        where q.flow = l.flow and not q.acquired and q.not_started
         order by q.priority, q.queue_position, q.execution_id limit 1) s
       where l.next_start_at <= v_now
       limit 1000) x;
@@ -300,7 +303,8 @@ begin
     v_next := least(
       (select min(e.wake_at) from flowledger.executions e where e.wake_at > v_now and e.owner is null and e.closed_at is null),
       (select min(l.next_start_at) from flowledger.limits l where l.next_start_at > v_now
-        and exists (select from flowledger.slots s where s.flow = l.flow and not s.acquired and s.not_started)),
+        and exists (select from flowledger.slots s join flowledger.executions e on e.id = s.execution_id and e.closed_at is null
+          where s.flow = l.flow and not s.acquired and s.not_started)),
       case when p_local > v_now then p_local end,
       v_peers_next);
     stamp := case when peers > 0 then (select count(*) || ' ' || coalesce(sum(e.seq::bigint + e.epoch), 0) from flowledger.executions e) else '' end;

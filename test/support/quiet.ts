@@ -34,7 +34,7 @@ export async function quietTwice(t: TestOrchestrator, maxStops = enoughStops): P
   }
   const sql = postgres(t.database, { max: 1, onnotice: () => {} });
   try {
-    await forgetStarts(t, sql);
+    await sweepSlots(t, sql);
     const begun = t.clock.now();
     let before = await look(sql);
     for (const which of ["first", "second"]) {
@@ -59,13 +59,12 @@ export async function quietTwice(t: TestOrchestrator, maxStops = enoughStops): P
   }
 }
 
-/** Starts that count for a rate are swept away when its time is over: they go before the look. */
-async function forgetStarts(t: TestOrchestrator, sql: postgres.Sql): Promise<void> {
+/** Starts that count for a rate are swept away when its time is over, and places of what was cancelled: they go before the look. */
+async function sweepSlots(t: TestOrchestrator, sql: postgres.Sql): Promise<void> {
   const [row] = await sql<[{ ms: number | null }]>`
     select max(greatest(l.rate_ms, l.key_rate_ms))::float8 as ms from flowledger.limits l
     where exists (select from flowledger.limited_starts s where s.flow = l.flow)`;
-  if (row.ms === null) return;
-  await t.clock.advance(row.ms + 1);
+  if (row.ms !== null) await t.clock.advance(row.ms + 1);
   await sql`select flowledger.sweep_slots()`;
 }
 
