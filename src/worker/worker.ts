@@ -23,7 +23,7 @@ import { DefinitionMismatchError, LeaseLostError } from "../base/errors.ts";
 import type { Logger } from "../flow/context.ts";
 import { readBlueprint, toBlueprint } from "../flow/blueprint.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { decide, endsByItself } from "../ledger/decide.ts";
+import { decide, endsByItself, nextTimer } from "../ledger/decide.ts";
 import type { Command } from "../ledger/decide.ts";
 import { repeatWrites } from "../ledger/state.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
@@ -361,7 +361,9 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         const isSaid = blocked?.epoch === claimed.state.claimedIn && blocked.fingerprints.includes(fingerprint);
         const events = isSaid ? [] : decide(claimed.state, block, flow.graph);
         const stoodMs = claimed.now - (blocked?.at ?? claimed.now);
-        const wakeInMs = Math.min(Math.max(stoodMs, firstVersionWaitMs), otherVersionWaitMs);
+        // What ends it by time does so all the same, and in time.
+        const dueInMs = (nextTimer(claimed.state, claimed.now) ?? Infinity) - claimed.now;
+        const wakeInMs = Math.min(Math.max(stoodMs, firstVersionWaitMs), otherVersionWaitMs, dueInMs);
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs, events });
       }
       if (claimed.state.item?.readsState && !(await readParentState(claimed))) {
