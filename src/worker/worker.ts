@@ -384,7 +384,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       owner.begin();
       const over = owner.done.finally(() => {
         if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
-        if (owner.isLost) claims.lose(claimed);
+        // A process that is gone frees nothing: the others see to that, and count it.
+        if (owner.isLost && !isCrashed) claims.lose(claimed);
         if (isSuspect(claimed)) suspects.release();
         leave();
         releaseSlot(claimed);

@@ -1,0 +1,250 @@
+/** Promises about time, and about what a lost worker leaves, each at its exact moment. */
+import { expect, test } from "vitest";
+import { defineFlow, type Execution } from "../../src/index.ts";
+import { internals } from "../../src/orchestrator.ts";
+import { configure, defer, discardAfter, rescheduleExecution, reRunExecution } from "../../src/defer.ts";
+import type { TestOrchestrator } from "../../src/test.ts";
+import { kit } from "../support/kit.ts";
+
+/** How an execution ended, and after how many minutes. */
+async function endOf(execution: Execution, begun: number): Promise<string> {
+  const [closed] = await execution.history({ types: ["execution.closed"] });
+  if (closed?.type !== "execution.closed") return "open";
+  return `${closed.outcome} ${closed.reason} ${(closed.at.getTime() - begun) / 60_000}`;
+}
+
+/** The worker is gone without a word, and another one is there. */
+async function crash(t: TestOrchestrator): Promise<void> {
+  for (const { inside } of t.orchestrator[internals].workers) inside.crash();
+  await t.orchestrator.startWorker();
+}
+
+test("the timeout of an execution counts from its first claim: neither from its start nor from a later claim", async () => {
+  const naps = defineFlow("naps").to("nap", async (ctx) => {
+    for (;;) await ctx.sleep("10m");
+  });
+  const queued = defineFlow("timed.queued", {}, { limits: { rate: { limit: 1, per: "1h" } } }).to("nap", (ctx) =>
+    ctx.sleep("1d"),
+  );
+  await using t = await kit({ flows: [naps, queued] });
+  const begun = t.clock.now().getTime();
+  const first = await t.start(naps, null, { timeout: "25m" });
+  const delayed = await t.start(naps, null, { timeout: "25m", delay: "1h" });
+  await t.start(queued, null, { autoCloseTimeout: 0 });
+  const behind = await t.start(queued, null, { timeout: "25m" });
+
+  await t.clock.advance("3h");
+
+  expect(await endOf(first, begun)).toBe("failed timeout 25");
+  expect(await endOf(delayed, begun)).toBe("failed timeout 85");
+  expect(await endOf(behind, begun)).toBe("failed timeout 85");
+});
+
+test("an emit that waits goes on when the pause of its handler expires", async () => {
+  const flow = defineFlow("emits");
+  flow.when("Asked").to("ask", (ctx) => ctx.pauseFor({ expiresIn: "1h" }));
+  flow.to("emit", async (ctx) => {
+    await ctx.emit("Asked", null, { wait: true });
+    await ctx.setState("went on", true);
+  });
+  await using t = await kit({ flows: [flow] });
+  const begun = t.clock.now().getTime();
+  const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+
+  await t.clock.advance("2h");
+
+  expect(await endOf(run, begun)).toBe("completed auto_close_idle_timeout 60");
+  expect(await run.until("closed")).toEqual({ "went on": true });
+});
+
+test.each(["another claim", "a lost worker"])(
+  "the concurrency of a forEach counts items under way after %s",
+  async (what) => {
+    const flow = defineFlow("items");
+    flow
+      .to("items", () => [1, 2, 3])
+      .forEach({ concurrency: 1 })
+      .to("first", () => 1)
+      .to("second", (ctx) => ctx.sleep("1h"))
+      .endForEach();
+    flow.when("Ping").to("pong", () => {});
+    await using t = await kit({ flows: [flow] });
+    const begun = t.clock.now().getTime();
+    const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+    await t.clock.advance("30m");
+
+    await run.emit("Ping", null);
+    if (what === "a lost worker") await crash(t);
+    await t.clock.advance("1m");
+    const counts = [t.calls("first")];
+    await t.clock.advance("30m");
+    counts.push(t.calls("first"));
+    await t.clock.advance("1d");
+
+    expect(counts).toEqual([1, 2]);
+    expect(await endOf(run, begun)).toBe("completed auto_close_idle_timeout 180");
+  },
+);
+
+test("a worker that is told to stop does not wait for a short sleep", async () => {
+  const flow = defineFlow("short").to("nap", (ctx) => ctx.sleep("900ms"));
+  await using t = await kit({ flows: [flow], worker: { drainTimeout: "1h" } });
+  const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+  await t.settle();
+
+  // By the clock of the test it would be over never.
+  for (const worker of t.orchestrator[internals].workers) await worker.stop();
+  await t.orchestrator.startWorker();
+  await t.clock.advance("1s");
+
+  await run.until("closed");
+  expect(await run.history({ types: ["chunk.interrupted", "chunk.failed"] })).toEqual([]);
+});
+
+test("an item of a distributed collection that somebody cancels is no result: its parent fails", async () => {
+  const flow = defineFlow("spread");
+  flow
+    .to("items", () => [1, 2])
+    .forEach({ distribute: true })
+    .to("each", (ctx) => ctx.sleep("1h"))
+    .endForEach()
+    .to("sum", (ctx) => ctx.setState("sum", ctx.input));
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+  await t.settle();
+  const { executions } = await t.orchestrator.listExecutions();
+  const item = executions.find(({ id }) => id !== run.id);
+
+  await (await t.orchestrator.getExecution(item?.id ?? "")).cancel("not this one");
+  await t.clock.advance("2h");
+
+  await expect(run.until("closed")).rejects.toThrow("not this one");
+  expect(t.calls("sum")).toBe(0);
+});
+
+test("the quiet time of a reader counts from the last item", async () => {
+  const put = (item: number) => (ctx: { putIntoStream(item: number): unknown }) => void ctx.putIntoStream(item);
+  const flow = defineFlow("slow")
+    .to("1", put(1))
+    .to("nap 1", (ctx) => ctx.sleep("20h"))
+    .to("2", put(2))
+    .to("nap 2", (ctx) => ctx.sleep("20h"))
+    .to("3", put(3))
+    .to("nap 3", (ctx) => ctx.sleep("20h"));
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+  const seen: unknown[] = [];
+  const reading = (async () => {
+    for await (const item of run.getRuntimeStream({ timeout: "1d" })) seen.push(item);
+  })();
+
+  for (let hours = 0; hours < 60; hours += 20) {
+    // The reader has what there is before time goes on.
+    await expect.poll(() => seen.length).toBe(hours / 20 + 1);
+    await t.clock.advance("20h");
+  }
+  await reading;
+
+  expect(seen).toEqual([1, 2, 3]);
+});
+
+test("an execution that gets on between two lost workers is not taken for their cause, however many there are", async () => {
+  const steps = 7;
+  const flow = defineFlow("unlucky").to("steps", async (ctx) => {
+    for (let step = 0; step < steps; step++) {
+      await ctx.step(`s${step}`, () => null);
+      await ctx.sleep("1m");
+    }
+  });
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+
+  for (let minute = 0; minute < steps - 1; minute++) {
+    await t.clock.advance("50s");
+    // It holds the execution in memory for its last second.
+    await t.clock.advance("10s");
+    await crashWhileOwned(t, run);
+  }
+  await t.clock.advance("1h");
+
+  await run.until("closed");
+  expect(Array.from({ length: steps }, (_, step) => t.calls(`s${step}`))).toEqual(
+    Array.from({ length: steps }, () => 1),
+  );
+});
+
+test("one that takes down worker after worker without getting on is closed as a crash loop", async () => {
+  const flow = defineFlow("deadly").to("hang", () => new Promise<void>(() => {}));
+  await using t = await kit({ flows: [flow], patience: "10ms" });
+  const run = await t.start(flow, null);
+  for (let round = 0; round < 8 && (await run.isOpen()); round++) {
+    await t.settle();
+    await crash(t);
+    await t.settle();
+  }
+
+  await expect(run.until("closed")).rejects.toThrow(/worker/);
+  const [closed] = await run.history({ types: ["execution.closed"] });
+  expect(closed).toMatchObject({ reason: "worker_crash_loop" });
+  expect(t.calls("hang")).toBe(5);
+});
+
+async function crashWhileOwned(t: TestOrchestrator, run: Execution): Promise<void> {
+  const { store } = t.orchestrator[internals];
+  const { claims } = await store();
+  await claims.wake([run.id]);
+  await crash(t);
+}
+
+test.each([
+  ["a flow", { rate: { limit: 1, per: "24h" } }],
+  ["a key", { key: () => "one", perKey: { rate: { limit: 1, per: "24h" } } }],
+])("the rate of %s counts starts of its whole window", async (_, limits) => {
+  const flow = defineFlow("rated", {}, { limits }).to("a", () => 1);
+  await using t = await kit({ flows: [flow] });
+  const begun = t.clock.now().getTime();
+  await t.start(flow, null, { autoCloseTimeout: 0 });
+  await t.clock.advance("13h");
+  const late = await t.start(flow, null, { autoCloseTimeout: 0 });
+
+  await t.clock.advance("2d");
+
+  expect(await endOf(late, begun)).toBe("completed auto_close_idle_timeout 1440");
+});
+
+test("a retry waits ten minutes at most where nothing else is said", async () => {
+  const at: number[] = [];
+  const flow = defineFlow("patient").to(
+    "try",
+    () => {
+      at.push((t.clock.now().getTime() - begun) / 60_000);
+      throw new Error("no");
+    },
+    { retry: { maxAttempts: 5, initialInterval: "4m", jitter: false } },
+  );
+  await using t = await kit({ flows: [flow] });
+  const begun = t.clock.now().getTime();
+  await t.start(flow, null);
+
+  await t.clock.advance("2h");
+
+  expect(at).toEqual([0, 4, 12, 22, 32]);
+});
+
+test("a function that is moved beyond its discardAfter is discarded then, and a re-run keeps the priority", async () => {
+  const work = defer(async () => 1, { name: "moved" });
+  await using t = await kit({ functions: [work] });
+  configure(t.orchestrator);
+  const begun = t.clock.now().getTime();
+  const { id } = await discardAfter(work, new Date(begun + 3_600_000))();
+  await rescheduleExecution(id, new Date(begun + 2 * 3_600_000));
+  const urgent = await t.orchestrator.flow(work.flow).startExecution([], { priority: -7 });
+
+  await t.clock.set(new Date(begun + 3_600_000));
+  const again = await reRunExecution(urgent.id);
+
+  const discarded = await t.orchestrator.getExecution(id);
+  expect(await endOf(discarded, begun)).toBe("cancelled discarded 60");
+  const run = await t.orchestrator.getExecution(again.id);
+  expect(await run.history({ types: ["execution.created"] })).toMatchObject([{ priority: -7 }]);
+});
