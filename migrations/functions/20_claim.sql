@@ -118,8 +118,9 @@ begin
 end $$;
 
 -- Frees what a claim took whose answer was lost: of these executions, and of those that hold slots of these flows, what has the
--- claim's token. All of them get a job: theirs are done. Says how many it freed.
-create or replace function flowledger.free_claim(p_token uuid, p_ids uuid[], p_flows text[]) returns int
+-- claim's token. All of them get a job: theirs are done. Says how many it freed. p_begun: an owner was lost in the middle of what
+-- it ran, which the next one takes up at once, whatever else that waits for.
+create or replace function flowledger.free_claim(p_token uuid, p_ids uuid[], p_flows text[], p_begun boolean) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -131,13 +132,19 @@ begin
     where e.id = any(p_ids || array(select s.execution_id from flowledger.slots s where s.flow = any(p_flows) and s.acquired))
     order by e.id for no key update
   ), freed as (
-    update flowledger.executions e set owner = null, wake_at = flowledger.now()
+    update flowledger.executions e set owner = null, wake_at = flowledger.now(), takeovers = e.takeovers + case when p_begun then 1 else 0 end
     from locked where e.id = locked.id and locked.lease_token = p_token and locked.owner is not null
     returning e.id
   ) select count(*) into v_freed from freed;
   perform flowledger.add_jobs(p_ids);
   return v_freed;
 end $$;
+
+-- As workers of the release before call it.
+create or replace function flowledger.free_claim(p_token uuid, p_ids uuid[], p_flows text[]) returns int
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.free_claim(p_token, p_ids, p_flows, false) $$;
 
 -- Wakes executions that are parked because something they wait for has happened elsewhere. One that is owned is left alone,
 -- without its lock: an owner that is just giving it back looks once more afterwards.

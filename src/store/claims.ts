@@ -59,6 +59,8 @@ export interface LostClaim {
   readonly ids: readonly ExecutionId[];
   /** Flows with limits, of which it may have taken others. */
   readonly flows: readonly string[];
+  /** An owner was there, and was lost in the middle of what it ran. */
+  readonly hasBegun: boolean;
 }
 
 export interface Claims {
@@ -70,7 +72,7 @@ export interface Claims {
     requests: readonly SlotRequest[],
     options?: ClaimOptions,
   ): Promise<Map<ExecutionId, Claim>>;
-  /** Frees what a claim took whose answer was lost, and says how many. Waits for the claim's own transaction, should that still run. */
+  /** Frees what a claim took whose answer, or whose owner, was lost, and says how many. Waits for the claim's own transaction, should that still run. */
   free(lost: LostClaim): Promise<number>;
   /** What a worker owns by the database. */
   listOwned(worker: WorkerId): Promise<readonly { id: ExecutionId; token: string }[]>;
@@ -121,9 +123,9 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
           ${snapshotVersion}::int, ${options.takesSuspects ?? true}::boolean)`;
       return foldClaims(sql, rows, worker, options);
     },
-    async free({ token, ids, flows }) {
+    async free({ token, ids, flows, hasBegun }) {
       const [row] = await sql<[{ freed: number }]>`
-        select flowledger.free_claim(${token}::uuid, ${list(ids)}::text::uuid[], ${list(flows)}::text::text[]) as freed`;
+        select flowledger.free_claim(${token}::uuid, ${list(ids)}::text::uuid[], ${list(flows)}::text::text[], ${hasBegun}::boolean) as freed`;
       return row.freed;
     },
     listOwned: (worker) => sql<{ id: ExecutionId; token: string }[]>`

@@ -48,7 +48,7 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
   let isUnsure = false;
 
   const claimWith = async (
-    asked: Omit<LostClaim, "token">,
+    asked: Pick<LostClaim, "ids" | "flows">,
     ask: (options: ClaimOptions) => Promise<Map<ExecutionId, Claim>>,
   ): Promise<Map<ExecutionId, Claim>> => {
     const token = crypto.randomUUID();
@@ -63,7 +63,7 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
     };
     const claimed = await answered(ask(options))
       .catch((error: unknown) => {
-        lost.push({ token, ...asked });
+        lost.push({ token, ...asked, hasBegun: false });
         isUnsure = true;
         if (takesSuspects) suspects.release();
         throw error;
@@ -132,12 +132,14 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
         underWay.delete(token);
       }
     },
-    lose: ({ token, id }) => void lost.push({ token, ids: [id], flows: [] }),
+    lose: ({ token, id }) => void lost.push({ token, ids: [id], flows: [], hasBegun: true }),
     freeLost() {
-      const byToken = Map.groupBy(lost, ({ token }) => token);
+      const byClaim = Map.groupBy(lost, ({ token, hasBegun }) => `${token} ${hasBegun}`);
       lost = [];
-      for (const [token, alike] of byToken) {
-        const all = { token, ids: alike.flatMap(({ ids }) => ids), flows: alike.flatMap(({ flows }) => flows) };
+      for (const [first, ...others] of byClaim.values()) {
+        if (!first) continue;
+        const alike = [first, ...others];
+        const all = { ...first, ids: alike.flatMap(({ ids }) => ids), flows: alike.flatMap(({ flows }) => flows) };
         void free(all).catch((error: unknown) => {
           lost.push(all);
           onTrouble(error);
@@ -149,7 +151,7 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
       const rows = await answered(store.claims.listOwned(workerId()));
       const unknown = rows.filter(({ id, token }) => !isOwned(id) && !underWay.has(token));
       for (const [token, alike] of Map.groupBy(unknown, (row) => row.token))
-        await free({ token, ids: alike.map(({ id }) => id), flows: [] });
+        await free({ token, ids: alike.map(({ id }) => id), flows: [], hasBegun: false });
     },
   };
 }

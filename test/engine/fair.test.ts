@@ -39,3 +39,29 @@ test("a single start comes to its turn while another flow has more jobs in the q
   expect(order.indexOf("small")).toBeLessThan(60);
   await expect.poll(() => order.length, { timeout: 20_000 }).toBe(301);
 });
+
+test("what a busy worker has fetched beyond its places is done by one that has room", async () => {
+  const go = newGate();
+  let inside = 0;
+  const flow = defineFlow("fair.stolen");
+  flow.to("work", async () => {
+    inside += 1;
+    await go.passed;
+  });
+  await using starter = visiting(database, [flow]);
+  // One job for all of them, as they are due at once.
+  await starter.flow(flow).startMany(
+    Array.from({ length: 10 }, (_, index) => index),
+    { autoCloseTimeout: 0 },
+  );
+  // A job of the flow that nobody gets: the sweep gives no new ones meanwhile.
+  await database.sql`select flowledger_jobs.add_job('flowledger:fair.stolen', '[]', queue_name => 'held')`;
+  await database.sql`update flowledger_jobs._private_job_queues set locked_at = now(), locked_by = 'nobody' where queue_name = 'held'`;
+  await using _busy = await serving(database, [flow], {}, { concurrency: 1 });
+  await expect.poll(() => inside).toBe(1);
+
+  await using _free = await serving(database, [flow], {}, { concurrency: 20 });
+
+  await expect.poll(() => inside).toBe(10);
+  go.open();
+});

@@ -85,6 +85,19 @@ test("TF-RSC-08: what a worker made is disposed before it has stopped, and made 
   expect(log).toEqual([...after, "made second", "disposed second"]);
 });
 
+test("TF-RSC-08: a worker stops when a dispose that takes a while has ended, and not before", async () => {
+  let isDisposed = false;
+  const flow = defineFlow("slow-dispose");
+  flow.to("use", (ctx) => void ctx.requireResource("slow"));
+  const dispose = () => new Promise<void>((resolve) => setTimeout(resolve, 2000)).then(() => void (isDisposed = true));
+  const orchestrator = await serving(database, [flow], { resources: { slow: () => ({ dispose }) } });
+  await orchestrator.flow(flow).start(null, quiet);
+
+  await orchestrator.close();
+
+  expect(isDisposed).toBe(true);
+});
+
 test(
   "a dispose that throws or hangs keeps nobody else's resources, is told, and ends the wait",
   { timeout: 15_000 },
