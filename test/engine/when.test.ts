@@ -293,3 +293,17 @@ test("TF-EVT-02: an event from a failed attempt before its commit point is never
 
   expect(await orchestrator.flow(flow).start()).toEqual({ heard: [2] });
 });
+
+test("an owner hears an event whose notification is lost, although it is busy with something else", async () => {
+  const heard = newGate();
+  const flow = defineFlow("unheard");
+  flow.to("hold", () => heard.passed);
+  flow.when("Said").to("hear", () => heard.open());
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(execution, "inbox.routed");
+
+  await database.sql`select flowledger.emit(${execution.id}::uuid, 'Said', 'null', notify => false)`;
+
+  await execution.waitForClose();
+});

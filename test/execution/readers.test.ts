@@ -420,6 +420,36 @@ test("a put waits only while more than 256 KB are on their way (F49)", async () 
   await sql.end();
 });
 
+test("an item that Postgres cannot hold is refused alone: what travels with it arrives (F37)", async () => {
+  const { target, streamer, sql } = await owned("poisoned-load", 2);
+  const other = { ...target, id: target.ids[1] ?? target.id };
+
+  const bad = streamer.put(target, "a\u0000b", 1).durable;
+  const good = streamer.put(other, "good", 1).durable;
+
+  await expect(bad).rejects.toThrow();
+  await good;
+  expect(await itemsOf(other.id)).toHaveLength(1);
+  await sql.end();
+});
+
+test("items that were refused leave their room to others (F49)", async () => {
+  const { target, streamer, sql } = await owned("room", 2);
+  const above = { ...target, maxItems: 4 };
+  const below = { ...target, id: target.ids[1] ?? target.id, visibleIn: [target.id] };
+  // As a sub-flow does, of which this owner does not know.
+  for (const n of numbers(3)) await streamer.put(below, n, 1).durable;
+
+  for (const _ of numbers(2)) {
+    const refused = [streamer.put(above, "a", 1), streamer.put(above, "b", 1)];
+    for (const { durable } of refused) await expect(durable).rejects.toThrow("maxStreamItems");
+  }
+  await streamer.put(above, "c", 1).durable;
+
+  expect(await itemsOf(target.id)).toHaveLength(4);
+  await sql.end();
+});
+
 test("LI-SRV-04: server-sent events carry the cursor, and end with what became of the stream", async () => {
   const flow = defineFlow("to-browser");
   flow.to("put", async (ctx) => {

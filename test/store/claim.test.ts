@@ -95,6 +95,23 @@ test("an emit to an execution that waits makes it due, with a job", async () => 
   await expectGuarantees(sql, lease.id);
 });
 
+test.each([
+  ["its answer was lost: its job comes again, and no worker counts as lost", false, 0],
+  ["its owner was lost in the middle of it: its job comes again, and a worker counts as lost", true, 1],
+])("what a claim took is freed where %s", async (_, hasBegun, takeovers) => {
+  const execution = newExecution({ flow: "freed" });
+  await storeOn(sql).starts.create([execution]);
+  const taken = (await storeOn(sql).claims.claim(someWorker, [execution.id])).get(execution.id);
+  await sql`delete from flowledger_jobs._private_jobs`;
+  const lost = { token: taken?.token ?? "", ids: [execution.id], flows: [], hasBegun };
+
+  expect(await storeOn(sql).claims.free(lost)).toBe(1);
+
+  const jobs = await sql`select 1 from flowledger_jobs._private_jobs where payload::text like ${`%${execution.id}%`}`;
+  expect(jobs).toHaveLength(1);
+  expect((await storeOn(sql).claims.claim(someWorker, [execution.id])).get(execution.id)).toMatchObject({ takeovers });
+});
+
 test("with 50,000 executions neither a claim nor an append scans a table", async () => {
   await using many = await testDatabase();
   await using only = disposable(postgres(many.url, { max: 1 }));
