@@ -830,10 +830,15 @@ export class Owner implements AttemptHost {
   async #restart(told: readonly Work[]): Promise<void> {
     this.log.info("repeated a commit whose answer was lost", { executionId: this.id, epoch: this.#epoch });
     const lost = new LeaseLostError(this.id, this.#epoch);
+    const hasBegun = this.#running.size > 0;
     for (const running of this.#running.values()) this.#cutOff(running, lost);
     for (const work of told) work.refused(lost);
-    await this.#commits.giveBack(0);
-    this.#over(lost);
+    // What was cut off did not park: freed as lost, it goes on at once, whatever else it waits for.
+    if (hasBegun) this.lose();
+    else {
+      await this.#commits.giveBack(0);
+      this.#over(lost);
+    }
     this.#engine.announce(this.id, null);
   }
 

@@ -1,10 +1,11 @@
 /** Promises about time, and about what a lost worker leaves, each at its exact moment. */
 import postgres from "postgres";
-import { expect, test } from "vitest";
+import { expect, inject, test } from "vitest";
 import { defineFlow, type Execution } from "../../src/index.ts";
 import { internals } from "../../src/orchestrator.ts";
 import { configure, defer, discardAfter, rescheduleExecution, reRunExecution } from "../../src/defer.ts";
-import type { TestOrchestrator } from "../../src/test.ts";
+import type { Committer } from "../../src/engine/committer.ts";
+import { TestOrchestrator } from "../../src/test.ts";
 import { kit } from "../support/kit.ts";
 
 /** How an execution ended, and after how many minutes. */
@@ -282,3 +283,36 @@ async function keptStates(t: TestOrchestrator, { id }: Execution): Promise<reado
     await sql.end();
   }
 }
+
+test("a commit whose answer was lost leaves nothing behind that waits for a far sleep", async () => {
+  process.env["DATABASE_URL"] = inject("serverUrl");
+  const flow = defineFlow("repeated").to("both", async (ctx) => {
+    const inARow = async () => {
+      await ctx.step("first", () => 1);
+      await ctx.step("second", () => 2);
+    };
+    await Promise.all([inARow(), ctx.sleep("30d")]);
+  });
+  let isLost = false;
+  const committer = (inner: Committer): Committer => ({
+    ...inner,
+    record: (item, send) => inner.record(item, send),
+    close: () => inner.close(),
+    async commit(item) {
+      const answer = await inner.commit(item);
+      if (isLost || !item.events.some((event) => event.type === "step.completed" && event.name === "first"))
+        return answer;
+      isLost = true;
+      return { verdict: "repeat" };
+    },
+  });
+  await using t = await TestOrchestrator.open(
+    { flows: [flow], begin: new Date("2026-01-01T09:00Z"), workers: 1, patienceMs: 2000 },
+    { committer },
+  );
+  await t.start(flow, null);
+  await t.settle();
+
+  expect(isLost).toBe(true);
+  expect([t.calls("first"), t.calls("second")]).toEqual([1, 1]);
+});
