@@ -511,7 +511,7 @@ function gated(name: string): { flow: Flow; gate: ReturnType<typeof newGate> } {
 async function owned(name: string, count = 1) {
   const flow = defineFlow(name);
   flow.to("never", () => null);
-  await using orchestrator = visiting(database);
+  await using orchestrator = visiting(database, [flow]);
   const ids = await orchestrator.flow(flow).startMany(numbers(count));
   const { sql } = openDatabase(database.url, { max: 4 });
   const claims = await storeOn(sql).claims.claim(WorkerId.parse(crypto.randomUUID()), ids);
