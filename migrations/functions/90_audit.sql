@@ -226,6 +226,23 @@ as $$
   select count(*)::int from raised r cross join lateral flowledger.interrupt_of(r.id, r.interrupt) i where i.status = 'pending'
 $$;
 
+-- What `ctx.startInput` gives: what an execution was started with, as the contract made it; of an item what its parent was started with.
+create or replace function flowledger.start_input(p_id uuid) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive above as (
+    select p_id as id, 0 as depth
+    union all
+    select (l.payload -> 'parent' ->> 'id')::uuid, a.depth + 1
+    from above a join flowledger.ledger l on l.execution_id = a.id and l.seq = 1 where l.payload ? 'item' and l.payload ? 'parent'
+  )
+  select coalesce(r.payload -> 'value', s.payload -> 'input')
+  from (select a.id from above a order by a.depth desc limit 1) a
+  join flowledger.ledger s on s.execution_id = a.id and s.type = 'execution.started'
+  left join flowledger.ledger r on r.execution_id = a.id and r.type = 'inbox.routed' and (r.payload ->> 'of')::int = s.seq
+$$;
+
 create or replace function flowledger.meta(id uuid) returns jsonb
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -233,6 +250,7 @@ as $$
   select jsonb_build_object('executionId', e.execution_id, 'runId', e.execution_id, 'flowName', e.flow,
     'status', case when e.status = 'running' and flowledger.pending_in(meta.id) > 0 then 'waiting' else e.status end,
     'lifecycleState', e.lifecycle, 'createdAt', flowledger.iso(e.created_at), 'startedAt', flowledger.iso(e.started_at),
+    'startInput', coalesce(flowledger.start_input(meta.id), 'null'),
     'sealedAt', flowledger.iso(e.sealed_at), 'closedAt', flowledger.iso(e.closed_at), 'closeReason', e.close_reason,
     'stateVersion', e.last_seq, 'fingerprint', e.fingerprint,
     'blocked', (select max(l.payload ->> 'problem') from flowledger.ledger l where l.execution_id = meta.id and l.type = 'execution.blocked'

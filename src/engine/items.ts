@@ -2,12 +2,12 @@
 import { systemTimers as liveness } from "../base/timers.ts";
 import type { CloseHeader } from "../store/append.ts";
 import { Batcher } from "../store/batcher.ts";
+import type { ParentOfItems } from "../store/collections.ts";
 import type { NewExecution } from "../store/starts.ts";
 import type { Store } from "../store/store.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { familyOf, indexOf, itemId } from "../ledger/items.ts";
 import type { StateWrite } from "../ledger/state.ts";
-import type { JsonObject } from "../base/json.ts";
 
 /** How an item ended, where this process closed it; null says to look. */
 export type ItemListener = (index: number, ending: CloseHeader | null) => void;
@@ -28,8 +28,8 @@ export interface Items {
   wake(parent: ExecutionId): void;
   /** Nobody waits to be woken. */
   readonly isQuiet: boolean;
-  /** What the items of a parent's collection read as application state. Not to be written to. */
-  stateAtFanOut(parent: ExecutionId, dispatch: number): Promise<JsonObject>;
+  /** What the items of a parent's collection read of it. Not to be written to. */
+  parentAtFanOut(parent: ExecutionId, dispatch: number): Promise<ParentOfItems>;
   /** Resolves when nothing is on its way any more. */
   close(): Promise<void>;
 }
@@ -38,13 +38,13 @@ export interface Items {
 const wakeEveryMs = 50;
 /** An answer that takes longer is on a dead connection; everything here may be asked again. */
 const answerWithinMs = 15_000;
-/** States at a fan-out that are kept for the items of this process. */
-const keptStates = 16;
+/** Parents as they were at a fan-out that are kept for the items of this process. */
+const keptParents = 16;
 
 export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): Items {
   const { collections, wakeups } = store;
   const listeners = new Map<string, ItemListener>();
-  const states = new Map<string, Promise<JsonObject>>();
+  const parents = new Map<string, Promise<ParentOfItems>>();
   const asks = new Batcher<() => Promise<unknown>, unknown>({
     send: (works) => Promise.all(works.map((work) => work())),
     maxItems: 1,
@@ -99,14 +99,14 @@ export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): 
     get isQuiet() {
       return unwoken.size === 0;
     },
-    stateAtFanOut(parent, dispatch) {
+    parentAtFanOut(parent, dispatch) {
       const key = `${parent} ${dispatch}`;
-      const known = states.get(key) ?? ask(() => collections.stateAtFanOut(parent, dispatch));
-      states.delete(key);
-      states.set(key, known);
-      known.catch(() => states.delete(key));
-      const [oldest] = states.size > keptStates ? states.keys() : [];
-      if (oldest !== undefined) states.delete(oldest);
+      const known = parents.get(key) ?? ask(() => collections.parentAtFanOut(parent, dispatch));
+      parents.delete(key);
+      parents.set(key, known);
+      known.catch(() => parents.delete(key));
+      const [oldest] = parents.size > keptParents ? parents.keys() : [];
+      if (oldest !== undefined) parents.delete(oldest);
       return known;
     },
     async close() {

@@ -5,7 +5,7 @@ import type { Reads } from "../store/reads.ts";
 import type { Store } from "../store/store.ts";
 import { ExecutionNotFoundError } from "../base/errors.ts";
 import type { Intervention, InterventionFilters } from "../flow/context.ts";
-import type { CloseSnapshot, Contract, StateAt, StateOf, StatePath } from "../flow/contract.ts";
+import type { CloseSnapshot, Contract, InputOf, StateAt, StateOf, StatePath } from "../flow/contract.ts";
 import { parseDuration } from "../base/duration.ts";
 import type { Duration } from "../base/duration.ts";
 import { getPath } from "../base/path.ts";
@@ -85,10 +85,11 @@ export class ExecutionResult<C extends Contract = Contract> {
     return (await this.getInterventions(filters)).at(-1) ?? fallback;
   }
 
-  async getMeta(): Promise<Meta> {
+  /** What the execution is and how far it came; `startInput` as `ctx.startInput` gives it, null before the start. */
+  async getMeta(): Promise<Meta<InputOf<C>>> {
     const meta = await this.#reads.meta(this.#id);
     if (!meta) throw new ExecutionNotFoundError(this.#id);
-    return meta;
+    return meta as Meta<InputOf<C>>;
   }
 
   async #load(): Promise<ExecutionState> {

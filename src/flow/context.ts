@@ -5,6 +5,7 @@ import type {
   Contract,
   EmitPayload,
   EventName,
+  InputOf,
   StateAt,
   StateItem,
   StateOf,
@@ -25,6 +26,13 @@ export type Predicate<C extends Contract = Contract, In = Json> = (
 /** What a condition may read. `In` is what the step before returned. */
 export interface ReadOnlyCtx<C extends Contract = Contract, In = Json> {
   readonly input: In;
+  /**
+   * What the execution was started with: of a sub-flow its own input, of an item of a distributed collection that of its parent.
+   * A copy of its own.
+   *
+   * @throws {UsageError} the execution has not been started: an event came before
+   */
+  readonly startInput: InputOf<C>;
   readonly execution: ExecutionInfo;
 
   /** The whole application state: what is committed and this chunk's own writes. A copy. */

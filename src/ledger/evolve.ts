@@ -4,6 +4,7 @@ import type { EventOf, LedgerEvent, Move, Position, Recorded } from "./event.ts"
 import { appendPath, deletePath, getPath, setPath } from "../base/path.ts";
 import { copyJson, type Json } from "../base/json.ts";
 import {
+  isItem,
   itemsOf,
   pendingInterrupts,
   valueOf,
@@ -43,6 +44,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     case "execution.started":
       state.startedAt = at;
       state.hasBegun = true;
+      if (!isItem(state)) state.startInput = { value: event.input };
       state.dueAt = event.dueAt ?? state.dueAt;
       state.inbox.push({ seq, kind: "start", value: event.input, raw: event.raw ?? false });
       return state;
@@ -386,6 +388,8 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: numbe
   if (!arrival) return state;
   state.inbox.splice(index, 1);
   apply(state, event.moves, event.value ?? arrival.value, at);
+  if (arrival.kind === "start" && event.value !== undefined && !isItem(state))
+    state.startInput = { value: event.value };
   if (arrival.kind === "resume") {
     const interrupt = state.interrupts.get(arrival.interrupt);
     if (interrupt) endPause(state, interrupt);

@@ -35,6 +35,8 @@ export interface ExecutionState {
   blocked: { epoch: number; at: number; problem: string; fingerprints: string[] } | null;
   createdAt: number;
   startedAt: number | null;
+  /** What it was started with, as the contract made it; of an item what its parent was started with, which is not in its own ledger. */
+  startInput: { value: Json } | null;
   /** Its start is not before. */
   dueAt: number | null;
   /** It was started, or sent an event: from then on it closes when it has been idle. */
@@ -245,6 +247,7 @@ export function initialState(): ExecutionState {
     blocked: null,
     createdAt: 0,
     startedAt: null,
+    startInput: null,
     dueAt: null,
     hasBegun: false,
     claimedIn: 0,
@@ -272,6 +275,11 @@ export function initialState(): ExecutionState {
     interventions: [],
     children: new Map(),
   };
+}
+
+/** It runs one item of a collection of its parent; a copy of such an item has no parent. */
+export function isItem({ item, parent }: ExecutionState): boolean {
+  return item !== undefined && parent !== null;
 }
 
 /** Nothing runs, waits or is due to run: the execution may close. */
@@ -320,6 +328,7 @@ export function freezeState(state: ExecutionState): JsonObject {
     ...rest,
     // What an item reads of its parent is not its own.
     ...(state.writes && { values: repeatWrites({}, state.writes) }),
+    ...(isItem(state) && { startInput: null }),
     dispatches: [...dispatches.values()],
     frames: [...frames.values()],
     joins: [...joins],

@@ -104,6 +104,8 @@ export const Meta = z.object({
   lifecycleState: z.enum(["open", "sealed", "closed"]),
   createdAt: moment,
   startedAt: moment.nullable(),
+  /** What `ctx.startInput` gives; null before the start. */
+  startInput: JsonValue,
   sealedAt: moment.nullable(),
   closedAt: moment.nullable(),
   closeReason: z.string().nullable(),
@@ -124,7 +126,8 @@ export const Meta = z.object({
   /** Answers that are kept for questions that nobody has asked yet, by their ids; not there where there are none. */
   earlyAnswers: z.array(z.string()).optional(),
 });
-export type Meta = z.infer<typeof Meta>;
+/** `Input` is what the flow's contract makes of a start input. */
+export type Meta<Input = Json> = Omit<z.infer<typeof Meta>, "startInput"> & { readonly startInput: Input | null };
 
 /** An intervention as the database's record gives it. */
 export const InterventionRecord = z.object({

@@ -7,7 +7,7 @@ import { foldFrom, parseEvents } from "../ledger/codec.ts";
 import { ExecutionId, Outcome } from "../ledger/event.ts";
 import { indexOf, itemId } from "../ledger/items.ts";
 import { repeatWrites } from "../ledger/state.ts";
-import type { StateWrite } from "../ledger/state.ts";
+import type { ExecutionState, StateWrite } from "../ledger/state.ts";
 import type { CloseHeader } from "./append.ts";
 import type { Database, Sql } from "./client.ts";
 import { list } from "./columns.ts";
@@ -19,8 +19,8 @@ export interface Collections {
   endings(ids: readonly ExecutionId[]): Promise<Map<ExecutionId, CloseHeader>>;
   /** What items wrote to application state: item by item, each in its ledger's order. */
   writes(ids: readonly ExecutionId[]): Promise<StateWrite[]>;
-  /** Application state as it was when a collection was distributed: what its items read. */
-  stateAtFanOut(id: ExecutionId, dispatch: number): Promise<JsonObject>;
+  /** What the items of a collection read of their parent. */
+  parentAtFanOut(id: ExecutionId, dispatch: number): Promise<ParentOfItems>;
   /** Asks for the end of the items of a collection that are open, a page at a time; calls back with their ids. */
   cancel(
     base: ExecutionId,
@@ -28,6 +28,12 @@ export interface Collections {
     reason: string,
     onAsked: (ids: readonly ExecutionId[]) => void,
   ): Promise<void>;
+}
+
+/** An execution as it was when it distributed a collection. */
+export interface ParentOfItems {
+  readonly values: JsonObject;
+  readonly startInput: ExecutionState["startInput"];
 }
 
 const Ending = z.object({
@@ -62,7 +68,7 @@ export function collectionsOf({ sql }: Pick<Database, "sql">): Collections {
         order by l.execution_id, l.seq`;
       return rows.map(({ type, key, value }) => ({ effect: effects[type] ?? "delete", key, value }));
     },
-    stateAtFanOut: (id, dispatch) => stateAtFanOut(sql, id, dispatch),
+    parentAtFanOut: (id, dispatch) => parentAtFanOut(sql, id, dispatch),
     async cancel(base, size, reason, onAsked) {
       const last = itemId(base, size - 1);
       for (let from = base; ;) {
@@ -79,11 +85,12 @@ export function collectionsOf({ sql }: Pick<Database, "sql">): Collections {
 
 const effects: Readonly<Record<string, StateWrite["effect"]>> = { "state.set": "set", "state.appended": "append" };
 
-async function stateAtFanOut(sql: Sql, id: ExecutionId, dispatch: number): Promise<JsonObject> {
+async function parentAtFanOut(sql: Sql, id: ExecutionId, dispatch: number): Promise<ParentOfItems> {
   const [row] = await sql<{ events: unknown }[]>`
     select flowledger.events(l.execution_id, 0, l.seq) as events from flowledger.ledger l
     where l.execution_id = ${id}::uuid and l.type = 'items.started' and l.dispatch = ${dispatch}::int`;
-  const { values, item, writes = [], parent } = foldFrom(null, parseEvents(row?.events ?? []));
-  if (!item?.readsState || !parent) return values;
-  return repeatWrites(await stateAtFanOut(sql, parent.id, parent.dispatch), writes);
+  const { values, startInput, item, writes = [], parent } = foldFrom(null, parseEvents(row?.events ?? []));
+  if (!item || !parent) return { values, startInput };
+  const above = await parentAtFanOut(sql, parent.id, parent.dispatch);
+  return { ...above, values: item.readsState ? repeatWrites(above.values, writes) : values };
 }

@@ -25,7 +25,7 @@ import { readBlueprint, toBlueprint } from "../flow/blueprint.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { decide, endsByItself, nextTimer } from "../ledger/decide.ts";
 import type { Command } from "../ledger/decide.ts";
-import { repeatWrites } from "../ledger/state.ts";
+import { isItem, repeatWrites } from "../ledger/state.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
 import { fitVersion } from "../ledger/version.ts";
@@ -366,7 +366,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         const wakeInMs = Math.min(Math.max(stoodMs, firstVersionWaitMs), otherVersionWaitMs, dueInMs);
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs, events });
       }
-      if (claimed.state.item?.readsState && !(await readParentState(claimed))) {
+      if (isItem(claimed.state) && !(await readParent(claimed))) {
         if (isSuspect(claimed)) suspects.release();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: brokenWaitMs });
       }
@@ -399,15 +399,17 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       }
     }
   };
-  /** An item reads the state that its parent had when it fanned out, under what it wrote itself. */
-  const readParentState = async ({ id, state }: Claim): Promise<boolean> => {
+  /** An item reads what its parent was started with, and the state that it had when it fanned out, under what it wrote itself. */
+  const readParent = async ({ id, state }: Claim): Promise<boolean> => {
     const { item, parent, writes = [] } = state;
     if (!item || !parent) return true;
     try {
-      state.values = repeatWrites(structuredClone(await items.stateAtFanOut(parent.id, parent.dispatch)), writes);
+      const { values, startInput } = await items.parentAtFanOut(parent.id, parent.dispatch);
+      if (item.readsState) state.values = repeatWrites(structuredClone(values), writes);
+      state.startInput = startInput;
       return true;
     } catch (error) {
-      log.error("the state of an item's parent cannot be read", { executionId: id, error: String(error) });
+      log.error("the parent of an item cannot be read", { executionId: id, error: String(error) });
       return false;
     }
   };

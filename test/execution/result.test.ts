@@ -114,6 +114,7 @@ test("TF-RES-09 TF-RES-10: meta has exactly its fields, and none of them is in t
     lifecycleState: "open",
     createdAt: expect.any(Date),
     startedAt: null,
+    startInput: null,
     sealedAt: null,
     closedAt: null,
     closeReason: null,

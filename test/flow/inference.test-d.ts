@@ -6,6 +6,7 @@ import type { Ctx, Paused, Resume } from "../../src/flow/context.ts";
 import type { EventsOf, StatePath } from "../../src/flow/contract.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
 import type { Json } from "../../src/base/json.ts";
+import type { ExecutionResult } from "../../src/execution/result.ts";
 
 const contract = {
   input: z.object({ ticket: z.string(), amount: z.coerce.number() }),
@@ -319,4 +320,22 @@ test("the key of a limit takes what the contract makes of the input", () => {
   });
   // @ts-expect-error a key is a text
   defineFlow("tenants", contract, { limits: { key: (input) => input.amount, perKey: { concurrency: 1 } } });
+});
+
+test("the start input has the flow's type in every chunk, condition and handler, and in the meta", () => {
+  type Input = { ticket: string; amount: number };
+  const flow = refund();
+  flow
+    .to("a", (ctx) => expectTypeOf(ctx.startInput).toEqualTypeOf<Input>())
+    .ifCondition((ctx) => {
+      expectTypeOf(ctx.startInput).toEqualTypeOf<Input>();
+      return true;
+    })
+    .to("b", (ctx) => expectTypeOf(ctx.startInput).toEqualTypeOf<Input>())
+    .endCondition();
+  flow.when("Counted").to("c", (ctx) => expectTypeOf(ctx.startInput).toEqualTypeOf<Input>());
+  defineFlow("free").to("a", (ctx) => expectTypeOf(ctx.startInput).toEqualTypeOf<Json>());
+  expectTypeOf<
+    Awaited<ReturnType<ExecutionResult<typeof contract>["getMeta"]>>["startInput"]
+  >().toEqualTypeOf<Input | null>();
 });

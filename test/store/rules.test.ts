@@ -5,7 +5,13 @@ import fc from "fast-check";
 import { beforeAll, expect, test } from "vitest";
 import type { LedgerEvent, Recorded } from "../../src/ledger/event.ts";
 import { evolve } from "../../src/ledger/evolve.ts";
-import { initialState, pendingInterrupts, type ExecutionState, type Interrupt } from "../../src/ledger/state.ts";
+import {
+  initialState,
+  isItem,
+  pendingInterrupts,
+  type ExecutionState,
+  type Interrupt,
+} from "../../src/ledger/state.ts";
 import { plain, type Json, type JsonObject } from "../../src/base/json.ts";
 import { closeSnapshot, finalResultKey, interventionJson } from "../../src/ledger/views.ts";
 import { channelsOf, defaultNames } from "../../src/store/names.ts";
@@ -133,12 +139,18 @@ test("the close snapshot is what the fold says, and there is none before the clo
   }
 });
 
+/** An item has that of its parent. */
+function startInputOf({ state }: Member): Json {
+  const above = isItem(state) ? played.find(({ member }) => member.id === state.parent?.id) : undefined;
+  return above ? startInputOf(above.member) : (state.startInput?.value ?? null);
+}
+
 test("status, lifecycle and the rest of the meta are what the fold says, in the header and by SQL", async () => {
   for (const { name, member, isWaiting: waits } of played) {
     const [row] = await sql<{ meta: JsonObject; status: string; lifecycle: string }[]>`
       select flowledger.meta(e.id) as meta, e.status, e.lifecycle from flowledger.executions e where e.id = ${member.id}`;
     const byLibrary: unknown = JSON.parse(JSON.stringify(await storeOn(sql).reads.meta(member.id)));
-    const meta = { ...metaOf(member.id, member.state, waits), ...expiredOf(member), ...earlyOf(member) };
+    const meta: JsonObject = { ...metaOf(member.id, member.state, waits), ...expiredOf(member), ...earlyOf(member), startInput: startInputOf(member) };
 
     const { status, lifecycleState: lifecycle } = meta;
     expect({ [name]: { ...row, byLibrary } }).toEqual({ [name]: { meta, byLibrary: meta, status, lifecycle } });

@@ -242,6 +242,7 @@ export function metaOf(id: ExecutionId, state: ExecutionState, isWaiting: boolea
     lifecycleState: lifecycleOf(state),
     createdAt: iso(state.createdAt),
     startedAt: iso(state.startedAt),
+    startInput: state.startInput?.value ?? null,
     sealedAt: iso(state.sealedAt),
     closedAt: iso(state.closed?.at),
     closeReason: state.closed?.reason ?? null,

@@ -1,4 +1,5 @@
 /** What a condition may read of the value it is asked about, and every chunk too. */
+import { UsageError } from "../../base/errors.ts";
 import { copyJson, type Json } from "../../base/json.ts";
 import { getPath } from "../../base/path.ts";
 import type { FlowDataOptions, ReadOnlyCtx } from "../../flow/context.ts";
@@ -12,6 +13,7 @@ export class ReadCtx implements ReadOnlyCtx {
   readonly #host: AttemptHost;
   readonly #value: Json;
   #input: Json | undefined;
+  #startInput: Json | undefined;
 
   constructor(host: AttemptHost, value: Json) {
     this.#host = host;
@@ -21,6 +23,15 @@ export class ReadCtx implements ReadOnlyCtx {
   get input(): Json {
     // A copy of its own: the value travels on, siblings get the same, and the ledger has it too.
     return (this.#input ??= copyJson(this.#value));
+  }
+
+  get startInput(): Json {
+    const started = this.#host.state.startInput;
+    if (started) return (this.#startInput ??= copyJson(started.value));
+    throw new UsageError(
+      `ctx.startInput was read in execution ${this.#host.info.id} of flow "${this.#host.flow.name}", which has not been started`,
+      "start it before you send events, or keep what an event's handlers need in its payload",
+    );
   }
 
   get execution() {
