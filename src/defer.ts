@@ -21,10 +21,12 @@ import {
   type SerializedError,
 } from "./base/errors.ts";
 import type { CreateOptions } from "./execution/bound-flow.ts";
+import { requireWaiting } from "./execution/waiting.ts";
 import { defineFlow } from "./flow/builder.ts";
 import type { Callable, Ctx, Output } from "./flow/context.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { parseMoment } from "./base/duration.ts";
+import type { Duration } from "./base/duration.ts";
 import { ExecutionId, type Recorded } from "./ledger/event.ts";
 import { toJson, type Json } from "./base/json.ts";
 import { internals, Orchestrator } from "./orchestrator.ts";
@@ -280,20 +282,29 @@ function argumentsOf(name: string, args: readonly unknown[]): Json[] {
  * chunk or another function the call is recorded, so that a second run of that attaches to the same execution.
  *
  * The calls throw `ExecutionFailedError` when the execution failed for the last time, its own error as `cause`, and
- * `ExecutionNotCompleted` when it was cancelled, aborted or discarded.
+ * `ExecutionNotCompleted` when it was cancelled, aborted or discarded; with options also `WaitTimeoutError`, or the signal's reason.
  */
 export function awaitResult<Args extends unknown[], Out>(
   fn: DeferredFunction<Args, Out>,
+  waiting: AwaitOptions = {},
 ): (...args: Args) => Promise<Out> {
   requireDeferred(fn, "awaitResult()");
+  requireKnown(waiting, ["timeout", "signal"], "awaitResult()");
+  requireWaiting(waiting, "awaitResult()");
+  const { timeout = null, signal } = waiting;
   return async (...args) => {
     const options = startOptions(fn.__execOptions);
     const input = argumentsOf(fn.name, args);
     try {
       const ctx = currentChunk();
-      if (ctx) return await ctx.call<Json[], Out>({ name: fn.name }, input, options);
+      if (ctx) return await ctx.call<Json[], Out>({ name: fn.name }, input, { ...options, timeout, signal });
       const orchestrator = requireOrchestrator(`awaitResult(${fn.name})()`);
-      const snapshot = await orchestrator.flow(fn.flow).start(input, { ...options, autoCloseTimeout: 0 });
+      const snapshot = await orchestrator.flow(fn.flow).start(input, {
+        ...options,
+        autoCloseTimeout: 0,
+        waitTimeout: timeout,
+        ...(signal && { signal }),
+      });
       // The result of a typed function, as its flow's `end()` kept it.
       return resultOf(snapshot) as Out;
     } catch (error) {
@@ -309,6 +320,17 @@ async function notCompleted(error: unknown): Promise<unknown> {
   const store = await configured?.[internals].store();
   const record = await store?.functions.read(id);
   return new ExecutionNotCompleted(id, record?.state ?? "cancelled", error);
+}
+
+/** How long a call of `awaitResult()` waits. */
+export interface AwaitOptions {
+  /**
+   * Outside of functions and chunks it ends the waiting alone: the execution goes on. Inside of one the wait outlives the process, so
+   * it is the limit of the called execution itself, which has failed when it passes. @default none
+   */
+  readonly timeout?: Duration | null;
+  /** Ends the waiting with its reason when it aborts; the execution goes on. @default none */
+  readonly signal?: AbortSignal;
 }
 
 /** `ctx` of the chunk that the calling code runs in: its `signal` aborts on cancel and timeout. undefined outside of workers. */

@@ -54,11 +54,13 @@ export {
   StepTimeoutError,
   StreamStalledError,
   UsageError,
+  WaitTimeoutError,
   WorkerCrashLoopError,
   WorkerError,
 } from "./base/errors.ts";
 
 export type {
+  CallOptions,
   ChunkHandler,
   Ctx,
   Intervention,
@@ -76,13 +78,20 @@ export type {
 export type { ChunkOptions, FlowDefinition } from "./flow/definition.ts";
 export type { FlowOptions, Limit, LimitOptions } from "./flow/limits.ts";
 export type { CloseSnapshot, Contract, InputOf, StateOf, StreamItem } from "./flow/contract.ts";
-export type { BoundFlow, CreateOptions, RunOptions, StartManyOptions } from "./execution/bound-flow.ts";
+export type {
+  BoundFlow,
+  CreateOptions,
+  RunOptions,
+  StartAndWaitOptions,
+  StartManyOptions,
+} from "./execution/bound-flow.ts";
 export type { ExecutionSummary, Orchestrator, OrchestratorOptions, WorkerOptions } from "./orchestrator.ts";
 export type { FailureGroup } from "./store/lists.ts";
 export type { CountOptions, ExecutionFilter, FailureOptions, ListOptions } from "./execution/list.ts";
 export type { PruneOptions } from "./execution/retention.ts";
 export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
 export type { SubFlowFrame } from "./execution/frame.ts";
+export type { WaitingOptions } from "./execution/waiting.ts";
 export type { ExecutionResult } from "./execution/result.ts";
 export type { CancelRunOptions, Handler, HandlerEvent, StopEvent, StreamEventsOptions } from "./execution/handler.ts";
 export type { SSEOptions } from "./execution/sse.ts";

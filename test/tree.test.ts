@@ -56,6 +56,7 @@ const publicValues = [
   "StepTimeoutError",
   "SearchTimeoutError",
   "DrainTimeoutError",
+  "WaitTimeoutError",
   "WorkerCrashLoopError",
   "LeaseLostError",
   "LockedError",
@@ -138,6 +139,9 @@ const publicTypes = [
   "Wait",
   "Worker",
   "WorkerOptions",
+  "CallOptions",
+  "StartAndWaitOptions",
+  "WaitingOptions",
 ];
 
 /** All of our own source. */

@@ -550,6 +550,17 @@ export class DrainTimeoutError extends FlowledgerError {
   }
 }
 
+/** Somebody stopped waiting; the execution itself goes on. */
+export class WaitTimeoutError extends FlowledgerError {
+  constructor(executionId: string, timeoutMs: number) {
+    super(
+      "WAIT_TIMEOUT",
+      `execution ${executionId} had not closed after ${timeoutMs} ms, and goes on: wait again with waitForClose(), or cancel() it`,
+      { executionId, timeoutMs },
+    );
+  }
+}
+
 /** The execution took worker after worker down with it. */
 export class WorkerCrashLoopError extends FlowledgerError {
   constructor(executionId: string, chunk: string | null, takeovers: number) {

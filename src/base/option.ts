@@ -91,6 +91,11 @@ export function requireDate(value: unknown, where: string, refuse = refuseUse): 
   return refuse(`${where} must be a valid Date, got ${show(value)}`, null);
 }
 
+export function requireSignal(value: unknown, where: string, refuse = refuseUse): AbortSignal {
+  if (value instanceof AbortSignal) return value;
+  return refuse(`${where} must be an AbortSignal, got ${show(value)}`, null);
+}
+
 function isWithin(value: number, { min, max = Infinity }: NumberRange): boolean {
   return value >= min && value <= max;
 }

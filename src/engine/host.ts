@@ -117,8 +117,12 @@ export interface AttemptHost {
   waitUntil(dispatch: number, time: number): Promise<void>;
   /** Resolves when everything that follows from the emit has run. */
   groupEnd(dispatch: number, group: number): Promise<void>;
-  /** Creates a child and resolves with how it ended; giving the same id again attaches to the same child. */
-  runChild(dispatch: number, child: Omit<NewChild, "parent"> & { readonly ordinal: number }): Promise<ClosedExecution>;
+  /** Creates a child and resolves with how it ended; giving the same id again attaches to the same child. The signal ends the wait alone. */
+  runChild(
+    dispatch: number,
+    child: Omit<NewChild, "parent"> & { readonly ordinal: number },
+    signal?: AbortSignal,
+  ): Promise<ClosedExecution>;
   /** Whether the child's end was asked for from outside. */
   isCancelledExternally(child: ExecutionId): Promise<boolean>;
   putIntoStream(dispatch: Dispatch, item: Json): Put;

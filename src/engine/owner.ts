@@ -395,6 +395,7 @@ export class Owner implements AttemptHost {
   async runChild(
     dispatch: number,
     child: Omit<NewChild, "parent"> & { readonly ordinal: number },
+    signal?: AbortSignal,
   ): Promise<ClosedExecution> {
     const { ordinal, ...rest } = child;
     const running = this.#running.get(dispatch);
@@ -413,7 +414,8 @@ export class Owner implements AttemptHost {
         },
       },
     );
-    return this.#waiting(dispatch, wait, ending);
+    // The child is recorded, so it is created whatever becomes of the wait.
+    return this.#waiting(dispatch, wait, signal ? unlessAborted(ending, signal) : ending);
   }
 
   async isCancelledExternally(child: ExecutionId): Promise<boolean> {

@@ -29,6 +29,7 @@ import { Handler } from "./handler.ts";
 import { endingOf, snapshotOf } from "./outcomes.ts";
 import { followStream, stoppable } from "./stream.ts";
 import type { StreamOptions } from "./stream.ts";
+import { requireWaiting, untilClosed } from "./waiting.ts";
 
 export interface CreateOptions {
   /** uuid v7. @default generated */
@@ -82,6 +83,17 @@ const optionNames = Object.keys({
   tx: true,
 } satisfies Record<keyof CreateOptions, true>);
 
+/** Options of a start that waits for the end. */
+export interface StartAndWaitOptions extends CreateOptions {
+  /**
+   * How long to wait for the close; null waits for ever. The execution goes on when it passes; `timeout` would end it.
+   * @default null
+   */
+  waitTimeout?: Duration | null;
+  /** Ends the waiting with its reason when it aborts; one that has aborted starts nothing. The execution goes on. @default none */
+  signal?: AbortSignal;
+}
+
 /** Options of one run: its id is its own, and it begins at once. */
 export type RunOptions = Omit<CreateOptions, "id" | "idempotencyKey" | "tx" | "autoClose">;
 
@@ -120,15 +132,17 @@ export class BoundFlow<C extends Contract = Contract> {
    * Runs a hidden execution and resolves with its close snapshot.
    *
    * @throws {ExecutionFailedError} when a chunk failed for the last time
+   * @throws {WaitTimeoutError} `waitTimeout` is over; or the signal's reason
    */
-  async start(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<CloseSnapshot<C>> {
-    const id = await this.#startHidden(input, options, "start");
-    const { outcomes } = this.#host;
-    const ending = await outcomes.closed(id, {
-      flow: this.definition.name,
-      isNew: options.idempotencyKey === undefined,
-    });
-    return snapshotOf(id, ending ?? endingOf(await outcomes.header(id))) as CloseSnapshot<C>;
+  async start(...[input, options = {}]: InputArgs<C, StartAndWaitOptions>): Promise<CloseSnapshot<C>> {
+    requireKnown(options, [...optionNames, "waitTimeout", "signal"], "start()");
+    const { waitTimeout: timeout, signal, ...create } = options;
+    const waiting = requireWaiting({ timeout, signal }, "start()", "waitTimeout");
+    waiting.signal?.throwIfAborted();
+    const id = await this.#startHidden(input, create, "start");
+    const isNew = create.idempotencyKey === undefined;
+    const ending = await untilClosed(this.#host.outcomes, id, waiting, { flow: this.definition.name, isNew });
+    return snapshotOf(id, ending) as CloseSnapshot<C>;
   }
 
   /**

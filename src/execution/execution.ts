@@ -3,7 +3,7 @@ import { requireBoolean, requireInteger, requireKnown } from "../base/option.ts"
 import type { Timers } from "../base/timers.ts";
 import type { Store } from "../store/store.ts";
 import type { NewId } from "../engine/ids.ts";
-import { DrainTimeoutError, ExecutionNotFoundError, PendingInterruptsError, UsageError } from "../base/errors.ts";
+import { DrainTimeoutError, ExecutionNotFoundError, PendingInterruptsError } from "../base/errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
@@ -29,6 +29,8 @@ import type { Outcomes } from "./outcomes.ts";
 import { ExecutionResult } from "./result.ts";
 import { followStream, stoppable } from "./stream.ts";
 import type { StreamEntry, StreamOptions, Streams } from "./stream.ts";
+import { requireWaiting, untilClosed } from "./waiting.ts";
+import type { WaitingOptions } from "./waiting.ts";
 
 /** What handles need of the process they live in. */
 export interface ExecutionHost {
@@ -108,17 +110,23 @@ export class Execution<C extends Contract = Contract> {
 
   /**
    * Gives the execution its input. With `autoClose` it resolves with the close snapshot, without it with the execution.
-   * Starting twice changes nothing.
+   * Starting twice changes nothing. Options are those of `waitForClose()`.
+   *
+   * @throws {WaitTimeoutError}
    */
   async start(
-    ...[input]: undefined extends StartInput<C> ? [StartInput<C>?] : [StartInput<C>]
+    ...[input, options = {}]: undefined extends StartInput<C>
+      ? [input?: StartInput<C>, options?: WaitingOptions]
+      : [input: StartInput<C>, options?: WaitingOptions]
   ): Promise<CloseSnapshot<C> | this> {
+    requireKnown(options, ["timeout", "signal"], "start()");
+    requireWaiting(options, "start()").signal?.throwIfAborted();
     const door = this.#definition ?? { name: this.flow, contract: {} };
     const parsed = parseInput(door, input);
     const limitKey = this.#definition && limitKeyOf(this.#definition, parsed);
     await this.#told(this.#host.store.starts.start(this.id, parsed, limitKey));
     const isClosing = this.#autoClose ?? (await this.#host.store.reads.loadState(this.id))?.settings.autoClose ?? true;
-    return isClosing ? this.waitForClose() : this;
+    return isClosing ? this.waitForClose(options) : this;
   }
 
   /** Sends an event; it is accepted and durable when this resolves. */
@@ -178,10 +186,12 @@ export class Execution<C extends Contract = Contract> {
    * Resolves with the close snapshot once the execution has closed, however that comes about.
    *
    * @throws {ExecutionFailedError | ExecutionCancelledError}
+   * @throws {WaitTimeoutError} `timeout` is over; or the signal's reason
    */
-  async waitForClose(): Promise<CloseSnapshot<C>> {
-    const ending = await this.#host.outcomes.closed(this.id, { flow: this.flow });
-    if (!ending) throw new UsageError(`waiting for execution ${this.id} ended early`, "wait again");
+  async waitForClose(options: WaitingOptions = {}): Promise<CloseSnapshot<C>> {
+    requireKnown(options, ["timeout", "signal"], "waitForClose()");
+    const waiting = requireWaiting(options, "waitForClose()");
+    const ending = await untilClosed(this.#host.outcomes, this.id, waiting, { flow: this.flow });
     return snapshotOf(this.id, ending) as CloseSnapshot<C>;
   }
 

@@ -1,13 +1,12 @@
 /** Readers of one outcome. Nothing is stored here: every view is a fold of the ledger, or the frozen close snapshot. */
-import { withTimeout } from "../base/async.ts";
+import { unlessAborted, withTimeout } from "../base/async.ts";
+import { requireKnown } from "../base/option.ts";
 import type { Timers } from "../base/timers.ts";
 import type { Reads } from "../store/reads.ts";
 import type { Store } from "../store/store.ts";
 import { ExecutionNotFoundError } from "../base/errors.ts";
 import type { Intervention, InterventionFilters } from "../flow/context.ts";
 import type { CloseSnapshot, Contract, InputOf, StateAt, StateOf, StatePath } from "../flow/contract.ts";
-import { parseDuration } from "../base/duration.ts";
-import type { Duration } from "../base/duration.ts";
 import { getPath } from "../base/path.ts";
 import type { ExecutionState } from "../ledger/state.ts";
 import type { ExecutionId } from "../ledger/event.ts";
@@ -15,6 +14,8 @@ import type { Json, JsonObject } from "../base/json.ts";
 import { closeSnapshot, explicitResult, matchesIntervention, publicIntervention } from "../ledger/views.ts";
 import type { Meta } from "../ledger/views.ts";
 import type { Outcomes } from "./outcomes.ts";
+import { requireWaiting } from "./waiting.ts";
+import type { WaitingOptions } from "./waiting.ts";
 
 export class ExecutionResult<C extends Contract = Contract> {
   readonly #reads: Reads;
@@ -45,9 +46,12 @@ export class ExecutionResult<C extends Contract = Contract> {
    * Waits for whichever comes first.
    *
    * @param options.timeout null, with a warning, when it passes @default waits for ever
+   * @param options.signal rejects with its reason when it aborts
    */
-  async getFinalResult(options: { timeout?: Duration | null } = {}): Promise<Json> {
-    const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, "timeout of getFinalResult");
+  async getFinalResult(options: WaitingOptions = {}): Promise<Json> {
+    requireKnown(options, ["timeout", "signal"], "getFinalResult()");
+    const { timeoutMs, signal } = requireWaiting(options, "getFinalResult()");
+    signal?.throwIfAborted();
     let found: Json | undefined;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const look = async (): Promise<void> => {
@@ -59,9 +63,18 @@ export class ExecutionResult<C extends Contract = Contract> {
     const stop = this.#outcomes.watch(this.#id, () => void look().catch(reject));
     look().catch(reject);
     try {
-      await withTimeout(promise, timeoutMs, () => {}, this.#timers);
+      const limited = withTimeout(
+        promise,
+        timeoutMs,
+        () => {},
+        this.#timers,
+        "the time is over that somebody waits for a result",
+      );
+      await (signal ? unlessAborted(limited, signal) : limited);
     } finally {
       stop();
+      // Also the timer goes with it.
+      resolve();
     }
     if (found !== undefined) return found;
     process.emitWarning(

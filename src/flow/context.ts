@@ -299,8 +299,14 @@ export interface CallOptions {
   readonly startAt?: Date;
   /** Cancelled with the reason "discarded" when no worker has taken it by then. @default never */
   readonly discardAfter?: Date | Duration;
+  /** The child's own limit, from the first time that a worker takes it: when it passes the child has failed. @default none */
   readonly timeout?: Duration | null;
   readonly idempotencyKey?: string;
+  /**
+   * Ends the waiting with its reason when it aborts; the child goes on. It is nothing that is recorded: a retry of the chunk
+   * attaches to the same child. @default none
+   */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface FlowDataWriteOptions {

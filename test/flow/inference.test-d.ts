@@ -2,10 +2,13 @@
 import { expectTypeOf, test } from "vitest";
 import { z } from "zod";
 import { defineFlow, Flow } from "../../src/flow/builder.ts";
-import type { Ctx, Paused, Resume } from "../../src/flow/context.ts";
+import type { CallOptions, Ctx, Paused, Resume } from "../../src/flow/context.ts";
 import type { EventsOf, StatePath } from "../../src/flow/contract.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
 import type { Json } from "../../src/base/json.ts";
+import type { BoundFlow } from "../../src/execution/bound-flow.ts";
+import type { Execution } from "../../src/execution/execution.ts";
+import type { WaitingOptions } from "../../src/execution/waiting.ts";
 import type { ExecutionResult } from "../../src/execution/result.ts";
 
 const contract = {
@@ -338,4 +341,14 @@ test("the start input has the flow's type in every chunk, condition and handler,
   expectTypeOf<
     Awaited<ReturnType<ExecutionResult<typeof contract>["getMeta"]>>["startInput"]
   >().toEqualTypeOf<Input | null>();
+});
+
+test("every wait takes a limit and a signal", () => {
+  type Bound = BoundFlow<typeof contract>;
+  type Handle = Execution<typeof contract>;
+  expectTypeOf<Parameters<Handle["waitForClose"]>[0]>().toEqualTypeOf<WaitingOptions | undefined>();
+  expectTypeOf<Parameters<Handle["start"]>[1]>().toEqualTypeOf<WaitingOptions | undefined>();
+  expectTypeOf<Parameters<Handle["result"]["getFinalResult"]>[0]>().toEqualTypeOf<WaitingOptions | undefined>();
+  expectTypeOf<NonNullable<Parameters<Bound["start"]>[1]>["signal"]>().toEqualTypeOf<AbortSignal | undefined>();
+  expectTypeOf<CallOptions["signal"]>().toEqualTypeOf<AbortSignal | undefined>();
 });

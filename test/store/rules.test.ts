@@ -150,7 +150,12 @@ test("status, lifecycle and the rest of the meta are what the fold says, in the 
     const [row] = await sql<{ meta: JsonObject; status: string; lifecycle: string }[]>`
       select flowledger.meta(e.id) as meta, e.status, e.lifecycle from flowledger.executions e where e.id = ${member.id}`;
     const byLibrary: unknown = JSON.parse(JSON.stringify(await storeOn(sql).reads.meta(member.id)));
-    const meta: JsonObject = { ...metaOf(member.id, member.state, waits), ...expiredOf(member), ...earlyOf(member), startInput: startInputOf(member) };
+    const meta: JsonObject = {
+      ...metaOf(member.id, member.state, waits),
+      ...expiredOf(member),
+      ...earlyOf(member),
+      startInput: startInputOf(member),
+    };
 
     const { status, lifecycleState: lifecycle } = meta;
     expect({ [name]: { ...row, byLibrary } }).toEqual({ [name]: { meta, byLibrary: meta, status, lifecycle } });

@@ -3,7 +3,7 @@ import { unlessAborted, withTimeout } from "../../base/async.ts";
 import { parseDuration, parseMoment } from "../../base/duration.ts";
 import { StepTimeoutError, type SerializedError } from "../../base/errors.ts";
 import { copyJson, isObject, toJson, type Json, type JsonObject } from "../../base/json.ts";
-import { requireKnown, requireText } from "../../base/option.ts";
+import { requireKnown, requireSignal, requireText } from "../../base/option.ts";
 import type {
   Callable,
   CallOptions,
@@ -182,9 +182,11 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     const where = `call of "${target.name}" in chunk "${this[own].chunk.name}"`;
     const definition = "flow" in target ? target.flow : target;
     const door = isDoor(definition) ? definition : { name: target.name, contract: {} };
-    const { metadata, priority = 0, delay, startAt, discardAfter, timeout, idempotencyKey = null } = options;
+    requireKnown(options, callOptions, where);
+    const { metadata, priority = 0, delay, startAt, discardAfter, timeout, idempotencyKey = null, signal } = options;
+    if (signal !== undefined) requireSignal(signal, `signal of ${where}`).throwIfAborted();
     const given = metadata === undefined ? null : toJson(metadata, `metadata of ${where}`);
-    const { id, ending } = await this.#runChild(target.name, {
+    const called = {
       input: parseInput(door, input),
       state: {},
       resources: {},
@@ -195,7 +197,8 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       discardAfter: discardAfter === undefined ? null : parseMoment(discardAfter, `discardAfter of ${where}`),
       timeoutMs: timeout == null ? null : parseDuration(timeout, `timeout of ${where}`),
       idempotencyKey,
-    });
+    };
+    const { id, ending } = await this.#runChild(target.name, called, signal);
     return resultOf(snapshotOf(id, target.name, ending));
   }
 
@@ -213,6 +216,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
   async #runChild(
     flow: string,
     child: Omit<NewChild, "id" | "flow" | "parent">,
+    signal?: AbortSignal,
   ): Promise<{ id: ExecutionId; ending: ClosedExecution }> {
     const { host, dispatch, journal } = this[own];
     const { ordinal, entry } = journal.next("call", flow);
@@ -221,7 +225,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       journal.buffer({ ordinal, effect: "call", child: id, flow });
       await this[own].flush();
     }
-    const ending = await host.runChild(dispatch.id, { ...child, id, flow, ordinal });
+    const ending = await host.runChild(dispatch.id, { ...child, id, flow, ordinal }, signal);
     this[own].requireLive();
     return { id, ending };
   }
@@ -248,6 +252,17 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     return withTimeout(returned, timeoutMs, late, host.timers, `timeout of step "${name}" of chunk "${chunk.name}"`);
   }
 }
+
+const callOptions = Object.keys({
+  metadata: true,
+  priority: true,
+  delay: true,
+  startAt: true,
+  discardAfter: true,
+  timeout: true,
+  idempotencyKey: true,
+  signal: true,
+} satisfies Record<keyof CallOptions, true>);
 
 const plain = {
   metadata: null,
