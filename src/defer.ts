@@ -25,7 +25,7 @@ import { requireWaiting } from "./execution/waiting.ts";
 import { defineFlow } from "./flow/builder.ts";
 import type { Callable, Ctx, Output } from "./flow/context.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
-import { parseMoment } from "./base/duration.ts";
+import { parseDuration, parseMoment } from "./base/duration.ts";
 import type { Duration } from "./base/duration.ts";
 import { ExecutionId, type Recorded } from "./ledger/event.ts";
 import { toJson, type Json } from "./base/json.ts";
@@ -68,6 +68,11 @@ export interface RetryPolicy {
   readonly multiplier: number;
   /** Longest wait. @default 600 */
   readonly maxInterval: number;
+  /**
+   * Every wait by itself, in seconds or as a duration such as "1h": as many retries as it has waits, exact unless
+   * `randomizationFactor` is given. In place of maxAttempts, initialInterval, multiplier and maxInterval. @default none
+   */
+  readonly waits?: readonly (number | string)[];
 }
 
 /** Options of the calls of a function; see `assignOptions()`. */
@@ -163,10 +168,14 @@ function toFlow<Args extends unknown[]>(fn: (...args: Args) => unknown, metadata
   flow
     .to(name, (ctx) => fn(...(ctx.input as Args)), {
       retry: {
-        maxAttempts: retry.maxAttempts + 1,
-        initialInterval: retry.initialInterval * 1000,
-        multiplier: retry.multiplier,
-        maxInterval: retry.maxInterval * 1000,
+        ...(retry.waits
+          ? { waits: retry.waits.map((wait) => waitMs(wait)) }
+          : {
+              maxAttempts: retry.maxAttempts + 1,
+              initialInterval: retry.initialInterval * 1000,
+              multiplier: retry.multiplier,
+              maxInterval: retry.maxInterval * 1000,
+            }),
         jitter: retry.randomizationFactor > 0,
       },
       timeout: maxDuration === undefined ? null : maxDuration * 1000,
@@ -691,7 +700,8 @@ function resolveRetry(name: string, retry: DeferOptions["retry"] = false): Retry
   if (typeof retry === "boolean") return { ...noRetry, maxAttempts: retry ? defaultRetries : 0 };
   const given: Partial<RetryPolicy> = typeof retry === "number" ? { maxAttempts: retry } : retry;
   if (typeof given !== "object" || given === null) refuse("use true, a number of retries, or an object");
-  requireKnown(given, Object.keys(noRetry), "retry", refuse);
+  requireKnown(given, [...Object.keys(noRetry), "waits"], "retry", refuse);
+  if (given.waits !== undefined) return byWaits(given, refuse);
   const policy = { ...noRetry, maxAttempts: defaultRetries, ...given };
   requireInteger(policy.maxAttempts, "maxAttempts", { min: 0 }, refuse);
   requireNumber(policy.randomizationFactor, "randomizationFactor", { min: 0, max: 1 }, refuse);
@@ -699,6 +709,26 @@ function resolveRetry(name: string, retry: DeferOptions["retry"] = false): Retry
     requireNumber(policy[key], `${key} in seconds`, { min: 0 }, refuse);
   requireNumber(policy.multiplier, "multiplier", { min: 1 }, refuse);
   return policy;
+}
+
+/** Numbers are seconds, as everywhere in Defer's policy. */
+function waitMs(wait: number | string, index = 0): number {
+  return parseDuration(typeof wait === "number" ? wait * 1000 : wait, `waits[${index}] of retry`, { words: true });
+}
+
+function byWaits(given: Partial<RetryPolicy>, refuse: Refuse): RetryPolicy {
+  const { waits, randomizationFactor = 0 } = given;
+  const beside = Object.keys(given).find((key) => key !== "waits" && key !== "randomizationFactor");
+  if (beside !== undefined) refuse(`it has waits and ${beside}`, "leave one of them out");
+  if (!Array.isArray(waits) || waits.length === 0 || waits.length > 1_000)
+    return refuse(`waits must be a list of 1 to 1000 durations, got ${show(waits)}`, 'use [1, 60, "1h"]');
+  requireNumber(randomizationFactor, "randomizationFactor", { min: 0, max: 1 }, refuse);
+  try {
+    waits.forEach(waitMs);
+  } catch (error) {
+    return refuse(error instanceof Error ? error.message : String(error), null);
+  }
+  return { ...noRetry, maxAttempts: waits.length, randomizationFactor, waits: [...waits] };
 }
 
 function requireLimits(name: string, options: DeferOptions) {

@@ -20,6 +20,9 @@ export function backoffMs(policy: RetryPolicy, attempt: number, error: unknown):
   if (attempted(() => error instanceof FlowledgerError && terminal.has(error.code))) return null;
   if (policy.retryIf && !policy.retryIf(error)) return null;
   const { initialIntervalMs: base, maxIntervalMs: max, multiplier: factor } = policy;
+  const given = policy.waitsMs?.[attempt - 1];
+  if (given !== undefined)
+    return Math.round(backoff({ attempt: 0, base: given, max: given, jitter: policy.jitter ? 0.5 : 0 }));
   return Math.round(backoff({ attempt: attempt - 1, base, max, factor, jitter: policy.jitter ? 0.5 : 0 }));
 }
 

@@ -88,6 +88,7 @@ export const Blueprint = z.strictObject({
         initialIntervalMs: z.number().nonnegative(),
         multiplier: z.number(),
         maxIntervalMs: z.number().nonnegative(),
+        waitsMs: z.array(z.number().nonnegative()).min(1).optional(),
         jitter: z.boolean(),
       }),
       timeoutMs: z.number().positive().nullable(),
@@ -109,10 +110,10 @@ export function toBlueprint(flow: FlowDefinition): Blueprint {
     roots: [...graph.roots],
     nodes: [...graph.nodes.values()] as Blueprint["nodes"],
     chunks: [...graph.chunks.values()].map(({ name, options }) => {
-      const { maxAttempts, initialIntervalMs, multiplier, maxIntervalMs, jitter } = options.retry;
+      const { retryIf: _retryIf, waitsMs, ...retry } = options.retry;
       return {
         name,
-        retry: { maxAttempts, initialIntervalMs, multiplier, maxIntervalMs, jitter },
+        retry: { ...retry, ...(waitsMs && { waitsMs: [...waitsMs] }) },
         timeoutMs: options.timeoutMs,
       };
     }),

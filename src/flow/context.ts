@@ -275,7 +275,12 @@ export interface RetryOptions {
   readonly multiplier?: number;
   /** Longest wait. @default "10m" */
   readonly maxInterval?: Duration;
-  /** Spreads each wait, so that many failures do not come back at once. @default true */
+  /**
+   * Every wait by itself, e.g. `["1s", "1m", "1h"]`: as many retries as it has waits, 1 to 1,000. In place of maxAttempts,
+   * initialInterval, multiplier and maxInterval. @default none
+   */
+  readonly waits?: readonly Duration[];
+  /** Spreads each wait, so that many failures do not come back at once. @default true, with `waits` false */
   readonly jitter?: boolean;
   /** Called with what was thrown; false gives up. @default every error is tried again */
   readonly retryIf?: (error: unknown) => boolean;

@@ -582,8 +582,10 @@ function retryOptions({
   initialIntervalMs,
   multiplier,
   maxIntervalMs,
+  waitsMs,
   jitter,
 }: Blueprint["chunks"][number]["retry"]): RetryOptions {
+  if (waitsMs) return { waits: waitsMs, jitter };
   return { maxAttempts, initialInterval: initialIntervalMs, multiplier, maxInterval: maxIntervalMs, jitter };
 }
 

@@ -129,6 +129,8 @@ export interface RetryPolicy {
   readonly initialIntervalMs: number;
   readonly multiplier: number;
   readonly maxIntervalMs: number;
+  /** Before the second attempt, the third …, where each was given by itself. */
+  readonly waitsMs?: readonly number[];
   readonly jitter: boolean;
   readonly retryIf: ((error: unknown) => boolean) | null;
 }

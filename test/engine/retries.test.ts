@@ -2,7 +2,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { verify } from "../../src/store/verify.ts";
-import { defineFlow } from "../../src/index.ts";
+import { defer } from "../../src/defer.ts";
+import { defineFlow, Flow } from "../../src/index.ts";
 import type { RetryOptions } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { refusal, serving, untilEvent } from "../support/flows.ts";
@@ -331,4 +332,58 @@ test("an attempt's last row says when it was due and when it began; the row's ow
   expect(failed?.queuedAt).toBeLessThanOrEqual(ran?.endedAt ?? 0);
   // A retry is due when its wait is over.
   expect((again?.queuedAt ?? 0) - (failed?.endedAt ?? 0)).toBe(50);
+});
+
+test("a list of waits is the waits of a chunk and of a step, exact, and as many retries", async () => {
+  const steps: number[] = [];
+  const flow = defineFlow("retries.list");
+  flow.to(
+    "fail",
+    async (ctx) => {
+      const step = ctx.step("also", () => Promise.reject(new Error(`no ${steps.push(ctx.attempt)}`)), {
+        retry: { waits: ["7ms"] },
+      });
+      await step.catch(() => {});
+      throw new Error("no");
+    },
+    { retry: { waits: [30, "10ms", 0] } },
+  );
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await refusal(execution.waitForClose());
+
+  const waits = async (type: "chunk.failed" | "step.failed") =>
+    (await execution.history({ types: [type] })).map((event) => ("retryInMs" in event ? event.retryInMs : null));
+  expect(await waits("chunk.failed")).toEqual([30, 10, 0, null]);
+  expect(await waits("step.failed")).toEqual([7, null]);
+  expect(Flow.fromBlueprint(flow.toBlueprint(), { fail: () => null }).graph.chunks.get("fail")?.options.retry).toEqual({
+    ...flow.graph.chunks.get("fail")?.options.retry,
+  });
+});
+
+test.each([
+  ["empty", { waits: [] }, /waits of chunk "x" must be a list of 1 to 1000 durations, got 0 of them/],
+  ["no list", { waits: "1s" }, /waits of chunk "x" must be a list/],
+  ["a wrong one", { waits: ["1s", "soon"] }, /"soon" is not a duration for retry\.waits\[1\] of chunk "x"/],
+  ["a hole", { waits: [1, null] }, /retry\.waits\[1\] of chunk "x"/],
+  ["beside maxAttempts", { waits: ["1s"], maxAttempts: 3 }, /has waits and maxAttempts/],
+  ["beside an interval", { waits: ["1s"], initialInterval: "1s" }, /has waits and initialInterval/],
+  ["too many", { waits: Array.from({ length: 1_001 }, () => 1) }, /got 1001 of them/],
+])("a list of waits that is %s is refused when the flow is defined", (_, retry, problem) => {
+  const given: RetryOptions = JSON.parse(JSON.stringify(retry));
+
+  expect(() => defineFlow("retries.refused").to("x", () => null, { retry: given })).toThrow(problem);
+});
+
+test("a background function takes a list of waits in seconds or as text", () => {
+  const fn = defer(() => 1, { name: "listed", retry: { waits: [1, "1m", 3600] } });
+
+  expect(fn.flow.graph.chunks.get("listed")?.options.retry).toMatchObject({
+    maxAttempts: 4,
+    waitsMs: [1_000, 60_000, 3_600_000],
+    jitter: false,
+  });
+  expect(fn.__metadata.retry).toMatchObject({ maxAttempts: 3, waits: [1, "1m", 3600] });
+  for (const retry of [{ waits: [] }, { waits: [-1] }, { waits: ["soon"] }, { waits: [1], maxAttempts: 2 }])
+    expect(() => defer(() => 1, { name: "listed", retry })).toThrow(/invalid retry options/);
 });

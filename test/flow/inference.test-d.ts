@@ -2,9 +2,10 @@
 import { expectTypeOf, test } from "vitest";
 import { z } from "zod";
 import { defineFlow, Flow } from "../../src/flow/builder.ts";
-import type { CallOptions, Ctx, Paused, Resume } from "../../src/flow/context.ts";
+import type { CallOptions, Ctx, Paused, Resume, RetryOptions } from "../../src/flow/context.ts";
 import type { EventsOf, StatePath } from "../../src/flow/contract.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
+import type { Duration } from "../../src/base/duration.ts";
 import type { Json } from "../../src/base/json.ts";
 import type { BoundFlow } from "../../src/execution/bound-flow.ts";
 import type { Execution } from "../../src/execution/execution.ts";
@@ -351,4 +352,11 @@ test("every wait takes a limit and a signal", () => {
   expectTypeOf<Parameters<Handle["result"]["getFinalResult"]>[0]>().toEqualTypeOf<WaitingOptions | undefined>();
   expectTypeOf<NonNullable<Parameters<Bound["start"]>[1]>["signal"]>().toEqualTypeOf<AbortSignal | undefined>();
   expectTypeOf<CallOptions["signal"]>().toEqualTypeOf<AbortSignal | undefined>();
+});
+
+test("a retry takes a list of waits", () => {
+  expectTypeOf<NonNullable<RetryOptions["waits"]>>().toEqualTypeOf<readonly Duration[]>();
+  refund().to("a", (ctx) => ctx.step("s", () => 1, { retry: { waits: ["1s", 60_000] } }), { retry: { waits: ["1h"] } });
+  // @ts-expect-error -- a wait is a duration
+  refund().to("b", () => 1, { retry: { waits: [new Date(0)] } });
 });
