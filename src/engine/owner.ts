@@ -15,12 +15,14 @@ import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
 import type { ExecutionId, LedgerEvent } from "../ledger/event.ts";
 import type { Dispatch, ExecutionState } from "../ledger/state.ts";
 import { goesOnTo } from "../ledger/pauses.ts";
+import { isCleaning } from "../ledger/cleanup.ts";
 import { heldUntil } from "../ledger/waits.ts";
 import type { CloseHeader } from "../store/append.ts";
 import type { Claim } from "../store/claims.ts";
 import type { Send, Transactions } from "../store/transactions.ts";
 import { Attempt, type Ended } from "./attempt.ts";
 import { subFlowChunk } from "./child.ts";
+import { cleanupChunk, goneCommand, overdueCommand } from "./cleanup.ts";
 import type { NewChild } from "./child.ts";
 import { Commits, hasRelatives, refusedWaitMs, type CommitAnswer, type CommitRequest } from "./commit.ts";
 import { never } from "./ctx/effect.ts";
@@ -563,12 +565,33 @@ export class Owner implements AttemptHost {
         `execution ${this.id} was cancelled: ${state.cancelling.reason}`,
         "stop when ctx.signal aborts",
       );
-      for (const { abort } of this.#running.values()) abort.abort(reason);
+      for (const { abort, dispatch } of this.#running.values()) if (!dispatch.cleanup) abort.abort(reason);
     }
+    if (state.cancelling && !state.failing && !state.closed) this.#cleanUp();
     const deadline = deadlineOf(state);
-    if (deadline === null || state.failing || state.closed || this.now() < deadline) return;
+    if (deadline === null || state.failing || state.closed || state.cancelling?.isCleaned || this.now() < deadline)
+      return;
     const message = `execution ${this.id} ran longer than its timeout of ${state.settings.timeoutMs ?? 0} ms`;
     this.#fold([{ type: "abort", reason: "timeout", error: { name: "ExecutionTimeoutError", message } }]);
+  }
+
+  /** Once what runs has ended, or had its grace, `onCancel` handlers get theirs; what is left of them then has failed. */
+  #cleanUp(): void {
+    if (this.#work.length + this.#recordings.length > 0) return;
+    const { cancelGraceMs } = this.#engine;
+    const isOver = this.#cancelDeadline !== null && this.now() >= this.#cancelDeadline;
+    if (isCleaning(this.state)) {
+      if (!isOver) return;
+      const late = [...this.state.dispatches.values()];
+      for (const { id } of late) this.#running.get(id)?.cutOff(new LeaseLostError(this.id, this.#epoch));
+      for (const { id } of late) this.#running.delete(id);
+      return this.#fold(late.map((dispatch) => overdueCommand(dispatch, cancelGraceMs)));
+    }
+    if (this.#running.size > 0 && !isOver) return;
+    if (decide(this.state, { type: "cleanUp" }, this.graph).length === 0) return;
+    for (const running of this.#running.values()) this.#cutOff(running, new LeaseLostError(this.id, this.#epoch));
+    this.#fold([{ type: "cleanUp" }]);
+    this.#cancelDeadline = this.now() + cancelGraceMs;
   }
 
   // oxlint-disable-next-line eslint/no-unused-private-class-members -- #Facts asks it
@@ -958,7 +981,8 @@ export class Owner implements AttemptHost {
 
   #start(): void {
     this.#startedAt = this.now();
-    if (this.#mode === "draining" || this.state.closed || this.state.failing || this.state.cancelling) return;
+    if (this.#mode === "draining" || this.state.closed || this.state.failing) return;
+    if (this.state.cancelling && !isCleaning(this.state)) return;
     // A chunk that starts after another has ended sees what that wrote.
     if (this.#work.length > 0) return;
     if (this.#resuming.length > 0) this.#resume();
@@ -975,6 +999,10 @@ export class Owner implements AttemptHost {
     const node = dispatch.chunk === null ? this.graph.nodes.get(dispatch.node) : undefined;
     if ((node?.kind === "forEach" || node?.kind === "batch") && node.distribute)
       return void this.#distribute(running, node);
+    if (dispatch.cleanup) {
+      const cleanup = cleanupChunk(this.graph, dispatch);
+      return cleanup ? void this.#attempt(running, cleanup) : this.#ended(running, [goneCommand(dispatch)]);
+    }
     const chunk = dispatch.chunk === null ? this.#subFlow(dispatch) : this.graph.chunks.get(dispatch.chunk);
     if (chunk) void this.#attempt(running, chunk);
     else void this.#forward(running);
@@ -1030,7 +1058,8 @@ export class Owner implements AttemptHost {
     if (this.#isOver || this.#running.get(running.dispatch.id) !== running) return;
     this.#running.delete(running.dispatch.id);
     // What a cancel interrupted has not failed.
-    const counts = this.state.cancelling ? commands.filter(({ type }) => type !== "fail") : commands;
+    const counts =
+      this.state.cancelling && !running.dispatch.cleanup ? commands.filter(({ type }) => type !== "fail") : commands;
     if (counts.length === 0) return this.#advance();
     this.#work.push(new Work(null, counts, nothing, nothing, running));
     this.#slotsEnding += 1;

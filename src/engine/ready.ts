@@ -34,6 +34,7 @@ export class Ready {
   /** Takes note of what an event plans and ends. It has been folded. */
   notice(event: LedgerEvent): void {
     if (event.type === "chunk.failed" && event.retryInMs !== undefined) this.#planned.push(event.dispatch);
+    if (event.type === "cleanup.planned") for (const { id } of event.runs) this.#planned.push(id);
     if (!("moves" in event) || !event.moves) return;
     forEachPlanned(event.moves, (id) => this.#planned.push(id));
     if (this.#itemsUnderWay.size === 0) return;

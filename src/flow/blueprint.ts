@@ -92,9 +92,13 @@ export const Blueprint = z.strictObject({
         jitter: z.boolean(),
       }),
       timeoutMs: z.number().positive().nullable(),
+      /** Its `onCancel` is among the handlers under "<chunk>.onCancel". */
+      onCancel: z.literal(true).optional(),
     }),
   ),
   predicates: z.array(z.string()),
+  /** The flow's own `onCancel` is among the handlers under "onCancel". */
+  onCancel: z.literal(true).optional(),
   subFlows: z.array(z.string()),
   requirements: z.array(z.strictObject({ name: z.string(), failPolicy: z.enum(["closed", "open"]) })),
 });
@@ -115,9 +119,11 @@ export function toBlueprint(flow: FlowDefinition): Blueprint {
         name,
         retry: { ...retry, ...(waitsMs && { waitsMs: [...waitsMs] }) },
         timeoutMs: options.timeoutMs,
+        ...(options.onCancel && { onCancel: true as const }),
       };
     }),
     predicates: [...graph.predicates.keys()],
+    ...(graph.onCancel && { onCancel: true as const }),
     subFlows: [...flow.subFlows.keys()],
     requirements: flow.requirements.map(({ name, failPolicy }) => ({ name, failPolicy })),
   });

@@ -136,7 +136,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   chunk<Out, In = unknown, I extends z.ZodType | null = null, R extends z.ZodType | null = null>(
     name: string,
     handler: ChunkHandler<C, Parsed<I, In>, Out>,
-    options?: ChunkOptions<I, R>,
+    options?: ChunkOptions<I, R, ChunkHandler<C, Parsed<I, In>>>,
   ): ChunkRef<C, Parsed<I, In>, Parsed<R, Output<Out>>> {
     const { handler: erased } = this.#draft.register(parts(name, handler, options));
     return { name, handler: erased as ChunkHandler<C, Parsed<I, In>, Parsed<R, Output<Out>>>, options };
@@ -146,7 +146,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   to<Out, I extends z.ZodType | null = null, R extends z.ZodType | null = null, const N extends string = string>(
     name: N,
     handler: ChunkHandler<C, Parsed<I, Last>, Out>,
-    options?: ChunkOptions<I, R>,
+    options?: ChunkOptions<I, R, ChunkHandler<C, Parsed<I, Last>>>,
   ): Flow<C, Parsed<R, Output<Out>>, Frame, Known & KnownChunk<N, ChunkHandler<C, Parsed<I, Last>, Out>>>;
   /** The next chunk, made by `chunk()`, or a named function. */
   to<Out>(chunk: ChunkRef<C, Last, Out> | ChunkHandler<C, Last, Out>): Flow<C, Output<Out>, Frame, Known>;
@@ -244,6 +244,17 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     /** @default any */ readonly target?: string | null;
   }): Flow<C, Last, Frame, Known> {
     return this.#go(this.#draft.interventionPoint(this.#at, point.name, point.target));
+  }
+
+  /**
+   * Runs once before the close when an execution that had begun is cancelled, beside the `onCancel` of its chunks: a run of its own with
+   * steps and state, within the worker's `cancelGrace`. Where it fails the ledger says so, and the execution closes all the same.
+   *
+   * @throws {DefinitionError} no function, or another one before
+   */
+  onCancel(handler: ChunkHandler<C, null>): Flow<C, Last, Frame, Known> {
+    this.#draft.onCancel(erase(handler));
+    return this;
   }
 
   /** Says that executions need a resource, and how a worker that was not given it makes it. */

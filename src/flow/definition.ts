@@ -50,12 +50,19 @@ export interface InterventionPoint {
 export interface ChunkOptions<
   I extends z.ZodType | null = z.ZodType | null,
   R extends z.ZodType | null = z.ZodType | null,
+  Cleanup = unknown,
 > {
   readonly retry?: RetryOptions;
   /** Longest time of one attempt. @default none */
   readonly timeout?: Duration | null;
   readonly input?: I;
   readonly output?: R;
+  /**
+   * Runs before the close when the execution is cancelled while this chunk runs, sleeps, pauses, waits for its retry or is about to
+   * begin: a run of its own with the input of the chunk, its steps and the state. It has the worker's `cancelGrace`; where it fails the
+   * ledger says so, and the execution closes all the same. @default none
+   */
+  readonly onCancel?: Cleanup;
 }
 
 export interface SubFlowOptions<

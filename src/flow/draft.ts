@@ -65,6 +65,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   readonly #refuse: Refuse = (problem, remedy) => {
     throw new DefinitionError(this.name, problem, remedy);
   };
+  #onCancel: ChunkHandler | null = null;
   #graph: Graph | null = null;
   #fingerprint: string | null = null;
 
@@ -315,6 +316,14 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     return this.#attach(at, { kind: "finalResult", next: [], label: "end" });
   }
 
+  onCancel(handler: ChunkHandler): void {
+    if (typeof handler !== "function") this.#refuse(`onCancel() got ${show(handler)}`, "give it a function of ctx");
+    if (this.#onCancel !== null && this.#onCancel !== handler)
+      this.#refuse("onCancel() was given two different handlers", "call it once");
+    this.#changed();
+    this.#onCancel = handler;
+  }
+
   require(requirement: ResourceRequirement): void {
     const { name, failPolicy } = requirement;
     if (typeof name !== "string" || name === "")
@@ -332,11 +341,16 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     handlers: Readonly<Record<string, unknown>>,
     subFlows: readonly FlowDefinition[],
   ): void {
-    for (const { name, retry, timeoutMs } of blueprint.chunks)
+    if (blueprint.onCancel) this.onCancel(this.#live(handlers, cleanupName, "cancel") as ChunkHandler);
+    for (const { name, retry, timeoutMs, onCancel } of blueprint.chunks)
       this.register({
         name,
         handler: this.#live(handlers, name, "chunk") as ChunkHandler,
-        options: { retry: retryOptions(retry), timeout: timeoutMs },
+        options: {
+          retry: retryOptions(retry),
+          timeout: timeoutMs,
+          ...(onCancel && { onCancel: this.#live(handlers, `${name}.${cleanupName}`, "chunk") }),
+        },
       });
     for (const name of blueprint.subFlows) {
       const child =
@@ -428,7 +442,8 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
         "its limits would make distributed items wait for the slot of the execution that waits for them",
         "use toSubFlow() in the body with the limits on that flow, or forEach({ concurrency }) without limits",
       );
-    return toGraph(this.#roots, this.#steps, this.#chunks);
+    const graph = toGraph(this.#roots, this.#steps, this.#chunks);
+    return this.#onCancel === null ? graph : { ...graph, onCancel: this.#onCancel };
   }
 
   #attach(at: Position, step: Step): Position {
@@ -499,14 +514,18 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
 
   #resolve(chunk: string, options: ChunkOptions = {}): ResolvedChunkOptions {
     const where = `chunk ${show(chunk)}`;
-    this.#requireOptions(options, ["retry", "timeout", "input", "output"], where);
+    this.#requireOptions(options, ["retry", "timeout", "input", "output", "onCancel"], where);
     const { input = null, output = null, timeout = null } = options;
     if (input !== null) checkSchema(this.name, `input of ${where}`, input);
     if (output !== null) checkSchema(this.name, `output of ${where}`, output);
     return this.#translated(where, () => {
       const timeoutMs = timeout === null ? null : parseDuration(timeout, `timeout of ${where}`);
       if (timeoutMs === 0) this.#refuse(`${where} has a timeout of 0`, "leave it out for none");
-      return { retry: resolveRetry(options.retry, where), timeoutMs, input, output };
+      const resolvedOptions = { retry: resolveRetry(options.retry, where), timeoutMs, input, output };
+      if (options.onCancel === undefined) return resolvedOptions;
+      if (!isHandler(options.onCancel))
+        this.#refuse(`onCancel of ${where} is ${show(options.onCancel)}`, "give it a function of ctx");
+      return { ...resolvedOptions, onCancel: options.onCancel };
     });
   }
 
@@ -587,6 +606,14 @@ function retryOptions({
 }: Blueprint["chunks"][number]["retry"]): RetryOptions {
   if (waitsMs) return { waits: waitsMs, jitter };
   return { maxAttempts, initialInterval: initialIntervalMs, multiplier, maxInterval: maxIntervalMs, jitter };
+}
+
+/** What handlers for a cancel are called beside those of a blueprint's chunks. */
+const cleanupName = "onCancel";
+
+/** That a function takes the `ctx` of its flow is checked where it is given. */
+function isHandler(value: unknown): value is ChunkHandler {
+  return typeof value === "function";
 }
 
 function heardLabel(trigger: WhenNode["trigger"]): string {

@@ -16,6 +16,8 @@ export interface Graph {
   readonly chunks: ReadonlyMap<string, Chunk>;
   /** Conditions of `match` and `if`, by name. */
   readonly predicates: ReadonlyMap<string, Predicate>;
+  /** The flow's own, when an execution is cancelled. */
+  readonly onCancel?: ChunkHandler;
 }
 
 /** A value that leaves a node enters every node of `next`; an empty `next` ends that chain. */
@@ -121,6 +123,8 @@ export interface ResolvedChunkOptions {
   readonly timeoutMs: number | null;
   readonly input: z.ZodType | null;
   readonly output: z.ZodType | null;
+  /** When the execution is cancelled while the chunk has begun and not ended. */
+  readonly onCancel?: ChunkHandler;
 }
 
 export interface RetryPolicy {

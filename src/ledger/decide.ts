@@ -17,6 +17,7 @@ import {
   type Interrupt,
 } from "./state.ts";
 import { answeredBy, earlyAnswers, expiries, goesOnTo, idOfPause, takenError } from "./pauses.ts";
+import { cleanupEnd, isCleaning, planCleanup } from "./cleanup.ts";
 import { heldUntil } from "./waits.ts";
 import type {
   EventOf,
@@ -81,7 +82,9 @@ export type Command =
   /** The attempt was cut off and shall go on at once, whatever else it waits for. */
   | { type: "interrupt"; dispatch: number; times?: AttemptTimes }
   /** It cannot go on, whatever still runs. */
-  | { type: "abort"; reason: string; error: SerializedError };
+  | { type: "abort"; reason: string; error: SerializedError }
+  /** After a cancel nothing runs any more: what is to be done before the close. */
+  | { type: "cleanUp" };
 
 /** When an attempt was due and when its handler was called, in milliseconds since 1970. */
 export interface AttemptTimes {
@@ -113,6 +116,9 @@ export interface PauseRequest {
 /** The events that a command leads to; none when there is nothing to do. Reads the state and never writes it. */
 export function decide(state: ExecutionState, command: Command, graph: Graph): LedgerEvent[] {
   if (state.closed) return [];
+  const isEnd = command.type === "complete" || command.type === "fail" || command.type === "pause";
+  const cleaned = isEnd ? cleanupEnd(state, command) : null;
+  if (cleaned) return cleaned;
   switch (command.type) {
     case "claim": {
       const event: EventOf<"execution.claimed"> = { type: "execution.claimed", worker: command.worker };
@@ -196,6 +202,8 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
     }
     case "abort":
       return [{ type: "execution.failed", reason: command.reason, error: command.error }];
+    case "cleanUp":
+      return planCleanup(state, graph);
   }
 }
 
@@ -214,6 +222,7 @@ export interface Settlement {
 export function settle(state: ExecutionState, now: number, running: number, isGraceOver: boolean): Settlement | null {
   if (state.closed) return null;
   if (state.failing) return ending(state, "failed", state.failing.reason, state.failing.error, false);
+  if (isCleaning(state)) return null;
   if (state.cancelling && (running === 0 || isGraceOver))
     return ending(state, "cancelled", state.cancelling.reason, null, false);
   const pending = pendingInterrupts(state);

@@ -375,6 +375,24 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     actor: z.string().optional(),
   }),
   z.strictObject({ type: z.literal("cancel.requested"), reason: z.string().optional(), actor: z.string().optional() }),
+  /**
+   * A cancel has told everything to stop, and these `onCancel` handlers are to run before the close, each as a dispatch of its own:
+   * for a dispatch that was open (`of`), for one that had paused (`interrupt`), or the flow's own. Nothing else goes on.
+   */
+  z.strictObject({
+    type: z.literal("cleanup.planned"),
+    runs: z.array(
+      z.strictObject({ id, chunk: z.string().optional(), of: id.optional(), interrupt: z.string().optional() }),
+    ),
+  }),
+  z.strictObject({ type: z.literal("cleanup.completed"), dispatch: id, chunk: z.string(), ...attemptTimes }),
+  z.strictObject({
+    type: z.literal("cleanup.failed"),
+    dispatch: id,
+    chunk: z.string(),
+    ...attemptTimes,
+    error: SerializedError,
+  }),
   /** It cannot go on: its time is up, or it took worker after worker down. A chunk's last failure says the same. */
   z.strictObject({ type: z.literal("execution.failed"), error: SerializedError, reason: z.string() }),
   z.strictObject({

@@ -3,6 +3,7 @@ import { defaultSettings } from "./event.ts";
 import type { EventOf, LedgerEvent, Move, Position, Recorded } from "./event.ts";
 import { appendPath, deletePath, getPath, setPath } from "../base/path.ts";
 import { copyJson, type Json } from "../base/json.ts";
+import { cleanupInput, cleanupNode } from "./cleanup.ts";
 import {
   isItem,
   itemsOf,
@@ -272,6 +273,21 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     case "cancel.requested":
       state.cancelling ??= { reason: event.reason ?? "cancelled", at };
       return state;
+    case "cleanup.planned": {
+      const planned = event.runs.map((run) => ({ ...run, input: cleanupInput(state, run) }));
+      state.dispatches.clear();
+      state.groups.clear();
+      if (state.cancelling) state.cancelling.isCleaned = true;
+      for (const { id, chunk, input } of planned) {
+        plan(state, { node: cleanupNode, chunk }, id, input, null, null, false, at);
+        dispatchOf(state, id).cleanup = true;
+      }
+      return state;
+    }
+    case "cleanup.completed":
+    case "cleanup.failed":
+      finish(state, event.dispatch);
+      return state;
     case "execution.failed":
       state.failing ??= { reason: event.reason, error: event.error };
       return state;
@@ -347,6 +363,9 @@ export function stamp(state: ExecutionState, event: LedgerEvent, at: number): vo
       if (consumer) consumer.consumedAt = at;
       return;
     }
+    case "cleanup.planned":
+      for (const { id } of event.runs) stampPlan(state, id, at);
+      return;
     case "execution.closed":
       if (state.closed) {
         if (state.sealedAt === state.closed.at) state.sealedAt = at;

@@ -50,7 +50,8 @@ export interface ExecutionState {
   sealedAt: number | null;
   /** Set once a close is asked for: it happens when everything accepted has run. */
   closing: { reason: string; at: number; cancelsInterrupts: boolean } | null;
-  cancelling: { reason: string; at: number } | null;
+  /** `isCleaned` once its `onCancel` handlers are planned. */
+  cancelling: { reason: string; at: number; isCleaned?: true } | null;
   /** The error it ends with. */
   failing: { reason: string; error: SerializedError } | null;
   closed: { at: number; outcome: Outcome; reason: string; error: SerializedError | null } | null;
@@ -127,6 +128,8 @@ export interface Dispatch {
   /** The epoch in which what it waited for last came: a child's end, the end of what an emit led to, an interruption. */
   wokenIn: number;
   resume: string | null;
+  /** It is an `onCancel` handler. */
+  cleanup?: true;
   journal: JournalEntry[];
 }
 

@@ -106,10 +106,14 @@ const dispatchesEndOnce: Invariant = (sql, { after, until }) => sql<Violation[]>
       case m ->> 'move' when 'run' then 0 else (m ->> 'size')::int * jsonb_array_length(m -> 'entries') end) as o(step)
     where l.payload ? 'moves' and (m ->> 'move' = 'run' or m ->> 'move' = 'open' and m ? 'entries')
       and l.execution_id > ${after}::uuid and l.execution_id <= ${until}::uuid
+    union all
+    select l.execution_id, l.seq, (r ->> 'id')::int
+    from flowledger.ledger l cross join lateral jsonb_array_elements(l.payload -> 'runs') r
+    where l.type = 'cleanup.planned' and l.execution_id > ${after}::uuid and l.execution_id <= ${until}::uuid
   ), ended as (
     select execution_id, dispatch, min(seq) as seq, count(*) as times
     from flowledger.ledger
-    where (type in ('chunk.completed', 'value.routed', 'interrupt.raised') or type = 'chunk.failed' and not payload ? 'retryInMs')
+    where (type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'cleanup.completed', 'cleanup.failed') or type = 'chunk.failed' and not payload ? 'retryInMs')
       and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
     group by execution_id, dispatch
   )

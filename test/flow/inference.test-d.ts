@@ -360,3 +360,22 @@ test("a retry takes a list of waits", () => {
   // @ts-expect-error -- a wait is a duration
   refund().to("b", () => 1, { retry: { waits: [new Date(0)] } });
 });
+
+test("onCancel gets what its chunk gets, and that of the flow nothing", () => {
+  refund()
+    .to("a", () => ({ score: 1 }), {
+      onCancel: (ctx) => expectTypeOf(ctx.input).toEqualTypeOf<{ ticket: string; amount: number }>(),
+    })
+    .to("b", (ctx) => ctx.input.score, {
+      onCancel: (ctx) => {
+        expectTypeOf(ctx.input).toEqualTypeOf<{ score: number }>();
+        expectTypeOf(ctx.startInput.ticket).toEqualTypeOf<string>();
+      },
+    })
+    .to("c", (ctx) => ctx.input.length, {
+      input: z.string(),
+      onCancel: (ctx) => expectTypeOf(ctx.input).toEqualTypeOf<string>(),
+    })
+    .onCancel((ctx) => expectTypeOf(ctx.input).toEqualTypeOf<null>())
+    .to("d", (ctx) => expectTypeOf(ctx.input).toEqualTypeOf<number>());
+});

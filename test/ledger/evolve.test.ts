@@ -295,6 +295,35 @@ const cases: {
     ({ cancelling }) => cancelling,
     { reason: "stop", at: 4000 },
   ],
+  "cleanup.planned": [
+    [...running, { type: "cancel.requested" }],
+    { type: "cleanup.planned", runs: [{ id: 5, chunk: "a", of: 1 }, { id: 6 }] },
+    ({ dispatches, cancelling, nextId }) => [
+      [...dispatches.values()].map(({ id, chunk, input, cleanup }) => [id, chunk, input, cleanup]),
+      cancelling?.isCleaned,
+      nextId,
+    ],
+    [
+      [
+        [5, "a", "in", true],
+        [6, null, null, true],
+      ],
+      true,
+      7,
+    ],
+  ],
+  "cleanup.completed": [
+    [...running, { type: "cancel.requested" }, { type: "cleanup.planned", runs: [{ id: 5, chunk: "a", of: 1 }] }],
+    { type: "cleanup.completed", dispatch: 5, chunk: "a" },
+    ({ dispatches }) => dispatches.size,
+    0,
+  ],
+  "cleanup.failed": [
+    [...running, { type: "cancel.requested" }, { type: "cleanup.planned", runs: [{ id: 5 }] }],
+    { type: "cleanup.failed", dispatch: 5, chunk: "onCancel", error },
+    ({ dispatches, failing }) => [dispatches.size, failing],
+    [0, null],
+  ],
   "execution.failed": [
     running,
     { type: "execution.failed", error, reason: "timeout" },
