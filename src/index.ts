@@ -93,7 +93,14 @@ export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOpt
 export type { SubFlowFrame } from "./execution/frame.ts";
 export type { WaitingOptions } from "./execution/waiting.ts";
 export type { ExecutionResult } from "./execution/result.ts";
-export type { CancelRunOptions, Handler, HandlerEvent, StopEvent, StreamEventsOptions } from "./execution/handler.ts";
+export type {
+  CancelRunOptions,
+  Handler,
+  HandlerEvent,
+  Question,
+  StopEvent,
+  StreamEventsOptions,
+} from "./execution/handler.ts";
 export type { SSEOptions } from "./execution/sse.ts";
 export type { StreamEntry, StreamOptions, SystemItem } from "./execution/stream.ts";
 export type { Anchor, KeptAnchor } from "./store/anchors.ts";

@@ -21,7 +21,7 @@ import type { NewId } from "./engine/ids.ts";
 import { KeptResources } from "./engine/resources.ts";
 import type { Resources, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, ExecutionNotFoundError, LockedError, UsageError } from "./base/errors.ts";
-import { BoundFlow, newExecution, parseId, parseMetadata } from "./execution/bound-flow.ts";
+import { BoundFlow, newExecution, parseId, parseMetadata, requireExecutionId } from "./execution/bound-flow.ts";
 import type { BoundHost } from "./execution/bound-flow.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
@@ -286,7 +286,7 @@ export class Orchestrator implements AsyncDisposable {
 
   /** @throws {ExecutionNotFoundError} */
   async getExecution(id: string): Promise<Execution> {
-    const executionId = parseId(id);
+    const executionId = requireExecutionId(id);
     await this.#ready();
     const { flow } = await this.#outcomes.header(executionId);
     return new Execution(this.#host, executionId, { name: flow, definition: this.#flows.get(flow) ?? null }, null);
@@ -422,9 +422,9 @@ export class Orchestrator implements AsyncDisposable {
     return this.#store.audit.anchor();
   }
 
-  /** Its header may be gone: then the ledger tells. @throws {UsageError | ExecutionNotFoundError} */
+  /** Its header may be gone: then the ledger tells. @throws {ExecutionNotFoundError} */
   async #requireExecution(id: string): Promise<void> {
-    const executionId = parseId(id);
+    const executionId = requireExecutionId(id);
     await this.#ready();
     if (!(await this.#store.reads.hasLedger(executionId))) throw new ExecutionNotFoundError(id);
   }

@@ -140,6 +140,7 @@ const publicTypes = [
   "Worker",
   "WorkerOptions",
   "CallOptions",
+  "Question",
   "StartAndWaitOptions",
   "WaitingOptions",
 ];

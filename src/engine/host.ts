@@ -105,6 +105,8 @@ export interface AttemptHost {
   /** What is folded so far; read only. */
   readonly state: ExecutionState;
   readonly newId: NewId;
+  /** The database's time, in milliseconds since 1970. */
+  now(): number;
   /** User code is about to begin; only where somebody hears it. */
   readonly began: ((begun: Omit<Begun, "executionId" | "flow">) => void) | undefined;
   /** Resolves when the effects are in the ledger. */

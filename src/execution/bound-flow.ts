@@ -14,7 +14,7 @@ import { warnFlowData } from "../engine/flow-data.ts";
 import type { FlowDataAccess } from "../engine/host.ts";
 import type { NewId } from "../engine/ids.ts";
 import type { Resources } from "../engine/resources.ts";
-import { UsageError } from "../base/errors.ts";
+import { ExecutionNotFoundError, UsageError } from "../base/errors.ts";
 import { parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
@@ -23,6 +23,7 @@ import type { Duration } from "../base/duration.ts";
 import { limitKeyOf } from "../flow/limits.ts";
 import { ExecutionId, type Settings } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
+import { hostAfter } from "./begun.ts";
 import { Execution } from "./execution.ts";
 import type { ExecutionHost } from "./execution.ts";
 import { Handler } from "./handler.ts";
@@ -158,7 +159,8 @@ export class BoundFlow<C extends Contract = Contract> {
       await this.#create(execution, given);
     };
     const id = ExecutionId.parse(given.id);
-    return new Handler(this.#host, this.#handle(id, given), begin());
+    const begun = begin();
+    return new Handler(this.#host, this.#handle(id, given, hostAfter(begun, this.#host)), begun);
   }
 
   /** Starts an execution and resolves with its handle as soon as that is durable. */
@@ -285,9 +287,9 @@ export class BoundFlow<C extends Contract = Contract> {
     return created;
   }
 
-  #handle(id: ExecutionId, options: CreateOptions): Execution<C> {
+  #handle(id: ExecutionId, options: CreateOptions, host: ExecutionHost = this.#host): Execution<C> {
     return new Execution(
-      this.#host,
+      host,
       id,
       { name: this.definition.name, definition: this.definition },
       options.autoClose ?? true,
@@ -375,6 +377,13 @@ export function parseMetadata(metadata: Readonly<Record<string, unknown>> | unde
   const parsed = toJson(metadata, "metadata");
   if (!isObject(parsed)) throw new UsageError("metadata is not an object", "pass { key: value }");
   return parsed;
+}
+
+/** What is no id at all is no execution's either. @throws {ExecutionNotFoundError} */
+export function requireExecutionId(id: string): ExecutionId {
+  const parsed = ExecutionId.safeParse(typeof id === "string" ? id.toLowerCase() : id);
+  if (parsed.success) return parsed.data;
+  throw new ExecutionNotFoundError(String(id).slice(0, 80));
 }
 
 /** @throws {UsageError} */

@@ -8,7 +8,7 @@ import type { Duration } from "../base/duration.ts";
 import { evolve } from "../ledger/evolve.ts";
 import { initialState } from "../ledger/state.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import type { Json } from "../base/json.ts";
+import { isObject, type Json } from "../base/json.ts";
 import { finalResultKey } from "../ledger/views.ts";
 import type { Execution, ExecutionHost } from "./execution.ts";
 import { errorOf } from "./outcomes.ts";
@@ -29,11 +29,14 @@ export type StopEvent =
   | { readonly type: "timedOut"; readonly timeoutMs: number; readonly activeChunks: readonly string[] }
   | { readonly type: "cancelled"; readonly reason: string };
 
+/** A pause that waits for an answer: `interrupt.id` is what `continueWith()` takes. */
+export type Question = SystemItem & { readonly type: "interrupt"; readonly action: "pause" | "project" };
+
 /** What `streamEvents()` gives. */
-export type HandlerEvent<C extends Contract> = StreamItem<C> | StopEvent;
+export type HandlerEvent<C extends Contract> = StreamItem<C> | Question | StopEvent;
 
 export interface StreamEventsOptions {
-  /** Also interrupts, interventions and retries, in their place. @default false */
+  /** Also answers, interventions and retries, in their place. @default false */
   exposeInternal?: boolean;
 }
 
@@ -131,7 +134,7 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
   }
 
   /**
-   * The run's stream items as they come, then its stop event. A reader that breaks off is followed by the next one at the
+   * The run's stream items and the questions that wait as they come, then its stop event. A reader that breaks off is followed by the next one at the
    * next unread event.
    *
    * @throws {StreamConsumedError} at the first iteration, when the stop event has been read through this handler
@@ -161,7 +164,7 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
           return;
         }
         this.#cursor = next.value.cursor;
-        if (next.value.kind === null || exposeInternal) yield next.value.item;
+        if (next.value.kind === null || exposeInternal || isQuestion(next.value.item)) yield next.value.item;
       }
     } finally {
       signal.removeEventListener("abort", leave);
@@ -226,6 +229,11 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
       activeChunks: [...new Set(chunks)].toSorted(),
     };
   }
+}
+
+/** Also that of a sub-flow, which is answered here. */
+function isQuestion(item: unknown): item is Question {
+  return isObject(item) && item["type"] === "interrupt" && (item["action"] === "pause" || item["action"] === "project");
 }
 
 function failedBy(error: unknown): StopEvent {

@@ -133,8 +133,8 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
     work: (tx: TransactionOf<S>) => T,
     options: TransactionOptions & { readonly client: S },
   ): Promise<Output<T>>;
-  /** Sleeps through restarts: the time is recorded, and no worker is held for a long one. */
-  sleep(duration: Duration): Promise<void>;
+  /** Sleeps through restarts: the time is recorded, and no worker is held for a long one. Until a date that is over it does not wait. */
+  sleep(until: Duration | Date): Promise<void>;
   /** Runs a flow or deferred function as a child anywhere in the fleet; a retry attaches to the same child. */
   call<In2, Out>(target: Callable<In2, Out>, input: In2, options?: CallOptions): Promise<Out>;
   /** Commits what this chunk has written so far. */

@@ -44,7 +44,7 @@ export type Effect = { ordinal: number } & (
   | { effect: "emit"; event: string; payload: Json; wait: boolean; hits?: Hits }
   | { effect: "step"; name: string; value: Json }
   | { effect: "stepFailed"; name: string; attempt: number; error: SerializedError; retryInMs: number | null }
-  | { effect: "sleep"; forMs: number }
+  | { effect: "sleep"; forMs: number; until?: number }
   | { effect: "result"; value: Json }
   | { effect: "stopStream" }
   | { effect: "call"; child: ExecutionId; flow: string }
@@ -389,7 +389,14 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
       return [failed];
     }
     case "sleep":
-      return [{ type: "sleep.started", ...place, forMs: done_.forMs }];
+      return [
+        {
+          type: "sleep.started",
+          ...place,
+          forMs: done_.forMs,
+          ...(done_.until !== undefined && { until: done_.until }),
+        },
+      ];
     case "result":
       return [{ type: "result.set", ...place, value: done_.value }];
     case "stopStream":

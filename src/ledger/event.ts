@@ -242,7 +242,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     error: SerializedError,
     retryInMs: ms.optional(),
   }),
-  z.strictObject({ type: z.literal("sleep.started"), ...effect, forMs: ms }),
+  /** `until` where a date was given: that counts then, in milliseconds since 1970. */
+  z.strictObject({ type: z.literal("sleep.started"), ...effect, forMs: ms, until: ms.optional() }),
   z.strictObject({ type: z.literal("result.set"), ...effect, value: JsonValue }),
   z.strictObject({ type: z.literal("stream.stopped"), ...effect }),
   z.strictObject({ type: z.literal("child.started"), ...effect, child: ExecutionId, flow: z.string() }),

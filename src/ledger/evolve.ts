@@ -144,7 +144,12 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       );
       return state;
     case "sleep.started":
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "sleep", key: "", until: at + event.forMs }, at);
+      journal(
+        state,
+        event.dispatch,
+        { ordinal: event.ordinal, effect: "sleep", key: "", until: event.until ?? at + event.forMs },
+        at,
+      );
       return state;
     case "result.set":
       state.result = { value: event.value };
@@ -331,7 +336,7 @@ export function stamp(state: ExecutionState, event: LedgerEvent, at: number): vo
     case "step.failed":
     case "sleep.started": {
       const entry = state.dispatches.get(event.dispatch)?.journal.find(({ ordinal }) => ordinal === event.ordinal);
-      if (entry?.effect === "sleep" && event.type === "sleep.started") entry.until = at + event.forMs;
+      if (entry?.effect === "sleep" && event.type === "sleep.started") entry.until = event.until ?? at + event.forMs;
       if (entry?.effect === "stepFailed" && event.type === "step.failed" && event.retryInMs !== undefined)
         entry.notBefore = at + event.retryInMs;
       return;

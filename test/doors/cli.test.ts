@@ -89,6 +89,17 @@ test("a delayed start waits from the shell too, whatever is sent to it; discardA
   expect(await delayed.result.getMeta()).toMatchObject({ lifecycleState: "closed", closeReason: "cancelled" });
 });
 
+test("an id that is no uuid is not found, as one that nobody has", async () => {
+  const unknown = await run("show", "01890000-0000-7000-8000-00000000dead", "--json");
+
+  for (const command of ["show", "cancel", "history"]) {
+    const wrong = await run(command, "refund-1", "--json");
+    expect(wrong.code).toBe(unknown.code);
+    expect(wrong.stderr).toContain("refund-1");
+    expect(wrong.stderr).toContain("EXECUTION_NOT_FOUND");
+  }
+});
+
 test("close --cancel-interrupts ends what waits in a sub-flow that has long been parked", async () => {
   const { id } = await json<{ id: string }>("start", "publishing", "null", "--options", '{"autoClose": false}');
   const execution = await orchestrator.getExecution(id);

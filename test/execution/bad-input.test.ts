@@ -27,7 +27,7 @@ test("an unknown flow is refused with the names that are known", () => {
   expect(() => orchestrator.flow("lose")).toThrow(UsageError);
 });
 
-test("an unknown execution is not found, an id that is no uuid is no id", async () => {
+test("an unknown execution is not found, nor is one whose id is no uuid", async () => {
   const id = "01a1fc32-0000-7000-8000-00000000dead";
 
   expect(await refusal(orchestrator.getExecution(id))).toMatchObject({
@@ -35,7 +35,7 @@ test("an unknown execution is not found, an id that is no uuid is no id", async 
     details: { executionId: id },
   });
   for (const wrong of ["", "refund-1", `${id}'; --`, null, 7])
-    expect(await refusal(orchestrator.getExecution(wrong as string))).toMatchObject({ code: "USAGE_INVALID" });
+    expect(await refusal(orchestrator.getExecution(wrong as string))).toMatchObject({ code: "EXECUTION_NOT_FOUND" });
 });
 
 test("an id in capitals is the same id", async () => {

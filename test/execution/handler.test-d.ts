@@ -3,7 +3,7 @@ import { expectTypeOf, test } from "vitest";
 import { z } from "zod";
 import type { Json } from "../../src/index.ts";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
-import type { StopEvent } from "../../src/index.ts";
+import type { Question, StopEvent } from "../../src/index.ts";
 
 const flow = defineFlow("typed", {
   input: z.object({ topic: z.string() }),
@@ -31,7 +31,7 @@ test("a handler's events are the contract's items and the stop event", () => {
   }>();
   const events = handler.streamEvents();
   type Event = typeof events extends AsyncGenerator<infer E, void, undefined> ? E : never;
-  expectTypeOf<Event>().toEqualTypeOf<Item | StopEvent>();
+  expectTypeOf<Event>().toEqualTypeOf<Item | Question | StopEvent>();
   void handler.sendEvent("Said", { word: "yes" });
   // @ts-expect-error there is no such event
   void handler.sendEvent("Sad", { word: "yes" });

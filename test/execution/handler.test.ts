@@ -297,3 +297,33 @@ test("what is wrong with the start rejects the handler, its reader and nothing e
   process.off("unhandledRejection", listen);
   expect(unhandled).toEqual([]);
 });
+
+test("a handler's execution takes commands and gives answers right after run(), and says what was wrong with the start", async () => {
+  const flow = defineFlow("handled-early", { input: z.string(), events: { Said: z.string() } });
+  flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "ask" })).end();
+  flow.when("Said").to("hear", (ctx) => ctx.setState("heard", ctx.input));
+  await using orchestrator = await serving(database, [flow]);
+  const handler = orchestrator.flow(flow).run("in");
+  const { execution } = handler;
+
+  const [meta, history] = await Promise.all([
+    execution.result.getMeta(),
+    execution.history(),
+    execution.emit("Said", "early"),
+  ]);
+  expect([meta.startInput, history[0]?.type]).toEqual(["in", "execution.created"]);
+
+  const questions: unknown[] = [];
+  for await (const event of handler.streamEvents()) {
+    questions.push(event);
+    if (typeof event === "object" && event !== null && "action" in event) await execution.continueWith("ask", "yes");
+  }
+  expect(questions).toMatchObject([
+    { type: "interrupt", action: "pause", interrupt: { id: "ask", status: "pending" } },
+    { type: "stop", result: "yes" },
+  ]);
+  const wrong = orchestrator.flow(flow).run(JSON.parse("1"));
+  expect(await refusal(wrong.execution.history())).toMatchObject({ code: "CONTRACT_VIOLATED" });
+  expect(await refusal(wrong.execution.cancel())).toMatchObject({ code: "CONTRACT_VIOLATED" });
+  expect(await refusal(Promise.resolve(wrong))).toMatchObject({ code: "CONTRACT_VIOLATED" });
+});

@@ -407,5 +407,5 @@ test("F55: hidden characters are refused in names and ids, and kept as they are 
   }
   const execution = await orchestrator.flow("history").startExecution(null, { metadata: { note: "a\u202eb" } });
   expect((await execution.result.getMeta()).metadata).toEqual({ note: "a\u202eb" });
-  await expect(orchestrator.getExecution("0190a000\u200d")).rejects.toBeInstanceOf(UsageError);
+  await expect(orchestrator.getExecution("0190a000\u200d")).rejects.toMatchObject({ code: "EXECUTION_NOT_FOUND" });
 });

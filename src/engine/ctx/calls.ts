@@ -154,13 +154,15 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
   }
 
   get sleep() {
-    return (duration: string | number) =>
+    return (given: string | number | Date) =>
       this[own].durable("sleep()", async () => {
         const { host, dispatch, journal, chunk } = this[own];
-        const forMs = parseDuration(duration, `sleep in chunk "${chunk.name}"`);
+        const moment = parseMoment(given, `sleep in chunk "${chunk.name}"`);
+        const until = moment instanceof Date ? { until: moment.getTime() } : {};
+        const forMs = moment instanceof Date ? Math.max(0, Math.round(moment.getTime() - host.now())) : moment;
         const { ordinal, entry } = journal.next("sleep", "");
         if (!entry) {
-          journal.buffer({ ordinal, effect: "sleep", forMs });
+          journal.buffer({ ordinal, effect: "sleep", forMs, ...until });
           await this[own].flush();
         }
         const sleep = dispatch.journal.find((known) => known.ordinal === ordinal);
