@@ -86,6 +86,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       dispatch.lastError = event.error;
       dispatch.notBefore = event.retryInMs === undefined ? null : at + event.retryInMs;
       dispatch.failedAt = at;
+      dispatch.failedSeq = seq;
       dispatch.wokenIn = 0;
       if (event.retryInMs === undefined) state.failing ??= { reason: "failed", error: event.error };
       return state;
@@ -547,15 +548,20 @@ function expired(state: ExecutionState, event: EventOf<"interrupt.expired">, seq
 
 /**
  * What came from outside was accepted while the interrupt was pending, so it always counts. What a chunk withdraws counts only if
- * nothing else had: the two may be folded in either order, so an answer still finds the place where it goes on.
+ * nothing else had: the two may be folded in either order, so an answer still finds the place where it goes on, and in both nobody
+ * waits for what follows.
  */
 function cancelled(state: ExecutionState, event: EventOf<"interrupt.cancelled">, at: number): ExecutionState {
   const { id, dispatch, ordinal = 0 } = event;
   if (dispatch !== undefined) journal(state, dispatch, { ordinal, effect: "withdraw", key: id }, at);
   const interrupt = state.interrupts.get(id);
-  if (!interrupt || (dispatch !== undefined && interrupt.status !== "pending")) return state;
-  resolve(interrupt, event.withdrawn ? "withdrawn" : "cancelled", at);
-  interrupt.actor = event.actor ?? null;
+  if (!interrupt) return state;
+  if (dispatch === undefined || interrupt.status === "pending") {
+    resolve(interrupt, event.withdrawn ? "withdrawn" : "cancelled", at);
+    interrupt.actor = event.actor ?? null;
+    interrupt.value = null;
+    interrupt.requestId = null;
+  }
   if (dispatch === undefined) endPause(state, interrupt);
   else if (interrupt.paused) {
     release(state, interrupt.paused.group);
@@ -653,6 +659,7 @@ function plan(
     lastError: null,
     notBefore: null,
     failedAt: 0,
+    failedSeq: 0,
     journaledAt: 0,
     wokenIn: 0,
     resume: place.resume ?? null,
@@ -755,10 +762,10 @@ function journal(state: ExecutionState, id: number, entry: JournalEntry, at: num
   else entries[earlier] = entry;
 }
 
-/** What a dispatch waited for has come. */
+/** What a dispatch waited for has come. What came before it failed, and is folded behind that, woke the attempt that failed. */
 function wake(state: ExecutionState, id: number): void {
   const dispatch = state.dispatches.get(id);
-  if (dispatch) dispatch.wokenIn = state.epoch;
+  if (dispatch && state.seq > dispatch.failedSeq) dispatch.wokenIn = state.epoch;
 }
 
 function defined<T extends object>(partial: T): { [K in keyof T]: Exclude<T[K], undefined> } {

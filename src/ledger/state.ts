@@ -124,6 +124,8 @@ export interface Dispatch {
   notBefore: number | null;
   /** When its last attempt failed, and when an attempt last recorded an effect: what was due by then has been heard. */
   failedAt: number;
+  /** The event of its last failure; 0 before the first. */
+  failedSeq: number;
   journaledAt: number;
   /** The epoch in which what it waited for last came: a child's end, the end of what an emit led to, an interruption. */
   wokenIn: number;

@@ -198,7 +198,7 @@ test("runtime resources are forgotten when the start was answered by a known key
   const kept = new KeptResources((asked) => storeOn(database.sql).reads.findOver(asked));
   const flow = defineFlow("kept");
   flow.to("only", () => null);
-  await using elsewhere = visiting(database);
+  await using elsewhere = visiting(database, [flow]);
   const bound = elsewhere.flow(flow);
   const ids = await bound.startMany([1, 2, 3]);
   const [open, closed, known] = ids.map((id) => ({ id }));

@@ -44,7 +44,7 @@ test("a start by SQL is read as the contract made it, before and after a worker 
     .to("wait", (ctx) => ctx.pauseFor({ interruptId: "ask" }))
     .to("keep", (ctx) => ctx.setState("kept", ctx.startInput));
   const [row] = await sql<{ id: string }[]>`
-    select flowledger.start('orderBySql', '{"sku": "b", "boxes": "7"}') as id`;
+    select flowledger.start('orderBySql', '{"sku": "b", "boxes": "7"}', '{"allowUnknown": true}') as id`;
   const id = row?.id ?? "";
   expect(await metaInput(id)).toEqual({ sku: "b", boxes: "7" });
   {

@@ -11,7 +11,7 @@ import {
   createOrchestrator,
   cursorOf,
   defineFlow,
-  ExecutionNotFoundError,
+  ContractError,
   StreamStalledError,
   toReadableStream,
   toSSE,
@@ -215,13 +215,13 @@ test("a cursor that is no place in the stream is refused (F48, LI-SRV-04)", asyn
   expect(cursorOf({ url: "/?from=2", headers: new Headers({ "last-event-id": "5-0123abcd" }) })).toBe("5-0123abcd");
 });
 
-test("a reader of an unknown execution hears that there is none", async () => {
-  await using orchestrator = visiting(database);
+test("a reader of a run that could not be started hears why", async () => {
   const flow = defineFlow("unknown", { input: z.string() });
   flow.to("never", () => null);
+  await using orchestrator = visiting(database, [flow]);
   const { execution } = orchestrator.flow(flow).run(7 as unknown as string);
 
-  expect(await refusal(collect(execution.streamItems()))).toBeInstanceOf(ExecutionNotFoundError);
+  expect(await refusal(collect(execution.streamItems()))).toBeInstanceOf(ContractError);
 });
 
 test("a hidden execution ends when its reader breaks off (TF-STR-12)", async () => {

@@ -68,7 +68,9 @@ export function foreignTo(state: ExecutionState, choice: number): LedgerEvent[] 
   ];
   for (const { id } of pendingInterrupts(state)) {
     events.push({ type: "interrupt.resumed", id, value: choice });
-    events.push({ type: "interrupt.cancelled", id, reason: "moot", withdrawn: true, actor: "ann" });
+    // An owner routes an answer before anything is asked anew under the same id.
+    if (!state.inbox.some((arrival) => arrival.kind === "resume" && arrival.interrupt === id))
+      events.push({ type: "interrupt.cancelled", id, reason: "moot", withdrawn: true, actor: "ann" });
   }
   return events;
 }
