@@ -1,5 +1,5 @@
 /**
- * flowledger: values and words → define a flow → its ledger decides and folds → a store keeps it → the engine advances a turn → a worker
+ * flowledger: values and words → define a flow → its ledger decides and folds → a store keeps it → telemetry counts it → the engine advances a turn → a worker
  * process drives it → handles, results and streams read it → tests move its clock.
  *
  * Commands from outside are decided under the row lock, in SQL; what follows from them is decided by the owner, in `decide`.
@@ -8,6 +8,7 @@
  * - `flow/` define: `defineFlow()`, its contract, its graph. Pure, no database
  * - `ledger/` decide and fold: every event, every decision, every view of a state. Pure, no clock
  * - `store/` keep: the only room that knows SQL, one interface in groups by subject
+ * - `telemetry/` see from outside: what a process counts, its metrics as text, its health
  * - `engine/` advance: owners, attempts, journals, timers, resources
  * - `worker/` the process: jobs in, executions claimed, drained on stop
  * - `execution/` what callers hold: handle, result, stream, handler

@@ -46,6 +46,7 @@ import type { Duration } from "./base/duration.ts";
 import { limitKeyOf } from "./flow/limits.ts";
 import type { ExecutionId } from "./ledger/event.ts";
 import type { JsonObject } from "./base/json.ts";
+import { Telemetry } from "./telemetry/telemetry.ts";
 import { resolveSchedules } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
 import type { LocalWorker, Worker } from "./worker/worker.ts";
@@ -161,6 +162,11 @@ export class Orchestrator implements AsyncDisposable {
   readonly #hasShortcuts: boolean;
   /** Flows that this process has, or that some worker has served. */
   readonly #served = new Set<string>();
+  readonly #telemetry = new Telemetry({
+    store: () => this.#readyStore(),
+    isListening: () => this.#opened?.store.wakeups.isListening ?? false,
+    workers: () => this.#workers,
+  });
   #checked: Promise<void> | undefined;
   #isClosed = false;
 
@@ -229,6 +235,7 @@ export class Orchestrator implements AsyncDisposable {
       {
         store: this.#store,
         log: this.#log,
+        meter: this.#telemetry.meter,
         timers: this.#timers,
         newId: this.#newId,
         hooks: this.#hooks,
@@ -429,6 +436,15 @@ export class Orchestrator implements AsyncDisposable {
     if (!(await this.#store.reads.hasLedger(executionId))) throw new ExecutionNotFoundError(id);
   }
 
+  /**
+   * What this process did, and what waits in the database, as OpenMetrics 1.0 text: `docs/observability.md` says each name. The
+   * database is asked once a second at most, and for at most two seconds; where it does not answer, its metrics are missing and
+   * `flowledger_database_answering` is 0.
+   */
+  metrics(): Promise<string> {
+    return this.#telemetry.metrics();
+  }
+
   /** Stops the workers, ends the connections. Whoever still waits or reads here gets a `ConnectionError`. */
   async close(): Promise<void> {
     this.#isClosed = true;
@@ -493,6 +509,8 @@ export class Orchestrator implements AsyncDisposable {
     // Reading the graph finishes the definition: an open block shows here, not in the middle of a night.
     void flow.graph;
     this.#flows.set(flow.name, flow);
+    // Seen as 0 from the beginning: what appears with its first event has no rate.
+    this.#telemetry.meter.flow(flow.name);
     for (const child of flow.subFlows.values()) this.#register(child);
   }
 
@@ -522,10 +540,7 @@ export class Orchestrator implements AsyncDisposable {
       timers: this.#timers,
       isClosed: this.#isClosed,
       create: (execution) => this.#create(execution, undefined),
-      store: async () => {
-        await this.#ready();
-        return this.#store;
-      },
+      store: () => this.#readyStore(),
     };
   }
 
@@ -590,6 +605,11 @@ export class Orchestrator implements AsyncDisposable {
       append: (key, value) => this.#store.flowData.append(flow, key, value),
       delete: (key) => send(() => this.#store.flowData.delete(flow, key)),
     };
+  }
+
+  async #readyStore(): Promise<Store> {
+    await this.#ready();
+    return this.#store;
   }
 
   /** Once per orchestrator: is there a database, and does its schema fit this library? */

@@ -33,6 +33,8 @@ export type CommitAnswer =
       readonly verdict: "ok";
       /** All of it counts: nothing came in that the ending or the release did not know of. */
       readonly isWhole: boolean;
+      /** The database's time of it, milliseconds since 1970. */
+      readonly at: number;
       readonly events: readonly LedgerEvent[];
       readonly close: CloseHeader | null;
     }
@@ -173,7 +175,8 @@ export class Commits {
     this.#base = Math.max(this.#base, last);
     // What was folded while it was on its way comes behind.
     this.#state.seq = this.#base + this.#unsent.length;
-    return { verdict: "ok", isWhole: !isMoved, events: item.events, close: this.#state.closed ? item.close : null };
+    const { at } = result;
+    return { verdict: "ok", isWhole: !isMoved, at, events: item.events, close: this.#state.closed ? item.close : null };
   }
 
   /** Sends events that an application's transaction carries. Nothing is folded before it is in: the transaction may yet fail. */

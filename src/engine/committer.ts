@@ -16,7 +16,12 @@ export interface Committer {
   close(): void;
 }
 
-export function openCommitter(commits: Commits, onTrouble: (error: unknown) => void): Committer {
+/** @param onAnswer told how long each commit took, in milliseconds */
+export function openCommitter(
+  commits: Commits,
+  onTrouble: (error: unknown) => void,
+  onAnswer: (ms: number) => void,
+): Committer {
   const batcher = new Batcher<Append, AppendResult>({
     send: (items) => {
       const answer = commits.append(items).catch((error: unknown) => {
@@ -36,9 +41,13 @@ export function openCommitter(commits: Commits, onTrouble: (error: unknown) => v
   });
   return {
     async commit(item) {
+      const begun = liveness.monotonic();
       for (let attempt = 0; ; attempt++) {
         const result = await batcher.submit(item);
-        if (result.verdict !== "busy") return result;
+        if (result.verdict !== "busy") {
+          onAnswer(liveness.monotonic() - begun);
+          return result;
+        }
         await liveness.sleep(backoff({ attempt, base: 1, max: 50, jitter: 1 }));
       }
     },

@@ -10,6 +10,7 @@ import type { Dispatch, ExecutionState } from "../ledger/state.ts";
 import type { CloseHeader } from "../store/append.ts";
 import type { RetryMark } from "../store/streams.ts";
 import type { Send, Transactions } from "../store/transactions.ts";
+import type { Meter } from "../telemetry/meter.ts";
 import type { NewChild } from "./child.ts";
 import type { DatabaseClock } from "./clock.ts";
 import type { Committer } from "./committer.ts";
@@ -29,6 +30,7 @@ export interface Engine {
   readonly newId: NewId;
   readonly hooks: Hooks;
   readonly log: Logger;
+  readonly meter: Meter;
   readonly resources: WorkerResources;
   flowResources(flow: string): Resources;
   executionResources(id: ExecutionId): Resources;

@@ -20,6 +20,7 @@ import { heldUntil } from "../ledger/waits.ts";
 import type { CloseHeader } from "../store/append.ts";
 import type { Claim } from "../store/claims.ts";
 import type { Send, Transactions } from "../store/transactions.ts";
+import { OwnerMeter } from "../telemetry/meter.ts";
 import { Attempt, type Ended } from "./attempt.ts";
 import { subFlowChunk } from "./child.ts";
 import { cleanupChunk, goneCommand, overdueCommand } from "./cleanup.ts";
@@ -164,6 +165,7 @@ export class Owner implements AttemptHost {
   readonly #claim: Command;
   readonly #takeovers: number;
   readonly #commits: Commits;
+  readonly #meter: OwnerMeter;
   readonly #ready: Ready;
   readonly #stream: StreamTarget;
   /** Each attempt's work is a commit of its own, so that a refusal tells whose it was. */
@@ -221,6 +223,7 @@ export class Owner implements AttemptHost {
     this.#stream = { id, epoch, token, visibleIn: state.parent?.visibleIn, items, ...flow.streamLimits, recent };
     this.#inherited = state.dispatches.size > 0 ? new Set(state.dispatches.keys()) : null;
     this.#commits = new Commits(claim, engine.committer, engine.clock);
+    this.#meter = new OwnerMeter(engine.meter, claim);
     this.resources = new ExecutionResources(
       {
         execution: engine.executionResources(state.item && state.parent ? state.parent.id : id),
@@ -703,6 +706,7 @@ export class Owner implements AttemptHost {
    * attempt that wrote it has failed, behind what was folded `before`. Where several had a part in the commit, the next owner finds out whose it was.
    */
   async #refusedCommit(error: unknown, told: readonly Work[], before: readonly LedgerEvent[]): Promise<void> {
+    this.#meter.refused();
     this.log.error("a commit was refused", { executionId: this.id, error: String(error) });
     if (this.#isOver) return;
     const authors = new Map<number, Running>();
@@ -748,6 +752,7 @@ export class Owner implements AttemptHost {
       this.#fenced();
       return undefined;
     }
+    this.#meter.committed(answer.events, answer.at, this.state);
     for (const work of told) this.#accept(work);
     this.#ready.release(planned);
     if (this.state.closed) {
@@ -847,6 +852,7 @@ export class Owner implements AttemptHost {
   }
 
   #fenced(): void {
+    this.#meter.fenced();
     this.log.info("fenced: the execution has another owner", { executionId: this.id, epoch: this.#epoch });
     this.lose();
   }

@@ -71,6 +71,7 @@ export class Streamer {
   readonly #wakeups: Pick<Wakeups, "send">;
   /** For the rate. */
   readonly #timers: Pick<Timers, "monotonic">;
+  readonly #onStored: (items: number) => void;
   readonly #lanes = new WeakMap<StreamTarget, Lane>();
   /** The lanes that have something to send, those that waited longest first. */
   readonly #waiting = new Set<Lane>();
@@ -78,10 +79,17 @@ export class Streamer {
   #room: PromiseWithResolvers<void> | null = null;
   #isFlying = false;
 
-  constructor(streams: Pick<StreamStore, "put">, wakeups: Pick<Wakeups, "send">, timers: Pick<Timers, "monotonic">) {
+  /** @param onStored told how many items are in their streams now */
+  constructor(
+    streams: Pick<StreamStore, "put">,
+    wakeups: Pick<Wakeups, "send">,
+    timers: Pick<Timers, "monotonic">,
+    onStored: (items: number) => void = () => {},
+  ) {
     this.#streams = streams;
     this.#timers = timers;
     this.#wakeups = wakeups;
+    this.#onStored = onStored;
   }
 
   /**
@@ -225,6 +233,7 @@ export class Streamer {
     if (verdict === "ok") {
       this.#leave(lane, load);
       load.resolve();
+      this.#onStored(load.items.length);
       for (const id of [load.id, ...(load.visibleIn ?? [])]) this.#wakeups.send(id);
     } else this.#fail(lane, refusalOf(verdict, load));
     return true;

@@ -20,6 +20,8 @@ import { functionsOf } from "./functions.ts";
 import type { Functions } from "./functions.ts";
 import { looksOf } from "./looks.ts";
 import type { Looks } from "./looks.ts";
+import { gaugesOf } from "./gauges.ts";
+import type { Gauges } from "./gauges.ts";
 import { migrate, requireMigrated } from "./migrate.ts";
 import { schemaNames } from "./names.ts";
 import type { SchemaNames } from "./names.ts";
@@ -58,6 +60,7 @@ export interface Store {
   readonly schedules: Schedules;
   readonly workers: Workers;
   readonly functions: Functions;
+  readonly gauges: Gauges;
   readonly audit: Audit;
   readonly wakeups: Wakeups;
   /** What other drivers and threads need to connect to the same database. */
@@ -126,6 +129,7 @@ export function openStore(
     schedules: guard(schedulesOf(database)),
     workers: guard(workersOf(database)),
     functions: guard(functionsOf(database)),
+    gauges: guard(gaugesOf(database)),
     audit: guard(auditOf(database)),
     wakeups,
     links: {

@@ -53,6 +53,7 @@ async function beat(data: ThreadData): Promise<void> {
       try {
         const isKnown = await withTimeout(session.beat(worker.id), answerWithinMs, () => "no answer" as const);
         if (isKnown === false) return await end("lost");
+        if (isKnown === true) Atomics.add(ticks, 1, 1);
         if (isKnown === "no answer") {
           // A connection may go dead without a word; the lock is free once its server side has noticed.
           void session.end(0).catch(() => {});

@@ -10,6 +10,10 @@ import { threadSource } from "./thread-source.ts";
 export interface Heartbeat {
   /** Resolves when the worker is registered. */
   readonly registered: Promise<void>;
+  /** Registered, and not given up by the others. */
+  readonly isHeld: boolean;
+  /** Since the last sign of life reached the database, in milliseconds. */
+  readonly silentMs: number;
   stop(): Promise<void>;
 }
 
@@ -21,12 +25,17 @@ export interface HeartbeatOptions extends Registration {
   readonly everyMs: number;
   /** A main loop that has not ticked for so long counts as stuck: the beats stop. */
   readonly stuckMs: number;
+  /** Called with each turn of the main loop. @param everyMs when it is to turn */
+  readonly onTick: (everyMs: number) => void;
 }
 
+/** Time between turns of the main loop that are counted. */
+const tickEveryMs = 100;
+
 /** What the thread is given. */
-export type ThreadData = HeartbeatOptions & {
+export type ThreadData = Omit<HeartbeatOptions, "onTick"> & {
   readonly asksPassword: boolean;
-  /** Counts up while the main loop runs. */
+  /** The first counts up while the main loop runs, the second with each sign of life that reached the database. */
   readonly ticks: Int32Array;
 };
 
@@ -39,8 +48,8 @@ export type ToThread = "stop" | { readonly password: string } | { readonly failu
  *
  * @throws {UsageError} connection options that cannot travel to a thread
  */
-export function startHeartbeat(options: HeartbeatOptions, onLost: () => void): Heartbeat {
-  const ticks = new Int32Array(new SharedArrayBuffer(4));
+export function startHeartbeat({ onTick, ...options }: HeartbeatOptions, onLost: () => void): Heartbeat {
+  const ticks = new Int32Array(new SharedArrayBuffer(8));
   const { password } = options.connection;
   const thread = openThread({
     ...options,
@@ -48,33 +57,59 @@ export function startHeartbeat(options: HeartbeatOptions, onLost: () => void): H
     asksPassword: typeof password === "function",
     ticks,
   });
-  const ticking = liveness.every(100, () => void Atomics.add(ticks, 0, 1)).unref();
+  let beats = 0;
+  let beatAt = liveness.monotonic();
+  const look = () => {
+    const now = Atomics.load(ticks, 1);
+    if (now !== beats) beatAt = liveness.monotonic();
+    beats = now;
+  };
+  const ticking = liveness
+    .every(tickEveryMs, () => {
+      Atomics.add(ticks, 0, 1);
+      look();
+      onTick(tickEveryMs);
+    })
+    .unref();
   // Before it may have happened.
   const gone = new Promise((done) => thread.once("exit", done));
   const { promise: registered, resolve, reject } = Promise.withResolvers<void>();
   let isStopped = false;
   let isRegistered = false;
+  let isLost = false;
+  const lose = () => {
+    isLost = true;
+    onLost();
+  };
   const tell = (message: ToThread) => thread.postMessage(message);
   thread.unref();
   thread.on("message", (message: FromThread) => {
     if (message === "registered") {
       isRegistered = true;
+      beatAt = liveness.monotonic();
       resolve();
     } else if (message === "password") {
       Promise.resolve(typeof password === "function" ? password() : "").then(
         (given) => tell({ password: given }),
         (error: unknown) => tell({ failure: error instanceof Error ? error.message : String(error) }),
       );
-    } else if (message === "lost" && !isStopped) onLost();
+    } else if (message === "lost" && !isStopped) lose();
     // Others are not ours: under `node --watch` a thread reports the modules that it loads.
   });
   thread.on("error", (error) => {
     ticking.cancel();
     reject(error);
-    if (isRegistered && !isStopped) onLost();
+    if (isRegistered && !isStopped) lose();
   });
   return {
     registered,
+    get isHeld() {
+      return isRegistered && !isLost && !isStopped;
+    },
+    get silentMs() {
+      look();
+      return liveness.monotonic() - beatAt;
+    },
     async stop() {
       isStopped = true;
       ticking.cancel();

@@ -32,6 +32,8 @@ import { fitVersion } from "../ledger/version.ts";
 import type { Fit } from "../ledger/version.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { isSuspect, openClaims } from "./claims.ts";
+import type { Meter } from "../telemetry/meter.ts";
+import type { Vitals } from "../telemetry/vitals.ts";
 import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 import { newPool, runJobs } from "./jobs.ts";
@@ -43,6 +45,7 @@ import type { RunningSchedules, Schedule } from "./schedules.ts";
 export interface WorkerHost {
   readonly store: Store;
   readonly log: Logger;
+  readonly meter: Meter;
   readonly timers: Timers;
   readonly newId: NewId;
   readonly hooks: Hooks;
@@ -77,6 +80,7 @@ export interface LocalWorker extends Worker {
   /** Creates executions; those that can begin here and now are claimed in the same statement, and need no job. */
   create(executions: readonly NewExecution[]): Promise<CreateResult[]>;
   readonly inside: WorkerInside;
+  readonly vitals: Vitals;
 }
 
 /** What a test kit sees of a worker, and does to it. */
@@ -123,7 +127,7 @@ const endWithinMs = 1000;
 const sweepAfterMs = 5000;
 
 export async function startWorker(host: WorkerHost, settings: WorkerSettings): Promise<LocalWorker> {
-  const { store, log } = host;
+  const { store, log, meter } = host;
   const { hasShortcuts } = settings;
   const { wakeups } = store;
   const owners = new Map<ExecutionId, Owner>();
@@ -134,7 +138,11 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const suspects = new Semaphore(1);
   const { committer: wrap = (inner: Committer) => inner } = host.hooks;
   const committer = wrap(
-    openCommitter(store.commits, (error) => log.warn("waiting for the database", { error: String(error) })),
+    openCommitter(
+      store.commits,
+      (error) => log.warn("waiting for the database", { error: String(error) }),
+      (ms) => meter.commits.observe(ms),
+    ),
   );
   const reads = new Batcher<{ id: ExecutionId; after: number }, readonly Recorded[]>({
     send: (asked) => store.reads.events(asked),
@@ -146,7 +154,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     },
   });
   const propagating = new Set<Promise<unknown>>();
-  const putIntoStream = openStreamLane(store, host.timers);
+  const putIntoStream = openStreamLane(store, host.timers, meter);
   const items = openItems(store, (id) => owners.has(id));
   const clock = new DatabaseClock(host.timers);
   const disposals = new Set<Promise<void>>();
@@ -171,6 +179,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         names: store.names,
         everyMs: beatEveryMs,
         stuckMs,
+        onTick: (everyMs) => meter.loop.tick(everyMs),
       },
       () => {
         log.warn("this worker was given up by the others: its executions go on elsewhere", { workerId: id });
@@ -190,6 +199,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         newId: host.newId,
         hooks: host.hooks,
         log,
+        meter,
         resources: host.resources,
         flowResources: (flow) => host.flowResources(flow),
         executionResources: (execution) => host.executionResources(execution),
@@ -355,6 +365,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         const before = claimed.fingerprint ?? "";
         const mismatch = new DefinitionMismatchError(claimed.id, flow.name, before, fingerprint, fit.problem);
         log.error(mismatch.message, { executionId: claimed.id, flow: flow.name });
+        meter.flow(flow.name).blocked += 1;
         const block: Command = { type: "block", worker: engine.workerId, fingerprint, problem: mismatch.message };
         // Said once per version in the ledger; what it stands at stays as it is.
         const { blocked } = claimed.state;
@@ -598,6 +609,17 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       },
       revive: () => void (isCrashed = false),
     },
+    get vitals() {
+      const { isHeld, silentMs } = membership.heartbeat;
+      return {
+        slots: settings.concurrency,
+        freeSlots: capacity.free,
+        owned: owners.size,
+        isHeld,
+        silentMs,
+        takesClaims: !isStopping && !isCrashed && isHeld && runner !== undefined,
+      };
+    },
     stop: stopOnce,
     [Symbol.asyncDispose]: stopOnce,
   };
@@ -632,7 +654,7 @@ async function recentPuts(
 }
 
 /** The stream's lane, shared by all owners of this worker. */
-function openStreamLane({ streams, wakeups }: Store, timers: Timers): Engine["putIntoStream"] {
-  const streamer = new Streamer(streams, wakeups, timers);
+function openStreamLane({ streams, wakeups }: Store, timers: Timers, meter: Meter): Engine["putIntoStream"] {
+  const streamer = new Streamer(streams, wakeups, timers, (items) => void (meter.streamItems += items));
   return (target, item, dispatch, mark) => streamer.put(target, item, dispatch, mark);
 }

@@ -5,7 +5,7 @@ import { dirname, join } from "node:path/posix";
 export type Sources = ReadonlyMap<string, string>;
 
 /** The order of the rooms: each imports from itself and from those before it. */
-export const rooms = ["base", "flow", "ledger", "store", "engine", "worker", "execution", "test"];
+export const rooms = ["base", "flow", "ledger", "store", "telemetry", "engine", "worker", "execution", "test"];
 /** Folders of entry points: what belongs to one file at the root of `src`, and imports from everywhere. */
 export const entryFolders = ["cli"];
 

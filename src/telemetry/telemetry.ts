@@ -1,0 +1,72 @@
+/** What an orchestrator says of its process to those who look from outside. */
+import { withTimeout } from "../base/async.ts";
+import { UsageError } from "../base/errors.ts";
+import { systemTimers as liveness } from "../base/timers.ts";
+import type { DatabaseGauges } from "../store/gauges.ts";
+import type { Store } from "../store/store.ts";
+import { Meter } from "./meter.ts";
+import { familiesOf } from "./metrics.ts";
+import { openMetrics } from "./openmetrics.ts";
+import type { Vitals } from "./vitals.ts";
+
+/** Several scrapers cost the database one question in so long. */
+const cachedMs = 1000;
+/** A scrape does not wait longer for it. */
+const answerWithinMs = 2000;
+
+export interface TelemetryHost {
+  /** The database, once it is known to fit. */
+  store(): Promise<Store>;
+  isListening(): boolean;
+  workers(): Iterable<{ readonly vitals: Vitals }>;
+}
+
+export class Telemetry {
+  readonly meter = new Meter();
+  readonly #host: TelemetryHost;
+  #asked: Promise<DatabaseGauges | null> | undefined;
+  #askedAt = -Infinity;
+  #isAsking = false;
+
+  constructor(host: TelemetryHost) {
+    this.#host = host;
+  }
+
+  /** OpenMetrics text. @throws {UsageError} there is no connection, or the orchestrator was closed */
+  async metrics(): Promise<string> {
+    const database = await withTimeout(this.#gauges(), answerWithinMs, () => null);
+    const families = familiesOf({
+      meter: this.meter,
+      workers: this.#vitals(),
+      isListening: this.#host.isListening(),
+      database,
+    });
+    return openMetrics(families);
+  }
+
+  /** One question at a time: where the database hangs, scrapes do not pile up. */
+  #gauges(): Promise<DatabaseGauges | null> {
+    const isFresh = liveness.monotonic() - this.#askedAt < cachedMs;
+    if (this.#asked && (isFresh || this.#isAsking)) return this.#asked;
+    this.#isAsking = true;
+    this.#askedAt = liveness.monotonic();
+    const asked = this.#read().finally(() => (this.#isAsking = false));
+    this.#asked = asked;
+    return asked;
+  }
+
+  async #read(): Promise<DatabaseGauges | null> {
+    try {
+      const { gauges } = await this.#host.store();
+      return await gauges.read();
+    } catch (error) {
+      // That is the caller's own mistake; everything else is what a scrape is there to show.
+      if (error instanceof UsageError) throw error;
+      return null;
+    }
+  }
+
+  #vitals(): Vitals[] {
+    return [...this.#host.workers()].map(({ vitals }) => vitals);
+  }
+}

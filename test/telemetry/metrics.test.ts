@@ -1,0 +1,249 @@
+/** What a process counts, as a scraper reads it. */
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { beforeAll, describe, expect, test } from "vitest";
+import { createOrchestrator, defineFlow } from "../../src/index.ts";
+import type { Orchestrator } from "../../src/index.ts";
+import { Histogram } from "../../src/telemetry/histogram.ts";
+import { openMetrics } from "../../src/telemetry/openmetrics.ts";
+import { testDatabase, type TestDatabase } from "../support/database.ts";
+import { untilPending } from "../support/doors.ts";
+import { newGate, serving, visiting } from "../support/flows.ts";
+import { parseOpenMetrics, type ParsedFamily } from "../support/openmetrics.ts";
+
+const working = defineFlow("working");
+working
+  .to("work", async (ctx) => {
+    await ctx.putIntoStream("one");
+    await ctx.putIntoStream("two");
+  })
+  .to("rest", () => "rested");
+const failing = defineFlow("failing");
+failing.to(
+  "fall over",
+  () => {
+    throw new Error("no");
+  },
+  { retry: { maxAttempts: 2, initialInterval: 1 } },
+);
+const asking = defineFlow("asking");
+asking.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" })).to("keep", () => "kept");
+const sleeping = defineFlow("sleeping");
+sleeping.to("sleep", async (ctx) => await ctx.sleep("7d"));
+const flows = [working, failing, asking, sleeping];
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await testDatabase();
+});
+
+/** The value of a sample; undefined where there is none. */
+function valueOf(families: Map<string, ParsedFamily>, name: string, labels: Record<string, string> = {}) {
+  const samples = [...families.values()].flatMap((family) => family.samples);
+  const wanted = Object.entries(labels);
+  return samples.find(
+    (sample) =>
+      sample.name === name &&
+      Object.keys(sample.labels).length === wanted.length &&
+      wanted.every(([label, value]) => sample.labels[label] === value),
+  )?.value;
+}
+
+async function scraped(orchestrator: Orchestrator): Promise<Map<string, ParsedFamily>> {
+  return parseOpenMetrics(await orchestrator.metrics());
+}
+
+/** Scrapes until a value is there: the database is asked once a second. */
+async function untilScraped(orchestrator: Orchestrator, name: string, labels: Record<string, string>, value: number) {
+  const deadline = performance.now() + 8000;
+  for (;;) {
+    const families = await scraped(orchestrator);
+    if (valueOf(families, name, labels) === value) return families;
+    if (performance.now() > deadline) throw new Error(`${name} is ${valueOf(families, name, labels)}, not ${value}`);
+    await new Promise((done) => setTimeout(done, 50));
+  }
+}
+
+test("a scrape counts executions, attempts, commits and stream items of this process, and parses strictly", async () => {
+  await using orchestrator = await serving(database, flows, {}, { concurrency: 7 });
+
+  const before = await scraped(orchestrator);
+  for (let run = 0; run < 3; run++) await orchestrator.flow(working).start(null);
+  await expect(orchestrator.flow(failing).start(null)).rejects.toThrow("no");
+  const after = await scraped(orchestrator);
+
+  // Seen as 0 before the first: a rate needs that.
+  expect(valueOf(before, "flowledger_executions_started_total", { flow: "working" })).toBe(0);
+  const of = (name: string, labels: Record<string, string> = {}) => valueOf(after, name, labels);
+  expect(of("flowledger_executions_started_total", { flow: "working" })).toBe(3);
+  expect(of("flowledger_executions_closed_total", { flow: "working", outcome: "completed" })).toBe(3);
+  expect(of("flowledger_executions_closed_total", { flow: "failing", outcome: "failed" })).toBe(1);
+  expect(of("flowledger_chunk_attempts_total", { flow: "working", chunk: "rest", outcome: "completed" })).toBe(3);
+  const fall = { flow: "failing", chunk: "fall over" };
+  expect(of("flowledger_chunk_attempts_total", { ...fall, outcome: "retried" })).toBe(1);
+  expect(of("flowledger_chunk_attempts_total", { ...fall, outcome: "failed" })).toBe(1);
+  expect(of("flowledger_chunk_duration_seconds_count", fall)).toBe(2);
+  expect(of("flowledger_execution_duration_seconds_count", { flow: "working" })).toBe(3);
+  expect(of("flowledger_start_latency_seconds_count", { flow: "working" })).toBe(3);
+  expect(of("flowledger_commit_duration_seconds_count")).toBeGreaterThanOrEqual(4);
+  expect(of("flowledger_stream_items_total")).toBe(6);
+  expect(of("flowledger_takeovers_total", { flow: "working" })).toBe(0);
+  expect(of("flowledger_worker_slots")).toBe(7);
+  expect(of("flowledger_listening")).toBe(1);
+  expect(of("flowledger_workers_alive")).toBe(1);
+});
+
+test("a scrape says what waits in the database: due, parked, pending, with ages; names nobody serves are one", async () => {
+  await using own = await testDatabase();
+  await using orchestrator = visiting(own, flows);
+  await (await orchestrator.flow(working).createExecution({ autoClose: false })).start(null);
+  await own.sql`select flowledger.start('nobody-' || n, 'null') from generate_series(1, 20) n`;
+
+  await untilScraped(orchestrator, "flowledger_executions_due", { flow: "_other" }, 21);
+  await using worker = await serving(own, flows);
+  const asked = await worker.flow(asking).createExecution({ autoClose: false });
+  await asked.start(null);
+  await untilPending(asked);
+  await (await worker.flow(sleeping).createExecution({ autoClose: false })).start(null);
+
+  const families = await untilScraped(orchestrator, "flowledger_executions_parked", { flow: "sleeping" }, 1);
+  const of = (name: string, labels: Record<string, string> = {}) => valueOf(families, name, labels);
+  expect(of("flowledger_interrupts_pending", { flow: "asking" })).toBe(1);
+  expect(of("flowledger_interrupts_oldest_seconds", { flow: "asking" })).toBeGreaterThan(0);
+  expect(of("flowledger_executions_due", { flow: "_other" })).toBe(20);
+  expect(of("flowledger_executions_oldest_due_seconds", { flow: "_other" })).toBeGreaterThan(0);
+  // It serves nothing itself.
+  expect(of("flowledger_worker_slots")).toBe(0);
+  expect(of("flowledger_workers_alive")).toBe(1);
+});
+
+test("a write that is fenced, and an execution that is taken over, are counted", async () => {
+  const [begun, gate] = [newGate(), newGate()];
+  const held = defineFlow("held");
+  held.to("hold", async () => {
+    begun.open();
+    await gate.passed;
+  });
+  await using own = await testDatabase();
+  await using orchestrator = await serving(own, [held]);
+  const execution = await orchestrator.flow(held).createExecution({ autoClose: false });
+  await execution.start(null);
+  await begun.passed;
+
+  // A worker that nobody knows of claims it, and is gone.
+  await own.sql`
+    update flowledger.executions set owner = gen_random_uuid(), lease_token = gen_random_uuid(), epoch = epoch + 1, commit_no = 0,
+      wake_at = flowledger.now() - interval '10 seconds'`;
+  gate.open();
+  await untilScraped(orchestrator, "flowledger_writes_fenced_total", { flow: "held" }, 1);
+
+  const families = await untilScraped(orchestrator, "flowledger_takeovers_total", { flow: "held" }, 1);
+  expect(valueOf(families, "flowledger_executions_started_total", { flow: "held" })).toBe(1);
+});
+
+test("scrapes at once ask the database once", async () => {
+  await using own = await testDatabase();
+  await using orchestrator = visiting(own, flows);
+  await orchestrator.metrics();
+  await own.sql`alter table flowledger.slots rename to slots_away`;
+
+  // From the cache of a second; afterwards it does not answer.
+  const cached = await Promise.all(Array.from({ length: 20 }, () => scraped(orchestrator)));
+  const families = await untilScraped(orchestrator, "flowledger_database_answering", {}, 0);
+
+  expect(cached.map((one) => valueOf(one, "flowledger_database_answering"))).toEqual(Array(20).fill(1));
+  expect(families.has("flowledger_executions_due")).toBe(false);
+  expect(valueOf(families, "flowledger_executions_started_total", { flow: "working" })).toBe(0);
+});
+
+test("without a database a scrape still answers; without a connection it says what is missing", async () => {
+  await using away = createOrchestrator({ connection: "postgres://nobody@127.0.0.1:1/none", flows });
+  const url = process.env["DATABASE_URL"];
+  delete process.env["DATABASE_URL"];
+  await using none = createOrchestrator({ flows });
+
+  const families = await scraped(away);
+  const refusal = none.metrics();
+
+  await expect(refusal).rejects.toMatchObject({ code: "USAGE_INVALID" });
+  if (url !== undefined) process.env["DATABASE_URL"] = url;
+  expect(valueOf(families, "flowledger_database_answering")).toBe(0);
+});
+
+test("every metric is in the docs with its type, and every name in docs, dashboard and alerts is in the scrape", async () => {
+  await using orchestrator = await serving(database, flows);
+  await orchestrator.flow(working).start(null);
+  await untilScraped(orchestrator, "flowledger_database_answering", {}, 1);
+  const families = await scraped(orchestrator);
+  const root = resolve(import.meta.dirname, "../..");
+  const page = readFileSync(resolve(root, "docs/observability.md"), "utf8");
+  const rows = [...page.matchAll(/^\| `(flowledger_\w+)` +\| (\w+) +\|/gm)].map(([, name, type]) => `${name} ${type}`);
+
+  const names = new Set([...families.values()].flatMap(({ samples }) => samples.map(({ name }) => name)));
+  expect(rows.toSorted()).toEqual([...families.values()].map(({ name, type }) => `${name} ${type}`).toSorted());
+  for (const file of ["docs/observability.md", "docs/grafana-dashboard.json", "docs/prometheus-alerts.yml"]) {
+    const used = new Set(readFileSync(resolve(root, file), "utf8").match(/flowledger_[a-z_]+/g));
+    const unknown = [...used].filter((name) => !names.has(name) && !families.has(name));
+    expect({ file, unknown }).toEqual({ file, unknown: [] });
+    expect(used.size).toBeGreaterThan(5);
+  }
+});
+
+test("no label has a value that grows with executions", async () => {
+  await using orchestrator = await serving(database, flows);
+  await orchestrator.flow(working).start(null);
+  const families = await scraped(orchestrator);
+
+  const labels = new Set(
+    [...families.values()].flatMap(({ samples }) => samples.flatMap((one) => Object.keys(one.labels))),
+  );
+
+  expect([...labels].toSorted()).toEqual(["chunk", "flow", "le", "outcome"]);
+});
+
+describe("the text", () => {
+  test("escapes what labels and helps may hold", () => {
+    const text = openMetrics([
+      {
+        name: "a",
+        type: "gauge",
+        help: 'back\\slash, "quotes"\nand lines',
+        samples: [{ labels: { x: 'a"b\\c\nd' }, value: 1 }],
+      },
+    ]);
+
+    expect(parseOpenMetrics(text).get("a")?.samples[0]?.labels).toEqual({ x: 'a"b\\c\nd' });
+  });
+
+  test("a histogram counts what is on a bound below it, and time that ran backwards as none", () => {
+    const histogram = new Histogram([0.001, 1]);
+    for (const ms of [-5, 1, 1000, 1001]) histogram.observe(ms);
+
+    expect(histogram.counts).toEqual([2, 1, 1]);
+    expect(histogram.sum).toBeCloseTo(2.002);
+  });
+
+  test.each([
+    ["no end", "# TYPE a gauge\n# HELP a x\na 1\n"],
+    ["a counter without _total", "# TYPE a counter\n# HELP a x\na 1\n# EOF\n"],
+    ["a unit that the name lacks", "# TYPE a gauge\n# UNIT a seconds\n# HELP a x\na 1\n# EOF\n"],
+    ["a sample twice", "# TYPE a gauge\n# HELP a x\na 1\na 2\n# EOF\n"],
+    [
+      "families in turns",
+      "# TYPE a gauge\n# HELP a x\na 1\n# TYPE b gauge\n# HELP b x\nb 1\n# TYPE a gauge\na 2\n# EOF\n",
+    ],
+    ["a label twice", '# TYPE a gauge\n# HELP a x\na{b="1",b="2"} 1\n# EOF\n'],
+    ["a trailing comma", '# TYPE a gauge\n# HELP a x\na{b="1",} 1\n# EOF\n'],
+    ["a bad escape", '# TYPE a gauge\n# HELP a x\na{b="\\t"} 1\n# EOF\n'],
+    ["no number", "# TYPE a gauge\n# HELP a x\na undefined\n# EOF\n"],
+    ["a negative counter", "# TYPE a counter\n# HELP a x\na_total -1\n# EOF\n"],
+    ["no +Inf", '# TYPE a histogram\n# HELP a x\na_bucket{le="1.0"} 1\na_count 1\na_sum 1\n# EOF\n'],
+    [
+      "an integer bound",
+      '# TYPE a histogram\n# HELP a x\na_bucket{le="1"} 1\na_bucket{le="+Inf"} 1\na_count 1\na_sum 1\n# EOF\n',
+    ],
+    ["a count of its own", '# TYPE a histogram\n# HELP a x\na_bucket{le="+Inf"} 1\na_count 2\na_sum 1\n# EOF\n'],
+  ])("the reader refuses %s", (_, text) => {
+    expect(() => parseOpenMetrics(text)).toThrow(/./);
+  });
+});
