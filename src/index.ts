@@ -114,5 +114,6 @@ export type { TimelineRow } from "./ledger/timeline.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Duration } from "./base/duration.ts";
 export type { Json, JsonObject } from "./base/json.ts";
+export type { Health, HealthCheck } from "./telemetry/health.ts";
 export type { ScheduleOptions } from "./worker/schedules.ts";
 export type { Worker } from "./worker/worker.ts";

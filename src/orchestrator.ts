@@ -46,6 +46,7 @@ import type { Duration } from "./base/duration.ts";
 import { limitKeyOf } from "./flow/limits.ts";
 import type { ExecutionId } from "./ledger/event.ts";
 import type { JsonObject } from "./base/json.ts";
+import type { Health } from "./telemetry/health.ts";
 import { Telemetry } from "./telemetry/telemetry.ts";
 import { resolveSchedules } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
@@ -443,6 +444,22 @@ export class Orchestrator implements AsyncDisposable {
    */
   metrics(): Promise<string> {
     return this.#telemetry.metrics();
+  }
+
+  /**
+   * Whether this process is alive: its event loop turns, and each of its workers is registered and heard by the others. For a
+   * liveness probe; `/healthz` of `flowledger worker --metrics-port`.
+   */
+  health(): Health {
+    return this.#telemetry.health();
+  }
+
+  /**
+   * Whether this process takes work: the database fits this release, and a worker here claims executions. For a readiness probe;
+   * `/readyz` of `flowledger worker --metrics-port`. It never rejects, and takes at most two seconds.
+   */
+  ready(): Promise<Health> {
+    return this.#telemetry.ready();
   }
 
   /** Stops the workers, ends the connections. Whoever still waits or reads here gets a `ConnectionError`. */

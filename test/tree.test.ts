@@ -93,6 +93,8 @@ const publicTypes = [
   "FlowOptions",
   "Handler",
   "HandlerEvent",
+  "Health",
+  "HealthCheck",
   "HistoryEntry",
   "HistoryOptions",
   "InputOf",

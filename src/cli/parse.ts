@@ -36,3 +36,8 @@ export function parseWhole(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
   throw new InvalidArgumentError("It is not a whole number.");
 }
+
+export function parsePort(text: string): number {
+  if (/^\d{1,5}$/.test(text) && Number(text) <= 65_535) return Number(text);
+  throw new InvalidArgumentError("It is not a port: use a whole number from 0 to 65535.");
+}

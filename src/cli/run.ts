@@ -1,12 +1,20 @@
 /** Commands that run until a signal, and what prepares for them: demo, dev, migrate, worker, console. */
 import type { Command } from "commander";
+import { UsageError } from "../base/errors.ts";
 import { release } from "../base/release.ts";
+import { openEndpoint } from "../telemetry/endpoint.ts";
 import { devFolder, printFields } from "../terminal.ts";
 import { aborted, databaseOf, migrateAt, open, requireDatabase, terminalOf, untilSignal } from "./command.ts";
 import { dev, endWithDev } from "./dev.ts";
 import type { DevOptions } from "./dev.ts";
 import { loadOrchestrator, servedBy } from "./module.ts";
-import { parseWhole } from "./parse.ts";
+import { parsePort, parseWhole } from "./parse.ts";
+
+interface WorkerCliOptions {
+  readonly concurrency?: number;
+  readonly metricsPort?: number;
+  readonly metricsHost?: string;
+}
 
 export function addRunCommands(program: Command): void {
   program
@@ -48,13 +56,24 @@ export function addRunCommands(program: Command): void {
     .description("serve the flows of a module until SIGTERM or Ctrl-C")
     .argument("<module>", "exports an orchestrator as default, or `flows` or `functions` (and `resources`)")
     .option("--concurrency <number>", "executions at once", parseWhole)
-    .action(async (module: string, { concurrency }: { concurrency?: number }, command: Command) => {
+    .option("--metrics-port <number>", "port of /metrics, /healthz and /readyz; 0 is a free one", parsePort)
+    .option("--metrics-host <address>", "address of that port (default: all)")
+    .action(async (module: string, { concurrency, metricsPort, metricsHost }: WorkerCliOptions, command: Command) => {
       endWithDev();
+      if (metricsHost !== undefined && metricsPort === undefined)
+        throw new UsageError("--metrics-host was given without --metrics-port", "give both");
       await using orchestrator = await loadOrchestrator(module, command);
+      // Before it serves: a probe is told that it is not ready yet, and a port in use ends it here.
+      await using endpoint =
+        metricsPort === undefined ? null : await openEndpoint(orchestrator, { port: metricsPort, host: metricsHost });
       await untilSignal(async (signal) => {
         const worker = await orchestrator.startWorker(concurrency === undefined ? {} : { concurrency });
         const out = terminalOf(command);
-        const serving = { ...(await servedBy(orchestrator)), version: release };
+        const serving = {
+          ...(await servedBy(orchestrator)),
+          version: release,
+          ...(endpoint && { metricsPort: endpoint.port }),
+        };
         if (out.isJson) out.json({ ready: true, worker: worker.id, pid: process.pid, ...serving });
         else {
           printFields(out, `flowledger ${release}`, {
@@ -63,6 +82,7 @@ export function addRunCommands(program: Command): void {
               database: serving.database,
               schema: serving.schema,
             }),
+            ...(endpoint && { metrics: `port ${endpoint.port}` }),
             node: process.version,
           });
           out.line(`${out.paint.green("ready")} worker ${worker.id} (pid ${process.pid})`);

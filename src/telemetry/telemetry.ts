@@ -5,6 +5,7 @@ import { systemTimers as liveness } from "../base/timers.ts";
 import type { DatabaseGauges } from "../store/gauges.ts";
 import type { Store } from "../store/store.ts";
 import { Meter } from "./meter.ts";
+import { healthOf, readinessOf, type Health } from "./health.ts";
 import { familiesOf } from "./metrics.ts";
 import { openMetrics } from "./openmetrics.ts";
 import type { Vitals } from "./vitals.ts";
@@ -66,7 +67,20 @@ export class Telemetry {
     }
   }
 
+  health(): Health {
+    return healthOf(this.#vitals(), this.meter.loop.sinceTickMs);
+  }
+
+  async ready(): Promise<Health> {
+    const fits = this.#host.store().then(
+      () => null,
+      (error: unknown) => (error instanceof Error ? error.message : String(error)),
+    );
+    const late = () => `the database has not answered for ${answerWithinMs} ms`;
+    return readinessOf(this.#vitals(), await withTimeout(fits, answerWithinMs, late));
+  }
+
   #vitals(): Vitals[] {
-    return [...this.#host.workers()].map(({ vitals }) => vitals);
+    return [...this.#host.workers()].map(({ vitals }) => vitals).filter(({ state }) => state !== "stopped");
   }
 }

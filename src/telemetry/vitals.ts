@@ -1,5 +1,6 @@
 /** What a worker says of itself, for metrics and health. */
 export interface Vitals {
+  readonly state: "serving" | "draining" | "stopped";
   /** Executions that it may advance at once, and how many more it has room for. */
   readonly slots: number;
   readonly freeSlots: number;

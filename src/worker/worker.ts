@@ -609,13 +609,14 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       },
       revive: () => void (isCrashed = false),
     },
-    get vitals() {
+    get vitals(): Vitals {
       const { isHeld, silentMs } = membership.heartbeat;
       return {
+        state: isStopped ? "stopped" : isStopping ? "draining" : "serving",
         slots: settings.concurrency,
         freeSlots: capacity.free,
         owned: owners.size,
-        isHeld,
+        isHeld: isHeld && !isCrashed,
         silentMs,
         takesClaims: !isStopping && !isCrashed && isHeld && runner !== undefined,
       };
