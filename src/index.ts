@@ -16,6 +16,7 @@
  */
 export { defineFlow, Flow } from "./flow/builder.ts";
 export { createOrchestrator } from "./orchestrator.ts";
+export { jsonLogger } from "./telemetry/log.ts";
 export { cursorOf, toReadableStream, toSSE } from "./execution/sse.ts";
 export {
   ChunkTimeoutError,
@@ -114,6 +115,7 @@ export type { TimelineRow } from "./ledger/timeline.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Duration } from "./base/duration.ts";
 export type { Json, JsonObject } from "./base/json.ts";
+export type { JsonLoggerOptions } from "./telemetry/log.ts";
 export type { Health, HealthCheck } from "./telemetry/health.ts";
 export type { ScheduleOptions } from "./worker/schedules.ts";
 export type { Worker } from "./worker/worker.ts";

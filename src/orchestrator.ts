@@ -47,6 +47,7 @@ import { limitKeyOf } from "./flow/limits.ts";
 import type { ExecutionId } from "./ledger/event.ts";
 import type { JsonObject } from "./base/json.ts";
 import type { Health } from "./telemetry/health.ts";
+import { openLogs, type Logs } from "./telemetry/log.ts";
 import { Telemetry } from "./telemetry/telemetry.ts";
 import { resolveSchedules } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
@@ -65,7 +66,10 @@ export interface OrchestratorOptions {
   resources?: WorkerResources;
   /** What starts by the clock, as long as a worker runs. */
   schedules?: readonly ScheduleOptions[];
-  /** Where the library writes; anything with pino's methods. @default warnings and errors to stderr */
+  /**
+   * Where the library and `ctx.log` write: pino, console, or an object with debug, info, warn and error, called with a message
+   * and fields (pino: fields and message). @default warnings and errors to stderr
+   */
   logger?: Logger;
 }
 
@@ -156,7 +160,7 @@ export class Orchestrator implements AsyncDisposable {
   readonly #resources: WorkerResources;
   readonly #flowResources = new Map<string, Record<string, unknown>>();
   readonly #executionResources = new KeptResources((kept) => this.#store.reads.findOver(kept));
-  readonly #log: Logger;
+  readonly #logs: Logs;
   readonly #starts: Batcher<NewExecution, CreateResult>;
   readonly #workers = new Set<LocalWorker>();
   readonly #schedules: readonly Schedule[];
@@ -202,7 +206,7 @@ export class Orchestrator implements AsyncDisposable {
     const connection = options.connection ?? process.env["DATABASE_URL"];
     if (connection !== undefined) this.#opened = this.#connect(connection);
     this.#resources = options.resources ?? {};
-    this.#log = options.logger ?? stderrLogger;
+    this.#logs = openLogs(options.logger);
     this.#starts = new Batcher({
       send: (items) => {
         const [worker] = hasShortcuts ? this.#workers : [];
@@ -235,7 +239,8 @@ export class Orchestrator implements AsyncDisposable {
     const worker = await startWorker(
       {
         store: this.#store,
-        log: this.#log,
+        log: this.#logs.library,
+        userLog: this.#logs.user,
         meter: this.#telemetry.meter,
         timers: this.#timers,
         newId: this.#newId,
@@ -470,6 +475,7 @@ export class Orchestrator implements AsyncDisposable {
     this.#starts.close();
     this.#executionResources.close();
     await this.#opened?.store.close();
+    this.#logs.flush();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -701,10 +707,3 @@ function summaryOf(header: Header): ExecutionSummary {
     closeReason,
   };
 }
-
-const stderrLogger: Logger = {
-  debug: () => {},
-  info: () => {},
-  warn: (message, fields) => console.warn(`flowledger: ${message}`, fields ?? ""),
-  error: (message, fields) => console.error(`flowledger: ${message}`, fields ?? ""),
-};

@@ -22,6 +22,7 @@ const publicValues = [
   "createOrchestrator",
   "defineFlow",
   "cursorOf",
+  "jsonLogger",
   "toReadableStream",
   "toSSE",
 
@@ -100,6 +101,7 @@ const publicTypes = [
   "InputOf",
   "Intervention",
   "Json",
+  "JsonLoggerOptions",
   "JsonObject",
   "KeptAnchor",
   "LedgerEvent",

@@ -6,8 +6,9 @@ import { configure } from "../defer.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { createOrchestrator, internals } from "../orchestrator.ts";
 import type { FunctionDefinition, Orchestrator } from "../orchestrator.ts";
+import { jsonLogger } from "../telemetry/log.ts";
 import { importModule } from "../terminal.ts";
-import { requireDatabase, schemaOf } from "./command.ts";
+import { requireDatabase, schemaOf, type GlobalOptions } from "./command.ts";
 
 /** By its shape, not its class: the module may have come with another copy of this package. */
 const AnOrchestrator = z.custom<Orchestrator>(
@@ -43,6 +44,8 @@ export async function loadOrchestrator(path: string, command: Command): Promise<
     flows,
     functions,
     ...(resources && { resources }),
+    // What scripts read is JSON, line by line.
+    ...(command.optsWithGlobals<GlobalOptions>().json && { logger: jsonLogger() }),
   });
   // A function may call another one.
   if (functions.length > 0) configure(orchestrator);

@@ -30,6 +30,8 @@ export interface Engine {
   readonly newId: NewId;
   readonly hooks: Hooks;
   readonly log: Logger;
+  /** Where `ctx.log` writes. */
+  readonly userLog: Logger;
   readonly meter: Meter;
   readonly resources: WorkerResources;
   flowResources(flow: string): Resources;
@@ -101,6 +103,7 @@ export interface AttemptHost {
   readonly info: ExecutionInfo;
   readonly resources: ExecutionResources;
   readonly log: Logger;
+  readonly userLog: Logger;
   readonly timers: Timers;
   readonly transactions: Transactions;
   readonly flowData: FlowDataAccess;

@@ -100,6 +100,7 @@ export class Owner implements AttemptHost {
   readonly info: ExecutionInfo;
   readonly resources: ExecutionResources;
   readonly log: Logger;
+  readonly userLog: Logger;
   readonly timers: Timers;
   readonly state: ExecutionState;
   /** Resolves when it is over for this owner. */
@@ -218,12 +219,13 @@ export class Owner implements AttemptHost {
     this.graph = flow.graph;
     this.state = state;
     this.log = engine.log;
+    this.userLog = engine.userLog;
     this.timers = engine.timers;
     this.info = { id, flow: flow.name, metadata: state.metadata };
     this.#stream = { id, epoch, token, visibleIn: state.parent?.visibleIn, items, ...flow.streamLimits, recent };
     this.#inherited = state.dispatches.size > 0 ? new Set(state.dispatches.keys()) : null;
     this.#commits = new Commits(claim, engine.committer, engine.clock);
-    this.#meter = new OwnerMeter(engine.meter, claim);
+    this.#meter = new OwnerMeter(engine, claim, flow);
     this.resources = new ExecutionResources(
       {
         execution: engine.executionResources(state.item && state.parent ? state.parent.id : id),
@@ -248,6 +250,7 @@ export class Owner implements AttemptHost {
       this.#fold([this.#claim]);
       if (this.#takeovers >= maxTakeovers) {
         const error = new WorkerCrashLoopError(this.id, this.#suspect(), this.#takeovers);
+        this.#meter.crashLoop(this.#suspect(), this.#takeovers);
         this.#fold([{ type: "abort", reason: "worker_crash_loop", error: serializeError(error) }]);
       }
     } catch (error) {
@@ -706,8 +709,9 @@ export class Owner implements AttemptHost {
    * attempt that wrote it has failed, behind what was folded `before`. Where several had a part in the commit, the next owner finds out whose it was.
    */
   async #refusedCommit(error: unknown, told: readonly Work[], before: readonly LedgerEvent[]): Promise<void> {
-    this.#meter.refused();
-    this.log.error("a commit was refused", { executionId: this.id, error: String(error) });
+    const [writer] = told;
+    const chunk = (writer?.ended ?? this.#running.get(writer?.dispatch ?? -1))?.dispatch.chunk ?? null;
+    this.#meter.refused(chunk, error);
     if (this.#isOver) return;
     const authors = new Map<number, Running>();
     for (const { ended, dispatch } of told) {
@@ -815,7 +819,9 @@ export class Owner implements AttemptHost {
     if (this.#isOver) return;
     this.#phase = "committing";
     this.log.error("an owner could not go on, and gives its execution back", {
+      event: "given_back",
       executionId: this.id,
+      flow: this.flow.name,
       error: error instanceof Error ? (error.stack ?? error.message) : String(error),
     });
     await this.#commits.giveBack(refusedWaitMs);
@@ -852,8 +858,7 @@ export class Owner implements AttemptHost {
   }
 
   #fenced(): void {
-    this.#meter.fenced();
-    this.log.info("fenced: the execution has another owner", { executionId: this.id, epoch: this.#epoch });
+    this.#meter.fenced(this.#epoch);
     this.lose();
   }
 
@@ -959,7 +964,12 @@ export class Owner implements AttemptHost {
     const serialized = serializeError(error);
     this.#fold([{ type: "route", refused: serialized.message }]);
     if (arrival.kind === "start") this.#fold([{ type: "abort", reason: "failed", error: serialized }]);
-    else this.log.warn("an event was refused", { executionId: this.id, error: serialized.message });
+    else
+      this.log.warn("an event was refused", {
+        executionId: this.id,
+        flow: this.flow.name,
+        error: serialized.message,
+      });
   }
 
   async #afterAsking(

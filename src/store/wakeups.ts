@@ -35,6 +35,8 @@ export interface Wakeups extends AsyncDisposable {
   /** Resolves when LISTEN stands: what is sent from now on is heard. */
   ready(): Promise<void>;
   readonly isListening: boolean;
+  /** Calls back when LISTEN is lost, and when it stands again. */
+  onChange(listener: (isListening: boolean) => void): () => void;
   close(): Promise<void>;
 }
 
@@ -43,6 +45,7 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
   const listeners = new Map<string, Set<() => void>>();
   const remoteListeners = new Map<string, () => void>();
   const anyListeners = new Set<(id: ExecutionId) => void>();
+  const changeListeners = new Set<(isListening: boolean) => void>();
   const newsListeners = new Set<(id: ExecutionId) => void>();
   const outgoing = new Batcher<string, null>({
     maxItems: 10_000,
@@ -79,7 +82,9 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
     }
   };
   const change = (isUp: boolean) => {
+    const isNews = isListening !== isUp && !isClosed;
     isListening = isUp;
+    if (isNews) for (const listener of changeListeners) listener(isUp);
     // Meanwhile something may have been missed.
     if (isUp) listeners.forEach((_, id) => hear(id));
   };
@@ -126,6 +131,10 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
     },
     get isListening() {
       return isListening;
+    },
+    onChange(listener) {
+      changeListeners.add(listener);
+      return () => changeListeners.delete(listener);
     },
     close,
     [Symbol.asyncDispose]: close,

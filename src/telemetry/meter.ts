@@ -1,5 +1,7 @@
 /** What one process counts while it works: plain numbers, and nothing is made for an event. They begin at 0 with the process. */
-import type { LedgerEvent, Outcome } from "../ledger/event.ts";
+import type { Logger } from "../flow/context.ts";
+import type { FlowDefinition } from "../flow/definition.ts";
+import type { ExecutionId, LedgerEvent, Outcome } from "../ledger/event.ts";
 import type { ExecutionState } from "../ledger/state.ts";
 import type { Claim } from "../store/claims.ts";
 import { Histogram, longBounds, shortBounds, workBounds } from "./histogram.ts";
@@ -55,18 +57,34 @@ export class ChunkMeter {
   readonly duration = new Histogram(workBounds);
 }
 
-/** One owner's share: counts what its commits put into the ledger, once they are there. */
+/** What is due for longer before it is claimed is said. */
+const lateMs = 10_000;
+
+/** One owner's share: counts what its commits put into the ledger, once they are there, and says what an operator should know. */
 export class OwnerMeter {
   readonly #flow: FlowMeter;
-  readonly #isTakeover: boolean;
+  readonly #log: Logger;
+  readonly #id: ExecutionId;
+  readonly #name: string;
+  /** Limits make what they hold back late, as they should. */
+  readonly #mayBeLate: boolean;
+  readonly #takeovers: number;
   /** How long it was due before it was claimed for the first time; null where it had been. */
   readonly #latenessMs: number | null;
   #isFirst = true;
 
   /** @param claim before anything of its epoch is folded */
-  constructor(meter: Meter, { flow, state, now, takeovers }: Claim) {
+  constructor(
+    { meter, log }: { readonly meter: Meter; readonly log: Logger },
+    { id, flow, state, now, takeovers }: Claim,
+    { limits }: Pick<FlowDefinition, "limits">,
+  ) {
     this.#flow = meter.flow(flow);
-    this.#isTakeover = takeovers > 0;
+    this.#log = log;
+    this.#id = id;
+    this.#name = flow;
+    this.#mayBeLate = limits !== null;
+    this.#takeovers = takeovers;
     this.#latenessMs = state.firstClaim === null ? now - dueAt(state) : null;
   }
 
@@ -75,11 +93,8 @@ export class OwnerMeter {
     const flow = this.#flow;
     if (this.#isFirst) {
       this.#isFirst = false;
-      if (this.#isTakeover) flow.takeovers += 1;
-      if (this.#latenessMs !== null) {
-        flow.started += 1;
-        flow.startLatency.observe(this.#latenessMs);
-      }
+      if (this.#takeovers > 0) this.#tookOver();
+      if (this.#latenessMs !== null) this.#started(this.#latenessMs);
     }
     for (const event of events) {
       switch (event.type) {
@@ -103,12 +118,46 @@ export class OwnerMeter {
     flow.duration.observe(closed.at - (firstClaim?.at ?? closed.at));
   }
 
-  fenced(): void {
-    this.#flow.fenced += 1;
+  #started(latenessMs: number): void {
+    this.#flow.started += 1;
+    this.#flow.startLatency.observe(latenessMs);
+    if (latenessMs < lateMs || this.#mayBeLate) return;
+    this.#log.warn("claimed late: too few workers, or none for the flow until now", {
+      ...this.#fields("claimed_late"),
+      lateMs: Math.round(latenessMs),
+    });
   }
 
-  refused(): void {
+  #tookOver(): void {
+    this.#flow.takeovers += 1;
+    this.#log.info("taken over: the worker that had the execution was lost", {
+      ...this.#fields("taken_over"),
+      takeovers: this.#takeovers,
+    });
+  }
+
+  fenced(epoch: number): void {
+    this.#flow.fenced += 1;
+    this.#log.info("fenced: the execution has another owner", { ...this.#fields("fenced"), epoch });
+  }
+
+  /** @param chunk whose it was, as far as it is known */
+  refused(chunk: string | null, error: unknown): void {
     this.#flow.refused += 1;
+    this.#log.error("a commit was refused", { ...this.#fields("commit_refused"), chunk, error: String(error) });
+  }
+
+  /** @param chunk what stood open each time */
+  crashLoop(chunk: string | null, takeovers: number): void {
+    this.#log.error("crash loop: worker after worker was lost with the execution, so it fails", {
+      ...this.#fields("crash_loop"),
+      chunk,
+      takeovers,
+    });
+  }
+
+  #fields(event: string): { event: string; executionId: ExecutionId; flow: string } {
+    return { event, executionId: this.#id, flow: this.#name };
   }
 }
 

@@ -45,6 +45,7 @@ import type { RunningSchedules, Schedule } from "./schedules.ts";
 export interface WorkerHost {
   readonly store: Store;
   readonly log: Logger;
+  readonly userLog: Logger;
   readonly meter: Meter;
   readonly timers: Timers;
   readonly newId: NewId;
@@ -140,7 +141,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const committer = wrap(
     openCommitter(
       store.commits,
-      (error) => log.warn("waiting for the database", { error: String(error) }),
+      (error) => log.warn("waiting for the database", { event: "database_away", error: String(error) }),
       (ms) => meter.commits.observe(ms),
     ),
   );
@@ -182,7 +183,11 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         onTick: (everyMs) => meter.loop.tick(everyMs),
       },
       () => {
-        log.warn("this worker was given up by the others: its executions go on elsewhere", { workerId: id });
+        log.warn("this worker was given up by the others: its executions go on elsewhere", {
+          event: "given_up",
+          workerId: id,
+          executions: owners.size,
+        });
         for (const owner of owners.values()) owner.lose();
         if (!isStopping) void renew();
       },
@@ -199,6 +204,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         newId: host.newId,
         hooks: host.hooks,
         log,
+        userLog: host.userLog,
         meter,
         resources: host.resources,
         flowResources: (flow) => host.flowResources(flow),
@@ -364,7 +370,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         const { fingerprint } = flow;
         const before = claimed.fingerprint ?? "";
         const mismatch = new DefinitionMismatchError(claimed.id, flow.name, before, fingerprint, fit.problem);
-        log.error(mismatch.message, { executionId: claimed.id, flow: flow.name });
+        log.error("blocked: this version of the flow does not have what the execution stands at", {
+          event: "blocked",
+          executionId: claimed.id,
+          flow: flow.name,
+          error: mismatch.message,
+        });
         meter.flow(flow.name).blocked += 1;
         const block: Command = { type: "block", worker: engine.workerId, fingerprint, problem: mismatch.message };
         // Said once per version in the ledger; what it stands at stays as it is.
@@ -479,6 +490,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     throw store.explain(error);
   });
   const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
+  const stopWatching = wakeups.onChange((isListening) => {
+    if (isListening) log.info("LISTEN stands again", { event: "listen_back" });
+    else
+      log.warn("LISTEN was lost: until it stands again, wake-ups come from polling every two seconds", {
+        event: "listen_lost",
+      });
+  });
   let schedules: RunningSchedules | undefined;
   let maintenance: Timer | undefined;
 
@@ -487,11 +505,21 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     isStopping = true;
     maintenance?.cancel();
     schedules?.stop();
+    if (owners.size > 0)
+      log.info("draining: executions are given back at their next commit point", {
+        event: "draining",
+        executions: owners.size,
+      });
     for (const owner of owners.values()) owner.drain();
     await beginning;
     const ended = Promise.resolve(runner?.runner.stop()).catch(onTrouble);
     const drained = Promise.allSettled([...owners.values()].map(({ done }) => done));
     await withTimeout(Promise.all([ended, drained]), settings.drainTimeoutMs, () => {
+      if (owners.size > 0)
+        log.warn("drainTimeout is over: attempts are cut off, and their executions given back", {
+          event: "given_back",
+          executions: owners.size,
+        });
       for (const owner of owners.values()) owner.abort(new LeaseLostError(owner.id, owner.lease.epoch));
     });
     await Promise.allSettled([...owners.values()].map(({ done }) => done));
@@ -504,6 +532,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     await items.close();
     runner?.endPool();
     stopHearing();
+    stopWatching();
     committer.close();
     await membership.heartbeat.stop();
     isStopped = true;

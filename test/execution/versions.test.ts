@@ -65,7 +65,7 @@ test("F42: one whose chunk is gone stands still, says so in the ledger, the meta
   const first = version("renamed");
   const id = await waitingIn(first);
   const logged: string[] = [];
-  const log = (message: string) => void logged.push(message);
+  const log = (_: string, fields?: Readonly<Record<string, unknown>>) => void logged.push(String(fields?.["error"]));
   const changed = version("renamed", { ask: "asked differently" });
   const options = { logger: { debug() {}, info() {}, warn() {}, error: log } };
   {

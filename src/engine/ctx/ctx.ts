@@ -1,13 +1,16 @@
 /** `ctx`, put together from its parts: read, state, events, people, calls; and here the rest. */
 import { toJson, type Json } from "../../base/json.ts";
-import type { Ctx, FlowDataWriteOptions } from "../../flow/context.ts";
+import type { Ctx, FlowDataWriteOptions, Logger } from "../../flow/context.ts";
 import type { Graph, NodeId } from "../../flow/graph.ts";
+import { bound } from "../../telemetry/log.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
 import type { SubFlowCtx } from "../child.ts";
 import { warnFlowData } from "../flow-data.ts";
 import { CallsCtx } from "./calls.ts";
 
 export class ChunkCtx extends CallsCtx implements Ctx, SubFlowCtx {
+  #log: Logger | undefined;
+
   /** @param parsed the input, where the chunk has a contract for it */
   constructor(attempt: CtxAttempt, parsed: Json | undefined) {
     super(attempt, parsed === undefined ? attempt.dispatch.input : parsed);
@@ -29,7 +32,9 @@ export class ChunkCtx extends CallsCtx implements Ctx, SubFlowCtx {
     return this[own].signal;
   }
   get log() {
-    return this[own].host.log;
+    const { host, chunk, number } = this[own];
+    const { id, flow } = host.info;
+    return (this.#log ??= bound(host.userLog, () => ({ executionId: id, flow, chunk: chunk.name, attempt: number })));
   }
 
   get setFlowData() {

@@ -77,7 +77,8 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
           );
         const { ordinal, entry } = journal.next("result", "");
         if (entry) return;
-        if (host.state.result) host.log.warn("setResult overwrote an earlier result", { executionId: host.info.id });
+        if (host.state.result)
+          host.log.warn("setResult overwrote an earlier result", { executionId: host.info.id, flow: host.info.flow });
         journal.buffer({ ordinal, effect: "result", value: toJson(value, `result of chunk "${chunk.name}"`) });
       });
   }

@@ -1,0 +1,171 @@
+/** Where the library and `ctx.log` write: any logger of a user's, in either order of arguments; what repeats is counted. */
+import { hostname } from "node:os";
+import { UsageError } from "../base/errors.ts";
+import { systemTimers as liveness, type Timer } from "../base/timers.ts";
+import type { Logger } from "../flow/context.ts";
+
+type Level = keyof Logger;
+export type Fields = Readonly<Record<string, unknown>>;
+
+export interface Logs {
+  /** For lines of the library: a line that repeats is counted, and said again with that number after ten seconds. */
+  readonly library: Logger;
+  /** For lines of users: each is written. */
+  readonly user: Logger;
+  /** Says what was counted and not said yet. */
+  flush(): void;
+}
+
+const levels = ["debug", "info", "warn", "error"] as const satisfies readonly Level[];
+/** Pino's numbers. */
+const numbers: Readonly<Record<Level, number>> = { debug: 20, info: 30, warn: 40, error: 50 };
+/** A line like another within so long is counted. */
+const windowMs = 10_000;
+/** So many different lines are kept in mind. */
+const maxKinds = 1000;
+/** What tells two lines of one kind apart. */
+const ownFields: ReadonlySet<string> = new Set(["executionId", "epoch", "attempt", "dispatch", "traceId", "lateMs"]);
+
+/** @throws {UsageError} no logger */
+export function openLogs(logger: Logger | undefined): Logs {
+  const user = sinkOf(logger ?? stderrLogger);
+  const repeated = new Map<string, Repeated>();
+  const say = (level: Level, message: string, fields: Fields | undefined) => {
+    const kind = kindOf(level, message, fields);
+    const known = repeated.get(kind);
+    if (known) return known.count(fields);
+    user[level](message, fields);
+    if (repeated.size >= maxKinds) return;
+    const forget = () => void repeated.delete(kind);
+    repeated.set(kind, new Repeated((count, last) => user[level](message, { ...last, repeated: count }), forget));
+  };
+  return {
+    user,
+    library: byLevel((level) => (message, fields) => say(level, message, fields)),
+    flush: () => repeated.forEach((one) => one.end()),
+  };
+}
+
+/** A line that was said, and how often it would have been again since. */
+class Repeated {
+  readonly #say: (count: number, last: Fields | undefined) => void;
+  readonly #forget: () => void;
+  #count = 0;
+  #last: Fields | undefined;
+  #timer: Timer;
+
+  constructor(say: (count: number, last: Fields | undefined) => void, forget: () => void) {
+    this.#say = say;
+    this.#forget = forget;
+    this.#timer = this.#wait();
+  }
+
+  count(fields: Fields | undefined): void {
+    this.#count += 1;
+    this.#last = fields;
+  }
+
+  end(): void {
+    this.#timer.cancel();
+    this.#forget();
+    if (this.#count > 0) this.#say(this.#count, this.#last);
+  }
+
+  #wait(): Timer {
+    return liveness
+      .after(windowMs, () => {
+        if (this.#count === 0) return this.#forget();
+        this.#say(this.#count, this.#last);
+        this.#count = 0;
+        this.#timer = this.#wait();
+      })
+      .unref();
+  }
+}
+
+function kindOf(level: Level, message: string, fields: Fields = {}): string {
+  const shared = Object.entries(fields).filter(([name]) => !ownFields.has(name));
+  return `${level} ${message} ${shared.map(([name, value]) => `${name}=${textOf(value)}`).join(" ")}`;
+}
+
+function textOf(value: unknown): string {
+  return typeof value === "object" ? inspectable(value) : String(value);
+}
+
+function inspectable(value: object | null): string {
+  try {
+    return JSON.stringify(value) ?? "";
+  } catch {
+    return "?";
+  }
+}
+
+/** The same logger, with fields that each of its lines has; a line's own go first. */
+export function bound(logger: Logger, bindings: () => Fields): Logger {
+  return byLevel((level) => (message, fields) => logger[level](message, { ...bindings(), ...fields }));
+}
+
+/** Pino and its kin take the fields first. What a logger throws stays with it: no execution fails for a line. */
+function sinkOf(logger: Logger): Logger {
+  for (const level of levels)
+    if (typeof logger[level] !== "function")
+      throw new UsageError(
+        `logger of createOrchestrator() has no method ${level}()`,
+        "pass pino, console, or an object with debug, info, warn and error",
+      );
+  // Pino alone has it.
+  const takesFieldsFirst = "bindings" in logger && typeof logger.bindings === "function";
+  return byLevel((level) => (message, fields) => {
+    try {
+      if (!takesFieldsFirst) logger[level](message, fields);
+      else Reflect.apply(logger[level], logger, [fields ?? {}, message]);
+    } catch {
+      // Where would that be said?
+    }
+  });
+}
+
+function byLevel(write: (level: Level) => (message: string, fields?: Fields) => void): Logger {
+  return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
+}
+
+const stderrLogger: Logger = {
+  debug: () => {},
+  info: () => {},
+  warn: (message, fields) => console.warn(`flowledger: ${message}`, fields ?? ""),
+  error: (message, fields) => console.error(`flowledger: ${message}`, fields ?? ""),
+};
+
+export interface JsonLoggerOptions {
+  /** Lines below it are left out. @default "info" */
+  readonly level?: Level;
+  /** @default to stderr */
+  readonly write?: (line: string) => void;
+}
+
+/** A logger that writes a line of JSON for each, in the shape of pino's: level, time, pid, hostname, name, the fields, msg. */
+export function jsonLogger({ level: least = "info", write = toStderr }: JsonLoggerOptions = {}): Logger {
+  if (!levels.includes(least))
+    throw new UsageError(`level of jsonLogger() must be ${levels.join(", ")}, got ${String(least)}`, "correct it");
+  const base = { pid: process.pid, hostname: hostname(), name: "flowledger" };
+  return byLevel((level) => (msg, fields) => {
+    if (numbers[level] < numbers[least]) return;
+    const head = { level: numbers[level], time: liveness.now(), ...base };
+    write(`${lineOf({ ...head, ...fields, msg }) ?? lineOf({ ...head, msg }) ?? msg}\n`);
+  });
+}
+
+/** Null where a field has what JSON cannot hold. */
+function lineOf(line: Fields): string | null {
+  try {
+    return JSON.stringify(line, (_, value: unknown) =>
+      value instanceof Error ? { type: value.name, message: value.message, stack: value.stack } : value,
+    );
+  } catch {
+    return null;
+  }
+}
+
+function toStderr(line: string): void {
+  process.stderr.write(line);
+}

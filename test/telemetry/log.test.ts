@@ -1,0 +1,210 @@
+/** What is logged, in which shape, and how often. */
+import { expect, test, vi } from "vitest";
+import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
+import type { Logger } from "../../src/index.ts";
+import { openLogs } from "../../src/telemetry/log.ts";
+import { testDatabase } from "../support/database.ts";
+import { newGate, serving, visiting } from "../support/flows.ts";
+
+interface Line {
+  readonly level: number;
+  readonly msg: string;
+  readonly [field: string]: unknown;
+}
+
+function recorded(): { readonly lines: Line[]; readonly logger: Logger } {
+  const lines: Line[] = [];
+  return { lines, logger: jsonLogger({ level: "debug", write: (line) => lines.push(JSON.parse(line) as Line) }) };
+}
+
+async function untilLine(lines: readonly Line[], event: string): Promise<Line> {
+  return await vi.waitFor(
+    () => {
+      const found = lines.find((line) => line["event"] === event);
+      if (!found) throw new Error(`no ${event} among ${JSON.stringify(lines)}`);
+      return found;
+    },
+    { timeout: 9000 },
+  );
+}
+
+const database = await testDatabase();
+
+test("a line of ctx.log says whose it is, in the shape of pino's; its own fields come first", async () => {
+  const { lines, logger } = recorded();
+  const flow = defineFlow("logged");
+  flow.to(
+    "say",
+    (ctx) => {
+      ctx.log.info("said", { to: "Ada", flow: "mine" });
+      if (ctx.attempt === 1) throw new Error("once more");
+    },
+    { retry: { maxAttempts: 2, initialInterval: 1 } },
+  );
+  await using orchestrator = await serving(database, [flow], { logger });
+
+  const execution = await orchestrator.flow(flow).createExecution({ autoClose: false });
+  await execution.start(null);
+  await vi.waitFor(() => expect(lines.filter(({ msg }) => msg === "said")).toHaveLength(2));
+
+  const said = lines.filter(({ msg }) => msg === "said");
+  expect(said.map(({ attempt }) => attempt)).toEqual([1, 2]);
+  expect(said[0]).toMatchObject({
+    level: 30,
+    name: "flowledger",
+    pid: process.pid,
+    executionId: execution.id,
+    chunk: "say",
+    to: "Ada",
+    flow: "mine",
+  });
+});
+
+test("what a lost worker leaves is said: fenced, taken over, claimed late", async () => {
+  const { lines, logger } = recorded();
+  const [begun, gate] = [newGate(), newGate()];
+  const held = defineFlow("held");
+  held.to("hold", async () => {
+    begun.open();
+    await gate.passed;
+  });
+  await using own = await testDatabase();
+  await using away = visiting(own, [held]);
+  const execution = await away.flow(held).createExecution({ autoClose: false });
+  await execution.start(null);
+  // It was due a minute ago, by its ledger too.
+  await own.sql`alter table flowledger.ledger disable trigger user`;
+  await own.sql`update flowledger.ledger set at = at - interval '1 minute'`;
+  await own.sql`update flowledger.executions set created_at = created_at - interval '1 minute', started_at = started_at - interval '1 minute'`;
+
+  await using _worker = await serving(own, [held], { logger });
+  await begun.passed;
+  const late = await untilLine(lines, "claimed_late");
+  await own.sql`
+    update flowledger.executions set owner = gen_random_uuid(), lease_token = gen_random_uuid(), epoch = epoch + 1, commit_no = 0,
+      wake_at = flowledger.now() - interval '10 seconds'`;
+  gate.open();
+  const fenced = await untilLine(lines, "fenced");
+  const taken = await untilLine(lines, "taken_over");
+
+  const whose = { executionId: execution.id, flow: "held" };
+  expect(late).toMatchObject({ ...whose, level: 40 });
+  expect(late["lateMs"]).toBeGreaterThanOrEqual(60_000);
+  expect(fenced).toMatchObject({ ...whose, level: 30 });
+  expect(taken).toMatchObject({ ...whose, level: 30, takeovers: 1 });
+});
+
+test("a crash loop is said with the number of workers it took", async () => {
+  const { lines, logger } = recorded();
+  const flow = defineFlow("looping");
+  flow.to("pass", () => null);
+  await using own = await testDatabase();
+  await using away = visiting(own, [flow]);
+  const execution = await away.flow(flow).createExecution({ autoClose: false });
+  await execution.start(null);
+  await own.sql`update flowledger.executions set takeovers = 5`;
+
+  await using _worker = await serving(own, [flow], { logger });
+
+  expect(await untilLine(lines, "crash_loop")).toMatchObject({ level: 50, executionId: execution.id, takeovers: 5 });
+});
+
+test("LISTEN that is lost is said once, and that it stands again; its end with the orchestrator is not", async () => {
+  const { lines, logger } = recorded();
+  const flow = defineFlow("listening");
+  flow.to("pass", () => null);
+  await using own = await testDatabase();
+  const orchestrator = await serving(own, [flow], { logger });
+
+  await own.sql`select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and query like 'listen%' and pid <> pg_backend_pid()`;
+  await untilLine(lines, "listen_back");
+  await orchestrator.close();
+
+  expect(lines.filter(({ event }) => event === "listen_lost")).toHaveLength(1);
+});
+
+test("a commit that Postgres refuses is said with its chunk", async () => {
+  const { lines, logger } = recorded();
+  const flow = defineFlow("refused");
+  flow.to("write", (ctx) => ctx.setState("a", "b"));
+  await using own = await testDatabase();
+  await own.sql.unsafe(`
+    create function refuse() returns trigger language plpgsql as $$ begin raise exception 'never' using errcode = '22P05'; end $$;
+    create trigger refuse before insert on flowledger.ledger for each row when (new.type = 'state.set') execute function refuse()`);
+  await using orchestrator = await serving(own, [flow], { logger });
+
+  await expect(orchestrator.flow(flow).start(null)).rejects.toThrow(/refused/);
+
+  expect(await untilLine(lines, "commit_refused")).toMatchObject({ level: 50, flow: "refused", chunk: "write" });
+});
+
+test("a line that repeats is counted, and said again with its number; lines of users are all written", () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    const { lines, logger } = recorded();
+    const logs = openLogs(logger);
+    const { library, user } = logs;
+    for (let n = 0; n < 50; n++) library.warn("taken over", { event: "taken_over", executionId: `e${n}`, flow: "a" });
+    library.warn("taken over", { event: "taken_over", executionId: "x", flow: "b" });
+    for (let n = 0; n < 3; n++) user.info("mine");
+    const atOnce = lines.map(({ msg, flow, repeated }) => [msg, flow, repeated]);
+
+    vi.advanceTimersByTime(10_000);
+    const counted = lines.slice(atOnce.length);
+    library.warn("taken over", { event: "taken_over", executionId: "e50", flow: "a" });
+    logs.flush();
+
+    expect(atOnce).toEqual([
+      ["taken over", "a", undefined],
+      ["taken over", "b", undefined],
+      ["mine", undefined, undefined],
+      ["mine", undefined, undefined],
+      ["mine", undefined, undefined],
+    ]);
+    expect(counted).toEqual([
+      expect.objectContaining({ msg: "taken over", flow: "a", executionId: "e49", repeated: 49 }),
+    ]);
+    // It was still counted when the process ended.
+    expect(lines.at(-1)).toMatchObject({ executionId: "e50", repeated: 1 });
+    vi.advanceTimersByTime(60_000);
+    library.warn("taken over", { event: "taken_over", executionId: "e51", flow: "a" });
+    expect(lines.at(-1)).toMatchObject({ executionId: "e51" });
+    expect(lines.at(-1)).not.toHaveProperty("repeated");
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("pino gets its fields first, others the message; what a logger throws ends nothing", () => {
+  const heard: unknown[][] = [];
+  const hear = (...args: unknown[]) => void heard.push(args);
+  const methods = { debug: hear, info: hear, warn: hear, error: hear };
+  const fails = () => {
+    throw new Error("disk full");
+  };
+
+  openLogs({ ...methods, bindings: () => ({}) } as Logger).library.warn("late", { a: 1 });
+  openLogs(methods).library.warn("late", { a: 1 });
+  openLogs({ debug: fails, info: fails, warn: fails, error: fails }).library.warn("late", { a: 1 });
+
+  expect(heard).toEqual([
+    [{ a: 1 }, "late"],
+    ["late", { a: 1 }],
+  ]);
+});
+
+test("what is no logger is refused with its missing method, and what JSON cannot hold is left out of a line", () => {
+  const lines: string[] = [];
+  const circle: Record<string, unknown> = { n: 1n };
+
+  jsonLogger({ write: (line) => lines.push(line) }).error("odd", { circle });
+  jsonLogger({ write: (line) => lines.push(line) }).error("failed", { error: new RangeError("far") });
+
+  expect(JSON.parse(lines[0] ?? "")).toMatchObject({ level: 50, msg: "odd" });
+  expect(JSON.parse(lines[1] ?? "")).toMatchObject({ error: { type: "RangeError", message: "far" } });
+  const none = JSON.parse('{"logger": {"debug": 1}}') as { logger: Logger };
+  expect(() => createOrchestrator(none)).toThrow(/no method debug\(\)/);
+  const level = JSON.parse('{"level": "loud"}') as { level: "info" };
+  expect(() => jsonLogger(level)).toThrow(/level of jsonLogger\(\).*"?loud/);
+});
