@@ -177,6 +177,12 @@ exception when data_exception then
   return null;
 end $$;
 
+-- W3C Trace Context, as `parseTraceparent` of the library reads it. Null for anything else.
+create or replace function flowledger.traceparent_of(p_value jsonb) returns text
+language sql immutable parallel safe
+return case when jsonb_typeof(p_value) = 'string'
+  and p_value #>> '{}' ~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then p_value #>> '{}' end;
+
 -- Refuses a start by the name of its flow, or by an option that is unknown or cannot be meant: what the library refuses too, in
 -- `execution/bound-flow.ts`, and for names in `flow/draft.ts`.
 create or replace function flowledger.check_start(p_flow text, p_options jsonb) returns void
@@ -235,9 +241,16 @@ begin
     when 'interventionMode' then
       v_expected := '"planned", "auto" or null';
       v_is_right := o.kind = 'null' or o.value in ('"planned"', '"auto"');
+    when 'traceparent' then
+      v_expected := 'a text';
+      v_is_right := o.kind = 'string';
+      if v_is_right and flowledger.traceparent_of(o.value) is null then
+        raise warning 'traceparent % is malformed and ignored', to_json(left(o.text, 80))
+          using hint = 'pass 00-<32 hex>-<16 hex>-<2 hex>, as W3C Trace Context writes it';
+      end if;
     else
       raise exception 'a start has an unknown option %', to_json(left(o.key, 40))
-        using errcode = 'FL008', hint = 'use id, idempotencyKey, metadata, priority, startAt, delay, discardAfter, autoClose, autoCloseTimeout, concurrency, interventionMode, timeout, limitKey, allowUnknown';
+        using errcode = 'FL008', hint = 'use id, idempotencyKey, metadata, priority, startAt, delay, discardAfter, autoClose, autoCloseTimeout, concurrency, interventionMode, timeout, limitKey, traceparent, allowUnknown';
     end case;
     if v_is_right is not true then
       raise exception '% must be %, got %', o.key, v_expected, left(o.value::text, 40) using errcode = 'FL008', hint = 'correct it, or leave it out';
@@ -326,7 +339,7 @@ return case when jsonb_typeof(p_value) = 'number' then p_value::numeric % 1 = 0 
 
 -- Starts an execution of a flow; with a known idempotencyKey, gives the one that has it. The options are those of the library:
 -- id, idempotencyKey, metadata, priority, delay, startAt, discardAfter, autoClose, autoCloseTimeout (null: never), concurrency,
--- interventionMode, timeout, allowUnknown; durations are milliseconds or "1h30m", moments ISO 8601. And limitKey: what the limits per key count
+-- interventionMode, timeout, allowUnknown, traceparent (W3C; a malformed one is ignored with a warning); durations are milliseconds or "1h30m", moments ISO 8601. And limitKey: what the limits per key count
 -- it by, since SQL does not know the flow's own; without one it counts with all others that have none.
 create or replace function flowledger.start(flow text, input jsonb default 'null', options jsonb default '{}') returns uuid
 language plpgsql volatile security definer
@@ -359,6 +372,7 @@ begin
   from flowledger.create_executions(
     array[coalesce((options ->> 'id')::uuid, flowledger.new_id())], array[flow], array['raw'], jsonb_build_array(coalesce(input, 'null')),
     jsonb_build_array(jsonb_build_object('flow', flow)
+      || case when flowledger.traceparent_of(options -> 'traceparent') is not null then jsonb_build_object('traceparent', options -> 'traceparent') else '{}' end
       || case when options ? 'metadata' then jsonb_build_object('metadata', options -> 'metadata') else '{}' end
       || jsonb_build_object('settings', jsonb_strip_nulls(jsonb_build_object(
         'autoClose', options -> 'autoClose', 'concurrency', options -> 'concurrency',

@@ -257,7 +257,11 @@ as $$
       and not exists (select 1 from flowledger.ledger c where c.execution_id = meta.id and c.type = 'execution.claimed' and c.seq > l.seq)),
     'parentId', e.parent_id, 'metadata', coalesce(e.metadata, '{}'),
     'resourceKeys', coalesce((select l.payload -> 'resourceKeys' from flowledger.ledger l where l.execution_id = meta.id and l.seq = 1), '[]'),
-    'loadedFrom', e.loaded_from, 'forkedFrom', e.forked_from)
+    'loadedFrom', e.loaded_from, 'forkedFrom', e.forked_from,
+    -- What was copied here belongs to the trace of another.
+    'trace', (select l.payload ->> 'traceparent' from flowledger.ledger l
+      where l.execution_id = meta.id and l.type in ('execution.created', 'execution.claimed') and l.copied_at is null and l.payload ? 'traceparent'
+      order by l.seq desc limit 1))
     || coalesce((
       select jsonb_build_object('expiredInterrupts', jsonb_agg(x.id order by x.seq))
       from (

@@ -20,6 +20,7 @@ import type { CloseSnapshot, Contract, StartInput, StreamItem } from "../flow/co
 import type { FlowDefinition } from "../flow/definition.ts";
 import { parseDuration, parseMoment } from "../base/duration.ts";
 import type { Duration } from "../base/duration.ts";
+import { parseTraceparent } from "../telemetry/traceparent.ts";
 import { limitKeyOf } from "../flow/limits.ts";
 import { ExecutionId, type Settings } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
@@ -61,6 +62,11 @@ export interface CreateOptions {
   timeout?: Duration | null;
   /** Start it also where no worker ever served the flow and this orchestrator does not have it: for a deploy that sends first. @default false */
   allowUnknown?: boolean;
+  /**
+   * The trace that the start belongs to, as W3C Trace Context writes it; a malformed one is ignored with a warning.
+   * @default that of the active span, where there is one
+   */
+  traceparent?: string;
   /** A transaction of postgres.js, pg, drizzle, Kysely, Knex, TypeORM, MikroORM or Prisma: the start commits or rolls back with it. */
   tx?: CallerTransaction;
 }
@@ -81,6 +87,7 @@ const optionNames = Object.keys({
   runtimeResources: true,
   timeout: true,
   allowUnknown: true,
+  traceparent: true,
   tx: true,
 } satisfies Record<keyof CreateOptions, true>);
 
@@ -321,7 +328,7 @@ export function newExecution(
 ): NewExecution {
   requireKnown(options, optionNames, "a start");
   const { name } = definition;
-  const { id, idempotencyKey, priority = 0, startAt, delay, discardAfter } = options;
+  const { id, idempotencyKey, priority = 0, startAt, delay, discardAfter, traceparent } = options;
   requireInteger(priority, "priority", { min: -32_767, max: 32_767 });
   if (idempotencyKey !== undefined) requireText(idempotencyKey, "idempotencyKey", { max: 500 });
   return {
@@ -340,6 +347,7 @@ export function newExecution(
     allowUnknown: requireBoolean(options.allowUnknown ?? false, "allowUnknown"),
     parent: null,
     state: {},
+    traceparent: traceparent === undefined ? null : parseTraceparent(traceparent),
   };
 }
 

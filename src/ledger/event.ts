@@ -180,6 +180,9 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     fingerprint: z.string().optional(),
     /** What the nodes it stands at are called in this version of the flow, where that differs. */
     nodes: z.record(z.string(), z.string()).optional(),
+    /** The span of the claim, where the execution is traced; and the parent of all its spans, where this claim made that. */
+    span: z.string().optional(),
+    traceparent: z.string().optional(),
   }),
   /** The worker's version of the flow does not have what the execution stands at: it was given back as it is. */
   z.strictObject({ type: z.literal("execution.blocked"), fingerprint: z.string(), problem: z.string() }),

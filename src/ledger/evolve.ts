@@ -39,6 +39,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
         state.writes = [];
       }
       for (const key in event.state) state.values[key] = copyJson(event.state[key] ?? null);
+      state.trace = event.traceparent ?? null;
       state.createdAt = at;
       state.dueAt = event.dueAt ?? null;
       return state;
@@ -62,6 +63,8 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       state.fingerprint = event.fingerprint ?? state.fingerprint;
       if (state.blocked?.epoch !== state.claimedIn) state.blocked = null;
       state.claimedIn = epoch;
+      state.trace = event.traceparent ?? state.trace;
+      state.lastSpan = event.span ?? state.lastSpan;
       if (event.nodes) renameNodes(state, event.nodes);
       return state;
     case "execution.blocked":
@@ -428,6 +431,9 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: numbe
  */
 function copied(state: ExecutionState, at: number): ExecutionState {
   state.firstClaim = null;
+  // A trace of its own, which links to that of what it was copied from.
+  state.lastSpan ??= state.trace;
+  state.trace = null;
   const { discardAt } = state.settings;
   if (discardAt !== null && discardAt <= at) state.settings = { ...state.settings, discardAt: null };
   for (const interrupt of pendingInterrupts(state)) {

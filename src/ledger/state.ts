@@ -33,6 +33,9 @@ export interface ExecutionState {
   worker: WorkerId | null;
   /** Why workers that came by since `at` could not go on with it, and with which definitions they came; the last of them in `epoch`. */
   blocked: { epoch: number; at: number; problem: string; fingerprints: string[] } | null;
+  /** The parent of all its spans, as W3C Trace Context writes it; and the span of its last claim, of a copy what it was copied with. */
+  trace: string | null;
+  lastSpan: string | null;
   createdAt: number;
   startedAt: number | null;
   /** What it was started with, as the contract made it; of an item what its parent was started with, which is not in its own ledger. */
@@ -250,6 +253,8 @@ export function initialState(): ExecutionState {
     forkedFrom: null,
     worker: null,
     blocked: null,
+    trace: null,
+    lastSpan: null,
     createdAt: 0,
     startedAt: null,
     startInput: null,

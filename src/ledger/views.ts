@@ -121,6 +121,8 @@ export const Meta = z.object({
   loadedFrom: z.string().nullable(),
   /** The execution that this one was forked from. */
   forkedFrom: ExecutionId.nullable(),
+  /** The parent of all its spans, as W3C Trace Context writes it; null where it is not traced. */
+  trace: z.string().nullable(),
   /** Pauses that nobody answered in time, by their ids, the latest last; not there where all were. */
   expiredInterrupts: z.array(z.string()).optional(),
   /** Answers that are kept for questions that nobody has asked yet, by their ids; not there where there are none. */

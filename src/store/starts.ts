@@ -44,6 +44,8 @@ export interface NewExecution {
   };
   /** Application state it begins with. */
   readonly state: JsonObject;
+  /** The trace that it belongs to. @default none */
+  readonly traceparent?: string | null;
 }
 
 export interface CreateResult {
@@ -209,6 +211,7 @@ export function createdPayload(execution: NewExecution) {
     parent: execution.parent ?? undefined,
     item: execution.item && { ...execution.item, fingerprint: undefined },
     state: isEmpty(execution.state) ? undefined : execution.state,
+    traceparent: execution.traceparent ?? undefined,
   };
 }
 

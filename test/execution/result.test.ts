@@ -126,6 +126,7 @@ test("TF-RES-09 TF-RES-10: meta has exactly its fields, and none of them is in t
     resourceKeys: ["a", "z"],
     loadedFrom: null,
     forkedFrom: null,
+    trace: null,
   });
   const closed = await execution.result.getMeta();
   expect(closed).toEqual({

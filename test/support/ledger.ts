@@ -254,6 +254,7 @@ export function metaOf(id: ExecutionId, state: ExecutionState, isWaiting: boolea
     resourceKeys: state.resourceKeys,
     loadedFrom: state.loadedFrom,
     forkedFrom: state.forkedFrom,
+    trace: state.trace,
   };
 }
 
