@@ -115,6 +115,7 @@ export type { TimelineRow } from "./ledger/timeline.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Duration } from "./base/duration.ts";
 export type { Json, JsonObject } from "./base/json.ts";
+export type { TelemetryOptions } from "./telemetry/trace.ts";
 export type { JsonLoggerOptions } from "./telemetry/log.ts";
 export type { Health, HealthCheck } from "./telemetry/health.ts";
 export type { ScheduleOptions } from "./worker/schedules.ts";

@@ -48,6 +48,7 @@ import type { ExecutionId } from "./ledger/event.ts";
 import type { JsonObject } from "./base/json.ts";
 import type { Health } from "./telemetry/health.ts";
 import { openLogs, type Logs } from "./telemetry/log.ts";
+import { Tracing, type TelemetryOptions } from "./telemetry/trace.ts";
 import { Telemetry } from "./telemetry/telemetry.ts";
 import { resolveSchedules } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
@@ -71,6 +72,8 @@ export interface OrchestratorOptions {
    * and fields (pino: fields and message). @default warnings and errors to stderr
    */
   logger?: Logger;
+  /** Traces, where `@opentelemetry/api` is installed and an SDK is registered. @default linked traces with a span for each chunk */
+  telemetry?: TelemetryOptions;
 }
 
 /** What `defer()` makes. */
@@ -161,6 +164,7 @@ export class Orchestrator implements AsyncDisposable {
   readonly #flowResources = new Map<string, Record<string, unknown>>();
   readonly #executionResources = new KeptResources((kept) => this.#store.reads.findOver(kept));
   readonly #logs: Logs;
+  readonly #tracing: Tracing;
   readonly #starts: Batcher<NewExecution, CreateResult>;
   readonly #workers = new Set<LocalWorker>();
   readonly #schedules: readonly Schedule[];
@@ -207,6 +211,7 @@ export class Orchestrator implements AsyncDisposable {
     if (connection !== undefined) this.#opened = this.#connect(connection);
     this.#resources = options.resources ?? {};
     this.#logs = openLogs(options.logger);
+    this.#tracing = new Tracing(options.telemetry, this.#logs.library);
     this.#starts = new Batcher({
       send: (items) => {
         const [worker] = hasShortcuts ? this.#workers : [];
@@ -242,6 +247,7 @@ export class Orchestrator implements AsyncDisposable {
         log: this.#logs.library,
         userLog: this.#logs.user,
         meter: this.#telemetry.meter,
+        tracing: this.#tracing,
         timers: this.#timers,
         newId: this.#newId,
         hooks: this.#hooks,
@@ -253,7 +259,7 @@ export class Orchestrator implements AsyncDisposable {
         flowData: (flow) => this.#flowData(flow, insist),
         runChild: async (child, { onCreated, signal }) => {
           const { id, flow } = child;
-          const execution = childExecution(child, this.#flows.get(flow));
+          const execution = this.#tracing.started(childExecution(child, this.#flows.get(flow)));
           // It has its id already, so a lost connection costs its parent time, and not an attempt.
           const created = insist(() => this.#starts.submit(execution), signal).then(() => id);
           this.#executionResources.keep(id, child.resources, created);
@@ -570,7 +576,8 @@ export class Orchestrator implements AsyncDisposable {
   async #create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId> {
     await this.#ready();
     await this.#requireServed(execution);
-    const created = tx === undefined ? await this.#submit(execution) : await this.#createIn(tx, execution);
+    const traced = this.#tracing.started(execution);
+    const created = tx === undefined ? await this.#submit(traced) : await this.#createIn(tx, traced);
     requireAccepted(execution, created);
     return created.id;
   }
@@ -605,7 +612,10 @@ export class Orchestrator implements AsyncDisposable {
     await this.#requireServed(executions[0]);
     // One statement: all of them, or none.
     const what = `one of the idempotency keys of flow "${executions[0].flow}"`;
-    const created = await this.#orLocked(what, this.#store.starts.createAll(executions));
+    const created = await this.#orLocked(
+      what,
+      this.#store.starts.createAll(executions.map((one) => this.#tracing.started(one))),
+    );
     const index = created.findIndex(({ isConflict }) => isConflict);
     const started = created.flatMap(({ id, isNew }) => (isNew ? [id] : []));
     const [execution, conflict] = [executions[index], created[index]];
@@ -637,7 +647,7 @@ export class Orchestrator implements AsyncDisposable {
 
   /** Once per orchestrator: is there a database, and does its schema fit this library? */
   async #ready(): Promise<void> {
-    this.#checked ??= this.#store.requireMigrated();
+    this.#checked ??= this.#store.requireMigrated().then(() => this.#tracing.ready());
     try {
       await this.#checked;
     } catch (error) {

@@ -128,6 +128,7 @@ const publicTypes = [
   "StateOf",
   "StepOptions",
   "TimelineRow",
+  "TelemetryOptions",
   "Transaction",
   "TransactionOptions",
   "TransactionSource",

@@ -14,6 +14,7 @@ import { Effect, never } from "./ctx/effect.ts";
 import { PauseMark } from "./ctx/people.ts";
 import { ReadCtx } from "./ctx/read.ts";
 import { withWrites } from "./ctx/state.ts";
+import type { AttemptTrace } from "../telemetry/trace.ts";
 import { insideChunk } from "./current.ts";
 import type { AttemptHost } from "./host.ts";
 import { Journal } from "./journal.ts";
@@ -43,9 +44,12 @@ export class Attempt implements CtxAttempt {
   readonly dispatch: Dispatch;
   readonly chunk: Chunk;
   readonly journal: Journal;
+  /** Null where nothing is traced. */
+  readonly trace: AttemptTrace | null;
   readonly #abort: AbortController;
   #begun: Begun[] | null = null;
   #limit: TimeLimit | null = null;
+  #waits = false;
   /** The commit under way: what is buffered meanwhile goes with the next. */
   #committing: Promise<void> | null = null;
   /** The last item that was put: durable when all before it are, or refused. */
@@ -60,11 +64,20 @@ export class Attempt implements CtxAttempt {
     this.dispatch = dispatch;
     this.chunk = chunk;
     this.#abort = abort;
+    this.trace = host.trace?.attempt(dispatch, chunk.name, this.number) ?? null;
     this.journal = new Journal(dispatch.journal, { executionId: host.info.id, chunk: chunk.name });
   }
 
   /** Runs it to its end; never throws. */
   async run(): Promise<Ended> {
+    const ended = await this.#run();
+    if (!this.trace) return ended;
+    if (ended.kind !== "failed") this.trace.end(ended.kind);
+    else this.trace.end(ended.retryInMs === null ? "failed" : "retried", ended.serialized.name);
+    return ended;
+  }
+
+  async #run(): Promise<Ended> {
     const { host, dispatch, chunk } = this;
     const { options } = chunk;
     try {
@@ -74,7 +87,9 @@ export class Attempt implements CtxAttempt {
       const ctx = new ChunkCtx(this, parsed);
       if (dispatch.chunk !== null)
         host.began?.({ chunk: chunk.name, attempt: this.number, step: null, idempotencyKey: this.idempotencyKey });
-      const returned = await this.#limited(insideChunk(ctx, chunk.handler));
+      const returned = await this.#limited(
+        this.trace ? this.trace.run(() => insideChunk(ctx, chunk.handler)) : insideChunk(ctx, chunk.handler),
+      );
       if (returned instanceof PauseMark)
         return { kind: "paused", effects: await this.#end(), interrupt: returned.request };
       if (returned === dropped) return { kind: "dropped" };
@@ -132,6 +147,7 @@ export class Attempt implements CtxAttempt {
   cutOff(): void {
     this.#phase = "cutOff";
     this.#limit?.cancel();
+    this.trace?.end(this.#waits ? "parked" : "interrupted");
   }
 
   write<T>(work: () => T): Promise<T> {
@@ -258,6 +274,7 @@ export class Attempt implements CtxAttempt {
 
   /** The attempt waits for nothing but durable waits, or no longer: its timeout counts running code only. */
   set isWaiting(isWaiting: boolean) {
+    this.#waits = isWaiting;
     if (isWaiting) this.#limit?.pause();
     else this.#limit?.resume();
   }

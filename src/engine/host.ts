@@ -11,6 +11,7 @@ import type { CloseHeader } from "../store/append.ts";
 import type { RetryMark } from "../store/streams.ts";
 import type { Send, Transactions } from "../store/transactions.ts";
 import type { Meter } from "../telemetry/meter.ts";
+import type { OwnerTrace, Tracing } from "../telemetry/trace.ts";
 import type { NewChild } from "./child.ts";
 import type { DatabaseClock } from "./clock.ts";
 import type { Committer } from "./committer.ts";
@@ -33,6 +34,7 @@ export interface Engine {
   /** Where `ctx.log` writes. */
   readonly userLog: Logger;
   readonly meter: Meter;
+  readonly tracing: Tracing;
   readonly resources: WorkerResources;
   flowResources(flow: string): Resources;
   executionResources(id: ExecutionId): Resources;
@@ -104,6 +106,10 @@ export interface AttemptHost {
   readonly resources: ExecutionResources;
   readonly log: Logger;
   readonly userLog: Logger;
+  /** Null where nothing is traced. */
+  readonly trace: OwnerTrace | null;
+  /** Whether steps have spans of their own. */
+  readonly tracesSteps: boolean;
   readonly timers: Timers;
   readonly transactions: Transactions;
   readonly flowData: FlowDataAccess;

@@ -20,6 +20,7 @@ import { heldUntil } from "../ledger/waits.ts";
 import type { CloseHeader } from "../store/append.ts";
 import type { Claim } from "../store/claims.ts";
 import type { Send, Transactions } from "../store/transactions.ts";
+import type { OwnerTrace } from "../telemetry/trace.ts";
 import { OwnerMeter } from "../telemetry/meter.ts";
 import { Attempt, type Ended } from "./attempt.ts";
 import { subFlowChunk } from "./child.ts";
@@ -101,6 +102,8 @@ export class Owner implements AttemptHost {
   readonly resources: ExecutionResources;
   readonly log: Logger;
   readonly userLog: Logger;
+  readonly trace: OwnerTrace | null;
+  readonly tracesSteps: boolean;
   readonly timers: Timers;
   readonly state: ExecutionState;
   /** Resolves when it is over for this owner. */
@@ -220,6 +223,9 @@ export class Owner implements AttemptHost {
     this.state = state;
     this.log = engine.log;
     this.userLog = engine.userLog;
+    const traced = engine.tracing.claimed(claim, flow.fingerprint);
+    this.trace = traced.trace;
+    this.tracesSteps = engine.tracing.hasSteps;
     this.timers = engine.timers;
     this.info = { id, flow: flow.name, metadata: state.metadata };
     this.#stream = { id, epoch, token, visibleIn: state.parent?.visibleIn, items, ...flow.streamLimits, recent };
@@ -240,7 +246,13 @@ export class Owner implements AttemptHost {
     engine.clock.observe(claim.now);
     this.#commitsAlone = engine.committingAlone.delete(id);
     this.#ready = new Ready(state, this.graph, takeovers > 0);
-    this.#claim = { type: "claim", worker: engine.workerId, fingerprint: flow.fingerprint, nodes };
+    this.#claim = {
+      type: "claim",
+      worker: engine.workerId,
+      fingerprint: flow.fingerprint,
+      nodes,
+      ...traced.event,
+    };
     this.#takeovers = takeovers;
   }
 
@@ -938,6 +950,7 @@ export class Owner implements AttemptHost {
         return true;
       }
     }
+    if (arrival.kind === "resume") this.trace?.waited(this.state.interrupts.get(arrival.interrupt));
     const nodes = this.#entryOf(arrival);
     if (!meetsMatch(this.graph, nodes)) {
       this.#routeOrRefuse(arrival, { type: "route", value });

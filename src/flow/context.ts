@@ -61,6 +61,8 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   readonly idempotencyKey: string;
   /** Aborts on cancel, on timeout, and when another worker took over. */
   readonly signal: AbortSignal;
+  /** The span of this attempt, as W3C Trace Context writes it, for what does not take it from the context; null where nothing is traced. */
+  readonly traceparent: string | null;
 
   /** Replaces the value at a key or dot path. */
   setState<P extends StatePath<C>>(path: P, value: StateWrite<C, P>, options?: StateWriteOptions): Promise<void>;

@@ -60,7 +60,15 @@ export type Effect = { ordinal: number } & (
 );
 
 export type Command =
-  | { type: "claim"; worker: WorkerId; fingerprint: string | null; nodes?: Readonly<Record<string, string>> }
+  | {
+      type: "claim";
+      worker: WorkerId;
+      fingerprint: string | null;
+      nodes?: Readonly<Record<string, string>>;
+      /** As `execution.claimed` has them. */
+      span?: string;
+      traceparent?: string;
+    }
   /** This worker's version of the flow does not have what the execution stands at. */
   | { type: "block"; worker: WorkerId; fingerprint: string; problem: string }
   /** Sends the oldest arrival on its way; `value` is what the contract made of it, `refused` why it went nowhere. */
@@ -125,6 +133,8 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       if (command.fingerprint !== null && command.fingerprint !== state.fingerprint)
         event.fingerprint = command.fingerprint;
       if (command.nodes && Object.keys(command.nodes).length > 0) event.nodes = { ...command.nodes };
+      if (command.span !== undefined) event.span = command.span;
+      if (command.traceparent !== undefined) event.traceparent = command.traceparent;
       return [event];
     }
     case "block":

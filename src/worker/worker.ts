@@ -33,6 +33,7 @@ import type { Fit } from "../ledger/version.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { isSuspect, openClaims } from "./claims.ts";
 import type { Meter } from "../telemetry/meter.ts";
+import type { Tracing } from "../telemetry/trace.ts";
 import type { Vitals } from "../telemetry/vitals.ts";
 import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat } from "./heartbeat.ts";
@@ -47,6 +48,7 @@ export interface WorkerHost {
   readonly log: Logger;
   readonly userLog: Logger;
   readonly meter: Meter;
+  readonly tracing: Tracing;
   readonly timers: Timers;
   readonly newId: NewId;
   readonly hooks: Hooks;
@@ -206,6 +208,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         log,
         userLog: host.userLog,
         meter,
+        tracing: host.tracing,
         resources: host.resources,
         flowResources: (flow) => host.flowResources(flow),
         executionResources: (execution) => host.executionResources(execution),

@@ -1,6 +1,7 @@
 /** The attempt that a `ctx` belongs to, as its parts see it. */
 import type { Chunk } from "../../flow/graph.ts";
 import type { Dispatch } from "../../ledger/state.ts";
+import type { AttemptTrace } from "../../telemetry/trace.ts";
 import type { AttemptHost } from "../host.ts";
 import type { Journal } from "../journal.ts";
 import type { Effect } from "./effect.ts";
@@ -13,6 +14,7 @@ export interface CtxAttempt {
   readonly dispatch: Dispatch;
   readonly chunk: Chunk;
   readonly journal: Journal;
+  readonly trace: AttemptTrace | null;
   readonly signal: AbortSignal;
   /** Which try of the chunk it is, from 1. */
   readonly number: number;

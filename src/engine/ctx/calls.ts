@@ -19,7 +19,7 @@ import { isDoor, parseInput, parseReturn } from "../../flow/contract.ts";
 import { resolveRetry } from "../../flow/retry.ts";
 import type { ExecutionId } from "../../ledger/event.ts";
 import { endingError } from "../../ledger/views.ts";
-import { own } from "./attempt.ts";
+import { own, type CtxAttempt } from "./attempt.ts";
 import { resultOf } from "../child.ts";
 import type { Captured, NewChild } from "../child.ts";
 import type { ClosedExecution } from "../host.ts";
@@ -65,7 +65,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       try {
         value = await attempt.busy(async () => {
           const idempotencyKey = `${attempt.idempotencyKey}/${ordinal}`;
-          const keyed = (signal: AbortSignal) => work(signal, idempotencyKey);
+          const keyed = (signal: AbortSignal) => traced(attempt, name, () => work(signal, idempotencyKey));
           host.began?.({ chunk: chunk.name, attempt: attempt.number, step: name, idempotencyKey });
           return parseReturn(null, await this.#timed(name, keyed, timeoutMs), `result of ${where}`);
         });
@@ -287,4 +287,10 @@ function reviveError(error: SerializedError): Error {
   revived.name = error.name;
   if (error.stack !== undefined) revived.stack = error.stack;
   return revived;
+}
+
+/** A step in a span of its own, where that is asked for. */
+function traced(attempt: CtxAttempt, name: string, work: () => unknown): unknown {
+  const { host, trace } = attempt;
+  return trace && host.tracesSteps ? trace.step(name, async () => await work()) : work();
 }

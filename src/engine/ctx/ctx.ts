@@ -28,13 +28,22 @@ export class ChunkCtx extends CallsCtx implements Ctx, SubFlowCtx {
   get idempotencyKey() {
     return this[own].idempotencyKey;
   }
+  get traceparent() {
+    return this[own].trace?.traceparent ?? null;
+  }
   get signal() {
     return this[own].signal;
   }
   get log() {
-    const { host, chunk, number } = this[own];
+    const { host, chunk, number, trace } = this[own];
     const { id, flow } = host.info;
-    return (this.#log ??= bound(host.userLog, () => ({ executionId: id, flow, chunk: chunk.name, attempt: number })));
+    return (this.#log ??= bound(host.userLog, () => ({
+      executionId: id,
+      flow,
+      chunk: chunk.name,
+      attempt: number,
+      ...trace?.ids,
+    })));
   }
 
   get setFlowData() {

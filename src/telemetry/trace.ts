@@ -1,0 +1,338 @@
+/**
+ * Traces: a short root span at the start, whose `traceparent` the ledger keeps. All later spans are its children, made by whoever
+ * runs the execution and ended within one turn; waits are written afterwards, with their true times. Never a payload.
+ */
+import { UsageError } from "../base/errors.ts";
+import { requireKnown, requireOneOf, show } from "../base/option.ts";
+import { release } from "../base/release.ts";
+import type { ExecutionInfo, Logger } from "../flow/context.ts";
+import type { Dispatch, Interrupt } from "../ledger/state.ts";
+import type { Claim } from "../store/claims.ts";
+import type { NewExecution } from "../store/starts.ts";
+import { dueAt } from "./meter.ts";
+import {
+  errorStatus,
+  fromTraceparent,
+  isSampled,
+  isTraceApi,
+  isValid,
+  kinds,
+  loadTraceApi,
+  toTraceparent,
+  type Attributes,
+  type Link,
+  type OtelContext,
+  type Span,
+  type SpanContext,
+  type TraceApi,
+  type Tracer,
+} from "./otel.ts";
+
+export interface TelemetryOptions {
+  /**
+   * `"linked"`: a trace per execution, linked to that of its start. `"child"`: the spans are in the trace of the start. `"off"`:
+   * none. @default "linked"
+   */
+  readonly trace?: "linked" | "child" | "off";
+  /** Whether steps and transactions have spans too. @default "chunks" */
+  readonly detail?: "chunks" | "steps";
+  /** More attributes for each span, from metadata and not from payloads. What it throws is a warning. @default none */
+  readonly attributes?: (execution: ExecutionInfo) => Readonly<Record<string, string | number | boolean>>;
+  /** `@opentelemetry/api` itself, where it cannot be found by its name, as in a bundle. @default found by its name */
+  readonly api?: TraceApi;
+}
+
+export class Tracing {
+  readonly #mode: "linked" | "child" | "off";
+  readonly #options: TelemetryOptions;
+  readonly #log: Logger;
+  #api: TraceApi | null;
+  #loading: Promise<void> | undefined;
+  #hasWarned = false;
+
+  /** @throws {UsageError} an option that cannot be meant */
+  constructor(given: TelemetryOptions | undefined, log: Logger) {
+    const options = given ?? {};
+    requireKnown(options, ["trace", "detail", "attributes", "api"], "telemetry of createOrchestrator()");
+    this.#mode = requireOneOf(options.trace ?? "linked", ["linked", "child", "off"], "telemetry.trace");
+    requireOneOf(options.detail ?? "chunks", ["chunks", "steps"], "telemetry.detail");
+    if (options.attributes !== undefined && typeof options.attributes !== "function")
+      throw new UsageError(
+        `telemetry.attributes must be a function, got ${show(options.attributes)}`,
+        "use (execution) => ({ tenant: … })",
+      );
+    if (options.api !== undefined && !isTraceApi(options.api))
+      throw new UsageError("telemetry.api is not @opentelemetry/api", 'import * as api from "@opentelemetry/api"');
+    this.#options = options;
+    this.#log = log;
+    this.#api = options.api ?? null;
+  }
+
+  /** Looks for the API, once. */
+  ready(): Promise<void> {
+    return (this.#loading ??= this.#load());
+  }
+
+  async #load(): Promise<void> {
+    if (this.#mode !== "off") this.#api ??= await loadTraceApi();
+  }
+
+  /** Makes the root span of a start, as a child of the active span or with a link to it. */
+  started(execution: NewExecution): NewExecution {
+    const api = this.#mode === "off" ? null : this.#api;
+    if (!api) return execution;
+    const active = api.trace.getSpanContext(api.context.active());
+    const given = execution.traceparent ?? null;
+    const caller = given === null ? active : fromTraceparent(given);
+    const info = { id: execution.id, flow: execution.flow, metadata: execution.metadata ?? {} };
+    const root = this.#root(api, info, caller && isValid(caller) ? [caller, "start"] : null);
+    const context = root.spanContext();
+    // Without an SDK there is no span: what the caller gave goes on.
+    if (!isValid(context)) return execution;
+    if (this.#mode === "linked" && given === null)
+      api.trace.getActiveSpan?.()?.addLink?.({ context, attributes: { "flowledger.link": "execution" } });
+    return { ...execution, traceparent: toTraceparent(context) };
+  }
+
+  /** @param from another span, and what it is to this one */
+  #root(api: TraceApi, info: ExecutionInfo, from: readonly [SpanContext, string] | null): Span {
+    const isChild = this.#mode === "child" && from !== null;
+    const span = this.#tracer(api).startSpan(
+      `start ${info.flow}`,
+      {
+        kind: kinds.producer,
+        attributes: { ...this.#own(info), "flowledger.execution.id": info.id, "flowledger.flow": info.flow },
+        ...(isChild ? {} : { root: true, links: from ? [linkTo(...from)] : [] }),
+      },
+      isChild ? api.trace.setSpanContext(api.ROOT_CONTEXT, from[0]) : api.ROOT_CONTEXT,
+    );
+    span.end();
+    return span;
+  }
+
+  /** What an owner traces with, and what its claim says of that. @param claim before anything of its epoch is folded */
+  claimed(claim: Claim, fingerprint: string): TracedClaim {
+    const api = this.#mode === "off" ? null : this.#api;
+    if (!api) return untraced;
+    const { state } = claim;
+    const info = { id: claim.id, flow: claim.flow, metadata: state.metadata };
+    const before = state.lastSpan === null ? null : fromTraceparent(state.lastSpan);
+    let root = state.trace === null ? null : fromTraceparent(state.trace);
+    const isNew = root === null;
+    // Started where nobody traces, or a copy: then the first owner makes it.
+    root ??= this.#root(api, info, before && [before, "copy"]).spanContext();
+    if (!isValid(root)) return untraced;
+    const made = isNew ? { traceparent: toTraceparent(root) } : {};
+    // Sampled out at the start is sampled out for good.
+    if (!isSampled(root)) return { trace: null, event: made };
+    const attributes = {
+      ...this.#own(info),
+      "flowledger.execution.id": claim.id,
+      "flowledger.flow": claim.flow,
+      "flowledger.epoch": claim.epoch,
+      "flowledger.worker.id": claim.worker,
+      "flowledger.fingerprint": fingerprint,
+    };
+    const trace = new OwnerTrace(api, this.#tracer(api), claim, { root, before, attributes });
+    return { trace: trace.isLive ? trace : null, event: { ...(trace.isLive && { span: trace.span }), ...made } };
+  }
+
+  get hasSteps(): boolean {
+    return this.#options.detail === "steps";
+  }
+
+  #tracer(api: TraceApi): Tracer {
+    return api.trace.getTracer("flowledger", release);
+  }
+
+  #own(info: ExecutionInfo): Attributes {
+    const { attributes } = this.#options;
+    if (!attributes) return {};
+    const own: Attributes = {};
+    try {
+      for (const [name, value] of Object.entries(attributes(info))) {
+        if (typeof value === "string" || typeof value === "number" || typeof value === "boolean") own[name] = value;
+        else throw new TypeError(`attribute "${name}" must be a text, a number or a boolean, got ${show(value)}`);
+      }
+    } catch (error) {
+      if (!this.#hasWarned)
+        this.#log.warn("telemetry.attributes failed: spans go without them", {
+          flow: info.flow,
+          executionId: info.id,
+          error: String(error),
+        });
+      this.#hasWarned = true;
+    }
+    return own;
+  }
+}
+
+function linkTo(context: SpanContext, what: string): Link {
+  return { context, attributes: { "flowledger.link": what } };
+}
+
+export interface TracedClaim {
+  /** Null where nothing is traced. */
+  readonly trace: OwnerTrace | null;
+  /** What `execution.claimed` says of it. */
+  readonly event: { readonly span?: string; readonly traceparent?: string };
+}
+
+const untraced: TracedClaim = { trace: null, event: {} };
+
+interface Claimed {
+  readonly root: SpanContext;
+  readonly before: SpanContext | null;
+  readonly attributes: Attributes;
+}
+
+/** The spans of one owner. */
+export class OwnerTrace {
+  /** Of the claim. */
+  readonly span: string;
+  readonly isLive: boolean;
+  readonly #api: TraceApi;
+  readonly #tracer: Tracer;
+  readonly #parent: OtelContext;
+  readonly #flow: string;
+  readonly #attributes: Attributes;
+  readonly #before: Link | null;
+  readonly #claimedAt: number;
+  /** What an earlier owner had begun. */
+  readonly #inherited: ReadonlySet<number>;
+  /** The last attempts that failed here, by dispatch. */
+  readonly #failed = new Map<number, SpanContext>();
+
+  constructor(api: TraceApi, tracer: Tracer, claim: Claim, { root, before, attributes }: Claimed) {
+    const { flow, state, now, takeovers } = claim;
+    this.#api = api;
+    this.#tracer = tracer;
+    this.#flow = flow;
+    this.#attributes = attributes;
+    this.#claimedAt = now;
+    this.#parent = api.trace.setSpanContext(api.ROOT_CONTEXT, root);
+    this.#inherited = new Set(state.dispatches.keys());
+    const isFirst = state.firstClaim === null;
+    this.#before = before && !isFirst ? linkTo(before, takeovers > 0 ? "takeover" : "claim") : null;
+    // How long it was due; of a later claim only when.
+    const queue = tracer.startSpan(
+      `queue ${flow}`,
+      {
+        kind: kinds.internal,
+        attributes,
+        links: this.#before ? [this.#before] : [],
+        startTime: new Date(isFirst ? Math.min(dueAt(state), now) : now),
+      },
+      this.#parent,
+    );
+    queue.end(new Date(now));
+    const context = queue.spanContext();
+    this.isLive = isValid(context) && isSampled(context);
+    this.span = toTraceparent(context);
+  }
+
+  /** An attempt begins. @param number from 1 */
+  attempt(dispatch: Dispatch, chunk: string, number: number): AttemptTrace {
+    const { id, failures } = dispatch;
+    this.#slept(dispatch, chunk);
+    const failed = failures > 0 ? this.#failed.get(id) : undefined;
+    const link = failed ? linkTo(failed, "retry") : this.#inherited.has(id) ? this.#before : null;
+    const attributes = { ...this.#attributes, "flowledger.chunk": chunk, "flowledger.attempt": number };
+    const span = this.#tracer.startSpan(
+      `chunk ${this.#flow}/${chunk}`,
+      { kind: kinds.consumer, attributes, links: link ? [link] : [] },
+      this.#parent,
+    );
+    return new AttemptTrace(this.#api, this.#tracer, span, attributes, () => this.#failed.set(id, span.spanContext()));
+  }
+
+  /** It goes on after a sleep through which nobody held it: how long that was. */
+  #slept({ id, journal, journaledAt }: Dispatch, chunk: string): void {
+    const last = journal.at(-1);
+    if (last?.effect !== "sleep" || last.until > this.#claimedAt || !this.#inherited.has(id)) return;
+    this.#write(`sleep ${this.#flow}/${chunk}`, chunk, journaledAt, last.until);
+  }
+
+  /** A person has answered: how long that took. */
+  waited(interrupt: Interrupt | undefined): void {
+    if (!interrupt || interrupt.resolvedAt === null) return;
+    const { chunk, createdAt, resolvedAt } = interrupt;
+    this.#write(`wait ${this.#flow}/${chunk}`, chunk, createdAt, resolvedAt);
+  }
+
+  /** A span of what is over: from and until are milliseconds since 1970. */
+  #write(name: string, chunk: string, from: number, until: number): void {
+    const attributes = { ...this.#attributes, "flowledger.chunk": chunk };
+    this.#tracer
+      .startSpan(name, { kind: kinds.internal, attributes, startTime: new Date(Math.min(from, until)) }, this.#parent)
+      .end(new Date(until));
+  }
+}
+
+/** The span of one attempt, and those in it. */
+export class AttemptTrace {
+  readonly #api: TraceApi;
+  readonly #tracer: Tracer;
+  readonly #span: Span;
+  readonly #context: OtelContext;
+  readonly #attributes: Attributes;
+  readonly #onFailed: () => void;
+  #hasEnded = false;
+
+  constructor(api: TraceApi, tracer: Tracer, span: Span, attributes: Attributes, onFailed: () => void) {
+    this.#api = api;
+    this.#tracer = tracer;
+    this.#span = span;
+    this.#context = api.trace.setSpan(api.ROOT_CONTEXT, span);
+    this.#attributes = attributes;
+    this.#onFailed = onFailed;
+  }
+
+  get traceparent(): string {
+    return toTraceparent(this.#span.spanContext());
+  }
+
+  get ids(): { readonly traceId: string; readonly spanId: string } {
+    const { traceId, spanId } = this.#span.spanContext();
+    return { traceId, spanId };
+  }
+
+  /** Runs user code with the span as the active one, so that what it calls joins by itself. */
+  run<T>(work: () => T): T {
+    return this.#api.context.with(this.#context, work);
+  }
+
+  /** Runs a step of it in a span of its own. */
+  async step<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const span = this.#tracer.startSpan(
+      `step ${name}`,
+      { kind: kinds.internal, attributes: { ...this.#attributes, "flowledger.step": name } },
+      this.#context,
+    );
+    try {
+      return await this.#api.context.with(this.#api.trace.setSpan(this.#context, span), work);
+    } catch (error) {
+      fail(span, error instanceof Error ? error.name : typeof error);
+      throw error;
+    } finally {
+      span.end();
+    }
+  }
+
+  /** @param error the name of what it failed with */
+  end(outcome: string, error: string | null = null): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    this.#span.setAttribute("flowledger.outcome", outcome);
+    if (error !== null) {
+      fail(this.#span, error);
+      this.#onFailed();
+    }
+    this.#span.end();
+  }
+}
+
+function fail(span: Span, error: string): void {
+  span.setAttribute("error.type", error);
+  span.setStatus({ code: errorStatus });
+}

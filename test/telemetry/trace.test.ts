@@ -1,0 +1,332 @@
+/** Traces, as an SDK exports them. */
+import * as api from "@opentelemetry/api";
+import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
+import {
+  BasicTracerProvider,
+  InMemorySpanExporter,
+  SimpleSpanProcessor,
+  type ReadableSpan,
+  type Sampler,
+} from "@opentelemetry/sdk-trace-base";
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
+import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
+import type { TelemetryOptions } from "../../src/index.ts";
+import { isTraceApi } from "../../src/telemetry/otel.ts";
+import { testDatabase } from "../support/database.ts";
+import { untilPending } from "../support/doors.ts";
+import { newGate, serving, untilEvent, visiting } from "../support/flows.ts";
+
+const exporter = new InMemorySpanExporter();
+let isSampling = true;
+const sampler: Sampler = {
+  shouldSample: () => ({ decision: isSampling ? 2 : 0 }),
+  toString: () => "as the test says",
+};
+const database = await testDatabase();
+
+beforeAll(() => {
+  api.context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
+  api.trace.setGlobalTracerProvider(
+    new BasicTracerProvider({ sampler, spanProcessors: [new SimpleSpanProcessor(exporter)] }),
+  );
+});
+afterAll(() => {
+  api.trace.disable();
+  api.context.disable();
+});
+beforeEach(() => {
+  exporter.reset();
+  isSampling = true;
+});
+
+function spans(id: string, name?: string): ReadableSpan[] {
+  return exporter
+    .getFinishedSpans()
+    .filter((span) => span.attributes["flowledger.execution.id"] === id && (name === undefined || span.name === name));
+}
+
+async function span(id: string, name: string): Promise<ReadableSpan> {
+  return await vi.waitFor(
+    () => {
+      const found = spans(id, name).at(-1);
+      if (!found)
+        throw new Error(
+          `no ${name} among ${spans(id)
+            .map((one) => one.name)
+            .join(", ")}`,
+        );
+      return found;
+    },
+    { timeout: 8000 },
+  );
+}
+
+function traceOf(one: ReadableSpan): string {
+  return one.spanContext().traceId;
+}
+
+function linked(one: ReadableSpan): unknown[] {
+  return one.links.map(({ context, attributes }) => [attributes?.["flowledger.link"], context.spanId]);
+}
+
+/** An active span of the caller's. */
+async function within<T>(work: (caller: api.Span) => Promise<T>): Promise<T> {
+  return await api.trace.getTracer("caller").startActiveSpan("caller", async (caller) => {
+    try {
+      return await work(caller);
+    } finally {
+      caller.end();
+    }
+  });
+}
+
+const atWork = defineFlow("traced");
+atWork
+  .to("first", async (ctx) => {
+    await ctx.step("book", () => api.trace.getTracer("user").startSpan("inside").end());
+    return ctx.traceparent;
+  })
+  .to("second", (ctx) => ctx.input);
+
+test("an execution is one trace: a short root at the start, chunks below it, linked both ways to the caller's", async () => {
+  await using orchestrator = await serving(database, [atWork]);
+
+  const [execution, caller] = await within(async (caller) => {
+    const started = await orchestrator.flow(atWork).startExecution(null, { metadata: { secret: "payload" } });
+    return [started, caller] as const;
+  });
+  await untilEvent(execution, "chunk.completed", ({ chunk }) => chunk === "second");
+
+  const root = await span(execution.id, "start traced");
+  const [queue, first, second] = await Promise.all(
+    ["queue traced", "chunk traced/first", "chunk traced/second"].map((name) => span(execution.id, name)),
+  );
+  const { trace } = await execution.result.getMeta();
+  expect(trace).toBe(`00-${traceOf(root)}-${root.spanContext().spanId}-01`);
+  expect(root.kind).toBe(api.SpanKind.PRODUCER);
+  expect(root.parentSpanContext).toBeUndefined();
+  expect(linked(root)).toEqual([["start", caller.spanContext().spanId]]);
+  expect(traceOf(root)).not.toBe(caller.spanContext().traceId);
+  for (const child of [queue, first, second]) {
+    expect(child?.parentSpanContext?.spanId).toBe(root.spanContext().spanId);
+    expect(child && traceOf(child)).toBe(traceOf(root));
+  }
+  expect(first?.kind).toBe(api.SpanKind.CONSUMER);
+  expect(first?.attributes).toMatchObject({
+    "flowledger.flow": "traced",
+    "flowledger.chunk": "first",
+    "flowledger.attempt": 1,
+    "flowledger.epoch": 1,
+    "flowledger.outcome": "completed",
+    "flowledger.fingerprint": atWork.fingerprint,
+  });
+  // What the chunk calls joins by itself; steps have no span unless asked for.
+  const finished = exporter.getFinishedSpans();
+  expect(finished.find(({ name }) => name === "inside")?.parentSpanContext?.spanId).toBe(first?.spanContext().spanId);
+  expect(finished.some(({ name }) => name.startsWith("step"))).toBe(false);
+  const callers = finished.find(({ name }) => name === "caller");
+  expect(callers && linked(callers)).toEqual([["execution", root.spanContext().spanId]]);
+  expect(JSON.stringify(finished.map(({ attributes, events }) => [attributes, events]))).not.toContain("payload");
+});
+
+test("with trace: child the spans are in the caller's trace, and detail: steps shows steps", async () => {
+  const telemetry: TelemetryOptions = { trace: "child", detail: "steps" };
+  await using orchestrator = await serving(database, [atWork], { telemetry });
+
+  const [execution, caller] = await within(
+    async (caller) => [await orchestrator.flow(atWork).startExecution(null), caller] as const,
+  );
+
+  const step = await span(execution.id, "step book");
+  const chunk = await span(execution.id, "chunk traced/first");
+  expect(traceOf(chunk)).toBe(caller.spanContext().traceId);
+  expect(step.parentSpanContext?.spanId).toBe(chunk.spanContext().spanId);
+  expect(step.attributes["flowledger.step"]).toBe("book");
+});
+
+test("trace: off, and a start that was sampled out, have no span anywhere", async () => {
+  await using off = await serving(database, [atWork], { telemetry: { trace: "off" } });
+  await off.flow(atWork).start(null);
+  await off.close();
+  isSampling = false;
+  await using orchestrator = await serving(database, [atWork]);
+  const execution = await orchestrator.flow(atWork).startExecution(null, { autoClose: false });
+  await untilEvent(execution, "chunk.completed", ({ chunk }) => chunk === "second");
+
+  const ours = exporter.getFinishedSpans().filter((one) => one.instrumentationScope.name === "flowledger");
+  expect(ours.map(({ name }) => name)).toEqual([]);
+  expect((await execution.result.getMeta()).trace).toMatch(/-00$/);
+});
+
+test("a start by SQL belongs to the trace it names; without one the first owner makes the root, for all owners", async () => {
+  await using orchestrator = await serving(database, [atWork]);
+  const given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+  const rows = await database.sql<{ named: string; none: string }[]>`
+    select flowledger.start('traced', 'null', jsonb_build_object('traceparent', ${given}::text)) as named,
+      flowledger.start('traced', 'null') as none`;
+  const { named = "", none = "" } = rows[0] ?? {};
+  const chunk = await span(named, "chunk traced/second");
+  const own = await span(none, "chunk traced/second");
+
+  expect(chunk.parentSpanContext?.spanId).toBe("00f067aa0ba902b7");
+  expect(traceOf(chunk)).toBe("4bf92f3577b34da6a3ce929d0e0e4736");
+  const root = await span(none, "start traced");
+  expect(own.parentSpanContext?.spanId).toBe(root.spanContext().spanId);
+  const meta = await (await orchestrator.getExecution(none)).result.getMeta();
+  expect(meta.trace).toContain(root.spanContext().spanId);
+});
+
+test("a retry links to the attempt before it, and that one has the name of its error and no message", async () => {
+  const failing = defineFlow("retrying");
+  failing.to(
+    "try",
+    (ctx) => {
+      if (ctx.attempt === 1) throw new RangeError("a secret");
+    },
+    { retry: { maxAttempts: 2, initialInterval: 1 } },
+  );
+  await using orchestrator = await serving(database, [failing]);
+  const execution = await orchestrator.flow(failing).startExecution(null, { autoClose: false });
+  await untilEvent(execution, "chunk.completed");
+
+  const [first, second] = await vi.waitFor(() => {
+    const both = spans(execution.id, "chunk retrying/try");
+    expect(both).toHaveLength(2);
+    return both;
+  });
+  expect(first?.attributes).toMatchObject({ "error.type": "RangeError", "flowledger.outcome": "retried" });
+  expect(first?.status.code).toBe(api.SpanStatusCode.ERROR);
+  expect(second && linked(second)).toEqual([["retry", first?.spanContext().spanId]]);
+  expect(JSON.stringify(first?.attributes)).not.toContain("secret");
+});
+
+test("what a person took is a span of its own afterwards, no span stays open meanwhile, and all is one trace", async () => {
+  const asking = defineFlow("asked");
+  asking.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" })).to("keep", (ctx) => ctx.input);
+  await using orchestrator = await serving(database, [asking]);
+  const execution = await orchestrator.flow(asking).startExecution(null, { autoClose: false });
+  await untilPending(execution);
+  const ask = await span(execution.id, "chunk asked/ask");
+  expect(ask.attributes["flowledger.outcome"]).toBe("paused");
+
+  await database.sql`select flowledger.continue_with(${execution.id}, 'q', '1', null, 'ann')`;
+
+  const wait = await span(execution.id, "wait asked/ask");
+  const keep = await span(execution.id, "chunk asked/keep");
+  const [raised] = await execution.history({ types: ["interrupt.raised"] });
+  expect(api.isSpanContextValid(wait.spanContext())).toBe(true);
+  expect(Math.abs(wait.startTime[0] * 1000 + wait.startTime[1] / 1e6 - (raised?.at.getTime() ?? 0))).toBeLessThan(5);
+  expect(new Set(spans(execution.id).map(traceOf))).toEqual(new Set([traceOf(keep)]));
+});
+
+test("a parked attempt ends its span, and the sleep is a span afterwards", async () => {
+  const sleeping = defineFlow("traced.sleep");
+  sleeping.to("nap", async (ctx) => await ctx.sleep("1500ms"));
+  await using orchestrator = await serving(database, [sleeping]);
+  const execution = await orchestrator.flow(sleeping).startExecution(null, { autoClose: false });
+
+  const parked = await span(execution.id, "chunk traced.sleep/nap");
+  expect(parked.attributes["flowledger.outcome"]).toBe("parked");
+  await untilEvent(execution, "chunk.completed");
+  const sleep = await span(execution.id, "sleep traced.sleep/nap");
+  const ms = sleep.duration[0] * 1000 + sleep.duration[1] / 1e6;
+  expect(ms).toBeGreaterThan(1400);
+  expect(ms).toBeLessThan(1700);
+});
+
+test("an attempt that lost its worker ends its span, and the next owner's links to the claim before", async () => {
+  const [begun, gate] = [newGate(), newGate()];
+  const held = defineFlow("traced.held");
+  held.to("hold", async () => {
+    begun.open();
+    await gate.passed;
+  });
+  await using own = await testDatabase();
+  await using orchestrator = await serving(own, [held]);
+  const execution = await orchestrator.flow(held).startExecution(null, { autoClose: false });
+  await begun.passed;
+  // The first claim is in the ledger before somebody else takes it.
+  await untilEvent(execution, "execution.claimed");
+  const queue = await span(execution.id, "queue traced.held");
+  await own.sql`
+    update flowledger.executions set owner = gen_random_uuid(), lease_token = gen_random_uuid(), epoch = epoch + 1, commit_no = 0,
+      wake_at = flowledger.now() - interval '10 seconds'`;
+  gate.open();
+
+  const attempts = await vi.waitFor(
+    () => {
+      const all = spans(execution.id, "chunk traced.held/hold");
+      expect(all).toHaveLength(2);
+      return all;
+    },
+    { timeout: 9000 },
+  );
+
+  const last = attempts.at(-1);
+  expect(last && linked(last)).toEqual([["takeover", queue.spanContext().spanId]]);
+  expect(new Set(attempts.map(traceOf)).size).toBe(1);
+});
+
+test("a fork is a trace of its own that links to its source; a child links to the chunk that called it", async () => {
+  const inner = defineFlow("traced.inner");
+  inner.to("in", () => 1);
+  const outer = defineFlow("traced.outer");
+  outer.to("call", async (ctx) => await ctx.call(inner, null));
+  await using orchestrator = await serving(database, [inner, outer]);
+  const execution = await orchestrator.flow(outer).startExecution(null, { autoClose: false });
+  const started = await untilEvent(execution, "child.started");
+  await untilEvent(execution, "chunk.completed");
+
+  const fork = await execution.fork({ at: 2 });
+
+  const call = await span(execution.id, "chunk traced.outer/call");
+  const child = await span(started.child, "start traced.inner");
+  expect(linked(child)).toEqual([["start", call.spanContext().spanId]]);
+  const copied = await span(fork.id, "start traced.outer");
+  const source = await span(execution.id, "start traced.outer");
+  expect(linked(copied)).toEqual([["copy", source.spanContext().spanId]]);
+  expect(traceOf(copied)).not.toBe(traceOf(source));
+  expect((await fork.result.getMeta()).trace).toContain(traceOf(copied));
+});
+
+test("attributes of the user's are on each span; a function that throws is one warning, and spans go without them", async () => {
+  const lines: string[] = [];
+  const logger = jsonLogger({ write: (line) => lines.push(line) });
+  const attributes: TelemetryOptions["attributes"] = ({ metadata }) => {
+    if (metadata["tenant"] === undefined) throw new Error("no tenant");
+    return { tenant: String(metadata["tenant"]) };
+  };
+  await using orchestrator = await serving(database, [atWork], { logger, telemetry: { attributes } });
+
+  const well = await orchestrator.flow(atWork).startExecution(null, { metadata: { tenant: "acme" } });
+  const bad = [
+    await orchestrator.flow(atWork).startExecution(null),
+    await orchestrator.flow(atWork).startExecution(null),
+  ];
+  for (const { id } of [well, ...bad]) await span(id, "chunk traced/second");
+
+  expect(new Set(spans(well.id).map((one) => one.attributes["tenant"]))).toEqual(new Set(["acme"]));
+  expect(spans(bad[0]?.id ?? "").some((one) => "tenant" in one.attributes)).toBe(false);
+  expect(lines.filter((line) => line.includes("telemetry.attributes failed"))).toHaveLength(1);
+});
+
+test("ctx.log names the span, options that cannot be meant are refused, and the API has the shape that is asked for", async () => {
+  const lines: string[] = [];
+  const logger = jsonLogger({ write: (line) => lines.push(line) });
+  const logging = defineFlow("traced.log");
+  logging.to("say", (ctx) => ctx.log.info("said"));
+  await using orchestrator = await serving(database, [logging], { logger });
+  const execution = await orchestrator.flow(logging).startExecution(null);
+  const chunk = await span(execution.id, "chunk traced.log/say");
+
+  const { traceId, spanId } = chunk.spanContext();
+  expect(JSON.parse(lines.find((line) => line.includes('"said"')) ?? "{}")).toMatchObject({ traceId, spanId });
+  expect(isTraceApi(api)).toBe(true);
+  const typed: TelemetryOptions = { api };
+  expect(() => visiting(database, [], { telemetry: typed })).not.toThrow();
+  const wrong = JSON.parse(
+    '[{"trace": "on"}, {"detail": "all"}, {"attributes": 1}, {"api": {}}, {"tracer": 1}]',
+  ) as TelemetryOptions[];
+  for (const telemetry of wrong) expect(() => createOrchestrator({ telemetry })).toThrow(/telemetry/);
+});
