@@ -153,6 +153,13 @@ test("trace: off, and a start that was sampled out, have no span anywhere", asyn
   const execution = await orchestrator.flow(atWork).startExecution(null, { autoClose: false });
   await untilEvent(execution, "chunk.completed", ({ chunk }) => chunk === "second");
 
+  // The caller's word counts, whatever the sampler of this process says.
+  isSampling = true;
+  const [row] = await database.sql<{ id: string }[]>`
+    select flowledger.start('traced', 'null', '{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"}') as id`;
+  const given = await orchestrator.getExecution(row?.id ?? "");
+  await untilEvent(given, "chunk.completed", ({ chunk }) => chunk === "second");
+
   const ours = exporter.getFinishedSpans().filter((one) => one.instrumentationScope.name === "flowledger");
   expect(ours.map(({ name }) => name)).toEqual([]);
   expect((await execution.result.getMeta()).trace).toMatch(/-00$/);
