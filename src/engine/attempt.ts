@@ -69,11 +69,15 @@ export class Attempt implements CtxAttempt {
   }
 
   /** Runs it to its end; never throws. */
-  async run(): Promise<Ended> {
+  run(): Promise<Ended> {
+    const { trace } = this;
+    return trace ? this.#traced(trace) : this.#run();
+  }
+
+  async #traced(trace: AttemptTrace): Promise<Ended> {
     const ended = await this.#run();
-    if (!this.trace) return ended;
-    if (ended.kind !== "failed") this.trace.end(ended.kind);
-    else this.trace.end(ended.retryInMs === null ? "failed" : "retried", ended.serialized.name);
+    if (ended.kind !== "failed") trace.end(ended.kind);
+    else trace.end(ended.retryInMs === null ? "failed" : "retried", ended.serialized.name);
     return ended;
   }
 
