@@ -195,7 +195,8 @@ function deferred<Args extends unknown[], Out>(
     const input = argumentsOf(flow.name, args);
     const { id } = await orchestrator
       .flow(flow)
-      .startExecution(input, { ...startOptions(execOptions), autoCloseTimeout: 0 });
+      // Who calls it has it: its worker may come later.
+      .startExecution(input, { ...startOptions(execOptions), autoCloseTimeout: 0, allowUnknown: true });
     return { id };
   };
   return Object.defineProperty(
@@ -311,6 +312,7 @@ export function awaitResult<Args extends unknown[], Out>(
       const snapshot = await orchestrator.flow(fn.flow).start(input, {
         ...options,
         autoCloseTimeout: 0,
+        allowUnknown: true,
         waitTimeout: timeout,
         ...(signal && { signal }),
       });

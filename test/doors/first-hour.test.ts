@@ -187,7 +187,6 @@ test("what was mistyped is refused with what was meant, and exit code 2", async 
     [["start", "declinde", "null"], /did you mean "declined"\?.*--force/],
     [["start", "declined", "null", "--options", '{"idempotencykey": "k"}'], /did you mean "idempotencyKey"\?/],
     [["start", "declined", "null", "--options", '{"delay": "soon"}'], /"10s"/],
-    [["show", "nonsense"], /nonsense/],
   ];
 
   for (const [args, words] of wrongs) {
@@ -197,6 +196,11 @@ test("what was mistyped is refused with what was meant, and exit code 2", async 
     expect(lines(stderr)).toEqual([expect.stringMatching(words)]);
   }
   expect((await run("start", "declinde", "null", "--force")).code).toBe(0);
+  // What is no id names no execution.
+  expect(await run("show", "nonsense")).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining("nonsense") as string,
+  });
 });
 
 test("with --json an error is one JSON document on stderr, whatever kind it is", async () => {

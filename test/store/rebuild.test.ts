@@ -159,8 +159,8 @@ test("a ledger that cannot be folded is named and left as it is; one execution a
   expect(differences).toMatchObject([
     { executionId: one?.id, table: "ledger", expected: { problem: expect.any(String) as string } },
   ]);
-  expect(await codeOf(orchestrator.rebuild({ id: "x" }))).toBe("USAGE_INVALID");
-  expect(await codeOf(orchestrator.verify({ id: "x" }))).toBe("USAGE_INVALID");
+  expect(await codeOf(orchestrator.rebuild({ id: "x" }))).toBe("EXECUTION_NOT_FOUND");
+  expect(await codeOf(orchestrator.verify({ id: "x" }))).toBe("EXECUTION_NOT_FOUND");
 });
 
 test("what is due and nobody's is a problem while there is a worker for its flow, and none before", async () => {
