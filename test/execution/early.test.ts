@@ -170,9 +170,11 @@ test("an early answer of a sub-flow is kept by it", async () => {
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
   await untilEvent(execution, "child.started");
+  // The parent says so before the child is there.
+  await expect.poll(() => execution.getSubFlowFrames()).toHaveLength(1);
   const [frame] = await execution.getSubFlowFrames();
 
-  await expect.poll(() => codeOf(execution.continueWith(`${frame?.id}:boss`, 7))).toBe("ok");
+  expect(await codeOf(execution.continueWith(`${frame?.id}:boss`, 7))).toBe("ok");
   gate.open();
 
   expect(await execution.waitForClose()).toEqual({ a: true });

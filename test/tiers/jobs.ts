@@ -31,6 +31,7 @@ export const fuzzed = [
   "test/store/options",
   "test/store/paths",
   "test/store/rules",
+  "test/store/served",
   "test/engine/turn",
 ];
 
