@@ -92,10 +92,13 @@ begin
     (select json_agg(json_build_array(
         l.seq, l.epoch, (extract(epoch from l.at) * 1000)::float8, l.type, l.dispatch, l.chunk, l.actor, l.payload) order by l.seq)
       from flowledger.ledger l where l.execution_id = c.id and l.seq > coalesce(s.seq, 0)
-        -- One page: what has fewer events has no more than that. The rest is read once it is claimed.
-        and l.seq <= case when c.seq - coalesce(s.seq, 0) > 16 then flowledger.page_end(c.id, coalesce(s.seq, 0), 2147483647, 16777216) else c.seq end)
+        and l.seq <= page.until)
   from claimed c
-  left join flowledger.snapshots s on s.execution_id = c.id and s.version = p_version;
+  left join flowledger.snapshots s on s.execution_id = c.id and s.version = p_version
+  -- One page: what has fewer events has no more than that. The rest is read once it is claimed. Asked once per execution, not once per event.
+  cross join lateral (
+    select case when c.seq - coalesce(s.seq, 0) > 16 then flowledger.page_end(c.id, coalesce(s.seq, 0), 2147483647, 16777216) else c.seq end as until
+    offset 0) page;
 end $$;
 
 -- A job came before its time, because the timer of its execution had moved: it gets another one. A row that somebody has locked

@@ -43,6 +43,20 @@ test("a claim reads a long ledger by pages of at most 16 MiB, and folds all of i
   expect(page?.["events"]).toBe(18);
 });
 
+test("a claim of many events asks once where its page ends, and not for each event", async () => {
+  const [made] = await storeOn(sql).starts.create([newExecution()]);
+  if (!made) throw new Error("nothing was made");
+  await sql`select count(flowledger.emit(${made.id}::uuid, 'E', '1', null, null, false)) from generate_series(1, 6000)`;
+
+  // Asked for each event it takes half a minute.
+  const claimed = sql.begin(async (tx) => {
+    await tx`set local statement_timeout = '3s'`;
+    return tx`select json_array_length(events) as events from flowledger.claim(${someWorker}, gen_random_uuid(), array[${made.id}::uuid], 0, true)`;
+  });
+
+  expect(await claimed).toEqual([{ events: 6002 }]);
+});
+
 test("what is not due, not started, owned or unknown is left alone", async () => {
   const executions = [
     newExecution({ delayMs: 60_000 }),
