@@ -305,5 +305,5 @@ test("an owner hears an event whose notification is lost, although it is busy wi
 
   await database.sql`select flowledger.emit(${execution.id}::uuid, 'Said', 'null', notify => false)`;
 
-  await execution.waitForClose();
+  expect(await execution.waitForClose()).toEqual({});
 });
