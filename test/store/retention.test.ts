@@ -48,6 +48,8 @@ test("what is open, is not there, or belongs to an open parent is refused by nam
   await closed.waitForClose();
   const open = await orchestrator.flow(outer).startExecution(null, { autoClose: false });
   const { child: sub } = await untilEvent(open, "child.started");
+  // The parent says so before the child is there.
+  await expect.poll(() => open.getSubFlowFrames()).toHaveLength(1);
   const nobody = "01890000-0000-7000-8000-000000000000";
   const before = await left();
 
