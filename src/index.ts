@@ -19,7 +19,9 @@ export { createOrchestrator } from "./orchestrator.ts";
 export { jsonLogger } from "./telemetry/log.ts";
 export { cursorOf, toReadableStream, toSSE } from "./execution/sse.ts";
 export {
+  ChunksParkedError,
   ChunkTimeoutError,
+  ConflictError,
   ConnectionError,
   ContractError,
   DatabaseError,
@@ -78,6 +80,7 @@ export type {
   TransactionSource,
 } from "./flow/context.ts";
 export type { ChunkOptions, FlowDefinition } from "./flow/definition.ts";
+export type { ParkOptions } from "./flow/failure.ts";
 export type { FlowOptions, Limit, LimitOptions } from "./flow/limits.ts";
 export type { CloseSnapshot, Contract, InputOf, StateOf, StreamItem } from "./flow/contract.ts";
 export type {
@@ -92,6 +95,17 @@ export type { FailureGroup } from "./store/lists.ts";
 export type { CountOptions, ExecutionFilter, FailureOptions, ListOptions } from "./execution/list.ts";
 export type { PruneOptions } from "./execution/retention.ts";
 export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
+export type {
+  ChunkAddress,
+  OperatorOptions,
+  RetryChunkOptions,
+  SkipChunkOptions,
+  EditedState,
+  EditStateOptions,
+  PauseExecutionOptions,
+  StateEdit,
+} from "./execution/operate.ts";
+export type { ParkedChunk } from "./base/errors.ts";
 export type { SubFlowFrame } from "./execution/frame.ts";
 export type { WaitingOptions } from "./execution/waiting.ts";
 export type { ExecutionResult } from "./execution/result.ts";

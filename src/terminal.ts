@@ -103,7 +103,7 @@ export function fit(text: string, width: number): string {
 }
 
 export function paintStatus({ paint }: Terminal, status: string): string {
-  if (status === "failed") return paint.red(status);
+  if (status === "failed" || status === "parked") return paint.red(status);
   if (status === "completed") return paint.green(status);
   return status === "waiting" ? paint.yellow(status) : status;
 }

@@ -10,6 +10,7 @@
 --   30_append    the group commit; snapshots; the hash chain
 --   35_people    ledger to interrupts, interventions and the stream items that tell of them
 --   40_commands  what comes from outside: emit, continue_with, intervene, seal, close, cancel
+--   45_operators what operators do: parked chunks are retried, skipped or failed
 --   45_pauses    questions are answered early, or withdrawn; why one takes no answer any more
 --   50_children  parents and children hear of each other's end; what a sub-flow shows above
 --   60_stream    items of owners, fenced and once
@@ -82,6 +83,11 @@ return case when current_setting('role') in ('none', session_user::text) then se
 create or replace function flowledger.status_of(p_outcome text, p_started_at timestamptz, p_pending int) returns text
 language sql immutable parallel safe
 return coalesce(p_outcome, case when p_started_at is null then 'created' when p_pending > 0 then 'waiting' else 'running' end);
+
+-- A chunk that is parked waits for somebody to do something about it, so it comes first.
+create or replace function flowledger.status_of(p_outcome text, p_started_at timestamptz, p_pending int, p_parked int) returns text
+language sql immutable parallel safe
+return coalesce(p_outcome, case when p_started_at is not null and p_parked > 0 then 'parked' else flowledger.status_of(null, p_started_at, p_pending) end);
 
 create or replace function flowledger.lifecycle_of(p_sealed_at timestamptz, p_closed_at timestamptz) returns text
 language sql immutable parallel safe

@@ -58,7 +58,7 @@ begin
       takeovers = case when x.progress then 0 else h.takeovers end,
       fingerprint = coalesce(x.fingerprint, h.fingerprint),
       stream_ended = h.stream_ended or coalesce(x.stream_ended, false),
-      (owner, wake_at, sealed_at, closed_at, pending_interrupts, outcome, close_reason, error, close_snapshot) = (
+      (owner, wake_at, sealed_at, closed_at, pending_interrupts, parked, outcome, close_reason, error, close_snapshot) = (
         select case when w.closes or w.releases then null else h.owner end,
           -- One with a family stays due until that has heard of its end.
           case when w.closes then case when x.relatives then v_at end when w.releases then v_at + flowledger.ms(x.wake_ms) else h.wake_at end,
@@ -66,6 +66,7 @@ begin
           case when w.closes then v_at end,
           -- What a sub-flow waits for is nothing this execution waits for any more.
           case when w.closes then 0 else h.pending_interrupts end,
+          case when w.closes then 0 else h.parked end,
           case when w.closes then x.outcome end,
           case when w.closes then x.reason end,
           case when w.closes then nullif(x.error, 'null') end,

@@ -95,6 +95,7 @@ declare
   v_shown int := 0;
   v_stopped int;
   v_version int;
+  v_parks boolean := false;
   v_before int;
   v_after int;
   v_up uuid[];
@@ -108,7 +109,7 @@ begin
     select r.seq, r.type, split_part(r.type, '.', 2) as what, r.dispatch, r.chunk, r.payload as p, r.payload ->> 'id' as id
     from flowledger.ledger r
     where r.execution_id = p_id and r.seq >= p_first
-      and r.type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'chunk.failed',
+      and r.type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'chunk.failed', 'chunk.parked', 'chunk.retried', 'chunk.skipped',
         'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired', 'execution.copied')
     order by r.seq
   loop
@@ -117,6 +118,8 @@ begin
       if l.p ? 'retryInMs' then
         v_item := jsonb_build_object('type', 'retry', 'chunk', l.chunk, 'attempt', (l.p -> 'attempt')::int + 1);
       end if;
+    elsif l.type in ('chunk.parked', 'chunk.retried', 'chunk.skipped') then
+      v_parks := true;
     elsif l.type = 'execution.copied' then
       update flowledger.interrupts i
       set (created_at, expires_at) = (select o.created_at, o.expires_at from flowledger.interrupt_of(p_id, i.id, l.seq) o)
@@ -156,6 +159,7 @@ begin
   from flowledger.executions e where e.id = p_id;
   update flowledger.executions e
   set pending_interrupts = case when e.closed_at is null then flowledger.waiting_on(p_id) else 0 end,
+    parked = case when e.closed_at is not null then 0 when v_parks then (select count(*) from flowledger.parked_of(p_id)) else e.parked end,
     stream_seq = e.stream_seq + v_shown
   where e.id = p_id
   returning e.pending_interrupts into v_after;

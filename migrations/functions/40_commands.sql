@@ -18,7 +18,7 @@ begin
   elsif e.closed_at is not null then
     raise exception 'execution % is closed (%) and no longer accepts %', p_id, e.close_reason, p_what
       using errcode = 'FL003', hint = 'start a new execution';
-  elsif e.sealed_at is not null and p_what not in ('close', 'cancel', 'seal', 'withdraw') then
+  elsif e.sealed_at is not null and p_what not in ('close', 'cancel', 'seal', 'withdraw', 'retry()', 'skip()', 'unpause()') then
     raise exception 'execution % is sealed and no longer accepts %', p_id, p_what
       using errcode = 'FL002', hint = 'start a new execution, or send it before seal()';
   end if;
@@ -77,16 +77,18 @@ begin
   if e.due_at > v_at and (e.started_at is not null or p_events @> '[{"type": "execution.started"}]')
     and not p_events @? '$[*].type ? (@ == "cancel.requested" || @ == "interrupt.cancelled" || @ starts with "child.")' then
     v_wake := e.due_at;
-  elsif e.epoch = 0 and e.started_at is null and not p_events @? '$[*] ? (!(@.type starts with "intervention.") && !(@.type == "execution.sealed" && !exists(@.close)))' then
+  elsif e.epoch = 0 and e.started_at is null and not p_events @? '$[*] ? (!(@.type starts with "intervention.") && !(@.type == "state.edited") && !(@.type == "execution.paused") && !(@.type == "execution.unpaused") && !(@.type == "execution.sealed" && !exists(@.close)))' then
     v_wake := null;
   elsif p_events @> '[{"type": "interrupt.answered"}]' then
     -- Nothing follows from it before somebody asks.
     v_wake := null;
   end if;
-  insert into flowledger.ledger (execution_id, seq, epoch, at, type, actor, role, payload)
-  select e.id, e.seq + v.ord, e.epoch, v_at, v.event ->> 'type', v.event ->> 'actor', flowledger.caller(),
+  insert into flowledger.ledger (execution_id, seq, epoch, at, type, dispatch, chunk, actor, role, payload)
+  select e.id, e.seq + v.ord, e.epoch, v_at, v.event ->> 'type', case when v.event ? 'chunk' then (v.event ->> 'dispatch')::int end, v.event ->> 'chunk',
+    v.event ->> 'actor', flowledger.caller(),
     nullif((select jsonb_object_agg(field.key, field.value) from jsonb_each(v.event) field
-      where field.key not in ('type', 'actor') and (field.value <> 'null' or field.key in ('value', 'payload', 'input'))), '{}')
+      where field.key not in ('type', 'actor', 'chunk') and not (field.key = 'dispatch' and v.event ? 'chunk')
+        and (field.value <> 'null' or field.key in ('value', 'payload', 'input', 'output'))), '{}')
   from jsonb_array_elements(p_events) with ordinality as v(event, ord);
   update flowledger.executions h
   set seq = v_seq,
@@ -94,7 +96,7 @@ begin
     sealed_at = case when p_events @> '[{"type": "execution.sealed"}]' then coalesce(h.sealed_at, v_at) else h.sealed_at end,
     wake_at = case when h.owner is null then least(h.wake_at, v_wake) else h.wake_at end
   where h.id = e.id;
-  if p_events @? '$[*].type ? (@ starts with "inter")' then
+  if p_events @? '$[*].type ? (@ starts with "inter" || @ starts with "chunk." || @ == "state.edited" || @ == "execution.paused" || @ == "execution.unpaused")' then
     perform flowledger.project(e.id, e.seq + 1);
     perform flowledger.extend_chain(array[e.id]);
   end if;
@@ -366,6 +368,12 @@ end $$;
 -- wait, 'cancel' cancels them, also those that come until it has closed. Closing a closed execution changes nothing.
 create or replace function flowledger.close(id uuid, reason text default 'manual', pending text default 'reject',
   actor text default null, notify boolean default true) returns boolean
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.close(id, reason, pending, actor, notify, 'reject') $$;
+
+-- The same; parked: 'reject' refuses while chunks are parked, 'fail' fails them, also those that would park until it has closed.
+create or replace function flowledger.close(id uuid, reason text, pending text, actor text, notify boolean, parked text) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -376,6 +384,8 @@ declare
 begin
   if pending is null or pending not in ('reject', 'cancel') then
     raise exception 'pendingInterrupts % is not valid', quote_nullable(left(pending, 40)) using errcode = 'FL008', hint = 'use reject or cancel';
+  elsif parked is null or parked not in ('reject', 'fail') then
+    raise exception 'parked % is not valid', quote_nullable(left(parked, 40)) using errcode = 'FL008', hint = 'use reject or fail';
   end if;
   perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
   reason := coalesce(reason, 'manual');
@@ -385,6 +395,7 @@ begin
   exception when sqlstate 'FL003' then
     return false;
   end;
+  perform flowledger.settle_parked(e.id, close.reason, pending, close.actor, close.parked);
   if e.pending_interrupts > 0 then
     v_pending := array(select i.id from flowledger.pending_on(e.id) i order by i.created_at);
     if pending = 'reject' then
@@ -400,7 +411,7 @@ begin
   end if;
   perform flowledger.accept(e, v_events || jsonb_build_array(jsonb_build_object(
     'type', 'execution.sealed', 'close', true, 'pendingInterrupts', case when pending = 'cancel' then pending end,
-    'reason', close.reason, 'actor', actor)), notify);
+    'parked', case when parked = 'fail' then parked end, 'reason', close.reason, 'actor', actor)), notify);
   return true;
 end $$;
 

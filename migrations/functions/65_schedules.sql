@@ -54,7 +54,9 @@ begin
   end if;
   -- A clock that was set back brings times again: those that wait do so once.
   v_times := array(select distinct u.at from unnest(s.waiting || p_times) u(at) order by u.at);
-  v_is_open := exists (select 1 from flowledger.executions e where e.id = s.last_id and e.closed_at is null);
+  v_is_open := exists (select 1 from flowledger.executions e where e.id = s.last_id and e.closed_at is null
+    -- What only waits for an operator holds nothing up.
+    and not (e.parked > 0 and e.owner is null and e.pending_interrupts = 0));
   v_started := case
     when p_overlap = 'allow' then v_times
     when v_is_open then '{}'

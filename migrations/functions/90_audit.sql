@@ -59,7 +59,12 @@ where r.type = 'intervention.recorded';
 create or replace view flowledger.audit_state_changes as
 select l.execution_id, l.seq, l.at, l.chunk, l.dispatch, split_part(l.type, '.', 2) as change, l.payload ->> 'key' as key, l.payload -> 'value' as value
 from flowledger.ledger l
-where l.type in ('state.set', 'state.appended', 'state.deleted');
+where l.type in ('state.set', 'state.appended', 'state.deleted')
+union all
+-- What an operator edited; who and why is in the ledger, under the same seq.
+select l.execution_id, l.seq, l.at, null, null, case c.change ->> 'op' when 'set' then 'set' else 'deleted' end, c.change ->> 'path', c.change -> 'value'
+from flowledger.ledger l cross join lateral jsonb_array_elements(l.payload -> 'changes') c(change)
+where l.type = 'state.edited';
 
 -- Dot paths: the same rules as in `base/path.ts`.
 
@@ -146,16 +151,21 @@ begin
   end if;
   for l in
     select r.type, flowledger.path_of(r.key) as path, r.value from (
-      select c.seq, c.type, c.payload ->> 'key' as key, c.payload -> 'value' as value,
+      select w.*,
         -- What was written below a key before it was replaced as a whole no longer counts.
-        max(c.seq) filter (where c.type <> 'state.appended' and strpos(c.payload ->> 'key', '.') = 0)
-          over (partition by split_part(c.payload ->> 'key', '.', 1)) as since
-      from flowledger.ledger c
-      where c.execution_id = state_at.id and c.seq <= coalesce(state_at.seq, 2147483647)
-        and c.type in ('state.set', 'state.appended', 'state.deleted')
+        max(w.seq) filter (where w.type <> 'state.appended' and strpos(w.key, '.') = 0) over (partition by split_part(w.key, '.', 1)) as since
+      from (
+        select c.seq, 0::bigint as ord, c.type, c.payload ->> 'key' as key, c.payload -> 'value' as value
+        from flowledger.ledger c
+        where c.execution_id = state_at.id and c.seq <= coalesce(state_at.seq, 2147483647)
+          and c.type in ('state.set', 'state.appended', 'state.deleted')
+        union all
+        select c.seq, x.ord, case x.change ->> 'op' when 'set' then 'state.set' else 'state.deleted' end, x.change ->> 'path', x.change -> 'value'
+        from flowledger.ledger c cross join lateral jsonb_array_elements(c.payload -> 'changes') with ordinality x(change, ord)
+        where c.execution_id = state_at.id and c.seq <= coalesce(state_at.seq, 2147483647) and c.type = 'state.edited') w
     ) r
     where r.seq >= coalesce(r.since, 0)
-    order by split_part(r.key, '.', 1), r.seq
+    order by split_part(r.key, '.', 1), r.seq, r.ord
   loop
     -- Appends to one list in a row are written at once.
     if v_path is not null and (l.type <> 'state.appended' or l.path <> v_path) then
@@ -248,13 +258,15 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object('executionId', e.execution_id, 'runId', e.execution_id, 'flowName', e.flow,
-    'status', case when e.status = 'running' and flowledger.pending_in(meta.id) > 0 then 'waiting' else e.status end,
+    'status', case when e.status = 'running' and exists (select from flowledger.parked_of(meta.id)) then 'parked'
+      when e.status = 'running' and flowledger.pending_in(meta.id) > 0 then 'waiting' else e.status end,
     'lifecycleState', e.lifecycle, 'createdAt', flowledger.iso(e.created_at), 'startedAt', flowledger.iso(e.started_at),
     'startInput', coalesce(flowledger.start_input(meta.id), 'null'),
     'sealedAt', flowledger.iso(e.sealed_at), 'closedAt', flowledger.iso(e.closed_at), 'closeReason', e.close_reason,
     'stateVersion', e.last_seq, 'fingerprint', e.fingerprint,
     'blocked', (select max(l.payload ->> 'problem') from flowledger.ledger l where l.execution_id = meta.id and l.type = 'execution.blocked'
       and not exists (select 1 from flowledger.ledger c where c.execution_id = meta.id and c.type = 'execution.claimed' and c.seq > l.seq)),
+    'paused', (select jsonb_build_object('at', flowledger.iso(p.at), 'until', flowledger.iso(p.until), 'actor', p.actor, 'reason', p.reason) from flowledger.pause_of(meta.id) p),
     'parentId', e.parent_id, 'metadata', coalesce(e.metadata, '{}'),
     'resourceKeys', coalesce((select l.payload -> 'resourceKeys' from flowledger.ledger l where l.execution_id = meta.id and l.seq = 1), '[]'),
     'loadedFrom', e.loaded_from, 'forkedFrom', e.forked_from,

@@ -57,14 +57,14 @@ begin
     from flowledger.ledger l where l.execution_id = p_id and l.seq >= p_first
   ), ended as (
     select t.dispatch, max(t.seq) as seq from tail t
-    where t.type in ('chunk.completed', 'value.routed', 'interrupt.raised') or t.type = 'chunk.failed' and t.p is not null and not t.p ? 'retryInMs'
+    where t.type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'inbox.routed') or t.type = 'chunk.failed' and t.p is not null and not t.p ? 'retryInMs'
     group by t.dispatch
   ), kept as materialized (
     select s.seq, d.d from flowledger.snapshots s cross join lateral jsonb_array_elements(s.state -> 'dispatches') d(d)
     where s.execution_id = p_id and p_first > 1 and pg_column_size(s.state) <= 131072
       and not exists (select from flowledger.ledger l
         where l.execution_id = p_id and l.seq > s.seq and l.dispatch = (d.d ->> 'id')::int
-          and (l.type in ('chunk.completed', 'value.routed', 'interrupt.raised') or l.type = 'chunk.failed' and not l.payload ? 'retryInMs'))
+          and (l.type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'inbox.routed') or l.type = 'chunk.failed' and not l.payload ? 'retryInMs'))
   ), planned as (
     select (m.m ->> 'id')::int as id, m.m ->> 'chunk' as chunk from tail t cross join lateral jsonb_array_elements(t.moves) m(m) where m.m ->> 'move' = 'run'
     union all

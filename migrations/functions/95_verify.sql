@@ -58,6 +58,7 @@ as $$
       'stream_ended', exists (select from flowledger.ledger l where l.execution_id = a.execution_id and l.type = 'stream.stopped'),
       'stream_seq', (select coalesce(max(i.seq), 0) from flowledger.stream_items i where i.execution_id = a.execution_id),
       'pending_interrupts', case when a.closed_at is null then flowledger.pending_in(a.execution_id) else 0 end,
+      'parked', case when a.closed_at is null then (select count(*) from flowledger.parked_of(a.execution_id)) else 0 end,
       'due_at', case when a.closed_at is null then flowledger.due_of(a.execution_id) else e.due_at end,
       'discard_at', case when a.closed_at is null and coalesce(e.epoch, 0) = 0 then flowledger.discard_of(a.execution_id) else e.discard_at end) as value
     from flowledger.audit_executions a
@@ -123,7 +124,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select not exists (
     select from flowledger.ledger l where l.execution_id = p_id
-      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.copied', 'intervention.recorded', 'intervention.consumed', 'interrupt.answered')
+      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.copied', 'state.edited', 'execution.paused', 'execution.unpaused', 'intervention.recorded', 'intervention.consumed', 'interrupt.answered')
       and not (l.type = 'execution.sealed' and not coalesce(l.payload ? 'close', false)))
 $$;
 
@@ -147,9 +148,9 @@ begin
       on conflict (id) do nothing;
       update flowledger.executions e
       set (seq, flow, created_at, fingerprint, priority, idempotency_key, limit_key, parent_id, metadata, started_at, sealed_at, closed_at, outcome,
-          close_reason, error, close_snapshot, epoch, stream_ended, stream_seq, pending_interrupts, due_at, discard_at, wake_at)
+          close_reason, error, close_snapshot, epoch, stream_ended, stream_seq, pending_interrupts, parked, due_at, discard_at, wake_at)
         = (select r.seq, r.flow, r.created_at, r.fingerprint, r.priority, r.idempotency_key, r.limit_key, r.parent_id, r.metadata, r.started_at, r.sealed_at,
-            r.closed_at, r.outcome, r.close_reason, r.error, r.close_snapshot, r.epoch, r.stream_ended, r.stream_seq, r.pending_interrupts,
+            r.closed_at, r.outcome, r.close_reason, r.error, r.close_snapshot, r.epoch, r.stream_ended, r.stream_seq, r.pending_interrupts, r.parked,
             r.due_at, r.discard_at,
             -- What has closed is due only until its family has heard of it; a header that was gone tells once more.
             case when r.closed_at is not null then case when d.actual is null then flowledger.now() else e.wake_at end

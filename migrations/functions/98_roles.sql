@@ -1,6 +1,6 @@
 -- Least privilege.
 
--- The roles <prefix>_worker, <prefix>_client and <prefix>_auditor: made where they are missing, and granted what each needs
+-- The roles <prefix>_worker, <prefix>_client, <prefix>_operator and <prefix>_auditor: made where they are missing, and granted what each needs
 -- and no more. They can log in once you give them a password. It needs CREATEROLE; a migration grants what is new by itself.
 create or replace function flowledger.grant_roles(prefix text default null) returns void
 language plpgsql volatile
@@ -14,7 +14,7 @@ begin
     raise exception 'prefix % of roles is not valid', quote_nullable(prefix)
       using errcode = 'FL008', hint = 'use lower-case letters, digits and _ , at most 50';
   end if;
-  foreach v_kind in array array['worker', 'client', 'auditor'] loop
+  foreach v_kind in array array['worker', 'client', 'operator', 'auditor'] loop
     if not exists (select 1 from pg_roles r where r.rolname = v_prefix || '_' || v_kind) then
       execute format('create role %I login nosuperuser nocreatedb nocreaterole noinherit', v_prefix || '_' || v_kind);
     end if;
@@ -49,10 +49,10 @@ begin
     case g.kind
     when 'worker' then
       -- The worker writes; the ledger and the stream it can only add to.
-      foreach v_name in array array['ledger', 'chain', 'stream_items', 'definitions'] loop
+      foreach v_name in array array['ledger', 'chain', 'stream_items'] loop
         execute format('grant select, insert on %I.%I to %I', 'flowledger', v_name, g.role);
       end loop;
-      foreach v_name in array array['executions', 'interrupts', 'interventions', 'snapshots'] loop
+      foreach v_name in array array['executions', 'interrupts', 'interventions', 'snapshots', 'definitions'] loop
         execute format('grant select, insert, update on %I.%I to %I', 'flowledger', v_name, g.role);
       end loop;
       foreach v_name in array array['flow_data', 'workers', 'limits', 'slots', 'limited_starts', 'schedules'] loop
@@ -89,6 +89,20 @@ begin
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;
     else
+      if g.kind = 'operator' then
+        -- The operator reads everything, and writes by commands alone.
+        foreach v_name in array array['executions', 'ledger', 'interrupts', 'interventions', 'definitions', 'snapshots', 'workers', 'stream_items'] loop
+          execute format('grant select on %I.%I to %I', 'flowledger', v_name, g.role);
+        end loop;
+        for v_name in
+          select p.oid::regprocedure::text from pg_proc p
+          where p.pronamespace = 'flowledger'::regnamespace
+            and p.proname in ('cancel', 'close', 'seal', 'retry', 'skip', 'edit_state', 'pause', 'unpause', 'events', 'to_ms', 'parked_below', 'open_dispatches', 'standing', 'projected_owner',
+              'visible_in')
+        loop
+          execute format('grant execute on function %s to %I', v_name, g.role);
+        end loop;
+      end if;
       foreach v_name in array array['audit_executions', 'audit_ledger', 'audit_interrupts', 'audit_interventions', 'audit_state_changes', 'chain', 'anchors', 'prunes',
         'database_identity', 'failures',
         -- What `verify` reads: an auditor sees all of it in the views as well.
@@ -100,7 +114,7 @@ begin
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
           and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'timeline', 'differences', 'broken_chains', 'broken_anchors', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
-            'interrupt_of', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events')
+            'interrupt_of', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'index_of', 'pause_of')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;

@@ -150,6 +150,49 @@ export class PendingInterruptsError extends FlowledgerError {
   }
 }
 
+/** A chunk whose last attempt failed, and that waits for an operator. */
+export interface ParkedChunk {
+  readonly chunk: string;
+  /** Which item or branch of its collection; null where it belongs to none. */
+  readonly index: number | null;
+  /** Where it is: the execution itself, or one below it. */
+  readonly executionId: string;
+}
+
+export class ChunksParkedError extends FlowledgerError {
+  constructor(executionId: string, parked: readonly ParkedChunk[]) {
+    const names = parked.map(({ chunk, index }) => (index === null ? chunk : `${chunk} ${index}`));
+    super(
+      "CHUNKS_PARKED",
+      `execution ${executionId} cannot close while ${count(parked.length, "chunk")} of it waits for an operator (${listed(names)}): ` +
+        `retry() or skip() what is parked, or close({ parked: "fail" })`,
+      { executionId, chunks: names, parked: parked.map((chunk) => ({ ...chunk })) },
+    );
+  }
+}
+
+/** What was expected of an execution holds no more. */
+export class ConflictError extends FlowledgerError {
+  /** @param since what came in between, the first twenty */
+  constructor(
+    executionId: string,
+    expectedSeq: number,
+    since: readonly {
+      readonly seq: number;
+      readonly type: string;
+      readonly chunk?: string | undefined;
+      readonly actor?: string | undefined;
+    }[],
+  ) {
+    const names = since.map(({ seq, type, chunk }) => `${seq} ${type}${chunk === undefined ? "" : ` of ${chunk}`}`);
+    super(
+      "CONFLICT",
+      `execution ${executionId} has gone on since event ${expectedSeq} (${listed(names)}): read its state again, and decide anew`,
+      { executionId, expectedSeq, since: since.map((event) => ({ ...event })) },
+    );
+  }
+}
+
 /** What became of an interrupt that takes no answer any more. */
 export interface InterruptEnd {
   /** Undefined when the execution never had it. */

@@ -50,6 +50,7 @@ interface CloseFlags {
   timeout?: string;
   reason?: string;
   cancelInterrupts?: boolean;
+  failParked?: boolean;
 }
 
 export function addExecutionCommands(program: Command): void {
@@ -151,14 +152,16 @@ export function addExecutionCommands(program: Command): void {
     .option("--timeout <duration>", 'how long accepted work may take, e.g. "30s" (default: as long as it takes)')
     .option("--reason <text>", "kept as the close reason")
     .option("--cancel-interrupts", "cancel what still waits for an answer")
+    .option("--fail-parked", "fail the chunks that are parked")
     .action(async (id: string, options: CloseFlags, command: Command) => {
       await using orchestrator = open(command);
-      const { timeout, reason, cancelInterrupts = false } = options;
+      const { timeout, reason, cancelInterrupts = false, failParked = false } = options;
       const snapshot = await (
         await orchestrator.getExecution(id)
       ).close({
         actor: "cli",
         pendingInterrupts: cancelInterrupts ? "cancel" : "reject",
+        parked: failParked ? "fail" : "reject",
         ...(timeout !== undefined && { timeout }),
         ...(reason !== undefined && { reason }),
       });

@@ -7,6 +7,7 @@ import { visible } from "../terminal.ts";
 import type { GlobalOptions } from "./command.ts";
 import { addAuditCommands } from "./audit.ts";
 import { addExecutionCommands } from "./executions.ts";
+import { addOperatorCommands } from "./operators.ts";
 import { addReadCommands } from "./reads.ts";
 import { addRunCommands } from "./run.ts";
 import { isUsage, jsonOf, sentenceOf } from "./sentences.ts";
@@ -42,6 +43,7 @@ function newProgram(): Command {
   addRunCommands(program);
   addReadCommands(program);
   addExecutionCommands(program);
+  addOperatorCommands(program);
   addAuditCommands(program);
   return program;
 }

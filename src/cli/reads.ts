@@ -15,7 +15,7 @@ import { ageOf, fit, lengthOf, paintStatus, printFields, printTable, type Termin
 import { done, open, terminalOf, untilSignal, withExecution, withStore } from "./command.ts";
 import { parseDate, parseObject, parsePlace, parseWhole } from "./parse.ts";
 
-const statuses = ["created", "running", "waiting", "completed", "failed", "cancelled"] as const;
+const statuses = ["created", "running", "waiting", "parked", "completed", "failed", "cancelled"] as const;
 
 const eventTypes = LedgerEvent.options.map(({ shape }) => shape.type.value);
 
@@ -333,6 +333,7 @@ function whatOf({ seq: _seq, at: _at, epoch: _epoch, type: _type, ...rest }: His
 
 function errorIn(events: readonly HistoryEntry[]): SerializedError | null {
   for (const event of events.toReversed())
-    if (event.type === "chunk.failed" || event.type === "execution.failed") return event.error;
+    if (event.type === "chunk.failed" || event.type === "chunk.parked" || event.type === "execution.failed")
+      return event.error;
   return null;
 }

@@ -47,6 +47,8 @@ const sentences: Readonly<Record<string, (details: Texts) => string>> = {
     `execution ${executionId} is sealed and no longer accepts ${refused}: start a new execution`,
   INTERRUPTS_PENDING: ({ executionId, interruptIds }) =>
     `execution ${executionId} waits for answers (${interruptIds}): give them with \`flowledger resume\`, or close it with --cancel-interrupts`,
+  CHUNKS_PARKED: ({ executionId, chunks }) =>
+    `execution ${executionId} has parked chunks (${chunks}): \`flowledger retry\` or \`skip\` them, or close it with --fail-parked`,
   INTERRUPT_NOT_PENDING: ({ executionId, interruptId, status, withdrawnBy, withdrawnAt, reason }) =>
     status === "withdrawn"
       ? `interrupt "${interruptId}" of execution ${executionId} was withdrawn by ${withdrawnBy} at ${withdrawnAt} (${reason}): \`flowledger show ${executionId}\` lists what still waits`

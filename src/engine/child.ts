@@ -54,7 +54,13 @@ export function subFlowChunk(node: SubFlowNode, definition: FlowDefinition): Chu
   const { flow, capture, writeBack } = node;
   return {
     name: flow,
-    options: { retry: resolveRetry(undefined, `sub-flow "${flow}"`), timeoutMs: null, input: null, output: null },
+    options: {
+      retry: resolveRetry(undefined, `sub-flow "${flow}"`),
+      timeoutMs: null,
+      onFailure: null,
+      input: null,
+      output: null,
+    },
     handler: async (ctx) => {
       const parent = ctx as SubFlowCtx;
       const given = await captured(parent, flow, capture);

@@ -13,7 +13,11 @@ export function cleanupChunk({ chunks, onCancel }: Graph, { chunk, node }: Dispa
   const handler = chunk === null ? onCancel : known?.options.onCancel;
   if (!handler) return undefined;
   const input = known?.options.input ?? null;
-  return { name: chunk ?? node, handler, options: { retry: once, timeoutMs: null, input, output: null } };
+  return {
+    name: chunk ?? node,
+    handler,
+    options: { retry: once, timeoutMs: null, onFailure: null, input, output: null },
+  };
 }
 
 export function goneCommand({ id, chunk, node }: Dispatch): Command {

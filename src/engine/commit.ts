@@ -1,5 +1,6 @@
 /** The appends of one owner: numbered within its epoch, fenced by its lease, folded when the database has answered. */
 import type { Settlement } from "../ledger/decide.ts";
+import { writeAgain } from "../ledger/edits.ts";
 import { evolve, stamp } from "../ledger/evolve.ts";
 import type { ExecutionId, LedgerEvent, Recorded } from "../ledger/event.ts";
 import { freezeState, type ExecutionState } from "../ledger/state.ts";
@@ -138,9 +139,21 @@ export class Commits {
     this.#unsent.push(event);
   }
 
-  foldForeign(events: readonly Recorded[]): void {
+  /** @param own what comes behind it, and is folded already */
+  foldForeign(events: readonly Recorded[], own: readonly LedgerEvent[] = this.#unsent): void {
     for (const recorded of events) evolve(this.#state, recorded);
+    writeAgain(this.#state, events, own);
     this.#base = Math.max(this.#base, events.at(-1)?.seq ?? 0);
+  }
+
+  /** False where the order cannot be put right: see `writeAgain`. */
+  #foldsBehind(events: readonly Recorded[], own: readonly LedgerEvent[]): boolean {
+    try {
+      this.foldForeign(events, own);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /** Sends what is folded, and how the execution ends or that it is given back. @throws what Postgres can never hold */
@@ -167,7 +180,8 @@ export class Commits {
     this.#observe(result);
     const isMoved = result.foreign !== null;
     for (const event of own) stamp(this.#state, event, result.at);
-    if (result.foreign) this.foldForeign(result.foreign);
+    // It is in the ledger all the same: the next owner folds that in its order.
+    if (result.foreign && !this.#foldsBehind(result.foreign, [...own, ...this.#unsent])) return { verdict: "repeat" };
     let last = result.firstSeq + own.length - 1;
     if (ending && !(ending.isConditional && isMoved))
       for (const event of ending.events)
@@ -191,7 +205,7 @@ export class Commits {
     this.#commitNo += 1;
     if (result.verdict === "repeat") return "repeat";
     this.#observe(result);
-    if (result.foreign) this.foldForeign(result.foreign);
+    if (result.foreign && !this.#foldsBehind(result.foreign, this.#unsent)) return "repeat";
     events.forEach((event, index) =>
       evolve(this.#state, { seq: result.firstSeq + index, epoch: this.lease.epoch, at: result.at, event }),
     );

@@ -143,6 +143,7 @@ export class FanOut {
   }
 
   #create(): Promise<void> | null {
+    if (this.#host.state.paused) return null;
     const { concurrency } = this.node;
     const room = concurrency === null ? Infinity : concurrency - this.#host.itemsUnderWay(this.node.id);
     const indices: number[] = [];

@@ -4,7 +4,7 @@
  */
 import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
 import { unlessAborted } from "../base/async.ts";
-import { LeaseLostError, PayloadError, UsageError, WorkerCrashLoopError } from "../base/errors.ts";
+import { LeaseLostError, PayloadError, UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
@@ -37,7 +37,8 @@ import { Ready } from "./ready.ts";
 import { childWaitMs, releaseOf } from "./release.ts";
 import type { WaitFacts } from "./release.ts";
 import { ExecutionResources } from "./resources.ts";
-import { serializeError } from "./retries.ts";
+import { suspectOf } from "../ledger/parking.ts";
+import { crashLooped, serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
 import { Running, type Wait } from "./running.ts";
 import type { Put, StreamTarget } from "./streamer.ts";
@@ -121,7 +122,7 @@ export class Owner implements AttemptHost {
     }
     get hasArrival() {
       const { state } = this.#owner;
-      if (state.inbox.length === 0 || state.closed || state.failing || state.cancelling) return false;
+      if (state.inbox.length === 0 || state.closed || state.failing || state.cancelling || state.paused) return false;
       // Before a delayed start is due, neither that nor what came in behind it goes anywhere.
       const until = heldUntil(state);
       return until === null || until <= this.#owner.now();
@@ -261,9 +262,8 @@ export class Owner implements AttemptHost {
     try {
       this.#fold([this.#claim]);
       if (this.#takeovers >= maxTakeovers) {
-        const error = new WorkerCrashLoopError(this.id, this.#suspect(), this.#takeovers);
-        this.#meter.crashLoop(this.#suspect(), this.#takeovers);
-        this.#fold([{ type: "abort", reason: "worker_crash_loop", error: serializeError(error) }]);
+        this.#meter.crashLoop(suspectOf(this.state)?.chunk ?? null, this.#takeovers);
+        this.#fold([crashLooped(this, this.#takeovers)]);
       }
     } catch (error) {
       void this.#fail(error);
@@ -631,7 +631,7 @@ export class Owner implements AttemptHost {
       startedAt,
       isDraining: this.#mode === "draining",
       isCancelling: cancelling !== null,
-      hasDue: this.#ready.hasDue(now),
+      hasDue: this.state.paused === null && this.#ready.hasDue(now),
       nextTimer: this.#nextTimer(),
       running: [...this.#running.values()].map((running) => ({
         isWaiting: running.isWaiting,
@@ -652,7 +652,8 @@ export class Owner implements AttemptHost {
 
   /** When the execution or one of its dispatches next has something to do on its own. */
   #nextTimer(after = -Infinity): number | null {
-    const next = Math.min(nextTimer(this.state, after) ?? Infinity, this.#ready.nextAt(Math.max(after, 0)));
+    const planned = this.state.paused ? Infinity : this.#ready.nextAt(Math.max(after, 0));
+    const next = Math.min(nextTimer(this.state, after) ?? Infinity, planned);
     return next === Infinity ? null : next;
   }
 
@@ -697,7 +698,8 @@ export class Owner implements AttemptHost {
     this.#phase = "committing";
     this.#timer?.cancel();
     this.#claimTimer?.cancel();
-    if (request.release && this.#foldInterrupted()) request = { ...request, release: { wakeInMs: 0 } };
+    if (request.release && !this.state.paused && this.#foldInterrupted())
+      request = { ...request, release: { wakeInMs: 0 } };
     const told = this.#folded.splice(0);
     const { unsent } = this.#commits;
     const planned = this.#ready.takePlanned();
@@ -951,6 +953,9 @@ export class Owner implements AttemptHost {
       }
     }
     if (arrival.kind === "resume") this.trace?.waited(this.state.interrupts.get(arrival.interrupt));
+    // It may be trying again by now.
+    const skipped = arrival.kind === "skip" && !arrival.paused ? this.#running.get(arrival.dispatch) : undefined;
+    if (skipped) this.#cutOff(skipped, new UsageError("the chunk was skipped", "stop when ctx.signal aborts"));
     const nodes = this.#entryOf(arrival);
     if (!meetsMatch(this.graph, nodes)) {
       this.#routeOrRefuse(arrival, { type: "route", value });
@@ -999,6 +1004,10 @@ export class Owner implements AttemptHost {
   #entryOf(arrival: ExecutionState["inbox"][number]): readonly string[] {
     if (arrival.kind === "start") return entryNodes(this.state, this.graph);
     if (arrival.kind === "event") return this.graph.whenEvent.get(arrival.event) ?? [];
+    if (arrival.kind === "skip") {
+      const place = arrival.paused ?? this.state.dispatches.get(arrival.dispatch);
+      return place ? (this.graph.nodes.get(place.node)?.next ?? []) : [];
+    }
     const interrupt = this.state.interrupts.get(arrival.interrupt);
     if (!interrupt?.paused) return [];
     const to = goesOnTo(interrupt);
@@ -1011,7 +1020,7 @@ export class Owner implements AttemptHost {
   #start(): void {
     this.#startedAt = this.now();
     if (this.#mode === "draining" || this.state.closed || this.state.failing) return;
-    if (this.state.cancelling && !isCleaning(this.state)) return;
+    if (this.state.cancelling ? !isCleaning(this.state) : this.state.paused) return;
     // A chunk that starts after another has ended sees what that wrote.
     if (this.#work.length > 0) return;
     if (this.#resuming.length > 0) this.#resume();
@@ -1180,16 +1189,12 @@ export class Owner implements AttemptHost {
       next === this.#cancelDeadline ? `the grace of a cancelled execution of ${this.flow.name} is over` : undefined;
     if (next !== Infinity) this.#timer = this.timers.at(next, this, () => this.#advance(), what);
   }
-
-  #suspect(): string | null {
-    for (const { chunk } of this.state.dispatches.values()) if (chunk !== null) return chunk;
-    return null;
-  }
 }
 
 /** What somebody may wait for, besides the close. */
 const announced: ReadonlySet<LedgerEvent["type"]> = new Set([
   "result.set",
+  "chunk.parked",
   "interrupt.raised",
   "interrupt.expired",
   "stream.stopped",

@@ -3,7 +3,7 @@ import type { Graph, Node } from "../flow/graph.ts";
 import type { LedgerEvent } from "../ledger/event.ts";
 import { forEachPlanned } from "../ledger/evolve.ts";
 import type { Dispatch, ExecutionState } from "../ledger/state.ts";
-import { readyAt } from "../ledger/waits.ts";
+import { isHeld, readyAt } from "../ledger/waits.ts";
 
 const none: readonly Dispatch[] = [];
 const noIds: ReadonlySet<number> = new Set();
@@ -28,13 +28,15 @@ export class Ready {
     this.#ids = [...state.dispatches.keys()];
     this.#orphans = isTakeover ? new Set(this.#ids) : noIds;
     // Items that are past their first dispatch hold their slot.
-    for (const dispatch of state.dispatches.values()) if (dispatch.at && !dispatch.begins) this.#acquire(dispatch);
+    for (const dispatch of state.dispatches.values())
+      if (dispatch.at && !dispatch.begins && !state.parked.has(dispatch.id)) this.#acquire(dispatch);
   }
 
   /** Takes note of what an event plans and ends. It has been folded. */
   notice(event: LedgerEvent): void {
     if (event.type === "chunk.failed" && event.retryInMs !== undefined) this.#planned.push(event.dispatch);
     if (event.type === "cleanup.planned") for (const { id } of event.runs) this.#planned.push(id);
+    if (event.type === "chunk.parked") this.#park(event.dispatch);
     if (!("moves" in event) || !event.moves) return;
     forEachPlanned(event.moves, (id) => this.#planned.push(id));
     if (this.#itemsUnderWay.size === 0) return;
@@ -42,6 +44,29 @@ export class Ready {
       if (move.move === "collect")
         for (const [node, underWay] of this.#itemsUnderWay)
           if (underWay.delete(`${move.frame}.${move.index}`)) this.#unblock(node);
+  }
+
+  /** It waits here, and gives up its place in each collection where nothing else of its item is under way. */
+  #park(id: number): void {
+    this.#planned.push(id);
+    const { dispatches, frames, parked } = this.#state;
+    for (let at = dispatches.get(id)?.at ?? null; at !== null; at = frames.get(at[0])?.at ?? null) {
+      const key = at.join(".");
+      const node = frames.get(at[0])?.node ?? "";
+      const underWay = this.#itemsUnderWay.get(node);
+      const isBusy = () => {
+        for (const other of dispatches.values()) if (!parked.has(other.id) && this.#isWithin(other, key)) return true;
+        return false;
+      };
+      if (underWay?.has(key) && !isBusy() && underWay.delete(key)) this.#unblock(node);
+    }
+  }
+
+  /** Whether a dispatch belongs to an item, or to a collection within it. */
+  #isWithin(dispatch: Dispatch, key: string): boolean {
+    for (let { at } = dispatch; at !== null; at = this.#state.frames.get(at[0])?.at ?? null)
+      if (at.join(".") === key) return true;
+    return false;
   }
 
   /** The next item may begin: with as many dispatches as its body has entries. */
@@ -76,7 +101,8 @@ export class Ready {
 
   /** When a dispatch that is not running may run: see `readyAt`. */
   at(dispatch: Dispatch): number {
-    return this.#orphans.has(dispatch.id) ? (dispatch.notBefore ?? 0) : readyAt(this.#state, dispatch);
+    const isLost = this.#orphans.has(dispatch.id) && !isHeld(this.#state, dispatch);
+    return isLost ? (dispatch.notBefore ?? 0) : readyAt(this.#state, dispatch);
   }
 
   hasDue(now: number): boolean {

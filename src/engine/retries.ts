@@ -1,7 +1,11 @@
 /** Whether and when a failed attempt is tried again, and how its error is kept. */
 import { backoff } from "../base/async.ts";
-import { FlowledgerError, type SerializedError } from "../base/errors.ts";
-import type { RetryPolicy } from "../flow/graph.ts";
+import { FlowledgerError, WorkerCrashLoopError, type SerializedError } from "../base/errors.ts";
+import type { Graph, RetryPolicy } from "../flow/graph.ts";
+import type { Command } from "../ledger/decide.ts";
+import type { ExecutionId } from "../ledger/event.ts";
+import { parksOnFailure, suspectOf } from "../ledger/parking.ts";
+import type { ExecutionState } from "../ledger/state.ts";
 
 /** Mistakes in the code: trying again changes nothing. */
 const terminal = new Set([
@@ -24,6 +28,18 @@ export function backoffMs(policy: RetryPolicy, attempt: number, error: unknown):
   if (given !== undefined)
     return Math.round(backoff({ attempt: 0, base: given, max: given, jitter: policy.jitter ? 0.5 : 0 }));
   return Math.round(backoff({ attempt: attempt - 1, base, max, factor, jitter: policy.jitter ? 0.5 : 0 }));
+}
+
+/** It took worker after worker down: the chunk that is to blame parks where it may, else the execution ends. */
+export function crashLooped(
+  { id, state, graph }: { readonly id: ExecutionId; readonly state: ExecutionState; readonly graph: Graph },
+  takeovers: number,
+): Command {
+  const suspect = suspectOf(state);
+  const error = serializeError(new WorkerCrashLoopError(id, suspect?.chunk ?? null, takeovers));
+  if (suspect && parksOnFailure(state, graph, suspect))
+    return { type: "fail", dispatch: suspect.id, error, retryInMs: null };
+  return { type: "abort", reason: "worker_crash_loop", error };
 }
 
 const maxMessage = 4096;

@@ -1,9 +1,16 @@
 /** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
 import { requireBoolean, requireInteger, requireKnown } from "../base/option.ts";
 import type { Timers } from "../base/timers.ts";
+import type { Operation } from "../store/commands.ts";
 import type { Store } from "../store/store.ts";
 import type { NewId } from "../engine/ids.ts";
-import { DrainTimeoutError, ExecutionNotFoundError, PendingInterruptsError } from "../base/errors.ts";
+import {
+  ChunksParkedError,
+  type ParkedChunk,
+  DrainTimeoutError,
+  ExecutionNotFoundError,
+  PendingInterruptsError,
+} from "../base/errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
@@ -24,6 +31,23 @@ import { frameOf, noFrame, parseFrameId } from "./frame.ts";
 import type { SubFlowFrame } from "./frame.ts";
 import { parseAnswer } from "../ledger/answers.ts";
 import { InterruptRecord } from "./interrupt.ts";
+import {
+  editOptions,
+  parseAddresses,
+  parseEdited,
+  pauseOptions,
+  retryOptions,
+  skipOptions,
+  unpauseOptions,
+  type EditedState,
+  type EditStateOptions,
+  type Operated,
+  type OperatorOptions,
+  type PauseExecutionOptions,
+  type RetryChunkOptions,
+  type SkipChunkOptions,
+  type StateEdit,
+} from "./operate.ts";
 import { errorOf, snapshotOf } from "./outcomes.ts";
 import type { Outcomes } from "./outcomes.ts";
 import { ExecutionResult } from "./result.ts";
@@ -70,6 +94,8 @@ export interface CloseOptions {
   timeout?: Duration | null;
   /** What to do while interrupts wait: "cancel" also cancels those that come until it has closed. @default "reject" */
   pendingInterrupts?: "reject" | "cancel";
+  /** What to do while chunks are parked: "fail" fails them, also those that would park until it has closed. @default "reject" */
+  parked?: "reject" | "fail";
   /** Kept as the close reason. @default "manual" */
   reason?: string;
   actor?: string;
@@ -152,23 +178,26 @@ export class Execution<C extends Contract = Contract> {
    * Seals, drains, ends the stream, freezes the state and returns the close snapshot. Closing a closed execution returns
    * the same snapshot.
    *
+   * @throws {ChunksParkedError} while chunks are parked, unless they may fail
    * @throws {PendingInterruptsError} while interrupts wait, unless they may be cancelled
    * @throws {DrainTimeoutError} when work outlasts `timeout`; the execution stays sealed
    * @throws {ExecutionFailedError} when the execution failed
    */
   async close(options: CloseOptions = {}): Promise<CloseSnapshot<C>> {
-    requireKnown(options, ["timeout", "pendingInterrupts", "reason", "actor"], "close()");
-    const { pendingInterrupts = "reject", reason = "manual", actor = null } = options;
+    requireKnown(options, ["timeout", "pendingInterrupts", "parked", "reason", "actor"], "close()");
+    const { pendingInterrupts = "reject", parked = "reject", reason = "manual", actor = null } = options;
     const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, "timeout of close()");
-    await this.#told(this.#commands.close(this.id, { reason, pendingInterrupts, actor }));
+    await this.#told(this.#commands.close(this.id, { reason, pendingInterrupts, parked, actor }));
     const { outcomes } = this.#host;
-    const isStuck = (header: { pendingInterrupts: number; owner: unknown }) =>
-      header.pendingInterrupts > 0 && header.owner === null;
-    // What asks on the way is cancelled too: then a pause is nothing to stop at.
-    const until = pendingInterrupts === "cancel" ? null : isStuck;
-    const ending = await outcomes.closed(this.id, { timeoutMs, ...(until && { until }), flow: this.flow });
+    // What asks, or would park, on the way is ended too where that was said: then it is nothing to stop at.
+    const stops = { pause: pendingInterrupts === "reject", park: parked === "reject" };
+    const until = (header: { pendingInterrupts: number; parked: number; owner: unknown }) =>
+      header.owner === null && ((stops.pause && header.pendingInterrupts > 0) || (stops.park && header.parked > 0));
+    const ending = await outcomes.closed(this.id, { timeoutMs, until, flow: this.flow });
     if (!ending) {
-      const pending = until ? (await this.getPendingInterrupts()).map(({ id }) => id) : [];
+      const left = stops.park ? await this.#host.store.operators.parked(this.id) : [];
+      if (left.length > 0) throw new ChunksParkedError(this.id, left);
+      const pending = stops.pause ? (await this.getPendingInterrupts()).map(({ id }) => id) : [];
       if (pending.length > 0) throw new PendingInterruptsError(this.id, pending);
       throw new DrainTimeoutError(this.id, timeoutMs ?? 0);
     }
@@ -375,6 +404,57 @@ export class Execution<C extends Contract = Contract> {
     return InterventionRecord.parse(record);
   }
 
+  /**
+   * Runs parked chunks again under the same id, their attempts counted from 1. What their steps have recorded is not run again.
+   * Works while the execution is sealed. Without `chunk` and `index` it is all that is parked, there and among its items.
+   *
+   * @returns what is retried
+   * @throws {UsageError} nothing there is parked; says where the execution stands
+   * @throws {ContractError} the input is not what the chunk's `input` takes
+   */
+  async retry(options: RetryChunkOptions): Promise<ParkedChunk[]> {
+    return parseAddresses(await this.#operate("retry", retryOptions(this.#definition, options)));
+  }
+
+  /**
+   * Gives a chunk's output in its place, where it is parked or backing off, or where a pause of it waits: what follows goes on as
+   * if it had completed with that. Works while the execution is sealed.
+   *
+   * @returns what is skipped
+   * @throws {UsageError} nothing there can be skipped, or several could; says where the execution stands
+   * @throws {ContractError} the output is not what the chunk's `output` takes
+   */
+  async skip(options: SkipChunkOptions): Promise<ParkedChunk> {
+    const [skipped] = parseAddresses(await this.#operate("skip", skipOptions(this.#definition, options)));
+    return skipped ?? { chunk: "", index: null, executionId: this.id };
+  }
+
+  /**
+   * Edits the application state: `set` first, then `delete`. Nothing hears of it, `when({ state })` neither; chunks read it from
+   * their next read on.
+   *
+   * @throws {ConflictError} the ledger has gone on since `expectedSeq`; says what came
+   * @throws {ContractError} the state would not be what the flow's contract says
+   */
+  async editState(edit: StateEdit, options: EditStateOptions): Promise<EditedState> {
+    const state = await this.#host.store.reads.loadState(this.id);
+    if (!state) throw new ExecutionNotFoundError(this.id);
+    return parseEdited(await this.#operate("editState", editOptions(this.#definition, state.values, edit, options)));
+  }
+
+  /**
+   * No chunk starts any more. What runs reaches its end; events and answers are kept; timers that come due fire after `unpause()`;
+   * the timeout of the execution goes on counting. Executions below it go on. Pausing what is paused moves its `until`.
+   */
+  async pause(options: PauseExecutionOptions): Promise<void> {
+    await this.#operate("pause", pauseOptions(options));
+  }
+
+  /** Goes on; works while the execution is sealed. @throws {UsageError} it is not paused */
+  async unpause(options: OperatorOptions): Promise<void> {
+    await this.#operate("unpause", unpauseOptions(options));
+  }
+
   /** Application state as it was after an event, or at a moment. @throws {UsageError} before the beginning or after the end */
   async stateAt(at: number | Date): Promise<JsonObject> {
     return stateAt(this.#host.store, this.id, at);
@@ -394,6 +474,10 @@ export class Execution<C extends Contract = Contract> {
 
   get #commands() {
     return this.#host.store.commands;
+  }
+
+  #operate(operation: Operation, { options, raw }: Operated): Promise<Json> {
+    return this.#told(this.#commands.operate(this.id, operation, options, raw));
   }
 
   /** What was accepted is told to the owner and to everybody who waits. */

@@ -94,8 +94,12 @@ export const Blueprint = z.strictObject({
       timeoutMs: z.number().positive().nullable(),
       /** Its `onCancel` is among the handlers under "<chunk>.onCancel". */
       onCancel: z.literal(true).optional(),
+      /** Absent where it leaves that to its flow. */
+      onFailure: z.strictObject({ parks: z.boolean(), afterMs: z.number().positive().nullable() }).optional(),
     }),
   ),
+  /** JSON Schema of what chunks return, by name, to read; absent where none says. */
+  outputs: z.record(z.string(), z.json()).optional(),
   predicates: z.array(z.string()),
   /** The flow's own `onCancel` is among the handlers under "onCancel". */
   onCancel: z.literal(true).optional(),
@@ -120,8 +124,10 @@ export function toBlueprint(flow: FlowDefinition): Blueprint {
         retry: { ...retry, ...(waitsMs && { waitsMs: [...waitsMs] }) },
         timeoutMs: options.timeoutMs,
         ...(options.onCancel && { onCancel: true as const }),
+        ...(options.onFailure && { onFailure: { ...options.onFailure } }),
       };
     }),
+    ...outputsOf(graph),
     predicates: [...graph.predicates.keys()],
     ...(graph.onCancel && { onCancel: true as const }),
     subFlows: [...flow.subFlows.keys()],
@@ -185,10 +191,20 @@ function neighbours(node: Node): NodeId[] {
   return all;
 }
 
+function schema(part: z.ZodType) {
+  return z.toJSONSchema(part, { io: "input", unrepresentable: "any" });
+}
+
+function outputsOf(graph: Graph): Pick<Blueprint, "outputs"> {
+  const outputs: Record<string, Json> = {};
+  for (const { name, options } of graph.chunks.values())
+    if (options.output) outputs[name] = plain(schema(options.output));
+  return Object.keys(outputs).length === 0 ? {} : { outputs };
+}
+
 function contractSchemas(contract: Contract): Json {
   const { input, state, events, stream } = contract;
   if (!input && !state && !events && !stream) return null;
-  const schema = (part: z.ZodType) => z.toJSONSchema(part, { io: "input", unrepresentable: "any" });
   return plain({
     ...(input && { input: schema(input) }),
     ...(state && { state: schema(state) }),

@@ -3,6 +3,7 @@ import type { z } from "zod";
 import type { Duration } from "../base/duration.ts";
 import type { Json } from "../base/json.ts";
 import type { RetryOptions } from "./context.ts";
+import type { ParkOptions } from "./failure.ts";
 import type { Contract } from "./contract.ts";
 import type { Graph } from "./graph.ts";
 import type { FlowLimits, StreamLimits } from "./limits.ts";
@@ -51,7 +52,7 @@ export interface ChunkOptions<
   I extends z.ZodType | null = z.ZodType | null,
   R extends z.ZodType | null = z.ZodType | null,
   Cleanup = unknown,
-> {
+> extends ParkOptions {
   readonly retry?: RetryOptions;
   /** Longest time of one attempt. @default none */
   readonly timeout?: Duration | null;

@@ -17,6 +17,7 @@ import type {
 } from "./definition.ts";
 import type { Chunk, Graph, Node, NodeId, ResolvedChunkOptions, WhenNode } from "./graph.ts";
 import { resolveLimits, resolveStreamLimits, type FlowLimits, type FlowOptions, type StreamLimits } from "./limits.ts";
+import { failing, failureOptions, optionsOf, resolveFailure, type FailurePolicy } from "./failure.ts";
 import { resolveRetry } from "./retry.ts";
 import { link, resolved, sameBlock, sameStep, toGraph } from "./steps.ts";
 import type { CaseTest, ForEachStep, MatchStep, Outlet, Step } from "./steps.ts";
@@ -53,6 +54,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   readonly limits: FlowLimits | null;
   readonly maxDurationMs: number | null;
   readonly streamLimits: StreamLimits;
+  readonly #onFailure: FailurePolicy;
   /** Its stack is made into a text only when somebody asks. */
   readonly #made = new Error();
   readonly #roots: Outlet = { next: [], label: "start" };
@@ -84,6 +86,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     this.maxDurationMs =
       options.maxDuration === undefined ? null : parseDuration(options.maxDuration, `maxDuration of flow "${name}"`);
     this.streamLimits = resolveStreamLimits(name, options);
+    this.#onFailure = resolveFailure(options, `flow "${name}"`, failing, this.#refuse) ?? failing;
   }
 
   get definedAt(): string | null {
@@ -342,7 +345,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     subFlows: readonly FlowDefinition[],
   ): void {
     if (blueprint.onCancel) this.onCancel(this.#live(handlers, cleanupName, "cancel") as ChunkHandler);
-    for (const { name, retry, timeoutMs, onCancel } of blueprint.chunks)
+    for (const { name, retry, timeoutMs, onCancel, onFailure } of blueprint.chunks)
       this.register({
         name,
         handler: this.#live(handlers, name, "chunk") as ChunkHandler,
@@ -350,6 +353,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
           retry: retryOptions(retry),
           timeout: timeoutMs,
           ...(onCancel && { onCancel: this.#live(handlers, `${name}.${cleanupName}`, "chunk") }),
+          ...optionsOf(onFailure),
         },
       });
     for (const name of blueprint.subFlows) {
@@ -442,7 +446,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
         "its limits would make distributed items wait for the slot of the execution that waits for them",
         "use toSubFlow() in the body with the limits on that flow, or forEach({ concurrency }) without limits",
       );
-    const graph = toGraph(this.#roots, this.#steps, this.#chunks);
+    const graph = toGraph(this.#roots, this.#steps, this.#chunks, this.#onFailure);
     return this.#onCancel === null ? graph : { ...graph, onCancel: this.#onCancel };
   }
 
@@ -514,14 +518,15 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
 
   #resolve(chunk: string, options: ChunkOptions = {}): ResolvedChunkOptions {
     const where = `chunk ${show(chunk)}`;
-    this.#requireOptions(options, ["retry", "timeout", "input", "output", "onCancel"], where);
+    this.#requireOptions(options, ["retry", "timeout", "input", "output", "onCancel", ...failureOptions], where);
     const { input = null, output = null, timeout = null } = options;
     if (input !== null) checkSchema(this.name, `input of ${where}`, input);
     if (output !== null) checkSchema(this.name, `output of ${where}`, output);
     return this.#translated(where, () => {
       const timeoutMs = timeout === null ? null : parseDuration(timeout, `timeout of ${where}`);
       if (timeoutMs === 0) this.#refuse(`${where} has a timeout of 0`, "leave it out for none");
-      const resolvedOptions = { retry: resolveRetry(options.retry, where), timeoutMs, input, output };
+      const onFailure = resolveFailure(options, where, this.#onFailure, this.#refuse);
+      const resolvedOptions = { retry: resolveRetry(options.retry, where), timeoutMs, onFailure, input, output };
       if (options.onCancel === undefined) return resolvedOptions;
       if (!isHandler(options.onCancel))
         this.#refuse(`onCancel of ${where} is ${show(options.onCancel)}`, "give it a function of ctx");

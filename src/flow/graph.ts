@@ -2,6 +2,7 @@
 import type { Json } from "../base/json.ts";
 import type { ChunkHandler, Predicate } from "./context.ts";
 import type { z } from "zod";
+import type { FailurePolicy } from "./failure.ts";
 
 /** Identifies one place in the graph; stable for one definition (`fingerprint`), e.g. "n3". */
 export type NodeId = string;
@@ -18,6 +19,8 @@ export interface Graph {
   readonly predicates: ReadonlyMap<string, Predicate>;
   /** The flow's own, when an execution is cancelled. */
   readonly onCancel?: ChunkHandler;
+  /** Of what has no policy of its own. */
+  readonly onFailure: FailurePolicy;
 }
 
 /** A value that leaves a node enters every node of `next`; an empty `next` ends that chain. */
@@ -121,6 +124,8 @@ export interface Chunk {
 export interface ResolvedChunkOptions {
   readonly retry: RetryPolicy;
   readonly timeoutMs: number | null;
+  /** null is the flow's. */
+  readonly onFailure: FailurePolicy | null;
   readonly input: z.ZodType | null;
   readonly output: z.ZodType | null;
   /** When the execution is cancelled while the chunk has begun and not ended. */

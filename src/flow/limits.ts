@@ -3,8 +3,9 @@ import { requireInteger, requireKnown, requireOneOf, type Refuse } from "../base
 import { DefinitionError, UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import { parseDuration, type Duration } from "../base/duration.ts";
+import type { ParkOptions } from "./failure.ts";
 
-export interface FlowOptions<I = Json> {
+export interface FlowOptions<I = Json> extends ParkOptions {
   /** @default none */
   readonly limits?: LimitOptions<I>;
   /** The `timeout` of executions that are started without one. @default none */

@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Json } from "../base/json.ts";
 import type { Predicate } from "./context.ts";
+import type { FailurePolicy } from "./failure.ts";
 import type { Chunk, Graph, Node, NodeId, WhenNode } from "./graph.ts";
 
 /** Where a next step can be attached. */
@@ -61,8 +62,13 @@ export interface ForEachStep {
 }
 
 /** Turns steps into nodes: ids in the order of definition, conditions with names. What cannot be reached stays out. */
-export function toGraph(roots: Outlet, steps: readonly Step[], chunks: ReadonlyMap<string, Chunk>): Graph {
-  return new Numbering(roots, steps, chunks).graph();
+export function toGraph(
+  roots: Outlet,
+  steps: readonly Step[],
+  chunks: ReadonlyMap<string, Chunk>,
+  onFailure: FailurePolicy,
+): Graph {
+  return { ...new Numbering(roots, steps, chunks).graph(), onFailure };
 }
 
 class Numbering {
@@ -81,7 +87,7 @@ class Numbering {
     this.#chunks = new Map([...chunks].filter(([name]) => used.has(name)));
   }
 
-  graph(): Graph {
+  graph(): Omit<Graph, "onFailure"> {
     const nodes = new Map<NodeId, Node>();
     const whenEvent = new Map<string, NodeId[]>();
     const whenState = new Map<string, NodeId[]>();

@@ -18,6 +18,7 @@ import {
 } from "./state.ts";
 import { answeredBy, earlyAnswers, expiries, goesOnTo, idOfPause, takenError } from "./pauses.ts";
 import { cleanupEnd, isCleaning, planCleanup } from "./cleanup.ts";
+import { failed, nextParkedToFail, parkedToFail } from "./parking.ts";
 import { heldUntil } from "./waits.ts";
 import type {
   EventOf,
@@ -196,7 +197,14 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
     case "drop":
       return [{ type: "value.routed", dispatch: requireDispatch(state, command.dispatch).id }];
     case "fail":
-      return fail(requireDispatch(state, command.dispatch), command.error, command.retryInMs, command.times);
+      return failed(
+        state,
+        graph,
+        requireDispatch(state, command.dispatch),
+        command.error,
+        command.retryInMs,
+        command.times,
+      );
     case "pause": {
       const dispatch = requireDispatch(state, command.dispatch);
       const id = idOfPause(state, dispatch, command.interrupt.id);
@@ -204,7 +212,7 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       // Two chunks chose one id at the same moment: the second must not take the first one's place.
       const chunk = dispatch.chunk ?? dispatch.node;
       const { name, message, code } = takenError(state, command.interrupt.id, `pauseFor in chunk "${chunk}"`);
-      return fail(dispatch, { name, message, code, chunk }, null, command.times);
+      return failed(state, graph, dispatch, { name, message, code, chunk }, null, command.times);
     }
     case "interrupt": {
       const { id, chunk, node: at } = requireDispatch(state, command.dispatch);
@@ -235,6 +243,10 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   if (isCleaning(state)) return null;
   if (state.cancelling && (running === 0 || isGraceOver))
     return ending(state, "cancelled", state.cancelling.reason, null, false);
+  if (state.paused) return unpausing(state.paused, now);
+  // Only if nobody retried it in the same moment.
+  const given = parkedToFail(state, now);
+  if (given.length > 0) return { events: given, isConditional: true };
   const pending = pendingInterrupts(state);
   const taken = earlyAnswers(state, pending);
   if (taken.length > 0) return { events: taken, isConditional: true };
@@ -247,7 +259,7 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   if (state.closing) {
     const { at } = state.closing;
     const wasCancelled =
-      [...state.interrupts.values()].some(({ status }) => status === "cancelled") ||
+      [...state.interrupts.values()].some(({ status, isSkipped }) => status === "cancelled" && !isSkipped) ||
       // A sub-flow that waited and was cancelled for the close; one that was cancelled before is nobody's loss.
       [...state.children.values()].some(({ cancelledAt }) => cancelledAt !== null && cancelledAt >= at);
     return ending(state, wasCancelled ? "cancelled" : "completed", state.closing.reason, null, true);
@@ -256,6 +268,12 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   if (closeAt === null || closeAt > now) return null;
   const reason = state.parent?.visibleIn ? "sub_flow_completed" : "auto_close_idle_timeout";
   return ending(state, "completed", reason, null, true);
+}
+
+/** Paused until a time that is over: it goes on, unless somebody paused it anew in the same moment. */
+function unpausing({ until }: NonNullable<ExecutionState["paused"]>, now: number): Settlement | null {
+  if (until === null || until > now) return null;
+  return { events: [{ type: "execution.unpaused", actor: "timer", reason: "its time was over" }], isConditional: true };
 }
 
 /** Whether it ends now, whatever it stands at: cancelled, failed, timed out, or closing with nothing left to run. */
@@ -301,7 +319,13 @@ export function nextTimer(state: ExecutionState, after = -Infinity): number | nu
   const consider = (due: number | null) => {
     if (due !== null && due > after && due < next) next = due;
   };
+  if (state.paused) {
+    consider(state.paused.until);
+    consider(deadlineOf(state));
+    return next === Infinity ? null : next;
+  }
   for (const { status, expiresAt } of state.interrupts.values()) if (status === "pending") consider(expiresAt);
+  consider(nextParkedToFail(state));
   consider(heldUntil(state));
   consider(deadlineOf(state));
   consider(autoCloseAt(state));
@@ -320,6 +344,10 @@ function route(state: ExecutionState, graph: Graph, command: Extract<Command, { 
   const event: EventOf<"inbox.routed"> = { type: "inbox.routed", of: arrival.seq };
   if (command.refused !== undefined) return [{ ...event, refused: command.refused }];
   const walk = newWalk(state, graph, command.hits);
+  if (arrival.kind === "skip" && !arrival.paused) {
+    if (!state.dispatches.has(arrival.dispatch)) return [{ ...event, refused: "the chunk had ended by then" }];
+    event.dispatch = arrival.dispatch;
+  }
   enterArrival(walk, command.value === undefined ? arrival : { ...arrival, value: command.value });
   return done(walk, command.value === undefined ? event : { ...event, value: command.value });
 }
@@ -340,6 +368,12 @@ function enterArrival(walk: Walk, arrival: Arrival): void {
       return enterAll(walk, entryNodes(walk.state, walk.graph), outside);
     case "event":
       return hear(walk, arrival.event, outside);
+    case "skip": {
+      const place = arrival.paused ?? walk.state.dispatches.get(arrival.dispatch);
+      if (!place) return;
+      const { at, scope, group } = place;
+      return enterAll(walk, node(walk.graph, place.node).next, { value: arrival.value, at, scope, group });
+    }
     case "resume": {
       const interrupt = walk.state.interrupts.get(arrival.interrupt);
       const paused = interrupt?.paused;
@@ -431,23 +465,6 @@ function appended(state: ExecutionState, key: string, item: Json): Json {
   const values: JsonObject = { [key]: copyJson(getPath(state.values, key) ?? []) };
   appendPath(values, key, item);
   return values[key] ?? null;
-}
-
-function fail(
-  dispatch: Dispatch,
-  error: SerializedError,
-  retryInMs: number | null,
-  times?: AttemptTimes,
-): LedgerEvent[] {
-  const event: EventOf<"chunk.failed"> = {
-    type: "chunk.failed",
-    dispatch: dispatch.id,
-    chunk: dispatch.chunk ?? dispatch.node,
-    attempt: dispatch.failures + 1,
-    ...times,
-    error,
-  };
-  return [retryInMs === null ? event : { ...event, retryInMs }];
 }
 
 function pause(dispatch: Dispatch, request: PauseRequest, times?: AttemptTimes): LedgerEvent {

@@ -16,17 +16,22 @@ export function duesOf(state: ExecutionState, now: number): Due[] {
     if (at !== null && at > now) dues.push({ at, what });
   };
   if (state.closed || state.startedAt === null) return dues;
+  add(deadlineOf(state), `timeout of ${flow}`);
+  if (state.paused) {
+    add(state.paused.until, `end of the pause of ${flow}`);
+    return dues.sort((a, b) => a.at - b.at);
+  }
   for (const interrupt of state.interrupts.values())
     if (interrupt.status === "pending") add(interrupt.expiresAt, `interrupt "${nameOf(interrupt)}" expires in ${flow}`);
-  for (const { chunk, node, notBefore, journal } of state.dispatches.values()) {
+  for (const { id, chunk, node, notBefore, journal } of state.dispatches.values()) {
     const where = `chunk "${chunk ?? node}" of ${flow}`;
     add(notBefore, `retry of ${where}`);
+    add(state.parked.get(id)?.until ?? null, `end of ${where}, which is parked`);
     for (const entry of journal) {
       if (entry.effect === "sleep") add(entry.until, `sleep of ${where}`);
       else if (entry.effect === "stepFailed") add(entry.notBefore, `retry of step "${entry.key}" of ${where}`);
     }
   }
-  add(deadlineOf(state), `timeout of ${flow}`);
   add(autoCloseAt(state), `auto-close of ${flow}`);
   return dues.sort((a, b) => a.at - b.at);
 }

@@ -186,10 +186,11 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   }),
   /** The worker's version of the flow does not have what the execution stands at: it was given back as it is. */
   z.strictObject({ type: z.literal("execution.blocked"), fingerprint: z.string(), problem: z.string() }),
-  /** Where something that came in from outside (start, emit, resume) went. `of` is its seq. */
+  /** Where something that came in from outside (start, emit, resume, skip) went. `of` is its seq; `dispatch` the one that a skip ended. */
   z.strictObject({
     type: z.literal("inbox.routed"),
     of: id,
+    dispatch: id.optional(),
     /** What the contract made of it, where that differs. */
     value: JsonValue.optional(),
     /** Why the contract refused it; it went nowhere. */
@@ -215,6 +216,36 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     /** Absent: that was the last attempt. */
     retryInMs: ms.optional(),
   }),
+  /** The last attempt failed, for whatever reason, and the chunk waits for an operator. */
+  z.strictObject({
+    type: z.literal("chunk.parked"),
+    dispatch: id,
+    chunk: z.string(),
+    attempt: z.int(),
+    ...attemptTimes,
+    error: SerializedError,
+    /** After so long it fails in the end; absent is never. */
+    failInMs: ms.optional(),
+  }),
+  /** An operator has it run again: its attempts count from 1, and with `input` it gets another one. */
+  z.strictObject({
+    type: z.literal("chunk.retried"),
+    dispatch: id,
+    chunk: z.string(),
+    input: JsonValue.optional(),
+    actor: z.string(),
+    reason: z.string(),
+  }),
+  /** An operator gave a chunk's output in its place; its routing follows. With `interrupt` it paused, and that dispatch has ended. */
+  z.strictObject({
+    type: z.literal("chunk.skipped"),
+    dispatch: id,
+    chunk: z.string(),
+    interrupt: z.string().optional(),
+    output: JsonValue,
+    actor: z.string(),
+    reason: z.string(),
+  }),
   /** An attempt was cut off by its worker, which gave the execution back: it goes on at once, whatever else it waits for. */
   z.strictObject({ type: z.literal("chunk.interrupted"), dispatch: id, chunk: z.string(), ...attemptTimes }),
   /** A value went on from a node without a chunk: its conditions were asked, or its collection opened. */
@@ -222,6 +253,18 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("state.set"), ...effect, key: z.string(), value: JsonValue, moves }),
   z.strictObject({ type: z.literal("state.appended"), ...effect, key: z.string(), value: JsonValue, moves }),
   z.strictObject({ type: z.literal("state.deleted"), ...effect, key: z.string(), moves }),
+  /** An operator edited the state: nothing hears of it. `was` is absent where there was nothing. */
+  z.strictObject({
+    type: z.literal("state.edited"),
+    changes: z.array(
+      z.discriminatedUnion("op", [
+        z.strictObject({ op: z.literal("set"), path: z.string(), value: JsonValue, was: JsonValue.optional() }),
+        z.strictObject({ op: z.literal("delete"), path: z.string(), was: JsonValue.optional() }),
+      ]),
+    ),
+    actor: z.string(),
+    reason: z.string(),
+  }),
   z.strictObject({
     type: z.literal("event.emitted"),
     dispatch: id.optional(),
@@ -375,9 +418,20 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     close: z.boolean().optional(),
     /** The close cancels what waits for an answer, also what asks only on the way to it. */
     pendingInterrupts: z.literal("cancel").optional(),
+    /** The close fails what is parked, also what would park on the way to it. */
+    parked: z.literal("fail").optional(),
     reason: z.string().optional(),
     actor: z.string().optional(),
   }),
+  /** An operator paused it: no chunk starts, and nothing that comes in goes anywhere. `until` is in milliseconds since 1970. */
+  z.strictObject({
+    type: z.literal("execution.paused"),
+    until: ms.optional(),
+    actor: z.string(),
+    reason: z.string(),
+  }),
+  /** It goes on: an operator said so, or (actor "timer") its time was over. */
+  z.strictObject({ type: z.literal("execution.unpaused"), actor: z.string(), reason: z.string() }),
   z.strictObject({ type: z.literal("cancel.requested"), reason: z.string().optional(), actor: z.string().optional() }),
   /**
    * A cancel has told everything to stop, and these `onCancel` handlers are to run before the close, each as a dispatch of its own:

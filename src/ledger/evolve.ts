@@ -4,6 +4,9 @@ import type { EventOf, LedgerEvent, Move, Position, Recorded } from "./event.ts"
 import { appendPath, deletePath, getPath, setPath } from "../base/path.ts";
 import { copyJson, type Json } from "../base/json.ts";
 import { cleanupInput, cleanupNode } from "./cleanup.ts";
+import { endGroup, hold, release, wake } from "./groups.ts";
+import { edited } from "./edits.ts";
+import { parked, paused, retried, skipped, stampParked, unpaused } from "./operators.ts";
 import {
   isItem,
   itemsOf,
@@ -91,9 +94,19 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       dispatch.failedAt = at;
       dispatch.failedSeq = seq;
       dispatch.wokenIn = 0;
+      state.parked.delete(event.dispatch);
       if (event.retryInMs === undefined) state.failing ??= { reason: "failed", error: event.error };
       return state;
     }
+    case "chunk.parked":
+      parked(state, event, at);
+      return state;
+    case "chunk.retried":
+      retried(state, event, at);
+      return state;
+    case "chunk.skipped":
+      skipped(state, event, seq);
+      return state;
     case "chunk.interrupted":
       wake(state, event.dispatch);
       return state;
@@ -121,6 +134,9 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       state.writes?.push({ effect: "delete", key: event.key, value: null });
       journal(state, event.dispatch, { ordinal: event.ordinal, effect: "delete", key: event.key }, at);
       apply(state, event.moves, null, at);
+      return state;
+    case "state.edited":
+      edited(state, event);
       return state;
     case "event.emitted":
       return emitted(state, event, seq, at);
@@ -277,7 +293,14 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       if (event.close) {
         state.closing ??= { reason: event.reason ?? "manual", at, cancelsInterrupts: false };
         if (event.pendingInterrupts === "cancel") state.closing.cancelsInterrupts = true;
+        if (event.parked === "fail") state.closing.failsParked = true;
       }
+      return state;
+    case "execution.paused":
+      paused(state, event, at);
+      return state;
+    case "execution.unpaused":
+      unpaused(state, at);
       return state;
     case "cancel.requested":
       state.cancelling ??= { reason: event.reason ?? "cancelled", at };
@@ -305,6 +328,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       state.closed = { at, outcome: event.outcome, reason: event.reason, error: event.error ?? null };
       state.inbox = [];
       state.dispatches.clear();
+      state.parked.clear();
       state.frames.clear();
       state.joins.clear();
       state.groups.clear();
@@ -334,9 +358,12 @@ export function stamp(state: ExecutionState, event: LedgerEvent, at: number): vo
       const dispatch = state.dispatches.get(event.dispatch);
       if (!dispatch) return;
       dispatch.failedAt = at;
-      if (event.retryInMs !== undefined) dispatch.notBefore = at + event.retryInMs;
+      // It may have parked by then.
+      if (event.retryInMs !== undefined && dispatch.notBefore !== null) dispatch.notBefore = at + event.retryInMs;
       return;
     }
+    case "chunk.parked":
+      return stampParked(state, event, at);
     case "step.failed":
     case "sleep.started": {
       const entry = state.dispatches.get(event.dispatch)?.journal.find(({ ordinal }) => ordinal === event.ordinal);
@@ -422,6 +449,10 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: numbe
     const interrupt = state.interrupts.get(arrival.interrupt);
     if (interrupt) endPause(state, interrupt);
   }
+  if (arrival.kind === "skip") {
+    if (event.dispatch !== undefined) finish(state, event.dispatch);
+    release(state, arrival.paused?.group ?? null);
+  }
   return state;
 }
 
@@ -466,6 +497,9 @@ function fanOut(state: ExecutionState, event: EventOf<"items.started">): void {
 function renameNodes(state: ExecutionState, nodes: Readonly<Record<string, string>>): void {
   for (const dispatch of state.dispatches.values()) dispatch.node = nodes[dispatch.node] ?? dispatch.node;
   for (const { paused } of state.interrupts.values()) if (paused) paused.node = nodes[paused.node] ?? paused.node;
+  for (const arrival of state.inbox)
+    if (arrival.kind === "skip" && arrival.paused)
+      arrival.paused = { ...arrival.paused, node: nodes[arrival.paused.node] ?? arrival.paused.node };
 }
 
 function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: number, at: number): ExecutionState {
@@ -733,26 +767,8 @@ function dispatchOf(state: ExecutionState, id: number): Dispatch {
 function finish(state: ExecutionState, id: number): void {
   const dispatch = dispatchOf(state, id);
   state.dispatches.delete(id);
+  state.parked.delete(id);
   release(state, dispatch.group);
-}
-
-function hold(state: ExecutionState, group: number | null): void {
-  const found = group === null ? undefined : state.groups.get(group);
-  if (found) found.open += 1;
-}
-
-function release(state: ExecutionState, group: number | null): void {
-  const found = group === null ? undefined : state.groups.get(group);
-  if (!found || group === null) return;
-  found.open -= 1;
-  if (found.open === 0) endGroup(state, group);
-}
-
-function endGroup(state: ExecutionState, group: number): void {
-  const ended = state.groups.get(group);
-  state.groups.delete(group);
-  if (ended) wake(state, ended.by);
-  release(state, ended?.parent ?? null);
 }
 
 function journal(state: ExecutionState, id: number, entry: JournalEntry, at: number): void {
@@ -766,12 +782,6 @@ function journal(state: ExecutionState, id: number, entry: JournalEntry, at: num
       : -1;
   if (earlier < 0) entries.push(entry);
   else entries[earlier] = entry;
-}
-
-/** What a dispatch waited for has come. What came before it failed, and is folded behind that, woke the attempt that failed. */
-function wake(state: ExecutionState, id: number): void {
-  const dispatch = state.dispatches.get(id);
-  if (dispatch && state.seq > dispatch.failedSeq) dispatch.wokenIn = state.epoch;
 }
 
 function defined<T extends object>(partial: T): { [K in keyof T]: Exclude<T[K], undefined> } {

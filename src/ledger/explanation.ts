@@ -52,7 +52,7 @@ export const Wait = z.discriminatedUnion("kind", [
     kind: z.literal("child"),
     executionId: ExecutionId,
     flow: z.string(),
-    status: z.enum(["created", "running", "waiting"]),
+    status: z.enum(["created", "running", "waiting", "parked"]),
     since: moment,
   }),
   /** Items that run on all workers. */
@@ -88,7 +88,7 @@ const base = {
   flow: z.string(),
   /** All that follows, in one sentence. */
   sentence: z.string(),
-  status: z.enum(["created", "running", "waiting", "completed", "failed", "cancelled"]),
+  status: z.enum(["created", "running", "waiting", "parked", "completed", "failed", "cancelled"]),
   lifecycle: z.enum(["open", "sealed", "closed"]),
   sealedAt: moment.nullable(),
   /** Its end was asked for, and has not come yet. */

@@ -18,7 +18,11 @@ export function headerOf(events: readonly LedgerEvent[]): HeaderChange {
     isProgress ||= !idle.has(type);
     isSealed ||= type === "execution.sealed";
     isStreamEnded ||= type === "stream.stopped";
-    isShown ||= type === "chunk.failed" || type.startsWith("interrupt.") || type.startsWith("intervention.");
+    isShown ||=
+      type === "chunk.failed" ||
+      type === "chunk.parked" ||
+      type.startsWith("interrupt.") ||
+      type.startsWith("intervention.");
   }
   return { isProgress, isSealed, isStreamEnded, isShown };
 }

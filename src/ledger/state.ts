@@ -52,9 +52,11 @@ export interface ExecutionState {
   firstClaim: { epoch: number; at: number } | null;
   sealedAt: number | null;
   /** Set once a close is asked for: it happens when everything accepted has run. */
-  closing: { reason: string; at: number; cancelsInterrupts: boolean } | null;
+  closing: { reason: string; at: number; cancelsInterrupts: boolean; failsParked?: boolean } | null;
   /** `isCleaned` once its `onCancel` handlers are planned. */
   cancelling: { reason: string; at: number; isCleaned?: true } | null;
+  /** An operator paused it: since when, in which epoch, and until when at most. */
+  paused: { at: number; epoch: number; until: number | null } | null;
   /** The error it ends with. */
   failing: { reason: string; error: SerializedError } | null;
   closed: { at: number; outcome: Outcome; reason: string; error: SerializedError | null } | null;
@@ -72,6 +74,8 @@ export interface ExecutionState {
   /** What came in from outside and has not been routed yet, oldest first. */
   inbox: Arrival[];
   dispatches: Map<number, Dispatch>;
+  /** Dispatches whose last attempt failed and that wait for an operator: since when, and until when at most. */
+  parked: Map<number, { at: number; until: number | null }>;
   frames: Map<number, Frame>;
   /** And-joins that wait: join key → by event the values that have no partners yet, first come first. */
   joins: Map<string, Record<string, Json[]>>;
@@ -105,7 +109,9 @@ export function repeatWrites(values: JsonObject, writes: readonly StateWrite[]):
 export type Arrival =
   | { seq: number; kind: "start"; value: Json; raw: boolean }
   | { seq: number; kind: "event"; event: string; value: Json; raw: boolean }
-  | { seq: number; kind: "resume"; interrupt: string; value: Json; raw: false };
+  | { seq: number; kind: "resume"; interrupt: string; value: Json; raw: false }
+  /** `paused` is where it goes on from a pause, else it is the place of the dispatch. */
+  | { seq: number; kind: "skip"; dispatch: number; paused: Interrupt["paused"]; value: Json; raw: false };
 
 /** One planned run of one chunk, or of a node without one (`chunk` is null). */
 export interface Dispatch {
@@ -125,6 +131,8 @@ export interface Dispatch {
   lastError: SerializedError | null;
   /** A retry waits until then. */
   notBefore: number | null;
+  /** Its output came from an operator: it does not run any more. */
+  isSkipped?: true;
   /** When its last attempt failed, and when an attempt last recorded an effect: what was due by then has been heard. */
   failedAt: number;
   /** The event of its last failure; 0 before the first. */
@@ -197,6 +205,8 @@ export interface Interrupt {
   actor: string | null;
   /** What an answer must be, as JSON Schema; null is any JSON. */
   response: Json;
+  /** An operator gave the chunk's output instead of an answer. */
+  isSkipped?: true;
   /** The dispatch that paused: where the answer goes on. */
   paused: Pick<Dispatch, "node" | "input" | "at" | "scope" | "group"> | null;
 }
@@ -267,6 +277,7 @@ export function initialState(): ExecutionState {
     sealedAt: null,
     closing: null,
     cancelling: null,
+    paused: null,
     failing: null,
     closed: null,
     activeAt: 0,
@@ -277,6 +288,7 @@ export function initialState(): ExecutionState {
     nextId: 1,
     inbox: [],
     dispatches: new Map(),
+    parked: new Map(),
     frames: new Map(),
     joins: new Map(),
     groups: new Map(),
@@ -333,13 +345,14 @@ export function itemsOf(value: Json): Json[] {
 
 /** JSON form of a state, for the `snapshots` table and for comparing folds. */
 export function freezeState(state: ExecutionState): JsonObject {
-  const { dispatches, frames, joins, groups, interrupts, children, ...rest } = state;
+  const { dispatches, parked, frames, joins, groups, interrupts, children, ...rest } = state;
   const frozen = {
     ...rest,
     // What an item reads of its parent is not its own.
     ...(state.writes && { values: repeatWrites({}, state.writes) }),
     ...(isItem(state) && { startInput: null }),
     dispatches: [...dispatches.values()],
+    parked: [...parked],
     frames: [...frames.values()],
     joins: [...joins],
     groups: [...groups],
@@ -353,9 +366,10 @@ export function freezeState(state: ExecutionState): JsonObject {
 export function thawState(frozen: JsonObject): ExecutionState {
   const raw = structuredClone(frozen) as unknown as Omit<
     ExecutionState,
-    "dispatches" | "frames" | "joins" | "groups" | "interrupts" | "children"
+    "dispatches" | "parked" | "frames" | "joins" | "groups" | "interrupts" | "children"
   > & {
     dispatches: Dispatch[];
+    parked: [number, { at: number; until: number | null }][];
     frames: Frame[];
     joins: [string, Record<string, Json[]>][];
     groups: [number, Group][];
@@ -365,6 +379,7 @@ export function thawState(frozen: JsonObject): ExecutionState {
   return {
     ...raw,
     dispatches: new Map(raw.dispatches.map((dispatch) => [dispatch.id, dispatch])),
+    parked: new Map(raw.parked),
     frames: new Map(raw.frames.map((frame) => [frame.id, frame])),
     joins: new Map(raw.joins),
     groups: new Map(raw.groups),

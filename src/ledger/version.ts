@@ -40,6 +40,7 @@ function standsAt(state: ExecutionState): Set<NodeId> {
   const ids = new Set<NodeId>();
   for (const { node } of state.dispatches.values()) ids.add(node);
   for (const { paused } of state.interrupts.values()) if (paused) ids.add(paused.node);
+  for (const arrival of state.inbox) if (arrival.kind === "skip" && arrival.paused) ids.add(arrival.paused.node);
   return ids;
 }
 

@@ -100,7 +100,7 @@ export const Meta = z.object({
   executionId: ExecutionId,
   runId: ExecutionId,
   flowName: z.string(),
-  status: z.enum(["created", "running", "waiting", "completed", "failed", "cancelled"]),
+  status: z.enum(["created", "running", "waiting", "parked", "completed", "failed", "cancelled"]),
   lifecycleState: z.enum(["open", "sealed", "closed"]),
   createdAt: moment,
   startedAt: moment.nullable(),
@@ -114,6 +114,8 @@ export const Meta = z.object({
   fingerprint: z.string().nullable(),
   /** Why no worker that came by could go on with it: its version of the flow lacks what the execution stands at. */
   blocked: z.string().nullable(),
+  /** Since when an operator has it paused, and until when at most. */
+  paused: z.object({ at: moment, until: moment.nullable(), actor: z.string(), reason: z.string() }).nullable(),
   parentId: ExecutionId.nullable(),
   metadata: record,
   resourceKeys: z.array(z.string()),

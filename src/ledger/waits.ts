@@ -6,6 +6,11 @@ export function heldUntil({ inbox, dueAt }: ExecutionState): number | null {
   return inbox[0]?.kind === "start" ? dueAt : null;
 }
 
+/** It runs no more unless an operator says so: it is parked, or its output was given. */
+export function isHeld({ parked }: ExecutionState, { id, isSkipped }: Dispatch): boolean {
+  return isSkipped === true || parked.has(id);
+}
+
 /**
  * When a dispatch may run: 0 for now, a time in milliseconds since 1970, or Infinity when only something else than time wakes it.
  *
@@ -14,6 +19,7 @@ export function heldUntil({ inbox, dueAt }: ExecutionState): number | null {
  * owner runs it at once.
  */
 export function readyAt(state: ExecutionState, dispatch: Dispatch): number {
+  if (isHeld(state, dispatch)) return Infinity;
   const { notBefore, failedAt, journaledAt, wokenIn, journal } = dispatch;
   if (notBefore === null && journal.length === 0) return 0;
   // What came due before that has been heard: a worker was there, or an attempt that recorded something later.

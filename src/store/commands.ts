@@ -16,6 +16,7 @@ export interface EmitCommand {
 export interface CloseCommand {
   readonly reason: string;
   readonly pendingInterrupts: "reject" | "cancel";
+  readonly parked: "reject" | "fail";
   readonly actor: string | null;
 }
 
@@ -46,6 +47,9 @@ export interface CancelCommand {
   readonly actor: string | null;
 }
 
+/** What an operator does, by the name of the function that does it. */
+export type Operation = "retry" | "skip" | "editState" | "pause" | "unpause";
+
 export interface Commands {
   emit(id: ExecutionId, command: EmitCommand): Promise<void>;
   /** False when it was sealed before. */
@@ -63,6 +67,13 @@ export interface Commands {
   /** @param flow names the execution's flow where interventions are off */
   intervene(id: ExecutionId, flow: string, payload: Json, options: JsonObject): Promise<Json>;
   markInterventionConsumed(id: ExecutionId, intervention: string, command: ConsumeCommand): Promise<Json>;
+  /**
+   * Gives what the function gives.
+   *
+   * @param options with who and why, as the function takes them
+   * @param raw the flow's contract has not seen what they hold
+   */
+  operate(id: ExecutionId, operation: Operation, options: JsonObject, raw: boolean): Promise<Json>;
   /** Like `emit`, to a running sub-flow of the execution. */
   emitToSubFlow(id: ExecutionId, subFlow: ExecutionId, command: EmitCommand): Promise<void>;
   /** False when it had ended, or was being cancelled, before. */
@@ -98,11 +109,11 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
       inLane(id, () => sql<{ done: boolean }[]>`select flowledger.seal(${locking(id)}, ${actor}, false) as done`)
         .then(done)
         .catch(refuse(id, "seal")),
-    close: (id, { reason, pendingInterrupts, actor }) =>
+    close: (id, { reason, pendingInterrupts, parked, actor }) =>
       inLane(
         id,
         () => sql<{ done: boolean }[]>`
-        select flowledger.close(${locking(id)}, ${reason}, ${pendingInterrupts}, ${actor}, false) as done`,
+        select flowledger.close(${locking(id)}, ${reason}, ${pendingInterrupts}, ${actor}, false, ${parked}) as done`,
       )
         .then(done)
         .catch(refuse(id, "close")),
@@ -154,6 +165,24 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
       )
         .then(recordOf)
         .catch(refuse(id, "markInterventionConsumed()")),
+    operate(id, operation, { changes, ...options }, raw) {
+      const given = JSON.stringify(options);
+      const statements = {
+        retry: () => sql<{ record: Json }[]>`
+          select flowledger.retry(${locking(id)}, ${given}::text::jsonb, false) as record`,
+        skip: () => sql<{ record: Json }[]>`
+          select flowledger.skip(${locking(id)}, ${given}::text::jsonb, false, ${raw}) as record`,
+        pause: () =>
+          sql<{ record: Json }[]>`select flowledger.pause(${locking(id)}, ${given}::text::jsonb, false) as record`,
+        unpause: () =>
+          sql<{ record: Json }[]>`select flowledger.unpause(${locking(id)}, ${given}::text::jsonb, false) as record`,
+        editState: () => sql<{ record: Json }[]>`
+          select flowledger.edit_state(${locking(id)}, ${JSON.stringify(changes ?? null)}::text::jsonb, ${given}::text::jsonb, false, ${raw}) as record`,
+      } satisfies Record<Operation, () => Promise<unknown>>;
+      return inLane(id, statements[operation])
+        .then(recordOf)
+        .catch(refuse(id, `${operation}()`));
+    },
     async emitToSubFlow(id, subFlow, { event, payload, idempotencyKey, actor }) {
       await inLane(
         id,

@@ -1,6 +1,8 @@
 /** What Postgres, the drivers and the network raise, as the library's own errors: the one place that knows their codes. */
 import { z } from "zod";
 import {
+  ChunksParkedError,
+  ConflictError,
   ConnectionError,
   DatabaseError,
   ExecutionClosedError,
@@ -146,6 +148,12 @@ const End = z.object({
 
 const Place = z.object({ where: z.string(), path: z.array(z.union([z.string(), z.number()])), problem: z.string() });
 
+const Parked = z.array(z.object({ chunk: z.string(), index: z.int().nullable(), executionId: z.string() }));
+
+const Since = z.array(
+  z.object({ seq: z.int(), type: z.string(), chunk: z.string().optional(), actor: z.string().optional() }),
+);
+
 /** What `check_json` refused says so in its detail. */
 function payloadRefusal(detail: string | undefined, hint: string | undefined, cause: unknown): PayloadError | null {
   if (!detail?.startsWith("{")) return null;
@@ -182,6 +190,14 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
       return payloadRefusal(detail, hint, error) ?? new UsageError(message, hint ?? "see the documentation", {}, error);
     case "FL009":
       return new MigrationError(message, hint ?? "see the documentation", {}, error);
+    case "FL012":
+      return new ChunksParkedError(id, Parked.parse(JSON.parse(detail ?? "[]")));
+    case "FL013":
+      return new ConflictError(
+        id,
+        Number(/event (\d+)$/.exec(message)?.[1] ?? 0),
+        Since.parse(JSON.parse(detail ?? "[]")),
+      );
     case lockedCode:
       return new LockedError(message.split(" is held ")[0] ?? message, Number(detail) || null, error);
     case "28P01":

@@ -54,6 +54,8 @@ export function tables(name = "flowledger") {
       /** The owner's last load of stream items within the epoch: one that is sent again is in once. */
       streamNo: integer("stream_no").notNull().default(0),
       pendingInterrupts: integer("pending_interrupts").notNull().default(0),
+      /** Chunks that failed for the last time and wait for an operator. */
+      parked: integer("parked").notNull().default(0),
       /** The worker that advances the execution now. */
       owner: uuid("owner"),
       /** Random per claim; with the epoch it fences, also after a restore that gave an epoch out twice. */
@@ -88,7 +90,7 @@ export function tables(name = "flowledger") {
         .generatedAlwaysAs(sql.raw(`${name}.lifecycle_of(sealed_at, closed_at)`)),
       status: text("status")
         .notNull()
-        .generatedAlwaysAs(sql.raw(`${name}.status_of(outcome, started_at, pending_interrupts)`)),
+        .generatedAlwaysAs(sql.raw(`${name}.status_of(outcome, started_at, pending_interrupts, parked)`)),
     },
     (table) => [
       index("executions_due")
@@ -111,6 +113,9 @@ export function tables(name = "flowledger") {
       index("executions_waiting_children")
         .on(table.parentId)
         .where(sql`pending_interrupts > 0`),
+      index("executions_parked")
+        .on(table.id)
+        .where(sql`parked > 0`),
       index("executions_metadata")
         .using("gin", table.metadata.op("jsonb_path_ops"))
         .where(sql`metadata is not null`),

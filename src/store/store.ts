@@ -14,6 +14,7 @@ import { collectionsOf } from "./collections.ts";
 import type { Collections } from "./collections.ts";
 import { commandsOf } from "./commands.ts";
 import type { Commands } from "./commands.ts";
+import { operatorsOf, type Operators } from "./operators.ts";
 import { flowDataOf } from "./flow-data.ts";
 import type { FlowDataStore } from "./flow-data.ts";
 import { functionsOf } from "./functions.ts";
@@ -51,6 +52,7 @@ export interface Store {
   readonly commits: Commits;
   readonly transactions: Transactions;
   readonly commands: Commands;
+  readonly operators: Operators;
   readonly children: Children;
   readonly reads: Reads;
   readonly looks: Looks;
@@ -120,6 +122,7 @@ export function openStore(
     commits: guard({ append: (items, skipLocked) => append(database.sql, items, skipLocked) } satisfies Commits),
     transactions,
     commands: commandsOf(database),
+    operators: guard(operatorsOf(database)),
     children: guard(childrenOf(database)),
     reads: guard(readsOf(database)),
     looks: guard(looksOf(database)),

@@ -70,16 +70,17 @@ export const parkedIsIdle: Invariant = (sql, { after, until }) => sql<Violation[
   from flowledger.executions e
   join flowledger.ledger l on l.execution_id = e.id
   where e.closed_at is null and e.owner is null and e.wake_at is null
-    and (l.type in ('execution.started', 'cancel.requested') or l.type = 'event.emitted' and l.dispatch is null
+    and (l.type in ('execution.started', 'cancel.requested', 'chunk.skipped') or l.type = 'event.emitted' and l.dispatch is null
       -- What an event answered goes on from that event.
       or l.type = 'interrupt.resumed' and not l.payload ? 'byEvent'
       or l.type = 'interrupt.expired' and l.payload ? 'value'
       -- A close waits for sub-flows, whose end wakes the execution.
-      or l.type = 'execution.sealed' and l.payload ? 'close' and e.pending_interrupts = 0 and not exists (
+      or l.type = 'execution.sealed' and l.payload ? 'close' and e.pending_interrupts = 0 and e.parked = 0 and not exists (
         select from flowledger.executions c where c.parent_id = e.id and (c.closed_at is null or c.wake_at is not null)))
     and not exists (
       select 1 from flowledger.ledger r
       where r.execution_id = e.id and r.type = 'inbox.routed' and (r.payload -> 'of')::int = l.seq)
+    and (l.type = 'cancel.requested' or not exists (select from flowledger.pause_of(e.id)))
     and e.id > ${after}::uuid and e.id <= ${until}::uuid`;
 
 /** The seqs of a ledger are 1, 2, 3 … up to the header's. */
@@ -113,7 +114,7 @@ const dispatchesEndOnce: Invariant = (sql, { after, until }) => sql<Violation[]>
   ), ended as (
     select execution_id, dispatch, min(seq) as seq, count(*) as times
     from flowledger.ledger
-    where (type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'cleanup.completed', 'cleanup.failed') or type = 'chunk.failed' and not payload ? 'retryInMs')
+    where (type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'cleanup.completed', 'cleanup.failed') or type = 'inbox.routed' and dispatch is not null or type = 'chunk.failed' and not payload ? 'retryInMs')
       and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
     group by execution_id, dispatch
   )
@@ -128,10 +129,16 @@ const dispatchesEndOnce: Invariant = (sql, { after, until }) => sql<Violation[]>
 /** An effect has one place in its dispatch, and is recorded there once. A failed try of a step may precede its result, and a child's end follows its start. */
 const effectsHappenOnce: Invariant = (sql, { after, until }) => sql<Violation[]>`
   select 'I4' as invariant, execution_id as "executionId",
-    format('effect %s of dispatch %s is recorded %s times', payload ->> 'ordinal', dispatch, count(*)) as detail
-  from flowledger.ledger
-  where payload ? 'ordinal' and type not in ('step.failed', 'child.closed') and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
-  group by execution_id, dispatch, payload ->> 'ordinal'
+    format('effect %s of dispatch %s is recorded %s times', ordinal, dispatch, count(*)) as detail
+  from (
+    select execution_id, dispatch, type, payload ->> 'ordinal' as ordinal,
+      count(*) filter (where type = 'chunk.retried') over (partition by execution_id, dispatch order by seq) as round
+    from flowledger.ledger
+    where (payload ? 'ordinal' or type = 'chunk.retried') and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
+  ) effects
+  where ordinal is not null and type not in ('step.failed', 'child.closed')
+  -- A retry by an operator calls again what failed.
+  group by execution_id, dispatch, ordinal, case when type = 'child.started' then round end
   having count(*) > 1`;
 
 /** Epochs never go back, neither along the ledger nor in the stream, and none is higher than the header's. */
@@ -162,7 +169,7 @@ const epochsBeginWithClaim: Invariant = (sql, { after, until }) => sql<Violation
     where not (
         type in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.sealed', 'cancel.requested',
           'interrupt.answered', 'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed', 'child.closed',
-          'child.cancelled', 'execution.copied')
+          'child.cancelled', 'execution.copied', 'chunk.retried', 'chunk.skipped', 'state.edited', 'execution.paused', 'execution.unpaused')
         or type = 'event.emitted' and dispatch is null
         -- What no owner ever took is closed by its cancel.
         or type in ('intervention.expired', 'execution.closed') and epoch = 0)
@@ -242,9 +249,14 @@ const timersAreNotEarly: Invariant = (sql, { after, until }) => sql<Violation[]>
     format('dispatch %s waited from seq %s for %s ms and went on after %s ms', dispatch, seq, waits, round(extract(epoch from next_at - at) * 1000, 1)) as detail
   from (
     select execution_id, dispatch, seq, at, (payload ->> 'retryInMs')::float8 as waits,
-      lead(at) over (partition by execution_id, dispatch, case when type like 'step.%' then payload ->> 'ordinal' end order by seq) as next_at
-    from flowledger.ledger
-    where dispatch is not null and type <> 'chunk.interrupted' and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
+      lead(at) over (partition by execution_id, dispatch, round, case when type like 'step.%' then payload ->> 'ordinal' end order by seq) as next_at
+    from (
+      -- What an operator did ends a wait.
+      select execution_id, dispatch, seq, at, type, payload,
+        count(*) filter (where type in ('chunk.retried', 'chunk.skipped')) over (partition by execution_id, dispatch order by seq) as round
+      from flowledger.ledger
+      where dispatch is not null and type <> 'chunk.interrupted' and execution_id > ${after}::uuid and execution_id <= ${until}::uuid
+    ) rounds
   ) steps
   -- Two milliseconds for the rounding of times on their way through JavaScript.
   where waits is not null and next_at < at + (waits - 2) * interval '1 millisecond'`;
@@ -258,7 +270,7 @@ export async function mostAtOnce(sql: Sql, flow: string): Promise<{ flow: number
       -- What comes in from outside has the epoch of the last owner, who may be gone by then.
       where e.flow = ${flow} and l.epoch > 0 and not (l.type = 'event.emitted' and l.dispatch is null or l.type in (
         'execution.started', 'execution.sealed', 'cancel.requested', 'interrupt.answered', 'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed',
-        'child.closed', 'child.cancelled'))
+        'child.closed', 'child.cancelled', 'chunk.retried', 'chunk.skipped', 'state.edited', 'execution.paused', 'execution.unpaused'))
       group by l.execution_id, e.limit_key, l.epoch
     ), steps as (
       select key, since as at, 1 as step from held where since is not null union all select key, until, -1 from held where since is not null

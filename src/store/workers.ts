@@ -82,7 +82,9 @@ export function workersOf({ sql, names }: Pick<Database, "sql" | "names">): Work
         insert into flowledger.definitions (flow, fingerprint, blueprint, created_at)
         select d.flow, d.fingerprint, d.blueprint, flowledger.now()
         from jsonb_to_recordset(${JSON.stringify(definitions)}::text::jsonb) as d(flow text, fingerprint text, blueprint jsonb)
-        on conflict do nothing`;
+        -- What the contract asks for is in no fingerprint.
+        on conflict (flow, fingerprint) do update set blueprint = excluded.blueprint
+        where definitions.blueprint is distinct from excluded.blueprint`;
     },
   };
 }

@@ -90,7 +90,9 @@ export class TestRun<C extends Contract = Contract> extends Execution<C> {
 
   /** In another process, then. */
   async #hasEnded({ chunk, attempt }: { readonly chunk: string; readonly attempt?: number }): Promise<boolean> {
-    const ended = await this.history({ types: ["chunk.completed", "chunk.failed", "interrupt.raised"] });
+    const ended = await this.history({
+      types: ["chunk.completed", "chunk.failed", "chunk.parked", "interrupt.raised"],
+    });
     return ended.some(
       (event) =>
         "chunk" in event &&

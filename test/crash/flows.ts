@@ -205,7 +205,22 @@ beside.to("beside", async (ctx) => {
   await Promise.all([step, ctx.sleep("1h")]);
 });
 
+/** Five chunks that each call a service, at the address that it is started with; what the service refuses parks. */
+export const parked = defineFlow("crash.parked", { input: z.string() }, { onFailure: "park" });
+const called = async (ctx: Pick<Ctx, "chunk" | "execution" | "signal">, url: string) => {
+  const response = await fetch(`${url}/${ctx.chunk}/${ctx.execution.id}`, { method: "POST", signal: ctx.signal });
+  if (!response.ok) throw new Error(`${ctx.chunk} answered ${response.status}`);
+  return url;
+};
+parked
+  .to("one", (ctx) => called(ctx as Ctx, ctx.input))
+  .to("two", (ctx) => called(ctx as Ctx, ctx.input))
+  .to("three", (ctx) => called(ctx as Ctx, ctx.input))
+  .to("four", (ctx) => called(ctx as Ctx, ctx.input))
+  .to("five", (ctx) => called(ctx as Ctx, ctx.input));
+
 export const crashFlows: readonly FlowDefinition[] = [
+  parked,
   beside,
   work,
   poison,

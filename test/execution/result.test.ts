@@ -121,6 +121,7 @@ test("TF-RES-09 TF-RES-10: meta has exactly its fields, and none of them is in t
     stateVersion: 1,
     fingerprint: null,
     blocked: null,
+    paused: null,
     parentId: null,
     metadata: { tenant: "a" },
     resourceKeys: ["a", "z"],

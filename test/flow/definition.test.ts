@@ -336,6 +336,7 @@ test("chunk options have defaults and are checked when they are made", () => {
       retryIf: null,
     },
     timeoutMs: 90_000,
+    onFailure: null,
     input: null,
     output: null,
   });

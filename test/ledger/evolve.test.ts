@@ -137,6 +137,29 @@ const cases: {
     ({ dispatches, failing }) => [dispatches.get(1)?.failures, dispatches.get(1)?.notBefore, failing],
     [1, 4100, null],
   ],
+  "chunk.parked": [
+    running,
+    { type: "chunk.parked", dispatch: 1, chunk: "a", attempt: 2, error, failInMs: 500 },
+    ({ dispatches, parked, failing }) => [dispatches.get(1)?.failures, [...parked], failing],
+    [2, [[1, { at: 4000, until: 4500 }]], null],
+  ],
+  "chunk.retried": [
+    [...running, { type: "chunk.parked", dispatch: 1, chunk: "a", attempt: 2, error }],
+    { type: "chunk.retried", dispatch: 1, chunk: "a", input: 8, actor: "ann", reason: "mended" },
+    ({ dispatches, parked }) => [
+      dispatches.get(1)?.failures,
+      dispatches.get(1)?.input,
+      dispatches.get(1)?.lastError,
+      parked.size,
+    ],
+    [0, 8, null, 0],
+  ],
+  "chunk.skipped": [
+    [...running, { type: "chunk.parked", dispatch: 1, chunk: "a", attempt: 2, error }],
+    { type: "chunk.skipped", dispatch: 1, chunk: "a", output: 9, actor: "ann", reason: "done by hand" },
+    ({ dispatches, parked, inbox }) => [dispatches.get(1)?.isSkipped, parked.size, inbox],
+    [true, 0, [{ seq: 5, kind: "skip", dispatch: 1, paused: null, value: 9, raw: false }]],
+  ],
   "chunk.interrupted": [
     running,
     { type: "chunk.interrupted", dispatch: 1, chunk: "a" },
@@ -166,6 +189,20 @@ const cases: {
     { type: "state.deleted", ...place, ordinal: 1, key: "x" },
     ({ values }) => values,
     {},
+  ],
+  "state.edited": [
+    [...running, { type: "state.set", dispatch: 1, chunk: "a", ordinal: 0, key: "x", value: { y: 1 } }],
+    {
+      type: "state.edited",
+      changes: [
+        { op: "set", path: "z.w", value: 2 },
+        { op: "delete", path: "x.y", was: 1 },
+      ],
+      actor: "ann",
+      reason: "typo",
+    },
+    ({ values }) => values,
+    { x: {}, z: { w: 2 } },
   ],
   "event.emitted": [
     running,
@@ -288,6 +325,18 @@ const cases: {
     { type: "execution.sealed", close: true, reason: "done", actor: "ann" },
     ({ sealedAt, closing }) => [sealedAt, closing],
     [4000, { reason: "done", at: 4000, cancelsInterrupts: false }],
+  ],
+  "execution.paused": [
+    running,
+    { type: "execution.paused", until: 9000, actor: "ann", reason: "maintenance" },
+    ({ paused }) => paused,
+    { at: 4000, epoch: 1, until: 9000 },
+  ],
+  "execution.unpaused": [
+    [...running, { type: "execution.paused", actor: "ann", reason: "maintenance" }],
+    { type: "execution.unpaused", actor: "ann", reason: "done" },
+    ({ paused }) => paused,
+    null,
   ],
   "cancel.requested": [
     running,

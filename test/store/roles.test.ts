@@ -14,7 +14,7 @@ const database = await testDatabase();
 const { sql } = database;
 const prefix = `t${randomBytes(4).toString("hex")}`;
 const password = randomBytes(8).toString("hex");
-const names = ["worker", "client", "auditor"] as const;
+const names = ["worker", "client", "operator", "auditor"] as const;
 // The owner may not make roles: whoever may does it once, and the owner's migrations grant what is new.
 await administer(database.adminUrl, async (admin) => {
   await admin`select flowledger.grant_roles(${prefix})`;
@@ -50,32 +50,32 @@ const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {}
 
 /** S(elect), I(nsert), U(pdate), D(elete), T(runcate). */
 const allowed: Record<string, Record<(typeof names)[number], string>> = {
-  anchors: { worker: "", client: "", auditor: "S" },
-  chain: { worker: "SI", client: "", auditor: "S" },
-  database_identity: { worker: "S", client: "", auditor: "S" },
-  definitions: { worker: "SI", client: "", auditor: "" },
-  executions: { worker: "SIU", client: "", auditor: "S" },
-  failures: { worker: "S", client: "", auditor: "S" },
-  flow_data: { worker: "SIUD", client: "", auditor: "" },
-  interrupts: { worker: "SIU", client: "", auditor: "S" },
-  interventions: { worker: "SIU", client: "", auditor: "S" },
-  limited_starts: { worker: "SIUD", client: "", auditor: "" },
-  limits: { worker: "SIUD", client: "", auditor: "" },
-  ledger: { worker: "SI", client: "", auditor: "S" },
-  ledger_hashes: { worker: "S", client: "", auditor: "S" },
-  migrations: { worker: "S", client: "S", auditor: "S" },
-  prunes: { worker: "", client: "", auditor: "S" },
-  role_grants: { worker: "", client: "", auditor: "" },
-  schedules: { worker: "SIUD", client: "", auditor: "" },
-  slots: { worker: "SIUD", client: "", auditor: "S" },
-  snapshots: { worker: "SIU", client: "", auditor: "S" },
-  stream_items: { worker: "SI", client: "", auditor: "S" },
-  workers: { worker: "SIUD", client: "", auditor: "S" },
-  audit_executions: { worker: "", client: "", auditor: "S" },
-  audit_interrupts: { worker: "", client: "", auditor: "S" },
-  audit_interventions: { worker: "", client: "", auditor: "S" },
-  audit_ledger: { worker: "", client: "", auditor: "S" },
-  audit_state_changes: { worker: "", client: "", auditor: "S" },
+  anchors: { worker: "", client: "", operator: "S", auditor: "S" },
+  chain: { worker: "SI", client: "", operator: "S", auditor: "S" },
+  database_identity: { worker: "S", client: "", operator: "S", auditor: "S" },
+  definitions: { worker: "SI", client: "", operator: "S", auditor: "" },
+  executions: { worker: "SIU", client: "", operator: "S", auditor: "S" },
+  failures: { worker: "S", client: "", operator: "S", auditor: "S" },
+  flow_data: { worker: "SIUD", client: "", operator: "", auditor: "" },
+  interrupts: { worker: "SIU", client: "", operator: "S", auditor: "S" },
+  interventions: { worker: "SIU", client: "", operator: "S", auditor: "S" },
+  limited_starts: { worker: "SIUD", client: "", operator: "", auditor: "" },
+  limits: { worker: "SIUD", client: "", operator: "", auditor: "" },
+  ledger: { worker: "SI", client: "", operator: "S", auditor: "S" },
+  ledger_hashes: { worker: "S", client: "", operator: "S", auditor: "S" },
+  migrations: { worker: "S", client: "S", operator: "S", auditor: "S" },
+  prunes: { worker: "", client: "", operator: "S", auditor: "S" },
+  role_grants: { worker: "", client: "", operator: "", auditor: "" },
+  schedules: { worker: "SIUD", client: "", operator: "", auditor: "" },
+  slots: { worker: "SIUD", client: "", operator: "S", auditor: "S" },
+  snapshots: { worker: "SIU", client: "", operator: "S", auditor: "S" },
+  stream_items: { worker: "SI", client: "", operator: "S", auditor: "S" },
+  workers: { worker: "SIUD", client: "", operator: "S", auditor: "S" },
+  audit_executions: { worker: "", client: "", operator: "S", auditor: "S" },
+  audit_interrupts: { worker: "", client: "", operator: "S", auditor: "S" },
+  audit_interventions: { worker: "", client: "", operator: "S", auditor: "S" },
+  audit_ledger: { worker: "", client: "", operator: "S", auditor: "S" },
+  audit_state_changes: { worker: "", client: "", operator: "S", auditor: "S" },
 };
 
 /** No right to it; and what a view cannot do for anybody. */
@@ -144,14 +144,18 @@ const callable = {
     "cancel cancel_function cancel_sub_flow channel close continue_with emit emit_to_sub_flow intervene mark_intervention_consumed reschedule_function seal start start_execution withdraw".split(
       " ",
     ),
+  operator:
+    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences edit_state events explain index_of interrupt_of intervention_of is_item iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_of projected_owner retry seal skip standing state_at status_of timeline to_ms unpause visible_in wall_clock".split(
+      " ",
+    ),
   auditor:
-    "alike_error broken_anchors broken_chains channel close_snapshot differences events explain interrupt_of intervention_of is_item iso lifecycle_of meta ms now state_at status_of timeline to_ms visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains channel close_snapshot differences events explain index_of interrupt_of intervention_of is_item iso lifecycle_of meta ms now parked_of pause_of state_at status_of timeline to_ms visible_in wall_clock".split(
       " ",
     ),
 };
 
 test("each role may call exactly the functions of its list", async () => {
-  const rows = await sql<{ name: string; worker: boolean; client: boolean; auditor: boolean }[]>`
+  const rows = await sql<{ name: string; worker: boolean; client: boolean; operator: boolean; auditor: boolean }[]>`
     select p.proname as name, ${sql.unsafe(
       names
         .map((name) => `bool_or(has_function_privilege('${prefix}_${name}', p.oid, 'execute')) as ${name}`)
@@ -163,6 +167,7 @@ test("each role may call exactly the functions of its list", async () => {
   expect({
     refusedToWorker: rows.filter(({ worker }) => !worker).map(({ name }) => name),
     client: rows.filter(({ client }) => client).map(({ name }) => name),
+    operator: rows.filter(({ operator }) => operator).map(({ name }) => name),
     auditor: rows.filter(({ auditor }) => auditor).map(({ name }) => name),
   }).toEqual(callable);
 });
@@ -452,3 +457,29 @@ test.each(["", "Upper", "a b", `x"; drop schema flowledger cascade; --`, "x".rep
     await expect(sql`select flowledger.grant_roles(${bad})`).rejects.toMatchObject({ code: "FL008" });
   },
 );
+
+test("an operator finds what is parked and retries it, with who and why; a client may not", async () => {
+  const flow = defineFlow("roles.parked", {}, { onFailure: "park" });
+  let isMended = false;
+  flow.to("work", () => {
+    if (!isMended) throw new Error("no");
+  });
+  await using working = createOrchestrator({ connection: database.url, flows: [flow] });
+  await working.startWorker();
+  const { id } = await working.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(await working.getExecution(id), "chunk.parked");
+  const options = { actor: "ann", reason: "mended" };
+  isMended = true;
+
+  await expect(
+    as("client", (client) => client`select flowledger.retry(${id}, ${client.json(options)})`),
+  ).rejects.toThrow(/permission denied/);
+  await using operating = createOrchestrator({ connection: urlOf("operator"), flows: [flow] });
+  const { executions } = await operating.listExecutions({ status: "parked" });
+  const execution = await operating.getExecution(executions[0]?.id ?? "");
+  await execution.retry(options);
+
+  expect(execution.id).toBe(id);
+  expect(await execution.waitForClose()).toEqual({});
+  expect(await execution.history({ types: ["chunk.retried"] })).toMatchObject([options]);
+});

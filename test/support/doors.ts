@@ -99,6 +99,8 @@ export const sqlstates: Readonly<Record<string, string>> = {
   FL007: "INTERVENTION_DISABLED",
   FL008: "USAGE_INVALID",
   FL011: "LOCKED",
+  FL012: "CHUNKS_PARKED",
+  FL013: "CONFLICT",
 };
 
 /** The library's code of the error a promise ends in, through whichever door it came; "ok" when it does not. */

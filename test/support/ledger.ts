@@ -248,6 +248,7 @@ export function metaOf(id: ExecutionId, state: ExecutionState, isWaiting: boolea
     closeReason: state.closed?.reason ?? null,
     stateVersion: state.seq,
     fingerprint: state.fingerprint,
+    paused: null,
     blocked: state.blocked?.epoch === state.claimedIn ? state.blocked.problem : null,
     parentId: state.parent?.id ?? null,
     metadata: state.metadata,
@@ -258,9 +259,10 @@ export function metaOf(id: ExecutionId, state: ExecutionState, isWaiting: boolea
   };
 }
 
-function statusOf({ closed, startedAt }: ExecutionState, isWaiting: boolean): string {
+function statusOf({ closed, startedAt, parked }: ExecutionState, isWaiting: boolean): string {
   if (closed) return closed.outcome;
   if (startedAt === null) return "created";
+  if (parked.size > 0) return "parked";
   return isWaiting ? "waiting" : "running";
 }
 

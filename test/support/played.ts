@@ -401,7 +401,7 @@ export class Member {
     const ended = settle({ ...this.#cancelled(reason), failing: null }, 0, 0, false)?.events.filter(
       ({ type }) => type === "interrupt.cancelled",
     );
-    await storeOn(this.#sql).commands.close(this.id, { reason, pendingInterrupts: pending, actor });
+    await storeOn(this.#sql).commands.close(this.id, { reason, pendingInterrupts: pending, parked: "reject", actor });
     const by = actor === null ? {} : { actor };
     this.#compare(
       `close("${pending}")`,

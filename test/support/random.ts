@@ -19,8 +19,11 @@ export interface Play {
 }
 
 /** A flow, and numbers that choose what happens to an execution of it. */
-export function anyPlay(length: { minLength: number; maxLength: number } = { minLength: 5, maxLength: 40 }) {
-  return fc.record({ flow: anyFlow(), choices: fc.array(fc.nat(), { ...length, size: "max" }) });
+export function anyPlay(
+  length: { minLength: number; maxLength: number } = { minLength: 5, maxLength: 40 },
+  onFailure: fc.Arbitrary<"fail" | "park"> = fc.constant("fail"),
+) {
+  return fc.record({ flow: anyFlow(onFailure), choices: fc.array(fc.nat(), { ...length, size: "max" }) });
 }
 
 /** One of the things that could happen next. */
@@ -34,7 +37,7 @@ export function nextStep(ledger: Owned, choice: number): Step {
   if (what === 2) return "settle";
   const hits = anyHits(ledger, rest);
   if (state.inbox.length > 0 && (what < 6 || state.dispatches.size === 0)) return { command: { type: "route", hits } };
-  const dispatches = [...state.dispatches.values()];
+  const dispatches = [...state.dispatches.values()].filter(({ id }) => !state.parked.has(id));
   const dispatch = dispatches[rest % Math.max(1, dispatches.length)];
   if (!dispatch) return { event: outside(state, rest) };
   const { id } = dispatch;
@@ -180,7 +183,7 @@ interface Place {
   end(): Place;
 }
 
-export function anyFlow(): fc.Arbitrary<FlowDefinition> {
+export function anyFlow(onFailure: fc.Arbitrary<"fail" | "park"> = fc.constant("fail")): fc.Arbitrary<FlowDefinition> {
   const { body } = fc.letrec<{ body: Block[]; block: Block }>((tie) => ({
     block: fc.oneof(
       { maxDepth: 3, depthIdentifier: "block" },
@@ -198,9 +201,10 @@ export function anyFlow(): fc.Arbitrary<FlowDefinition> {
     body: fc.array(tie("block"), { minLength: 1, maxLength: 4, depthIdentifier: "block" }),
   }));
   return fc
-    .tuple(fc.array(body, { minLength: 1, maxLength: 2 }), body, body, body, body)
-    .map(([roots, a, and, or, state]) => {
-      const flow = defineFlow("random");
+    .tuple(fc.array(body, { minLength: 1, maxLength: 2 }), body, body, body, body, onFailure)
+    .map(([roots, a, and, or, state, then]) => {
+      const parking = then === "park" ? ({ onFailure: then, park: { after: 3000 } } as const) : {};
+      const flow = defineFlow("random", {}, parking);
       let names = 0;
       const name = () => `c${names++}`;
       const chain = (place: Place, blocks: readonly Block[]): Place =>

@@ -1,0 +1,416 @@
+-- What operators do to executions: each with who and why, decided under the row lock.
+
+-- Chunks that wait for an operator, by the ledger: those that parked, and nothing has come of it since.
+create or replace function flowledger.parked_of(p_id uuid, p_until int default 2147483647)
+returns table (dispatch int, chunk text, seq int, at timestamptz, error jsonb)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select l.dispatch, l.chunk, l.seq, l.at, l.payload -> 'error'
+  from (
+    select distinct on (x.dispatch) x.* from flowledger.ledger x
+    where x.execution_id = p_id and x.dispatch is not null and x.type in ('chunk.parked', 'chunk.retried', 'chunk.skipped', 'chunk.failed') and x.seq <= p_until
+    order by x.dispatch, x.seq desc) l
+  where l.type = 'chunk.parked'
+$$;
+
+-- Which item or branch of its collection a dispatch belongs to, by the ledger; null where it belongs to none.
+create or replace function flowledger.index_of(p_id uuid, p_dispatch int) returns int
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when m.move ->> 'move' = 'run' then (m.move -> 'at' ->> 1)::int
+    else (p_dispatch - (m.move ->> 'id')::int - 1) / jsonb_array_length(m.move -> 'entries') end
+  from flowledger.ledger l cross join lateral jsonb_array_elements(l.payload -> 'moves') m(move)
+  where l.execution_id = p_id and l.payload ? 'moves' and (
+    m.move ->> 'move' = 'run' and (m.move ->> 'id')::int = p_dispatch
+    or m.move ->> 'move' = 'open' and m.move ? 'entries'
+      and p_dispatch - (m.move ->> 'id')::int between 1 and (m.move ->> 'size')::int * jsonb_array_length(m.move -> 'entries'))
+  limit 1
+$$;
+
+-- Executions below one that have not closed and have something parked, itself first.
+create or replace function flowledger.parked_below(p_id uuid) returns setof uuid
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive family as (
+    select e.id, e.parked, 0 as depth from flowledger.executions e where e.id = p_id
+    union all
+    select c.id, c.parked, f.depth + 1 from family f join flowledger.executions c on c.parent_id = f.id where c.closed_at is null
+  )
+  select f.id from family f where f.parked > 0 order by f.depth, f.id
+$$;
+
+-- A close does not wait for what is parked: it says so, or fails that. The caller has the lock of p_id.
+create or replace function flowledger.settle_parked(p_id uuid, p_reason text, p_pending text, p_actor text, p_parked text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_below uuid[] := array(select b.id from flowledger.parked_below(p_id) b(id));
+  v_parked jsonb;
+begin
+  if v_below = '{}' then
+    return;
+  elsif p_parked = 'reject' then
+    select jsonb_agg(jsonb_build_object('chunk', p.chunk, 'index', flowledger.index_of(b.id, p.dispatch), 'executionId', b.id)) into v_parked
+    from unnest(v_below) b(id) cross join lateral flowledger.parked_of(b.id) p;
+    raise exception 'execution % cannot close while chunks are parked: %', p_id,
+      (select string_agg(distinct x ->> 'chunk', ', ') from jsonb_array_elements(v_parked) x)
+      using errcode = 'FL012', detail = v_parked::text, hint = 'retry or skip them, or close with parked: "fail"';
+  end if;
+  perform flowledger.close(b.id, p_reason, p_pending, p_actor, true, 'fail') from unnest(v_below) b(id) where b.id <> p_id;
+end $$;
+
+-- Refuses options of an operator's command that cannot be meant: who and why are wanted of each.
+create or replace function flowledger.check_operator(p_options jsonb, p_what text, p_known text[]) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name text;
+begin
+  if jsonb_typeof(p_options) is distinct from 'object' then
+    raise exception 'options of % must be an object, got %', p_what, coalesce(left(p_options::text, 40), 'null')
+      using errcode = 'FL008', hint = 'pass {"actor": "ann", "reason": "INC-12"}';
+  end if;
+  select o into v_name from jsonb_object_keys(p_options) o where o <> all(p_known || '{actor,reason}'::text[]) limit 1;
+  if found then
+    raise exception '% has an unknown option %', p_what, to_json(left(v_name, 40)) using errcode = 'FL008', hint = format('use %s, actor, reason', array_to_string(p_known, ', '));
+  end if;
+  foreach v_name in array '{actor,reason}'::text[] loop
+    if jsonb_typeof(p_options -> v_name) is distinct from 'string' or trim(p_options ->> v_name) = '' then
+      raise exception '% of % is missing: who does it and why is kept in the ledger', v_name, p_what
+        using errcode = 'FL008', hint = 'pass {"actor": "ann", "reason": "INC-12"}';
+    end if;
+  end loop;
+  perform flowledger.check_actor(p_options ->> 'actor');
+  perform flowledger.check_text(p_options ->> 'reason', 'reason', 2000);
+  if p_options ? 'chunk' and (jsonb_typeof(p_options -> 'chunk') <> 'string' or p_options ->> 'chunk' = '') then
+    raise exception 'chunk of % must be a name, got %', p_what, left(p_options ->> 'chunk', 40) using errcode = 'FL008', hint = 'name the chunk, or leave it out';
+  elsif p_options ? 'index' and not (jsonb_typeof(p_options -> 'index') = 'number' and p_options ->> 'index' ~ '^[0-9]{1,9}$') then
+    raise exception 'index of % must be an integer from 0, got %', p_what, left(p_options ->> 'index', 40) using errcode = 'FL008', hint = 'it counts items from 0';
+  end if;
+end $$;
+
+-- What is planned and has not ended, by the ledger, and what each waits for an operator could do something about: parked, backing
+-- off, or neither (null).
+create or replace function flowledger.open_dispatches(p_id uuid)
+returns table (dispatch int, chunk text, index int, stands text, until timestamptz, error jsonb)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with planned as (
+    select (m.move ->> 'id')::int as dispatch, coalesce(m.move ->> 'chunk', m.move ->> 'node') as chunk, (m.move -> 'at' ->> 1)::int as index
+    from flowledger.ledger l cross join lateral jsonb_array_elements(l.payload -> 'moves') m(move)
+    where l.execution_id = p_id and l.payload ? 'moves' and m.move ->> 'move' = 'run'
+    union all
+    select (m.move ->> 'id')::int + 1 + o.step, coalesce(x.entry ->> 'chunk', x.entry ->> 'node'), o.step / jsonb_array_length(m.move -> 'entries')
+    from flowledger.ledger l cross join lateral jsonb_array_elements(l.payload -> 'moves') m(move)
+    cross join lateral generate_series(0, (m.move ->> 'size')::int * jsonb_array_length(m.move -> 'entries') - 1) o(step)
+    cross join lateral (select m.move -> 'entries' -> (o.step % jsonb_array_length(m.move -> 'entries')) as entry) x
+    where l.execution_id = p_id and l.payload ? 'moves' and m.move ->> 'move' = 'open' and m.move ? 'entries'
+  )
+  select p.dispatch, p.chunk, p.index,
+    case when last.type = 'chunk.parked' then 'parked' when last.type = 'chunk.failed' then 'backing off' end,
+    case when last.type = 'chunk.failed' then last.at + flowledger.ms((last.payload ->> 'retryInMs')::float8) end, last.payload -> 'error'
+  from planned p
+  left join lateral (
+    select l.type, l.at, l.payload from flowledger.ledger l
+    where l.execution_id = p_id and l.dispatch = p.dispatch order by l.seq desc limit 1) last on true
+  where not exists (
+    select from flowledger.ledger l where l.execution_id = p_id and l.dispatch = p.dispatch
+      and (l.type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'inbox.routed') or l.type = 'chunk.failed' and not l.payload ? 'retryInMs'))
+$$;
+
+-- Where an execution stands, in words, for whoever named something else.
+create or replace function flowledger.standing(p_id uuid) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with place as (
+    select format('"%s"%s (%s)', o.chunk, case when o.index is not null then ' ' || o.index end,
+      coalesce(case o.stands when 'backing off' then 'tries again at ' || flowledger.iso(o.until) else o.stands end, 'runs or waits')) as words, o.dispatch
+    from flowledger.open_dispatches(p_id) o
+    union all
+    select format('"%s" (pause "%s")', i.chunk, i.id), i.raised_seq from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending'
+    union all
+    select format('execution %s of flow "%s" below it (parked)', b.id, c.flow), 2147483647
+    from flowledger.parked_below(p_id) b(id) join flowledger.executions c on c.id = b.id where b.id <> p_id
+  )
+  select coalesce('it stands at ' || (select string_agg(p.words, ', ' order by p.dispatch) from (select * from place order by dispatch limit 20) p)
+    || case when (select count(*) from place) > 20 then ' and more' else '' end, 'it stands at no chunk')
+$$;
+
+-- Items of a distributed collection of the execution that have something parked: each is an execution of its own.
+create or replace function flowledger.parked_items(p_id uuid, p_index int) returns table (id uuid, index int)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select c.id, (b.payload -> 'item' ->> 'index')::int
+  from flowledger.executions c
+  join flowledger.ledger b on b.execution_id = c.id and b.seq = 1 and b.payload ? 'item'
+  where c.parent_id = p_id and c.parked > 0 and c.closed_at is null and (p_index is null or (b.payload -> 'item' ->> 'index')::int = p_index)
+  order by c.id
+$$;
+
+-- Runs parked chunks again, their attempts counted from 1; steps that were recorded are not run again. options: chunk, index (which
+-- item or branch; both left out: all that is parked), input (instead of the one it had), actor, reason. Gives what is retried.
+create or replace function flowledger.retry(id uuid, options jsonb, notify boolean default true) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_chunk text := options ->> 'chunk';
+  v_index int;
+  v_own jsonb;
+  v_done jsonb;
+  v_items uuid[];
+begin
+  perform flowledger.check_operator(options, 'retry()', '{chunk,index,input}');
+  v_index := (options ->> 'index')::int;
+  perform flowledger.check_json(options -> 'input', 'input of retry()');
+  e := flowledger.lock_open(retry.id, 'retry()');
+  select jsonb_agg(jsonb_build_object('dispatch', o.dispatch, 'chunk', o.chunk, 'index', o.index, 'executionId', e.id) order by o.dispatch) into v_own
+  from flowledger.open_dispatches(e.id) o
+  where o.stands = 'parked' and (v_chunk is null or v_chunk in (o.chunk, o.error ->> 'chunk')) and (v_index is null or o.index = v_index);
+  v_items := case when v_own is null then array(select i.id from flowledger.parked_items(e.id, v_index) i
+    where v_chunk is null or exists (select from flowledger.parked_of(i.id) p where v_chunk in (p.chunk, p.error ->> 'chunk'))) else '{}' end;
+  if v_own is null and v_items = '{}' then
+    raise exception 'execution % has no parked chunk%, and %', e.id, coalesce(' ' || to_json(v_chunk)::text, '') || coalesce(' ' || v_index, ''), flowledger.standing(e.id)
+      using errcode = 'FL008', hint = 'name one that is parked, or leave chunk and index out';
+  elsif options ? 'input' and coalesce(jsonb_array_length(v_own), 0) + cardinality(v_items) > 1 then
+    raise exception 'execution % has several parked chunks, and an input is for one of them: %', e.id, flowledger.standing(e.id)
+      using errcode = 'FL008', hint = 'say which one with chunk and index';
+  end if;
+  if v_own is not null then
+    perform flowledger.accept(e, (
+      select jsonb_agg(jsonb_build_object('type', 'chunk.retried', 'dispatch', d -> 'dispatch', 'chunk', d -> 'chunk', 'actor', options -> 'actor', 'reason', options -> 'reason')
+        || case when options ? 'input' then jsonb_build_object('input', options -> 'input') else '{}' end order by ord)
+      from jsonb_array_elements(v_own) with ordinality x(d, ord)), notify);
+    return (select jsonb_agg(d - 'dispatch' order by ord) from jsonb_array_elements(v_own) with ordinality x(d, ord));
+  end if;
+  select jsonb_agg(r || jsonb_build_object('index', i.index)) into v_done
+  from flowledger.parked_items(e.id, v_index) i, jsonb_array_elements(flowledger.retry(i.id, options - 'index', true)) r
+  where i.id = any(v_items);
+  return v_done;
+end $$;
+
+-- A part of the contract that the execution's version of the flow has, as JSON Schema; null where that is not known here.
+create or replace function flowledger.contract_of(e flowledger.executions, p_path text[]) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$ select d.blueprint #> p_path from flowledger.definitions d where d.flow = e.flow and d.fingerprint = e.fingerprint $$;
+
+-- Gives a chunk's output in its place: of one that is parked or backing off, or of a pause that waits. What follows goes on as if the
+-- chunk had completed with it. options: chunk, index, output (default: null), actor, reason. Gives what is skipped.
+--   raw   the chunk's contract has not seen the output. Only the library says that it has, and not as a client
+create or replace function flowledger.skip(id uuid, options jsonb, notify boolean default true, raw boolean default true) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_chunk text := options ->> 'chunk';
+  v_index int;
+  v_found jsonb;
+  v_item record;
+  v_output jsonb := coalesce(options -> 'output', 'null');
+  v_schema jsonb;
+  v_event jsonb;
+begin
+  perform flowledger.check_operator(options, 'skip()', '{chunk,index,output}');
+  v_index := (options ->> 'index')::int;
+  perform flowledger.check_json(options -> 'output', 'output of skip()');
+  e := flowledger.lock_open(skip.id, 'skip()');
+  select jsonb_agg(x.found order by (x.found -> 'dispatch')::int) into v_found from (
+    select jsonb_build_object('dispatch', o.dispatch, 'chunk', o.chunk, 'index', o.index) as found
+    from flowledger.open_dispatches(e.id) o
+    where (o.stands = 'parked' or o.stands = 'backing off' and (o.until > flowledger.now() or e.owner is null))
+      and (v_chunk is null or v_chunk in (o.chunk, o.error ->> 'chunk')) and (v_index is null or o.index = v_index)
+    union all
+    select jsonb_build_object('dispatch', l.dispatch, 'chunk', i.chunk, 'index', at.index, 'interrupt', i.id)
+    from flowledger.interrupts i
+    join flowledger.ledger l on l.execution_id = i.execution_id and l.seq = i.raised_seq
+    cross join lateral (select flowledger.index_of(e.id, l.dispatch) as index) at
+    where i.execution_id = e.id and i.status = 'pending' and (v_chunk is null or v_chunk = i.chunk) and (v_index is null or at.index = v_index)
+    union all
+    select jsonb_build_object('item', i.id, 'index', i.index) from flowledger.parked_items(e.id, v_index) i
+    where v_chunk is null or exists (select from flowledger.parked_of(i.id) p where v_chunk in (p.chunk, p.error ->> 'chunk'))) x;
+  if v_found is null then
+    raise exception 'execution % has nothing to skip%, and %', e.id, coalesce(' at ' || to_json(v_chunk)::text, '') || coalesce(' ' || v_index, ''), flowledger.standing(e.id)
+      using errcode = 'FL008', hint = 'name a chunk that is parked, backing off, or paused';
+  elsif jsonb_array_length(v_found) > 1 then
+    raise exception 'execution % has several chunks that could be skipped, and an output is for one of them: %', e.id, flowledger.standing(e.id)
+      using errcode = 'FL008', hint = 'say which one with chunk and index';
+  end if;
+  v_found := v_found -> 0;
+  if v_found ? 'item' then
+    return flowledger.skip((v_found ->> 'item')::uuid, options - 'index', true, raw) || jsonb_build_object('index', v_found -> 'index');
+  end if;
+  if raw is distinct from false or not flowledger.is_trusted() then
+    v_schema := flowledger.contract_of(e, array['outputs', v_found ->> 'chunk']);
+    if v_schema is not null then
+      perform flowledger.check_contract(v_schema, v_output, format('output of chunk "%s"', v_found ->> 'chunk'));
+    end if;
+  end if;
+  v_event := jsonb_strip_nulls(jsonb_build_object('type', 'chunk.skipped', 'dispatch', v_found -> 'dispatch', 'chunk', v_found -> 'chunk', 'interrupt', v_found -> 'interrupt',
+    'actor', options -> 'actor', 'reason', options -> 'reason')) || jsonb_build_object('output', v_output);
+  perform flowledger.accept(e, jsonb_build_array(v_event) || case when v_found ? 'interrupt'
+    then jsonb_build_array(jsonb_build_object('type', 'interrupt.cancelled', 'id', v_found -> 'interrupt', 'reason', 'skipped')) else '[]' end, notify);
+  return v_found - 'dispatch' - 'interrupt' || jsonb_build_object('executionId', e.id);
+end $$;
+
+-- Refuses a value that breaks a part of the flow's contract, as JSON Schema.
+create or replace function flowledger.check_contract(p_schema jsonb, p_value jsonb, p_what text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_problem text;
+begin
+  begin
+    v_problem := flowledger.schema_problem(p_schema, p_value, p_schema, '');
+  exception when invalid_regular_expression then
+    raise exception '% is checked by a pattern that Postgres does not know (%)', p_what, sqlerrm
+      using errcode = 'FL008', hint = 'give it with the library, in a process that has the flow';
+  when statement_too_complex then
+    v_problem := 'is nested too deep';
+  end;
+  if v_problem is not null then
+    raise exception '% breaks the contract of its flow: it%', p_what, v_problem using errcode = 'FL008', hint = 'change the value';
+  end if;
+end $$;
+
+-- Edits the application state. changes: { "set": { path: value }, "delete": [path] }, applied in that order. options: actor, reason,
+-- expectedSeq (refused where the ledger has gone on since). Nothing hears of it (`when` does not). Gives the seq, and each change with
+-- what was there.
+--   raw   the flow's contract has not seen the changes. Only the library says that it has, and not as a client
+create or replace function flowledger.edit_state(id uuid, changes jsonb, options jsonb, notify boolean default true, raw boolean default true) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_values jsonb;
+  v_path text[];
+  v_is_there boolean;
+  v_changes jsonb := '[]';
+  c record;
+  v_schema jsonb;
+begin
+  perform flowledger.check_operator(options, 'editState()', '{expectedSeq}');
+  if options ? 'expectedSeq' and not (jsonb_typeof(options -> 'expectedSeq') = 'number' and options ->> 'expectedSeq' ~ '^[1-9][0-9]{0,8}$') then
+    raise exception 'expectedSeq of editState() must be an integer from 1, got %', left(options ->> 'expectedSeq', 40) using errcode = 'FL008', hint = 'pass the stateVersion that you read';
+  elsif jsonb_typeof(changes) is distinct from 'object' or (changes - 'set' - 'delete') <> '{}'
+    or jsonb_typeof(coalesce(changes -> 'set', '{}')) <> 'object' or jsonb_typeof(coalesce(changes -> 'delete', '[]')) <> 'array'
+    or jsonb_path_exists(coalesce(changes -> 'delete', '[]'), '$[*] ? (@.type() != "string")') then
+    raise exception 'changes of editState() must be { set, delete }, got %', coalesce(left(changes::text, 40), 'null')
+      using errcode = 'FL008', hint = 'pass {"set": {"order.total": 42}, "delete": ["draft"]}';
+  elsif coalesce(changes -> 'set', '{}') = '{}' and coalesce(changes -> 'delete', '[]') = '[]' then
+    raise exception 'editState() has nothing to change' using errcode = 'FL008', hint = 'pass {"set": {"order.total": 42}} or {"delete": ["draft"]}';
+  end if;
+  perform flowledger.check_json(changes -> 'set', 'set of editState()');
+  e := flowledger.lock_open(edit_state.id, 'editState()');
+  if (options ->> 'expectedSeq')::int > e.seq then
+    raise exception 'execution % has no event % yet: it is at %', e.id, options ->> 'expectedSeq', e.seq using errcode = 'FL008', hint = 'pass the stateVersion that you read';
+  elsif (options ->> 'expectedSeq')::int < e.seq then
+    raise exception 'execution % has gone on since event %', e.id, options ->> 'expectedSeq'
+      using errcode = 'FL013', detail = (
+          select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('seq', l.seq, 'type', l.type, 'chunk', l.chunk, 'actor', l.actor)) order by l.seq)
+          from (select * from flowledger.ledger x where x.execution_id = e.id and x.seq > (options ->> 'expectedSeq')::int order by x.seq limit 20) l)::text,
+        hint = 'read the state again, and decide anew';
+  end if;
+  v_values := flowledger.state_at(e.id);
+  for c in
+    select s.key as path, 'set' as op, s.value from jsonb_each(coalesce(changes -> 'set', '{}')) s
+    union all select d.path, 'delete', null from jsonb_array_elements_text(coalesce(changes -> 'delete', '[]')) d(path)
+  loop
+    v_path := flowledger.path_of(c.path);
+    v_is_there := flowledger.state_holds(v_values, v_path) and coalesce(v_values #> v_path[:cardinality(v_path) - 1], v_values) ? v_path[cardinality(v_path)];
+    continue when c.op = 'delete' and not v_is_there;
+    if c.op = 'set' then
+      for i in 1 .. cardinality(v_path) - 1 loop
+        if jsonb_typeof(v_values #> v_path[:i]) <> 'object' then
+          raise exception 'state "%" of execution % leads through "%", which is no object', c.path, e.id, array_to_string(v_path[:i], '.')
+            using errcode = 'FL008', hint = 'set that as a whole';
+        end if;
+      end loop;
+    end if;
+    v_changes := v_changes || jsonb_build_array(jsonb_build_object('path', c.path, 'op', c.op)
+      || case when c.op = 'set' then jsonb_build_object('value', c.value) else '{}' end
+      || case when v_is_there then jsonb_build_object('was', v_values #> v_path) else '{}' end);
+    v_values := case when c.op = 'set' then flowledger.state_set(v_values, v_path, c.value) else flowledger.state_delete(v_values, v_path) end;
+  end loop;
+  if raw is distinct from false or not flowledger.is_trusted() then
+    v_schema := flowledger.contract_of(e, '{contract,state}');
+    for c in select distinct split_part(x ->> 'path', '.', 1) as key from jsonb_array_elements(v_changes) x where v_schema is not null loop
+      if not coalesce(v_schema -> 'properties' ? c.key, false) and coalesce(v_schema -> 'additionalProperties', 'false') = 'false' then
+        raise exception 'state "%" is not in the contract of flow "%"', c.key, e.flow
+          using errcode = 'FL008', hint = format('there are %s', (select string_agg(k, ', ') from jsonb_object_keys(v_schema -> 'properties') k));
+      elsif v_values ? c.key and v_schema -> 'properties' ? c.key then
+        perform flowledger.check_contract((v_schema - 'properties' - 'required' - 'additionalProperties' - 'type') || (v_schema -> 'properties' -> c.key),
+          v_values -> c.key, format('state "%s"', c.key));
+      end if;
+    end loop;
+  end if;
+  if v_changes = '[]' then
+    return jsonb_build_object('seq', e.seq, 'changes', v_changes);
+  end if;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'state.edited', 'changes', v_changes, 'actor', options -> 'actor', 'reason', options -> 'reason')), notify);
+  return jsonb_build_object('seq', e.seq + 1, 'changes', v_changes);
+end $$;
+
+-- How an execution was paused, by the ledger; no row where it is not.
+create or replace function flowledger.pause_of(p_id uuid) returns table (seq int, at timestamptz, until timestamptz, actor text, reason text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select l.seq, l.at, flowledger.from_ms((l.payload ->> 'until')::float8), l.actor, l.payload ->> 'reason'
+  from (
+    select x.* from flowledger.ledger x
+    where x.execution_id = p_id and x.type in ('execution.paused', 'execution.unpaused', 'execution.closed') order by x.seq desc limit 1) l
+  where l.type = 'execution.paused'
+$$;
+
+-- Starts no chunk any more; what runs reaches its end, and what comes in is kept. Timers that come due fire after the unpause; the
+-- timeout of the execution goes on counting. options: until (a moment: it goes on by itself then), actor, reason. Pausing what is
+-- paused moves its end. Gives the seq.
+create or replace function flowledger.pause(id uuid, options jsonb, notify boolean default true) returns int
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_until timestamptz;
+begin
+  perform flowledger.check_operator(options, 'pause()', '{until}');
+  if jsonb_typeof(coalesce(options -> 'until', 'null')) <> 'null' then
+    v_until := flowledger.moment_of(options -> 'until');
+    if v_until is null or v_until <= flowledger.now() then
+      raise exception 'until of pause() must be a moment to come, got %', left(options ->> 'until', 40)
+        using errcode = 'FL008', hint = 'pass one like "2026-01-31T12:00:00Z", or leave it out';
+    end if;
+  end if;
+  e := flowledger.lock_open(pause.id, 'pause()');
+  return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.paused', 'until', flowledger.to_ms(v_until),
+    'actor', options -> 'actor', 'reason', options -> 'reason')), notify);
+end $$;
+
+-- Goes on. Gives the seq.
+create or replace function flowledger.unpause(id uuid, options jsonb, notify boolean default true) returns int
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+begin
+  perform flowledger.check_operator(options, 'unpause()', '{}');
+  e := flowledger.lock_open(unpause.id, 'unpause()');
+  if not exists (select from flowledger.pause_of(e.id)) then
+    raise exception 'execution % is not paused', e.id using errcode = 'FL008', hint = 'there is nothing to do';
+  end if;
+  return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.unpaused', 'actor', options -> 'actor', 'reason', options -> 'reason')), notify);
+end $$;

@@ -1,0 +1,81 @@
+/** Commands of operators: each says who and why. */
+import type { Command } from "commander";
+import type { ParkedChunk } from "../base/errors.ts";
+import type { Json, JsonObject } from "../base/json.ts";
+import { done, withExecution } from "./command.ts";
+import { parseDate, parseJson, parseObject, parseWhole } from "./parse.ts";
+
+interface OperatorFlags {
+  actor: string;
+  reason: string;
+}
+
+interface ChunkFlags extends OperatorFlags {
+  chunk?: string;
+  index?: number;
+}
+
+interface EditFlags extends OperatorFlags {
+  set?: JsonObject;
+  delete?: string[];
+  expectedSeq?: number;
+}
+
+export function addOperatorCommands(program: Command): void {
+  chunkCommand(program, "retry", "run parked chunks again, their attempts counted from 1")
+    .option("--input <json>", "what it gets instead of the input it had", parseJson)
+    .action(async (id: string, options: ChunkFlags & { input?: Json }, command: Command) => {
+      const retried = await withExecution(command, id, (execution) => execution.retry(options));
+      done(command, `retried ${namesOf(retried)}`, { retried });
+    });
+
+  chunkCommand(program, "skip", "give the output of a chunk that is parked, backing off or paused, in its place")
+    .option("--output <json>", "what it is taken to have returned (default: null)", parseJson)
+    .action(async (id: string, options: ChunkFlags & { output?: Json }, command: Command) => {
+      const skipped = await withExecution(command, id, (execution) => execution.skip(options));
+      done(command, `skipped ${namesOf([skipped])}`, { skipped });
+    });
+
+  operatorCommand(program, "edit-state", "edit the application state; nothing hears of it")
+    .option("--set <json>", "new values by path, e.g. '{\"order.total\": 42}'", parseObject)
+    .option("--delete <paths...>", "paths to delete")
+    .option("--expected-seq <number>", "refuse where the ledger has gone on since", parseWhole)
+    .action(async (id: string, { set, delete: paths, ...options }: EditFlags, command: Command) => {
+      const edit = { ...(set && { set }), ...(paths && { delete: paths }) };
+      const edited = await withExecution(command, id, (execution) => execution.editState(edit, options));
+      done(command, `edited ${edited.changes.map(({ path }) => path).join(", ") || "nothing"}`, { ...edited });
+    });
+
+  operatorCommand(program, "pause", "start no chunk any more; what runs reaches its end, and what comes in is kept")
+    .option("--until <date>", "it goes on by itself then", parseDate)
+    .action(async (id: string, options: OperatorFlags & { until?: Date }, command: Command) => {
+      await withExecution(command, id, (execution) => execution.pause(options));
+      done(command, "paused", { paused: true });
+    });
+
+  operatorCommand(program, "unpause", "go on with what was paused").action(
+    async (id: string, options: OperatorFlags, command: Command) => {
+      await withExecution(command, id, (execution) => execution.unpause(options));
+      done(command, "goes on", { paused: false });
+    },
+  );
+}
+
+function operatorCommand(program: Command, name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .argument("<id>")
+    .requiredOption("--reason <text>", "why, for the ledger")
+    .option("--actor <name>", "who does it, for the ledger", "cli");
+}
+
+function chunkCommand(program: Command, name: string, description: string): Command {
+  return operatorCommand(program, name, description)
+    .option("--chunk <name>", "which chunk (default: whatever there is)")
+    .option("--index <number>", "which item or branch of its collection, from 0", parseWhole);
+}
+
+function namesOf(chunks: readonly ParkedChunk[]): string {
+  return chunks.map(({ chunk, index }) => (index === null ? `"${chunk}"` : `"${chunk}" ${index}`)).join(", ");
+}

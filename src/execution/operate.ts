@@ -1,0 +1,186 @@
+/** What operators do to an execution: checked here, decided under the row lock, kept with who and why. */
+import { z } from "zod";
+import { UsageError, type ParkedChunk } from "../base/errors.ts";
+import { copyJson, JsonValue, toJson, type Json, type JsonObject } from "../base/json.ts";
+import { deletePath, setPath } from "../base/path.ts";
+import { requireDate, requireInteger, requireKnown, requireText } from "../base/option.ts";
+import { parseReturn, parseState, parseValue, requireStatePath } from "../flow/contract.ts";
+import type { FlowDefinition } from "../flow/definition.ts";
+
+/** Who does it, and why: both are kept in the ledger. */
+export interface OperatorOptions {
+  /** 1 to 500 characters. */
+  actor: string;
+  /** 1 to 2,000 characters. */
+  reason: string;
+}
+
+export interface ChunkAddress {
+  /** Name of the chunk, or of the flow of a sub-flow. @default whatever there is */
+  chunk?: string;
+  /** Which item of a `forEach`, or branch of a `batch`, from 0. @default any */
+  index?: number;
+}
+
+export interface RetryChunkOptions extends OperatorOptions, ChunkAddress {
+  /** What it gets instead of the input it had; only where one chunk is retried. @default the input it had */
+  input?: unknown;
+}
+
+export interface SkipChunkOptions extends OperatorOptions, ChunkAddress {
+  /** What the chunk is taken to have returned; it has the chunk's `output` contract. @default null */
+  output?: unknown;
+}
+
+/** What a function takes, and whether the flow's contract has not seen it. */
+export interface Operated {
+  readonly options: JsonObject;
+  readonly raw: boolean;
+}
+
+const Addresses = z.array(z.object({ chunk: z.string(), index: z.int().nullable(), executionId: z.string() }));
+
+/** What `flowledger.retry` takes. @throws {UsageError | ContractError | PayloadError} */
+export function retryOptions(definition: FlowDefinition | null, options: RetryChunkOptions): Operated {
+  const given = {
+    ...requireOperator(options, ["chunk", "index", "input"], "retry()"),
+    ...requireAddress(options, "retry()"),
+  };
+  if (options.input === undefined) return { options: given, raw: true };
+  const { input } = options;
+  const schema = options.chunk === undefined ? null : definition?.graph.chunks.get(options.chunk)?.options.input;
+  // Only looked at: the attempt parses what it is given.
+  if (schema) parseValue(schema, input, `input of chunk "${options.chunk}"`);
+  return { options: { ...given, input: toJson(input, "input of retry()") }, raw: true };
+}
+
+/** What `flowledger.skip` takes. @throws {UsageError | ContractError | PayloadError} */
+export function skipOptions(definition: FlowDefinition | null, options: SkipChunkOptions): Operated {
+  const given = {
+    ...requireOperator(options, ["chunk", "index", "output"], "skip()"),
+    ...requireAddress(options, "skip()"),
+  };
+  const chunk = options.chunk === undefined ? undefined : definition?.graph.chunks.get(options.chunk);
+  if (!chunk)
+    return { options: { ...given, output: parseReturn(null, options.output, "output of skip()") }, raw: true };
+  const output = parseReturn(chunk.options.output, options.output, `output of chunk "${chunk.name}"`);
+  return { options: { ...given, output }, raw: false };
+}
+
+export interface StateEdit {
+  /** New values by path; a path has dots, and makes the objects on its way. */
+  set?: Readonly<Record<string, unknown>>;
+  /** Paths that are deleted; one that is missing is no error. */
+  delete?: readonly string[];
+}
+
+export interface EditStateOptions extends OperatorOptions {
+  /** Refused where the ledger has gone on since: the `stateVersion` that you read. @default whatever came */
+  expectedSeq?: number;
+}
+
+/** What was edited, and at which event. */
+export interface EditedState {
+  readonly seq: number;
+  readonly changes: readonly {
+    readonly path: string;
+    readonly op: "set" | "delete";
+    readonly value?: Json;
+    readonly was?: Json;
+  }[];
+}
+
+const Edited = z.object({
+  seq: z.int(),
+  changes: z.array(
+    z.object({
+      path: z.string(),
+      op: z.enum(["set", "delete"]),
+      value: JsonValue.optional(),
+      was: JsonValue.optional(),
+    }),
+  ),
+});
+
+export function parseEdited(answer: Json): EditedState {
+  return z.custom<EditedState>((value) => Edited.safeParse(value).success).parse(answer);
+}
+
+/**
+ * What `flowledger.edit_state` takes.
+ *
+ * @param values the state as it is now: below a dot path the contract looks at the whole of a key
+ * @throws {UsageError | ContractError | PayloadError}
+ */
+export function editOptions(
+  definition: FlowDefinition | null,
+  values: JsonObject,
+  edit: StateEdit,
+  options: EditStateOptions,
+): Operated {
+  const given = requireOperator(options, ["expectedSeq"], "editState()");
+  if (options.expectedSeq !== undefined)
+    given["expectedSeq"] = requireInteger(options.expectedSeq, "expectedSeq of editState()", { min: 1 });
+  requireKnown(edit, ["set", "delete"], "changes of editState()");
+  if (edit.set !== undefined) requireKnown(edit.set, Object.keys(edit.set), "set of editState()");
+  const removed = edit.delete ?? [];
+  if (!Array.isArray(removed))
+    throw new UsageError("delete of editState() is no list", 'pass paths: delete: ["draft"]');
+  const door = definition ?? { name: "?", contract: {} };
+  const set: JsonObject = {};
+  const after = copyJson(values);
+  for (const [path, value] of Object.entries(edit.set ?? {})) {
+    set[path] = parseState(door, path, value);
+    setPath(after, path, set[path]);
+  }
+  for (const path of removed) {
+    requireStatePath(door, path);
+    deletePath(after, path);
+  }
+  if (definition?.contract.state)
+    for (const key of new Set(
+      [...Object.keys(set), ...removed].filter((path) => path.includes(".")).map((path) => path.split(".")[0] ?? ""),
+    ))
+      if (Object.hasOwn(after, key)) parseState(door, key, after[key]);
+  return { options: { ...given, changes: { set, delete: [...removed] } }, raw: definition === null };
+}
+
+export interface PauseExecutionOptions extends OperatorOptions {
+  /** It goes on by itself then. @default when somebody unpauses it */
+  until?: Date | string;
+}
+
+/** What `flowledger.pause` takes. @throws {UsageError} */
+export function pauseOptions(options: PauseExecutionOptions): Operated {
+  const given = requireOperator(options, ["until"], "pause()");
+  if (options.until !== undefined) given["until"] = momentOf(options.until).toISOString();
+  return { options: given, raw: false };
+}
+
+/** What `flowledger.unpause` takes. @throws {UsageError} */
+export function unpauseOptions(options: OperatorOptions): Operated {
+  return { options: requireOperator(options, [], "unpause()"), raw: false };
+}
+
+function momentOf(until: Date | string): Date {
+  return requireDate(typeof until === "string" ? new Date(until) : until, "until of pause()");
+}
+
+/** What was retried or skipped, as the database says it. */
+export function parseAddresses(answer: Json): ParkedChunk[] {
+  return Addresses.parse(Array.isArray(answer) ? answer : [answer]);
+}
+
+function requireOperator(options: OperatorOptions, names: readonly string[], where: string): JsonObject {
+  requireKnown(options, [...names, "actor", "reason"], where);
+  requireText(options.actor, `actor of ${where}`, { max: 500 });
+  requireText(options.reason, `reason of ${where}`, { max: 2000 });
+  return { actor: options.actor, reason: options.reason };
+}
+
+function requireAddress({ chunk, index }: ChunkAddress, where: string): JsonObject {
+  const address: JsonObject = {};
+  if (chunk !== undefined) address["chunk"] = requireText(chunk, `chunk of ${where}`, { max: 500 });
+  if (index !== undefined) address["index"] = requireInteger(index, `index of ${where}`, { min: 0 });
+  return address;
+}

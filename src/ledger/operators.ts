@@ -1,0 +1,93 @@
+/** What operators did to an execution, folded. They ask from outside, so the owner may have folded later events before it hears. */
+import type { EventOf } from "./event.ts";
+import { hold, wake } from "./groups.ts";
+import type { Dispatch, ExecutionState, JournalEntry } from "./state.ts";
+
+/** The last attempt has failed: nothing runs until somebody says how it goes on. */
+export function parked(state: ExecutionState, event: EventOf<"chunk.parked">, at: number): void {
+  const dispatch = state.dispatches.get(event.dispatch);
+  if (!dispatch) throw new Error(`chunk.parked for dispatch ${event.dispatch}, which is not open at seq ${state.seq}`);
+  dispatch.failures = event.attempt;
+  dispatch.lastError = event.error;
+  dispatch.notBefore = null;
+  dispatch.failedAt = at;
+  dispatch.wokenIn = 0;
+  state.parked.set(dispatch.id, { at, until: event.failInMs === undefined ? null : at + event.failInMs });
+}
+
+/** The database's time of it: see `stamp`. */
+export function stampParked(state: ExecutionState, event: EventOf<"chunk.parked">, at: number): void {
+  const dispatch = state.dispatches.get(event.dispatch);
+  const found = state.parked.get(event.dispatch);
+  if (!dispatch || !found) return;
+  dispatch.failedAt = at;
+  found.at = at;
+  found.until = event.failInMs === undefined ? null : at + event.failInMs;
+}
+
+/** It runs again as if for the first time, but for what its attempts recorded. */
+export function retried(state: ExecutionState, event: EventOf<"chunk.retried">, at: number): void {
+  const dispatch = state.dispatches.get(event.dispatch);
+  if (!dispatch || !state.parked.delete(dispatch.id)) return;
+  if (event.input !== undefined) dispatch.input = event.input;
+  dispatch.journal = keptOf(state, dispatch);
+  dispatch.failures = 0;
+  dispatch.lastError = null;
+  dispatch.plannedAt = at;
+  // Whatever else its attempts waited for, it goes on now.
+  wake(state, dispatch.id);
+}
+
+/**
+ * What a retry does not do again: everything but steps and calls that failed. One that failed and was got over, since more was
+ * recorded behind it and the chunk failed with something else, stays as it was: what came after may depend on it.
+ */
+function keptOf(state: ExecutionState, { journal, lastError }: Dispatch): JournalEntry[] {
+  const last = Math.max(...journal.filter((entry) => !failureOf(state, entry)).map(({ ordinal }) => ordinal));
+  return journal.filter((entry) => {
+    const failure = failureOf(state, entry);
+    if (!failure) return true;
+    return entry.ordinal < last && !lastError?.message.includes(failure.message);
+  });
+}
+
+function failureOf(state: ExecutionState, entry: JournalEntry): { readonly message: string } | null {
+  if (entry.effect === "stepFailed") return entry.error;
+  const closed = entry.effect === "call" ? state.children.get(entry.child)?.closed : null;
+  if (!closed || closed.outcome === "completed") return null;
+  return closed.error ?? { message: "" };
+}
+
+/** Somebody gave its output: what follows is decided by the owner. It does not run meanwhile. */
+export function skipped(state: ExecutionState, event: EventOf<"chunk.skipped">, seq: number): void {
+  const interrupt = event.interrupt === undefined ? undefined : state.interrupts.get(event.interrupt);
+  const paused = interrupt?.paused ?? null;
+  if (interrupt) interrupt.isSkipped = true;
+  const dispatch = event.interrupt === undefined ? state.dispatches.get(event.dispatch) : undefined;
+  if (dispatch) {
+    dispatch.isSkipped = true;
+    state.parked.delete(dispatch.id);
+  }
+  // The pause ends with the event behind this one; until it is routed the skip has its hold on the group.
+  hold(state, paused?.group ?? null);
+  state.inbox.push({ seq, kind: "skip", dispatch: event.dispatch, paused, value: event.output, raw: false });
+}
+
+export function paused(state: ExecutionState, event: EventOf<"execution.paused">, at: number): void {
+  const since = state.paused ?? { at, epoch: state.epoch };
+  state.paused = { ...since, until: event.until ?? null };
+}
+
+/** What came due meanwhile, or was woken, fires now. */
+export function unpaused(state: ExecutionState, at: number): void {
+  const since = state.paused;
+  state.paused = null;
+  if (!since) return;
+  for (const { id, wokenIn, journal } of state.dispatches.values()) {
+    const cameDue = journal.some((entry) => {
+      const due = entry.effect === "sleep" ? entry.until : entry.effect === "stepFailed" ? entry.notBefore : null;
+      return due !== null && due >= since.at && due <= at;
+    });
+    if (cameDue || (wokenIn > 0 && wokenIn >= since.epoch - 1)) wake(state, id);
+  }
+}

@@ -1,0 +1,60 @@
+/** Operators at the shell: what is parked is found, explained, mended, and goes on, with who and why. */
+import { expect, test } from "vitest";
+import { defineFlow } from "../../src/index.ts";
+import { runCli } from "../support/cli.ts";
+import { testDatabase } from "../support/database.ts";
+import { serving, untilEvent } from "../support/flows.ts";
+
+const database = await testDatabase();
+const run = (...args: string[]) => runCli(database.url, ...args);
+
+test("a person edits, retries, skips, pauses and closes what is parked from the shell, and the ledger says who", async () => {
+  const flow = defineFlow("shell.parked", {}, { onFailure: "park" });
+  flow
+    .to("work", (ctx) => {
+      if (ctx.getState("isMended") !== true) throw new Error("no carrier");
+      return "worked";
+    })
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+  const start = () => orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  const [retried, skipped] = [await start(), await start()];
+  for (const execution of [retried, skipped]) await untilEvent(execution, "chunk.parked");
+
+  const [listed, shown, close, wrong, silent] = await Promise.all([
+    run("list", "--status", "parked", "--json"),
+    run("show", retried.id),
+    run("close", retried.id),
+    run("retry", retried.id, "--chunk", "other", "--reason", "mended"),
+    run("retry", retried.id),
+  ]);
+  expect(listed.stdout).toContain(retried.id);
+  expect(shown.stdout).toMatch(/parked/);
+  expect(close).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/has parked chunks \(work\): `flowledger retry`/),
+  });
+  expect(wrong).toMatchObject({
+    code: 2,
+    stderr: expect.stringMatching(/no parked chunk "other", and it stands at "work" \(parked\)/),
+  });
+  expect(silent).toMatchObject({ code: 2, stderr: expect.stringContaining("--reason") });
+
+  expect(await run("pause", retried.id, "--reason", "maintenance")).toMatchObject({ code: 0 });
+  expect(
+    await run("edit-state", retried.id, "--set", '{"isMended": true}', "--reason", "mended", "--actor", "ann"),
+  ).toMatchObject({
+    code: 0,
+    stdout: "edited isMended\n",
+  });
+  expect(await run("unpause", retried.id, "--reason", "done")).toMatchObject({ code: 0 });
+  expect(await run("retry", retried.id, "--reason", "mended")).toMatchObject({ code: 0, stdout: 'retried "work"\n' });
+  expect(await run("skip", skipped.id, "--output", '"by hand"', "--reason", "done by hand")).toMatchObject({ code: 0 });
+
+  expect(await retried.waitForClose()).toEqual({ isMended: true, $final_result: "worked" });
+  expect(await skipped.waitForClose()).toEqual({ $final_result: "by hand" });
+  expect(await retried.history({ types: ["state.edited", "chunk.retried"] })).toMatchObject([
+    { actor: "ann", reason: "mended" },
+    { actor: "cli", reason: "mended" },
+  ]);
+}, 120_000);

@@ -1,0 +1,36 @@
+/** What parks and is retried survives a crash at each of its commits. */
+import { expect, test } from "vitest";
+import { defineFlow } from "../../src/index.ts";
+import { untilEvent } from "../support/flows.ts";
+import { kit } from "../support/kit.ts";
+
+const by = { actor: "ann", reason: "mended" };
+
+const order = defineFlow("parked.order", {}, { onFailure: "park" });
+order
+  .to("charge", (ctx) => ctx.step("bank", () => "charged"))
+  .to("ship", async (ctx) => {
+    await ctx.appendState("notes", await ctx.step("label", () => "labelled"));
+    if (ctx.input !== "mended") throw new Error("no carrier");
+  })
+  .to("mail", (ctx) => ctx.appendState("notes", "mailed"));
+
+test("park and retry survive a crash before, in and after each commit: every effect is there once", async () => {
+  await using t = await kit({ flows: [order] });
+  const ends = new Set<string>();
+
+  const boundaries = await t.crashEverywhere(order, null, async (run, { effects }) => {
+    await untilEvent(run, "chunk.parked");
+    await run.retry({ ...by, input: "mended" });
+    ends.add(JSON.stringify(await run.until("closed")));
+    expect(["charge", "bank", "ship", "label", "mail"].map(effects)).toEqual([1, 1, 1, 1, 1]);
+    expect(await run.history({ types: ["chunk.parked", "chunk.retried"] })).toMatchObject([
+      { type: "chunk.parked", attempt: 1 },
+      { type: "chunk.retried", ...by },
+    ]);
+  });
+
+  expect([...ends]).toEqual(['{"notes":["labelled","mailed"]}']);
+  expect(boundaries.join("\n")).toMatch(/chunk\.parked/);
+  expect(await t.orchestrator.verify()).toEqual([]);
+}, 120_000);
