@@ -11,6 +11,7 @@ export function parked(state: ExecutionState, event: EventOf<"chunk.parked">, at
   dispatch.lastError = event.error;
   dispatch.notBefore = null;
   dispatch.failedAt = at;
+  dispatch.failedSeq = state.seq;
   dispatch.wokenIn = 0;
   state.parked.set(dispatch.id, { at, until: event.failInMs === undefined ? null : at + event.failInMs });
 }

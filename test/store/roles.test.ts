@@ -53,7 +53,7 @@ const allowed: Record<string, Record<(typeof names)[number], string>> = {
   anchors: { worker: "", client: "", operator: "S", auditor: "S" },
   chain: { worker: "SI", client: "", operator: "S", auditor: "S" },
   database_identity: { worker: "S", client: "", operator: "S", auditor: "S" },
-  definitions: { worker: "SI", client: "", operator: "S", auditor: "" },
+  definitions: { worker: "SIU", client: "", operator: "S", auditor: "" },
   executions: { worker: "SIU", client: "", operator: "S", auditor: "S" },
   failures: { worker: "S", client: "", operator: "S", auditor: "S" },
   flow_data: { worker: "SIUD", client: "", operator: "", auditor: "" },
