@@ -32,6 +32,7 @@ export const fuzzed = [
   "test/store/paths",
   "test/store/rules",
   "test/store/served",
+  "test/engine/edit-state",
   "test/engine/turn",
 ];
 
