@@ -151,7 +151,7 @@ export class Attempt implements CtxAttempt {
   cutOff(): void {
     this.#phase = "cutOff";
     this.#limit?.cancel();
-    this.trace?.end(this.#waits ? "parked" : "interrupted");
+    this.trace?.end(this.#waits ? "waiting" : "interrupted");
   }
 
   write<T>(work: () => T): Promise<T> {

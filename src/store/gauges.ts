@@ -8,6 +8,8 @@ export interface FlowGauges {
   readonly due: number;
   readonly oldestDueSeconds: number;
   /** Given back by their worker until a time that has not come. */
+  readonly sleeping: number;
+  /** With a chunk that waits for an operator. */
   readonly parked: number;
   /** Queued for a slot of the flow's limits. */
   readonly queued: number;
@@ -34,7 +36,7 @@ export const otherFlows = "_other";
 const aliveSeconds = 15;
 
 interface GaugeRow {
-  readonly kind: "due" | "parked" | "queued" | "interrupts" | "workers";
+  readonly kind: "due" | "sleeping" | "parked" | "queued" | "interrupts" | "workers";
   readonly flow: string;
   readonly count: number;
   readonly seconds: number;
@@ -50,10 +52,12 @@ export function gaugesOf({ sql }: Pick<Database, "sql">): Gauges {
             -- What is queued waits for a slot, not for a worker.
             and not exists (select from flowledger.slots s where s.execution_id = e.id and not s.acquired)
           order by e.wake_at limit ${countedAtMost}::int
-        ), parked as (
+        ), sleeping as (
           select e.flow from flowledger.executions e
           where e.wake_at > flowledger.now() and e.owner is null and e.closed_at is null
           order by e.wake_at limit ${countedAtMost}::int
+        ), parked as (
+          select e.flow from flowledger.executions e where e.parked > 0 order by e.id limit ${countedAtMost}::int
         ), queued as (
           select s.flow from flowledger.slots s where not s.acquired limit ${countedAtMost}::int
         ), interrupts as (
@@ -61,6 +65,7 @@ export function gaugesOf({ sql }: Pick<Database, "sql">): Gauges {
           where i.status = 'pending' order by i.created_at, i.execution_id, i.id limit ${countedAtMost}::int
         ), waiting as (
           select 'due' as kind, flow, since from due
+          union all select 'sleeping', flow, null from sleeping
           union all select 'parked', flow, null from parked
           union all select 'queued', flow, null from queued
           union all select 'interrupts', flow, since from interrupts
@@ -94,6 +99,7 @@ function byFlow(rows: readonly GaugeRow[]): FlowGauges[] {
       flow,
       due: of("due")?.count ?? 0,
       oldestDueSeconds: of("due")?.seconds ?? 0,
+      sleeping: of("sleeping")?.count ?? 0,
       parked: of("parked")?.count ?? 0,
       queued: of("queued")?.count ?? 0,
       interrupts: of("interrupts")?.count ?? 0,

@@ -7,7 +7,7 @@ import type { Claim } from "../store/claims.ts";
 import { Histogram, longBounds, shortBounds, workBounds } from "./histogram.ts";
 import { LoopLag } from "./loop.ts";
 
-export type AttemptOutcome = "completed" | "paused" | "retried" | "failed" | "interrupted";
+export type AttemptOutcome = "completed" | "paused" | "retried" | "failed" | "parked" | "interrupted";
 
 /** Everything that the executions of one process did. */
 export class Meter {
@@ -52,6 +52,7 @@ export class ChunkMeter {
     paused: 0,
     retried: 0,
     failed: 0,
+    parked: 0,
     interrupted: 0,
   };
   readonly duration = new Histogram(workBounds);
@@ -103,6 +104,9 @@ export class OwnerMeter {
           break;
         case "chunk.failed":
           ended(flow, event, event.retryInMs === undefined ? "failed" : "retried", at);
+          break;
+        case "chunk.parked":
+          ended(flow, event, "parked", at);
           break;
         case "interrupt.raised":
           ended(flow, event, "paused", at);

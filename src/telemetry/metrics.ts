@@ -176,9 +176,15 @@ export function familiesOf({ meter, workers, isListening, database }: Observed):
       samples: waiting(({ oldestDueSeconds }) => oldestDueSeconds),
     },
     {
-      name: "flowledger_executions_parked",
+      name: "flowledger_executions_sleeping",
       type: "gauge",
       help: "Executions of the whole fleet that no worker holds until a time that has not come.",
+      samples: waiting(({ sleeping }) => sleeping),
+    },
+    {
+      name: "flowledger_executions_parked",
+      type: "gauge",
+      help: "Executions of the whole fleet with a chunk that failed for the last time and waits for an operator.",
       samples: waiting(({ parked }) => parked),
     },
     {

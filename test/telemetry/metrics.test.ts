@@ -30,7 +30,15 @@ const asking = defineFlow("asking");
 asking.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" })).to("keep", () => "kept");
 const sleeping = defineFlow("sleeping");
 sleeping.to("sleep", async (ctx) => await ctx.sleep("7d"));
-const flows = [working, failing, asking, sleeping];
+const parking = defineFlow("parking", {}, { onFailure: "park" });
+parking.to(
+  "fail",
+  () => {
+    throw new Error("no");
+  },
+  { retry: { maxAttempts: 1 } },
+);
+const flows = [working, failing, asking, sleeping, parking];
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -93,7 +101,7 @@ test("a scrape counts executions, attempts, commits and stream items of this pro
   expect(of("flowledger_workers_alive")).toBe(1);
 });
 
-test("a scrape says what waits in the database: due, parked, pending, with ages; names nobody serves are one", async () => {
+test("a scrape says what waits in the database: due, sleeping, parked, pending, with ages; names nobody serves are one", async () => {
   await using own = await testDatabase();
   await using orchestrator = visiting(own, flows);
   await (await orchestrator.flow(working).createExecution({ autoClose: false })).start(null);
@@ -106,8 +114,18 @@ test("a scrape says what waits in the database: due, parked, pending, with ages;
   await untilPending(asked);
   await (await worker.flow(sleeping).createExecution({ autoClose: false })).start(null);
 
-  const families = await untilScraped(orchestrator, "flowledger_executions_parked", { flow: "sleeping" }, 1);
+  await (await worker.flow(parking).createExecution({ autoClose: false })).start(null);
+
+  await untilScraped(orchestrator, "flowledger_executions_sleeping", { flow: "sleeping" }, 1);
+  const families = await untilScraped(orchestrator, "flowledger_executions_parked", { flow: "parking" }, 1);
   const of = (name: string, labels: Record<string, string> = {}) => valueOf(families, name, labels);
+  // A chunk that parks is no sleep, and a sleep is not parked.
+  expect(of("flowledger_executions_sleeping", { flow: "parking" })).not.toBe(1);
+  expect(of("flowledger_executions_parked", { flow: "sleeping" })).not.toBe(1);
+  const counted = await scraped(worker);
+  expect(
+    valueOf(counted, "flowledger_chunk_attempts_total", { flow: "parking", chunk: "fail", outcome: "parked" }),
+  ).toBe(1);
   expect(of("flowledger_interrupts_pending", { flow: "asking" })).toBe(1);
   expect(of("flowledger_interrupts_oldest_seconds", { flow: "asking" })).toBeGreaterThan(0);
   expect(of("flowledger_executions_due", { flow: "_other" })).toBe(20);

@@ -227,14 +227,14 @@ test("what a person took is a span of its own afterwards, no span stays open mea
   expect(new Set(spans(execution.id).map(traceOf))).toEqual(new Set([traceOf(keep)]));
 });
 
-test("a parked attempt ends its span, and the sleep is a span afterwards", async () => {
+test("an attempt that waits without a worker ends its span, and the sleep is a span afterwards", async () => {
   const sleeping = defineFlow("traced.sleep");
   sleeping.to("nap", async (ctx) => await ctx.sleep("1500ms"));
   await using orchestrator = await serving(database, [sleeping]);
   const execution = await orchestrator.flow(sleeping).startExecution(null, { autoClose: false });
 
   const parked = await span(execution.id, "chunk traced.sleep/nap");
-  expect(parked.attributes["flowledger.outcome"]).toBe("parked");
+  expect(parked.attributes["flowledger.outcome"]).toBe("waiting");
   await untilEvent(execution, "chunk.completed");
   const sleep = await span(execution.id, "sleep traced.sleep/nap");
   const ms = sleep.duration[0] * 1000 + sleep.duration[1] / 1e6;
