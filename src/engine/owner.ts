@@ -804,9 +804,11 @@ export class Owner implements AttemptHost {
       refused(error);
       return this.#resumeAfter(() => {});
     }
+    // Whoever owns the execution by now: a transaction that hears nothing stays open, with its connection and its locks.
+    if (verdict !== "ok") refused(new LeaseLostError(this.id, this.#epoch));
+    else if (this.#isOver) accepted();
     await this.#resumeAfter(() => {
       if (verdict === "ok") return this.#accept(new Work(dispatch, [], accepted, refused));
-      refused(new LeaseLostError(this.id, this.#epoch));
       return verdict === "fenced" ? this.#fenced() : this.#restart([]);
     });
   }

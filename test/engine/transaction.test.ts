@@ -6,7 +6,10 @@ import { integer, pgTable, text } from "drizzle-orm/pg-core";
 import pg from "pg";
 import postgres from "postgres";
 import { afterAll, expect, expectTypeOf, test } from "vitest";
+import { systemTimers } from "../../src/base/timers.ts";
+import type { Committer } from "../../src/engine/committer.ts";
 import { defineFlow, type Ctx, type TransactionSource } from "../../src/index.ts";
+import { internals, Orchestrator } from "../../src/orchestrator.ts";
 import { verify } from "../../src/store/verify.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
@@ -340,6 +343,40 @@ test("a connection that is lost with the answer to COMMIT: the ledger decides, a
   // What did not commit ran again; what did was not.
   expect(runs).toEqual(["before", "before", "after"]);
 });
+
+test.each(["before its record is sent", "while its record is on its way"])(
+  "a transaction whose worker lost the execution %s rolls back, and gives its connection back",
+  async (when) => {
+    const place = `lost ${when}`;
+    const flow = defineFlow("transaction.lost");
+    flow.to("pay", (ctx) => ctx.transaction("pay", (tx) => tx.query(insert, [place, ctx.attempt]).then(() => 1)));
+    const committer = (inner: Committer): Committer => ({
+      ...inner,
+      async record(item, send) {
+        await sql`update flowledger.executions set epoch = epoch + 1, lease_token = gen_random_uuid() where id = ${item.id}`;
+        const lose = () => [...orchestrator[internals].workers].forEach((worker) => worker.inside.crash());
+        if (when.startsWith("before")) lose();
+        const answer = send(item);
+        lose();
+        return answer;
+      },
+    });
+    const orchestrator = new Orchestrator({ connection: database.url, flows: [flow] }, systemTimers, true, {
+      committer,
+    });
+    await orchestrator.startWorker({ drainTimeout: 0 });
+
+    await orchestrator.flow(flow).startExecution(null, atOnce);
+    const open = () => sql`
+      select from pg_stat_activity
+      where datname = current_database() and application_name = 'flowledger transactions' and state like 'idle in transaction%'`;
+    await expect.poll(() => [...orchestrator[internals].workers].every(({ inside }) => inside.isCrashed)).toBe(true);
+    await expect.poll(open).toHaveLength(0);
+
+    expect(await sql`select from paid where place = ${place}`).toHaveLength(0);
+    await orchestrator.close();
+  },
+);
 
 test("what a transaction gives, and what its work gets, is typed", () => {
   const flow = defineFlow("transaction.types");
