@@ -733,10 +733,22 @@ export class Owner implements AttemptHost {
       if (running) authors.set(running.dispatch.id, running);
     }
     const [author] = authors.values();
-    const events = author && authors.size === 1 ? [...before, ...this.#failureOf(author, error)] : [];
+    const isKnown = author !== undefined && authors.size === 1;
+    const failure = isKnown ? this.#failureOf(author, error) : [];
+    const events = author ? [...before, ...failure, ...this.#interruptions(isKnown ? author : null)] : [];
     if (authors.size > 1) this.#engine.committingAlone.add(this.id);
     await this.#commits.giveBack(author ? 0 : refusedWaitMs, events);
     this.#over(error);
+  }
+
+  /** What is cut off here in the middle of something: it goes on at once, whatever it waits for besides. */
+  #interruptions(except: Running | null): LedgerEvent[] {
+    const cut = [...this.#running.values()].filter((running) => running !== except && !running.isWaiting);
+    return cut.flatMap(({ dispatch, times }) =>
+      dispatch.journal.length > 0 && this.state.dispatches.has(dispatch.id)
+        ? decide(this.state, { type: "interrupt", dispatch: dispatch.id, times }, this.graph)
+        : [],
+    );
   }
 
   #failureOf({ dispatch, times }: Running, error: unknown): LedgerEvent[] {
@@ -840,7 +852,8 @@ export class Owner implements AttemptHost {
       flow: this.flow.name,
       error: error instanceof Error ? (error.stack ?? error.message) : String(error),
     });
-    await this.#commits.giveBack(refusedWaitMs);
+    // Of what was cut off before anything of this epoch was in the ledger nothing can be said there.
+    await this.#commits.giveBack(refusedWaitMs, this.#commits.isFirst ? [] : this.#interruptions(null));
     this.#over(new LeaseLostError(this.id, this.#epoch));
   }
 

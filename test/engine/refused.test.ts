@@ -10,7 +10,7 @@ import { giveBack, refusedWaitMs } from "../../src/engine/commit.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { Append, Committed } from "../../src/store/append.ts";
 import { testDatabase } from "../support/database.ts";
-import { serving } from "../support/flows.ts";
+import { newGate, serving, untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
 const someId = ExecutionId.parse("0190b5a0-0000-7000-8000-000000000001");
@@ -119,6 +119,38 @@ test("of many chunks that end together the one that wrote it is found, and fails
   // Once with others, and once alone.
   expect({ bad: runs.get("bad"), refusals: refusals() }).toEqual({ bad: 2, refusals: 2 });
   expect(await verify(database.sql, { id: execution.id })).toEqual([]);
+});
+
+test("what was in the middle of something beside a far wait goes on at once, although a sibling's commit was refused", async () => {
+  const begun = newGate();
+  const runs = { slow: 0, bad: 0 };
+  const flow = defineFlow("beside-refused");
+  flow.to("good", async (ctx) => {
+    const slow = ctx.step("slow", async (signal) => {
+      if (++runs.slow > 1) return;
+      begun.open();
+      await new Promise((_, reject) => signal.addEventListener("abort", () => reject(new Error("aborted"))));
+    });
+    await Promise.all([slow, ctx.sleep("1h")]);
+  });
+  flow.to(
+    "bad",
+    async (ctx) => {
+      await begun.passed;
+      runs.bad += 1;
+      await ctx.setState("text", "cannot be held");
+    },
+    { onFailure: "park" },
+  );
+  const { orchestrator } = await refusing(flow);
+  await using _closed = orchestrator;
+
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(execution, "step.completed");
+
+  expect(runs).toEqual({ slow: 2, bad: 1 });
+  expect(await verify(database.sql, { id: execution.id })).toEqual([]);
+  await execution.cancel();
 });
 
 test("an execution is given back also where Postgres refuses what is to be said of it: without that, and to wait", async () => {
