@@ -129,20 +129,46 @@ create or replace function flowledger.check_answer(p_schema jsonb, p_value jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  perform flowledger.check_schema(p_schema, p_value, format('the answer to interrupt %s', to_json(left(p_interrupt, 200))), 'does not fit what it asks for',
+    'answer it with continueWith() of the library', 'read its response in getPendingInterrupts(), and change the answer');
+end $$;
+
+-- Refuses a value that breaks a JSON Schema. p_instead: what to do where the schema has a pattern that Postgres does not know.
+create or replace function flowledger.check_schema(p_schema jsonb, p_value jsonb, p_what text, p_breaks text, p_instead text, p_remedy text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
 declare
   v_problem text;
 begin
   begin
     v_problem := flowledger.schema_problem(p_schema, p_value, p_schema, '');
   exception when invalid_regular_expression then
-    raise exception 'the answer to interrupt % is checked by a pattern that Postgres does not know (%)', to_json(left(p_interrupt, 200)), sqlerrm
-      using errcode = 'FL008', hint = 'answer it with continueWith() of the library';
+    raise exception '% is checked by a pattern that Postgres does not know (%)', p_what, sqlerrm using errcode = 'FL008', hint = p_instead;
   when statement_too_complex then
     v_problem := 'is nested too deep';
   end;
   if v_problem is not null then
-    raise exception 'the answer to interrupt % does not fit what it asks for: it%', to_json(left(p_interrupt, 200)), v_problem
-      using errcode = 'FL008', hint = 'read its response in getPendingInterrupts(), and change the answer';
+    raise exception '% %: it%', p_what, p_breaks, v_problem using errcode = 'FL008', hint = p_remedy;
+  end if;
+end $$;
+
+-- Refuses options of a command that are none, or that it does not know.
+create or replace function flowledger.check_options(p_options jsonb, p_what text, p_known text[], p_example text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_wrong text;
+begin
+  if jsonb_typeof(p_options) is distinct from 'object' then
+    raise exception 'options of % must be an object, got %', p_what, coalesce(left(p_options::text, 40), 'null')
+      using errcode = 'FL008', hint = 'pass ' || p_example;
+  end if;
+  select o into v_wrong from jsonb_object_keys(p_options) o where o <> all(p_known) limit 1;
+  if found then
+    raise exception '% has an unknown option %', p_what, to_json(left(v_wrong, 40)) using errcode = 'FL008', hint = format('use %s', array_to_string(p_known, ', '));
   end if;
 end $$;
 

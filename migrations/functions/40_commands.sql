@@ -201,17 +201,9 @@ create or replace function flowledger.continue_with(id uuid, interrupt text, pay
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_wrong text;
 begin
-  if jsonb_typeof(options) is distinct from 'object' then
-    raise exception 'options of continue_with() must be an object, got %', coalesce(left(options::text, 40), 'null')
-      using errcode = 'FL008', hint = 'pass {"onlyIfPending": true}';
-  end if;
-  select o into v_wrong from jsonb_object_keys(options) o where o not in ('resumeRequestId', 'actor', 'onlyIfPending') limit 1;
-  if found then
-    raise exception 'continue_with() has an unknown option %', to_json(left(v_wrong, 40)) using errcode = 'FL008', hint = 'use resumeRequestId, actor, onlyIfPending';
-  elsif exists (select from unnest(array['resumeRequestId', 'actor']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
+  perform flowledger.check_options(options, 'continue_with()', '{resumeRequestId,actor,onlyIfPending}', '{"onlyIfPending": true}');
+  if exists (select from unnest(array['resumeRequestId', 'actor']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
     raise exception 'resumeRequestId and actor of continue_with() are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
   elsif jsonb_typeof(options -> 'onlyIfPending') <> 'boolean' then
     raise exception 'onlyIfPending of continue_with() must be true or false, got %', left(options ->> 'onlyIfPending', 40)

@@ -71,14 +71,7 @@ as $$
 declare
   v_name text;
 begin
-  if jsonb_typeof(p_options) is distinct from 'object' then
-    raise exception 'options of % must be an object, got %', p_what, coalesce(left(p_options::text, 40), 'null')
-      using errcode = 'FL008', hint = 'pass {"actor": "ann", "reason": "INC-12"}';
-  end if;
-  select o into v_name from jsonb_object_keys(p_options) o where o <> all(p_known || '{actor,reason}'::text[]) limit 1;
-  if found then
-    raise exception '% has an unknown option %', p_what, to_json(left(v_name, 40)) using errcode = 'FL008', hint = format('use %s, actor, reason', array_to_string(p_known, ', '));
-  end if;
+  perform flowledger.check_options(p_options, p_what, p_known || '{actor,reason}'::text[], '{"actor": "ann", "reason": "INC-12"}');
   foreach v_name in array '{actor,reason}'::text[] loop
     if jsonb_typeof(p_options -> v_name) is distinct from 'string' or trim(p_options ->> v_name) = '' then
       raise exception '% of % is missing: who does it and why is kept in the ledger', v_name, p_what
@@ -268,20 +261,8 @@ create or replace function flowledger.check_contract(p_schema jsonb, p_value jso
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_problem text;
 begin
-  begin
-    v_problem := flowledger.schema_problem(p_schema, p_value, p_schema, '');
-  exception when invalid_regular_expression then
-    raise exception '% is checked by a pattern that Postgres does not know (%)', p_what, sqlerrm
-      using errcode = 'FL008', hint = 'give it with the library, in a process that has the flow';
-  when statement_too_complex then
-    v_problem := 'is nested too deep';
-  end;
-  if v_problem is not null then
-    raise exception '% breaks the contract of its flow: it%', p_what, v_problem using errcode = 'FL008', hint = 'change the value';
-  end if;
+  perform flowledger.check_schema(p_schema, p_value, p_what, 'breaks the contract of its flow', 'give it with the library, in a process that has the flow', 'change the value');
 end $$;
 
 -- Edits the application state. changes: { "set": { path: value }, "delete": [path] }, applied in that order. options: actor, reason,
