@@ -6,6 +6,7 @@ export interface TraceApi {
   readonly ROOT_CONTEXT: OtelContext;
   readonly trace: {
     getTracer(name: string, version?: string): Tracer;
+    getTracerProvider?(): object;
     getActiveSpan?(): Span | undefined;
     setSpan(context: OtelContext, span: Span): OtelContext;
     setSpanContext(context: OtelContext, spanContext: SpanContext): OtelContext;
@@ -72,6 +73,13 @@ export async function loadTraceApi(): Promise<TraceApi | null> {
 export function isTraceApi(value: unknown): value is TraceApi {
   if (typeof value !== "object" || value === null) return false;
   return "trace" in value && "context" in value && "ROOT_CONTEXT" in value;
+}
+
+/** Whether an SDK is registered: what the API gives in its place makes spans that go nowhere. */
+export function hasSdk({ trace }: TraceApi): boolean {
+  const provider = trace.getTracerProvider?.() ?? {};
+  const { getDelegateTracer: ask }: { getDelegateTracer?: unknown } = provider;
+  return typeof ask !== "function" || ask.call(provider, "flowledger") !== undefined;
 }
 
 export function isValid({ traceId, spanId }: SpanContext): boolean {

@@ -13,6 +13,7 @@ import { dueAt } from "./meter.ts";
 import {
   errorStatus,
   fromTraceparent,
+  hasSdk,
   isSampled,
   isTraceApi,
   isValid,
@@ -65,7 +66,7 @@ export class Tracing {
       throw new UsageError("telemetry.api is not @opentelemetry/api", 'import * as api from "@opentelemetry/api"');
     this.#options = options;
     this.#log = log;
-    this.#api = options.api ?? null;
+    this.#api = this.#mode === "off" ? null : (options.api ?? null);
   }
 
   /** Looks for the API, once. */
@@ -77,9 +78,14 @@ export class Tracing {
     if (this.#mode !== "off") this.#api ??= await loadTraceApi();
   }
 
+  /** Null where nobody would hear of a span. */
+  #live(): TraceApi | null {
+    return this.#api && hasSdk(this.#api) ? this.#api : null;
+  }
+
   /** Makes the root span of a start, as a child of the active span or with a link to it. */
   started(execution: NewExecution): NewExecution {
-    const api = this.#mode === "off" ? null : this.#api;
+    const api = this.#live();
     if (!api) return execution;
     const active = api.trace.getSpanContext(api.context.active());
     const given = execution.traceparent ?? null;
@@ -112,7 +118,7 @@ export class Tracing {
 
   /** What an owner traces with, and what its claim says of that. @param claim before anything of its epoch is folded */
   claimed(claim: Claim, fingerprint: string): TracedClaim {
-    const api = this.#mode === "off" ? null : this.#api;
+    const api = this.#live();
     if (!api) return untraced;
     const { state } = claim;
     const info = { id: claim.id, flow: claim.flow, metadata: state.metadata };
