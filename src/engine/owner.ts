@@ -16,7 +16,7 @@ import type { ExecutionId, LedgerEvent } from "../ledger/event.ts";
 import type { Dispatch, ExecutionState } from "../ledger/state.ts";
 import { goesOnTo } from "../ledger/pauses.ts";
 import { isCleaning } from "../ledger/cleanup.ts";
-import { heldUntil } from "../ledger/waits.ts";
+import { heldUntil, isPaused } from "../ledger/waits.ts";
 import type { CloseHeader } from "../store/append.ts";
 import type { Claim } from "../store/claims.ts";
 import type { Send, Transactions } from "../store/transactions.ts";
@@ -631,7 +631,7 @@ export class Owner implements AttemptHost {
       startedAt,
       isDraining: this.#mode === "draining",
       isCancelling: cancelling !== null,
-      hasDue: this.state.paused === null && this.#ready.hasDue(now),
+      hasDue: !isPaused(this.state) && this.#ready.hasDue(now),
       nextTimer: this.#nextTimer(),
       running: [...this.#running.values()].map((running) => ({
         isWaiting: running.isWaiting,
@@ -652,7 +652,7 @@ export class Owner implements AttemptHost {
 
   /** When the execution or one of its dispatches next has something to do on its own. */
   #nextTimer(after = -Infinity): number | null {
-    const planned = this.state.paused ? Infinity : this.#ready.nextAt(Math.max(after, 0));
+    const planned = isPaused(this.state) ? Infinity : this.#ready.nextAt(Math.max(after, 0));
     const next = Math.min(nextTimer(this.state, after) ?? Infinity, planned);
     return next === Infinity ? null : next;
   }
@@ -1035,7 +1035,7 @@ export class Owner implements AttemptHost {
   #start(): void {
     this.#startedAt = this.now();
     if (this.#mode === "draining" || this.state.closed || this.state.failing) return;
-    if (this.state.cancelling ? !isCleaning(this.state) : this.state.paused) return;
+    if (this.state.cancelling ? !isCleaning(this.state) : isPaused(this.state)) return;
     // A chunk that starts after another has ended sees what that wrote.
     if (this.#work.length > 0) return;
     if (this.#resuming.length > 0) this.#resume();

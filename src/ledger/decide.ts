@@ -19,7 +19,7 @@ import {
 import { answeredBy, earlyAnswers, expiries, goesOnTo, idOfPause, takenError } from "./pauses.ts";
 import { cleanupEnd, isCleaning, planCleanup } from "./cleanup.ts";
 import { failed, nextParkedToFail, parkedToFail } from "./parking.ts";
-import { heldUntil } from "./waits.ts";
+import { heldUntil, isPaused } from "./waits.ts";
 import type {
   EventOf,
   ExecutionId,
@@ -319,8 +319,8 @@ export function nextTimer(state: ExecutionState, after = -Infinity): number | nu
   const consider = (due: number | null) => {
     if (due !== null && due > after && due < next) next = due;
   };
-  if (state.paused) {
-    consider(state.paused.until);
+  if (isPaused(state)) {
+    consider(state.paused?.until ?? null);
     consider(deadlineOf(state));
     return next === Infinity ? null : next;
   }

@@ -6,6 +6,11 @@ export function heldUntil({ inbox, dueAt }: ExecutionState): number | null {
   return inbox[0]?.kind === "start" ? dueAt : null;
 }
 
+/** An operator paused it, and nothing ends it: what a cancel leaves to do is done all the same. */
+export function isPaused({ paused, cancelling }: Pick<ExecutionState, "paused" | "cancelling">): boolean {
+  return paused !== null && cancelling === null;
+}
+
 /** It runs no more unless an operator says so: it is parked, or its output was given. */
 export function isHeld({ parked }: ExecutionState, { id, isSkipped }: Dispatch): boolean {
   return isSkipped === true || parked.has(id);
