@@ -698,7 +698,7 @@ export class Owner implements AttemptHost {
     this.#phase = "committing";
     this.#timer?.cancel();
     this.#claimTimer?.cancel();
-    if (request.release && !this.state.paused && this.#foldInterrupted())
+    if (request.release && this.#foldInterrupted() && !this.state.paused)
       request = { ...request, release: { wakeInMs: 0 } };
     const told = this.#folded.splice(0);
     const { unsent } = this.#commits;

@@ -130,11 +130,15 @@ export class Ready {
     return false;
   }
 
-  /** Those that wait for something, although they could run now: a park would leave them waiting. */
+  /**
+   * Those that wait for something, although they could run now: a park would leave them waiting. What is due is none of them while
+   * the execution is paused, as the unpause wakes that.
+   */
   interrupted(now: number): readonly Dispatch[] {
     const found: Dispatch[] = [];
     this.#some((at, dispatch) => {
-      if (at <= now && dispatch.journal.length > 0) found.push(dispatch);
+      const isLeft = this.#state.paused === null || readyAt(this.#state, dispatch) > now;
+      if (at <= now && dispatch.journal.length > 0 && isLeft) found.push(dispatch);
       return false;
     });
     return found;

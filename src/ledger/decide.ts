@@ -243,13 +243,13 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   if (isCleaning(state)) return null;
   if (state.cancelling && (running === 0 || isGraceOver))
     return ending(state, "cancelled", state.cancelling.reason, null, false);
+  const pending = pendingInterrupts(state);
+  const taken = earlyAnswers(state, pending);
+  if (taken.length > 0) return { events: taken, isConditional: true };
   if (state.paused) return unpausing(state.paused, now);
   // Only if nobody retried it in the same moment.
   const given = parkedToFail(state, now);
   if (given.length > 0) return { events: given, isConditional: true };
-  const pending = pendingInterrupts(state);
-  const taken = earlyAnswers(state, pending);
-  if (taken.length > 0) return { events: taken, isConditional: true };
   const expired = expiries(pending, now);
   // Only if no answer came in: one that was accepted counts.
   if (expired.length > 0) return { events: expired, isConditional: true };
