@@ -109,7 +109,7 @@ begin
     select r.seq, r.type, split_part(r.type, '.', 2) as what, r.dispatch, r.chunk, r.payload as p, r.payload ->> 'id' as id
     from flowledger.ledger r
     where r.execution_id = p_id and r.seq >= p_first
-      and r.type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'chunk.failed', 'chunk.parked', 'chunk.retried', 'chunk.skipped',
+      and r.type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'chunk.failed', 'chunk.parked', 'chunk.retried', 'chunk.skipped', 'cleanup.planned',
         'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired', 'execution.copied')
     order by r.seq
   loop
@@ -117,8 +117,10 @@ begin
     if l.type = 'chunk.failed' then
       if l.p ? 'retryInMs' then
         v_item := jsonb_build_object('type', 'retry', 'chunk', l.chunk, 'attempt', (l.p -> 'attempt')::int + 1);
+      else
+        v_parks := true;
       end if;
-    elsif l.type in ('chunk.parked', 'chunk.retried', 'chunk.skipped') then
+    elsif l.type in ('chunk.parked', 'chunk.retried', 'chunk.skipped', 'cleanup.planned') then
       v_parks := true;
     elsif l.type = 'execution.copied' then
       update flowledger.interrupts i

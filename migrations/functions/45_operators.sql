@@ -1,6 +1,6 @@
 -- What operators do to executions: each with who and why, decided under the row lock.
 
--- Chunks that wait for an operator, by the ledger: those that parked, and nothing has come of it since.
+-- Chunks that wait for an operator, by the ledger: those that parked, and nothing has come of it since, nor a cancel's handlers.
 create or replace function flowledger.parked_of(p_id uuid, p_until int default 2147483647)
 returns table (dispatch int, chunk text, seq int, at timestamptz, error jsonb)
 language sql stable
@@ -12,6 +12,7 @@ as $$
     where x.execution_id = p_id and x.dispatch is not null and x.type in ('chunk.parked', 'chunk.retried', 'chunk.skipped', 'chunk.failed') and x.seq <= p_until
     order by x.dispatch, x.seq desc) l
   where l.type = 'chunk.parked'
+    and not exists (select from flowledger.ledger c where c.execution_id = p_id and c.type = 'cleanup.planned' and c.seq between l.seq and p_until)
 $$;
 
 -- Which item or branch of its collection a dispatch belongs to, by the ledger; null where it belongs to none.
@@ -115,6 +116,7 @@ as $$
   where not exists (
     select from flowledger.ledger l where l.execution_id = p_id and l.dispatch = p.dispatch
       and (l.type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'inbox.routed') or l.type = 'chunk.failed' and not l.payload ? 'retryInMs'))
+    and not exists (select from flowledger.ledger l where l.execution_id = p_id and l.type = 'cleanup.planned')
 $$;
 
 -- Where an execution stands, in words, for whoever named something else.

@@ -3,6 +3,7 @@ import type { Graph } from "../flow/graph.ts";
 import type { SerializedError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import type { EventOf, LedgerEvent } from "./event.ts";
+import { goesOnTo } from "./pauses.ts";
 import { isItem, type Dispatch, type ExecutionState } from "./state.ts";
 
 /** Where such a dispatch stands: at no node, and nothing follows from it. */
@@ -17,17 +18,25 @@ export function isCleaning({ cancelling, dispatches }: ExecutionState): boolean 
   return false;
 }
 
-/** One for each dispatch that is open or paused and whose chunk has a handler, and the flow's own; none where there is nothing to do. */
+/**
+ * One for each dispatch that is open or paused and whose chunk has a handler, and the flow's own; none where there is nothing to do.
+ * Open is also what an answer calls again that was accepted and not routed yet; what an operator gave the output of has ended.
+ */
 export function planCleanup(state: ExecutionState, graph: Graph): LedgerEvent[] {
-  const { cancelling, dispatches, interrupts } = state;
+  const { cancelling, dispatches, interrupts, inbox } = state;
   if (!cancelling || cancelling.isCleaned) return [];
   const has = (chunk: string | null): chunk is string => chunk !== null && !!graph.chunks.get(chunk)?.options.onCancel;
   let id = state.nextId;
   const runs: Run[] = [];
   // Whether one has begun is not in the ledger: only what it did.
-  for (const { id: of, chunk } of dispatches.values()) if (has(chunk)) runs.push({ id: id++, chunk, of });
-  for (const { id: interrupt, chunk, status, paused } of interrupts.values())
-    if (status === "pending" && paused && has(chunk)) runs.push({ id: id++, chunk, interrupt });
+  for (const { id: of, chunk, isSkipped } of dispatches.values())
+    if (!isSkipped && has(chunk)) runs.push({ id: id++, chunk, of });
+  const isCalled = (id: string) => inbox.some((arrival) => arrival.kind === "resume" && arrival.interrupt === id);
+  for (const pause of interrupts.values()) {
+    const { id: interrupt, chunk, status, paused } = pause;
+    const isOpen = status === "pending" || (goesOnTo(pause) === "self" && isCalled(interrupt));
+    if (isOpen && paused && has(chunk)) runs.push({ id: id++, chunk, interrupt });
+  }
   // An item is a part of its parent, whose own handler runs there.
   if (graph.onCancel && !isItem(state)) runs.push({ id: id++ });
   return runs.length === 0 ? [] : [{ type: "cleanup.planned", runs }];

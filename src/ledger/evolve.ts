@@ -297,7 +297,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       }
       return state;
     case "execution.paused":
-      paused(state, event, at);
+      paused(state, event);
       return state;
     case "execution.unpaused":
       unpaused(state, at);
@@ -308,6 +308,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     case "cleanup.planned": {
       const planned = event.runs.map((run) => ({ ...run, input: cleanupInput(state, run) }));
       state.dispatches.clear();
+      state.parked.clear();
       state.groups.clear();
       if (state.cancelling) state.cancelling.isCleaned = true;
       for (const { id, chunk, input } of planned) {
@@ -457,8 +458,8 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: numbe
 }
 
 /**
- * From here on the timeout of the execution counts anew, what is to be discarded by a time that is over is not, and a pause whose
- * time is over asks again. Sleeps and retries keep their time.
+ * From here on the timeout of the execution counts anew, what is to be discarded by a time that is over is not, a pause whose time is
+ * over asks again, and what is parked waits as long again. Sleeps and retries keep their time.
  */
 function copied(state: ExecutionState, at: number): ExecutionState {
   state.firstClaim = null;
@@ -473,6 +474,8 @@ function copied(state: ExecutionState, at: number): ExecutionState {
     interrupt.createdAt = at;
     interrupt.expiresAt = at + expiresInMs;
   }
+  for (const found of state.parked.values())
+    if (found.until !== null && found.until <= at) found.until = at + (found.until - found.at);
   return state;
 }
 

@@ -21,6 +21,7 @@ export function headerOf(events: readonly LedgerEvent[]): HeaderChange {
     isShown ||=
       type === "chunk.failed" ||
       type === "chunk.parked" ||
+      type === "cleanup.planned" ||
       type.startsWith("interrupt.") ||
       type.startsWith("intervention.");
   }

@@ -74,20 +74,21 @@ export function skipped(state: ExecutionState, event: EventOf<"chunk.skipped">, 
   state.inbox.push({ seq, kind: "skip", dispatch: event.dispatch, paused, value: event.output, raw: false });
 }
 
-export function paused(state: ExecutionState, event: EventOf<"execution.paused">, at: number): void {
-  const since = state.paused ?? { at, epoch: state.epoch };
+export function paused(state: ExecutionState, event: EventOf<"execution.paused">): void {
+  const since = state.paused ?? { heardUntil: state.claimedBefore, epoch: state.epoch };
   state.paused = { ...since, until: event.until ?? null };
 }
 
-/** What came due meanwhile, or was woken, fires now. */
+/** What came due meanwhile, or was woken, fires now; also what came due before and no worker has heard. */
 export function unpaused(state: ExecutionState, at: number): void {
   const since = state.paused;
   state.paused = null;
   if (!since) return;
-  for (const { id, wokenIn, journal } of state.dispatches.values()) {
+  for (const { id, wokenIn, failedAt, journaledAt, journal } of state.dispatches.values()) {
+    const heardUntil = Math.max(since.heardUntil, failedAt, journaledAt);
     const cameDue = journal.some((entry) => {
       const due = entry.effect === "sleep" ? entry.until : entry.effect === "stepFailed" ? entry.notBefore : null;
-      return due !== null && due >= since.at && due <= at;
+      return due !== null && due > heardUntil && due <= at;
     });
     if (cameDue || (wokenIn > 0 && wokenIn >= since.epoch - 1)) wake(state, id);
   }

@@ -55,8 +55,8 @@ export interface ExecutionState {
   closing: { reason: string; at: number; cancelsInterrupts: boolean; failsParked?: boolean } | null;
   /** `isCleaned` once its `onCancel` handlers are planned. */
   cancelling: { reason: string; at: number; isCleaned?: true } | null;
-  /** An operator paused it: since when, in which epoch, and until when at most. */
-  paused: { at: number; epoch: number; until: number | null } | null;
+  /** An operator paused it: what had been heard by then, in which epoch it was, and until when at most. */
+  paused: { heardUntil: number; epoch: number; until: number | null } | null;
   /** The error it ends with. */
   failing: { reason: string; error: SerializedError } | null;
   closed: { at: number; outcome: Outcome; reason: string; error: SerializedError | null } | null;
@@ -389,4 +389,4 @@ export function thawState(frozen: JsonObject): ExecutionState {
 }
 
 /** Raised whenever the shape of `ExecutionState` changes: an older snapshot is then ignored and the fold starts at 1. */
-export const snapshotVersion = 6;
+export const snapshotVersion = 7;

@@ -330,7 +330,7 @@ const cases: {
     running,
     { type: "execution.paused", until: 9000, actor: "ann", reason: "maintenance" },
     ({ paused }) => paused,
-    { at: 4000, epoch: 1, until: 9000 },
+    { heardUntil: 0, epoch: 1, until: 9000 },
   ],
   "execution.unpaused": [
     [...running, { type: "execution.paused", actor: "ann", reason: "maintenance" }],
