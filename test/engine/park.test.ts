@@ -232,6 +232,25 @@ test("park.after fails it in the end, and the execution's timeout goes on counti
   expect(await execution.result.getMeta()).toMatchObject({ status: "failed", closeReason: "failed" });
 });
 
+test("a copy of what parked for too long waits as long again", async () => {
+  const flow = defineFlow("park.copy", {}, { onFailure: "park", park: { after: "1d" } });
+  flow.to("bad", fails);
+  await using test = await kit({ flows: [flow] });
+  const execution = await test.start(flow, null);
+  await untilEvent(execution, "chunk.parked");
+  const [{ seq } = { seq: 0 }] = await execution.history({ types: ["chunk.parked"] });
+  await test.clock.advance("2d");
+  expect((await execution.result.getMeta()).status).toBe("failed");
+
+  const copy = await execution.fork({ at: seq });
+  await test.clock.advance("23h");
+  expect((await copy.result.getMeta()).status).toBe("parked");
+  await test.clock.advance("2h");
+
+  expect((await copy.result.getMeta()).status).toBe("failed");
+  expect(await test.orchestrator.verify()).toEqual([]);
+});
+
 test("what took worker after worker down parks, and what runs beside it goes on", async () => {
   const flow = defineFlow("park.crash-loop", {}, parking);
   flow.to("suspect", (ctx) => ctx.sleep("1h"));

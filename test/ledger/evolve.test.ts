@@ -9,7 +9,7 @@ import { appendPath, deletePath, getPath, setPath } from "../../src/base/path.ts
 import { freezeState, thawState, type ExecutionState } from "../../src/ledger/state.ts";
 import type { JsonObject } from "../../src/base/json.ts";
 import { closeSnapshot } from "../../src/ledger/views.ts";
-import { heldUntil } from "../../src/ledger/waits.ts";
+import { heldUntil, readyAt } from "../../src/ledger/waits.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import { created, fold, folded, given, nothing, recorded, someWorker, started } from "../support/ledger.ts";
 
@@ -550,6 +550,30 @@ function roundTrip(event: LedgerEvent): LedgerEvent {
   const row = { seq: 1, epoch: 1, at: 1, ...encode(LedgerEvent.parse(event)) };
   return decode(LedgerRow.parse(JSON.parse(JSON.stringify(row)))).event;
 }
+
+test("what came due before a pause, while no worker was there, goes on after it, and at most once", () => {
+  const claim: LedgerEvent = { type: "execution.claimed", worker: someWorker };
+  const by = { actor: "ann", reason: "maintenance" };
+  const ledger: [number, number, LedgerEvent][] = [
+    [0, 1000, created(flow)],
+    [0, 1000, started()],
+    [1, 1000, claim],
+    [1, 1000, { type: "inbox.routed", of: 2, moves: [{ move: "run", id: 1, node: "a", chunk: "a" }] }],
+    [1, 1000, { type: "sleep.started", dispatch: 1, chunk: "a", ordinal: 0, forMs: 1000 }],
+    [1, 1000, { type: "sleep.started", dispatch: 1, chunk: "a", ordinal: 1, forMs: 90_000 }],
+    [1, 3000, { type: "execution.paused", ...by }],
+    [2, 4000, claim],
+    [2, 5000, { type: "execution.unpaused", ...by }],
+  ];
+  const state = fold(ledger.map(([epoch, at, event], index) => ({ seq: index + 1, epoch, at, event })));
+
+  expect([...state.dispatches.values()].map((dispatch) => readyAt(state, dispatch))).toEqual([0]);
+  const heard = fold(
+    [4, 5].map((epoch, index) => ({ seq: 10 + index, epoch, at: 6000, event: claim })),
+    state,
+  );
+  expect([...heard.dispatches.values()].map((dispatch) => readyAt(heard, dispatch))).toEqual([91_000]);
+});
 
 test("what comes in behind a delayed start waits for its time, and nothing before it does", () => {
   const delayed: LedgerEvent = { type: "execution.started", input: 1, dueAt: 60_000 };
