@@ -6,7 +6,7 @@ import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { z } from "zod";
 import { Lookout } from "./execution/look.ts";
-import { parseId } from "./execution/bound-flow.ts";
+import { requireExecutionId } from "./execution/ids.ts";
 import { page } from "./console-page.ts";
 import { ContractError, FlowledgerError, UsageError } from "./base/errors.ts";
 import { cursorOf, toSSE } from "./execution/sse.ts";
@@ -101,7 +101,7 @@ export function consoleApp(orchestrator: Orchestrator, token: string): Hono {
   app.get("/api/interrupts", async (c) => c.json(await orchestrator.listPendingInterrupts({ limit: 100 })));
   app.get("/api/executions/:id", async (c) => {
     lookout ??= new Lookout(await orchestrator[internals].store());
-    return c.json(await lookout.look(parseId(c.req.param("id")), { events: maxEvents }));
+    return c.json(await lookout.look(requireExecutionId(c.req.param("id")), { events: maxEvents }));
   });
   app.get("/api/executions/:id/stream", async (c) => {
     const from = cursorOf(c.req.raw);

@@ -21,6 +21,7 @@ import {
   type SerializedError,
 } from "./base/errors.ts";
 import type { CreateOptions } from "./execution/bound-flow.ts";
+import { executionIdOf } from "./execution/ids.ts";
 import { requireWaiting } from "./execution/waiting.ts";
 import { defineFlow } from "./flow/builder.ts";
 import type { Callable, Ctx, Output } from "./flow/context.ts";
@@ -657,9 +658,9 @@ async function record(id: string, called: string): Promise<FunctionRecord> {
 
 /** What is no id at all is no execution's either. */
 function requireId(id: string): ExecutionId {
-  const parsed = ExecutionId.safeParse(id);
-  if (!parsed.success) throw new ExecutionNotFound(String(id).slice(0, 80));
-  return parsed.data;
+  const found = executionIdOf(id);
+  if (!found) throw new ExecutionNotFound(String(id).slice(0, 80));
+  return found;
 }
 
 function publicExecution(found: FunctionRecord): FunctionExecution {

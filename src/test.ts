@@ -8,7 +8,7 @@ import { UsageError } from "./base/errors.ts";
 import { requireInteger, requireKnown } from "./base/option.ts";
 import { systemTimers as liveness } from "./base/timers.ts";
 import type { BoundFlow, CreateOptions, InputArgs } from "./execution/bound-flow.ts";
-import { newExecution, parseId } from "./execution/bound-flow.ts";
+import { newExecution } from "./execution/bound-flow.ts";
 import { parseInput, type Contract, type StartInput } from "./flow/contract.ts";
 import type { Hooks } from "./engine/host.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
@@ -246,9 +246,9 @@ export class TestOrchestrator implements AsyncDisposable {
 
   /** An execution that was begun in another way: by a schedule, by the orchestrator, by another process. */
   async attach(id: string): Promise<TestRun> {
-    const { flow } = await this.orchestrator.getExecution(id);
+    const { id: executionId, flow } = await this.orchestrator.getExecution(id);
     const definition = this.orchestrator[internals].flows.get(flow) ?? null;
-    return new TestRun(this.#runHost, parseId(id), { name: flow, definition });
+    return new TestRun(this.#runHost, executionId, { name: flow, definition });
   }
 
   /**

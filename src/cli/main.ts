@@ -27,7 +27,8 @@ export async function main(): Promise<void> {
   }
 }
 
-function newProgram(): Command {
+/** Every command, with what it takes. */
+export function newProgram(): Command {
   const program = new Command("flowledger")
     .description("Durable execution for TypeScript on the Postgres you already have.")
     .version(release, "-v, --version", "print the version")

@@ -2,7 +2,7 @@
 import { Option, type Command } from "commander";
 import { PermissionError, UsageError, type SerializedError } from "../base/errors.ts";
 import { nearest } from "../base/option.ts";
-import { parseId } from "../execution/bound-flow.ts";
+import { requireExecutionId } from "../execution/ids.ts";
 import type { HistoryEntry } from "../execution/execution.ts";
 import type { InterruptRecord } from "../execution/interrupt.ts";
 import { LedgerEvent } from "../ledger/event.ts";
@@ -156,7 +156,7 @@ export function addReadCommands(program: Command): void {
     .argument("<id>")
     .action(async (id: string, _: object, command: Command) => {
       // A store, as an auditor may ask this and read no header.
-      const explanation = await withStore(command, ({ reads }) => reads.explain(parseId(id)));
+      const explanation = await withStore(command, ({ reads }) => reads.explain(requireExecutionId(id)));
       const { sentence } = Explanation.parse(explanation);
       const out = terminalOf(command);
       if (out.isJson) out.json(explanation);

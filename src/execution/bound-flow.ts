@@ -1,5 +1,4 @@
 /** A flow bound to a database: every way to start it, and what a start may say. */
-import { z } from "zod";
 import {
   requireBoolean,
   requireDate,
@@ -14,7 +13,7 @@ import { warnFlowData } from "../engine/flow-data.ts";
 import type { FlowDataAccess } from "../engine/host.ts";
 import type { NewId } from "../engine/ids.ts";
 import type { Resources } from "../engine/resources.ts";
-import { ExecutionNotFoundError, UsageError } from "../base/errors.ts";
+import { UsageError } from "../base/errors.ts";
 import { parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
@@ -28,6 +27,7 @@ import { hostAfter } from "./begun.ts";
 import { Execution } from "./execution.ts";
 import type { ExecutionHost } from "./execution.ts";
 import { Handler } from "./handler.ts";
+import { parseId } from "./ids.ts";
 import { endingOf, snapshotOf } from "./outcomes.ts";
 import { followStream, stoppable } from "./stream.ts";
 import type { StreamOptions } from "./stream.ts";
@@ -385,23 +385,4 @@ export function parseMetadata(metadata: Readonly<Record<string, unknown>> | unde
   const parsed = toJson(metadata, "metadata");
   if (!isObject(parsed)) throw new UsageError("metadata is not an object", "pass { key: value }");
   return parsed;
-}
-
-/** What is no id at all is no execution's either. @throws {ExecutionNotFoundError} */
-export function requireExecutionId(id: string): ExecutionId {
-  const parsed = ExecutionId.safeParse(typeof id === "string" ? id.toLowerCase() : id);
-  if (parsed.success) return parsed.data;
-  throw new ExecutionNotFoundError(String(id).slice(0, 80));
-}
-
-/** @throws {UsageError} */
-export function parseId(id: string): ExecutionId {
-  // Capitals are the same uuid for Postgres.
-  const parsed = ExecutionId.safeParse(typeof id === "string" ? id.toLowerCase() : id);
-  if (parsed.success) return parsed.data;
-  throw new UsageError(
-    `"${String(id).slice(0, 80)}" is not an execution id`,
-    "pass the uuid that start or list gave you",
-    { issues: z.flattenError(parsed.error).formErrors },
-  );
 }

@@ -2,8 +2,9 @@
 import type { SubFlowRow } from "../store/children.ts";
 import { resultOf } from "../engine/child.ts";
 import { UsageError, type SerializedError } from "../base/errors.ts";
-import { ExecutionId } from "../ledger/event.ts";
+import type { ExecutionId } from "../ledger/event.ts";
 import type { Json } from "../base/json.ts";
+import { executionIdOf } from "./ids.ts";
 import { InterruptRecord } from "./interrupt.ts";
 
 export interface SubFlowFrame {
@@ -54,8 +55,8 @@ export function frameOf(parentId: ExecutionId, row: SubFlowRow): SubFlowFrame {
 
 /** @throws {UsageError} */
 export function parseFrameId(execution: ExecutionId, frame: string): ExecutionId {
-  const parsed = ExecutionId.safeParse(frame);
-  if (parsed.success) return parsed.data;
+  const id = executionIdOf(frame);
+  if (id) return id;
   throw noFrame(execution, frame);
 }
 

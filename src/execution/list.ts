@@ -3,7 +3,8 @@ import { UsageError } from "../base/errors.ts";
 import { requireDate, requireInteger, requireKnown, requireOneOf, requireText } from "../base/option.ts";
 import { Header } from "../store/headers.ts";
 import type { ExecutionFilter as Wanted, FailureFilter, ListOrder, ListQuery } from "../store/lists.ts";
-import { parseId, parseMetadata } from "./bound-flow.ts";
+import { parseMetadata } from "./bound-flow.ts";
+import { parseId } from "./ids.ts";
 
 type Status = Header["status"];
 

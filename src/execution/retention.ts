@@ -4,7 +4,8 @@ import { requireDate, requireKnown, requireText } from "../base/option.ts";
 import { Outcome } from "../ledger/event.ts";
 import type { Audit } from "../store/audit.ts";
 import type { Pruned } from "../store/prune.ts";
-import { parseId, parseMetadata } from "./bound-flow.ts";
+import { parseMetadata } from "./bound-flow.ts";
+import { requireExecutionId } from "./ids.ts";
 
 /** By age. */
 export interface AgePruneOptions {
@@ -34,7 +35,7 @@ export type PruneOptions = AgePruneOptions | NamedPruneOptions;
 
 const endings = new Set<string>(Outcome.options);
 
-/** @throws {UsageError} */
+/** @throws {UsageError | ExecutionNotFoundError} */
 export function parsePrune(options: PruneOptions): (audit: Audit) => Promise<Pruned> {
   if (!("ids" in options)) return parseAge(options);
   requireKnown(options, ["ids", "actor", "reason"], "prune() with ids");
@@ -42,7 +43,7 @@ export function parsePrune(options: PruneOptions): (audit: Audit) => Promise<Pru
   if (!Array.isArray(ids) || ids.length === 0)
     throw new UsageError("ids of prune() must be a list with at least one id", "pass the ids of closed executions");
   const named = {
-    ids: ids.map(parseId),
+    ids: ids.map(requireExecutionId),
     actor: requireText(actor, "actor of prune()", { max: 500 }),
     reason: requireText(reason, "reason of prune()", { max: 10_000 }),
   };

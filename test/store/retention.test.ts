@@ -63,7 +63,6 @@ test("what is open, is not there, or belongs to an open parent is refused by nam
   });
   for (const wrong of [
     { ids: [], ...why },
-    { ids: ["x"], ...why },
     { ids: [closed.id], actor: "", reason: "r" },
     { ids: [closed.id], actor: "a", reason: "" },
     { ids: [closed.id], actor: "limit", reason: "r" },
