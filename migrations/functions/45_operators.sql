@@ -12,22 +12,27 @@ as $$
     where x.execution_id = p_id and x.dispatch is not null and x.type in ('chunk.parked', 'chunk.retried', 'chunk.skipped', 'chunk.failed') and x.seq <= p_until
     order by x.dispatch, x.seq desc) l
   where l.type = 'chunk.parked'
-    and not exists (select from flowledger.ledger c where c.execution_id = p_id and c.type = 'cleanup.planned' and c.seq between l.seq and p_until)
+    and l.seq > coalesce((select max(c.seq) from flowledger.ledger c where c.execution_id = p_id and c.type = 'cleanup.planned' and c.seq <= p_until), 0)
 $$;
 
--- Which item or branch of its collection a dispatch belongs to, by the ledger; null where it belongs to none.
-create or replace function flowledger.index_of(p_id uuid, p_dispatch int) returns int
+-- What an execution has planned, by its ledger: each dispatch with its chunk, or the node where it has none, and which item or branch of
+-- its collection it is (null: none). One pass, as asking for one dispatch after the other would be a pass for each.
+create or replace function flowledger.planned_of(p_id uuid) returns table (dispatch int, chunk text, index int)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when m.move ->> 'move' = 'run' then (m.move -> 'at' ->> 1)::int
-    else (p_dispatch - (m.move ->> 'id')::int - 1) / jsonb_array_length(m.move -> 'entries') end
+  select planned.*
   from flowledger.ledger l cross join lateral jsonb_array_elements(l.payload -> 'moves') m(move)
-  where l.execution_id = p_id and l.payload ? 'moves' and (
-    m.move ->> 'move' = 'run' and (m.move ->> 'id')::int = p_dispatch
-    or m.move ->> 'move' = 'open' and m.move ? 'entries'
-      and p_dispatch - (m.move ->> 'id')::int between 1 and (m.move ->> 'size')::int * jsonb_array_length(m.move -> 'entries'))
-  limit 1
+  cross join lateral (
+    select (m.move ->> 'id')::int, coalesce(m.move ->> 'chunk', m.move ->> 'node'), (m.move -> 'at' ->> 1)::int
+    where m.move ->> 'move' = 'run'
+    union all
+    select (m.move ->> 'id')::int + 1 + o.step, coalesce(x.entry ->> 'chunk', x.entry ->> 'node'), o.step / jsonb_array_length(m.move -> 'entries')
+    from generate_series(0, (m.move ->> 'size')::int * jsonb_array_length(m.move -> 'entries') - 1) o(step)
+    cross join lateral (select m.move -> 'entries' -> (o.step % jsonb_array_length(m.move -> 'entries')) as entry) x
+    where m.move ->> 'move' = 'open' and m.move ? 'entries'
+  ) planned
+  where l.execution_id = p_id and l.payload ? 'moves'
 $$;
 
 -- Executions below one that have not closed and have something parked, itself first.
@@ -55,8 +60,8 @@ begin
   if v_below = '{}' then
     return;
   elsif p_parked = 'reject' then
-    select jsonb_agg(jsonb_build_object('chunk', p.chunk, 'index', flowledger.index_of(b.id, p.dispatch), 'executionId', b.id)) into v_parked
-    from unnest(v_below) b(id) cross join lateral flowledger.parked_of(b.id) p;
+    select jsonb_agg(jsonb_build_object('chunk', o.chunk, 'index', o.index, 'executionId', b.id)) into v_parked
+    from unnest(v_below) b(id) cross join lateral flowledger.open_dispatches(b.id) o where o.stands = 'parked';
     raise exception 'execution % cannot close while chunks are parked: %', p_id,
       (select string_agg(distinct x ->> 'chunk', ', ') from jsonb_array_elements(v_parked) x)
       using errcode = 'FL012', detail = v_parked::text, hint = 'retry or skip them, or close with parked: "fail"';
@@ -95,27 +100,18 @@ returns table (dispatch int, chunk text, index int, stands text, until timestamp
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with planned as (
-    select (m.move ->> 'id')::int as dispatch, coalesce(m.move ->> 'chunk', m.move ->> 'node') as chunk, (m.move -> 'at' ->> 1)::int as index
-    from flowledger.ledger l cross join lateral jsonb_array_elements(l.payload -> 'moves') m(move)
-    where l.execution_id = p_id and l.payload ? 'moves' and m.move ->> 'move' = 'run'
-    union all
-    select (m.move ->> 'id')::int + 1 + o.step, coalesce(x.entry ->> 'chunk', x.entry ->> 'node'), o.step / jsonb_array_length(m.move -> 'entries')
-    from flowledger.ledger l cross join lateral jsonb_array_elements(l.payload -> 'moves') m(move)
-    cross join lateral generate_series(0, (m.move ->> 'size')::int * jsonb_array_length(m.move -> 'entries') - 1) o(step)
-    cross join lateral (select m.move -> 'entries' -> (o.step % jsonb_array_length(m.move -> 'entries')) as entry) x
-    where l.execution_id = p_id and l.payload ? 'moves' and m.move ->> 'move' = 'open' and m.move ? 'entries'
+  with reached as (
+    select l.dispatch, max(l.seq) as seq, bool_or(l.type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'inbox.routed')
+      or l.type = 'chunk.failed' and not l.payload ? 'retryInMs') as is_over
+    from flowledger.ledger l where l.execution_id = p_id and l.dispatch is not null group by l.dispatch
   )
   select p.dispatch, p.chunk, p.index,
     case when last.type = 'chunk.parked' then 'parked' when last.type = 'chunk.failed' then 'backing off' end,
     case when last.type = 'chunk.failed' then last.at + flowledger.ms((last.payload ->> 'retryInMs')::float8) end, last.payload -> 'error'
-  from planned p
-  left join lateral (
-    select l.type, l.at, l.payload from flowledger.ledger l
-    where l.execution_id = p_id and l.dispatch = p.dispatch order by l.seq desc limit 1) last on true
-  where not exists (
-    select from flowledger.ledger l where l.execution_id = p_id and l.dispatch = p.dispatch
-      and (l.type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'inbox.routed') or l.type = 'chunk.failed' and not l.payload ? 'retryInMs'))
+  from flowledger.planned_of(p_id) p
+  left join reached r on r.dispatch = p.dispatch
+  left join flowledger.ledger last on last.execution_id = p_id and last.seq = r.seq
+  where r.is_over is not true
     and not exists (select from flowledger.ledger l where l.execution_id = p_id and l.type = 'cleanup.planned')
 $$;
 
@@ -226,11 +222,11 @@ begin
     where (o.stands = 'parked' or o.stands = 'backing off' and (o.until > flowledger.now() or e.owner is null))
       and (v_chunk is null or v_chunk in (o.chunk, o.error ->> 'chunk')) and (v_index is null or o.index = v_index)
     union all
-    select jsonb_build_object('dispatch', l.dispatch, 'chunk', i.chunk, 'index', at.index, 'interrupt', i.id)
+    select jsonb_build_object('dispatch', l.dispatch, 'chunk', i.chunk, 'index', p.index, 'interrupt', i.id)
     from flowledger.interrupts i
     join flowledger.ledger l on l.execution_id = i.execution_id and l.seq = i.raised_seq
-    cross join lateral (select flowledger.index_of(e.id, l.dispatch) as index) at
-    where i.execution_id = e.id and i.status = 'pending' and (v_chunk is null or v_chunk = i.chunk) and (v_index is null or at.index = v_index)
+    left join flowledger.planned_of(e.id) p on p.dispatch = l.dispatch
+    where i.execution_id = e.id and i.status = 'pending' and (v_chunk is null or v_chunk = i.chunk) and (v_index is null or p.index = v_index)
     union all
     select jsonb_build_object('item', i.id, 'index', i.index) from flowledger.parked_items(e.id, v_index) i
     where v_chunk is null or exists (select from flowledger.parked_of(i.id) p where v_chunk in (p.chunk, p.error ->> 'chunk'))) x;

@@ -199,6 +199,7 @@ declare
   v_until timestamptz;
   v_first int;
   v_is_whole boolean;
+  v_called int[];
 begin
   select x.* into e from flowledger.executions x where x.id = explain.id;
   if not found then
@@ -243,15 +244,15 @@ begin
   if v_kind is null then
     select coalesce(jsonb_agg(to_jsonb(o)), '[]') into v_open from flowledger.open_dispatches(e.id, v_first, v_at) o;
     v_waits := flowledger.waits_of(e.id, v_at, v_open);
+    v_called := array(select s.dispatch from flowledger.ledger s where s.execution_id = e.id and s.seq >= v_first and s.dispatch is not null and (s.type = 'items.started'
+      or s.type = 'child.started' and exists (
+        select from flowledger.executions c where c.id = (s.payload ->> 'child')::uuid and c.parent_id = e.id and c.closed_at is null)));
     -- A chunk that neither waits for a time nor for what it called.
     select coalesce(jsonb_agg(jsonb_build_object('chunk', r.o -> 'chunk', 'attempt', r.o -> 'attempt') order by (r.o ->> 'dispatch')::int), '[]') into v_ready from (
       select o.o from jsonb_array_elements(v_open) o(o)
       where o.o ->> 'kind' is null
         and not exists (select from jsonb_array_elements(v_open) w(w) where w.w -> 'dispatch' = o.o -> 'dispatch' and w.w ->> 'kind' is not null)
-        and not exists (select from flowledger.ledger s
-          where s.execution_id = e.id and s.seq >= v_first and s.dispatch = (o.o ->> 'dispatch')::int and (s.type = 'items.started'
-            or s.type = 'child.started' and exists (
-              select from flowledger.executions c where c.id = (s.payload ->> 'child')::uuid and c.parent_id = e.id and c.closed_at is null)))
+        and not (o.o ->> 'dispatch')::int = any(v_called)
       order by (o.o ->> 'dispatch')::int limit 20) r;
     -- Conditions and sub-flows have no chunk: their names are the graph's.
     select coalesce(jsonb_agg(r.r), '[]') into v_ready from jsonb_array_elements(v_ready) r(r) where r.r ->> 'chunk' is not null;

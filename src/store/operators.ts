@@ -11,8 +11,8 @@ export interface Operators {
 export function operatorsOf({ sql }: Pick<Database, "sql">): Operators {
   return {
     parked: (id) => sql<ParkedChunk[]>`
-      select p.chunk, flowledger.index_of(b.id, p.dispatch) as index, b.id as "executionId"
-      from flowledger.parked_below(${id}::uuid) b(id) cross join lateral flowledger.parked_of(b.id) p
-      order by b.id, p.dispatch`,
+      select o.chunk, o.index, b.id as "executionId"
+      from flowledger.parked_below(${id}::uuid) b(id) cross join lateral flowledger.open_dispatches(b.id) o
+      where o.stands = 'parked' order by b.id, o.dispatch`,
   };
 }

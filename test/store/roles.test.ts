@@ -145,11 +145,11 @@ const callable = {
       " ",
     ),
   operator:
-    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences edit_state events explain index_of interrupt_of intervention_of is_item iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_of projected_owner retry seal skip standing state_at status_of timeline to_ms unpause visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences edit_state events explain interrupt_of intervention_of is_item iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_of planned_of projected_owner retry seal skip standing state_at status_of timeline to_ms unpause visible_in wall_clock".split(
       " ",
     ),
   auditor:
-    "alike_error broken_anchors broken_chains channel close_snapshot differences events explain index_of interrupt_of intervention_of is_item iso lifecycle_of meta ms now parked_of pause_of state_at status_of timeline to_ms visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains channel close_snapshot differences events explain interrupt_of intervention_of is_item iso lifecycle_of meta ms now parked_of pause_of state_at status_of timeline to_ms visible_in wall_clock".split(
       " ",
     ),
 };
