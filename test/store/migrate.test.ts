@@ -11,11 +11,17 @@ import { sqlFiles } from "../../src/store/sql-files.ts";
 import packageJson from "../../package.json" with { type: "json" };
 import { administer, emptyDatabase, testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
-import { refusal } from "../support/flows.ts";
+import { refusal, untilEvent } from "../support/flows.ts";
 import { nothing } from "../support/ledger.ts";
 
 const flow = defineFlow("f");
 flow.to("a", nothing);
+const failing = defineFlow("failing");
+failing.to("fail", () => {
+  throw new Error("no");
+});
+const asking = defineFlow("asking");
+asking.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", payload: null }));
 
 test("F33: ten orchestrators migrate an empty database at once, and it is migrated once", async () => {
   const database = await emptyDatabase();
@@ -171,6 +177,48 @@ test("a database of a pre-release is refused with a way to carry its executions 
       message: expect.stringMatching(/save\(\).*load\(\)/),
     });
 });
+
+test("a database from before operators keeps its rows, indexes, views and grants, and a parked column comes in", async () => {
+  await using database = await testDatabase();
+  const { sql } = database;
+  await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow, failing, asking] });
+  await orchestrator.startWorker({ drainTimeout: "1s" });
+  await orchestrator.flow(flow).start({});
+  await refusal(orchestrator.flow(failing).start({}));
+  await untilEvent(await orchestrator.flow(asking).startExecution({}), "interrupt.raised");
+  await orchestrator.flow(flow).createExecution();
+  await orchestrator.close();
+  const structure = async () => ({
+    indexes: await sql`select indexdef from pg_indexes where schemaname = 'flowledger' order by indexname`,
+    views: await sql`select viewname, definition from pg_views where schemaname = 'flowledger' order by viewname`,
+    triggers: await sql`select pg_get_triggerdef(oid) as made from pg_trigger where tgname !~ '^RI_' order by tgname`,
+    rows: await sql`select to_jsonb(e) as row from flowledger.executions e order by id`,
+  });
+  const before = await structure();
+  await undoOperators(sql);
+
+  await migrate(database.url);
+
+  expect(await structure()).toEqual(before);
+  expect(before.rows.map(({ row }) => (row as { status: string }).status).toSorted()).toEqual([
+    "completed",
+    "created",
+    "failed",
+    "waiting",
+  ]);
+  expect(await sql`select executions from flowledger.failures`).toMatchObject([{ executions: 1 }]);
+});
+
+/** Undoes 0006_operators, with the view on what it changes as the release before had it. */
+async function undoOperators(sql: postgres.Sql): Promise<void> {
+  const [view] = await sql`select pg_get_viewdef('flowledger.failures'::regclass) as text`;
+  await sql.unsafe(`drop view flowledger.failures;
+    alter table flowledger.executions drop column status, drop column parked;
+    alter table flowledger.executions add column status text generated always as (flowledger.status_of(outcome, started_at, pending_interrupts)) stored not null;
+    create view flowledger.failures as ${String(view?.["text"])};
+    delete from flowledger.migrations where name = '0006_operators';
+    update flowledger.migrations set release = '0.0.1', hash = 'old' where name = 'functions'`);
+}
 
 // ── what a plain owner may, and what nobody may ─────────────────────────────────────────────────────────────
 
