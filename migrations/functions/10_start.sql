@@ -278,11 +278,11 @@ begin
     return;
   end if;
   v_meant := flowledger.nearest(p_flow, v_known[1:200]);
-  if v_meant is not null then
-    v_problem := v_problem || format(', did you mean "%s"?', v_meant);
-  end if;
-  v_remedy := format('there are %s; allowUnknown: true, or --force on the command line, starts it all the same', array_to_string(v_known[1:20], ', ')
-    || case when cardinality(v_known) > 20 then format(' and %s more', cardinality(v_known) - 20) else '' end);
+  v_remedy := coalesce('did you mean "' || v_meant || '"? ', '')
+    || case when v_known = array[v_meant] then ''
+      else case when v_meant is null then 'known are ' else 'Known are ' end || array_to_string(v_known[1:20], ', ')
+        || case when cardinality(v_known) > 20 then format(' and %s more', cardinality(v_known) - 20) else '' end || '. ' end
+    || 'To start it all the same, pass allowUnknown: true, or --force on the command line';
   if p_by_hand and v_meant is null and flowledger.is_superuser() then
     raise warning '%', v_problem using hint = v_remedy;
     return;

@@ -7,7 +7,7 @@ import { done, open, terminalOf, withStore } from "./command.ts";
 import { parseJson, parseObject } from "./parse.ts";
 
 /** Of `flowledger.start()`. */
-const startOptions = [
+export const startOptions = [
   "id",
   "idempotencyKey",
   "metadata",
@@ -21,6 +21,7 @@ const startOptions = [
   "interventionMode",
   "timeout",
   "limitKey",
+  "traceparent",
   "allowUnknown",
 ];
 
@@ -63,10 +64,10 @@ export function addExecutionCommands(program: Command): void {
     .option("--force", "also a flow that no worker has ever served here")
     .action(async (flow: string, input: Json, { options, force = false }: StartFlags, command: Command) => {
       requireKnown(options, startOptions, "a start");
-      if (!force) await withStore(command, ({ starts }) => starts.requireServed(flow).catch(unlessItMayNotAsk));
-      const id = await withStore(command, ({ starts }) =>
-        starts.startRaw(flow, input, force ? { ...options, allowUnknown: true } : options),
-      );
+      const id = await withStore(command, async ({ starts }) => {
+        if (!force && options["allowUnknown"] !== true) await starts.requireServed(flow).catch(unlessItMayNotAsk);
+        return starts.startRaw(flow, input, force ? { ...options, allowUnknown: true } : options);
+      });
       done(command, id, { id });
     });
 

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import postgres from "postgres";
 import { expect, inject, test } from "vitest";
 import { nearest } from "../../src/base/option.ts";
+import { startOptions } from "../../src/cli/executions.ts";
 import { createOrchestrator, defineFlow, UsageError } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving, visiting } from "../support/flows.ts";
@@ -36,7 +37,9 @@ test("a flow that no worker ever served is refused at both doors before anything
   const before = await countOf();
   const refused = {
     constructor: UsageError,
-    message: expect.stringMatching(/named "nobodys-flow" here: there are served-order/) as string,
+    message: expect.stringMatching(
+      /named "nobodys-flow" here: known are served-order\. To start it all the same, /,
+    ) as string,
   };
 
   await expect(sender.flow(other).startExecution()).rejects.toMatchObject(refused);
@@ -53,7 +56,7 @@ test("a flow that no worker ever served is refused at both doors before anything
   });
   await expect(bySql("served-ordre")).rejects.toMatchObject({
     code: "FL008",
-    message: expect.stringContaining("did you mean") as string,
+    hint: 'did you mean "served-order"? To start it all the same, pass allowUnknown: true, or --force on the command line',
   });
   expect(await countOf()).toBe(before);
 });
@@ -109,6 +112,13 @@ test("SQL and library mean the same name", async () => {
     from jsonb_array_elements(${JSON.stringify(asked)}::text::jsonb) a`;
 
   expect(rows.map(({ meant }) => meant ?? undefined)).toEqual(asked.map(([one, known]) => nearest(one, known)));
+});
+
+test("the command line knows the options that SQL knows", async () => {
+  await expect(bySql("served-order", { nonsense: 1 })).rejects.toMatchObject({
+    code: "FL008",
+    hint: `use ${startOptions.join(", ")}`,
+  });
 });
 
 async function countOf(): Promise<unknown> {
