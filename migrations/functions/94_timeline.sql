@@ -37,6 +37,9 @@ begin
     cross join lateral generate_series(0, case when jsonb_array_length(m.m -> 'entries') > 0 then (m.m ->> 'size')::int / jsonb_array_length(m.m -> 'entries') else 0 end - 1) i(i)
     cross join lateral jsonb_array_elements(m.m -> 'entries') with ordinality n(entry, ord)
     where m.m ->> 'move' = 'open' and n.entry ->> 'chunk' is not null
+  ), shown as (
+    -- What comes of it is gathered for this page alone.
+    select p.* from planned p where (p.seq, p.dispatch) > (v_seq, v_place) order by p.seq, p.dispatch limit timeline.max
   ), tried as (
     select x.dispatch, min((x.p ->> 'queuedAt')::float8) as queued, min((x.p ->> 'startedAt')::float8) as started,
       max(x.at) filter (where x.type in ('chunk.completed', 'interrupt.raised') or x.type = 'chunk.failed' and not x.p ? 'retryInMs') as ended,
@@ -45,25 +48,31 @@ begin
         'status', case x.type when 'chunk.completed' then 'completed' when 'chunk.failed' then 'failed' when 'interrupt.raised' then 'paused' else 'interrupted' end,
         'queuedAt', flowledger.iso(flowledger.from_ms((x.p ->> 'queuedAt')::float8)), 'startedAt', flowledger.iso(flowledger.from_ms((x.p ->> 'startedAt')::float8)),
         'endedAt', flowledger.iso(x.at), 'error', flowledger.error_of(x.p -> 'error')) order by x.seq) as attempts
-    from l x where x.type in ('chunk.completed', 'chunk.failed', 'chunk.interrupted', 'interrupt.raised') group by x.dispatch
+    from l x where x.type in ('chunk.completed', 'chunk.failed', 'chunk.interrupted', 'interrupt.raised') and x.dispatch in (select h.dispatch from shown h)
+    group by x.dispatch
   ), begun as (
     -- An attempt that was cut off while it waited began again when that was over; what it had done by then tells of its beginning.
     select x.dispatch, min(x.at) as at from l x
-    where x.type in ('sleep.started', 'step.completed', 'step.failed', 'child.started', 'items.started') group by x.dispatch
+    where x.type in ('sleep.started', 'step.completed', 'step.failed', 'child.started', 'items.started') and x.dispatch in (select h.dispatch from shown h)
+    group by x.dispatch
+  ), begun_steps as (
+    select min(x.seq) as seq, x.dispatch, x.p -> 'ordinal' as ordinal from l x where x.type in ('step.completed', 'step.failed')
+    group by x.dispatch, x.p -> 'ordinal' having (min(x.seq), 0) > (v_seq, v_place) order by 1 limit timeline.max
   ), steps as (
     select min(x.seq) as seq, x.dispatch, max(x.chunk) as chunk, (array_agg(x.p ->> 'name' order by x.seq))[1] as name,
       max(x.at) filter (where x.type = 'step.completed' or not x.p ? 'retryInMs') as ended,
       (array_agg(x.type order by x.seq desc))[1] as last,
       jsonb_agg(jsonb_build_object('attempt', x.p -> 'attempt', 'status', split_part(x.type, '.', 2), 'queuedAt', null, 'startedAt', null,
         'endedAt', flowledger.iso(x.at), 'error', flowledger.error_of(x.p -> 'error')) order by x.seq) as attempts
-    from l x where x.type in ('step.completed', 'step.failed') group by x.dispatch, x.p -> 'ordinal'
+    from l x join begun_steps b on b.dispatch = x.dispatch and b.ordinal = x.p -> 'ordinal'
+    where x.type in ('step.completed', 'step.failed') group by x.dispatch, x.p -> 'ordinal'
   ), entries as (
     select p.seq, p.dispatch as place, jsonb_build_object('kind', 'chunk', 'chunk', p.chunk, 'dispatch', p.dispatch,
       'status', case when t.ended is null then case when c.at is null then 'open' else 'dropped' end when t.last = 'chunk.completed' then 'completed'
         when t.last = 'chunk.failed' then 'failed' else 'paused' end,
       'queuedAt', flowledger.iso(least(p.at, flowledger.from_ms(t.queued))), 'startedAt', flowledger.iso(least(flowledger.from_ms(t.started), b.at)),
       'endedAt', flowledger.iso(coalesce(t.ended, c.at)), 'attempts', coalesce(t.attempts, '[]')) as entry
-    from planned p cross join closing c left join tried t on t.dispatch = p.dispatch left join begun b on b.dispatch = p.dispatch
+    from shown p cross join closing c left join tried t on t.dispatch = p.dispatch left join begun b on b.dispatch = p.dispatch
     union all
     select s.seq, 0, jsonb_build_object('kind', 'step', 'step', s.name, 'chunk', s.chunk, 'dispatch', s.dispatch,
       'status', case when s.ended is null then case when c.at is null then 'open' else 'dropped' end else split_part(s.last, '.', 2) end,
@@ -81,8 +90,10 @@ begin
       'queuedAt', flowledger.iso(i.created_at), 'startedAt', flowledger.iso(i.created_at), 'until', flowledger.iso(i.expires_at), 'endedAt', flowledger.iso(i.resolved_at),
       'actor', i.actor)
     from (
-      select x.seq, x.chunk, x.dispatch, x.p ->> 'id' as interrupt, lead(x.seq) over (partition by x.p ->> 'id' order by x.seq) as next
-      from l x where x.type = 'interrupt.raised') r
+      select w.* from (
+        select x.seq, x.chunk, x.dispatch, x.p ->> 'id' as interrupt, lead(x.seq) over (partition by x.p ->> 'id' order by x.seq) as next
+        from l x where x.type = 'interrupt.raised') w
+      where (w.seq, 0) > (v_seq, v_place) order by w.seq limit timeline.max) r
     cross join lateral flowledger.interrupt_of(timeline.id, r.interrupt, coalesce(r.next - 1, 2147483647)) i
     union all
     select x.seq, 0, jsonb_build_object('kind', 'child', 'executionId', x.p -> 'child', 'flow', x.p -> 'flow', 'dispatch', x.dispatch,

@@ -178,7 +178,7 @@ test("a database of a pre-release is refused with a way to carry its executions 
     });
 });
 
-test("a database from before operators keeps its rows, indexes, views and grants, and a parked column comes in", async () => {
+test("a database from before operators keeps its rows, indexes, triggers and views", async () => {
   await using database = await testDatabase();
   const { sql } = database;
   await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow, failing, asking] });
