@@ -170,8 +170,8 @@ export class Orchestrator implements AsyncDisposable {
   readonly #workers = new Set<LocalWorker>();
   readonly #schedules: readonly Schedule[];
   readonly #hasShortcuts: boolean;
-  /** Flows that this process has, or that some worker has served. */
-  readonly #served = new Set<string>();
+  /** Flows that others serve, each asked for once. */
+  readonly #served = new Map<string, Promise<void>>();
   readonly #telemetry = new Telemetry({
     store: () => this.#readyStore(),
     isListening: () => this.#opened?.store.wakeups.isListening ?? false,
@@ -626,9 +626,15 @@ export class Orchestrator implements AsyncDisposable {
 
   /** Asked once per flow. @throws {UsageError} nobody has it, and it might wait for ever */
   async #requireServed({ flow, allowUnknown = false }: NewExecution): Promise<void> {
-    if (allowUnknown || this.#flows.has(flow) || this.#served.has(flow)) return;
-    await this.#store.starts.requireServed(flow);
-    this.#served.add(flow);
+    if (allowUnknown || this.#flows.has(flow)) return;
+    let asked = this.#served.get(flow);
+    if (!asked) {
+      asked = this.#store.starts.requireServed(flow);
+      this.#served.set(flow, asked);
+      // A worker may come that serves it.
+      asked.catch(() => this.#served.delete(flow));
+    }
+    await asked;
   }
 
   /** @param send how what may be repeated is sent; an append may not */

@@ -1,10 +1,11 @@
 /** A start names a flow that somebody serves: a name with a typing error would wait for ever, without a word. */
 import fc from "fast-check";
 import postgres from "postgres";
-import { expect, inject, test } from "vitest";
+import { expect, inject, test, vi } from "vitest";
 import { nearest } from "../../src/base/option.ts";
 import { startOptions } from "../../src/cli/executions.ts";
 import { createOrchestrator, defineFlow, UsageError } from "../../src/index.ts";
+import { internals } from "../../src/orchestrator.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving, visiting } from "../support/flows.ts";
 import { fuzzRuns } from "../support/fuzz.ts";
@@ -69,6 +70,19 @@ test("what the orchestrator has itself is known, and what was served once stays 
 
   expect(mine.id).not.toBe(theirs.id);
   expect(await bySql("served-order")).toHaveLength(1);
+});
+
+test("starts that come at once ask for their flow once, and again after a refusal", async () => {
+  await using sender = visiting(database);
+  const asked = vi.spyOn((await sender[internals].store()).starts, "requireServed");
+
+  await Promise.all(Array.from({ length: 50 }, () => sender.flow(order).startExecution()));
+  await sender.flow(order).startMany([1, 2]);
+  expect(asked).toHaveBeenCalledTimes(1);
+
+  for (let attempt = 0; attempt < 2; attempt++)
+    await expect(sender.flow(other).startExecution()).rejects.toThrow(UsageError);
+  expect(asked).toHaveBeenCalledTimes(3);
 });
 
 test("allowUnknown is for a deploy that sends first, and means nothing else", async () => {
