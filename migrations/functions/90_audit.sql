@@ -257,6 +257,12 @@ create or replace function flowledger.meta(id uuid) returns jsonb
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+  -- What there is little of, in one pass.
+  with rare as materialized (
+    select l.seq, l.type, l.payload, l.copied_at from flowledger.ledger l
+    where l.execution_id = meta.id and l.type in ('execution.created', 'execution.claimed', 'execution.blocked',
+      'interrupt.expired', 'interrupt.answered', 'interrupt.resumed', 'interrupt.refused')
+  )
   select jsonb_build_object('executionId', e.execution_id, 'runId', e.execution_id, 'flowName', e.flow,
     'status', case when e.status = 'running' and exists (select from flowledger.parked_of(meta.id)) then 'parked'
       when e.status = 'running' and flowledger.pending_in(meta.id) > 0 then 'waiting' else e.status end,
@@ -264,27 +270,26 @@ as $$
     'startInput', coalesce(flowledger.start_input(meta.id), 'null'),
     'sealedAt', flowledger.iso(e.sealed_at), 'closedAt', flowledger.iso(e.closed_at), 'closeReason', e.close_reason,
     'stateVersion', e.last_seq, 'fingerprint', e.fingerprint,
-    'blocked', (select max(l.payload ->> 'problem') from flowledger.ledger l where l.execution_id = meta.id and l.type = 'execution.blocked'
-      and not exists (select 1 from flowledger.ledger c where c.execution_id = meta.id and c.type = 'execution.claimed' and c.seq > l.seq)),
+    'blocked', (select max(l.payload ->> 'problem') from rare l where l.type = 'execution.blocked'
+      and not exists (select 1 from rare c where c.type = 'execution.claimed' and c.seq > l.seq)),
     'paused', (select jsonb_build_object('at', flowledger.iso(p.at), 'until', flowledger.iso(p.until), 'actor', p.actor, 'reason', p.reason) from flowledger.pause_of(meta.id) p),
     'parentId', e.parent_id, 'metadata', coalesce(e.metadata, '{}'),
     'resourceKeys', coalesce((select l.payload -> 'resourceKeys' from flowledger.ledger l where l.execution_id = meta.id and l.seq = 1), '[]'),
     'loadedFrom', e.loaded_from, 'forkedFrom', e.forked_from,
     -- What was copied here belongs to the trace of another.
-    'trace', (select l.payload ->> 'traceparent' from flowledger.ledger l
-      where l.execution_id = meta.id and l.type in ('execution.created', 'execution.claimed') and l.copied_at is null and l.payload ? 'traceparent'
+    'trace', (select l.payload ->> 'traceparent' from rare l
+      where l.type in ('execution.created', 'execution.claimed') and l.copied_at is null and l.payload ? 'traceparent'
       order by l.seq desc limit 1))
     || coalesce((
       select jsonb_build_object('expiredInterrupts', jsonb_agg(x.id order by x.seq))
       from (
-        select l.payload ->> 'id' as id, max(l.seq) as seq from flowledger.ledger l
-        where l.execution_id = meta.id and l.type = 'interrupt.expired' group by 1
+        select l.payload ->> 'id' as id, max(l.seq) as seq from rare l where l.type = 'interrupt.expired' group by 1
       ) x having count(*) > 0), '{}')
     || coalesce((
       select jsonb_build_object('earlyAnswers', jsonb_agg(l.payload ->> 'id' order by l.seq))
-      from flowledger.ledger l
-      where l.execution_id = meta.id and l.type = 'interrupt.answered' and not exists (
-        select from flowledger.ledger t where t.execution_id = meta.id and t.type in ('interrupt.resumed', 'interrupt.refused')
+      from rare l
+      where l.type = 'interrupt.answered' and not exists (
+        select from rare t where t.type in ('interrupt.resumed', 'interrupt.refused')
           and (t.payload ->> 'early')::int = l.seq)
       having count(*) > 0), '{}')
   from flowledger.audit_executions e where e.execution_id = meta.id
