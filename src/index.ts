@@ -90,9 +90,9 @@ export type {
   StartAndWaitOptions,
   StartManyOptions,
 } from "./execution/bound-flow.ts";
-export type { ExecutionSummary, Orchestrator, OrchestratorOptions, WorkerOptions } from "./orchestrator.ts";
+export type { Orchestrator, OrchestratorOptions, WorkerOptions } from "./orchestrator.ts";
 export type { FailureGroup } from "./store/lists.ts";
-export type { CountOptions, ExecutionFilter, FailureOptions, ListOptions } from "./execution/list.ts";
+export type { CountOptions, ExecutionFilter, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";
 export type { PruneOptions } from "./execution/retention.ts";
 export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
 export type {

@@ -6,7 +6,6 @@ import type { CallerTransaction } from "./store/caller-transaction.ts";
 import type { ConnectionOption } from "./store/client.ts";
 import type { Anchor } from "./store/anchors.ts";
 import type { Pruned } from "./store/prune.ts";
-import type { Header } from "./store/headers.ts";
 import type { FailureGroup } from "./store/lists.ts";
 import type { Difference, RebuildOptions } from "./store/rebuild.ts";
 import type { CreateResult, NewExecution } from "./store/starts.ts";
@@ -21,16 +20,18 @@ import type { NewId } from "./engine/ids.ts";
 import { KeptResources } from "./engine/resources.ts";
 import type { Resources, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, ExecutionNotFoundError, LockedError, UsageError } from "./base/errors.ts";
-import { BoundFlow, newExecution, parseMetadata } from "./execution/bound-flow.ts";
+import { BoundFlow, newExecution } from "./execution/bound-flow.ts";
 import type { BoundHost } from "./execution/bound-flow.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
-import { parseId, requireExecutionId } from "./execution/ids.ts";
+import { requireExecutionId } from "./execution/ids.ts";
 import { inspectLoad, load } from "./execution/history.ts";
-import { parseCount, parseFailures, parseList } from "./execution/list.ts";
-import type { CountOptions, FailureOptions, ListOptions } from "./execution/list.ts";
+import { parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";
+import type { CountOptions, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";
 import type { LoadReport, LoadTarget } from "./execution/history.ts";
-import { InterruptRecord } from "./execution/interrupt.ts";
+import { inboxPage, parseInbox } from "./execution/inbox.ts";
+import type { ListInterruptsOptions } from "./execution/inbox.ts";
+import type { InterruptRecord } from "./execution/interrupt.ts";
 import { endingOf, openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
 import { parsePrune } from "./execution/retention.ts";
@@ -91,32 +92,6 @@ export interface WorkerOptions {
   drainTimeout?: Duration;
   /** How long a cancelled chunk may take to stop. @default "5s" */
   cancelGrace?: Duration;
-}
-
-export interface ListInterruptsOptions {
-  flow?: string;
-  /** The `type` given to `pauseFor`. */
-  type?: string;
-  /** Of executions whose metadata contain this. */
-  metadata?: Readonly<Record<string, unknown>>;
-  /** Waiting since before. */
-  olderThan?: Date;
-  /** `nextCursor` of the page before. */
-  cursor?: string;
-  /** 1 to 1000. @default 100 */
-  limit?: number;
-}
-
-export interface ExecutionSummary {
-  readonly id: ExecutionId;
-  readonly flow: string;
-  readonly status: Header["status"];
-  readonly lifecycle: Header["lifecycle"];
-  readonly metadata: JsonObject;
-  readonly createdAt: Date;
-  readonly startedAt: Date | null;
-  readonly closedAt: Date | null;
-  readonly closeReason: string | null;
 }
 
 /** Of a load. */
@@ -388,21 +363,9 @@ export class Orchestrator implements AsyncDisposable {
   async listPendingInterrupts(
     options: ListInterruptsOptions = {},
   ): Promise<{ interrupts: InterruptRecord[]; nextCursor: string | null }> {
-    const { limit = 100, flow, type, metadata, olderThan, cursor } = options;
-    requireInteger(limit, "limit of listPendingInterrupts()", { min: 1, max: 1000 });
+    const filter = parseInbox(options);
     await this.#ready();
-    const records = await this.#store.reads.listInterrupts({
-      limit,
-      ...(flow !== undefined && { flow }),
-      ...(type !== undefined && { type }),
-      ...(metadata !== undefined && { metadata: parseMetadata(metadata) ?? {} }),
-      ...(olderThan !== undefined && { olderThan }),
-      ...(cursor !== undefined && { cursor: parseInterruptCursor(cursor) }),
-    });
-    const interrupts = records.map((record) => InterruptRecord.parse(record));
-    const last = interrupts.at(-1);
-    const nextCursor = last && interrupts.length === limit ? `${last.executionId} ${last.id}` : null;
-    return { interrupts, nextCursor };
+    return inboxPage(await this.#store.reads.listInterrupts(filter), filter.limit);
   }
 
   /** Checks every guarantee, in the ledger and in all that is derived from it; safe beside live workers. [] is all well. */
@@ -702,25 +665,5 @@ function childExecution(child: NewChild, definition: FlowDefinition | undefined)
     settings: { autoCloseMs: 0, ...(longest !== null && { timeoutMs: longest }), ...(isHidden && { hidden: true }) },
     limitKey: definition ? limitKeyOf(definition, child.input) : null,
     resourceKeys: Object.keys(resources).toSorted(),
-  };
-}
-
-function parseInterruptCursor(cursor: string) {
-  const [executionId = "", ...id] = cursor.split(" ");
-  return { executionId: parseId(executionId), id: id.join(" ") };
-}
-
-function summaryOf(header: Header): ExecutionSummary {
-  const { id, flow, status, lifecycle, metadata, createdAt, startedAt, closedAt, closeReason } = header;
-  return {
-    id,
-    flow,
-    status,
-    lifecycle,
-    metadata: metadata ?? {},
-    createdAt: new Date(createdAt),
-    startedAt: startedAt === null ? null : new Date(startedAt),
-    closedAt: closedAt === null ? null : new Date(closedAt),
-    closeReason,
   };
 }

@@ -2,6 +2,8 @@
 import { UsageError } from "../base/errors.ts";
 import { requireDate, requireInteger, requireKnown, requireOneOf, requireText } from "../base/option.ts";
 import { Header } from "../store/headers.ts";
+import type { JsonObject } from "../base/json.ts";
+import type { ExecutionId } from "../ledger/event.ts";
 import type { ExecutionFilter as Wanted, FailureFilter, ListOrder, ListQuery } from "../store/lists.ts";
 import { parseMetadata } from "./bound-flow.ts";
 import { parseId } from "./ids.ts";
@@ -67,6 +69,18 @@ const filterNames = [
   "errorLike",
   "metadata",
 ] as const satisfies readonly (keyof ExecutionFilter)[];
+
+export interface ExecutionSummary {
+  readonly id: ExecutionId;
+  readonly flow: string;
+  readonly status: Header["status"];
+  readonly lifecycle: Header["lifecycle"];
+  readonly metadata: JsonObject;
+  readonly createdAt: Date;
+  readonly startedAt: Date | null;
+  readonly closedAt: Date | null;
+  readonly closeReason: string | null;
+}
 
 /** @throws {UsageError} naming what is unknown, or cannot be meant */
 export function parseList(options: ListOptions): ListQuery {
@@ -142,4 +156,19 @@ function idsFrom(prefix: string, where: string): [string, string] {
       "use its hexadecimal digits and dashes, like 01a1fc3d-d4",
     );
   return [filled("0"), filled("f")];
+}
+
+export function summaryOf(header: Header): ExecutionSummary {
+  const { id, flow, status, lifecycle, metadata, createdAt, startedAt, closedAt, closeReason } = header;
+  return {
+    id,
+    flow,
+    status,
+    lifecycle,
+    metadata: metadata ?? {},
+    createdAt: new Date(createdAt),
+    startedAt: startedAt === null ? null : new Date(startedAt),
+    closedAt: closedAt === null ? null : new Date(closedAt),
+    closeReason,
+  };
 }

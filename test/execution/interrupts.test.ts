@@ -597,6 +597,8 @@ describe("a pause", () => {
     expect(new Set(seen).size).toBe(4);
     expect(await codeOf(orchestrator.listPendingInterrupts({ limit: 0 }))).toBe("USAGE_INVALID");
     expect(await codeOf(orchestrator.listPendingInterrupts({ cursor: "nonsense" }))).toBe("USAGE_INVALID");
+    const misspelt = { flows: "review" } as object;
+    expect(await codeOf(orchestrator.listPendingInterrupts(misspelt))).toBe("USAGE_INVALID");
   });
 });
 

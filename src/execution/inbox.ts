@@ -1,0 +1,49 @@
+/** The inbox: which interrupts are asked for, and a page of them. */
+import { requireDate, requireInteger, requireKnown } from "../base/option.ts";
+import type { Json } from "../base/json.ts";
+import type { InterruptFilter } from "../store/reads.ts";
+import { parseMetadata } from "./bound-flow.ts";
+import { parseId } from "./ids.ts";
+import { InterruptRecord } from "./interrupt.ts";
+
+export interface ListInterruptsOptions {
+  flow?: string;
+  /** The `type` given to `pauseFor`. */
+  type?: string;
+  /** Of executions whose metadata contain this. */
+  metadata?: Readonly<Record<string, unknown>>;
+  /** Waiting since before. */
+  olderThan?: Date;
+  /** `nextCursor` of the page before. */
+  cursor?: string;
+  /** 1 to 1000. @default 100 */
+  limit?: number;
+}
+
+/** @throws {UsageError} naming what is unknown, or cannot be meant */
+export function parseInbox(options: ListInterruptsOptions): InterruptFilter {
+  const where = "listPendingInterrupts()";
+  requireKnown(options, ["flow", "type", "metadata", "olderThan", "cursor", "limit"], where);
+  const { limit = 100, flow, type, metadata, olderThan, cursor } = options;
+  return {
+    limit: requireInteger(limit, `limit of ${where}`, { min: 1, max: 1000 }),
+    ...(flow !== undefined && { flow }),
+    ...(type !== undefined && { type }),
+    ...(metadata !== undefined && { metadata: parseMetadata(metadata) ?? {} }),
+    ...(olderThan !== undefined && { olderThan: requireDate(olderThan, `olderThan of ${where}`) }),
+    ...(cursor !== undefined && { cursor: parseCursor(cursor) }),
+  };
+}
+
+/** @param limit how many were asked for */
+export function inboxPage(records: readonly Json[], limit: number) {
+  const interrupts = records.map((record) => InterruptRecord.parse(record));
+  const last = interrupts.at(-1);
+  const nextCursor = last && interrupts.length === limit ? `${last.executionId} ${last.id}` : null;
+  return { interrupts, nextCursor };
+}
+
+function parseCursor(cursor: string) {
+  const [executionId = "", ...id] = cursor.split(" ");
+  return { executionId: parseId(executionId), id: id.join(" ") };
+}
