@@ -8,11 +8,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   select l.dispatch, l.chunk, l.seq, l.at, l.payload -> 'error'
   from (
-    select distinct on (x.dispatch) x.* from flowledger.ledger x
-    where x.execution_id = p_id and x.dispatch is not null and x.type in ('chunk.parked', 'chunk.retried', 'chunk.skipped', 'chunk.failed') and x.seq <= p_until
+    select distinct on (x.dispatch) x.* from (
+      select r.*, max(r.seq) filter (where r.type = 'cleanup.planned') over () as cleaned from flowledger.ledger r
+      where r.execution_id = p_id and r.seq <= p_until and (r.type = 'cleanup.planned'
+        or r.dispatch is not null and r.type in ('chunk.parked', 'chunk.retried', 'chunk.skipped', 'chunk.failed'))) x
+    where x.type <> 'cleanup.planned'
     order by x.dispatch, x.seq desc) l
-  where l.type = 'chunk.parked'
-    and l.seq > coalesce((select max(c.seq) from flowledger.ledger c where c.execution_id = p_id and c.type = 'cleanup.planned' and c.seq <= p_until), 0)
+  where l.type = 'chunk.parked' and l.seq > coalesce(l.cleaned, 0)
 $$;
 
 -- What an execution has planned, by its ledger: each dispatch with its chunk, or the node where it has none, and which item or branch of
