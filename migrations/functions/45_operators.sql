@@ -344,15 +344,15 @@ begin
   return jsonb_build_object('seq', e.seq + 1, 'changes', v_changes);
 end $$;
 
--- How an execution was paused, by the ledger; no row where it is not.
-create or replace function flowledger.pause_of(p_id uuid) returns table (seq int, at timestamptz, until timestamptz, actor text, reason text)
+-- How an execution was paused, by the ledger from p_first on; no row where it is not.
+create or replace function flowledger.pause_of(p_id uuid, p_first int default 1) returns table (seq int, at timestamptz, until timestamptz, actor text, reason text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select l.seq, l.at, flowledger.from_ms((l.payload ->> 'until')::float8), l.actor, l.payload ->> 'reason'
   from (
     select x.* from flowledger.ledger x
-    where x.execution_id = p_id and x.type in ('execution.paused', 'execution.unpaused', 'execution.closed') order by x.seq desc limit 1) l
+    where x.execution_id = p_id and x.seq >= p_first and x.type in ('execution.paused', 'execution.unpaused', 'execution.closed') order by x.seq desc limit 1) l
   where l.type = 'execution.paused'
 $$;
 

@@ -193,6 +193,7 @@ declare
   v_settings jsonb;
   v_open jsonb;
   v_waits jsonb;
+  v_parked jsonb;
   v_queue jsonb;
   v_blocked record;
   v_ready jsonb;
@@ -223,8 +224,12 @@ begin
       'since', flowledger.iso((select l.at from flowledger.ledger l
         where l.execution_id = e.id and l.seq >= v_first and l.epoch = e.epoch and l.type = 'execution.claimed' order by l.seq desc limit 1)),
       'silentSince', (select flowledger.iso(w.heartbeat_at) from flowledger.workers w where w.id = e.owner and w.heartbeat_at <= flowledger.wall_clock() - v_silent)) end);
-  -- Parked chunks and paused executions belong here, before what would go on without a person.
-  if e.owner is not null and (v_facts -> 'owner' ->> 'host' is null or v_facts -> 'owner' ->> 'silentSince' is not null) then
+  -- Before what would go on without a person.
+  select jsonb_build_object('kind', 'paused', 'since', flowledger.iso(p.at), 'until', flowledger.iso(p.until), 'actor', p.actor, 'reason', p.reason) into v_kind
+  from flowledger.pause_of(e.id, v_first) p where v_facts -> 'cancelling' = 'null';
+  if v_kind is not null then
+    null;
+  elsif e.owner is not null and (v_facts -> 'owner' ->> 'host' is null or v_facts -> 'owner' ->> 'silentSince' is not null) then
     v_kind := jsonb_build_object('kind', 'lost');
   elsif e.owner is null then
     select l.type, l.at, l.payload ->> 'problem' as problem, l.payload ->> 'fingerprint' as fingerprint into v_blocked from flowledger.ledger l
@@ -242,8 +247,13 @@ begin
       when e.started_at is null then jsonb_build_object('kind', 'created', 'since', flowledger.iso(e.created_at), 'until', flowledger.iso(e.wake_at)) end;
   end if;
   if v_kind is null then
-    select coalesce(jsonb_agg(to_jsonb(o)), '[]') into v_open from flowledger.open_dispatches(e.id, v_first, v_at) o;
-    v_waits := flowledger.waits_of(e.id, v_at, v_open);
+    -- At most 20 are named, and those that are parked run no more.
+    v_parked := case when e.parked > 0 then (select jsonb_agg(jsonb_build_object('kind', 'parked', 'dispatch', p.dispatch, 'chunk', p.chunk,
+        'since', flowledger.iso(p.at), 'error', flowledger.error_of(p.error)) order by p.seq) from flowledger.parked_of(e.id) p) end;
+    select coalesce(jsonb_agg(to_jsonb(o)), '[]') into v_open from flowledger.open_dispatches(e.id, v_first, v_at) o
+    where not coalesce(v_parked, '[]') @> jsonb_build_array(jsonb_build_object('dispatch', o.dispatch));
+    v_waits := coalesce((select jsonb_agg(p.p - 'dispatch' order by p.ord) from jsonb_array_elements(v_parked) with ordinality p(p, ord) where p.ord <= 20), '[]')
+      || flowledger.waits_of(e.id, v_at, v_open);
     v_called := array(select s.dispatch from flowledger.ledger s where s.execution_id = e.id and s.seq >= v_first and s.dispatch is not null and (s.type = 'items.started'
       or s.type = 'child.started' and exists (
         select from flowledger.executions c where c.id = (s.payload ->> 'child')::uuid and c.parent_id = e.id and c.closed_at is null)));
@@ -290,6 +300,8 @@ return concat(flowledger.in_line(p_error ->> 'name', 100), ': ' || flowledger.in
 create or replace function flowledger.wait_in_words(w jsonb, p_id text) returns text
 language sql immutable parallel safe
 return case w ->> 'kind'
+  when 'parked' then format('an operator: chunk %s is parked since %s%s', flowledger.quoted(w ->> 'chunk'), w ->> 'since',
+    ', after ' || flowledger.error_in_words(w -> 'error'))
   when 'answer' then format('an answer to interrupt %s (%s, chunk %s%s) since %s%s', flowledger.quoted(w ->> 'interruptId'), flowledger.in_line(w ->> 'type', 200),
     flowledger.quoted(w ->> 'chunk'), case when w ->> 'executionId' <> p_id then format(' of flow %s', flowledger.quoted(w ->> 'flow')) else '' end,
     w ->> 'since', coalesce(', until ' || (w ->> 'until'), ''))
@@ -339,6 +351,8 @@ begin
         when 'sub_flow_completed' then 'all work was done' when 'manual' then 'it was closed by hand' else flowledger.in_line(p ->> 'reason') end) end
     when 'lost' then case when p -> 'owner' ->> 'host' is null then format('It is owned by %s, which is gone: another one takes it over', v_worker)
       else format('It is owned by %s, which has been silent since %s: another one takes it over', v_worker, p -> 'owner' ->> 'silentSince') end
+    when 'paused' then format('It is paused since %s by %s (%s)%s', p ->> 'since', flowledger.quoted(p ->> 'actor'), flowledger.in_line(p ->> 'reason'),
+      coalesce(', until ' || (p ->> 'until'), ''))
     when 'blocked' then format('It is blocked since %s, as no worker''s version of flow %s fits: %s', p ->> 'since', v_flow, flowledger.in_line(p ->> 'problem', 1000))
     when 'delayed' then format('It does not start before %s%s', p ->> 'until', coalesce(', and is discarded unless a worker has it by ' || (p ->> 'discardAt'), ''))
     when 'unserved' then format('It is due since %s, and no worker that is alive serves flow %s: start one%s', p ->> 'since', v_flow,
@@ -370,7 +384,7 @@ begin
     v_text := v_text || format('; its end was asked for at %s%s: %s', p -> 'cancelling' ->> 'since', coalesce(' by ' || flowledger.in_line(p -> 'cancelling' ->> 'actor', 200), ''),
       flowledger.in_line(p -> 'cancelling' ->> 'reason'));
   end if;
-  if v_kind in ('waiting', 'idle', 'delayed', 'sealed', 'lost') and p ->> 'workers' = '0' then
+  if v_kind in ('waiting', 'idle', 'delayed', 'sealed', 'lost', 'paused') and p ->> 'workers' = '0' then
     v_text := v_text || format('; no worker that is alive serves flow %s', v_flow);
   end if;
   return v_text || case when v_text ~ '[.!?…]$' then '' else '.' end;

@@ -29,6 +29,8 @@ export const Wait = z.discriminatedUnion("kind", [
     /** When the pause expires; null is never. */
     until: moment.nullable(),
   }),
+  /** A chunk failed for the last time, and waits for an operator: see `retry()` and `skip()`. */
+  z.object({ kind: z.literal("parked"), chunk: z.string(), since: moment, error: ErrorInBrief.nullable() }),
   z.object({ kind: z.literal("sleep"), chunk: z.string().nullable(), until: moment }),
   /** A chunk failed, and its next attempt is number `attempt`. */
   z.object({
@@ -155,6 +157,15 @@ export const Explanation = z.discriminatedUnion("kind", [
     /** Workers that it lost since it last got on. */
     lostWorkers: z.int(),
   }),
+  /** An operator paused it; `until` is when it goes on by itself. */
+  z.object({
+    ...base,
+    kind: z.literal("paused"),
+    since: moment,
+    until: moment.nullable(),
+    actor: z.string(),
+    reason: z.string(),
+  }),
   /** Its worker gives no sign of life. */
   z.object({ ...base, kind: z.literal("lost") }),
   /** A worker has it, and something of it runs. */
@@ -163,7 +174,7 @@ export const Explanation = z.discriminatedUnion("kind", [
     kind: z.literal("running"),
     chunks: z.array(z.object({ chunk: z.string(), attempt: z.int() })),
   }),
-  /** All that is not done waits for something: answers first, then times, then others. */
+  /** All that is not done waits for something: operators first, then answers, times and others. */
   z.object({ ...base, kind: z.literal("waiting"), waits: z.array(Wait) }),
   /** Nothing is left to do. `until` is when it closes by itself; null is when somebody closes it. */
   z.object({ ...base, kind: z.literal("idle"), until: moment.nullable() }),

@@ -79,6 +79,25 @@ const keyRated = defineFlow(
 ).to("add", () => 1);
 const busy = defineFlow("busy").to("hang", () => never.promise);
 
+const parking = defineFlow("parking", {}, { onFailure: "park" });
+parking.to(
+  "pay",
+  () => {
+    throw new RangeError("no line");
+  },
+  { retry: { maxAttempts: 1 } },
+);
+const parkingAsking = defineFlow("parking.asking", {}, { onFailure: "park" });
+parkingAsking.to(
+  "pay",
+  () => {
+    throw new RangeError("no line");
+  },
+  { retry: { maxAttempts: 1 } },
+);
+parkingAsking.to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss", type: "approval" }));
+const parkingParent = defineFlow("parking.parent").toSubFlow(parking);
+
 interface World {
   readonly t: TestOrchestrator;
   /** The same database, by hand. */
@@ -401,6 +420,53 @@ const situations: Situation[] = [
     says: `It was cancelled at ${nine}: not needed.`,
   },
   {
+    what: "parked",
+    in: "quiet",
+    kind: "waiting",
+    make: (world) => begun(world, parking),
+    says: `It waits for an operator: chunk "pay" is parked since ${nine}, after RangeError: no line.`,
+  },
+  {
+    what: "parked beside a question",
+    in: "quiet",
+    kind: "waiting",
+    make: (world) => begun(world, parkingAsking),
+    says: `It waits for an operator: chunk "pay" is parked since ${nine}, after RangeError: no line, and an answer to interrupt "boss" (approval, chunk "ask") since ${nine}.`,
+  },
+  {
+    what: "above a sub-flow that is parked",
+    in: "quiet",
+    kind: "waiting",
+    make: async (world) => childOf(world, await begun(world, parkingParent)),
+    says: `It waits for execution CHILD of flow "parking" (parked), which it called.`,
+  },
+  {
+    what: "paused by an operator",
+    in: "quiet",
+    kind: "paused",
+    make: async (world) => {
+      const id = await begun(world, dozing);
+      const execution = await world.t.orchestrator.getExecution(id);
+      await execution.pause({ actor: "ann", reason: "INC-12", until: new Date("2026-01-03T09:00Z") });
+      await world.t.settle();
+      return id;
+    },
+    says: `It is paused since ${nine} by "ann" (INC-12), until ${at("03T09:00:00")}.`,
+  },
+  {
+    what: "paused and parked, without an end",
+    in: "quiet",
+    kind: "paused",
+    make: async (world) => {
+      const id = await begun(world, parking);
+      const execution = await world.t.orchestrator.getExecution(id);
+      await execution.pause({ actor: "ann", reason: "INC-12" });
+      await world.t.settle();
+      return id;
+    },
+    says: `It is paused since ${nine} by "ann" (INC-12).`,
+  },
+  {
     what: "running",
     in: "busy",
     kind: "running",
@@ -513,6 +579,9 @@ const flows = [
   failing,
   stepping,
   parent,
+  parking,
+  parkingAsking,
+  parkingParent,
   askingParent,
   calling,
   spreading,
