@@ -87,7 +87,7 @@ begin
     select t.dispatch, 'retry' as kind, t.at + flowledger.ms((t.p ->> 'retryInMs')::float8) as until, null as name, t.p -> 'error' as error
     from tail t where t.type = 'chunk.failed' and t.p ? 'retryInMs'
     union all
-    select t.dispatch, 'sleep', t.at + flowledger.ms((t.p ->> 'forMs')::float8), null, null from tail t where t.type = 'sleep.started'
+    select t.dispatch, 'sleep', coalesce(flowledger.from_ms((t.p ->> 'until')::float8), t.at + flowledger.ms((t.p ->> 'forMs')::float8)), null, null from tail t where t.type = 'sleep.started'
     union all
     select t.dispatch, 'step', t.at + flowledger.ms((t.p ->> 'retryInMs')::float8), t.p ->> 'name',
       (t.p -> 'error') || jsonb_build_object('attempt', (t.p ->> 'attempt')::int + 1)

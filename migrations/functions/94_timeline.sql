@@ -24,7 +24,8 @@ begin
   with l as materialized (
     select e.seq, e.at, e.type, e.dispatch, e.chunk, e.payload - 'output' - 'value' - 'payload' - 'response' - 'moves' as p, e.payload -> 'moves' as moves
     from flowledger.ledger e
-    where e.execution_id = timeline.id and (e.payload ? 'moves' or e.type in ('chunk.completed', 'chunk.failed', 'chunk.interrupted', 'value.routed',
+    where e.execution_id = timeline.id and (e.payload ? 'moves' or e.type in ('chunk.completed', 'chunk.failed', 'chunk.interrupted', 'chunk.parked', 'chunk.retried', 'chunk.skipped', 'value.routed',
+      'cleanup.planned', 'cleanup.completed', 'cleanup.failed',
       'step.completed', 'step.failed', 'sleep.started', 'interrupt.raised', 'child.started', 'child.closed', 'items.started', 'execution.closed'))
   ), closing as (
     select min(x.at) as at from l x where x.type = 'execution.closed'
@@ -37,19 +38,29 @@ begin
     cross join lateral generate_series(0, case when jsonb_array_length(m.m -> 'entries') > 0 then (m.m ->> 'size')::int / jsonb_array_length(m.m -> 'entries') else 0 end - 1) i(i)
     cross join lateral jsonb_array_elements(m.m -> 'entries') with ordinality n(entry, ord)
     where m.m ->> 'move' = 'open' and n.entry ->> 'chunk' is not null
+    union all
+    -- What a cancel left to do; the flow's own handler has no chunk.
+    select x.seq, x.at, (r.run ->> 'id')::int, coalesce(r.run ->> 'chunk', 'onCancel')
+    from l x cross join lateral jsonb_array_elements(x.p -> 'runs') r(run) where x.type = 'cleanup.planned'
   ), shown as (
     -- What comes of it is gathered for this page alone.
     select p.* from planned p where (p.seq, p.dispatch) > (v_seq, v_place) order by p.seq, p.dispatch limit timeline.max
+  ), ran as (
+    select x.*, lag(x.type) over (partition by x.dispatch order by x.seq) as before from l x
+    where x.type in ('chunk.completed', 'chunk.failed', 'chunk.interrupted', 'chunk.parked', 'chunk.retried', 'chunk.skipped', 'interrupt.raised', 'cleanup.completed', 'cleanup.failed')
+      and x.dispatch in (select h.dispatch from shown h)
   ), tried as (
     select x.dispatch, min((x.p ->> 'queuedAt')::float8) as queued, min((x.p ->> 'startedAt')::float8) as started,
-      max(x.at) filter (where x.type in ('chunk.completed', 'interrupt.raised') or x.type = 'chunk.failed' and not x.p ? 'retryInMs') as ended,
+      max(x.at) filter (where x.type in ('chunk.completed', 'chunk.skipped', 'interrupt.raised', 'cleanup.completed', 'cleanup.failed')
+        or x.type = 'chunk.failed' and not x.p ? 'retryInMs') as ended,
       (array_agg(x.type order by x.seq desc))[1] as last,
       jsonb_agg(jsonb_build_object('attempt', x.p -> 'attempt',
-        'status', case x.type when 'chunk.completed' then 'completed' when 'chunk.failed' then 'failed' when 'interrupt.raised' then 'paused' else 'interrupted' end,
+        'status', case when x.type = 'interrupt.raised' then 'paused' else split_part(x.type, '.', 2) end,
         'queuedAt', flowledger.iso(flowledger.from_ms((x.p ->> 'queuedAt')::float8)), 'startedAt', flowledger.iso(flowledger.from_ms((x.p ->> 'startedAt')::float8)),
-        'endedAt', flowledger.iso(x.at), 'error', flowledger.error_of(x.p -> 'error')) order by x.seq) as attempts
-    from l x where x.type in ('chunk.completed', 'chunk.failed', 'chunk.interrupted', 'interrupt.raised') and x.dispatch in (select h.dispatch from shown h)
-    group by x.dispatch
+        'endedAt', flowledger.iso(x.at), 'error', flowledger.error_of(x.p -> 'error')) order by x.seq)
+        -- What parked fails in the end without another attempt.
+        filter (where x.type not in ('chunk.retried', 'chunk.skipped') and not (x.type = 'chunk.failed' and x.before is not distinct from 'chunk.parked')) as attempts
+    from ran x group by x.dispatch
   ), begun as (
     -- An attempt that was cut off while it waited began again when that was over; what it had done by then tells of its beginning.
     select x.dispatch, min(x.at) as at from l x
@@ -68,8 +79,8 @@ begin
     where x.type in ('step.completed', 'step.failed') group by x.dispatch, x.p -> 'ordinal'
   ), entries as (
     select p.seq, p.dispatch as place, jsonb_build_object('kind', 'chunk', 'chunk', p.chunk, 'dispatch', p.dispatch,
-      'status', case when t.ended is null then case when c.at is null then 'open' else 'dropped' end when t.last = 'chunk.completed' then 'completed'
-        when t.last = 'chunk.failed' then 'failed' else 'paused' end,
+      'status', case when t.ended is null then case when c.at is not null then 'dropped' when t.last = 'chunk.parked' then 'parked' else 'open' end
+        when t.last = 'interrupt.raised' then 'paused' else split_part(t.last, '.', 2) end,
       'queuedAt', flowledger.iso(least(p.at, flowledger.from_ms(t.queued))), 'startedAt', flowledger.iso(least(flowledger.from_ms(t.started), b.at)),
       'endedAt', flowledger.iso(coalesce(t.ended, c.at)), 'attempts', coalesce(t.attempts, '[]')) as entry
     from shown p cross join closing c left join tried t on t.dispatch = p.dispatch left join begun b on b.dispatch = p.dispatch
@@ -80,11 +91,11 @@ begin
     from steps s cross join closing c
     union all
     select x.seq, 0, jsonb_build_object('kind', 'sleep', 'chunk', x.chunk, 'dispatch', x.dispatch,
-      'status', case when x.at + flowledger.ms((x.p ->> 'forMs')::float8) <= coalesce(c.at, flowledger.now()) then 'completed' when c.at is null then 'open' else 'dropped' end,
-      'queuedAt', flowledger.iso(x.at), 'startedAt', flowledger.iso(x.at), 'until', flowledger.iso(x.at + flowledger.ms((x.p ->> 'forMs')::float8)),
-      'endedAt', case when least(x.at + flowledger.ms((x.p ->> 'forMs')::float8), c.at) <= flowledger.now()
-        then flowledger.iso(least(x.at + flowledger.ms((x.p ->> 'forMs')::float8), c.at)) end)
-    from l x cross join closing c where x.type = 'sleep.started'
+      'status', case when x.until <= coalesce(c.at, flowledger.now()) then 'completed' when c.at is null then 'open' else 'dropped' end,
+      'queuedAt', flowledger.iso(x.at), 'startedAt', flowledger.iso(x.at), 'until', flowledger.iso(x.until), 'endedAt', case when least(x.until, c.at) <= flowledger.now() then flowledger.iso(least(x.until, c.at)) end)
+    from (
+      select s.*, coalesce(flowledger.from_ms((s.p ->> 'until')::float8), s.at + flowledger.ms((s.p ->> 'forMs')::float8)) as until
+      from l s where s.type = 'sleep.started') x cross join closing c
     union all
     select r.seq, 0, jsonb_build_object('kind', 'wait', 'interruptId', r.interrupt, 'type', i.type, 'chunk', r.chunk, 'dispatch', r.dispatch, 'status', i.status,
       'queuedAt', flowledger.iso(i.created_at), 'startedAt', flowledger.iso(i.created_at), 'until', flowledger.iso(i.expires_at), 'endedAt', flowledger.iso(i.resolved_at),

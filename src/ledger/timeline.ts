@@ -23,7 +23,7 @@ const status = <const T extends readonly string[]>(...own: T) => z.enum(["open",
 const Attempt = z.object({
   /** null of one that completed at once, and of one that was cut off. */
   attempt: z.int().nullable(),
-  status: z.enum(["completed", "failed", "paused", "interrupted"]),
+  status: z.enum(["completed", "failed", "parked", "paused", "interrupted"]),
   queuedAt: moment.nullable(),
   startedAt: moment.nullable(),
   endedAt: moment,
@@ -35,7 +35,8 @@ export const TimelineRow = z.discriminatedUnion("kind", [
     ...times,
     kind: z.literal("chunk"),
     chunk: z.string(),
-    status: status("completed", "failed", "paused"),
+    /** "parked" waits for an operator; "skipped" got its output from one. */
+    status: status("completed", "failed", "paused", "parked", "skipped"),
     attempts: z.array(Attempt),
   }),
   z.object({
@@ -60,7 +61,7 @@ export const TimelineRow = z.discriminatedUnion("kind", [
     interruptId: z.string(),
     type: z.string(),
     chunk: z.string(),
-    status: z.enum(["pending", "resumed", "expired", "cancelled"]),
+    status: z.enum(["pending", "resumed", "expired", "cancelled", "withdrawn"]),
     /** When it expires; null is never. */
     until: moment.nullable(),
     /** Who answered. */

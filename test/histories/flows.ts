@@ -957,6 +957,95 @@ const cancelledRunning: History = (stage) => {
   };
 };
 
+const who = { actor: "ann", reason: "INC-12" } as const;
+
+/** Fails as often as its name says, and parks then. */
+function parking(stage: { name: string }) {
+  const flow = defineFlow(stage.name, {}, { onFailure: "park" });
+  let fails = 2;
+  flow
+    .to(
+      "pay",
+      async (ctx) => {
+        const id = await ctx.step("bank", () => "b-1");
+        if (fails-- > 0) throw new RangeError("no line");
+        return id;
+      },
+      { retry: { maxAttempts: 1 } },
+    )
+    .to("keep", (ctx) => ctx.setState("paid", ctx.input));
+  return flow;
+}
+
+const parkedRetried: History = (stage) => {
+  const flow = parking(stage);
+  return {
+    flows: [flow],
+    drive: async (orchestrator) => {
+      const execution = await orchestrator.flow(flow).startExecution(null, byHand);
+      await stage.rest();
+      await execution.retry(who);
+      await stage.rest();
+      await execution.editState({ set: { note: "mended" }, delete: [] }, who);
+      await stage.rest();
+      await execution.retry({ chunk: "pay", ...who });
+      await stage.rest();
+      await execution.close();
+    },
+  };
+};
+
+const parkedSkipped: History = (stage) => {
+  const flow = parking(stage);
+  return {
+    flows: [flow],
+    drive: async (orchestrator) => {
+      const execution = await orchestrator.flow(flow).startExecution(null, byHand);
+      await stage.rest();
+      await execution.pause(who);
+      await stage.rest();
+      await execution.skip({ chunk: "pay", output: "by hand", ...who });
+      await stage.rest();
+      await execution.unpause(who);
+      await stage.rest();
+      await execution.close();
+    },
+  };
+};
+
+const parkedClosed: History = (stage) => {
+  const flow = parking(stage);
+  return {
+    flows: [flow],
+    drive: async (orchestrator) => {
+      const execution = await orchestrator.flow(flow).startExecution(null, byHand);
+      await stage.rest();
+      await refusal(execution.close({ parked: "fail" }));
+    },
+  };
+};
+
+const cancelledCleanup: History = (stage) => {
+  const flow = defineFlow(stage.name);
+  flow.to("book", (ctx) => ctx.pauseFor({ interruptId: "boss" }), {
+    onCancel: async (ctx) => {
+      await ctx.step("unbook", () => null);
+    },
+  });
+  flow.onCancel(() => {
+    throw new RangeError("nobody there");
+  });
+  return {
+    flows: [flow],
+    drive: async (orchestrator) => {
+      const execution = await orchestrator.flow(flow).startExecution(null, byHand);
+      await stage.rest();
+      await execution.cancel("no longer needed", { actor: "ann" });
+      await refusal(execution.waitForClose());
+    },
+  };
+};
+
 const cancelledUnclaimed: History = (stage) => ({
   drive: async () => {
     const flow = defineFlow(stage.name);
@@ -1313,6 +1402,10 @@ export const histories: Readonly<Record<string, History>> = {
   "closed-paused": closedPaused,
   "cancelled-running": cancelledRunning,
   "cancelled-unclaimed": cancelledUnclaimed,
+  "cancelled-cleanup": cancelledCleanup,
+  "parked-retried": parkedRetried,
+  "parked-skipped": parkedSkipped,
+  "parked-closed": parkedClosed,
   discarded,
   idempotent,
   created,

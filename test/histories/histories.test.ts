@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { format, resolveConfig } from "prettier";
 import { afterAll, expect, test } from "vitest";
-import type { Json } from "../../src/index.ts";
+import type { HistoryEntry, Json } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving } from "../support/flows.ts";
 import { dumpHistory } from "./dump.ts";
@@ -36,6 +36,7 @@ test.for(scenes)("$name", async ({ name, stage, drive }) => {
     await stage.rest();
   }
   const dump = await dumpHistory(database.sql, name);
+  await expectReadable(name);
 
   if (isUpdating) await write(fixtureOf(name), dump);
   expect(existsSync(fixtureOf(name)), `${name}.json is missing: UPDATE_HISTORIES=1 writes it`).toBe(true);
@@ -53,6 +54,31 @@ test("every fixture belongs to a history", () => {
       .toSorted(),
   );
 });
+
+/** Whatever an execution has been through, each reader has words for it. */
+async function expectReadable(name: string): Promise<void> {
+  const rows = await database.sql<{ id: string }[]>`
+    select id from flowledger.executions where flow = ${name} or starts_with(flow, ${`${name}.`}) order by id limit 20`;
+  for (const { id } of rows) {
+    const execution = await orchestrator.getExecution(id);
+    const { rows: timeline } = await execution.timeline();
+    const explanation = await execution.explain();
+    await Promise.all([execution.result.getMeta(), execution.result.getState(), execution.history()]);
+    await Promise.all([execution.getPendingInterrupts(), execution.getSubFlowFrames()]);
+
+    expect(explanation.sentence).toMatch(/\.$/);
+    const ended = new Set((await execution.history()).flatMap((event) => (endsRun(event) ? [event.dispatch] : [])));
+    const shown = timeline.flatMap((row) => (row.endedAt ? [row.dispatch] : []));
+    expect(shown, `the timeline of ${id}`).toEqual(expect.arrayContaining([...ended]));
+  }
+}
+
+/** A run of a chunk has its end there. */
+function endsRun(event: HistoryEntry): event is HistoryEntry & { dispatch: number } {
+  if (!("dispatch" in event) || !("chunk" in event) || typeof event.chunk !== "string") return false;
+  if (event.type === "chunk.failed") return event.retryInMs === undefined;
+  return ["chunk.completed", "chunk.skipped", "cleanup.completed", "cleanup.failed"].includes(event.type);
+}
 
 /** Compact first, so that prettier puts on one line what fits there. */
 async function write(path: string, dump: Json): Promise<void> {
