@@ -225,7 +225,7 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
   }
 }
 
-/** How an execution ends, and whether that holds only as long as nothing else comes in. */
+/** How an execution ends, and whether that holds only as long as nothing else comes in: always for the close itself. */
 export interface Settlement {
   readonly events: LedgerEvent[];
   readonly isConditional: boolean;
@@ -288,7 +288,9 @@ export function endsByItself(state: ExecutionState, now: number): boolean {
 
 /**
  * What still waits is ended in a commit of its own, because the close snapshot tells when that was and only the
- * database knows the time of a commit.
+ * database knows the time of a commit. That commit takes nothing new from outside any more, so a flood puts off no end.
+ *
+ * @param isConditional whether what still waits may yet be answered
  */
 function ending(
   state: ExecutionState,
@@ -300,13 +302,14 @@ function ending(
   const waiting = cancelled(pendingInterrupts(state), reason);
   for (const { id, status } of state.interventions)
     if (status === "pending") waiting.push({ type: "intervention.expired", id });
-  if (waiting.length > 0) {
-    if (!state.closing) waiting.push({ type: "execution.sealed", close: true, reason });
-    return { events: waiting, isConditional };
-  }
+  const isFlooded = !isConditional && state.inbox.length > 0;
+  if (!state.closing && (waiting.length > 0 || isFlooded))
+    waiting.push({ type: "execution.sealed", close: true, reason });
+  if (waiting.length > 0) return { events: waiting, isConditional };
   const closed: EventOf<"execution.closed"> = { type: "execution.closed", outcome, reason };
   if (error) closed.error = error;
-  return { events: [closed], isConditional };
+  // The close snapshot has to hold what came in beside it.
+  return { events: [closed], isConditional: true };
 }
 
 function cancelled(interrupts: readonly Interrupt[], reason: string): LedgerEvent[] {

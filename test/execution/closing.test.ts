@@ -3,7 +3,7 @@ import { afterAll, expect, test } from "vitest";
 import { defineFlow } from "../../src/index.ts";
 import type { Execution } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
-import { untilPending } from "../support/doors.ts";
+import { codeOf, untilPending } from "../support/doors.ts";
 import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
 import type { Gate } from "../support/flows.ts";
 import { expectGuarantees, nothing } from "../support/ledger.ts";
@@ -33,7 +33,12 @@ beside.to("ask later", async (ctx) => {
   await gateOf(ctx.input).passed;
   return ctx.pauseFor({ interruptId: "second" });
 });
-const all = { asks, parent, grandparent, beside };
+const ending = defineFlow("ending");
+ending.to("end", async (ctx) => {
+  await gateOf(ctx.execution.id).passed;
+  if (ctx.input === "failed") throw new RangeError("no more");
+});
+const all = { asks, parent, grandparent, beside, ending };
 const orchestrator = await serving(database, Object.values(all), {}, { concurrency: 250 });
 afterAll(() => orchestrator.close());
 
@@ -158,3 +163,51 @@ test("a close that rejects says which pause came while it drained, and one that 
 
   expect(await execution.result.getMeta()).toMatchObject({ lifecycleState: "closed" });
 });
+
+const ends: Readonly<Record<string, (execution: Execution) => unknown>> = {
+  completed: () => {},
+  failed: () => {},
+  cancelled: (execution) => execution.cancel("enough"),
+  closed: (execution) => execution.close({ reason: "enough" }),
+};
+const comings: Readonly<Record<string, string>> = {
+  "a correction": "flowledger.intervene(e.id, '1')",
+  "a mark of one":
+    "flowledger.mark_intervention_consumed(e.id, (select v.id from flowledger.interventions v where v.execution_id = e.id), 'late')",
+  "an event": "flowledger.emit(e.id, 'Late', '1')",
+  "an edit": 'flowledger.edit_state(e.id, \'{"set": {"late": 1}}\', \'{"actor": "ann", "reason": "late"}\')',
+};
+const waitersOf = async () =>
+  (await sql`select from pg_locks l where not l.granted and l.locktype in ('transactionid', 'tuple')`).length;
+
+test.each(Object.keys(ends).flatMap((end) => Object.keys(comings).map((coming) => [end, coming] as const)))(
+  "what comes in beside the last commit is in the close snapshot: %s, %s",
+  async (end, coming) => {
+    const execution = await orchestrator
+      .flow(ending)
+      .startExecution(end, { autoCloseTimeout: 0, interventionMode: "auto" });
+    await untilEvent(execution, "execution.claimed");
+    if (coming === "a mark of one") {
+      const { id } = await execution.intervene("early");
+      await execution.markInterventionConsumed(id, { consumer: "early" });
+    }
+    const other = await sql.reserve();
+    await other`begin`;
+    const ended = Promise.resolve(ends[end]?.(execution));
+    if (end !== "completed" && end !== "failed")
+      await untilEvent(execution, end === "closed" ? "execution.sealed" : "cancel.requested");
+    const refused = await codeOf(
+      other.unsafe(`select ${comings[coming]} from flowledger.executions e where e.id = '${execution.id}'`),
+    );
+
+    gateOf(execution.id).open();
+    // The commit that closes waits for the row.
+    if (refused === "ok") await expect.poll(waitersOf, { interval: 5 }).toBeGreaterThan(0);
+    await other`commit`;
+    other.release();
+
+    await Promise.allSettled([execution.waitForClose(), ended]);
+    expect(await orchestrator.verify({ id: execution.id })).toEqual([]);
+    await expectGuarantees(sql, execution.id);
+  },
+);
