@@ -1,6 +1,6 @@
 /** Values by dot path. The SQL of `migrations/functions/90_audit.sql` has the same rules. */
 import { UsageError } from "./errors.ts";
-import { isObject, maxDepth, type Json, type JsonObject } from "./json.ts";
+import { copyJson, isObject, maxDepth, type Json, type JsonObject } from "./json.ts";
 
 const maxBytes = 2_000;
 
@@ -53,6 +53,29 @@ export function deletePath(values: JsonObject, path: string): void {
   const last = parts.pop() ?? path;
   const holder = walk(values, parts);
   if (isObject(holder)) delete holder[last];
+}
+
+/** What a write found: a value that it replaced, a list of that length which it made longer, or that many parts of its path missing. */
+export type Found = { readonly value: Json } | { readonly length: number } | { readonly missing: number };
+
+/** What the next write of a path will find: by reference, as what is replaced is out of the values' reach from then on. */
+export function foundAt(values: JsonObject, path: string, isAppend: boolean): Found {
+  const parts = path.split(".");
+  let here: Json | undefined = values;
+  for (const [index, part] of parts.entries()) {
+    if (!isObject(here) || !Object.hasOwn(here, part)) return { missing: parts.length - index };
+    here = here[part];
+  }
+  return isAppend && Array.isArray(here) ? { length: here.length } : { value: here ?? null };
+}
+
+/** Undoes a write in place. Where others have written since, as far as there is something to undo. */
+export function undoWrite(values: JsonObject, path: string, found: Found): void {
+  const parts = path.split(".");
+  if ("missing" in found) return deletePath(values, parts.slice(0, parts.length - found.missing + 1).join("."));
+  if ("value" in found) return put(values, parts, copyJson(found.value));
+  const list = walk(values, parts);
+  if (Array.isArray(list)) list.length = Math.min(list.length, found.length);
 }
 
 function walk(values: JsonObject, parts: readonly string[]): Json | undefined {

@@ -1,7 +1,8 @@
 /** A chunk's effects in order: buffered until the next commit point, recognised when an attempt repeats them. */
 import { JournalMismatchError } from "../base/errors.ts";
+import { canonical, type Json } from "../base/json.ts";
 import type { Effect } from "../ledger/decide.ts";
-import type { JournalEntry } from "../ledger/state.ts";
+import type { JournalEntry, WriteEntry } from "../ledger/state.ts";
 
 export class Journal {
   readonly #recorded: ReadonlyMap<number, JournalEntry>;
@@ -17,9 +18,10 @@ export class Journal {
   /**
    * The recorded entry of the next effect, or null when the effect is new. Takes the position either way.
    *
+   * @param value of a write: it is compared
    * @throws {JournalMismatchError} when the ledger has something else at this position
    */
-  next(effect: JournalEntry["effect"], key: string): { ordinal: number; entry: JournalEntry | null } {
+  next(effect: JournalEntry["effect"], key: string, value?: Json): { ordinal: number; entry: JournalEntry | null } {
     const ordinal = this.#next++;
     const entry = this.#recorded.get(ordinal);
     if (!entry) return { ordinal, entry: null };
@@ -32,7 +34,23 @@ export class Journal {
         words(entry.effect, entry.key),
         words(effect, key),
       );
+    if (value !== undefined && "value" in entry && canonical(entry.value) !== canonical(value))
+      throw new JournalMismatchError(
+        this.#place.executionId,
+        this.#place.chunk,
+        ordinal,
+        words(effect, key),
+        `${words(effect, key)} with another value`,
+      );
     return { ordinal, entry };
+  }
+
+  /** State writes of an earlier attempt that this one has not come to yet. */
+  writesAhead(): readonly WriteEntry[] {
+    const ahead: WriteEntry[] = [];
+    if (this.#recorded.size > 0)
+      for (const entry of this.#recorded.values()) if (entry.ordinal >= this.#next && isWrite(entry)) ahead.push(entry);
+    return ahead;
   }
 
   buffer(effect: Effect): void {
@@ -57,6 +75,10 @@ export class Journal {
 }
 
 const nothing: ReadonlyMap<number, JournalEntry> = new Map();
+
+function isWrite(entry: JournalEntry): entry is WriteEntry {
+  return entry.effect === "set" || entry.effect === "append" || entry.effect === "delete";
+}
 
 function words(effect: JournalEntry["effect"], key: string): string {
   const name = effect === "stepFailed" ? "step" : effect;

@@ -1,7 +1,7 @@
 /** The fold: what an execution is after one more ledger event. Deterministic, without the flow's code, clock or chance. */
 import { defaultSettings } from "./event.ts";
 import type { EventOf, LedgerEvent, Move, Position, Recorded } from "./event.ts";
-import { appendPath, deletePath, getPath, setPath } from "../base/path.ts";
+import { foundAt, getPath } from "../base/path.ts";
 import { copyJson, type Json } from "../base/json.ts";
 import { cleanupInput, cleanupNode } from "./cleanup.ts";
 import { endGroup, hold, release, wake } from "./groups.ts";
@@ -11,11 +11,13 @@ import {
   isItem,
   itemsOf,
   pendingInterrupts,
+  repeatWrites,
   valueOf,
   type Dispatch,
   type ExecutionState,
   type Interrupt,
   type JournalEntry,
+  type WriteEntry,
 } from "./state.ts";
 
 /**
@@ -117,22 +119,20 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       return state;
     }
     case "state.set":
-      // A copy, because later writes reach into it and the event may not have been sent yet.
-      setPath(state.values, event.key, copyJson(event.value));
-      state.writes?.push({ effect: "set", key: event.key, value: event.value });
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "set", key: event.key }, at);
+      wrote(state, event.dispatch, { ordinal: event.ordinal, effect: "set", key: event.key, value: event.value }, at);
       apply(state, event.moves, event.value, at);
       return state;
     case "state.appended":
-      appendPath(state.values, event.key, copyJson(event.value));
-      state.writes?.push({ effect: "append", key: event.key, value: event.value });
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "append", key: event.key }, at);
+      wrote(
+        state,
+        event.dispatch,
+        { ordinal: event.ordinal, effect: "append", key: event.key, value: event.value },
+        at,
+      );
       if (event.moves) apply(state, event.moves, copyJson(getPath(state.values, event.key) ?? null), at);
       return state;
     case "state.deleted":
-      deletePath(state.values, event.key);
-      state.writes?.push({ effect: "delete", key: event.key, value: null });
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "delete", key: event.key }, at);
+      wrote(state, event.dispatch, { ordinal: event.ordinal, effect: "delete", key: event.key }, at);
       apply(state, event.moves, null, at);
       return state;
     case "state.edited":
@@ -173,7 +173,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       return state;
     case "result.set":
       state.result = { value: event.value };
-      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "result", key: "" }, at);
+      journal(state, event.dispatch, { ordinal: event.ordinal, effect: "result", key: "", value: event.value }, at);
       return state;
     case "stream.stopped":
       state.streamStopped = true;
@@ -772,6 +772,14 @@ function finish(state: ExecutionState, id: number): void {
   state.dispatches.delete(id);
   state.parked.delete(id);
   release(state, dispatch.group);
+}
+
+function wrote(state: ExecutionState, dispatch: number, write: WriteEntry, at: number): void {
+  const { effect, key, value = null } = write;
+  write.found = foundAt(state.values, key, effect === "append");
+  repeatWrites(state.values, [{ effect, key, value }]);
+  state.writes?.push({ effect, key, value });
+  journal(state, dispatch, write, at);
 }
 
 function journal(state: ExecutionState, id: number, entry: JournalEntry, at: number): void {

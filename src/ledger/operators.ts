@@ -45,10 +45,16 @@ export function retried(state: ExecutionState, event: EventOf<"chunk.retried">, 
  */
 function keptOf(state: ExecutionState, { journal, lastError }: Dispatch): JournalEntry[] {
   const last = Math.max(...journal.filter((entry) => !failureOf(state, entry)).map(({ ordinal }) => ordinal));
-  return journal.filter((entry) => {
+  const kept = journal.filter((entry) => {
     const failure = failureOf(state, entry);
     if (!failure) return true;
     return entry.ordinal < last && !lastError?.message.includes(failure.message);
+  });
+  // With another input, or an edited state, it may write something else: what was recorded stands, and is no mismatch.
+  return kept.map((entry) => {
+    if (entry.effect !== "set" && entry.effect !== "append" && entry.effect !== "result") return entry;
+    const { value: _, ...rest } = entry;
+    return rest;
   });
 }
 

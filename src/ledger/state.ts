@@ -1,5 +1,5 @@
 /** What an execution is at some point of its ledger: the state that `evolve` folds. */
-import { appendPath, deletePath, setPath } from "../base/path.ts";
+import { appendPath, deletePath, setPath, type Found } from "../base/path.ts";
 import { defaultSettings } from "./event.ts";
 import type {
   EventOf,
@@ -148,7 +148,7 @@ export interface Dispatch {
 
 /** An effect that is in the ledger already: a retried attempt recognises it and does not repeat it. */
 export type JournalEntry =
-  | { ordinal: number; effect: "set" | "append" | "delete"; key: string }
+  | WriteEntry
   | { ordinal: number; effect: "emit"; key: string; group: number | null }
   | { ordinal: number; effect: "step"; key: string; value: Json }
   | {
@@ -160,8 +160,18 @@ export type JournalEntry =
       notBefore: number | null;
     }
   | { ordinal: number; effect: "sleep"; key: string; until: number }
-  | { ordinal: number; effect: "result" | "stopStream" | "consume" | "withdraw"; key: string }
+  | { ordinal: number; effect: "result"; key: string; value?: Json }
+  | { ordinal: number; effect: "stopStream" | "consume" | "withdraw"; key: string }
   | { ordinal: number; effect: "call"; key: string; child: ExecutionId };
+
+/** A state write; what it wrote and found is not known of what older releases folded. */
+export interface WriteEntry {
+  ordinal: number;
+  effect: "set" | "append" | "delete";
+  key: string;
+  value?: Json;
+  found?: Found;
+}
 
 /** An open collection. */
 export interface Frame {

@@ -45,19 +45,28 @@ test.each(["the parent's", "the other"])(
     const parents = idOf(first) === header.owner ? first : second;
     const doomed = which === "the parent's" ? parents : parents === first ? second : first;
 
-    doomed.kill("SIGKILL");
-    await doomed.exited;
-    const inFlight = await sql<{ n: number }[]>`
+    const itemsOfDoomed = () => sql<{ n: number }[]>`
       select (c.payload -> 'item' -> 'index')::int as n
       from flowledger.executions e join flowledger.ledger c on c.execution_id = e.id and c.seq = 1
       where e.parent_id = ${execution.id} and e.owner = ${idOf(doomed)}`;
+    // It stands still while it is looked at, with something in its hands.
+    expect(
+      await until(async () => {
+        doomed.kill("SIGSTOP");
+        if ((await itemsOfDoomed()).length > 0) return true;
+        doomed.kill("SIGCONT");
+        return false;
+      }),
+    ).toBe(true);
+    const inFlight = await itemsOfDoomed();
+    doomed.kill("SIGKILL");
+    await doomed.exited;
     const closed = await untilClosed(sql, execution.id, 40_000);
 
     expect(closed).toMatchObject({ outcome: "completed", close_snapshot: { $final_result: inOrder } });
     const items = await itemsOf(execution.id);
     expect(items.map(({ n }) => n)).toEqual(inOrder);
     expect(items.filter(({ completions, status }) => completions !== 1 || status !== "completed")).toEqual([]);
-    expect(inFlight.length).toBeGreaterThan(0);
     const bodies = [first, second].flatMap((worker) => worker.output().match(/^item \d+ /gm) ?? []);
     const ran = Map.groupBy(bodies, (line) => Number(line.split(" ")[1]));
     const repeated = [...ran].filter(([, lines]) => lines.length > 1).map(([n]) => n);

@@ -305,3 +305,72 @@ async function untilParked(id: string, after: number): Promise<Record<string, un
   }
   return undefined;
 }
+
+test.each<[string, (ctx: Ctx) => Promise<void>, unknown]>([
+  [
+    "a loop that goes on from its own state",
+    async (ctx) => {
+      for (let at = Number(ctx.getState("at", 0)); at < 5; at = Number(ctx.getState("at"))) {
+        await ctx.setState("at", at + 1);
+        await ctx.flush();
+        if (at === 2 && ctx.attempt === 1) throw new Error("once");
+      }
+    },
+    { at: 5 },
+  ],
+  [
+    "what it reads before it writes",
+    async (ctx) => {
+      await ctx.setState("old", [ctx.getState("a"), ctx.getState("list"), ctx.getState("deep"), ctx.getState("gone")]);
+      await ctx.flush();
+      if (ctx.attempt === 2) throw new Error("twice");
+      await ctx.setState("a", 1);
+      await ctx.appendState("list", 1);
+      await ctx.appendState("list", 2);
+      await ctx.setState("deep.down.here", 1);
+      await ctx.delState("gone");
+      await ctx.setState("gone", 2);
+      await ctx.flush();
+      if (ctx.attempt === 1) throw new Error("once");
+    },
+    { old: [null, null, null, null], a: 1, list: [1, 2], deep: { down: { here: 1 } }, gone: 2 },
+  ],
+  [
+    "a list of others, a value that becomes a list, and one that is replaced",
+    async (ctx) => {
+      if (ctx.getState("mine") === null) await ctx.setState("mine", { list: ["mine"], one: "one", all: 1 });
+      await ctx.appendState("mine.list", ctx.getState("mine.list"));
+      await ctx.appendState("mine.one", ctx.getState("mine.one"));
+      await ctx.setState("mine.all", [ctx.getState("mine.all")]);
+      await ctx.step("flushes", () => null);
+      await ctx.setState("mine", [ctx.getState("mine")]);
+      await ctx.sleep(1);
+      await ctx.delState("mine");
+      await ctx.flush();
+      if (ctx.attempt < 3) throw new Error("again");
+      await ctx.setState("last", ctx.getState("mine"));
+    },
+    { last: null },
+  ],
+])("a retry reads what the first attempt read at the same place: %s", async (_, body, expected) => {
+  const execution = await start(body);
+
+  expect(await execution.waitForClose()).toEqual(expected);
+});
+
+test.each<[string, (ctx: Ctx) => Promise<void>]>([
+  ["setState", (ctx) => ctx.setState("now", ctx.attempt)],
+  ["appendState", (ctx) => ctx.appendState("now", { at: [ctx.attempt] })],
+  ["setResult", (ctx) => ctx.setResult(ctx.attempt)],
+])("another value where the ledger has one is a mismatch that does not name the values: %s", async (_, write) => {
+  const execution = await start(async (ctx) => {
+    await write(ctx);
+    await ctx.flush();
+    throw new Error("again");
+  });
+
+  const error = await refusal(execution.waitForClose());
+
+  expect(error).toMatchObject({ cause: { name: "JournalMismatchError" } });
+  expect(String(error)).toContain("with another value");
+});

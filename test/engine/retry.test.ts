@@ -95,6 +95,25 @@ test("a retry that fails parks anew, and another input can be given to it", asyn
   await expectSound(execution);
 });
 
+test("what its attempts wrote stands, also where another input or an edited state would have it written otherwise", async () => {
+  const flow = defineFlow("retry.other", {}, parking);
+  flow.to("write", async (ctx) => {
+    await ctx.setState("copied", [ctx.input, ctx.getState("cfg")]);
+    await ctx.flush();
+    if (ctx.input !== "right" || ctx.getState("cfg") !== "new") throw new Error("not yet");
+    await ctx.setState("end", ctx.getState("copied"));
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution("wrong", atOnce);
+  await untilEvent(execution, "chunk.parked");
+
+  await execution.editState({ set: { cfg: "new" } }, by);
+  await execution.retry({ ...by, input: "right" });
+
+  expect(await execution.waitForClose()).toEqual({ cfg: "new", copied: ["wrong", null], end: ["wrong", null] });
+  await expectSound(execution);
+});
+
 test("items are retried by index, or all at once; those of a distributed collection through their parent", async () => {
   const service = new Service();
   const done: unknown[] = [];

@@ -1,10 +1,11 @@
 /** The part of `ctx` that writes application state: buffered, checked at once, committed at the next commit point. */
 import { UsageError } from "../../base/errors.ts";
 import { copyJson, isObject, toJson, type Json, type JsonObject } from "../../base/json.ts";
-import { appendPath, deletePath, getPath, setPath } from "../../base/path.ts";
+import { appendPath, deletePath, getPath, setPath, undoWrite } from "../../base/path.ts";
 import type { Ctx, StateWriteOptions } from "../../flow/context.ts";
 import { parseState, requireStatePath } from "../../flow/contract.ts";
 import type { Effect as LedgerEffect } from "../../ledger/decide.ts";
+import type { WriteEntry } from "../../ledger/state.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
 import { ReadCtx, readFrom } from "./read.ts";
 
@@ -17,9 +18,15 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
   }
 
   protected override readState(path: string | undefined, fallback: unknown): unknown {
-    const { values } = this[own].host.state;
-    const writes = this[own].journal.pendingWrites();
-    return readFrom(writes.length === 0 ? values : withWrites(values, writes), path, fallback);
+    return readFrom(this.#values(), path, fallback);
+  }
+
+  /** As the first attempt saw them here: what that one wrote further on has not happened yet. */
+  #values(): JsonObject {
+    const { host, journal } = this[own];
+    const [ahead, writes] = [journal.writesAhead(), journal.pendingWrites()];
+    const values = ahead.length === 0 ? host.state.values : withoutWrites(host.state.values, ahead);
+    return writes.length === 0 ? values : withWrites(values, writes);
   }
 
   get setState(): Ctx["setState"] {
@@ -36,7 +43,7 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
         const { host, journal } = this[own];
         requireStatePath(host.flow, path);
         const { ordinal, entry } = journal.next("delete", path);
-        if (entry || getPath(withWrites(host.state.values, journal.pendingWrites()), path) === undefined) return;
+        if (entry || getPath(this.#values(), path) === undefined) return;
         journal.buffer({ ordinal, effect: "delete", key: path, silent: options?.emit === false });
       });
   }
@@ -48,7 +55,7 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
         ? parseState(host.flow, path, value)
         : toJson(value, `state "${path}" of flow "${host.flow.name}"`);
     requireStatePath(host.flow, path);
-    const { ordinal, entry } = journal.next(effect, path);
+    const { ordinal, entry } = journal.next(effect, path, parsed);
     if (entry) return;
     const done: LedgerEffect = { ordinal, effect, key: path, value: parsed, silent: options?.emit === false };
     this.#check(path, done);
@@ -75,13 +82,34 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
             `chunk "${chunk.name}" called setResult() in an item of a distributed collection`,
             "return the value, and call setResult() after endForEach()",
           );
-        const { ordinal, entry } = journal.next("result", "");
+        const parsed = toJson(value, `result of chunk "${chunk.name}"`);
+        const { ordinal, entry } = journal.next("result", "", parsed);
         if (entry) return;
         if (host.state.result)
           host.log.warn("setResult overwrote an earlier result", { executionId: host.info.id, flow: host.info.flow });
-        journal.buffer({ ordinal, effect: "result", value: toJson(value, `result of chunk "${chunk.name}"`) });
+        journal.buffer({ ordinal, effect: "result", value: parsed });
       });
   }
+}
+
+/** The state without these writes, which were the last ones of their attempt; only the top-level keys they touch are copied. */
+function withoutWrites(values: JsonObject, writes: readonly WriteEntry[]): JsonObject {
+  const result: JsonObject = { ...values };
+  const copied = new Set<string>();
+  for (const { key, found } of writes.toReversed()) {
+    if (!found) continue;
+    const [top = key] = key.split(".");
+    if (top === key && "value" in found) {
+      result[top] = found.value;
+      copied.delete(top);
+      continue;
+    }
+    const current = result[top];
+    if (!copied.has(top) && current !== undefined) result[top] = copyJson(current);
+    copied.add(top);
+    undoWrite(result, key, found);
+  }
+  return result;
 }
 
 /** The state with writes that are not committed yet; only the top-level keys they touch are copied. */
