@@ -272,11 +272,16 @@ export class FanOut {
     if (quietMs >= 2 * this.#patienceMs && this.#heard.size === 0 && this.#results.length === 0) {
       this.isIdle = true;
       this.#host.idle();
-    } else
-      this.#look().then(
-        () => this.pump(),
-        () => {},
-      );
+    } else void this.look();
+  }
+
+  /** Hears of items that have ended and that nobody told of. */
+  async look(): Promise<void> {
+    if (!this.#isBegun || this.#isStopped) return;
+    await this.#look().then(
+      () => this.pump(),
+      () => {},
+    );
   }
 
   async #writesOf(indices: readonly number[]): Promise<Command[]> {

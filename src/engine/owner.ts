@@ -324,6 +324,11 @@ export class Owner implements AttemptHost {
     return true;
   }
 
+  /** Hears of items that a worker closed and did not live to tell of. */
+  async lookAtItems(): Promise<void> {
+    for (const fanOut of this.#fanOuts?.values() ?? []) await fanOut.look();
+  }
+
   /** The attempts that run user code, each with how far it came. */
   get userCode(): { readonly chunk: string; readonly place: string }[] {
     const code: { chunk: string; place: string }[] = [];

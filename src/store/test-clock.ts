@@ -341,6 +341,8 @@ begin
   if v_freed is not null then
     perform flowledger.add_jobs(v_freed);
   end if;
+  -- What they had closed, and had told nobody of.
+  perform flowledger.propagate_close('{}', -1);
   perform flowledger.sweep_slots();
 end $$;
 

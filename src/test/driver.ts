@@ -209,7 +209,10 @@ export class Driver {
     const alive = workers();
     const lost = gone();
     // Each time: what they had asked for may come through late.
-    if (lost.length > 0) await clock.abandon(lost);
+    if (lost.length > 0) {
+      await clock.abandon(lost);
+      for (const { inside } of alive) for (const owner of inside.owners.values()) await owner.lookAtItems();
+    }
     const known: Record<string, number> = {};
     for (const { inside } of alive) for (const owner of inside.owners.values()) known[owner.id] = owner.lease.seq;
     const stepped = await clock.step({

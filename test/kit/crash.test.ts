@@ -1,7 +1,7 @@
 /** `crashEverywhere`: what survives a crash at every commit passes, and a bug that only a crash shows is found where it is. */
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
-import { defineFlow, type Flow } from "../../src/index.ts";
+import { defineFlow, type Flow, type Json } from "../../src/index.ts";
 import { CrashFoundError } from "../../src/test.ts";
 import { kit } from "../support/kit.ts";
 
@@ -67,6 +67,28 @@ test("what was cut is really taken over by another worker, and what was never co
   expect(claims).toEqual({ none, before: none + 1, in: none + 1, after: none + 1 });
   expect(workers.size).toBe(2);
 });
+
+test("families survive a crash at every commit of the parent and of what it waits for: calls, sub-flows, distributed items", async () => {
+  const child = defineFlow("kit.child");
+  child.to("double", (ctx) => Number(ctx.input) * 2).end();
+  const family = defineFlow("kit.family");
+  family
+    .to("call", (ctx) => ctx.call<number, Json>({ name: "kit.child" }, 1))
+    .toSubFlow(child)
+    .to("list", (ctx) => [ctx.input, ctx.input])
+    .forEach({ distribute: true })
+    .to("item", (ctx) => ctx.input)
+    .endForEach()
+    .end();
+  await using t = await kit({ flows: [family, child] });
+
+  const boundaries = await t.crashEverywhere(family, null, async (run, { effects }) => {
+    expect(await run.until("closed")).toEqual({ $final_result: [4, 4] });
+    expect(["call", "double", "list", "item"].map(effects)).toEqual([1, 2, 1, 2]);
+  });
+
+  expect(boundaries.join("\n")).toMatch(/^in commit \d+ of \d+ \(chunk\.completed "double"/m);
+}, 60_000);
 
 test("steps beside a far sleep, and a race against one, survive a crash at every commit", async () => {
   const beside = defineFlow("kit.beside");
