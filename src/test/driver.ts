@@ -205,13 +205,15 @@ export class Driver {
 
   /** Asks the database what is to be done here, sees to it, and moves the clock where nothing is. */
   async #look(until: number | null, stamp: string): Promise<{ stepped: Stepped; isIdle: boolean }> {
-    const { clock, timers, flows, workers, gone } = this.#host;
+    const { clock, timers, store, flows, workers, gone } = this.#host;
     const alive = workers();
     const lost = gone();
     // Each time: what they had asked for may come through late.
     if (lost.length > 0) {
       await clock.abandon(lost);
       for (const { inside } of alive) for (const owner of inside.owners.values()) await owner.lookAtItems();
+      store.wakeups.callAll();
+      await this.#untilStill();
     }
     const known: Record<string, number> = {};
     for (const { inside } of alive) for (const owner of inside.owners.values()) known[owner.id] = owner.lease.seq;
