@@ -302,7 +302,7 @@ function ending(
   const waiting = cancelled(pendingInterrupts(state), reason);
   for (const { id, status } of state.interventions)
     if (status === "pending") waiting.push({ type: "intervention.expired", id });
-  const isFlooded = !isConditional && state.inbox.length > 0;
+  const isFlooded = !isConditional && state.firstClaim !== null && state.inbox.length > 0;
   if (!state.closing && (waiting.length > 0 || isFlooded))
     waiting.push({ type: "execution.sealed", close: true, reason });
   if (waiting.length > 0) return { events: waiting, isConditional };
