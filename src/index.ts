@@ -98,6 +98,7 @@ export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOpt
 export type {
   ChunkAddress,
   OperatorOptions,
+  RedriveOptions,
   RetryChunkOptions,
   SkipChunkOptions,
   EditedState,

@@ -22,6 +22,7 @@
 --   93_failures  what failed, and how often alike
 --   94_timeline  what an execution did, a row per run
 --   95_verify    differences, rebuild, broken chains, prune
+--   96_redrive   closed executions go on as new ones
 --   98_roles     least privilege
 --
 -- Commands from outside are decided here, under the row lock; what follows from them is decided by the owner, in `decide`.

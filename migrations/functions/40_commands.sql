@@ -96,7 +96,7 @@ begin
     sealed_at = case when p_events @> '[{"type": "execution.sealed"}]' then coalesce(h.sealed_at, v_at) else h.sealed_at end,
     wake_at = case when h.owner is null then least(h.wake_at, v_wake) else h.wake_at end
   where h.id = e.id;
-  if p_events @? '$[*].type ? (@ starts with "inter" || @ starts with "chunk." || @ == "state.edited" || @ == "execution.paused" || @ == "execution.unpaused")' then
+  if p_events @? '$[*].type ? (@ starts with "inter" || @ starts with "chunk." || @ == "state.edited" || @ == "execution.paused" || @ == "execution.unpaused" || @ == "execution.redriven")' then
     perform flowledger.project(e.id, e.seq + 1);
     perform flowledger.extend_chain(array[e.id]);
   end if;

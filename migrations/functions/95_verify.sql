@@ -17,13 +17,14 @@ begin
   -- What is over is nothing to be discarded by.
   v_discard := case when v_closed is null and (p_header ->> 'epoch')::int = 0 and v_discard > v_at then v_discard end;
   insert into flowledger.executions (id, seq, epoch, flow, priority, created_at, started_at, sealed_at, closed_at, wake_at, due_at, discard_at,
-    fingerprint, metadata, outcome, close_reason, error, close_snapshot, stream_ended)
+    fingerprint, metadata, outcome, close_reason, error, close_snapshot, stream_ended, parent_id)
   values (p_id, jsonb_array_length(p_events) + case when v_closed is null then 1 else 0 end, (p_header ->> 'epoch')::int, p_header ->> 'flow', 0,
     flowledger.from_ms((p_events -> 0 ->> 1)::float8), flowledger.from_ms((p_header ->> 'started')::float8),
     flowledger.from_ms((p_header ->> 'sealed')::float8), v_closed,
     case when v_closed is null then least(case when (p_header ->> 'begun')::boolean then v_at when p_header ->> 'started' is not null then greatest(v_at, v_due) end, v_discard) end,
     v_due, v_discard, p_header ->> 'fingerprint', nullif(p_header -> 'metadata', 'null'), p_header ->> 'outcome', p_header ->> 'reason',
-    nullif(p_header -> 'error', 'null'), nullif(p_header -> 'snapshot', 'null'), (p_header ->> 'streamEnded')::boolean);
+    nullif(p_header -> 'error', 'null'), nullif(p_header -> 'snapshot', 'null'), (p_header ->> 'streamEnded')::boolean,
+    (p_events -> 0 -> 6 -> 'parent' ->> 'id')::uuid);
   insert into flowledger.ledger (execution_id, seq, epoch, at, type, dispatch, chunk, actor, payload, role, copied_at)
   select p_id, v.ord, (v.event ->> 0)::int, flowledger.from_ms((v.event ->> 1)::float8), v.event ->> 2, (v.event ->> 3)::int,
     v.event ->> 4, v.event ->> 5, nullif(v.event -> 6, 'null'), flowledger.caller(), v_at
@@ -124,7 +125,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select not exists (
     select from flowledger.ledger l where l.execution_id = p_id
-      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.copied', 'state.edited', 'execution.paused', 'execution.unpaused', 'intervention.recorded', 'intervention.consumed', 'interrupt.answered')
+      and l.type not in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.copied', 'state.edited', 'execution.paused', 'execution.unpaused', 'execution.redriven', 'intervention.recorded', 'intervention.consumed', 'interrupt.answered')
       and not (l.type = 'execution.sealed' and not coalesce(l.payload ? 'close', false)))
 $$;
 

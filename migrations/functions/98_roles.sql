@@ -97,7 +97,7 @@ begin
         for v_name in
           select p.oid::regprocedure::text from pg_proc p
           where p.pronamespace = 'flowledger'::regnamespace
-            and p.proname in ('cancel', 'close', 'seal', 'retry', 'skip', 'edit_state', 'pause', 'unpause', 'events', 'to_ms', 'parked_below', 'planned_of', 'open_dispatches', 'standing', 'projected_owner',
+            and p.proname in ('cancel', 'close', 'seal', 'retry', 'skip', 'edit_state', 'pause', 'unpause', 'redrive', 'events', 'to_ms', 'parked_below', 'planned_of', 'open_dispatches', 'standing', 'projected_owner',
               'visible_in')
         loop
           execute format('grant execute on function %s to %I', v_name, g.role);
@@ -114,7 +114,7 @@ begin
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
           and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'timeline', 'differences', 'broken_chains', 'broken_anchors', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
-            'interrupt_of', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of')
+            'interrupt_of', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of', 'redriven_by')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;

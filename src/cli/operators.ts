@@ -1,6 +1,6 @@
 /** Commands of operators: each says who and why. */
 import type { Command } from "commander";
-import type { ParkedChunk } from "../base/errors.ts";
+import { UsageError, type ParkedChunk } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import { done, withExecution } from "./command.ts";
 import { parseDate, parseJson, parseObject, parseWhole } from "./parse.ts";
@@ -13,6 +13,14 @@ interface OperatorFlags {
 interface ChunkFlags extends OperatorFlags {
   chunk?: string;
   index?: number;
+}
+
+interface RedriveFlags extends OperatorFlags {
+  fromChunk?: string;
+  fromSeq?: number;
+  input?: Json;
+  output?: Json;
+  state?: JsonObject;
 }
 
 interface EditFlags extends OperatorFlags {
@@ -34,6 +42,22 @@ export function addOperatorCommands(program: Command): void {
     .action(async (id: string, options: ChunkFlags & { output?: Json }, command: Command) => {
       const skipped = await withExecution(command, id, (execution) => execution.skip(options));
       done(command, `skipped ${namesOf([skipped])}`, { skipped });
+    });
+
+  operatorCommand(program, "redrive", "let a closed execution go on as a new one, from where it failed")
+    .option("--from-chunk <name>", "before the last run of that chunk (default: at the failure)")
+    .option("--from-seq <number>", "behind that event", parseWhole)
+    .option("--input <json>", "what the chunk that failed gets instead of the input it had", parseJson)
+    .option("--output <json>", "skip the chunk that failed: what it is taken to have returned", parseJson)
+    .option("--state <json>", "application state to set, by path", parseObject)
+    .action(async (id: string, { fromChunk, fromSeq, ...options }: RedriveFlags, command: Command) => {
+      if (fromChunk !== undefined && fromSeq !== undefined)
+        throw new UsageError("--from-chunk and --from-seq are two places to go on from", "pass one of them");
+      const from = fromChunk === undefined ? fromSeq : { chunk: fromChunk };
+      const next = await withExecution(command, id, (execution) =>
+        execution.redrive({ ...options, ...(from !== undefined && { from }) }),
+      );
+      done(command, `redriven as ${next.id}`, { redriven: next.id });
     });
 
   operatorCommand(program, "edit-state", "edit the application state; nothing hears of it")

@@ -36,6 +36,7 @@ import {
   parseAddresses,
   parseEdited,
   pauseOptions,
+  redriveOptions,
   retryOptions,
   skipOptions,
   unpauseOptions,
@@ -44,6 +45,7 @@ import {
   type Operated,
   type OperatorOptions,
   type PauseExecutionOptions,
+  type RedriveOptions,
   type RetryChunkOptions,
   type SkipChunkOptions,
   type StateEdit,
@@ -464,6 +466,23 @@ export class Execution<C extends Contract = Contract> {
   async fork(options: ForkOptions): Promise<Execution<C>> {
     const id = await fork(this.#host.store, this.id, options, this.#host.newId);
     return new Execution(this.#host, id, { name: this.flow, definition: this.#definition }, this.#autoClose);
+  }
+
+  /**
+   * A new execution that goes on where this closed one failed or was cancelled; this one stays as it is. Attempts count from 1, what is
+   * recorded is not run again, sub-flows that completed are kept, and those that did not are redriven with it.
+   *
+   * @throws {UsageError} it is open, has a parent, completed, or has no such point; says what to do
+   * @throws {ContractError} input, output or state are not what the flow's contract says
+   */
+  async redrive(options: RedriveOptions): Promise<Execution<C>> {
+    const id = await this.#host.store.operators.redrive(this.id, redriveOptions(options));
+    return new Execution(this.#host, id, { name: this.flow, definition: this.#definition }, this.#autoClose);
+  }
+
+  /** Ids of the executions that this one was redriven as, the oldest first. */
+  async redrivenBy(): Promise<ExecutionId[]> {
+    return this.#host.store.operators.redrivenBy(this.id);
   }
 
   /** Everything needed to go on in another database that serves the same flow: `orchestrator.load()` takes it. */

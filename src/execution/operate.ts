@@ -166,6 +166,25 @@ function momentOf(until: Date | string): Date {
   return requireDate(typeof until === "string" ? new Date(until) : until, "until of pause()");
 }
 
+export interface RedriveOptions extends OperatorOptions {
+  /** Where it goes on: at the failure, before the last run of a chunk, or behind an event. @default "failure" */
+  from?: "failure" | { chunk: string } | number;
+  /** What the chunk that failed gets instead of the input it had. @default the input it had */
+  input?: unknown;
+  /** What the chunk that failed is taken to have returned: it is skipped. Not beside `input`. @default it runs again */
+  output?: unknown;
+  /** Application state to set before it goes on, by path. */
+  state?: Readonly<Record<string, unknown>>;
+}
+
+/** What `flowledger.redrive` takes. @throws {UsageError | PayloadError} */
+export function redriveOptions(options: RedriveOptions): JsonObject {
+  const given = requireOperator(options, ["from", "input", "output", "state"], "redrive()");
+  for (const name of ["from", "input", "output", "state"] as const)
+    if (options[name] !== undefined) given[name] = toJson(options[name], `${name} of redrive()`);
+  return given;
+}
+
 /** What was retried or skipped, as the database says it. */
 export function parseAddresses(answer: Json): ParkedChunk[] {
   return Addresses.parse(Array.isArray(answer) ? answer : [answer]);

@@ -432,6 +432,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   }),
   /** It goes on: an operator said so, or (actor "timer") its time was over. */
   z.strictObject({ type: z.literal("execution.unpaused"), actor: z.string(), reason: z.string() }),
+  /** It is a closed execution that goes on: `of`, whose past came before. */
+  z.strictObject({ type: z.literal("execution.redriven"), of: ExecutionId, actor: z.string(), reason: z.string() }),
   z.strictObject({ type: z.literal("cancel.requested"), reason: z.string().optional(), actor: z.string().optional() }),
   /**
    * A cancel has told everything to stop, and these `onCancel` handlers are to run before the close, each as a dispatch of its own:

@@ -299,6 +299,8 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     case "execution.paused":
       paused(state, event);
       return state;
+    case "execution.redriven":
+      return state;
     case "execution.unpaused":
       unpaused(state, at);
       return state;

@@ -157,6 +157,10 @@ export function tables(name = "flowledger") {
       index("ledger_request_ids")
         .on(table.executionId, sql`"left"(payload ->> 'requestId', 200)`)
         .where(sql`type = 'interrupt.resumed' and payload ? 'requestId'`),
+      // So are the copies of an execution: only a copy's first event is in it.
+      index("ledger_copies")
+        .on(sql`(payload -> 'forkedFrom' ->> 'id')`)
+        .where(sql`seq = 1 and type = 'execution.created' and payload ? 'forkedFrom'`),
     ],
   );
 

@@ -169,7 +169,7 @@ const epochsBeginWithClaim: Invariant = (sql, { after, until }) => sql<Violation
     where not (
         type in ('execution.created', 'execution.started', 'execution.rescheduled', 'execution.sealed', 'cancel.requested',
           'interrupt.answered', 'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed', 'child.closed',
-          'child.cancelled', 'execution.copied', 'chunk.retried', 'chunk.skipped', 'state.edited', 'execution.paused', 'execution.unpaused')
+          'child.cancelled', 'execution.copied', 'chunk.retried', 'chunk.skipped', 'state.edited', 'execution.paused', 'execution.unpaused', 'execution.redriven')
         or type = 'event.emitted' and dispatch is null
         -- What no owner ever took is closed by its cancel.
         or type in ('intervention.expired', 'execution.closed') and epoch = 0)
@@ -270,7 +270,7 @@ export async function mostAtOnce(sql: Sql, flow: string): Promise<{ flow: number
       -- What comes in from outside has the epoch of the last owner, who may be gone by then.
       where e.flow = ${flow} and l.epoch > 0 and not (l.type = 'event.emitted' and l.dispatch is null or l.type in (
         'execution.started', 'execution.sealed', 'cancel.requested', 'interrupt.answered', 'interrupt.resumed', 'interrupt.cancelled', 'intervention.recorded', 'intervention.consumed',
-        'child.closed', 'child.cancelled', 'chunk.retried', 'chunk.skipped', 'state.edited', 'execution.paused', 'execution.unpaused'))
+        'child.closed', 'child.cancelled', 'chunk.retried', 'chunk.skipped', 'state.edited', 'execution.paused', 'execution.unpaused', 'execution.redriven'))
       group by l.execution_id, e.limit_key, l.epoch
     ), steps as (
       select key, since as at, 1 as step from held where since is not null union all select key, until, -1 from held where since is not null

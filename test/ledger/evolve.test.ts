@@ -338,6 +338,12 @@ const cases: {
     ({ paused }) => paused,
     null,
   ],
+  "execution.redriven": [
+    running,
+    { type: "execution.redriven", of: child, actor: "ann", reason: "INC-12" },
+    ({ seq }) => seq > 0,
+    true,
+  ],
   "cancel.requested": [
     running,
     { type: "cancel.requested", reason: "stop", actor: "ann" },

@@ -1,0 +1,210 @@
+-- Closed executions that go on as new ones, from where they failed.
+
+-- The last event of a closed execution that a redrive of it keeps; null where it has not failed.
+create or replace function flowledger.last_before_failure(p_id uuid) returns int
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select min(l.seq) - 1 from flowledger.ledger l
+  where l.execution_id = p_id and (l.type in ('cancel.requested', 'execution.failed') or l.type = 'chunk.failed' and not l.payload ? 'retryInMs'
+    or l.type = 'execution.closed' and l.payload ->> 'outcome' <> 'completed')
+$$;
+
+-- One execution of a redrive: its past up to p_cut under the id p_new, what failed parked for the moment, and what had not completed
+-- below it redriven in the same way. p_parent: of a child, what its `execution.created` says of its new parent.
+create or replace function flowledger.redrive_copy(p_id uuid, p_new uuid, p_cut int, p_parent jsonb, p_redriven jsonb, p_depth int) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  c record;
+  v_open int[];
+  v_children jsonb := '{}';
+  v_dropped int[] := '{}';
+  v_events jsonb;
+  v_due float8;
+begin
+  select * into e from flowledger.executions h where h.id = p_id;
+  -- What had not ended by then, by its events.
+  select coalesce(array_agg(x.dispatch), '{}') into v_open from (
+    select l.dispatch from flowledger.ledger l
+    where l.execution_id = p_id and l.dispatch is not null and l.seq <= p_cut group by l.dispatch
+    having not bool_or(l.type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'inbox.routed'))) x;
+  if exists (select from flowledger.ledger l where l.execution_id = p_id and l.seq <= p_cut and l.type = 'items.started' and l.dispatch = any(v_open)) then
+    raise exception 'execution % stood in a distributed collection, whose items cannot be redriven', p_id
+      using errcode = 'FL008', hint = 'pass "from" with a seq before items.started: history() lists them';
+  end if;
+  for c in
+    select s.seq, s.dispatch, s.payload ->> 'child' as child, s.payload -> 'ordinal' as ordinal, d.seq as closed_seq, d.payload ->> 'outcome' as outcome,
+      h.id, h.closed_at, h.outcome as ended
+    from flowledger.ledger s
+    left join flowledger.ledger d on d.execution_id = p_id and d.type = 'child.closed' and d.payload ->> 'child' = s.payload ->> 'child'
+    left join flowledger.executions h on h.id = (s.payload ->> 'child')::uuid
+    where s.execution_id = p_id and s.type = 'child.started' and s.seq <= p_cut and s.dispatch = any(v_open)
+  loop
+    -- Finished ones are kept, also what finished while its parent was failing.
+    continue when c.outcome = 'completed';
+    -- Its failure was got over: more was recorded behind it.
+    continue when c.closed_seq <= p_cut and exists (select from flowledger.ledger l where l.execution_id = p_id and l.dispatch = c.dispatch
+      and l.seq > c.closed_seq and l.seq <= p_cut and l.type not in ('child.closed', 'chunk.failed', 'chunk.parked', 'chunk.retried', 'chunk.interrupted'));
+    if c.id is null or c.closed_at is null or c.ended = 'completed' then
+      raise exception 'execution % called execution %, which %', p_id, c.child,
+        case when c.id is null then 'is not there any more' when c.closed_at is null then 'has not closed' else 'completed without its caller' end
+        using errcode = 'FL008', hint = 'cancel() what is open, or pass "from" with a seq before child.started: history() lists them';
+    end if;
+    if c.closed_seq <= p_cut then
+      v_dropped := v_dropped || c.closed_seq;
+    end if;
+    v_children := v_children || jsonb_build_object(c.child, flowledger.new_id());
+  end loop;
+  select jsonb_agg(jsonb_build_array(x.epoch, flowledger.to_ms(x.at), x.type, x.dispatch, x.chunk, x.actor, x.payload) order by x.place, x.seq) into v_events
+  from (
+    select 0 as place, l.seq, l.epoch, l.at, l.type, l.dispatch, l.chunk, l.actor,
+      case
+        when l.type = 'execution.created' then
+          l.payload - 'parent' - 'idempotencyKey' - 'priority' || jsonb_build_object('forkedFrom', jsonb_build_object('id', p_id, 'seq', p_cut))
+          || case when p_parent is not null then jsonb_build_object('parent', p_parent) else '{}' end
+        when l.type = 'child.started' and v_children ? (l.payload ->> 'child') then
+          l.payload || jsonb_build_object('child', v_children -> (l.payload ->> 'child'))
+        when l.type = 'inbox.routed' then
+          l.payload || jsonb_build_object('of', (l.payload ->> 'of')::int - (select count(*) from unnest(v_dropped) d(seq) where d.seq < (l.payload ->> 'of')::int))
+        else l.payload
+      end as payload
+    from flowledger.ledger l where l.execution_id = p_id and l.seq <= p_cut and not l.seq = any(v_dropped)
+    union all
+    select 1, l.seq, l.epoch, l.at, l.type, l.dispatch, l.chunk, l.actor, l.payload
+    from flowledger.ledger l
+    where l.execution_id = p_id and l.seq > p_cut and l.type = 'child.closed' and l.payload ->> 'outcome' = 'completed'
+      and exists (select from flowledger.ledger s where s.execution_id = p_id and s.type = 'child.started' and s.seq <= p_cut and s.dispatch = any(v_open) and s.payload ->> 'child' = l.payload ->> 'child')
+    union all
+    -- What had failed before counts its attempts anew: it parks, and is retried at once.
+    select 2, f.seq, f.epoch, f.at, 'chunk.parked', f.dispatch, f.chunk, f.actor, f.payload - 'retryInMs'
+    from (
+      select distinct on (l.dispatch) l.* from flowledger.ledger l
+      where l.execution_id = p_id and (l.seq <= p_cut or l.seq = p_cut + 1 and l.type = 'chunk.failed')
+        and l.type in ('chunk.failed', 'chunk.parked', 'chunk.retried', 'chunk.skipped')
+        and not exists (select from flowledger.ledger t where t.execution_id = p_id and t.dispatch = l.dispatch and t.seq <= p_cut
+          and t.type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'inbox.routed'))
+      order by l.dispatch, l.seq desc) f
+    where f.type = 'chunk.failed') x;
+  select flowledger.to_ms(e.due_at) into v_due;
+  perform flowledger.copy_execution(p_new, jsonb_build_object('flow', e.flow,
+    'epoch', (select max(l.epoch) from flowledger.ledger l where l.execution_id = p_id and l.seq <= p_cut + 1), 'metadata', e.metadata, 'fingerprint', e.fingerprint,
+    'started', (select flowledger.to_ms(l.at) from flowledger.ledger l where l.execution_id = p_id and l.type = 'execution.started' and l.seq <= p_cut),
+    'sealed', (select flowledger.to_ms(l.at) from flowledger.ledger l where l.execution_id = p_id and l.type = 'execution.sealed' and l.seq <= p_cut),
+    'begun', v_due is null or exists (select from flowledger.ledger l where l.execution_id = p_id and l.type = 'execution.claimed' and l.seq <= p_cut), 'due', v_due,
+    'discard', (select l.payload -> 'settings' -> 'discardAt' from flowledger.ledger l where l.execution_id = p_id and l.seq = 1),
+    'streamEnded', exists (select from flowledger.ledger l where l.execution_id = p_id and l.type = 'stream.stopped' and l.seq <= p_cut)), v_events);
+  perform flowledger.accept(flowledger.lock_open(p_new, 'redrive()'),
+    jsonb_build_array(p_redriven || jsonb_build_object('type', 'execution.redriven', 'of', p_id)), true);
+  for c in
+    select s.dispatch, (s.payload ->> 'child')::uuid as child, (v_children ->> (s.payload ->> 'child'))::uuid as new, s.payload -> 'ordinal' as ordinal
+    from flowledger.ledger s where s.execution_id = p_id and s.type = 'child.started' and s.seq <= p_cut and v_children ? (s.payload ->> 'child')
+  loop
+    perform flowledger.redrive_copy(c.child, c.new, flowledger.last_before_failure(c.child),
+      jsonb_strip_nulls(jsonb_build_object('id', p_new, 'dispatch', c.dispatch, 'ordinal', c.ordinal, 'visibleIn', (
+        select case when jsonb_typeof(b.payload -> 'parent' -> 'visibleIn') = 'array' and jsonb_array_length(b.payload -> 'parent' -> 'visibleIn') > 0
+          then jsonb_build_array(p_new) || coalesce(p_parent -> 'visibleIn', '[]') end
+        from flowledger.ledger b where b.execution_id = c.child and b.seq = 1))), p_redriven, p_depth + 1);
+  end loop;
+  -- Of the execution that was named, the caller says first how it goes on.
+  if p_depth > 0 and exists (select from flowledger.parked_of(p_new)) then
+    perform flowledger.retry(p_new, p_redriven);
+  end if;
+end $$;
+
+-- Lets a closed execution go on as a new one, from where it failed or was cancelled: attempts count from 1, what is recorded is not run
+-- again, sub-flows that completed are kept, and others are redriven with it. The closed one stays as it is. options: from ("failure", the
+-- default; { "chunk": name }, the last run of it; or the last seq to keep), input (of the chunk that failed), output (that chunk is
+-- skipped with it), state ({ path: value } to set), actor, reason. Gives the id of the new one.
+create or replace function flowledger.redrive(id uuid, options jsonb) returns uuid
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_by jsonb;
+  v_from jsonb := coalesce(nullif(options -> 'from', 'null'), '"failure"');
+  v_failure int;
+  v_cut int;
+  v_new uuid := flowledger.new_id();
+  v_failed record;
+  v_address jsonb;
+begin
+  perform flowledger.check_operator(options, 'redrive()', '{from,input,output,state}');
+  v_by := jsonb_build_object('actor', options -> 'actor', 'reason', options -> 'reason');
+  perform flowledger.check_json(options -> 'input', 'input of redrive()');
+  perform flowledger.check_json(options -> 'output', 'output of redrive()');
+  if options ? 'input' and options ? 'output' then
+    raise exception 'redrive() takes input or output, and got both' using errcode = 'FL008', hint = 'pass input to run the chunk again, or output to skip it';
+  elsif not (v_from = '"failure"' or jsonb_typeof(v_from) = 'number' and v_from::text ~ '^[1-9][0-9]{0,8}$'
+    or jsonb_typeof(v_from) = 'object' and jsonb_typeof(v_from -> 'chunk') = 'string' and v_from - 'chunk' = '{}') then
+    raise exception 'from of redrive() must be "failure", {"chunk": name} or a seq from 1, got %', left(v_from::text, 40)
+      using errcode = 'FL008', hint = 'leave it out to go on from the failure';
+  end if;
+  select * into e from flowledger.executions h where h.id = redrive.id for no key update;
+  if e.id is null then
+    raise exception 'execution % does not exist', redrive.id
+      using errcode = 'FL001', hint = 'check the id, and that you are connected to the database it was started in';
+  elsif e.closed_at is null then
+    raise exception 'execution % is open, and redrive() is for what has closed', e.id using errcode = 'FL008', hint = 'use retry() where it parked, or fork()';
+  elsif e.parent_id is not null then
+    raise exception 'execution % was called by execution %, and is not redriven alone', e.id, e.parent_id using errcode = 'FL008', hint = 'redrive its parent: what failed below goes with it';
+  end if;
+  v_failure := flowledger.last_before_failure(e.id);
+  v_cut := v_failure;
+  if jsonb_typeof(v_from) = 'number' then
+    v_cut := (v_from #>> '{}')::int;
+    if v_cut > coalesce(v_failure, e.seq - 1) then
+      raise exception 'execution % has ended by event %', e.id, v_cut
+        using errcode = 'FL008', hint = format('pass a seq up to %s', coalesce(v_failure, e.seq - 1));
+    end if;
+  elsif jsonb_typeof(v_from) = 'object' then
+    select l.dispatch, min(l.seq) - 1 as cut, bool_or(l.seq = v_failure + 1) as has_failed into v_failed
+    from flowledger.ledger l where l.execution_id = e.id and l.chunk = v_from ->> 'chunk' and l.dispatch is not null
+    group by l.dispatch order by l.dispatch desc limit 1;
+    if v_failed.dispatch is null then
+      raise exception 'execution % has run no chunk "%"', e.id, v_from ->> 'chunk'
+        using errcode = 'FL008', hint = coalesce('it ran ' || (select string_agg(distinct l.chunk, ', ') from flowledger.ledger l where l.execution_id = e.id and l.chunk is not null), 'it ran none');
+    elsif not v_failed.has_failed or v_failed.has_failed is null then
+      v_cut := least(v_failed.cut, v_failure);
+    end if;
+  elsif v_failure is null then
+    raise exception 'execution % has completed, so there is no failure to go on from', e.id
+      using errcode = 'FL008', hint = 'pass "from" with a chunk or a seq, or start a new one';
+  end if;
+  select l.* into v_failed from flowledger.ledger l where l.execution_id = e.id and l.seq = v_cut + 1 and l.type = 'chunk.failed';
+  if v_failed.seq is null and options ?| '{input,output}'::text[] then
+    raise exception 'no chunk of execution % had failed at event %, so nothing takes an input or output', e.id, v_cut + 1
+      using errcode = 'FL008', hint = 'leave them out, or redrive from the failure of a chunk';
+  end if;
+  perform flowledger.redrive_copy(e.id, v_new, v_cut, null, v_by, 0);
+  if options ? 'state' then
+    perform flowledger.edit_state(v_new, jsonb_build_object('set', options -> 'state'), v_by);
+  end if;
+  if options ?| '{input,output}'::text[] then
+    select jsonb_strip_nulls(jsonb_build_object('chunk', v_failed.chunk, 'index', p.index)) into v_address
+    from flowledger.planned_of(v_new) p where p.dispatch = v_failed.dispatch;
+    if options ? 'input' then
+      perform flowledger.retry(v_new, v_by || v_address || jsonb_build_object('input', options -> 'input'));
+    else
+      perform flowledger.skip(v_new, v_by || v_address || jsonb_build_object('output', options -> 'output'));
+    end if;
+  end if;
+  if exists (select from flowledger.parked_of(v_new)) then
+    perform flowledger.retry(v_new, v_by);
+  end if;
+  return v_new;
+end $$;
+
+-- What a closed execution was redriven as, the oldest first.
+create or replace function flowledger.redriven_by(id uuid) returns setof uuid
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select l.execution_id from flowledger.ledger l
+  where l.seq = 1 and l.type = 'execution.created' and l.payload ? 'forkedFrom' and l.payload -> 'forkedFrom' ->> 'id' = redriven_by.id::text
+    and exists (select from flowledger.ledger r where r.execution_id = l.execution_id and r.type = 'execution.redriven' and r.payload ->> 'of' = redriven_by.id::text)
+  order by l.execution_id
+$$;
