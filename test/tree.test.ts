@@ -116,6 +116,7 @@ const publicTypes = [
   "OperatorOptions",
   "ChunkAddress",
   "ParkedChunk",
+  "RedriveOptions",
   "RetryChunkOptions",
   "SkipChunkOptions",
   "EditedState",

@@ -145,11 +145,11 @@ const callable = {
       " ",
     ),
   operator:
-    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences edit_state events explain interrupt_of intervention_of is_item iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_of planned_of projected_owner retry seal skip standing state_at status_of timeline to_ms unpause visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences edit_state events explain interrupt_of intervention_of is_item iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_of planned_of projected_owner redrive redriven_by retry seal skip standing state_at status_of timeline to_ms unpause visible_in wall_clock".split(
       " ",
     ),
   auditor:
-    "alike_error broken_anchors broken_chains channel close_snapshot differences events explain interrupt_of intervention_of is_item iso lifecycle_of meta ms now parked_of pause_of state_at status_of timeline to_ms visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains channel close_snapshot differences events explain interrupt_of intervention_of is_item iso lifecycle_of meta ms now parked_of pause_of redriven_by state_at status_of timeline to_ms visible_in wall_clock".split(
       " ",
     ),
 };
@@ -480,6 +480,13 @@ test("an operator finds what is parked and retries it, with who and why; a clien
   await execution.retry(options);
 
   expect(execution.id).toBe(id);
+  await execution.waitForClose();
+  await expect(
+    as("client", (client) => client`select flowledger.redrive(${id}, ${client.json(options)})`),
+  ).rejects.toThrow(/permission denied/);
+  const next = await execution.redrive({ ...options, from: 2 });
+  await next.waitForClose();
+  expect(await execution.redrivenBy()).toEqual([next.id]);
   expect(await execution.waitForClose()).toEqual({});
   expect(await execution.history({ types: ["chunk.retried"] })).toMatchObject([options]);
 });
