@@ -22,6 +22,7 @@
 --   93_failures  what failed, and how often alike
 --   94_timeline  what an execution did, a row per run
 --   95_verify    differences, rebuild, broken chains, prune
+--   97_clients   clients that are limited to flows and a metadata filter
 --   98_roles     least privilege
 --
 -- Commands from outside are decided here, under the row lock; what follows from them is decided by the owner, in `decide`.
@@ -105,7 +106,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tg_op = 'DELETE' then
+  -- Of these no row may ever go.
+  if tg_op = 'DELETE' and tg_table_name <> 'client_grants' then
     if exists (select from flowledger.prunes p where p.transaction = pg_current_xact_id_if_assigned() and old.execution_id between p.first and p.last) then
       return old;
     end if;

@@ -7,8 +7,7 @@ create or replace function flowledger.is_trusted() returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select has_table_privilege(
-    case when current_setting('role') = 'none' then session_user::text else current_setting('role') end, format('%I.ledger', 'flowledger'), 'insert')
+  select has_table_privilege(flowledger.working_role(), format('%I.ledger', 'flowledger'), 'insert')
 $$;
 
 -- A number that JavaScript reads as it is written.

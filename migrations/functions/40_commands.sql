@@ -13,8 +13,7 @@ begin
     e := flowledger.lock_held(p_id);
   end if;
   if e.id is null then
-    raise exception 'execution % does not exist', p_id
-      using errcode = 'FL001', hint = 'check the id, and that you are connected to the database it was started in';
+    perform flowledger.refuse_unknown(p_id);
   elsif e.closed_at is not null then
     raise exception 'execution % is closed (%) and no longer accepts %', p_id, e.close_reason, p_what
       using errcode = 'FL003', hint = 'start a new execution';
@@ -166,6 +165,7 @@ begin
   if payload is not null and payload <> 'null' then
     perform flowledger.check_json(payload, format('payload of event "%s"', event));
   end if;
+  perform flowledger.check_granted(emit.id);
   e := flowledger.lock_open(emit.id, format('"%s"', event));
   if idempotency_key is not null then
     v_known := flowledger.event_of_key(e.id, idempotency_key);
@@ -229,6 +229,7 @@ begin
   perform flowledger.check_text(resume_request_id, 'resumeRequestId', 10000);
   perform flowledger.check_actor(actor);
   perform flowledger.check_json(payload, format('answer to interrupt "%s"', interrupt));
+  perform flowledger.check_granted(continue_with.id);
   begin
     e := flowledger.lock_open(continue_with.id, format('continueWith("%s")', interrupt));
   exception when sqlstate 'FL002' or sqlstate 'FL003' then
@@ -301,6 +302,7 @@ begin
   perform flowledger.check_actor(nullif(coalesce(options ->> 'actor', options ->> 'author'), ''));
   perform flowledger.check_json(options -> 'metadata', 'metadata of an intervention');
   perform flowledger.check_json(payload, 'payload of intervene()');
+  perform flowledger.check_granted(intervene.id);
   e := flowledger.lock_open(intervene.id, 'intervene()');
   if (select l.payload -> 'settings' ->> 'interventionMode' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1) is null then
     raise exception 'interventions of execution % are off', e.id
@@ -330,6 +332,7 @@ begin
   perform flowledger.check_text(consumer, 'consumer');
   perform flowledger.check_text(nullif(note, ''), 'note', 10000);
   perform flowledger.check_json(metadata, 'metadata of a consumer');
+  perform flowledger.check_granted(mark_intervention_consumed.id);
   e := flowledger.lock_open(mark_intervention_consumed.id, 'markInterventionConsumed()');
   if not exists (select 1 from flowledger.interventions v where v.execution_id = e.id and v.id = intervention) then
     raise exception 'intervention % of execution % does not exist', left(intervention, 200), e.id using errcode = 'FL008', hint = 'list them with getInterventions()';
@@ -348,6 +351,7 @@ declare
   e flowledger.executions;
 begin
   perform flowledger.check_actor(actor);
+  perform flowledger.check_granted(seal.id, '{client,operator}');
   e := flowledger.lock_open(seal.id, 'seal');
   if e.sealed_at is not null then
     return false;
@@ -382,6 +386,7 @@ begin
   perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
   reason := coalesce(reason, 'manual');
   perform flowledger.check_actor(actor);
+  perform flowledger.check_granted(close.id, '{client,operator}');
   begin
     e := flowledger.lock_open(close.id, 'close');
   exception when sqlstate 'FL003' then
@@ -511,6 +516,7 @@ as $$
 begin
   perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
   perform flowledger.check_actor(actor);
+  perform flowledger.check_granted(id, '{client,operator}');
   return flowledger.request_cancel(id, reason, actor, notify);
 end $$;
 

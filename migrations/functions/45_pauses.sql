@@ -107,6 +107,7 @@ begin
   perform flowledger.check_text(nullif(interrupt, ''), 'the id of an interrupt', 1000);
   perform flowledger.check_text(reason, 'reason', 10000);
   perform flowledger.check_actor(actor);
+  perform flowledger.check_granted(withdraw.id);
   e := flowledger.lock_open(withdraw.id, 'withdraw');
   if not exists (select from flowledger.interrupts x where x.execution_id = e.id and x.id = interrupt) then
     v_owner := flowledger.projected_owner(e.id, interrupt);

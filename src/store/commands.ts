@@ -4,7 +4,7 @@ import type { ExecutionId } from "../ledger/event.ts";
 import type { Database } from "./client.ts";
 import { openLane, tryWithin } from "./lane.ts";
 import type { Lane } from "./lane.ts";
-import { refusalOf } from "./refusals.ts";
+import { codeOf, mayNot, refusalOf } from "./refusals.ts";
 
 export interface EmitCommand {
   readonly event: string;
@@ -147,7 +147,11 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
         left join flowledger.interrupts i on i.execution_id = ${id}::uuid and i.id = ${interrupt}
         left join flowledger.interrupts s on i.id is null and s.execution_id = owner.id and s.id = substr(${interrupt}, 38)`
         .then((rows) => rows[0]?.response ?? null)
-        .catch(refuse(id, interrupt)),
+        .catch((error: unknown) => {
+          // A client may not look: its answer is compared where it is accepted.
+          if (codeOf(error) === mayNot) return null;
+          return refuse(id, interrupt)(error);
+        }),
     intervene: (id, flow, payload, options) =>
       inLane(
         id,

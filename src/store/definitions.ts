@@ -11,8 +11,8 @@ interface Found {
   readonly isPinned: boolean;
 }
 
-/** What keeps ledger, chain and anchors append-only: the bits of `tgtype` say when it fires. */
-const triggers = ["ledger", "chain", "anchors"].flatMap((table) => [
+/** What keeps ledger, chain, anchors and grants append-only: the bits of `tgtype` say when it fires. */
+const triggers = ["ledger", "chain", "anchors", "client_grants"].flatMap((table) => [
   { table, name: `${table}_append_only`, type: 27 },
   { table, name: `${table}_no_truncate`, type: 34 },
 ]);
@@ -26,7 +26,7 @@ export async function changedDefinitions({ sql, names }: Pick<Database, "sql" | 
     select c.relname as "table", t.tgname as name, t.tgenabled as enabled, t.tgtype::int as type,
       p.proname = 'refuse_change' and p.pronamespace = c.relnamespace and t.tgqual is null as own
     from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_proc p on p.oid = t.tgfoid join pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = ${names.schema} and c.relname in ('ledger', 'chain', 'anchors')`;
+    where n.nspname = ${names.schema} and c.relname in ('ledger', 'chain', 'anchors', 'client_grants')`;
   const problems = triggers.flatMap(({ table, name, type }) => {
     const found = standing.find((one) => one.table === table && one.name === name);
     if (!found) return `trigger ${name} on ${names.schema}.${table} is missing`;

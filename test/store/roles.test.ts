@@ -51,6 +51,7 @@ const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {}
 /** S(elect), I(nsert), U(pdate), D(elete), T(runcate). */
 const allowed: Record<string, Record<(typeof names)[number], string>> = {
   anchors: { worker: "", client: "", operator: "S", auditor: "S" },
+  client_grants: { worker: "", client: "", operator: "S", auditor: "S" },
   chain: { worker: "SI", client: "", operator: "S", auditor: "S" },
   database_identity: { worker: "S", client: "", operator: "S", auditor: "S" },
   definitions: { worker: "SIU", client: "", operator: "S", auditor: "" },
@@ -65,7 +66,7 @@ const allowed: Record<string, Record<(typeof names)[number], string>> = {
   ledger_hashes: { worker: "S", client: "", operator: "S", auditor: "S" },
   migrations: { worker: "S", client: "S", operator: "S", auditor: "S" },
   prunes: { worker: "", client: "", operator: "S", auditor: "S" },
-  role_grants: { worker: "", client: "", operator: "", auditor: "" },
+  role_grants: { worker: "", client: "", operator: "S", auditor: "S" },
   schedules: { worker: "SIUD", client: "", operator: "", auditor: "" },
   slots: { worker: "SIUD", client: "", operator: "S", auditor: "S" },
   snapshots: { worker: "SIU", client: "", operator: "S", auditor: "S" },
@@ -139,9 +140,10 @@ test("nobody else may call a function of ours, or make anything in the schema", 
 
 /** What no worker may call, and all that the others may. */
 const callable = {
-  refusedToWorker: "accept_identity anchor apply_grants grant_roles prune rebuild remove_executions".split(" "),
+  refusedToWorker:
+    "accept_identity anchor apply_grants grant_client grant_roles make_role prune rebuild remove_executions".split(" "),
   client:
-    "cancel cancel_function cancel_sub_flow channel close continue_with emit emit_to_sub_flow intervene mark_intervention_consumed reschedule_function seal start start_execution withdraw".split(
+    "cancel cancel_function cancel_sub_flow channel close continue_with emit emit_to_sub_flow intervene mark_intervention_consumed reschedule_function seal seen start start_execution to_ms withdraw".split(
       " ",
     ),
   operator:
