@@ -53,15 +53,13 @@ const circles: readonly (readonly [string, Json, RegExp])[] = [
 ];
 
 test.each(circles)("a schema that leads to %s is refused by name", async (_, schema, problem) => {
-  const { library, door, ms } = await said(schema, { a: [1] });
+  const answer: Json = isObject(schema) && "items" in schema ? [1] : { a: [1] };
+
+  const { library, door, ms } = await said(schema, answer);
 
   expect(library).toMatch(problem);
+  expect(door).toMatch(problem);
   expect(library).toContain("cannot be checked");
-  // SQL sees only what the answer leads to.
-  if ((await said(schema, [{ a: 1 }])).door === "ok")
-    expect(isObject(schema) && ("properties" in schema || "items" in schema)).toBe(true);
-  else expect((await said(schema, [{ a: 1 }])).door).toMatch(problem);
-  expect(door === "ok" || problem.test(door)).toBe(true);
   expect(ms).toBeLessThan(1500);
 });
 
