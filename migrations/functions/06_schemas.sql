@@ -20,7 +20,7 @@ declare
   v_problem text;
 begin
   begin
-    v_problem := flowledger.schema_problem(p_schema, p_value, p_schema, '', clock_timestamp() + interval '2 seconds', '{}');
+    v_problem := flowledger.schema_problem(p_schema, p_value, p_schema, '', flowledger.wall_clock() + interval '2 seconds', '{}');
   exception when invalid_regular_expression then
     raise exception '% is checked by a pattern that Postgres does not know (%)', p_what, sqlerrm using errcode = 'FL008', hint = p_instead;
   when statement_too_complex then
@@ -52,7 +52,7 @@ declare
   s record;
   v_count int := 0;
 begin
-  if clock_timestamp() > p_until then
+  if flowledger.wall_clock() > p_until then
     raise exception 'takes longer than two seconds' using errcode = 'program_limit_exceeded';
   elsif p_schema = 'false' then
     return p_place || ' must not be there';

@@ -183,6 +183,15 @@ language sql immutable parallel safe
 return case when jsonb_typeof(p_value) = 'string'
   and p_value #>> '{}' ~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then p_value #>> '{}' end;
 
+create or replace function flowledger.warn_of_traceparent(p_text text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise warning 'traceparent % is malformed and ignored', to_json(left(p_text, 80))
+    using hint = 'pass 00-<32 hex>-<16 hex>-<2 hex>, as W3C Trace Context writes it';
+end $$;
+
 -- Refuses a start by the name of its flow, or by an option that is unknown or cannot be meant: what the library refuses too, in
 -- `execution/bound-flow.ts`, and for names in `flow/draft.ts`.
 create or replace function flowledger.check_start(p_flow text, p_options jsonb) returns void
@@ -245,8 +254,7 @@ begin
       v_expected := 'a text';
       v_is_right := o.kind = 'string';
       if v_is_right and flowledger.traceparent_of(o.value) is null then
-        raise warning 'traceparent % is malformed and ignored', to_json(left(o.text, 80))
-          using hint = 'pass 00-<32 hex>-<16 hex>-<2 hex>, as W3C Trace Context writes it';
+        perform flowledger.warn_of_traceparent(o.text);
       end if;
     else
       raise exception 'a start has an unknown option %', to_json(left(o.key, 40))

@@ -187,7 +187,22 @@ create or replace function flowledger.continue_with(id uuid, interrupt text, pay
   actor text default null, notify boolean default true) returns jsonb
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
-as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, true) $$;
+as $$
+  select flowledger.check_request_id(resume_request_id);
+  select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, true);
+$$;
+
+-- A text without a type is taken for a request id, so that options without a cast would be one. Refuses those.
+create or replace function flowledger.check_request_id(p_text text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_text ~ '^\s*\{\s*"(resumeRequestId|actor|onlyIfPending|traceparent)"\s*:.*\}\s*$' then
+    raise exception 'the request id of continue_with() is options: %', to_json(left(p_text, 80))
+      using errcode = 'FL008', hint = 'cast them: ''{…}''::jsonb';
+  end if;
+end $$;
 
 -- The same; raw: what the interrupt asks for has not been compared with the answer. Only the library says that it has, and not as a client.
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
@@ -196,25 +211,35 @@ language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, raw, false) $$;
 
--- The same with its options by name: resumeRequestId, actor, and onlyIfPending, which refuses what nobody has asked yet.
+-- The same with its options by name: resumeRequestId, actor, traceparent (of who answers, W3C; a malformed one is ignored with a
+-- warning), and onlyIfPending, which refuses what nobody has asked yet.
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, options jsonb) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform flowledger.check_options(options, 'continue_with()', '{resumeRequestId,actor,onlyIfPending}', '{"onlyIfPending": true}');
-  if exists (select from unnest(array['resumeRequestId', 'actor']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
-    raise exception 'resumeRequestId and actor of continue_with() are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
+  perform flowledger.check_options(options, 'continue_with()', '{resumeRequestId,actor,onlyIfPending,traceparent}', '{"onlyIfPending": true}');
+  if exists (select from unnest(array['resumeRequestId', 'actor', 'traceparent']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
+    raise exception 'resumeRequestId, actor and traceparent of continue_with() are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
   elsif jsonb_typeof(options -> 'onlyIfPending') <> 'boolean' then
     raise exception 'onlyIfPending of continue_with() must be true or false, got %', left(options ->> 'onlyIfPending', 40)
       using errcode = 'FL008', hint = 'pass {"onlyIfPending": true}';
   end if;
+  if options ->> 'traceparent' is not null and flowledger.traceparent_of(options -> 'traceparent') is null then
+    perform flowledger.warn_of_traceparent(options ->> 'traceparent');
+  end if;
   return flowledger.continue_with(id, interrupt, payload, options ->> 'resumeRequestId', options ->> 'actor', true, true,
-    coalesce((options -> 'onlyIfPending')::boolean, false));
+    coalesce((options -> 'onlyIfPending')::boolean, false), flowledger.traceparent_of(options -> 'traceparent'));
 end $$;
 
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
   raw boolean, only_if_pending boolean) returns jsonb
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, raw, only_if_pending, null) $$;
+
+create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
+  raw boolean, only_if_pending boolean, traceparent text) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -241,12 +266,13 @@ begin
     v_owner := flowledger.projected_owner(continue_with.id, interrupt);
     -- The sub-flow decides; what was accepted there before the end here is answered again.
     if v_owner is not null and (v_closed is null or flowledger.answer_of_request(v_owner, substr(interrupt, 38), resume_request_id) is not null) then
-      perform flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true, raw, only_if_pending);
+      perform flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true, raw, only_if_pending, traceparent);
       return flowledger.projected_record(continue_with.id, v_owner, substr(interrupt, 38));
     end if;
     -- No pause has an empty id, and one of a sub-flow is its own.
     if interrupt <> '' and v_owner is null and not flowledger.is_projected_id(interrupt) and not (only_if_pending and resume_request_id is null) then
-      return flowledger.answer_early(continue_with.id, interrupt, payload, resume_request_id, actor, notify, not only_if_pending);
+      return flowledger.answer_early(continue_with.id, interrupt, payload, resume_request_id, actor, notify, not only_if_pending,
+        flowledger.traceparent_of(to_jsonb(traceparent)));
     end if;
   elsif resume_request_id is not null then
     v_value := flowledger.answer_of_request(continue_with.id, interrupt, resume_request_id);
@@ -270,7 +296,7 @@ begin
     perform flowledger.check_answer(i.response, coalesce(payload, 'null'), interrupt);
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.resumed', 'id', interrupt,
-    'value', coalesce(payload, 'null'), 'requestId', resume_request_id, 'actor', actor)), notify);
+    'value', coalesce(payload, 'null'), 'requestId', resume_request_id, 'actor', actor, 'traceparent', flowledger.traceparent_of(to_jsonb(traceparent)))), notify);
   return flowledger.interrupt_record(e.id, interrupt);
 end $$;
 

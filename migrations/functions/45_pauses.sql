@@ -47,7 +47,7 @@ $$;
 -- Keeps an answer to a question that the execution has never asked: the first to each counts, and there are 100 at most. The pause
 -- checks it when it comes. The caller has the row's lock, unless the execution takes nothing any more. p_keep: false only repeats.
 create or replace function flowledger.answer_early(p_id uuid, p_interrupt text, p_value jsonb, p_request_id text, p_actor text, p_notify boolean,
-  p_keep boolean) returns jsonb
+  p_keep boolean, p_traceparent text) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -77,7 +77,7 @@ begin
       using errcode = 'FL008', hint = 'answer it when it is asked: getPendingInterrupts() lists what waits';
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.answered', 'id', p_interrupt,
-    'value', coalesce(p_value, 'null'), 'requestId', p_request_id, 'actor', p_actor)), p_notify);
+    'value', coalesce(p_value, 'null'), 'requestId', p_request_id, 'actor', p_actor, 'traceparent', p_traceparent)), p_notify);
   return flowledger.early_record(p_id, p_interrupt);
 end $$;
 

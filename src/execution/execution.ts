@@ -28,6 +28,7 @@ import type { ConsumeOptions, Intervention, WithdrawOptions } from "../flow/cont
 import { fork, save, stateAt } from "./history.ts";
 import type { ForkOptions, SavedExecution } from "./history.ts";
 import type { KeyOptions } from "./signature.ts";
+import { parseTraceparent } from "../telemetry/traceparent.ts";
 import { frameOf, noFrame, parseFrameId } from "./frame.ts";
 import type { SubFlowFrame } from "./frame.ts";
 import { parseAnswer } from "../ledger/answers.ts";
@@ -64,6 +65,8 @@ export interface ExecutionHost {
   readonly streams: Streams;
   readonly timers: Timers;
   readonly newId: NewId;
+  /** The active span, where somebody traces. */
+  activeTrace(): string | null;
 }
 
 export interface EmitCallOptions {
@@ -80,6 +83,8 @@ export interface ResumeOptions {
   actor?: string;
   /** Refuses what nobody has asked yet, instead of keeping the answer for it. @default false */
   onlyIfPending?: boolean;
+  /** W3C Trace Context of who answers, which the span of the pause links to; a malformed one is ignored. @default the active span */
+  traceparent?: string;
 }
 
 export interface InterveneOptions {
@@ -345,9 +350,11 @@ export class Execution<C extends Contract = Contract> {
    * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
    */
   async continueWith(interruptId: string, value?: unknown, options: ResumeOptions = {}): Promise<InterruptRecord> {
-    requireKnown(options, ["resumeRequestId", "actor", "onlyIfPending"], "continueWith()");
+    requireKnown(options, ["resumeRequestId", "actor", "onlyIfPending", "traceparent"], "continueWith()");
     const { resumeRequestId: requestId = null, actor = null, onlyIfPending = false } = options;
     requireBoolean(onlyIfPending, "onlyIfPending of continueWith()");
+    const traceparent =
+      options.traceparent === undefined ? this.#host.activeTrace() : parseTraceparent(options.traceparent);
     const schema = await this.#commands.responseSchema(this.id, interruptId);
     const answer = parseAnswer(interruptId, schema, value);
     const record = await this.#told(
@@ -356,6 +363,7 @@ export class Execution<C extends Contract = Contract> {
         requestId,
         actor,
         onlyIfPending,
+        traceparent,
         // It may be asked between the two.
         isChecked: schema !== null,
       }),

@@ -28,6 +28,8 @@ export interface ResumeCommand {
   readonly onlyIfPending: boolean;
   /** The answer has been compared with what the interrupt asks for. */
   readonly isChecked: boolean;
+  /** The span of who answers. */
+  readonly traceparent: string | null;
 }
 
 export interface WithdrawCommand {
@@ -124,11 +126,11 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
       )
         .then(done)
         .catch(refuse(id, "cancel")),
-    continueWith: (id, interrupt, { value, requestId, actor, onlyIfPending, isChecked }) =>
+    continueWith: (id, interrupt, { value, requestId, actor, onlyIfPending, isChecked, traceparent }) =>
       inLane(
         id,
         () => sql<{ record: Json }[]>`
-        select flowledger.continue_with(${locking(id)}, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false, ${!isChecked}, ${onlyIfPending}) as record`,
+        select flowledger.continue_with(${locking(id)}, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false, ${!isChecked}, ${onlyIfPending}, ${traceparent}) as record`,
       )
         .then(recordOf)
         .catch(refuse(id, interrupt, `continueWith("${interrupt}")`)),
