@@ -126,7 +126,9 @@ begin
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
           and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'timeline', 'differences', 'broken_chains', 'broken_anchors', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
-            'interrupt_of', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of')
+            'interrupt_of', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of',
+            -- What `show` and `inbox` of the command line read.
+            'pending_on', 'interrupt_record', 'early_record', 'projected_record', 'projected_owner', 'is_projected_id', 'from_ms')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;
