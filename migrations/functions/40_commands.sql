@@ -188,21 +188,15 @@ create or replace function flowledger.continue_with(id uuid, interrupt text, pay
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select flowledger.check_request_id(resume_request_id);
-  select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, true);
+  select case when flowledger.is_answer_options(resume_request_id) and actor is null
+    then flowledger.continue_with(id, interrupt, payload, resume_request_id::jsonb)
+    else flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, true) end
 $$;
 
--- A text without a type is taken for a request id, so that options without a cast would be one. Refuses those.
-create or replace function flowledger.check_request_id(p_text text) returns void
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if p_text ~ '^\s*\{\s*"(resumeRequestId|actor|onlyIfPending|traceparent)"\s*:.*\}\s*$' then
-    raise exception 'the request id of continue_with() is options: %', to_json(left(p_text, 80))
-      using errcode = 'FL008', hint = 'cast them: ''{…}''::jsonb';
-  end if;
-end $$;
+-- A text without a type is taken for a request id, so that options without a cast come as one.
+create or replace function flowledger.is_answer_options(p_text text) returns boolean
+language sql immutable parallel safe
+return coalesce(p_text ~ '^\s*\{\s*"(resumeRequestId|actor|onlyIfPending|traceparent)"\s*:.*\}\s*$', false);
 
 -- The same; raw: what the interrupt asks for has not been compared with the answer. Only the library says that it has, and not as a client.
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,

@@ -76,7 +76,7 @@ const calls = [
   `emit($1, 'Go')`,
   `emit($1, 'Go', '1', 'key', 'ann', true, false)`,
   `continue_with($1, 'q')`,
-  `continue_with($1, 'q', '1', '{"onlyIfPending": true}'::jsonb)`,
+  `continue_with($1, 'q', '1', '{"onlyIfPending": true}')`,
   `continue_with($1, 'q', '1', 'r', 'ann', true, false)`,
   `continue_with($1, 'q', '1', 'r', 'ann', true, true, true)`,
   `withdraw($1, 'q')`,

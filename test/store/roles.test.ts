@@ -472,55 +472,53 @@ test.each(["", "Upper", "a b", `x"; drop schema flowledger cascade; --`, "x".rep
   },
 );
 
-test("the command line does for each role what that may do: auditors and operators look at everything, operators command", async () => {
-  const below = defineFlow("roles.below");
-  below.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", response: z.string() }));
-  const above = defineFlow("roles.above");
-  above.to("own", (ctx) => ctx.pauseFor({ interruptId: "own" }));
-  above.toSubFlow(below);
-  await using orchestrator = createOrchestrator({ connection: database.url, flows: [above], logger: quiet });
-  await orchestrator.startWorker();
-  const execution = await orchestrator.flow(above).startExecution(null, { autoClose: false });
-  await vi.waitFor(async () => expect(await execution.getPendingInterrupts()).toHaveLength(2), { timeout: 8000 });
-  const run = async (name: (typeof names)[number], ...args: string[]) => {
-    const { code, stdout, stderr } = await runCli(urlOf(name), ...args);
-    return { args, code, said: `${stdout}${stderr}` };
-  };
+test(
+  "the command line does for each role what that may do: auditors and operators look at everything, operators command",
+  { timeout: 90_000 },
+  async () => {
+    const below = defineFlow("roles.below");
+    below.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", response: z.string() }));
+    const above = defineFlow("roles.above");
+    above.to("own", (ctx) => ctx.pauseFor({ interruptId: "own" }));
+    above.toSubFlow(below);
+    await using orchestrator = createOrchestrator({ connection: database.url, flows: [above], logger: quiet });
+    await orchestrator.startWorker();
+    const execution = await orchestrator.flow(above).startExecution(null, { autoClose: false });
+    await vi.waitFor(async () => expect(await execution.getPendingInterrupts()).toHaveLength(2), { timeout: 8000 });
+    const run = async (name: (typeof names)[number], ...args: string[]) => {
+      const { code, stdout, stderr } = await runCli(urlOf(name), ...args);
+      return { args, code, said: `${stdout}${stderr}` };
+    };
 
-  for (const name of ["auditor", "operator"] as const)
+    for (const name of ["auditor", "operator"] as const) {
+      const looks = ["show", "explain", "timeline", "history"].map((command) => [command, execution.id]);
+      const said = [...looks, ["inbox"], ["list"], ["failures"], ["verify"]].map((args) => run(name, ...args));
+      for (const one of await Promise.all(said))
+        expect(one).toMatchObject({ code: 0, said: expect.not.stringContaining("may not") });
+    }
+    expect((await run("auditor", "inbox")).said).toContain("own");
+    const why = ["--actor", "ann", "--reason", "because"];
     for (const args of [
-      ["show", execution.id],
-      ["inbox"],
-      ["list"],
-      ["failures"],
-      ["explain", execution.id],
-      ["timeline", execution.id],
-      ["history", execution.id],
-      ["verify"],
+      ["pause", execution.id, ...why],
+      ["unpause", execution.id, ...why],
+      ["edit-state", execution.id, "--set", '{"a": 1}', ...why],
+      ["seal", execution.id],
+      ["close", execution.id, "--cancel-interrupts"],
     ])
-      expect(await run(name, ...args)).toMatchObject({ args, code: 0, said: expect.not.stringContaining("may not") });
-  expect((await run("auditor", "inbox")).said).toContain("own");
-  const why = ["--actor", "ann", "--reason", "because"];
-  for (const args of [
-    ["pause", execution.id, ...why],
-    ["unpause", execution.id, ...why],
-    ["edit-state", execution.id, "--set", '{"a": 1}', ...why],
-    ["seal", execution.id],
-    ["close", execution.id, "--cancel-interrupts"],
-  ])
-    expect(await run("operator", ...args)).toMatchObject({ args, code: 0 });
-  for (const args of [
-    ["seal", execution.id],
-    ["cancel", execution.id],
-    ["start", "roles.above", "1"],
-  ]) {
-    const { code, said } = await run("auditor", ...args);
-    expect({ args, code, said }).toMatchObject({
-      code: 1,
-      said: expect.stringMatching(/may not do that|takes no writes/),
-    });
-  }
-});
+      expect(await run("operator", ...args)).toMatchObject({ args, code: 0 });
+    for (const args of [
+      ["seal", execution.id],
+      ["cancel", execution.id],
+      ["start", "roles.above", "1"],
+    ]) {
+      const { code, said } = await run("auditor", ...args);
+      expect({ args, code, said }).toMatchObject({
+        code: 1,
+        said: expect.stringMatching(/may not do that|takes no writes/),
+      });
+    }
+  },
+);
 
 test("an operator finds what is parked and retries it, with who and why; a client may not", async () => {
   const flow = defineFlow("roles.parked", {}, { onFailure: "park" });

@@ -262,9 +262,9 @@ test("a pause links to the span of who answered it, before or after the question
   expect(warnings).toMatchObject([{ code: "TRACEPARENT_MALFORMED" }]);
   await execution.emit("Ask", "bad");
   expect(await answerOf("bad")).toEqual([]);
-  await database.sql`select flowledger.continue_with(${execution.id}, 'worse', '1', '{"traceparent": "00-xyz"}'::jsonb)`;
+  await database.sql`select flowledger.continue_with(${execution.id}, 'worse', '1', '{"traceparent": "00-xyz"}')`;
   await expect(
-    database.sql`select flowledger.continue_with(${execution.id}, 'none', '1', '{"traceparent": 7}'::jsonb)`,
+    database.sql`select flowledger.continue_with(${execution.id}, 'none', '1', '{"traceparent": 7}')`,
   ).rejects.toMatchObject({ code: "FL008" });
   await using plain = visiting(database, [asking], { telemetry: { trace: "off" } });
   await within(() => plain.getExecution(execution.id).then((handle) => handle.continueWith("untraced", 1)));
