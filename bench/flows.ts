@@ -5,8 +5,8 @@ import { defineFlow } from "../src/flow/builder.ts";
 import type { FlowDefinition } from "../src/flow/definition.ts";
 
 /** A chain of chunks that each hand on a small object. */
-export function chain(length: number): FlowDefinition {
-  const flow = defineFlow(`bench-chain-${length}`);
+export function chain(length: number, kind = "chain"): FlowDefinition {
+  const flow = defineFlow(`bench-${kind}-${length}`);
   let place = flow.to("c1", () => ({ n: 1 }));
   for (let n = 2; n <= length; n++) place = place.to(`c${n}`, () => ({ n }));
   return flow;

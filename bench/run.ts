@@ -16,6 +16,7 @@ import { spread } from "./spread.ts";
 import { start } from "./start.ts";
 import { stream } from "./stream.ts";
 import { takeover } from "./takeover.ts";
+import { telemetry } from "./telemetry.ts";
 import { throughput } from "./throughput.ts";
 import { waiting } from "./waiting.ts";
 
@@ -35,6 +36,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   defer: deferred,
   neighbours,
   takeover,
+  telemetry,
   kit,
   start,
 };

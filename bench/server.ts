@@ -4,7 +4,7 @@ import postgres from "postgres";
 import { startEmbeddedPostgres } from "../src/embedded.ts";
 import type { FlowDefinition } from "../src/flow/definition.ts";
 import { createOrchestrator } from "../src/orchestrator.ts";
-import type { Orchestrator } from "../src/orchestrator.ts";
+import type { Orchestrator, OrchestratorOptions } from "../src/orchestrator.ts";
 
 export interface Bench extends AsyncDisposable {
   /** What runs here, for the head of the table. */
@@ -68,8 +68,9 @@ export async function openWorker(
   bench: Bench,
   flows: readonly FlowDefinition[],
   concurrency: number,
+  options: OrchestratorOptions = {},
 ): Promise<Orchestrator> {
-  const orchestrator = createOrchestrator({ connection: bench.url, flows });
+  const orchestrator = createOrchestrator({ connection: bench.url, flows, ...options });
   await orchestrator.startWorker({ concurrency });
   return orchestrator;
 }

@@ -479,6 +479,7 @@ export class Orchestrator implements AsyncDisposable {
       },
       timers: this.#timers,
       newId: this.#newId,
+      activeTrace: () => this.#tracing.active(),
     };
   }
 

@@ -6,6 +6,7 @@ import { stripVTControlCharacters } from "node:util";
 import pc from "picocolors";
 import { UsageError } from "./base/errors.ts";
 import { systemTimers } from "./base/timers.ts";
+import { escapeOf, visible } from "./base/visible.ts";
 
 /** Where a command writes: for a person at a terminal, for a pipe, or for a program. */
 export interface Terminal {
@@ -18,19 +19,6 @@ export interface Terminal {
   plain(text: string): string;
   line(text?: string): void;
   json(value: unknown): void;
-}
-
-// Control characters but tab and line feed, and what changes the direction of others or has no width.
-// oxlint-disable-next-line no-control-regex
-const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
-
-/** Stored text as it may be written to a terminal: what would move its cursor, or change what else is there, is shown as what it is. */
-export function visible(text: string): string {
-  return text.replace(hidden, escapeOf);
-}
-
-function escapeOf(character: string): string {
-  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
 /** Writes to the standard output. Colours are the only control characters that get there, and only from `paint`. */

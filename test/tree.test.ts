@@ -15,7 +15,7 @@ import {
 } from "./support/tree.ts";
 
 const root = resolve(import.meta.dirname, "..");
-const packagesOfPureRooms = ["zod", "croner", "node:crypto", "node:url", "node:util"];
+const packagesOfPureRooms = ["zod", "croner", "node:crypto", "node:vm", "node:url", "node:util"];
 
 const publicValues = [
   "Flow",

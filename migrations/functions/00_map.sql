@@ -3,7 +3,8 @@
 -- `migrate()` puts the configured names in their place.
 --
 --   00_map       clocks, ids, names of channels, rules that need no table; runs before the tables are made
---   05_checks    what may come in: payloads, texts, options, answers
+--   05_checks    what may come in: payloads, texts, options
+--   06_schemas   values that fit a JSON Schema: answers, outputs, states
 --   10_start     executions are created and started, jobs are added
 --   20_claim     a worker takes what is due; what is parked is woken
 --   25_limits    concurrency slots and their queue
@@ -23,6 +24,7 @@
 --   94_timeline  what an execution did, a row per run
 --   95_verify    differences, rebuild, broken chains, prune
 --   96_redrive   closed executions go on as new ones
+--   97_clients   clients that are limited to flows and a metadata filter
 --   98_roles     least privilege
 --
 -- Commands from outside are decided here, under the row lock; what follows from them is decided by the owner, in `decide`.
@@ -106,7 +108,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tg_op = 'DELETE' then
+  -- Of these no row may ever go.
+  if tg_op = 'DELETE' and tg_table_name <> 'client_grants' then
     if exists (select from flowledger.prunes p where p.transaction = pg_current_xact_id_if_assigned() and old.execution_id between p.first and p.last) then
       return old;
     end if;

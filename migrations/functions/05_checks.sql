@@ -1,4 +1,4 @@
--- What may come in at the front door: payloads, texts, options, moments, answers. The library calls the same functions, so these
+-- What may come in at the front door: payloads, texts, options, moments. The library calls the same functions, so these
 -- checks hold for it too; it says some of them earlier, with the place in the caller's own value.
 
 -- May this session say what only the library knows, e.g. that a contract has seen a value? Whoever can write the ledger may: a
@@ -7,8 +7,7 @@ create or replace function flowledger.is_trusted() returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select has_table_privilege(
-    case when current_setting('role') = 'none' then session_user::text else current_setting('role') end, format('%I.ledger', 'flowledger'), 'insert')
+  select has_table_privilege(flowledger.working_role(), format('%I.ledger', 'flowledger'), 'insert')
 $$;
 
 -- A number that JavaScript reads as it is written.
@@ -124,36 +123,6 @@ begin
   end if;
 end $$;
 
--- Refuses an answer that is not what the interrupt asked for, as JSON Schema: by what `pauseFor({ response })` makes of a zod schema.
-create or replace function flowledger.check_answer(p_schema jsonb, p_value jsonb, p_interrupt text) returns void
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform flowledger.check_schema(p_schema, p_value, format('the answer to interrupt %s', to_json(left(p_interrupt, 200))), 'does not fit what it asks for',
-    'answer it with continueWith() of the library', 'read its response in getPendingInterrupts(), and change the answer');
-end $$;
-
--- Refuses a value that breaks a JSON Schema. p_instead: what to do where the schema has a pattern that Postgres does not know.
-create or replace function flowledger.check_schema(p_schema jsonb, p_value jsonb, p_what text, p_breaks text, p_instead text, p_remedy text) returns void
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_problem text;
-begin
-  begin
-    v_problem := flowledger.schema_problem(p_schema, p_value, p_schema, '');
-  exception when invalid_regular_expression then
-    raise exception '% is checked by a pattern that Postgres does not know (%)', p_what, sqlerrm using errcode = 'FL008', hint = p_instead;
-  when statement_too_complex then
-    v_problem := 'is nested too deep';
-  end;
-  if v_problem is not null then
-    raise exception '% %: it%', p_what, p_breaks, v_problem using errcode = 'FL008', hint = p_remedy;
-  end if;
-end $$;
-
 -- Refuses options of a command that are none, or that it does not know.
 create or replace function flowledger.check_options(p_options jsonb, p_what text, p_known text[], p_example text) returns void
 language plpgsql stable
@@ -170,106 +139,4 @@ begin
   if found then
     raise exception '% has an unknown option %', p_what, to_json(left(v_wrong, 40)) using errcode = 'FL008', hint = format('use %s', array_to_string(p_known, ', '));
   end if;
-end $$;
-
--- What is wrong with a value by a JSON Schema, in words that follow "it"; null when it fits. Keywords that only annotate count nothing.
-create or replace function flowledger.schema_problem(p_schema jsonb, p_value jsonb, p_root jsonb, p_place text) returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_type text := jsonb_typeof(p_value);
-  v_text text := p_value #>> '{}';
-  v_number numeric;
-  v_length int;
-  v_problem text;
-  v_types jsonb;
-  s record;
-  v_count int;
-begin
-  if p_schema = 'false' then
-    return p_place || ' must not be there';
-  elsif jsonb_typeof(p_schema) is distinct from 'object' then
-    return null;
-  end if;
-  if p_schema ? '$ref' then
-    return flowledger.schema_problem(
-      p_root #> string_to_array(nullif(ltrim(substr(p_schema ->> '$ref', 2), '/'), ''), '/'), p_value, p_root, p_place);
-  end if;
-  if p_schema ? 'type' then
-    v_types := case jsonb_typeof(p_schema -> 'type') when 'array' then p_schema -> 'type' else jsonb_build_array(p_schema -> 'type') end;
-    if not (v_types ? v_type or v_type = 'number' and v_types ? 'integer' and p_value::numeric % 1 = 0) then
-      return format('%s must be %s, got %s', p_place, (select string_agg(t, ' or ') from jsonb_array_elements_text(v_types) t), left(p_value::text, 40));
-    end if;
-  end if;
-  if p_schema ? 'const' and p_value <> p_schema -> 'const' or p_schema ? 'enum' and not exists (
-      select from jsonb_array_elements(p_schema -> 'enum') e where e = p_value) then
-    return format('%s must be one of %s, got %s', p_place, left(coalesce(p_schema -> 'enum', jsonb_build_array(p_schema -> 'const'))::text, 200), left(p_value::text, 40));
-  end if;
-  case v_type
-  when 'string' then
-    v_length := length(v_text);
-    if v_length < (p_schema ->> 'minLength')::numeric or v_length > (p_schema ->> 'maxLength')::numeric then
-      return format('%s has %s characters', p_place, v_length);
-    elsif p_schema ? 'pattern' and v_text !~ ('(?:' || (p_schema ->> 'pattern') || ')')
-      or p_schema ->> 'format' = 'uri' and v_text !~ '^[A-Za-z][A-Za-z0-9+.-]*:[^[:space:]]+$'
-      or p_schema ->> 'format' = 'jwt' and v_text !~ '^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*$' then
-      return format('%s is not a text as %s asks for', p_place, coalesce(p_schema ->> 'format', 'its pattern'));
-    end if;
-  when 'number' then
-    v_number := p_value::numeric;
-    if v_number < (p_schema ->> 'minimum')::numeric or v_number > (p_schema ->> 'maximum')::numeric
-      or v_number <= (p_schema ->> 'exclusiveMinimum')::numeric or v_number >= (p_schema ->> 'exclusiveMaximum')::numeric
-      or v_number % nullif((p_schema ->> 'multipleOf')::numeric, 0) <> 0 then
-      return format('%s is out of its range', p_place);
-    end if;
-  when 'array' then
-    v_length := jsonb_array_length(p_value);
-    if v_length < (p_schema ->> 'minItems')::numeric or v_length > (p_schema ->> 'maxItems')::numeric then
-      return format('%s has %s items', p_place, v_length);
-    elsif p_schema -> 'uniqueItems' = 'true' and v_length > (select count(distinct i) from jsonb_array_elements(p_value) i) then
-      return format('%s has an item twice', p_place);
-    end if;
-    for s in select i.value, i.ordinality - 1 as index from jsonb_array_elements(p_value) with ordinality i loop
-      v_problem := flowledger.schema_problem(
-        coalesce(p_schema -> 'prefixItems' -> s.index::int, p_schema -> 'items'), s.value, p_root, format('%s[%s]', p_place, s.index));
-      if v_problem is not null then
-        return v_problem;
-      end if;
-    end loop;
-  when 'object' then
-    select k into v_text from jsonb_array_elements_text(coalesce(p_schema -> 'required', '[]')) k where not p_value ? k limit 1;
-    if found then
-      return format('%s.%s is missing', p_place, v_text);
-    end if;
-    for s in select f.key, f.value from jsonb_each(p_value) f loop
-      v_problem := coalesce(
-        flowledger.schema_problem(p_schema -> 'propertyNames', to_jsonb(s.key), p_root, format('%s key %s', p_place, to_json(s.key))),
-        flowledger.schema_problem(coalesce(p_schema -> 'properties' -> s.key,
-          (select p.value from jsonb_each(p_schema -> 'patternProperties') p where s.key ~ ('(?:' || p.key || ')') limit 1),
-          p_schema -> 'additionalProperties'), s.value, p_root, format('%s.%s', p_place, s.key)));
-      if v_problem is not null then
-        return v_problem;
-      end if;
-    end loop;
-  else
-    null;
-  end case;
-  for s in select a.value from jsonb_array_elements(p_schema -> 'allOf') a loop
-    v_problem := flowledger.schema_problem(s.value, p_value, p_root, p_place);
-    if v_problem is not null then
-      return v_problem;
-    end if;
-  end loop;
-  if p_schema ? 'anyOf' or p_schema ? 'oneOf' then
-    select count(*) into v_count from jsonb_array_elements(coalesce(p_schema -> 'oneOf', p_schema -> 'anyOf')) a
-    where flowledger.schema_problem(a.value, p_value, p_root, p_place) is null;
-    if v_count = 0 or v_count > 1 and p_schema ? 'oneOf' then
-      return format('%s fits %s of its choices', p_place, case when v_count = 0 then 'none' else 'several' end);
-    end if;
-  end if;
-  if p_schema ? 'not' and flowledger.schema_problem(p_schema -> 'not', p_value, p_root, p_place) is null then
-    return format('%s is what it must not be', p_place);
-  end if;
-  return null;
 end $$;

@@ -183,6 +183,15 @@ language sql immutable parallel safe
 return case when jsonb_typeof(p_value) = 'string'
   and p_value #>> '{}' ~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then p_value #>> '{}' end;
 
+create or replace function flowledger.warn_of_traceparent(p_text text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise warning 'traceparent % is malformed and ignored', to_json(left(p_text, 80))
+    using hint = 'pass 00-<32 hex>-<16 hex>-<2 hex>, as W3C Trace Context writes it';
+end $$;
+
 -- Refuses a start by the name of its flow, or by an option that is unknown or cannot be meant: what the library refuses too, in
 -- `execution/bound-flow.ts`, and for names in `flow/draft.ts`.
 create or replace function flowledger.check_start(p_flow text, p_options jsonb) returns void
@@ -245,8 +254,7 @@ begin
       v_expected := 'a text';
       v_is_right := o.kind = 'string';
       if v_is_right and flowledger.traceparent_of(o.value) is null then
-        raise warning 'traceparent % is malformed and ignored', to_json(left(o.text, 80))
-          using hint = 'pass 00-<32 hex>-<16 hex>-<2 hex>, as W3C Trace Context writes it';
+        perform flowledger.warn_of_traceparent(o.text);
       end if;
     else
       raise exception 'a start has an unknown option %', to_json(left(o.key, 40))
@@ -261,6 +269,12 @@ end $$;
 -- Refuses a flow that no worker ever served here: its executions might wait for ever. Where none has served any, a deploy sends
 -- first, and nothing can be compared. A superuser who asks by hand is only warned, unless the name is nearly one that is known.
 create or replace function flowledger.check_served(p_flow text, p_by_hand boolean default false) returns void
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.check_served(p_flow, p_by_hand, false) $$;
+
+-- p_limited: it names only flows that the limits of the session cover.
+create or replace function flowledger.check_served(p_flow text, p_by_hand boolean, p_limited boolean) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -276,10 +290,12 @@ begin
   v_known := array(select d.flow from flowledger.definitions d union select unnest(w.flows) from flowledger.workers w order by 1);
   if v_known = '{}' or p_flow = any(v_known) then
     return;
+  elsif p_limited then
+    v_known := array(select k from unnest(v_known) k where exists (select from flowledger.client_limits() l where l.flows is null or k = any(l.flows)));
   end if;
   v_meant := flowledger.nearest(p_flow, v_known[1:200]);
   v_remedy := coalesce('did you mean "' || v_meant || '"? ', '')
-    || case when v_known = array[v_meant] then ''
+    || case when v_known = array[v_meant] or v_known = '{}' then ''
       else case when v_meant is null then 'known are ' else 'Known are ' end || array_to_string(v_known[1:20], ', ')
         || case when cardinality(v_known) > 20 then format(' and %s more', cardinality(v_known) - 20) else '' end || '. ' end
     || 'To start it all the same, pass allowUnknown: true, or --force on the command line';
@@ -296,7 +312,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select coalesce((select r.rolsuper from pg_roles r
-    where r.rolname = case when current_setting('role') = 'none' then session_user::text else current_setting('role') end), false)
+    where r.rolname = flowledger.working_role()), false)
 $$;
 
 -- The name that was meant, as far as a typing error or two goes: as `nearest` of the library has it, in `base/option.ts`.
@@ -349,6 +365,8 @@ declare
   v_id uuid;
   v_conflict boolean;
   v_new boolean;
+  v_limited boolean := false;
+  v_scope jsonb;
 begin
   if options ? 'idempotencyKey' and current_setting('lock_timeout') = '0' then
     -- Somebody's open transaction may have the key.
@@ -364,8 +382,12 @@ begin
     end;
   end if;
   perform flowledger.check_start(flow, options);
+  if exists (select from flowledger.client_grants) then
+    v_limited := flowledger.is_limited('{client}');
+    v_scope := case when v_limited then flowledger.scope_of_start(flow, options -> 'metadata') end;
+  end if;
   if coalesce(options -> 'allowUnknown', 'false') = 'false' then
-    perform flowledger.check_served(flow, true);
+    perform flowledger.check_served(flow, true, v_limited);
   end if;
   perform flowledger.check_json(input, format('input of flow "%s"', flow));
   select c.id, c.is_conflict, c.is_new into v_id, v_conflict, v_new
@@ -380,13 +402,14 @@ begin
         'timeoutMs', flowledger.duration_ms(options -> 'timeout'),
         'autoCloseMs', flowledger.duration_ms(options -> 'autoCloseTimeout')))
         || case when options -> 'autoCloseTimeout' = 'null' then '{"autoCloseMs": null}' else '{}' end::jsonb)),
-    array[options ->> 'idempotencyKey'], array[coalesce((options -> 'priority')::int, 0)], array[options ->> 'limitKey'], array[null::uuid],
+    array[coalesce(v_scope::text || ':', '') || (options ->> 'idempotencyKey')], array[coalesce((options -> 'priority')::int, 0)], array[options ->> 'limitKey'], array[null::uuid],
     array[flowledger.moment_of(options -> 'startAt')], array[flowledger.duration_ms(options -> 'delay')],
     array[flowledger.moment_of(options -> 'discardAfter')], array[flowledger.duration_ms(options -> 'discardAfter')]) c;
   if v_conflict then
     raise exception 'idempotency key % of flow % was used with another input (execution %)', options ->> 'idempotencyKey', flow, v_id
       using errcode = 'FL008', hint = 'use a new key for a new input';
   elsif not v_new and not options ? 'idempotencyKey' then
+    perform flowledger.check_granted(v_id);
     raise exception 'execution id % is taken', v_id
       using errcode = 'FL008', hint = 'leave id out, or use idempotencyKey to find an execution again';
   end if;
@@ -399,6 +422,7 @@ create or replace function flowledger.start_execution(id uuid, input jsonb, noti
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+  select flowledger.check_granted(start_execution.id);
   select flowledger.begin_execution(start_execution.id, input, notify, raw, limit_key, null)
 $$;
 

@@ -13,8 +13,7 @@ begin
     e := flowledger.lock_held(p_id);
   end if;
   if e.id is null then
-    raise exception 'execution % does not exist', p_id
-      using errcode = 'FL001', hint = 'check the id, and that you are connected to the database it was started in';
+    perform flowledger.refuse_unknown(p_id);
   elsif e.closed_at is not null then
     raise exception 'execution % is closed (%) and no longer accepts %', p_id, e.close_reason, p_what
       using errcode = 'FL003', hint = 'start a new execution';
@@ -166,6 +165,7 @@ begin
   if payload is not null and payload <> 'null' then
     perform flowledger.check_json(payload, format('payload of event "%s"', event));
   end if;
+  perform flowledger.check_granted(emit.id);
   e := flowledger.lock_open(emit.id, format('"%s"', event));
   if idempotency_key is not null then
     v_known := flowledger.event_of_key(e.id, idempotency_key);
@@ -187,7 +187,16 @@ create or replace function flowledger.continue_with(id uuid, interrupt text, pay
   actor text default null, notify boolean default true) returns jsonb
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
-as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, true) $$;
+as $$
+  select case when flowledger.is_answer_options(resume_request_id) and actor is null
+    then flowledger.continue_with(id, interrupt, payload, resume_request_id::jsonb)
+    else flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, true) end
+$$;
+
+-- A text without a type is taken for a request id, so that options without a cast come as one.
+create or replace function flowledger.is_answer_options(p_text text) returns boolean
+language sql immutable parallel safe
+return coalesce(p_text ~ '^\s*\{\s*"(resumeRequestId|actor|onlyIfPending|traceparent)"\s*:.*\}\s*$', false);
 
 -- The same; raw: what the interrupt asks for has not been compared with the answer. Only the library says that it has, and not as a client.
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
@@ -196,25 +205,35 @@ language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, raw, false) $$;
 
--- The same with its options by name: resumeRequestId, actor, and onlyIfPending, which refuses what nobody has asked yet.
+-- The same with its options by name: resumeRequestId, actor, traceparent (of who answers, W3C; a malformed one is ignored with a
+-- warning), and onlyIfPending, which refuses what nobody has asked yet.
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, options jsonb) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform flowledger.check_options(options, 'continue_with()', '{resumeRequestId,actor,onlyIfPending}', '{"onlyIfPending": true}');
-  if exists (select from unnest(array['resumeRequestId', 'actor']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
-    raise exception 'resumeRequestId and actor of continue_with() are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
+  perform flowledger.check_options(options, 'continue_with()', '{resumeRequestId,actor,onlyIfPending,traceparent}', '{"onlyIfPending": true}');
+  if exists (select from unnest(array['resumeRequestId', 'actor', 'traceparent']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
+    raise exception 'resumeRequestId, actor and traceparent of continue_with() are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
   elsif jsonb_typeof(options -> 'onlyIfPending') <> 'boolean' then
     raise exception 'onlyIfPending of continue_with() must be true or false, got %', left(options ->> 'onlyIfPending', 40)
       using errcode = 'FL008', hint = 'pass {"onlyIfPending": true}';
   end if;
+  if options ->> 'traceparent' is not null and flowledger.traceparent_of(options -> 'traceparent') is null then
+    perform flowledger.warn_of_traceparent(options ->> 'traceparent');
+  end if;
   return flowledger.continue_with(id, interrupt, payload, options ->> 'resumeRequestId', options ->> 'actor', true, true,
-    coalesce((options -> 'onlyIfPending')::boolean, false));
+    coalesce((options -> 'onlyIfPending')::boolean, false), flowledger.traceparent_of(options -> 'traceparent'));
 end $$;
 
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
   raw boolean, only_if_pending boolean) returns jsonb
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, raw, only_if_pending, null) $$;
+
+create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
+  raw boolean, only_if_pending boolean, traceparent text) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -229,6 +248,7 @@ begin
   perform flowledger.check_text(resume_request_id, 'resumeRequestId', 10000);
   perform flowledger.check_actor(actor);
   perform flowledger.check_json(payload, format('answer to interrupt "%s"', interrupt));
+  perform flowledger.check_granted(continue_with.id);
   begin
     e := flowledger.lock_open(continue_with.id, format('continueWith("%s")', interrupt));
   exception when sqlstate 'FL002' or sqlstate 'FL003' then
@@ -240,12 +260,13 @@ begin
     v_owner := flowledger.projected_owner(continue_with.id, interrupt);
     -- The sub-flow decides; what was accepted there before the end here is answered again.
     if v_owner is not null and (v_closed is null or flowledger.answer_of_request(v_owner, substr(interrupt, 38), resume_request_id) is not null) then
-      perform flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true, raw, only_if_pending);
+      perform flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true, raw, only_if_pending, traceparent);
       return flowledger.projected_record(continue_with.id, v_owner, substr(interrupt, 38));
     end if;
     -- No pause has an empty id, and one of a sub-flow is its own.
     if interrupt <> '' and v_owner is null and not flowledger.is_projected_id(interrupt) and not (only_if_pending and resume_request_id is null) then
-      return flowledger.answer_early(continue_with.id, interrupt, payload, resume_request_id, actor, notify, not only_if_pending);
+      return flowledger.answer_early(continue_with.id, interrupt, payload, resume_request_id, actor, notify, not only_if_pending,
+        flowledger.traceparent_of(to_jsonb(traceparent)));
     end if;
   elsif resume_request_id is not null then
     v_value := flowledger.answer_of_request(continue_with.id, interrupt, resume_request_id);
@@ -269,7 +290,7 @@ begin
     perform flowledger.check_answer(i.response, coalesce(payload, 'null'), interrupt);
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.resumed', 'id', interrupt,
-    'value', coalesce(payload, 'null'), 'requestId', resume_request_id, 'actor', actor)), notify);
+    'value', coalesce(payload, 'null'), 'requestId', resume_request_id, 'actor', actor, 'traceparent', flowledger.traceparent_of(to_jsonb(traceparent)))), notify);
   return flowledger.interrupt_record(e.id, interrupt);
 end $$;
 
@@ -301,6 +322,7 @@ begin
   perform flowledger.check_actor(nullif(coalesce(options ->> 'actor', options ->> 'author'), ''));
   perform flowledger.check_json(options -> 'metadata', 'metadata of an intervention');
   perform flowledger.check_json(payload, 'payload of intervene()');
+  perform flowledger.check_granted(intervene.id);
   e := flowledger.lock_open(intervene.id, 'intervene()');
   if (select l.payload -> 'settings' ->> 'interventionMode' from flowledger.ledger l where l.execution_id = e.id and l.seq = 1) is null then
     raise exception 'interventions of execution % are off', e.id
@@ -330,6 +352,7 @@ begin
   perform flowledger.check_text(consumer, 'consumer');
   perform flowledger.check_text(nullif(note, ''), 'note', 10000);
   perform flowledger.check_json(metadata, 'metadata of a consumer');
+  perform flowledger.check_granted(mark_intervention_consumed.id);
   e := flowledger.lock_open(mark_intervention_consumed.id, 'markInterventionConsumed()');
   if not exists (select 1 from flowledger.interventions v where v.execution_id = e.id and v.id = intervention) then
     raise exception 'intervention % of execution % does not exist', left(intervention, 200), e.id using errcode = 'FL008', hint = 'list them with getInterventions()';
@@ -348,6 +371,7 @@ declare
   e flowledger.executions;
 begin
   perform flowledger.check_actor(actor);
+  perform flowledger.check_granted(seal.id, '{client,operator}');
   e := flowledger.lock_open(seal.id, 'seal');
   if e.sealed_at is not null then
     return false;
@@ -382,6 +406,7 @@ begin
   perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
   reason := coalesce(reason, 'manual');
   perform flowledger.check_actor(actor);
+  perform flowledger.check_granted(close.id, '{client,operator}');
   begin
     e := flowledger.lock_open(close.id, 'close');
   exception when sqlstate 'FL003' then
@@ -511,6 +536,7 @@ as $$
 begin
   perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
   perform flowledger.check_actor(actor);
+  perform flowledger.check_granted(id, '{client,operator}');
   return flowledger.request_cancel(id, reason, actor, notify);
 end $$;
 

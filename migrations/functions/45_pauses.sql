@@ -47,7 +47,7 @@ $$;
 -- Keeps an answer to a question that the execution has never asked: the first to each counts, and there are 100 at most. The pause
 -- checks it when it comes. The caller has the row's lock, unless the execution takes nothing any more. p_keep: false only repeats.
 create or replace function flowledger.answer_early(p_id uuid, p_interrupt text, p_value jsonb, p_request_id text, p_actor text, p_notify boolean,
-  p_keep boolean) returns jsonb
+  p_keep boolean, p_traceparent text) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -77,7 +77,7 @@ begin
       using errcode = 'FL008', hint = 'answer it when it is asked: getPendingInterrupts() lists what waits';
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.answered', 'id', p_interrupt,
-    'value', coalesce(p_value, 'null'), 'requestId', p_request_id, 'actor', p_actor)), p_notify);
+    'value', coalesce(p_value, 'null'), 'requestId', p_request_id, 'actor', p_actor, 'traceparent', p_traceparent)), p_notify);
   return flowledger.early_record(p_id, p_interrupt);
 end $$;
 
@@ -107,6 +107,7 @@ begin
   perform flowledger.check_text(nullif(interrupt, ''), 'the id of an interrupt', 1000);
   perform flowledger.check_text(reason, 'reason', 10000);
   perform flowledger.check_actor(actor);
+  perform flowledger.check_granted(withdraw.id);
   e := flowledger.lock_open(withdraw.id, 'withdraw');
   if not exists (select from flowledger.interrupts x where x.execution_id = e.id and x.id = interrupt) then
     v_owner := flowledger.projected_owner(e.id, interrupt);

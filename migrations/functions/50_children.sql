@@ -173,6 +173,7 @@ declare
   c flowledger.executions;
 begin
   perform flowledger.check_text(event, 'an event name');
+  perform flowledger.check_granted(emit_to_sub_flow.id);
   e := flowledger.lock_open(emit_to_sub_flow.id, format('"%s"', event));
   c := flowledger.lock_frame(e.id, frame);
   if c.closed_at is not null or flowledger.is_cancelling(c.id) then
@@ -195,6 +196,7 @@ declare
 begin
   perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
   perform flowledger.check_actor(actor);
+  perform flowledger.check_granted(cancel_sub_flow.id);
   begin
     e := flowledger.lock_open(cancel_sub_flow.id, 'cancel');
   exception when sqlstate 'FL003' then

@@ -24,6 +24,9 @@ declare
   e flowledger.executions;
   v_state text;
 begin
+  if not flowledger.is_reachable(cancel_function.id) then
+    return null;
+  end if;
   select * into e from flowledger.executions h where h.id = cancel_function.id for no key update;
   if not found then
     return null;
@@ -52,6 +55,9 @@ begin
   if p_at not between '1970-01-01T00:00:00Z' and '9999-12-31T00:00:00Z' or p_at is null and (p_delay_ms between 0 and 3155760000000) is not true then
     raise exception '% is not a time to move a function to', coalesce(p_at::text, p_delay_ms || ' ms')
       using errcode = 'FL008', hint = 'use a moment from 1970 to 9999, or milliseconds up to a hundred years';
+  end if;
+  if not flowledger.is_reachable(p_id) then
+    return null;
   end if;
   select * into e from flowledger.executions h where h.id = p_id for no key update;
   if not found then

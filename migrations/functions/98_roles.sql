@@ -1,30 +1,40 @@
 -- Least privilege.
 
 -- The roles <prefix>_worker, <prefix>_client, <prefix>_operator and <prefix>_auditor: made where they are missing, and granted what each needs
--- and no more. They can log in once you give them a password. It needs CREATEROLE; a migration grants what is new by itself.
+-- and no more. They can log in once you give them a password. It needs CREATEROLE; a migration grants what is new by itself. Roles are
+-- the whole server's: the default prefix names the database, and one whose roles have rights in another database is refused.
 create or replace function flowledger.grant_roles(prefix text default null) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_prefix text := coalesce(prefix, 'flowledger');
+  v_prefix text := coalesce(prefix,
+    -- The default of a release before.
+    (select 'flowledger' from flowledger.role_grants x where x.role = 'flowledger' || '_worker'),
+    left('flowledger' || '_' || regexp_replace(lower(current_database()), '[^a-z0-9_]', '_', 'g'), 50));
+  v_kinds text[] := array['worker', 'client', 'operator', 'auditor'];
   v_kind text;
 begin
   if v_prefix !~ '^[a-z_][a-z0-9_]{0,49}$' then
     raise exception 'prefix % of roles is not valid', quote_nullable(prefix)
       using errcode = 'FL008', hint = 'use lower-case letters, digits and _ , at most 50';
   end if;
-  foreach v_kind in array array['worker', 'client', 'operator', 'auditor'] loop
-    if not exists (select 1 from pg_roles r where r.rolname = v_prefix || '_' || v_kind) then
-      execute format('create role %I login nosuperuser nocreatedb nocreaterole noinherit', v_prefix || '_' || v_kind);
-    end if;
-    execute format('alter role %I set idle_in_transaction_session_timeout = ''60s''', v_prefix || '_' || v_kind);
+  foreach v_kind in array v_kinds loop
+    perform flowledger.make_role(v_prefix || '_' || v_kind);
     insert into flowledger.role_grants (role, kind, at, by)
     values (v_prefix || '_' || v_kind, v_kind, flowledger.wall_clock(), flowledger.caller())
     on conflict (role) do nothing;
   end loop;
-  execute format('alter role %I set default_transaction_read_only = on', v_prefix || '_auditor');
-  execute format('alter role %I set statement_timeout = ''60s''', v_prefix || '_auditor');
+  begin
+    foreach v_kind in array v_kinds loop
+      execute format('alter role %I set idle_in_transaction_session_timeout = ''60s''', v_prefix || '_' || v_kind);
+    end loop;
+    execute format('alter role %I set default_transaction_read_only = on', v_prefix || '_auditor');
+    execute format('alter role %I set statement_timeout = ''60s''', v_prefix || '_auditor');
+  exception when insufficient_privilege then
+    raise exception 'role % may not alter roles %', to_json(current_user), v_prefix || '_…'
+      using errcode = 'FL008', hint = 'run it as the role that made them, or as one that has CREATEROLE';
+  end;
   perform flowledger.apply_grants();
 end $$;
 
@@ -64,7 +74,7 @@ begin
       for v_name in
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
-          and p.proname not in ('grant_roles', 'apply_grants', 'accept_identity', 'rebuild', 'prune', 'remove_executions', 'anchor')
+          and p.proname not in ('grant_roles', 'grant_client', 'make_role', 'apply_grants', 'accept_identity', 'rebuild', 'prune', 'remove_executions', 'anchor')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;
@@ -84,10 +94,12 @@ begin
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace and p.prosecdef
           and p.proname in ('start', 'start_execution', 'emit', 'continue_with', 'withdraw', 'intervene', 'mark_intervention_consumed', 'seal', 'close', 'cancel',
-            'cancel_function', 'reschedule_function', 'emit_to_sub_flow', 'cancel_sub_flow')
+            'cancel_function', 'reschedule_function', 'emit_to_sub_flow', 'cancel_sub_flow', 'seen')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;
+      -- For what `seen` gives.
+      execute format('grant execute on function %I.to_ms(timestamptz) to %I', 'flowledger', g.role);
     else
       if g.kind = 'operator' then
         -- The operator reads everything, and writes by commands alone.
@@ -103,7 +115,7 @@ begin
           execute format('grant execute on function %s to %I', v_name, g.role);
         end loop;
       end if;
-      foreach v_name in array array['audit_executions', 'audit_ledger', 'audit_interrupts', 'audit_interventions', 'audit_state_changes', 'chain', 'anchors', 'prunes',
+      foreach v_name in array array['audit_executions', 'audit_ledger', 'audit_interrupts', 'audit_interventions', 'audit_state_changes', 'chain', 'anchors', 'prunes', 'role_grants', 'client_grants',
         'database_identity', 'failures',
         -- What `verify` reads: an auditor sees all of it in the views as well.
         'executions', 'ledger', 'ledger_hashes', 'stream_items', 'interrupts', 'interventions', 'snapshots', 'workers', 'slots']
@@ -114,7 +126,9 @@ begin
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
           and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'timeline', 'differences', 'broken_chains', 'broken_anchors', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
-            'interrupt_of', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of', 'redriven_by')
+            'interrupt_of', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of', 'redriven_by',
+            -- What `show` and `inbox` of the command line read.
+            'pending_on', 'interrupt_record', 'early_record', 'projected_record', 'projected_owner', 'is_projected_id', 'from_ms')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { loadEnvFile } from "node:process";
 import { Command, CommanderError } from "commander";
 import { release } from "../base/release.ts";
-import { visible } from "../terminal.ts";
+import { indented, visible } from "../base/visible.ts";
 import type { GlobalOptions } from "./command.ts";
 import { addAuditCommands } from "./audit.ts";
 import { addExecutionCommands } from "./executions.ts";
@@ -17,7 +17,7 @@ export async function main(): Promise<void> {
   // A reader that has seen enough (`| head`) is no failure.
   process.stdout.on("error", () => process.exit(0));
   process.removeAllListeners("warning");
-  process.on("warning", (warning) => process.stderr.write(`warning: ${visible(warning.message)}\n`));
+  process.on("warning", (warning) => process.stderr.write(`warning: ${indented(warning.message)}\n`));
   try {
     // What the shell sets outweighs the file.
     if (existsSync(".env")) loadEnvFile(".env");
@@ -53,7 +53,9 @@ export function newProgram(): Command {
 function report(error: unknown, program: Command): number {
   if (error instanceof CommanderError && error.exitCode === 0) return 0;
   const { json = process.argv.includes("--json"), verbose = false } = program.opts<GlobalOptions>();
-  process.stderr.write(json ? `${visible(JSON.stringify(jsonOf(error)))}\n` : `error: ${visible(sentenceOf(error))}\n`);
+  process.stderr.write(
+    json ? `${visible(JSON.stringify(jsonOf(error)))}\n` : `error: ${indented(sentenceOf(error))}\n`,
+  );
   if (verbose && error instanceof Error) process.stderr.write(`${visible(error.stack ?? "")}\n`);
   return isUsage(error) ? 2 : 1;
 }

@@ -2,6 +2,7 @@
 import { Option, type Command } from "commander";
 import { PermissionError, UsageError, type SerializedError } from "../base/errors.ts";
 import { nearest } from "../base/option.ts";
+import { indented } from "../base/visible.ts";
 import { requireExecutionId } from "../execution/ids.ts";
 import type { HistoryEntry } from "../execution/execution.ts";
 import type { InterruptRecord } from "../execution/interrupt.ts";
@@ -140,7 +141,7 @@ export function addReadCommands(program: Command): void {
       out.line(`${explanation.sentence}\n`);
       printFields(out, "meta", { ...meta, closeReason: inWords(meta.closeReason) });
       if (error) {
-        out.line(`\n${out.paint.bold(out.paint.red("error"))} ${error.name}: ${error.message}`);
+        out.line(`\n${out.paint.bold(out.paint.red("error"))} ${indented(`${error.name}: ${error.message}`)}`);
         if (error.chunk !== undefined) out.line(`in chunk "${error.chunk}", attempt ${error.attempt ?? 1}`);
       }
       for (const interrupt of interrupts) printInterrupt(out, id, interrupt);

@@ -10,6 +10,7 @@ import {
   DrainTimeoutError,
   ExecutionNotFoundError,
   PendingInterruptsError,
+  PermissionError,
 } from "../base/errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
@@ -27,6 +28,7 @@ import type { ConsumeOptions, Intervention, WithdrawOptions } from "../flow/cont
 import { fork, save, stateAt } from "./history.ts";
 import type { ForkOptions, SavedExecution } from "./history.ts";
 import type { KeyOptions } from "./signature.ts";
+import { parseTraceparent } from "../telemetry/traceparent.ts";
 import { frameOf, noFrame, parseFrameId } from "./frame.ts";
 import type { SubFlowFrame } from "./frame.ts";
 import { parseAnswer } from "../ledger/answers.ts";
@@ -65,6 +67,8 @@ export interface ExecutionHost {
   readonly streams: Streams;
   readonly timers: Timers;
   readonly newId: NewId;
+  /** The active span, where somebody traces. */
+  activeTrace(): string | null;
 }
 
 export interface EmitCallOptions {
@@ -81,6 +85,8 @@ export interface ResumeOptions {
   actor?: string;
   /** Refuses what nobody has asked yet, instead of keeping the answer for it. @default false */
   onlyIfPending?: boolean;
+  /** W3C Trace Context of who answers, which the span of the pause links to; a malformed one is ignored. @default the active span */
+  traceparent?: string;
 }
 
 export interface InterveneOptions {
@@ -111,6 +117,12 @@ export interface HistoryOptions {
   from?: number;
   /** Only these types. @default all */
   types?: readonly LedgerEventType[];
+}
+
+/** A client may not look at what is left of an execution. */
+function unseen(error: unknown): [] {
+  if (error instanceof PermissionError) return [];
+  throw error;
 }
 
 export class Execution<C extends Contract = Contract> {
@@ -197,9 +209,9 @@ export class Execution<C extends Contract = Contract> {
       header.owner === null && ((stops.pause && header.pendingInterrupts > 0) || (stops.park && header.parked > 0));
     const ending = await outcomes.closed(this.id, { timeoutMs, until, flow: this.flow });
     if (!ending) {
-      const left = stops.park ? await this.#host.store.operators.parked(this.id) : [];
+      const left = stops.park ? await this.#host.store.operators.parked(this.id).catch(unseen) : [];
       if (left.length > 0) throw new ChunksParkedError(this.id, left);
-      const pending = stops.pause ? (await this.getPendingInterrupts()).map(({ id }) => id) : [];
+      const pending = stops.pause ? (await this.getPendingInterrupts().catch(unseen)).map(({ id }) => id) : [];
       if (pending.length > 0) throw new PendingInterruptsError(this.id, pending);
       throw new DrainTimeoutError(this.id, timeoutMs ?? 0);
     }
@@ -340,9 +352,11 @@ export class Execution<C extends Contract = Contract> {
    * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
    */
   async continueWith(interruptId: string, value?: unknown, options: ResumeOptions = {}): Promise<InterruptRecord> {
-    requireKnown(options, ["resumeRequestId", "actor", "onlyIfPending"], "continueWith()");
+    requireKnown(options, ["resumeRequestId", "actor", "onlyIfPending", "traceparent"], "continueWith()");
     const { resumeRequestId: requestId = null, actor = null, onlyIfPending = false } = options;
     requireBoolean(onlyIfPending, "onlyIfPending of continueWith()");
+    const traceparent =
+      options.traceparent === undefined ? this.#host.activeTrace() : parseTraceparent(options.traceparent);
     const schema = await this.#commands.responseSchema(this.id, interruptId);
     const answer = parseAnswer(interruptId, schema, value);
     const record = await this.#told(
@@ -351,6 +365,7 @@ export class Execution<C extends Contract = Contract> {
         requestId,
         actor,
         onlyIfPending,
+        traceparent,
         // It may be asked between the two.
         isChecked: schema !== null,
       }),

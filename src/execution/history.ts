@@ -12,6 +12,7 @@ import type { Recorded } from "../ledger/event.ts";
 import { evolve } from "../ledger/evolve.ts";
 import { initialState, pendingInterrupts, type ExecutionState } from "../ledger/state.ts";
 import { JsonValue, canonical, isObject, maxDepth, plain, toJson, type Json, type JsonObject } from "../base/json.ts";
+import { schemaProblem } from "../base/json-schema.ts";
 import { closeSnapshot } from "../ledger/views.ts";
 import { requireSigned, sign } from "./signature.ts";
 import type { KeyOptions } from "./signature.ts";
@@ -297,8 +298,9 @@ function parse(saved: unknown, { key }: KeyOptions): Parsed {
       );
     }
   });
+  let state: ExecutionState;
   try {
-    return { snapshot: parsed.data, events, state: foldKeepingResults(events) };
+    state = foldKeepingResults(events);
   } catch (error) {
     throw new UsageError(
       "the saved execution is wrong at events: they do not follow from each other",
@@ -307,6 +309,15 @@ function parse(saved: unknown, { key }: KeyOptions): Parsed {
       error,
     );
   }
+  for (const { id, response } of state.interrupts.values()) {
+    const problem = schemaProblem(response);
+    if (problem !== null)
+      throw new UsageError(
+        `the saved execution is wrong at events: the schema of the answer to interrupt "${id}" ${problem}`,
+        remedy,
+      );
+  }
+  return { snapshot: parsed.data, events, state };
 }
 
 /** What a pre-release called otherwise. */

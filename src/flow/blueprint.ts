@@ -2,8 +2,8 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { DefinitionError } from "../base/errors.ts";
-import { canonical, plain, toJson, type Json } from "../base/json.ts";
-import type { Contract } from "./contract.ts";
+import { canonical, isObject, plain, toJson, type Json, type JsonObject } from "../base/json.ts";
+import { schemaProblem } from "../base/json-schema.ts";
 import type { FlowDefinition } from "./definition.ts";
 import type { Graph, MatchCase, Node, NodeId } from "./graph.ts";
 
@@ -114,7 +114,7 @@ export function toBlueprint(flow: FlowDefinition): Blueprint {
   return structuredClone({
     version: blueprintVersion,
     name: flow.name,
-    contract: contractSchemas(flow.contract) ?? flow.contractSchemas,
+    contract: contractSchemas(flow) ?? flow.contractSchemas,
     roots: [...graph.roots],
     nodes: [...graph.nodes.values()] as Blueprint["nodes"],
     chunks: [...graph.chunks.values()].map(({ name, options }) => {
@@ -127,7 +127,7 @@ export function toBlueprint(flow: FlowDefinition): Blueprint {
         ...(options.onFailure && { onFailure: { ...options.onFailure } }),
       };
     }),
-    ...outputsOf(graph),
+    ...outputsOf(flow),
     predicates: [...graph.predicates.keys()],
     ...(graph.onCancel && { onCancel: true as const }),
     subFlows: [...flow.subFlows.keys()],
@@ -148,6 +148,10 @@ export function readBlueprint(json: unknown): Blueprint {
     );
   }
   const blueprint = result.data;
+  for (const [where, schema] of schemasOf(blueprint)) {
+    const problem = schemaProblem(schema);
+    if (problem !== null) throw invalid(json, `${where} ${problem}`);
+  }
   const nodes = new Map(blueprint.nodes.map((node) => [node.id, node]));
   if (nodes.size < blueprint.nodes.length) throw invalid(json, "two nodes have the same id");
   const chunks = new Set(blueprint.chunks.map(({ name }) => name));
@@ -173,6 +177,18 @@ export function readBlueprint(json: unknown): Blueprint {
   return blueprint;
 }
 
+/** Those that somebody may check a value by, each with where it stands. */
+function schemasOf({ contract, outputs = {} }: Blueprint): [string, Json][] {
+  const parts = isObject(contract) ? Object.entries(contract) : [];
+  return [
+    ...parts.filter(([name]) => name !== "events").map(([name, part]): [string, Json] => [`contract.${name}`, part]),
+    ...parts
+      .flatMap(([name, part]) => (name === "events" && isObject(part) ? Object.entries(part) : []))
+      .map(([name, part]): [string, Json] => [`contract.events.${name}`, part]),
+    ...Object.entries(outputs).map(([name, part]): [string, Json] => [`outputs.${name}`, part]),
+  ];
+}
+
 const ends = { match: "endMatch", batch: "endBatch", forEach: "endForEach" };
 
 function invalid(json: unknown, problem: string): DefinitionError {
@@ -191,25 +207,31 @@ function neighbours(node: Node): NodeId[] {
   return all;
 }
 
-function schema(part: z.ZodType) {
-  return z.toJSONSchema(part, { io: "input", unrepresentable: "any" });
+/** @throws {DefinitionError} for a part that leads to itself: no value could be checked by it */
+function schema(flow: string, where: string, part: z.ZodType): JsonObject {
+  const made = plain(z.toJSONSchema(part, { io: "input", unrepresentable: "any" }));
+  const problem = schemaProblem(made);
+  if (problem === null) return made;
+  throw new DefinitionError(flow, `${where} ${problem}`, "let it lead through a property or an item");
 }
 
-function outputsOf(graph: Graph): Pick<Blueprint, "outputs"> {
+function outputsOf({ name: flow, graph }: FlowDefinition): Pick<Blueprint, "outputs"> {
   const outputs: Record<string, Json> = {};
   for (const { name, options } of graph.chunks.values())
-    if (options.output) outputs[name] = plain(schema(options.output));
+    if (options.output) outputs[name] = schema(flow, `the output of chunk "${name}"`, options.output);
   return Object.keys(outputs).length === 0 ? {} : { outputs };
 }
 
-function contractSchemas(contract: Contract): Json {
+function contractSchemas({ name: flow, contract }: FlowDefinition): Json {
   const { input, state, events, stream } = contract;
+  const part = (what: string, type: z.ZodType) => schema(flow, `contract ${what}`, type);
+  const ofEvents = Object.entries(events ?? {}).map(([name, type]) => [name, part(`event "${name}"`, type)]);
   if (!input && !state && !events && !stream) return null;
   return plain({
-    ...(input && { input: schema(input) }),
-    ...(state && { state: schema(state) }),
-    ...(events && { events: Object.fromEntries(Object.entries(events).map(([name, part]) => [name, schema(part)])) }),
-    ...(stream && { stream: schema(stream) }),
+    ...(input && { input: part('part "input"', input) }),
+    ...(state && { state: part('part "state"', state) }),
+    ...(events && { events: Object.fromEntries(ofEvents) }),
+    ...(stream && { stream: part('part "stream"', stream) }),
   });
 }
 

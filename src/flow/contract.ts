@@ -215,6 +215,13 @@ function coerce(schema: z.core.$ZodType, value: unknown, where: string): unknown
     if (result.success) return result.data;
     throw new ContractError(where, result.error.issues);
   } catch (error) {
+    if (error instanceof RangeError)
+      throw new UsageError(
+        `${where} cannot be checked: its contract leads to itself, or deeper than JavaScript goes`,
+        "let it lead through a property or an item",
+        { where },
+        error,
+      );
     if (!(error instanceof z.core.$ZodAsyncError)) throw error;
     throw new UsageError(
       `${where} has a contract with an async refinement or transform`,

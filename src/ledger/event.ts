@@ -350,6 +350,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     id: z.string(),
     value: JsonValue,
     requestId: z.string().optional(),
+    /** The span of who answered. */
+    traceparent: z.string().optional(),
     actor: z.string().optional(),
   }),
   /** Such an answer is not what the pause asks for, which goes on waiting. `early` is the answer's seq. */
@@ -363,6 +365,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     /** The answer was there before the pause: its seq. */
     early: id.optional(),
     requestId: z.string().optional(),
+    /** The span of who answered. */
+    traceparent: z.string().optional(),
     actor: z.string().optional(),
   }),
   z.strictObject({

@@ -223,8 +223,8 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     case "interrupt.raised":
       return raised(state, event, at);
     case "interrupt.answered": {
-      const { id, value, requestId = null, actor = null } = event;
-      state.early.push({ seq, id, value, requestId, actor });
+      const { id, value, requestId = null, actor = null, traceparent } = event;
+      state.early.push({ seq, id, value, requestId, actor, ...(traceparent !== undefined && { traceparent }) });
       return state;
     }
     case "interrupt.refused":
@@ -570,6 +570,7 @@ function resumed(state: ExecutionState, event: EventOf<"interrupt.resumed">, seq
     interrupt.value = event.value;
     interrupt.requestId = event.requestId ?? null;
     interrupt.actor = event.actor ?? null;
+    if (event.traceparent !== undefined) interrupt.answeredFrom = event.traceparent;
   }
   if (event.byEvent === undefined)
     state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value, raw: false });

@@ -62,6 +62,7 @@ export function earlyAnswers({ early }: ExecutionState, pending: readonly Interr
       };
       if (kept.requestId !== null) resumed.requestId = kept.requestId;
       if (kept.actor !== null) resumed.actor = kept.actor;
+      if (kept.traceparent !== undefined) resumed.traceparent = kept.traceparent;
       events.push(resumed);
     }
   }

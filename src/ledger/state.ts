@@ -213,6 +213,8 @@ export interface Interrupt {
   value: Json;
   requestId: string | null;
   actor: string | null;
+  /** The span of who answered, where that was traced. */
+  answeredFrom?: string;
   /** What an answer must be, as JSON Schema; null is any JSON. */
   response: Json;
   /** An operator gave the chunk's output instead of an answer. */
@@ -226,6 +228,8 @@ export interface EarlyAnswer {
   id: string;
   value: Json;
   requestId: string | null;
+  /** The span of who answered, where that was traced. */
+  traceparent?: string;
   actor: string | null;
 }
 

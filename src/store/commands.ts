@@ -4,7 +4,7 @@ import type { ExecutionId } from "../ledger/event.ts";
 import type { Database } from "./client.ts";
 import { openLane, tryWithin } from "./lane.ts";
 import type { Lane } from "./lane.ts";
-import { refusalOf } from "./refusals.ts";
+import { codeOf, mayNot, refusalOf } from "./refusals.ts";
 
 export interface EmitCommand {
   readonly event: string;
@@ -28,6 +28,8 @@ export interface ResumeCommand {
   readonly onlyIfPending: boolean;
   /** The answer has been compared with what the interrupt asks for. */
   readonly isChecked: boolean;
+  /** The span of who answers. */
+  readonly traceparent: string | null;
 }
 
 export interface WithdrawCommand {
@@ -124,11 +126,11 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
       )
         .then(done)
         .catch(refuse(id, "cancel")),
-    continueWith: (id, interrupt, { value, requestId, actor, onlyIfPending, isChecked }) =>
+    continueWith: (id, interrupt, { value, requestId, actor, onlyIfPending, isChecked, traceparent }) =>
       inLane(
         id,
         () => sql<{ record: Json }[]>`
-        select flowledger.continue_with(${locking(id)}, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false, ${!isChecked}, ${onlyIfPending}) as record`,
+        select flowledger.continue_with(${locking(id)}, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false, ${!isChecked}, ${onlyIfPending}, ${traceparent}) as record`,
       )
         .then(recordOf)
         .catch(refuse(id, interrupt, `continueWith("${interrupt}")`)),
@@ -147,7 +149,11 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
         left join flowledger.interrupts i on i.execution_id = ${id}::uuid and i.id = ${interrupt}
         left join flowledger.interrupts s on i.id is null and s.execution_id = owner.id and s.id = substr(${interrupt}, 38)`
         .then((rows) => rows[0]?.response ?? null)
-        .catch(refuse(id, interrupt)),
+        .catch((error: unknown) => {
+          // A client may not look: its answer is compared where it is accepted.
+          if (codeOf(error) === mayNot) return null;
+          return refuse(id, interrupt)(error);
+        }),
     intervene: (id, flow, payload, options) =>
       inLane(
         id,

@@ -11,8 +11,9 @@ interface Found {
   readonly isPinned: boolean;
 }
 
-/** What keeps ledger, chain and anchors append-only: the bits of `tgtype` say when it fires. */
-const triggers = ["ledger", "chain", "anchors"].flatMap((table) => [
+/** What keeps ledger, chain, anchors and grants append-only: the bits of `tgtype` say when it fires. */
+const appendOnly = ["ledger", "chain", "anchors", "client_grants"];
+const triggers = appendOnly.flatMap((table) => [
   { table, name: `${table}_append_only`, type: 27 },
   { table, name: `${table}_no_truncate`, type: 34 },
 ]);
@@ -26,7 +27,7 @@ export async function changedDefinitions({ sql, names }: Pick<Database, "sql" | 
     select c.relname as "table", t.tgname as name, t.tgenabled as enabled, t.tgtype::int as type,
       p.proname = 'refuse_change' and p.pronamespace = c.relnamespace and t.tgqual is null as own
     from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_proc p on p.oid = t.tgfoid join pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = ${names.schema} and c.relname in ('ledger', 'chain', 'anchors')`;
+    where n.nspname = ${names.schema} and c.relname in ('ledger', 'chain', 'anchors', 'client_grants') and not t.tgisinternal`;
   const problems = triggers.flatMap(({ table, name, type }) => {
     const found = standing.find((one) => one.table === table && one.name === name);
     if (!found) return `trigger ${name} on ${names.schema}.${table} is missing`;
@@ -34,6 +35,11 @@ export async function changedDefinitions({ sql, names }: Pick<Database, "sql" | 
       return `trigger ${name} on ${names.schema}.${table} is ${states[found.enabled] ?? "off"}`;
     return found.type === type && found.own ? [] : `trigger ${name} on ${names.schema}.${table} does something else`;
   });
+  for (const { table, name, type } of standing)
+    // One that fires before a row is written may change it, or leave it out.
+    if ((type & before) !== 0 && !triggers.some((ours) => ours.table === table && ours.name === name))
+      problems.push(`trigger ${name} on ${names.schema}.${table} is not ours`);
+  problems.push(...(await changedRights({ sql, names })));
   const [recorded] = await sql<{ hash: string }[]>`select hash from flowledger.migrations where name = 'functions'`;
   const { functions, functionsHash } = sqlFiles();
   if (recorded?.hash !== functionsHash) return problems;
@@ -55,6 +61,33 @@ export async function changedDefinitions({ sql, names }: Pick<Database, "sql" | 
     if (!isPinned && !replaceable.has(name)) problems.push(`function ${names.schema}.${name} has another search_path`);
   }
   return [...new Set(problems)];
+}
+
+/** Of `tgtype`. */
+const before = 2;
+
+/** What nobody of ours granted, or switched on: rules, policies, other owners, and rights of everybody or to change what is append-only. */
+async function changedRights({ sql, names }: Pick<Database, "sql" | "names">): Promise<string[]> {
+  const found = await sql<{ problem: string }[]>`
+    with ours as (select c.oid, c.relname, c.relkind, c.relowner, c.relacl, c.relrowsecurity, n.nspowner, c.relname in ('ledger', 'chain', 'anchors', 'client_grants') as kept
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = ${names.schema} and c.relkind in ('r', 'v', 'p'))
+    select format('rule %s on %s.%s is not ours', r.rulename, ${names.schema}::text, o.relname) as problem
+    from ours o join pg_rewrite r on r.ev_class = o.oid where o.relkind = 'r'
+    union all
+    select format('row level security is on for %s.%s', ${names.schema}::text, o.relname) from ours o where o.relrowsecurity
+    union all
+    select format('table %s.%s belongs to another role than the schema', ${names.schema}::text, o.relname) from ours o where o.relowner <> o.nspowner
+    union all
+    select format('%s may %s %s.%s', case a.grantee when 0 then 'everybody' else 'role ' || pg_get_userbyid(a.grantee) end, lower(a.privilege_type), ${names.schema}::text, o.relname)
+    from ours o cross join aclexplode(o.relacl) a
+    where a.grantee <> o.relowner and a.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER')
+      and (a.grantee = 0 or o.kept and a.privilege_type <> 'INSERT')
+    union all
+    select format('everybody may call %s', p.oid::regprocedure)
+    from pg_proc p cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+    where p.pronamespace = to_regnamespace(${names.schema}) and a.grantee = 0 and a.privilege_type = 'EXECUTE'
+    order by 1`;
+  return found.map(({ problem }) => problem);
 }
 
 const states: Readonly<Record<string, string>> = { D: "disabled", O: "not enabled always", R: "not enabled always" };

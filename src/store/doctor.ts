@@ -117,7 +117,7 @@ const checks: Record<string, Check> = {
     if (row.superuser)
       return warn(
         "superuser: may do everything, also rewrite a ledger",
-        "serve as the role flowledger_worker: select flowledger.grant_roles()",
+        "serve as the worker of select flowledger.grant_roles()",
       );
     if (row.owner) return ok("owner of the schema: migrates, serves, prunes, rebuilds");
     if (row.worker) return ok("worker: serves flows, adds to ledgers, changes none");

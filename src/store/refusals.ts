@@ -90,6 +90,9 @@ export function isEnded(error: unknown): boolean {
   return codeOf(error) === "CONNECTION_ENDED";
 }
 
+/** The role has no right to it. */
+export const mayNot = "42501";
+
 /** A standby, or a database that was set to take no writes for now. */
 const readOnly = "25006";
 
@@ -213,7 +216,7 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
       );
     case "3D000":
       return connection("the database does not exist", "create it, or correct the name in the connection string");
-    case "42501":
+    case mayNot:
       return new PermissionError(target.user, target.place, message, error);
     case "42P01":
     case "3F000":

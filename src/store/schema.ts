@@ -446,6 +446,20 @@ export function tables(name = "flowledger") {
     by: text("by").notNull(),
   });
 
+  /** To what `grant_client` limits roles: the last row of a role counts. */
+  const clientGrants = schema.table("client_grants", {
+    number: integer("number").primaryKey(),
+    role: text("role").notNull(),
+    /** Null: all. */
+    flows: text("flows").array(),
+    /** What the metadata of an execution have to contain. Null: anything. */
+    filter: jsonb("filter"),
+    at: moment("at").notNull(),
+    by: text("by").notNull(),
+    actor: text("actor"),
+    reason: text("reason"),
+  });
+
   /** What brought the database to its version: a row per numbered migration, and one for the functions as they are now. */
   const migrations = schema.table("migrations", {
     /** The file's name; "functions" for all function files together. */
@@ -602,6 +616,7 @@ export function tables(name = "flowledger") {
     schedules,
     workers,
     roleGrants,
+    clientGrants,
     migrations,
     auditExecutions,
     failures,
@@ -633,5 +648,6 @@ export const {
   schedules,
   workers,
   roleGrants,
+  clientGrants,
   migrations,
 } = tables();

@@ -1,7 +1,9 @@
 /** Where the library and `ctx.log` write: any logger of a user's, in either order of arguments; what repeats is counted. */
 import { hostname } from "node:os";
+import { inspect } from "node:util";
 import { UsageError } from "../base/errors.ts";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
+import { indented, visible } from "../base/visible.ts";
 import type { Logger } from "../flow/context.ts";
 
 type Level = keyof Logger;
@@ -132,9 +134,14 @@ function byLevel(write: (level: Level) => (message: string, fields?: Fields) => 
 const stderrLogger: Logger = {
   debug: () => {},
   info: () => {},
-  warn: (message, fields) => console.warn(`flowledger: ${message}`, fields ?? ""),
-  error: (message, fields) => console.error(`flowledger: ${message}`, fields ?? ""),
+  warn: (message, fields) => console.warn("%s", shown(message, fields)),
+  error: (message, fields) => console.error("%s", shown(message, fields)),
 };
+
+/** What executions bring along may be in both. */
+function shown(message: string, fields?: Fields): string {
+  return indented(`flowledger: ${message}${fields === undefined ? "" : ` ${inspect(fields)}`}`);
+}
 
 export interface JsonLoggerOptions {
   /** Lines below it are left out. @default "info" */
@@ -151,7 +158,8 @@ export function jsonLogger({ level: least = "info", write = toStderr }: JsonLogg
   return byLevel((level) => (msg, fields) => {
     if (numbers[level] < numbers[least]) return;
     const head = { level: numbers[level], time: liveness.now(), ...base };
-    write(`${lineOf({ ...head, ...fields, msg }) ?? lineOf({ ...head, msg }) ?? msg}\n`);
+    // In JSON an escape means the same character.
+    write(`${visible(lineOf({ ...head, ...fields, msg }) ?? lineOf({ ...head, msg }) ?? msg)}\n`);
   });
 }
 

@@ -3,7 +3,7 @@
  * runs the execution and ended within one turn; waits are written afterwards, with their true times. Never a payload.
  */
 import { UsageError } from "../base/errors.ts";
-import { requireKnown, requireOneOf, show } from "../base/option.ts";
+import { requireBoolean, requireKnown, requireOneOf, show } from "../base/option.ts";
 import { release } from "../base/release.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import type { Dispatch, Interrupt } from "../ledger/state.ts";
@@ -37,6 +37,8 @@ export interface TelemetryOptions {
   readonly trace?: "linked" | "child" | "off";
   /** Whether steps and transactions have spans too. @default "chunks" */
   readonly detail?: "chunks" | "steps";
+  /** Whether pauses and sleeps have spans, which are written when they are over. @default true */
+  readonly waits?: boolean;
   /** More attributes for each span, from metadata and not from payloads. What it throws is a warning. @default none */
   readonly attributes?: (execution: ExecutionInfo) => Readonly<Record<string, string | number | boolean>>;
   /** `@opentelemetry/api` itself, where it cannot be found by its name, as in a bundle. @default found by its name */
@@ -54,9 +56,10 @@ export class Tracing {
   /** @throws {UsageError} an option that cannot be meant */
   constructor(given: TelemetryOptions | undefined, log: Logger) {
     const options = given ?? {};
-    requireKnown(options, ["trace", "detail", "attributes", "api"], "telemetry of createOrchestrator()");
+    requireKnown(options, ["trace", "detail", "waits", "attributes", "api"], "telemetry of createOrchestrator()");
     this.#mode = requireOneOf(options.trace ?? "linked", ["linked", "child", "off"], "telemetry.trace");
     requireOneOf(options.detail ?? "chunks", ["chunks", "steps"], "telemetry.detail");
+    requireBoolean(options.waits ?? true, "telemetry.waits");
     if (options.attributes !== undefined && typeof options.attributes !== "function")
       throw new UsageError(
         `telemetry.attributes must be a function, got ${show(options.attributes)}`,
@@ -81,6 +84,13 @@ export class Tracing {
   /** Null where nobody would hear of a span. */
   #live(): TraceApi | null {
     return this.#api && hasSdk(this.#api) ? this.#api : null;
+  }
+
+  /** The active span, as the ledger keeps it; null where there is none, or nobody would hear of it. */
+  active(): string | null {
+    const api = this.#live();
+    const span = api?.trace.getSpanContext(api.context.active());
+    return span && isValid(span) && isSampled(span) ? toTraceparent(span) : null;
   }
 
   /** Makes the root span of a start, as a child of the active span or with a link to it. */
@@ -139,7 +149,12 @@ export class Tracing {
       "flowledger.worker.id": claim.worker,
       "flowledger.fingerprint": fingerprint,
     };
-    const trace = new OwnerTrace(api, this.#tracer(api), claim, { root, before, attributes });
+    const trace = new OwnerTrace(api, this.#tracer(api), claim, {
+      root,
+      before,
+      attributes,
+      hasWaits: this.#options.waits ?? true,
+    });
     return { trace: trace.isLive ? trace : null, event: { ...(trace.isLive && { span: trace.span }), ...made } };
   }
 
@@ -190,6 +205,7 @@ interface Claimed {
   readonly root: SpanContext;
   readonly before: SpanContext | null;
   readonly attributes: Attributes;
+  readonly hasWaits: boolean;
 }
 
 /** The spans of one owner. */
@@ -204,18 +220,20 @@ export class OwnerTrace {
   readonly #attributes: Attributes;
   readonly #before: Link | null;
   readonly #claimedAt: number;
+  readonly #hasWaits: boolean;
   /** What an earlier owner had begun. */
   readonly #inherited: ReadonlySet<number>;
   /** The last attempts that failed here, by dispatch. */
   readonly #failed = new Map<number, SpanContext>();
 
-  constructor(api: TraceApi, tracer: Tracer, claim: Claim, { root, before, attributes }: Claimed) {
+  constructor(api: TraceApi, tracer: Tracer, claim: Claim, { root, before, attributes, hasWaits }: Claimed) {
     const { flow, state, now, takeovers } = claim;
     this.#api = api;
     this.#tracer = tracer;
     this.#flow = flow;
     this.#attributes = attributes;
     this.#claimedAt = now;
+    this.#hasWaits = hasWaits;
     this.#parent = api.trace.setSpanContext(api.ROOT_CONTEXT, root);
     this.#inherited = new Set(state.dispatches.keys());
     const isFirst = state.firstClaim === null;
@@ -262,15 +280,21 @@ export class OwnerTrace {
   /** A person has answered: how long that took. */
   waited(interrupt: Interrupt | undefined): void {
     if (!interrupt || interrupt.resolvedAt === null) return;
-    const { chunk, createdAt, resolvedAt } = interrupt;
-    this.#write(`wait ${this.#flow}/${chunk}`, chunk, createdAt, resolvedAt);
+    const { chunk, createdAt, resolvedAt, answeredFrom } = interrupt;
+    const links = answeredFrom === undefined ? [] : [linkTo(fromTraceparent(answeredFrom), "answer")];
+    this.#write(`wait ${this.#flow}/${chunk}`, chunk, createdAt, resolvedAt, links);
   }
 
   /** A span of what is over: from and until are milliseconds since 1970. */
-  #write(name: string, chunk: string, from: number, until: number): void {
+  #write(name: string, chunk: string, from: number, until: number, links: Link[] = []): void {
+    if (!this.#hasWaits) return;
     const attributes = { ...this.#attributes, "flowledger.chunk": chunk };
     this.#tracer
-      .startSpan(name, { kind: kinds.internal, attributes, startTime: new Date(Math.min(from, until)) }, this.#parent)
+      .startSpan(
+        name,
+        { kind: kinds.internal, attributes, links, startTime: new Date(Math.min(from, until)) },
+        this.#parent,
+      )
       .end(new Date(until));
   }
 }

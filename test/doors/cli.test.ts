@@ -4,7 +4,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { createOrchestrator, defineFlow } from "../../src/index.ts";
+import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
 import type { Orchestrator } from "../../src/index.ts";
 import { administer, emptyDatabase, testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
@@ -190,6 +190,31 @@ test("what is stored cannot write control characters to the terminal of whoever 
   expect(plain[0]?.stdout).not.toMatch(/^completed/m);
   expect(documents[0]?.stdout).toContain(String.raw`\u202e`);
   expect(JSON.parse(documents[0]?.stdout ?? "")).toMatchObject({ state: { greeting: `hello ${evil}` } });
+});
+
+test("an error that is stored with several lines writes none that looks like another, wherever it is shown", async () => {
+  const flow = defineFlow("several-lines");
+  flow.to("fall", () => {
+    throw Object.assign(new Error("bad\ncompleted"), { name: "Odd\ncompleted" });
+  });
+  await using own = await serving(database, [flow], { logger: jsonLogger({ write: () => {} }) });
+  const execution = await own.flow(flow).startExecution(null);
+  await execution.waitForClose().catch(() => {});
+
+  for (const args of [
+    ["show"],
+    ["explain"],
+    ["timeline"],
+    ["history"],
+    ["tail"],
+    ["close"],
+    ["resume", "q\ncompleted"],
+  ]) {
+    const [command = "", ...rest] = args;
+    const { stdout, stderr } = await run(command, execution.id, ...rest);
+    expect({ command, written: stdout + stderr }).toMatchObject({ written: expect.not.stringMatching(/^completed/m) });
+  }
+  expect((await run("failures")).stdout).not.toMatch(/^completed/m);
 });
 
 test("show says what failed, and where", async () => {

@@ -180,3 +180,22 @@ test("an early answer of a sub-flow is kept by it", async () => {
   expect(await execution.waitForClose()).toEqual({ a: true });
   await expectGuarantees(sql, execution.id);
 });
+
+test("options in SQL count as the guide writes them, without a cast; a request id that only looks like JSON stays one", async () => {
+  const flow = asking("early-uncast");
+  await using orchestrator = await serving(database, [flow]);
+  const { id } = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+
+  const refused = await codeOf(
+    sql.unsafe(`select flowledger.continue_with('${id}', 'boss', '1', '{"onlyIfPending": true}')`),
+  );
+  const unknown = await codeOf(
+    sql.unsafe(`select flowledger.continue_with('${id}', 'boss', '1', '{"actor": "ann", "who": 1}')`),
+  );
+  const [kept] = await sql.unsafe<{ record: { status: string; requestId: string } }[]>(
+    `select flowledger.continue_with('${id}', 'boss', '1', '{"order": 17}') as record`,
+  );
+
+  expect({ refused, unknown }).toEqual({ refused: "INTERRUPT_NOT_PENDING", unknown: "USAGE_INVALID" });
+  expect(kept?.record).toMatchObject({ status: "early", requestId: '{"order": 17}' });
+});

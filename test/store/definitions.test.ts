@@ -59,6 +59,32 @@ test.each([
     "drop function flowledger.extend_chain(uuid[])",
     "function flowledger.extend_chain is missing",
   ],
+  [
+    "another trigger before a row is written",
+    `create function public.lose() returns trigger language plpgsql as $$ begin return null; end $$;
+       create trigger lose before insert on flowledger.ledger for each row execute function public.lose()`,
+    "trigger lose on flowledger.ledger is not ours",
+  ],
+  [
+    "a rule that writes elsewhere",
+    "create rule lose as on insert to flowledger.chain do instead nothing",
+    "rule lose on flowledger.chain is not ours",
+  ],
+  [
+    "a policy that hides rows",
+    "alter table flowledger.ledger enable row level security",
+    "row level security is on for flowledger.ledger",
+  ],
+  [
+    "a right of everybody to write",
+    "grant insert on flowledger.executions to public",
+    "everybody may insert flowledger.executions",
+  ],
+  [
+    "a right to change what is append-only",
+    "grant update on flowledger.anchors to public",
+    "everybody may update flowledger.anchors",
+  ],
 ])("%s is noticed", async (_, change, problem) => {
   await using database = await testDatabase();
   const clean = await said(database.url, "flowledger");
@@ -69,6 +95,18 @@ test.each([
   const now = await said(database.url, "flowledger");
   expect(now.verify).toContain(`I25 `);
   for (const words of Object.values(now)) expect(words).toContain(problem);
+});
+
+test("a function that everybody may call is noticed, and the next migration takes the right back", async () => {
+  await using database = await testDatabase();
+  await database.sql`grant execute on all functions in schema flowledger to public`;
+
+  const now = await said(database.url, "flowledger");
+
+  expect(now.verify).toMatch(/everybody may call flowledger\.prune/);
+  expect(now.doctor).toMatch(/everybody may call flowledger\./);
+  expect(now.migrate).toBe("");
+  expect(await said(database.url, "flowledger")).toEqual({ verify: "", doctor: "", migrate: "" });
 });
 
 test("under another name of the schema all is as the migration made it, and a change is noticed too", async () => {

@@ -2,11 +2,12 @@
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import postgres from "postgres";
-import { afterAll, expect, test } from "vitest";
+import { afterAll, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { examine } from "../../src/store/doctor.ts";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import { administer, testDatabase } from "../support/database.ts";
+import { runCli } from "../support/cli.ts";
 import { codeOf, untilPending } from "../support/doors.ts";
 import { untilEvent } from "../support/flows.ts";
 
@@ -51,6 +52,7 @@ const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {}
 /** S(elect), I(nsert), U(pdate), D(elete), T(runcate). */
 const allowed: Record<string, Record<(typeof names)[number], string>> = {
   anchors: { worker: "", client: "", operator: "S", auditor: "S" },
+  client_grants: { worker: "", client: "", operator: "S", auditor: "S" },
   chain: { worker: "SI", client: "", operator: "S", auditor: "S" },
   database_identity: { worker: "S", client: "", operator: "S", auditor: "S" },
   definitions: { worker: "SIU", client: "", operator: "S", auditor: "" },
@@ -65,7 +67,7 @@ const allowed: Record<string, Record<(typeof names)[number], string>> = {
   ledger_hashes: { worker: "S", client: "", operator: "S", auditor: "S" },
   migrations: { worker: "S", client: "S", operator: "S", auditor: "S" },
   prunes: { worker: "", client: "", operator: "S", auditor: "S" },
-  role_grants: { worker: "", client: "", operator: "", auditor: "" },
+  role_grants: { worker: "", client: "", operator: "S", auditor: "S" },
   schedules: { worker: "SIUD", client: "", operator: "", auditor: "" },
   slots: { worker: "SIUD", client: "", operator: "S", auditor: "S" },
   snapshots: { worker: "SIU", client: "", operator: "S", auditor: "S" },
@@ -139,17 +141,18 @@ test("nobody else may call a function of ours, or make anything in the schema", 
 
 /** What no worker may call, and all that the others may. */
 const callable = {
-  refusedToWorker: "accept_identity anchor apply_grants grant_roles prune rebuild remove_executions".split(" "),
+  refusedToWorker:
+    "accept_identity anchor apply_grants grant_client grant_roles make_role prune rebuild remove_executions".split(" "),
   client:
-    "cancel cancel_function cancel_sub_flow channel close continue_with emit emit_to_sub_flow intervene mark_intervention_consumed reschedule_function seal start start_execution withdraw".split(
+    "cancel cancel_function cancel_sub_flow channel close continue_with emit emit_to_sub_flow intervene mark_intervention_consumed reschedule_function seal seen start start_execution to_ms withdraw".split(
       " ",
     ),
   operator:
-    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences edit_state events explain interrupt_of intervention_of is_item iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_of planned_of projected_owner redrive redriven_by retry seal skip standing state_at status_of timeline to_ms unpause visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences early_record edit_state events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_of pending_on planned_of projected_owner projected_record redrive redriven_by retry seal skip standing state_at status_of timeline to_ms unpause visible_in wall_clock".split(
       " ",
     ),
   auditor:
-    "alike_error broken_anchors broken_chains channel close_snapshot differences events explain interrupt_of intervention_of is_item iso lifecycle_of meta ms now parked_of pause_of redriven_by state_at status_of timeline to_ms visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains channel close_snapshot differences early_record events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now parked_of pause_of pending_on projected_owner projected_record redriven_by state_at status_of timeline to_ms visible_in wall_clock".split(
       " ",
     ),
 };
@@ -170,6 +173,17 @@ test("each role may call exactly the functions of its list", async () => {
     operator: rows.filter(({ operator }) => operator).map(({ name }) => name),
     auditor: rows.filter(({ auditor }) => auditor).map(({ name }) => name),
   }).toEqual(callable);
+});
+
+test("who may call a function may call those that it calls with the caller's own rights", async () => {
+  const missing = await sql<{ role: string; caller: string; callee: string }[]>`
+    with f as (select p.oid, p.proname as name, p.prosecdef as is_definer, pg_get_functiondef(p.oid) as text from pg_proc p where p.pronamespace = 'flowledger'::regnamespace)
+    select distinct r.role, a.name as caller, b.name as callee
+    from unnest(${names.map((name) => `${prefix}_${name}`)}::text[]) r(role), f a join f b on b.name <> a.name and a.text ~ ('flowledger\\.' || b.name || '\\(')
+    where not a.is_definer and has_function_privilege(r.role, a.oid, 'execute')
+      and not exists (select from f c where c.name = b.name and has_function_privilege(r.role, c.oid, 'execute'))`;
+
+  expect([...missing]).toEqual([]);
 });
 
 test("the threat model says which functions a client may call, and which a worker may not", async () => {
@@ -455,6 +469,54 @@ test.each(["", "Upper", "a b", `x"; drop schema flowledger cascade; --`, "x".rep
   "the prefix %j is refused",
   async (bad) => {
     await expect(sql`select flowledger.grant_roles(${bad})`).rejects.toMatchObject({ code: "FL008" });
+  },
+);
+
+test(
+  "the command line does for each role what that may do: auditors and operators look at everything, operators command",
+  { timeout: 90_000 },
+  async () => {
+    const below = defineFlow("roles.below");
+    below.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", response: z.string() }));
+    const above = defineFlow("roles.above");
+    above.to("own", (ctx) => ctx.pauseFor({ interruptId: "own" }));
+    above.toSubFlow(below);
+    await using orchestrator = createOrchestrator({ connection: database.url, flows: [above], logger: quiet });
+    await orchestrator.startWorker();
+    const execution = await orchestrator.flow(above).startExecution(null, { autoClose: false });
+    await vi.waitFor(async () => expect(await execution.getPendingInterrupts()).toHaveLength(2), { timeout: 8000 });
+    const run = async (name: (typeof names)[number], ...args: string[]) => {
+      const { code, stdout, stderr } = await runCli(urlOf(name), ...args);
+      return { args, code, said: `${stdout}${stderr}` };
+    };
+
+    for (const name of ["auditor", "operator"] as const) {
+      const looks = ["show", "explain", "timeline", "history"].map((command) => [command, execution.id]);
+      const said = [...looks, ["inbox"], ["list"], ["failures"], ["verify"]].map((args) => run(name, ...args));
+      for (const one of await Promise.all(said))
+        expect(one).toMatchObject({ code: 0, said: expect.not.stringContaining("may not") });
+    }
+    expect((await run("auditor", "inbox")).said).toContain("own");
+    const why = ["--actor", "ann", "--reason", "because"];
+    for (const args of [
+      ["pause", execution.id, ...why],
+      ["unpause", execution.id, ...why],
+      ["edit-state", execution.id, "--set", '{"a": 1}', ...why],
+      ["seal", execution.id],
+      ["close", execution.id, "--cancel-interrupts"],
+    ])
+      expect(await run("operator", ...args)).toMatchObject({ args, code: 0 });
+    for (const args of [
+      ["seal", execution.id],
+      ["cancel", execution.id],
+      ["start", "roles.above", "1"],
+    ]) {
+      const { code, said } = await run("auditor", ...args);
+      expect({ args, code, said }).toMatchObject({
+        code: 1,
+        said: expect.stringMatching(/may not do that|takes no writes/),
+      });
+    }
   },
 );
 

@@ -92,6 +92,7 @@ function interruptRow(interrupt: Interrupt): JsonObject {
   delete row["paused"];
   delete row["expiresInMs"];
   delete row["onExpire"];
+  delete row["answeredFrom"];
   return inMicroseconds(row);
 }
 

@@ -362,6 +362,7 @@ export class Member {
             actor,
             onlyIfPending: false,
             isChecked: true,
+            traceparent: rest % 3 ? null : "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
           },
         );
       else if (kind === "intervene") {

@@ -1,4 +1,5 @@
 /** What is logged, in which shape, and how often. */
+import { format } from "node:util";
 import { expect, test, vi } from "vitest";
 import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
 import type { Logger } from "../../src/index.ts";
@@ -207,4 +208,19 @@ test("what is no logger is refused with its missing method, and what JSON cannot
   expect(() => createOrchestrator(none)).toThrow(/no method debug\(\)/);
   const level = JSON.parse('{"level": "loud"}') as { level: "info" };
   expect(() => jsonLogger(level)).toThrow(/level of jsonLogger\(\).*"?loud/);
+});
+
+test("what is logged cannot write control characters to a terminal, nor lines that look like others, nor formats", () => {
+  const evil = "a\u001b[2J\u202egnp\u009b\nerror: fake %s %o";
+  const written: string[] = [];
+  const spy = vi.spyOn(console, "warn").mockImplementation((...args: unknown[]) => void written.push(format(...args)));
+  openLogs(undefined).user.warn(evil, { evil });
+  spy.mockRestore();
+  jsonLogger({ write: (line) => written.push(line) }).warn(evil, { evil });
+
+  expect(written).toHaveLength(2);
+  // oxlint-disable-next-line no-control-regex
+  expect(written.join("")).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202a-\u202e]|^error/m);
+  expect(written[0]).toContain("fake %s %o");
+  expect(JSON.parse(written[1] ?? "")).toMatchObject({ msg: evil, evil });
 });

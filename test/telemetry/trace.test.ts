@@ -9,12 +9,13 @@ import {
   type Sampler,
 } from "@opentelemetry/sdk-trace-base";
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
+import { z } from "zod";
 import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
 import type { TelemetryOptions } from "../../src/index.ts";
 import { isTraceApi } from "../../src/telemetry/otel.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
-import { newGate, serving, untilEvent, visiting } from "../support/flows.ts";
+import { newGate, serving, untilEvent, visiting, warningsOf } from "../support/flows.ts";
 
 const exporter = new InMemorySpanExporter();
 let isSampling = true;
@@ -227,6 +228,71 @@ test("what a person took is a span of its own afterwards, no span stays open mea
   expect(new Set(spans(execution.id).map(traceOf))).toEqual(new Set([traceOf(keep)]));
 });
 
+test("a pause links to the span of who answered it, before or after the question, by the library and by SQL", async () => {
+  const asking = defineFlow("linked", { events: { Ask: z.string() } });
+  asking.when("Ask").to("ask", (ctx) => ctx.pauseFor({ interruptId: ctx.input }));
+  await using orchestrator = await serving(database, [asking]);
+  const execution = await orchestrator.flow(asking).startExecution(null, { autoClose: false });
+  const given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  const seen: string[] = [];
+  const answerOf = async (id: string) => {
+    await untilEvent(execution, "interrupt.resumed", (event) => event.id === id);
+    return await vi.waitFor(() => {
+      const [found] = spans(execution.id, "wait linked/ask").filter((one) => !seen.includes(one.spanContext().spanId));
+      if (!found) throw new Error(`no span of the pause ${id}`);
+      seen.push(found.spanContext().spanId);
+      return linked(found);
+    });
+  };
+
+  await execution.emit("Ask", "library");
+  await untilPending(execution);
+  const caller = await within(async (active) => {
+    await execution.continueWith("library", 1);
+    return active.spanContext().spanId;
+  });
+  expect(await answerOf("library")).toEqual([["answer", caller]]);
+  await execution.continueWith("early", 1, { traceparent: given });
+  await execution.emit("Ask", "early");
+  expect(await answerOf("early")).toEqual([["answer", "00f067aa0ba902b7"]]);
+  await database.sql`select flowledger.continue_with(${execution.id}, 'sql', '1', ${database.sql.json({ traceparent: given })})`;
+  await execution.emit("Ask", "sql");
+  expect(await answerOf("sql")).toEqual([["answer", "00f067aa0ba902b7"]]);
+  const warnings = await warningsOf(() => execution.continueWith("bad", 1, { traceparent: "00-xyz" }));
+  expect(warnings).toMatchObject([{ code: "TRACEPARENT_MALFORMED" }]);
+  await execution.emit("Ask", "bad");
+  expect(await answerOf("bad")).toEqual([]);
+  await database.sql`select flowledger.continue_with(${execution.id}, 'worse', '1', '{"traceparent": "00-xyz"}')`;
+  await expect(
+    database.sql`select flowledger.continue_with(${execution.id}, 'none', '1', '{"traceparent": 7}')`,
+  ).rejects.toMatchObject({ code: "FL008" });
+  await using plain = visiting(database, [asking], { telemetry: { trace: "off" } });
+  await within(() => plain.getExecution(execution.id).then((handle) => handle.continueWith("untraced", 1)));
+  await execution.emit("Ask", "untraced");
+  await untilEvent(execution, "interrupt.resumed", ({ id }) => id === "untraced");
+  expect(await execution.history({ types: ["interrupt.answered"] })).toMatchObject(
+    [{ traceparent: given }, { traceparent: given }, {}, {}, {}].map((has, index) => ({
+      id: ["early", "sql", "bad", "worse", "untraced"][index],
+      ...has,
+    })),
+  );
+  expect(JSON.stringify(await execution.history({ types: ["interrupt.answered"] }))).not.toContain("xyz");
+});
+
+test("telemetry: { waits: false } leaves out the spans of pauses and sleeps, and nothing else", async () => {
+  const brief = defineFlow("traced.brief");
+  brief.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" })).to("keep", (ctx) => ctx.input);
+  await using orchestrator = await serving(database, [brief], { telemetry: { waits: false } });
+  const execution = await orchestrator.flow(brief).startExecution(null, { autoClose: false });
+  await untilPending(execution);
+  await execution.continueWith("q", 1);
+  await span(execution.id, "chunk traced.brief/keep");
+
+  expect(new Set(spans(execution.id).map(({ name }) => name))).toEqual(
+    new Set(["start traced.brief", "queue traced.brief", "chunk traced.brief/ask", "chunk traced.brief/keep"]),
+  );
+});
+
 test("an attempt that waits without a worker ends its span, and the sleep is a span afterwards", async () => {
   const sleeping = defineFlow("traced.sleep");
   sleeping.to("nap", async (ctx) => await ctx.sleep("1500ms"));
@@ -333,7 +399,7 @@ test("ctx.log names the span, options that cannot be meant are refused, and the 
   const typed: TelemetryOptions = { api };
   expect(() => visiting(database, [], { telemetry: typed })).not.toThrow();
   const wrong = JSON.parse(
-    '[{"trace": "on"}, {"detail": "all"}, {"attributes": 1}, {"api": {}}, {"tracer": 1}]',
+    '[{"trace": "on"}, {"detail": "all"}, {"attributes": 1}, {"api": {}}, {"waits": 1}, {"tracer": 1}]',
   ) as TelemetryOptions[];
   for (const telemetry of wrong) expect(() => createOrchestrator({ telemetry })).toThrow(/telemetry/);
 });

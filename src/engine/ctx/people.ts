@@ -1,5 +1,5 @@
 /** The part of `ctx` for what people answer and correct: pauses and interventions. */
-import { z } from "zod";
+import type { z } from "zod";
 import { InterruptNotPendingError, NoResumeHandleError, SelfResumeLimitError, UsageError } from "../../base/errors.ts";
 import { copyJson, isObject, toJson, type Json } from "../../base/json.ts";
 import { parseDuration } from "../../base/duration.ts";
@@ -15,6 +15,7 @@ import type {
   Resume,
   WithdrawOptions,
 } from "../../flow/context.ts";
+import { answerSchema } from "../../ledger/answers.ts";
 import { requireConsumption } from "../../ledger/interventions.ts";
 import type { PauseRequest } from "../../ledger/decide.ts";
 import { idOfPause, isIdFor, takenError } from "../../ledger/pauses.ts";
@@ -91,9 +92,7 @@ export class PeopleCtx
     const isAgain = resumed !== null && isIdFor(host.state, dispatch, wanted, resumed.interruptId);
     const id = idOfPause(host.state, dispatch, isAgain ? resumed.interruptId : wanted);
     if (id === null) throw takenError(host.state, wanted, where);
-    const response = options.response
-      ? toJson(z.toJSONSchema(options.response, { io: "input" }), `response of ${where}`)
-      : null;
+    const response = options.response ? answerSchema(options.response, `response of ${where}`) : null;
     const resumeCount = isAgain ? resumed.count : 0;
     if (resumeTo === "self" && maxResumes !== null && resumeCount >= maxResumes && resumed)
       throw new SelfResumeLimitError(host.info.id, id, resumeCount, maxResumes);

@@ -1,0 +1,20 @@
+/** Stored text on its way to a terminal. */
+
+// Control characters but tab and line feed, and what changes the direction of others or has no width.
+// oxlint-disable-next-line no-control-regex
+const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
+/** Stored text as it may be written to a terminal: what would move its cursor, or change what else is there, is shown as what it is. */
+export function visible(text: string): string {
+  return text.replace(hidden, escapeOf);
+}
+
+/** A character as JSON writes it. */
+export function escapeOf(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
+
+/** Text of several lines below what begins a line: none of them looks like another one. */
+export function indented(text: string): string {
+  return visible(text).replaceAll("\n", "\n  ");
+}
