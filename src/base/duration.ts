@@ -1,5 +1,6 @@
 /** Lengths of time as people write them: "10s", "1h30m", or a number of milliseconds. */
 import { UsageError } from "./errors.ts";
+import { show } from "./option.ts";
 
 /** `"500ms"`, `"10s"`, `"1h30m"`, `"2d"` (units ms, s, m, h, d, w), or a number of milliseconds. */
 export type Duration = string | number;
@@ -32,7 +33,7 @@ const wordMs: readonly (readonly [RegExp, number])[] = [
 const longestMs = 36_525 * unitMs.d;
 
 /** The last moment that ISO 8601 writes with four digits of a year, as Postgres reads it. */
-const latestMs = Date.UTC(9999, 11, 31);
+export const latestMs = Date.UTC(9999, 11, 31);
 
 /**
  * The milliseconds of a duration, rounded to whole ones.
@@ -44,7 +45,7 @@ export function parseDuration(value: Duration, where: string, { words = false }:
   const ms = typeof value === "number" ? value : words ? inWords(value) : inUnits(value);
   if (!(ms >= 0 && ms <= longestMs))
     throw new UsageError(
-      `${typeof value === "string" ? JSON.stringify(value) : String(value)} is not a duration for ${where}`,
+      `${show(value)} is not a duration for ${where}`,
       `use "500ms", "10s", ${words ? '"30 minutes"' : '"1h30m"'} or a number of milliseconds from 0 to a hundred years`,
       { where },
     );
