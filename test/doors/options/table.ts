@@ -622,6 +622,19 @@ function ctx(lab: Lab): Ctx {
 }
 /** Nothing else is heard. */
 const onEvent = object({ event: made("heard"), payload: input });
+const someValue = object({ value: input });
+const withValue: Kind = {
+  ...someValue,
+  takes: (value) => someValue.takes(value) && Object.hasOwn(Object(value), "value"),
+};
+/** With a time, without which nothing expires. */
+function expiring(onExpire: Kind): Kind {
+  const given = object({
+    expiresIn: { ...optional(orNull(duration)), sample: () => "1h" },
+    onExpire: optional(onExpire),
+  });
+  return { ...optional(given), sample: () => given.sample() };
+}
 const silent = optional(object({ emit: optional(boolean) }));
 const path = text(2000);
 
@@ -655,15 +668,10 @@ export const chunkRows: readonly Row[] = [
       ),
     },
   },
-  ...[either(oneOf("end", "fail", "continue"), onEvent), object({ value: input })].map((onExpire): Row => ({
+  ...[either(oneOf("end", "fail", "continue"), onEvent), withValue].map((onExpire): Row => ({
     name: "Ctx.pauseFor",
     of: ctx,
-    args: {
-      options: object({
-        expiresIn: { ...optional(orNull(duration)), sample: () => "1h" },
-        onExpire: optional(onExpire),
-      }),
-    },
+    args: { options: expiring(onExpire) },
   })),
   {
     name: "Ctx.withdraw",
