@@ -1,6 +1,7 @@
 /** Where the library and `ctx.log` write: any logger of a user's, in either order of arguments; what repeats is counted. */
 import { hostname } from "node:os";
 import { UsageError } from "../base/errors.ts";
+import { requireFunction, requireKnown, requireOneOf } from "../base/option.ts";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import type { Logger } from "../flow/context.ts";
 
@@ -144,9 +145,11 @@ export interface JsonLoggerOptions {
 }
 
 /** A logger that writes a line of JSON for each, in the shape of pino's: level, time, pid, hostname, name, the fields, msg. */
-export function jsonLogger({ level: least = "info", write = toStderr }: JsonLoggerOptions = {}): Logger {
-  if (!levels.includes(least))
-    throw new UsageError(`level of jsonLogger() must be ${levels.join(", ")}, got ${String(least)}`, "correct it");
+export function jsonLogger(options: JsonLoggerOptions = {}): Logger {
+  requireKnown(options, ["level", "write"], "jsonLogger()");
+  const { level: least = "info", write = toStderr } = options;
+  requireOneOf(least, levels, "level of jsonLogger()");
+  requireFunction(write, "write of jsonLogger()");
   const base = { pid: process.pid, hostname: hostname(), name: "flowledger" };
   return byLevel((level) => (msg, fields) => {
     if (numbers[level] < numbers[least]) return;
