@@ -33,7 +33,7 @@ import { BoundFlow, newExecution } from "./execution/bound-flow.ts";
 import type { BoundHost } from "./execution/bound-flow.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
-import { parseId, requireExecutionId } from "./execution/ids.ts";
+import { requireExecutionId } from "./execution/ids.ts";
 import { inspectLoad, load } from "./execution/history.ts";
 import { parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";
 import type { CountOptions, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";
@@ -680,10 +680,10 @@ function checkOptions(options: OrchestratorOptions): void {
       requireFunction(Reflect.get(Object(logger), method), `${method} of logger of ${where}`);
 }
 
-/** @throws {UsageError} */
+/** @throws {UsageError | ExecutionNotFoundError} */
 function requireAudit(options: VerifyOptions & RebuildOptions, where: string, more: readonly string[] = []): void {
   requireKnown(options, ["id", "onProgress", ...more], where);
-  if (options.id !== undefined) parseId(options.id);
+  if (options.id !== undefined) requireExecutionId(options.id);
   if (options.onProgress !== undefined) requireFunction(options.onProgress, `onProgress of ${where}`);
 }
 

@@ -530,13 +530,13 @@ export class Execution<C extends Contract = Contract> {
   }
 }
 
-/** Texts that are kept in the ledger, as `check_text` of SQL takes them: for people 500 characters, keys and notes 10,000. */
+/** Texts that are kept in the ledger, as `check_text` of SQL takes them: names 500 characters, all else 10,000. */
 function requireWords(given: object, where: string): void {
   for (const name of ["actor", "author", "target", "reason", "note", "idempotencyKey", "resumeRequestId"]) {
     const value: unknown = Reflect.get(given, name);
     if (value === undefined) continue;
     requireText(value, `${name} of ${where}`, {
-      max: ["note", "idempotencyKey", "resumeRequestId"].includes(name) ? 10_000 : 500,
+      max: ["actor", "author", "target"].includes(name) ? 500 : 10_000,
     });
   }
 }

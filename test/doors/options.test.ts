@@ -10,7 +10,8 @@ import type { Ctx, Execution, Logger } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import { untilEvent } from "../support/flows.ts";
-import { placesOf, type Kind } from "./options/kinds.ts";
+import { judgedPlaces } from "./options/judge.ts";
+import { placesOf } from "./options/kinds.ts";
 import { surfaceOfTypes } from "./options/surface.ts";
 import { chunkRows } from "./options/chunk.ts";
 import type { Lab, Row } from "./options/row.ts";
@@ -112,7 +113,7 @@ test.each(chunkRows.filter(({ left }) => left === undefined))(
   "$name takes what it says, and refuses all else by name before anything is written",
   async (row) => {
     const flaws: string[] = [];
-    const places = judgedPlaces(row);
+    const places = judgedPlaces(row.name, row.args, () => odd);
     const refused = await inChunk(async (within) => {
       for (const { where, wrong } of places)
         for (const { what, args } of wrong) {
@@ -156,37 +157,9 @@ async function typesOf(execution: Execution): Promise<string[]> {
 
 type Outcome = "ok" | "waits" | FlowledgerError | { readonly raw: unknown };
 
-interface Judged {
-  readonly where: string;
-  readonly wrong: readonly Tried[];
-  readonly right: readonly Tried[];
-}
-interface Tried {
-  readonly what: string;
-  readonly args: readonly unknown[];
-}
-
-/** Every place of a call, with arguments that are right everywhere else. */
-function judgedPlaces({ name, args }: Row): Judged[] {
-  const samples = Object.values(args).map((kind) => kind.sample());
-  const places = Object.entries(args).flatMap(([label, kind], index) =>
-    placesOf(label, kind).map((place): Judged => {
-      const of = (isRight: boolean) =>
-        valuesOf(place.kind)
-          .filter(([, value]) => place.kind.takes(value) === isRight)
-          .map(([what, value]) => ({
-            what,
-            args: samples.map((one, at) => (at === index ? place.given(value) : one)),
-          }));
-      return { where: `${name}(${place.name})`, wrong: of(false), right: of(true) };
-    }),
-  );
-  return places.length > 0 ? places : [{ where: `${name}()`, wrong: [], right: [{ what: "nothing", args: [] }] }];
-}
-
 async function flawsOf(row: Row): Promise<string[]> {
   const flaws: string[] = [];
-  const judged = judgedPlaces(row);
+  const judged = judgedPlaces(row.name, row.args, () => odd);
   const before = await rowsOf();
   for (const { where, wrong } of judged) {
     const outcomes = await Promise.all(wrong.map(({ args }) => outcomeOf(row, args)));
@@ -226,28 +199,6 @@ function isTaken(outcome: Outcome, row: Row): boolean {
     notNow.test(outcome.message) ||
     /has no sub-flow|is taken|was used with another|is not signed/.test(outcome.message)
   );
-}
-
-function valuesOf(kind: Kind): [string, unknown][] {
-  const values = Object.entries(odd);
-  const { fields } = kind;
-  if (!fields) return values;
-  const sample = Object.fromEntries(
-    Object.entries(fields)
-      .map(([name, field]) => [name, field.sample()])
-      .filter(([, value]) => value !== undefined),
-  );
-  const misspelt = Object.keys(fields).flatMap((name) =>
-    [`${name}s`, name.toUpperCase()].filter((wrong) => !Object.hasOwn(fields, wrong)),
-  );
-  return [
-    ...values,
-    ["what is right", sample],
-    ...[...misspelt, "unknown", "constructor"].map((name): [string, unknown] => [
-      `an option ${name}`,
-      { ...sample, [name]: null },
-    ]),
-  ];
 }
 
 async function outcomeOf(row: Row, args: readonly unknown[], within: Lab = lab): Promise<Outcome> {

@@ -42,13 +42,17 @@ export const handles: readonly Row[] = [
           timeout: optional(orNull(duration)),
           pendingInterrupts: optional(made("reject")),
           parked: optional(oneOf("reject", "fail")),
-          reason: optional(text(500)),
+          reason: optional(text(10_000)),
           actor,
         }),
       ),
     },
   },
-  { name: "Execution.cancel", of: spare, args: { reason: optional(text(500)), options: optional(object({ actor })) } },
+  {
+    name: "Execution.cancel",
+    of: spare,
+    args: { reason: optional(text(10_000)), options: optional(object({ actor })) },
+  },
   { name: "Execution.waitForClose", of: execution, waits: true, args: { options: optional(object(waiting)) } },
   { name: "Execution.getRuntimeStream", of: execution, waits: true, args: { options: optional(object(stream)) } },
   { name: "Execution.streamItems", of: execution, waits: true, args: { options: optional(object(stream)) } },
@@ -77,7 +81,7 @@ export const handles: readonly Row[] = [
   {
     name: "Execution.cancelSubFlow",
     of: execution,
-    args: { frameId: id(someId), reason: optional(text(500)), options: optional(object({ actor })) },
+    args: { frameId: id(someId), reason: optional(text(10_000)), options: optional(object({ actor })) },
   },
   {
     name: "Execution.continueWith",

@@ -23,6 +23,12 @@ const isStorable = (value: unknown): value is string =>
   isText(value) && value !== "" && !value.includes("\0") && value.isWellFormed();
 const isDate = (value: unknown): value is Date => value instanceof Date && !Number.isNaN(value.getTime());
 
+/** Written as `{}`, and made of no class. */
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || prototype === Object.prototype;
+}
+
 function isJson(value: unknown): boolean {
   try {
     toJson(value, "it");
@@ -110,7 +116,7 @@ export function object(fields: Fields): Kind {
     sample: sampled,
     takes: (value) =>
       isObject(value) &&
-      !(value instanceof Date || value instanceof Map) &&
+      isPlain(value) &&
       Object.keys(value).every((name) => Object.hasOwn(fields, name)) &&
       Object.entries(fields).every(([name, field]) =>
         field.takes(Object.hasOwn(value, name) ? value[name] : undefined),
@@ -123,10 +129,7 @@ export function object(fields: Fields): Kind {
 export function record(item: Kind): Kind {
   return {
     sample: () => ({ some: item.sample() }),
-    takes: (value) =>
-      isObject(value) &&
-      !(value instanceof Date || value instanceof Map) &&
-      Object.values(value).every((one) => item.takes(one)),
+    takes: (value) => isObject(value) && isPlain(value) && Object.values(value).every((one) => item.takes(one)),
     hasAnyKey: true,
   };
 }

@@ -6,7 +6,7 @@ const execution = (lab: Lab) => lab.operated;
 const who = { actor: text(500), reason: text(2000) };
 const address = { chunk: optional(text(500)), index: optional(integer(0)) };
 const path = text(2000);
-const values = atLeastOne({ ...record(json), takes: jsonObject.takes });
+const values = atLeastOne({ ...record(json), takes: (value) => jsonObject.takes(value) });
 const edit = {
   set: optional(values),
   delete: optional(list(path)),

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { Ctx, Execution, FlowDefinition, Handler, Orchestrator } from "../../../src/index.ts";
 import * as main from "../../../src/index.ts";
-import * as background from "../../../src/defer.ts";
+import type * as background from "../../../src/defer.ts";
 import {
   anything,
   anyText,
