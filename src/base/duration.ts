@@ -66,6 +66,21 @@ export function parseMoment(value: Date | Duration, where: string, options?: Dur
   throw new UsageError(`${String(value)} is not a moment for ${where}`, "pass a Date from 1970 to 9999", { where });
 }
 
+/** A date, or a date and a time, as ISO 8601 writes them with four digits of a year; null is none. `new Date("1")` would be in 2001. */
+export function isoMoment(text: string): Date | null {
+  const [, day] =
+    /^(\d{4}-\d{2}-\d{2})(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?$/.exec(text) ?? [];
+  if (day === undefined || !isDay(day)) return null;
+  const moment = new Date(text);
+  return Number.isNaN(moment.getTime()) ? null : moment;
+}
+
+/** `new Date("2026-02-30")` would be in March. */
+function isDay(text: string): boolean {
+  const day = new Date(`${text}T00:00:00Z`);
+  return !Number.isNaN(day.getTime()) && day.toISOString().startsWith(text);
+}
+
 function inUnits(text: unknown): number {
   if (typeof text !== "string" || !/^(\d+(\.\d+)?(ms|s|m|h|d|w))+$/.test(text)) return Number.NaN;
   let total = 0;

@@ -1,6 +1,7 @@
 /** What operators do to an execution: checked here, decided under the row lock, kept with who and why. */
 import { z } from "zod";
 import type { ParkedChunk } from "../base/errors.ts";
+import { isoMoment } from "../base/duration.ts";
 import { copyJson, JsonValue, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { deletePath, setPath } from "../base/path.ts";
 import { requireDate, requireInteger, requireKnown, requireList, requireRecord, requireText } from "../base/option.ts";
@@ -162,7 +163,7 @@ export function unpauseOptions(options: OperatorOptions): Operated {
 }
 
 function momentOf(until: Date | string): Date {
-  return requireDate(typeof until === "string" ? new Date(until) : until, "until of pause()");
+  return requireDate(typeof until === "string" ? isoMoment(until) : until, "until of pause()");
 }
 
 /** What was retried or skipped, as the database says it. */

@@ -179,7 +179,7 @@ async function flawsOf(row: Row): Promise<string[]> {
 }
 
 /** What an execution is not ready for, whatever the value. */
-const notNow = /has no parked chunk|has nothing to skip|is not paused|has gone on since/;
+const notNow = /has no parked chunk|has nothing to skip|is not paused|has gone on since|beyond the end of the stream/;
 
 function isRefused(outcome: Outcome): boolean {
   return (

@@ -30,7 +30,7 @@ const filter = {
   closedAfter: optional(date),
   closedBefore: optional(date),
   parent: optional(id(someId)),
-  idPrefix: optional(made("01a1")),
+  idPrefix: optional(oneOf("01a1", "1")),
   idempotencyKey: optional(text(10_000)),
   errorLike: optional(text(1000)),
   metadata: optional(jsonObject),

@@ -33,7 +33,7 @@ const deferRetry = {
   multiplier: optional(number(1, 1000)),
   // Not shorter than the first wait.
   maxInterval: optional(number(30, hundredYears)),
-  waits: optional(atLeastOne(list(either(number(0, hundredYears), oneOf("1h"))))),
+  waits: optional(atLeastOne(list(either(number(0, hundredYears), oneOf("1h", "1"))))),
 };
 const deferOptions = optional(
   object({
@@ -46,7 +46,8 @@ const deferOptions = optional(
 );
 function namedFunction() {}
 const named = (lab: Lab) => lab.deferred;
-const inWords = { ...duration, takes: (value: unknown) => duration.takes(value) };
+/** A number as text is milliseconds. */
+const inWords = either(duration, oneOf("1"));
 const texts: Kind = {
   ...record(text(1_048_576)),
   takes: (value) =>

@@ -139,7 +139,7 @@ export const actor = optional(text(500));
 export const emitCall = optional(object({ idempotencyKey: optional(text(10_000)), actor }));
 export const stream = {
   timeout: optional(orNull(duration)),
-  from: optional(integer(0, Number.MAX_SAFE_INTEGER, 0)),
+  from: optional(either(integer(0, Number.MAX_SAFE_INTEGER, 0), oneOf("1"))),
   signal: optional(made(undefined)),
 };
 export const filters = optional(

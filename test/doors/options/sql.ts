@@ -60,7 +60,7 @@ const address = { chunk: optional(text(1_200_000)), index: optional(integer(0, 9
 const anyJson = optional({ ...json, takes: (value) => value === undefined || json.takes(value) });
 /** A text of JSON has no dates. */
 const momentText: Kind = { ...moment, sample: () => "2100-01-31T12:00:00Z" };
-const start = {
+export const start = {
   id: optional({ sample: () => "01a1fc32-0000-7000-8000-00000000beef", takes: () => false }),
   idempotencyKey: optional(text(500)),
   metadata: optional(jsonObject),
@@ -108,7 +108,7 @@ const commands: readonly SqlRow[] = [
       flow: {
         ...text(100),
         sample: () => "matrix.sql",
-        takes: (value) => value === "matrix.sql" || value === "constructor" || value === "text",
+        takes: (value) => ["matrix.sql", "constructor", "text", "1"].includes(String(value)),
       },
       input: payload,
       options: object(start),

@@ -13,6 +13,7 @@ export const odd: Readonly<Record<string, unknown>> = {
   null: null,
   "an empty text": "",
   "a text": "text",
+  "a number as text": "1",
   "a long text": "x".repeat(1_100_000),
   "a text with NUL": "a\0b",
   "half an emoji": "a\ud83d",
