@@ -29,7 +29,7 @@ export const spare = (lab: Lab) => lab.spare;
 const result = (lab: Lab): ExecutionResult => lab.execution.result;
 export const handler = (lab: Lab) => lab.handler;
 export const handles: readonly Row[] = [
-  { name: "Execution.start", of: spare, waits: true, args: { input } },
+  { name: "Execution.start", of: spare, waits: true, args: { input, options: optional(object(waiting)) } },
   { name: "Execution.emit", of: execution, args: { event: text(500), payload: input, options: emitCall } },
   { name: "Execution.seal", of: spare, args: { options: optional(object({ actor })) } },
   {

@@ -30,6 +30,8 @@ export interface SqlRow {
   /** With the names of its arguments: overloads have rows of their own. */
   readonly name: string;
   readonly args: Readonly<Record<string, Kind>>;
+  /** What is right would change more than this database. */
+  readonly isOnlyRefused?: true;
   /** Why nobody has to walk it. */
   readonly left?: string;
 }
@@ -212,8 +214,8 @@ const library = "what the library's own functions are made of";
 const owners: readonly SqlRow[] = [
   {
     name: "grant_roles",
-    args: { prefix: orNull(text(50)) },
-    left: "makes roles of the whole server: walked in test/store/roles.test.ts",
+    isOnlyRefused: true,
+    args: { prefix: orNull({ ...text(50), takes: (value) => /^[a-z_][a-z0-9_]{0,49}$/.test(String(value)) }) },
   },
   { name: "apply_grants", args: {}, left: "takes nothing" },
   { name: "accept_identity", args: {}, left: "takes nothing" },

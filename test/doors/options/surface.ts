@@ -111,7 +111,11 @@ function placesOfCallable(project: Project, name: string, type: Type | undefined
 
 /** `...[input, options]`: the second is the options, whatever the first is by the contract. */
 function elementsOf(checker: Checker, given: Type): readonly (readonly [string, Type])[] {
-  const [, options] = given.getAliasTypeArguments();
+  // Which of the two depends on the contract; both end alike.
+  const tuple = given.isConditionalType() ? given.getTrueType() : given;
+  const [, named] = given.getAliasTypeArguments();
+  const [, second] = tuple.isTypeReference() ? checker.getTypeArguments(tuple) : [];
+  const options = named ?? second;
   const names = options ? ["input", "options"] : ["input"];
   return names.map((label, index) => [label, (index === 1 && options) || checker.getUnknownType()]);
 }
