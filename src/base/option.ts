@@ -121,10 +121,17 @@ export function requireRecord(value: unknown, where: string, refuse = refuseUse)
   return refuse(`${where} must be an object, got ${show(value)}`, null);
 }
 
+/** What ISO 8601 writes with four digits of a year: Postgres reads no other. */
+const years = { first: Date.parse("0001-01-01T00:00:00Z"), last: Date.parse("9999-12-31T23:59:59.999Z") };
+
 /** A date that is one: `new Date("soon")` is not. */
 export function requireDate(value: unknown, where: string, refuse = refuseUse): Date {
-  if (value instanceof Date && !Number.isNaN(value.getTime())) return value;
-  return refuse(`${where} must be a valid Date, got ${show(value)}`, null);
+  const ms = value instanceof Date ? value.getTime() : Number.NaN;
+  if (value instanceof Date && ms >= years.first && ms <= years.last) return value;
+  return refuse(
+    `${where} must be a valid Date${Number.isNaN(ms) ? "" : " of the years 1 to 9999"}, got ${show(value)}`,
+    null,
+  );
 }
 
 export function requireSignal(value: unknown, where: string, refuse = refuseUse): AbortSignal {

@@ -115,7 +115,11 @@ test.each(commandRows)("$name takes what it says, and refuses all else before an
   for (const { where, word, line } of row.isOnlyRefused ? [] : places)
     await eachOf(word, true, async (what, value) => {
       const { error, words } = await outcomeOf(line(value));
-      const isTaken = error === null || (error instanceof FlowledgerError && (!isUsage(error) || notNow.test(words)));
+      const isTaken =
+        error === null ||
+        (error instanceof FlowledgerError &&
+          error.code !== "DATABASE_REFUSED" &&
+          (!isUsage(error) || notNow.test(words)));
       if (!isTaken) flaws.push(`${row.name} ${where} with ${what} is not taken: ${words}`);
     });
 

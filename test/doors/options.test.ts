@@ -193,7 +193,8 @@ function isRefused(outcome: Outcome): boolean {
 function isTaken(outcome: Outcome, row: Row): boolean {
   if (outcome === "ok") return true;
   if (outcome === "waits") return row.waits === true;
-  if (!(outcome instanceof FlowledgerError)) return false;
+  // What Postgres itself stumbles over has not been checked.
+  if (!(outcome instanceof FlowledgerError) || outcome.code === "DATABASE_REFUSED") return false;
   return (
     !refusals.includes(outcome.code) ||
     notNow.test(outcome.message) ||

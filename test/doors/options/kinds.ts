@@ -66,7 +66,10 @@ export const duration = kind(
   "1h",
   (value) => value === "1h" || (typeof value === "number" && value >= 0 && value <= hundredYearsMs),
 );
-export const date = kind(new Date("2030-01-01T00:00:00Z"), isDate);
+export const date = kind(
+  new Date("2030-01-01T00:00:00Z"),
+  (value) => isDate(value) && value.getTime() <= Date.UTC(9999, 11, 31),
+);
 /** A moment that Postgres and JavaScript agree on. */
 export const moment = kind(
   new Date("2030-01-01T00:00:00Z"),
