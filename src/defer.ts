@@ -1,7 +1,19 @@
 /** `flowledger/defer`: background functions. Each is a flow of one chunk, so whatever holds for a flow holds for it. */
 import { z } from "zod";
 import { cronProblem } from "./base/cron.ts";
-import { requireInteger, requireKnown, requireNumber, requireOneOf, show, type Refuse } from "./base/option.ts";
+import {
+  requireBoolean,
+  requireChoice,
+  requireDate,
+  requireInteger,
+  requireKnown,
+  requireList,
+  requireNumber,
+  requireOneOf,
+  requireText,
+  show,
+  type Refuse,
+} from "./base/option.ts";
 import { FunctionState, plainErrorCode } from "./store/functions.ts";
 import type { FunctionRecord } from "./store/functions.ts";
 import { resultOf } from "./engine/child.ts";
@@ -29,7 +41,7 @@ import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration, parseMoment } from "./base/duration.ts";
 import type { Duration } from "./base/duration.ts";
 import { ExecutionId, type Recorded } from "./ledger/event.ts";
-import { toJson, type Json } from "./base/json.ts";
+import { isObject, toJson, type Json } from "./base/json.ts";
 import { internals, Orchestrator } from "./orchestrator.ts";
 
 export type { FunctionState } from "./store/functions.ts";
@@ -138,8 +150,9 @@ function define<Args extends unknown[], Out>(
   options: DeferOptions,
   schedule: { readonly cron: string } | null,
 ): DeferredFunction<Args, Output<Out>> {
-  if (typeof fn !== "function") throw new DefinitionError(String(fn), "defer() got no function", "pass a function");
-  const name = options.name ?? fn.name;
+  if (typeof fn !== "function") throw new DefinitionError(show(fn), "defer() got no function", "pass a function");
+  const { name = fn.name } = requireDeferOptions(fn.name, options);
+  if (typeof name !== "string") throw new DefinitionError(show(name), "the name is no text", "use defer(fn, { name })");
   if (name === "")
     throw new DefinitionError(
       "",
@@ -219,8 +232,8 @@ export function assignOptions<Args extends unknown[], Out>(
   options: ExecutionOptions,
 ): DeferredFunction<Args, Out> {
   requireDeferred(fn, "assignOptions()");
+  requireKnown(options, optionNames, "assignOptions()");
   const merged = { ...fn.__execOptions, ...options };
-  requireKnown(merged, optionNames, "assignOptions()");
   // What cannot be meant shows here, where it was written.
   startOptions(merged);
   return deferred(fn.__fn, fn.flow, fn.__metadata, merged);
@@ -262,8 +275,11 @@ function startOptions(options: ExecutionOptions = {}): StartOptions {
   if (due instanceof Date) start.startAt = due;
   else if (due !== undefined) start.delay = due;
   if (options.discardAfter !== undefined) start.discardAfter = momentOf(options.discardAfter, "discardAfter");
-  if (options.idempotencyKey !== undefined) start.idempotencyKey = options.idempotencyKey;
+  if (options.idempotencyKey !== undefined)
+    start.idempotencyKey = requireText(options.idempotencyKey, "idempotencyKey", { max: 500 });
   if (options.metadata !== undefined) {
+    // What JSON and Postgres cannot hold is said here, too.
+    toJson(options.metadata, "metadata");
     const metadata = z.record(z.string(), z.string()).safeParse(options.metadata);
     if (!metadata.success)
       throw new UsageError("metadata of a function has a value that is no text", "pass { key: text }", {
@@ -396,6 +412,7 @@ export async function getExecutionResult(id: string): Promise<Json> {
  */
 export async function cancelExecution(id: string, force = false): Promise<FunctionExecution> {
   const executionId = requireId(id);
+  requireBoolean(force, "force of cancelExecution()");
   const { functions, wakeups } = await requireOrchestrator("cancelExecution()")[internals].store();
   const state = await functions.cancel(executionId, force);
   if (state === null) throw new ExecutionNotFound(id);
@@ -472,19 +489,25 @@ export interface Page<T> {
   };
 }
 
+/** One value, or a list of alternatives; an empty one is refused, because nothing could be found. */
+type Choice<T> = T | readonly T[];
+
 /** All that are given must hold; of a list of values, one. */
 export interface ExecutionFilters {
-  readonly states?: readonly FunctionState[];
+  readonly states?: Choice<FunctionState>;
   /** Names of functions. @default those given to `createOrchestrator()` */
-  readonly functionIds?: readonly string[];
+  readonly functionIds?: Choice<string>;
   /** `code` of the last error; "ER0003" is one without a code. */
-  readonly errorCodes?: readonly string[];
+  readonly errorCodes?: Choice<string>;
   /** Ids of workers. */
-  readonly executedBy?: readonly string[];
+  readonly executedBy?: Choice<string>;
   readonly startedAt?: { readonly from?: Date; readonly to?: Date };
   readonly scheduleAt?: { readonly from?: Date; readonly to?: Date };
-  readonly metadata?: readonly { readonly key: string; readonly values: readonly string[] }[];
+  readonly metadata?: readonly { readonly key: string; readonly values: Choice<string> }[];
 }
+
+/** Of the attempts of one execution. All that are given must hold; of a list of values, one. */
+export type AttemptFilters = Pick<ExecutionFilters, "states" | "errorCodes" | "executedBy" | "startedAt">;
 
 /** Executions of functions, newest first. @throws {UsageError} */
 export async function listExecutions(
@@ -493,13 +516,21 @@ export async function listExecutions(
 ): Promise<Page<FunctionExecution>> {
   const { store, functions } = requireOrchestrator("listExecutions()")[internals];
   const { limit, isLast } = requirePage(page, "listExecutions()");
-  const { functionIds = [...functions.keys()], states, errorCodes, executedBy, startedAt, scheduleAt } = filters;
+  const found = requireFilters(filters, filterNames, "listExecutions()");
+  const {
+    functionIds = [...functions.keys()],
+    states,
+    errorCodes,
+    executedBy,
+    startedAt,
+    scheduleAt,
+    metadata,
+  } = found;
   if (functionIds.length === 0)
     throw new UsageError(
       "listExecutions() knows no functions",
       "pass { functions } to createOrchestrator(), or name them in functionIds",
     );
-  for (const state of states ?? []) requireOneOf(state, FunctionState.options, "state of listExecutions()");
   const records = await (
     await store()
   ).functions.list({
@@ -507,9 +538,9 @@ export async function listExecutions(
     ...(states && { states }),
     ...(errorCodes && { errorCodes }),
     ...(executedBy && { executedBy }),
-    ...(startedAt && { startedAt: requireBetween(startedAt, "startedAt") }),
-    ...(scheduleAt && { scheduledAt: requireBetween(scheduleAt, "scheduleAt") }),
-    ...(filters.metadata && { metadata: filters.metadata }),
+    ...(startedAt && { startedAt }),
+    ...(scheduleAt && { scheduledAt: scheduleAt }),
+    ...(metadata && { metadata }),
     ...(page.after !== undefined && { after: requireCursor(page.after) }),
     ...(page.before !== undefined && { before: requireCursor(page.before) }),
     isLast,
@@ -531,17 +562,36 @@ export interface ExecutionAttempt {
 }
 
 /** The first try and its retries, in order. @throws {ExecutionNotFound | UsageError} */
-export async function listExecutionAttempts(id: string, page: PageOptions = {}): Promise<Page<ExecutionAttempt>> {
+export async function listExecutionAttempts(
+  id: string,
+  page: PageOptions = {},
+  filters: AttemptFilters = {},
+): Promise<Page<ExecutionAttempt>> {
   const { store } = requireOrchestrator("listExecutionAttempts()")[internals];
   const { limit, isLast } = requirePage(page, "listExecutionAttempts()");
+  const wanted = requireFilters(filters, attemptFilterNames, "listExecutionAttempts()");
   const { state } = publicExecution(await record(id, "listExecutionAttempts()"));
   const types = ["execution.claimed", "chunk.completed", "chunk.failed", "execution.closed"];
   const attempts = attemptsOf(await (await store()).reads.history(requireId(id), 0, types), state);
   const after = page.after === undefined ? 0 : requireAttempt(page.after);
   const before = page.before === undefined ? Infinity : requireAttempt(page.before);
-  const between = attempts.filter(({ attempt }) => attempt > after && attempt < before);
+  const between = attempts.filter((one) => one.attempt > after && one.attempt < before && isWanted(one, wanted));
   const found = isLast ? between.slice(-limit - 1) : between.slice(0, limit + 1);
   return pageOf(found, ({ attempt }) => String(attempt), page, { limit, isLast });
+}
+
+function isWanted(
+  { state, errorCode, executedBy, startedAt }: ExecutionAttempt,
+  wanted: ReturnType<typeof requireFilters>,
+): boolean {
+  const { from, to } = wanted.startedAt ?? {};
+  return (
+    (wanted.states?.includes(state) ?? true) &&
+    (wanted.errorCodes?.includes(errorCode ?? "") ?? true) &&
+    (wanted.executedBy?.includes(executedBy ?? "") ?? true) &&
+    (from === undefined || startedAt >= from) &&
+    (to === undefined || startedAt <= to)
+  );
 }
 
 function attemptsOf(events: readonly Recorded[], state: FunctionState): ExecutionAttempt[] {
@@ -577,10 +627,11 @@ function attemptsOf(events: readonly Recorded[], state: FunctionState): Executio
 }
 
 function requirePage(page: PageOptions, where: string): { limit: number; isLast: boolean } {
+  requireKnown(page, ["first", "after", "last", "before"], where);
   const { first, last } = page;
   if (first !== undefined && last !== undefined)
     throw new UsageError(`${where} got first and last`, "use first with after, or last with before");
-  const limit = first ?? last ?? 100;
+  const limit = first !== undefined ? first : last !== undefined ? last : 100;
   requireInteger(limit, `${first === undefined ? "last" : "first"} of ${where}`, { min: 1, max: 1000 });
   return { limit, isLast: last !== undefined };
 }
@@ -608,21 +659,64 @@ function pageOf<T>(
   };
 }
 
+/** The filters with lists of alternatives. @throws {UsageError} naming the one that cannot be meant */
+function requireFilters(filters: ExecutionFilters, names: readonly string[], where: string) {
+  requireKnown(filters, names, where);
+  const { states, functionIds, errorCodes, executedBy, metadata, startedAt, scheduleAt } = filters;
+  const isState = (one: unknown, of: string) => requireOneOf(one, FunctionState.options, of);
+  return {
+    ...(states !== undefined && { states: requireChoice(states, `states of ${where}`, isState) }),
+    ...(functionIds !== undefined && { functionIds: requireChoice(functionIds, `functionIds of ${where}`, searched) }),
+    ...(errorCodes !== undefined && { errorCodes: requireChoice(errorCodes, `errorCodes of ${where}`, searched) }),
+    ...(executedBy !== undefined && { executedBy: requireChoice(executedBy, `executedBy of ${where}`, searched) }),
+    ...(startedAt !== undefined && { startedAt: requireBetween(startedAt, `startedAt of ${where}`) }),
+    ...(scheduleAt !== undefined && { scheduleAt: requireBetween(scheduleAt, `scheduleAt of ${where}`) }),
+    ...(metadata !== undefined && {
+      metadata: requireList(metadata, `metadata of ${where}`, (one, of) => {
+        requireKnown(one, ["key", "values"], of);
+        const { key, values }: { key?: unknown; values?: unknown } = Object(one);
+        return { key: searched(key, `key of ${of}`), values: requireChoice(values, `values of ${of}`, searched) };
+      }),
+    }),
+  };
+}
+
+const attemptFilterNames = Object.keys({
+  states: true,
+  errorCodes: true,
+  executedBy: true,
+  startedAt: true,
+} satisfies Record<keyof AttemptFilters, true>);
+const filterNames = Object.keys({
+  states: true,
+  functionIds: true,
+  errorCodes: true,
+  executedBy: true,
+  startedAt: true,
+  scheduleAt: true,
+  metadata: true,
+} satisfies Record<keyof ExecutionFilters, true>);
+
+/** A text that is searched for: longer ones are nowhere. */
+function searched(value: unknown, where: string): string {
+  return requireText(value, where, { max: 1000 });
+}
+
 function requireBetween(between: { from?: Date; to?: Date }, where: string): { from?: Date; to?: Date } {
-  for (const date of [between.from, between.to])
-    if (date !== undefined) parseMoment(date, `${where} of listExecutions()`);
+  requireKnown(between, ["from", "to"], where);
+  for (const date of [between.from, between.to]) if (date !== undefined) parseMoment(requireDate(date, where), where);
   return between;
 }
 
 function requireCursor(cursor: string): ExecutionId {
   const parsed = ExecutionId.safeParse(cursor);
   if (parsed.success) return parsed.data;
-  throw new UsageError(`"${String(cursor).slice(0, 80)}" is not a cursor`, "pass startCursor or endCursor of a page");
+  throw new UsageError(`${show(cursor)} is not a cursor`, "pass startCursor or endCursor of a page");
 }
 
 function requireAttempt(cursor: string): number {
-  if (/^\d{1,9}$/.test(cursor)) return Number(cursor);
-  throw new UsageError(`"${String(cursor).slice(0, 80)}" is not a cursor`, "pass startCursor or endCursor of a page");
+  if (typeof cursor === "string" && /^\d{1,9}$/.test(cursor)) return Number(cursor);
+  throw new UsageError(`${show(cursor)} is not a cursor`, "pass startCursor or endCursor of a page");
 }
 
 // ── the orchestrator behind it ──────────────────────────────────────────────────────────────────────────────
@@ -659,7 +753,7 @@ async function record(id: string, called: string): Promise<FunctionRecord> {
 /** What is no id at all is no execution's either. */
 function requireId(id: string): ExecutionId {
   const found = executionIdOf(id);
-  if (!found) throw new ExecutionNotFound(String(id).slice(0, 80));
+  if (!found) throw new ExecutionNotFound(typeof id === "string" ? id.slice(0, 80) : show(id));
   return found;
 }
 
@@ -702,10 +796,11 @@ function resolveRetry(name: string, retry: DeferOptions["retry"] = false): Retry
   };
   if (typeof retry === "boolean") return { ...noRetry, maxAttempts: retry ? defaultRetries : 0 };
   const given: Partial<RetryPolicy> = typeof retry === "number" ? { maxAttempts: retry } : retry;
-  if (typeof given !== "object" || given === null) refuse("use true, a number of retries, or an object");
+  if (!isObject(given)) return refuse("use true, a number of retries, or an object");
   requireKnown(given, [...Object.keys(noRetry), "waits"], "retry", refuse);
   if (given.waits !== undefined) return byWaits(given, refuse);
-  const policy = { ...noRetry, maxAttempts: defaultRetries, ...given };
+  const set = Object.entries(given).filter(([, value]) => value !== undefined);
+  const policy: RetryPolicy = { ...noRetry, maxAttempts: defaultRetries, ...Object.fromEntries(set) };
   requireInteger(policy.maxAttempts, "maxAttempts", { min: 0 }, refuse);
   requireNumber(policy.randomizationFactor, "randomizationFactor", { min: 0, max: 1 }, refuse);
   for (const key of ["initialInterval", "maxInterval"] as const)
@@ -721,13 +816,15 @@ function waitMs(wait: number | string, index = 0): number {
 
 function byWaits(given: Partial<RetryPolicy>, refuse: Refuse): RetryPolicy {
   const { waits, randomizationFactor = 0 } = given;
-  const beside = Object.keys(given).find((key) => key !== "waits" && key !== "randomizationFactor");
+  const beside = Object.entries(given).find(
+    ([key, value]) => value !== undefined && key !== "waits" && key !== "randomizationFactor",
+  )?.[0];
   if (beside !== undefined) refuse(`it has waits and ${beside}`, "leave one of them out");
   if (!Array.isArray(waits) || waits.length === 0 || waits.length > 1_000)
     return refuse(`waits must be a list of 1 to 1000 durations, got ${show(waits)}`, 'use [1, 60, "1h"]');
   requireNumber(randomizationFactor, "randomizationFactor", { min: 0, max: 1 }, refuse);
   try {
-    waits.forEach(waitMs);
+    Array.from(waits, waitMs);
   } catch (error) {
     return refuse(error instanceof Error ? error.message : String(error), null);
   }
@@ -739,12 +836,20 @@ function requireLimits(name: string, options: DeferOptions) {
   const refuse: Refuse = (problem, remedy) => {
     throw new DefinitionError(name, problem, remedy);
   };
-  requireKnown(options, deferOptions, "defer()", refuse);
   if (concurrency !== undefined) requireInteger(concurrency, "concurrency", { min: 1 }, refuse);
-  if (maxDuration !== undefined) requireNumber(maxDuration, "maxDuration in seconds", { min: 0.001 }, refuse);
+  // A hundred years, as any duration.
+  if (maxDuration !== undefined)
+    requireNumber(maxDuration, "maxDuration in seconds", { min: 0.001, max: 3_155_760_000 }, refuse);
   if (maxConcurrencyAction !== undefined)
     requireOneOf(maxConcurrencyAction, ["keep", "cancel"], "maxConcurrencyAction", refuse);
   return { concurrency, maxDuration, maxConcurrencyAction };
+}
+
+function requireDeferOptions(name: string, options: DeferOptions): DeferOptions {
+  requireKnown(options, deferOptions, "defer()", (problem, remedy) => {
+    throw new DefinitionError(name, problem, remedy);
+  });
+  return options;
 }
 
 const deferOptions = ["name", "retry", "concurrency", "maxConcurrencyAction", "maxDuration"];

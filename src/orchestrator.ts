@@ -1,6 +1,14 @@
 /** `createOrchestrator()`: the only file that wires all rooms. */
 import { systemTimers, type Timers } from "./base/timers.ts";
-import { requireInteger, requireKnown } from "./base/option.ts";
+import {
+  requireFunction,
+  requireInteger,
+  requireKnown,
+  requireList,
+  requireRecord,
+  requireText,
+  show,
+} from "./base/option.ts";
 import { Batcher, insist } from "./store/batcher.ts";
 import type { CallerTransaction } from "./store/caller-transaction.ts";
 import type { ConnectionOption } from "./store/client.ts";
@@ -9,6 +17,7 @@ import type { Pruned } from "./store/prune.ts";
 import type { FailureGroup } from "./store/lists.ts";
 import type { Difference, RebuildOptions } from "./store/rebuild.ts";
 import type { CreateResult, NewExecution } from "./store/starts.ts";
+import { schemaNames } from "./store/names.ts";
 import { isLocked } from "./store/refusals.ts";
 import { openStore } from "./store/store.ts";
 import type { Store } from "./store/store.ts";
@@ -36,11 +45,12 @@ import { endingOf, openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
 import { parsePrune } from "./execution/retention.ts";
 import type { PruneOptions } from "./execution/retention.ts";
+import { requireKey } from "./execution/signature.ts";
 import type { KeyOptions } from "./execution/signature.ts";
 import { openStreams } from "./execution/stream.ts";
 import type { Streams } from "./execution/stream.ts";
 import type { Logger } from "./flow/context.ts";
-import { parseInput } from "./flow/contract.ts";
+import { parseInput, requireFlow } from "./flow/contract.ts";
 import type { Contract } from "./flow/contract.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration } from "./base/duration.ts";
@@ -52,7 +62,7 @@ import type { Health } from "./telemetry/health.ts";
 import { openLogs, type Logs } from "./telemetry/log.ts";
 import { Tracing, type TelemetryOptions } from "./telemetry/trace.ts";
 import { Telemetry } from "./telemetry/telemetry.ts";
-import { resolveSchedules } from "./worker/schedules.ts";
+import { resolveSchedules, scheduleOptionNames } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
 import type { LocalWorker, Worker } from "./worker/worker.ts";
 
@@ -93,6 +103,9 @@ export interface WorkerOptions {
   /** How long a cancelled chunk may take to stop. @default "5s" */
   cancelGrace?: Duration;
 }
+
+/** Of a text that is searched for: longer ones are nowhere. */
+const longest = 1000;
 
 /** Of a load. */
 interface LoadOptions extends KeyOptions {
@@ -163,6 +176,7 @@ export class Orchestrator implements AsyncDisposable {
    *   was not told; without, jobs and notifications alone bring everything to its end
    */
   constructor(options: OrchestratorOptions, timers: Timers = systemTimers, hasShortcuts = true, hooks: Hooks = {}) {
+    checkOptions(options);
     for (const flow of options.flows ?? []) this.#register(flow);
     for (const [index, definition] of (options.functions ?? []).entries()) this.#registerFunction(definition, index);
     for (const schedule of options.schedules ?? []) this.#register(schedule.flow);
@@ -206,8 +220,11 @@ export class Orchestrator implements AsyncDisposable {
 
   /** Starts a long-running worker in this process, serving every flow given to the orchestrator. */
   async startWorker(options: WorkerOptions = {}): Promise<Worker> {
-    const { concurrency = 100 } = options;
+    requireKnown(options, ["concurrency", "drainTimeout", "cancelGrace"], "startWorker()");
+    const { concurrency = 100, drainTimeout = "30s", cancelGrace = "5s" } = options;
     requireInteger(concurrency, "worker concurrency", { min: 1 });
+    const drainTimeoutMs = parseDuration(drainTimeout, "drainTimeout of startWorker()");
+    const cancelGraceMs = parseDuration(cancelGrace, "cancelGrace of startWorker()");
     if (this.#flows.size === 0)
       throw new UsageError(
         "a worker without flows has nothing to do",
@@ -256,8 +273,8 @@ export class Orchestrator implements AsyncDisposable {
       },
       {
         concurrency,
-        drainTimeoutMs: parseDuration(options.drainTimeout ?? "30s", "drainTimeout of startWorker()"),
-        cancelGraceMs: parseDuration(options.cancelGrace ?? "5s", "cancelGrace of startWorker()"),
+        drainTimeoutMs,
+        cancelGraceMs,
         hasShortcuts: this.#hasShortcuts,
       },
     );
@@ -269,12 +286,15 @@ export class Orchestrator implements AsyncDisposable {
   flow<C extends Contract>(flow: FlowDefinition<C>): BoundFlow<C>;
   flow(flow: string): BoundFlow;
   flow(flow: FlowDefinition | string): BoundFlow {
-    if (typeof flow !== "string") return this.#bind(flow);
+    if (typeof flow !== "string") {
+      requireFlow(flow, "the flow of flow()");
+      return this.#bind(flow);
+    }
     const known = this.#flows.get(flow);
     if (known) return this.#bind(known);
     const names = [...this.#flows.keys()].toSorted().join(", ") || "none";
     throw new UsageError(
-      `flow "${flow}" is not known here (there are: ${names})`,
+      `flow ${show(flow)} is not known here (there are: ${names})`,
       "correct the name, or pass the flow to createOrchestrator({ flows })",
     );
   }
@@ -334,9 +354,8 @@ export class Orchestrator implements AsyncDisposable {
    * @throws {DefinitionMismatchError | ResourceMissingError}
    */
   async load(saved: unknown, options: LoadOptions = {}): Promise<Execution> {
-    requireKnown(options, ["runtimeResources", "key"], "load()");
+    const runtimeResources = resourcesIn(options, "load()");
     await this.#ready();
-    const { runtimeResources = {} } = options;
     const { id, flow } = await load(this.#store, saved, this.#loadTarget(runtimeResources), this.#newId, options);
     this.#executionResources.keep(id, runtimeResources, Promise.resolve(id));
     return new Execution(this.#host, id, { name: flow, definition: this.#flows.get(flow) ?? null }, true);
@@ -344,8 +363,7 @@ export class Orchestrator implements AsyncDisposable {
 
   /** What `load()` would say, without touching anything. */
   inspectLoad(saved: unknown, options: LoadOptions = {}): LoadReport {
-    requireKnown(options, ["runtimeResources", "key"], "inspectLoad()");
-    return inspectLoad(saved, this.#loadTarget(options.runtimeResources ?? {}), options);
+    return inspectLoad(saved, this.#loadTarget(resourcesIn(options, "inspectLoad()")), options);
   }
 
   #loadTarget(runtimeResources: Resources): LoadTarget {
@@ -370,6 +388,8 @@ export class Orchestrator implements AsyncDisposable {
 
   /** Checks every guarantee, in the ledger and in all that is derived from it; safe beside live workers. [] is all well. */
   async verify(options: VerifyOptions = {}): Promise<Violation[]> {
+    requireAudit(options, "verify()", ["anchors"]);
+    if (options.anchors !== undefined) requireList(options.anchors, "anchors of verify()", requireAnchor);
     if (options.id !== undefined) await this.#requireExecution(options.id);
     await this.#ready();
     return this.#store.audit.verify(options);
@@ -380,6 +400,7 @@ export class Orchestrator implements AsyncDisposable {
    * live workers; resolves with the rows that were different.
    */
   async rebuild(options: RebuildOptions = {}): Promise<Difference[]> {
+    requireAudit(options, "rebuild()");
     if (options.id !== undefined) await this.#requireExecution(options.id);
     await this.#ready();
     return this.#store.audit.rebuild(options);
@@ -626,6 +647,61 @@ export class Orchestrator implements AsyncDisposable {
       throw error;
     }
   }
+}
+
+const orchestratorOptions = Object.keys({
+  connection: true,
+  schema: true,
+  flows: true,
+  functions: true,
+  resources: true,
+  schedules: true,
+  logger: true,
+  telemetry: true,
+} satisfies Record<keyof OrchestratorOptions, true>);
+
+/** @throws {UsageError} naming the option that cannot be meant */
+function checkOptions(options: OrchestratorOptions): void {
+  const where = "createOrchestrator()";
+  requireKnown(options, orchestratorOptions, where);
+  const { connection, schema, flows, functions, resources, schedules, logger } = options;
+  if (connection !== undefined && typeof connection !== "string") requireRecord(connection, `connection of ${where}`);
+  // Said here, and not at the first use.
+  if (schema !== undefined) schemaNames(schema);
+  if (flows !== undefined) requireList(flows, `flows of ${where}`, (flow, of) => requireFlow(flow, of));
+  if (functions !== undefined) requireList(functions, `functions of ${where}`, () => null);
+  if (resources !== undefined) requireRecord(resources, `resources of ${where}`);
+  if (schedules !== undefined)
+    requireList(schedules, `schedules of ${where}`, (one) => {
+      requireKnown(one, scheduleOptionNames, "a schedule");
+      requireFlow(Reflect.get(Object(one), "flow"), "flow of a schedule");
+    });
+  if (logger !== undefined)
+    for (const method of ["debug", "info", "warn", "error"])
+      requireFunction(Reflect.get(Object(logger), method), `${method} of logger of ${where}`);
+}
+
+/** @throws {UsageError | ExecutionNotFoundError} */
+function requireAudit(options: VerifyOptions & RebuildOptions, where: string, more: readonly string[] = []): void {
+  requireKnown(options, ["id", "onProgress", ...more], where);
+  if (options.id !== undefined) requireExecutionId(options.id);
+  if (options.onProgress !== undefined) requireFunction(options.onProgress, `onProgress of ${where}`);
+}
+
+/** Whole, as `anchor()` gave it, or what of it was kept. @throws {UsageError} */
+function requireAnchor(given: unknown, where: string): void {
+  requireKnown(given, ["number", "hash", "at", "executions"], where);
+  const { number, hash } = requireRecord(given, where);
+  requireInteger(number, `number of ${where}`, { min: 1, max: 2_147_483_647 });
+  requireText(hash, `hash of ${where}`, { max: longest });
+}
+
+/** @throws {UsageError} */
+function resourcesIn(options: LoadOptions, where: string): Resources {
+  requireKnown(options, ["runtimeResources", "key"], where);
+  requireKey(options);
+  const { runtimeResources = {} } = options;
+  return requireRecord(runtimeResources, `runtimeResources of ${where}`);
 }
 
 /** @throws {UsageError} the key was used with another input, or the id is taken */

@@ -305,8 +305,8 @@ declare
   v_unknown text;
 begin
   -- What the ledger cannot hold must not get in: the fold would stop there.
-  if jsonb_typeof(options) <> 'object' then
-    raise exception 'options of an intervention must be an object, got %', left(options::text, 40) using errcode = 'FL008', hint = 'pass {"note": "typo"}';
+  if jsonb_typeof(options) is distinct from 'object' then
+    raise exception 'options of an intervention must be an object, got %', coalesce(left(options::text, 40), 'null') using errcode = 'FL008', hint = 'pass {"note": "typo"}';
   end if;
   select o into v_unknown from jsonb_object_keys(options) o where o not in ('author', 'target', 'note', 'metadata', 'actor') limit 1;
   if found then

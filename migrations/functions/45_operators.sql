@@ -287,7 +287,7 @@ begin
     raise exception 'expectedSeq of editState() must be an integer from 1, got %', left(options ->> 'expectedSeq', 40) using errcode = 'FL008', hint = 'pass the stateVersion that you read';
   elsif jsonb_typeof(changes) is distinct from 'object' or (changes - 'set' - 'delete') <> '{}'
     or jsonb_typeof(coalesce(changes -> 'set', '{}')) <> 'object' or jsonb_typeof(coalesce(changes -> 'delete', '[]')) <> 'array'
-    or jsonb_path_exists(coalesce(changes -> 'delete', '[]'), '$[*] ? (@.type() != "string")') then
+    or jsonb_path_exists(coalesce(changes -> 'delete', '[]'), 'strict $[*] ? (@.type() != "string")') then
     raise exception 'changes of editState() must be { set, delete }, got %', coalesce(left(changes::text, 40), 'null')
       using errcode = 'FL008', hint = 'pass {"set": {"order.total": 42}, "delete": ["draft"]}';
   elsif coalesce(changes -> 'set', '{}') = '{}' and coalesce(changes -> 'delete', '[]') = '[]' then

@@ -52,8 +52,8 @@ declare
   v_state text;
 begin
   -- As `parseMoment` and `parseDuration` of the library: a moment from 1970 to 9999, or up to a hundred years from now.
-  if p_at not between '1970-01-01T00:00:00Z' and '9999-12-31T00:00:00Z' or p_at is null and (p_delay_ms between 0 and 3155760000000) is not true then
-    raise exception '% is not a time to move a function to', coalesce(p_at::text, p_delay_ms || ' ms')
+  if p_at not between '1970-01-01T00:00:00Z' and '9999-12-31T00:00:00Z' or p_at is null and p_delay_ms is null or p_delay_ms not between 0 and 3155760000000 then
+    raise exception '% is not a time to move a function to', coalesce(case when p_delay_ms between 0 and 3155760000000 then p_at::text end, p_delay_ms || ' ms', 'null')
       using errcode = 'FL008', hint = 'use a moment from 1970 to 9999, or milliseconds up to a hundred years';
   end if;
   if not flowledger.is_reachable(p_id) then

@@ -9,6 +9,10 @@ declare
   v_seq int := 0;
   v_place int := 0;
 begin
+  -- As `timeline()` of the library.
+  if (max between 1 and 1000) is not true then
+    raise exception 'max of a timeline must be an integer from 1 to 1000, got %', coalesce(max::text, 'null') using errcode = 'FL008', hint = 'go on with the cursor of the last row';
+  end if;
   if after is not null then
     if after !~ '^[0-9]{1,9}\.[0-9]{1,9}$' then
       raise exception 'cursor % of a timeline is none', to_json(left(after, 40))::text using errcode = 'FL008', hint = 'use the one that the page before gave';

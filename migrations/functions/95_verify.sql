@@ -297,6 +297,9 @@ begin
   end if;
   perform flowledger.check_actor(p_actor);
   perform flowledger.check_text(p_reason, 'reason', 10000);
+  if coalesce(cardinality(p_ids), 0) = 0 then
+    raise exception 'pruning by ids needs at least one id' using errcode = 'FL008', hint = 'pass the ids of closed executions';
+  end if;
   select i into v_id from unnest(p_ids) i where i is null or not exists (select from flowledger.executions e where e.id = i) limit 1;
   if found then
     raise exception 'execution % does not exist', v_id
@@ -357,7 +360,25 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_ids uuid[] := array(
+  v_ids uuid[];
+begin
+  -- What is misspelt here would keep nothing.
+  perform flowledger.check_options(p_keep, 'keep of prune()', '{status,flow,metadata}', '{"status": ["failed"]}');
+  if p_closed_before is null or not isfinite(p_closed_before) then
+    raise exception 'pruning needs a moment before which executions closed, got %', coalesce(p_closed_before::text, 'null') using errcode = 'FL008', hint = 'pass one like ''2026-01-31''';
+  elsif p_after is null or (p_limit > 0) is not true then
+    raise exception 'pruning needs an id to begin after, and a number of executions, got % and %', coalesce(p_after::text, 'null'), coalesce(p_limit::text, 'null')
+      using errcode = 'FL008', hint = 'begin with ''00000000-0000-0000-0000-000000000000'' and 500';
+  end if;
+  perform flowledger.check_json(p_keep -> 'metadata', 'metadata in keep of prune()');
+  if jsonb_typeof(coalesce(p_keep -> 'metadata', '{}')) <> 'object' then
+    raise exception 'metadata in keep of prune() is not an object' using errcode = 'FL008', hint = 'pass {"key": "value"}';
+  elsif jsonb_typeof(coalesce(p_keep -> 'status', '[]')) <> 'array' or not coalesce(p_keep -> 'status' <@ '["completed", "failed", "cancelled"]', true) then
+    raise exception 'status in keep of prune() must be a list of completed, failed and cancelled, got %', left((p_keep -> 'status')::text, 40) using errcode = 'FL008', hint = 'pass {"status": ["failed"]}';
+  elsif jsonb_typeof(coalesce(p_keep -> 'flow', '[]')) <> 'array' or jsonb_path_exists(p_keep -> 'flow', 'strict $[*] ? (@.type() != "string" || @ == "")') then
+    raise exception 'flow in keep of prune() must be a list of names, got %', left((p_keep -> 'flow')::text, 40) using errcode = 'FL008', hint = 'pass {"flow": ["review"]}';
+  end if;
+  v_ids := array(
     select e.id from flowledger.executions e
     where e.closed_at < p_closed_before and e.id > p_after
       and not coalesce(p_keep -> 'status' ? e.outcome, false)
@@ -365,7 +386,6 @@ declare
       and not coalesce(e.metadata @> (p_keep -> 'metadata'), false)
       and not exists (select from flowledger.executions p where p.id = e.parent_id and p.closed_at is null)
     order by e.id limit p_limit for update skip locked);
-begin
   executions := cardinality(v_ids);
   last := v_ids[executions];
   events := 0;

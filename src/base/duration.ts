@@ -1,5 +1,6 @@
 /** Lengths of time as people write them: "10s", "1h30m", or a number of milliseconds. */
 import { UsageError } from "./errors.ts";
+import { show } from "./option.ts";
 
 /** `"500ms"`, `"10s"`, `"1h30m"`, `"2d"` (units ms, s, m, h, d, w), or a number of milliseconds. */
 export type Duration = string | number;
@@ -32,7 +33,7 @@ const wordMs: readonly (readonly [RegExp, number])[] = [
 const longestMs = 36_525 * unitMs.d;
 
 /** The last moment that ISO 8601 writes with four digits of a year, as Postgres reads it. */
-const latestMs = Date.UTC(9999, 11, 31);
+export const latestMs = Date.UTC(9999, 11, 31);
 
 /**
  * The milliseconds of a duration, rounded to whole ones.
@@ -44,7 +45,7 @@ export function parseDuration(value: Duration, where: string, { words = false }:
   const ms = typeof value === "number" ? value : words ? inWords(value) : inUnits(value);
   if (!(ms >= 0 && ms <= longestMs))
     throw new UsageError(
-      `${typeof value === "string" ? JSON.stringify(value) : String(value)} is not a duration for ${where}`,
+      `${show(value)} is not a duration for ${where}`,
       `use "500ms", "10s", ${words ? '"30 minutes"' : '"1h30m"'} or a number of milliseconds from 0 to a hundred years`,
       { where },
     );
@@ -63,6 +64,21 @@ export function parseMoment(value: Date | Duration, where: string, options?: Dur
   const ms = value.getTime();
   if (ms >= 0 && ms <= latestMs) return value;
   throw new UsageError(`${String(value)} is not a moment for ${where}`, "pass a Date from 1970 to 9999", { where });
+}
+
+/** A date, or a date and a time, as ISO 8601 writes them with four digits of a year; null is none. `new Date("1")` would be in 2001. */
+export function isoMoment(text: string): Date | null {
+  const [, day] =
+    /^(\d{4}-\d{2}-\d{2})(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?$/.exec(text) ?? [];
+  if (day === undefined || !isDay(day)) return null;
+  const moment = new Date(text);
+  return Number.isNaN(moment.getTime()) ? null : moment;
+}
+
+/** `new Date("2026-02-30")` would be in March. */
+function isDay(text: string): boolean {
+  const day = new Date(`${text}T00:00:00Z`);
+  return !Number.isNaN(day.getTime()) && day.toISOString().startsWith(text);
 }
 
 function inUnits(text: unknown): number {

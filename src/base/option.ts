@@ -11,7 +11,9 @@ const refuseUse: Refuse = (problem, remedy) => {
 
 /** Refuses an option that nobody reads: a typing error would silently mean the default. */
 export function requireKnown(given: unknown, names: readonly string[], where: string, refuse = refuseUse): void {
-  if (!isObject(given)) return refuse(`options of ${where} must be an object, got ${show(given)}`, null);
+  // What is made of a class of the language has no options to read: they would all be left out without a word.
+  if (!isObject(given) || Object.prototype.toString.call(given) !== "[object Object]")
+    return refuse(`options of ${where} must be an object, got ${show(given)}`, null);
   const unknown = Object.keys(given).find((name) => !names.includes(name));
   if (unknown === undefined) return;
   const meant = nearest(unknown, names);
@@ -85,10 +87,51 @@ export function requireText(
   return refuse(`${where} must be a text of 1 to ${max} characters, got ${show(value)}`, null);
 }
 
+/** A list of such items. */
+export function requireList<T>(
+  value: unknown,
+  where: string,
+  item: (value: unknown, where: string) => T,
+  refuse = refuseUse,
+): T[] {
+  if (!Array.isArray(value)) return refuse(`${where} must be a list, got ${show(value)}`, null);
+  return value.map((one: unknown) => item(one, `an item of ${where}`));
+}
+
+/** What is searched for: one value, or a list of alternatives. An empty list would find nothing, without a word. */
+export function requireChoice<T>(
+  value: unknown,
+  where: string,
+  item: (value: unknown, where: string) => T,
+  refuse = refuseUse,
+): T[] {
+  if (!Array.isArray(value)) return [item(value, where)];
+  if (value.length === 0) refuse(`${where} is an empty list, which nothing can be`, "leave it out for all");
+  return requireList(value, where, item, refuse);
+}
+
+/** A function of the user's own. */
+export function requireFunction(value: unknown, where: string, refuse = refuseUse): void {
+  if (typeof value !== "function") refuse(`${where} must be a function, got ${show(value)}`, null);
+}
+
+/** Values by names of the user's own: an object, and no list, date or map. */
+export function requireRecord(value: unknown, where: string, refuse = refuseUse): Readonly<Record<string, unknown>> {
+  if (isObject(value) && Object.prototype.toString.call(value) === "[object Object]") return value;
+  return refuse(`${where} must be an object, got ${show(value)}`, null);
+}
+
+/** What ISO 8601 writes with four digits of a year: Postgres reads no other. */
+const years = { first: Date.parse("0001-01-01T00:00:00Z"), last: Date.parse("9999-12-31T23:59:59.999Z") };
+
 /** A date that is one: `new Date("soon")` is not. */
 export function requireDate(value: unknown, where: string, refuse = refuseUse): Date {
-  if (value instanceof Date && !Number.isNaN(value.getTime())) return value;
-  return refuse(`${where} must be a valid Date, got ${show(value)}`, null);
+  const ms = value instanceof Date ? value.getTime() : Number.NaN;
+  if (value instanceof Date && ms >= years.first && ms <= years.last) return value;
+  return refuse(
+    `${where} must be a valid Date${Number.isNaN(ms) ? "" : " of the years 1 to 9999"}, got ${show(value)}`,
+    null,
+  );
 }
 
 export function requireSignal(value: unknown, where: string, refuse = refuseUse): AbortSignal {
@@ -108,6 +151,8 @@ function inWords({ min, max, orNull }: NumberRange): string {
 /** A value as an error shows it: short, and texts in quotes. */
 export function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
+  if (typeof value === "bigint") return `${String(value).slice(0, 40)}n`;
+  if (typeof value === "function") return "a function";
   if (typeof value !== "object" || value === null || value instanceof Date) return String(value);
   return Array.isArray(value) ? "a list" : "an object";
 }

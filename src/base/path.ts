@@ -1,5 +1,6 @@
 /** Values by dot path. The SQL of `migrations/functions/90_audit.sql` has the same rules. */
 import { UsageError } from "./errors.ts";
+import { show } from "./option.ts";
 import { copyJson, isObject, maxDepth, type Json, type JsonObject } from "./json.ts";
 
 const maxBytes = 2_000;
@@ -22,7 +23,7 @@ export function pathOf(path: string, what = "a path"): string[] {
     Buffer.byteLength(path) <= maxBytes;
   if (isPath) return parts;
   throw new UsageError(
-    `${typeof path === "string" ? JSON.stringify(path.slice(0, 40)) : String(path)} is not ${what}`,
+    `${show(path)} is not ${what}`,
     `use "key" or a dot path like "key.part": up to ${maxDepth} parts, ${maxBytes} bytes, none of them empty or __proto__`,
   );
 }

@@ -6,7 +6,7 @@ import { examine } from "../store/doctor.ts";
 import type { PruneOptions } from "../execution/retention.ts";
 import type { Progress } from "../store/rebuild.ts";
 import type { Terminal } from "../terminal.ts";
-import { keepAnchor, readAnchors } from "./anchors.ts";
+import { keepAnchor, openAnchors, readAnchors } from "./anchors.ts";
 import { done, open, requireDatabase, schemaOf, terminalOf } from "./command.ts";
 import { parseDate, parseObject } from "./parse.ts";
 
@@ -51,8 +51,9 @@ export function addAuditCommands(program: Command): void {
     .option("--file <path>", "append the anchor to this file, which is best on another machine")
     .action(async ({ file }: { file?: string }, command: Command) => {
       await using orchestrator = open(command);
+      await using kept = file === undefined ? null : await openAnchors(file);
       const anchor = await orchestrator.anchor();
-      if (file !== undefined) await keepAnchor(file, anchor);
+      if (kept) await keepAnchor(kept, anchor);
       const { number, executions, hash, at } = anchor;
       done(command, `anchor ${number}, ${executions} executions: ${hash}`, {
         number,

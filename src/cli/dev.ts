@@ -3,11 +3,12 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
-import { ConnectionError, UsageError } from "../base/errors.ts";
+import { ConnectionError } from "../base/errors.ts";
 import { startEmbeddedPostgres } from "../embedded.ts";
 import type { EmbeddedPostgres } from "../embedded.ts";
 import { createOrchestrator } from "../orchestrator.ts";
 import { devFolder } from "../terminal.ts";
+import { requireModule } from "./module.ts";
 import { aborted, databaseOf, migrateAt, schemaOf, terminalOf, untilSignal } from "./command.ts";
 
 /** Set for the worker of `dev`. */
@@ -28,8 +29,7 @@ export interface DevOptions {
 }
 
 export async function dev(module: string | undefined, options: DevOptions, command: Command): Promise<void> {
-  if (module !== undefined && !existsSync(module))
-    throw new UsageError(`there is no module ${module}`, "give the path of a .js or .ts file", { path: module });
+  if (module !== undefined) requireModule(module);
   const given = databaseOf(command);
   await using server = given === undefined || isOfDev(given) ? await startDev(options.port) : null;
   const url = server?.url ?? given ?? "";

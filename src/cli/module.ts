@@ -1,4 +1,5 @@
 /** The module that `worker` and `dev` serve. */
+import { existsSync, statSync } from "node:fs";
 import type { Command } from "commander";
 import { z } from "zod";
 import { UsageError } from "../base/errors.ts";
@@ -26,7 +27,14 @@ const FlowModule = z
   })
   .refine(({ flows, functions }) => flows.length + functions.length > 0);
 
+/** @throws {UsageError} */
+export function requireModule(path: string): void {
+  if (existsSync(path) && statSync(path).isFile()) return;
+  throw new UsageError(`there is no module ${path.slice(0, 200)}`, "give the path of a .js or .ts file", { path });
+}
+
 export async function loadOrchestrator(path: string, command: Command): Promise<Orchestrator> {
+  requireModule(path);
   const module = await importModule(path);
   const whole = AnOrchestrator.safeParse(module["default"]);
   if (whole.success) return whole.data;

@@ -1,13 +1,23 @@
 /** Arguments and options, read once. */
 import { InvalidArgumentError } from "commander";
-import { isObject, type Json, type JsonObject } from "../base/json.ts";
+import { isoMoment } from "../base/duration.ts";
+import { PayloadError } from "../base/errors.ts";
+import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { parseCursor } from "../execution/stream.ts";
 
 export function parseJson(text: string): Json {
+  let value: unknown;
   try {
-    return JSON.parse(text) as Json;
+    value = JSON.parse(text);
   } catch {
     throw new InvalidArgumentError("It is not JSON: quote it for the shell, and a text twice, like '\"text\"'.");
+  }
+  try {
+    // A number like 1e400 would go on as null.
+    return toJson(value, "it");
+  } catch (error) {
+    if (error instanceof PayloadError) throw new InvalidArgumentError(`${error.message}.`);
+    throw error;
   }
 }
 
@@ -18,8 +28,8 @@ export function parseObject(text: string): JsonObject {
 }
 
 export function parseDate(text: string): Date {
-  const date = new Date(text);
-  if (!Number.isNaN(date.getTime())) return date;
+  const date = isoMoment(text);
+  if (date) return date;
   throw new InvalidArgumentError("It is not a date: write 2026-01-31, or 2026-01-31T12:00:00Z.");
 }
 
@@ -35,6 +45,11 @@ export function parsePlace(text: string): string {
 export function parseWhole(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
   throw new InvalidArgumentError("It is not a whole number.");
+}
+
+export function parseCount(text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError("It is not a whole number from 1 on.");
 }
 
 export function parsePort(text: string): number {

@@ -8,7 +8,7 @@ import { aborted, databaseOf, migrateAt, open, requireDatabase, terminalOf, unti
 import { dev, endWithDev } from "./dev.ts";
 import type { DevOptions } from "./dev.ts";
 import { loadOrchestrator, servedBy } from "./module.ts";
-import { parsePort, parseWhole } from "./parse.ts";
+import { parseCount, parsePort } from "./parse.ts";
 
 interface WorkerCliOptions {
   readonly concurrency?: number;
@@ -36,8 +36,8 @@ export function addRunCommands(program: Command): void {
       `everything for development, until Ctrl-C: a database (DATABASE_URL, or a Postgres of its own with its data in ${devFolder}/), migrated, a console, and a worker that starts again when a file of the module changes`,
     )
     .argument("[module]", "as for worker; without it only database and console")
-    .option("--port <number>", "port of Postgres on 127.0.0.1 (default: 54320, or a free one)", parseWhole)
-    .option("--console-port <number>", "port of the console on 127.0.0.1 (default: a free one)", parseWhole)
+    .option("--port <number>", "port of Postgres on 127.0.0.1 (default: 54320, or a free one)", parsePort)
+    .option("--console-port <number>", "port of the console on 127.0.0.1 (default: a free one)", parsePort)
     .action((module: string | undefined, options: DevOptions, command: Command) => dev(module, options, command));
 
   program
@@ -55,7 +55,7 @@ export function addRunCommands(program: Command): void {
     .command("worker")
     .description("serve the flows of a module until SIGTERM or Ctrl-C")
     .argument("<module>", "exports an orchestrator as default, or `flows` or `functions` (and `resources`)")
-    .option("--concurrency <number>", "executions at once", parseWhole)
+    .option("--concurrency <number>", "executions at once", parseCount)
     .option("--metrics-port <number>", "port of /metrics, /healthz and /readyz; 0 is a free one", parsePort)
     .option("--metrics-host <address>", "address of that port (default: all)")
     .action(async (module: string, { concurrency, metricsPort, metricsHost }: WorkerCliOptions, command: Command) => {
@@ -96,7 +96,7 @@ export function addRunCommands(program: Command): void {
   program
     .command("console")
     .description("watch executions, answer interrupts and intervene on a web page, until Ctrl-C; on this machine only")
-    .option("--port <number>", "port on 127.0.0.1 (default: a free one)", parseWhole)
+    .option("--port <number>", "port on 127.0.0.1 (default: a free one)", parsePort)
     .action(async (options: { port?: number }, command: Command) => {
       await using orchestrator = open(command);
       await orchestrator.listExecutions({ limit: 1 });

@@ -4,12 +4,15 @@ import {
   requireDate,
   requireInteger,
   requireKnown,
+  requireList,
   requireOneOf,
+  requireRecord,
   requireText,
 } from "../base/option.ts";
 import type { CallerTransaction } from "../store/caller-transaction.ts";
 import type { NewExecution } from "../store/starts.ts";
-import { warnFlowData } from "../engine/flow-data.ts";
+import { requireFlowData } from "../engine/flow-data.ts";
+import type { FlowDataOptions, FlowDataWriteOptions } from "../flow/context.ts";
 import type { FlowDataAccess } from "../engine/host.ts";
 import type { NewId } from "../engine/ids.ts";
 import type { Resources } from "../engine/resources.ts";
@@ -29,7 +32,7 @@ import type { ExecutionHost } from "./execution.ts";
 import { Handler } from "./handler.ts";
 import { parseId } from "./ids.ts";
 import { endingOf, snapshotOf } from "./outcomes.ts";
-import { followStream, stoppable } from "./stream.ts";
+import { followStream, parseCursor, requireStreamOptions, stoppable } from "./stream.ts";
 import type { StreamOptions } from "./stream.ts";
 import { requireWaiting, untilClosed } from "./waiting.ts";
 
@@ -158,8 +161,9 @@ export class BoundFlow<C extends Contract = Contract> {
    * with the start rejects the handler.
    */
   run(...[input, options = {}]: InputArgs<C, RunOptions>): Handler<C> {
-    const given: CreateOptions = { autoCloseTimeout: 0, ...options, id: this.#host.newId() };
+    const given: CreateOptions = { autoCloseTimeout: 0, ...(isObject(options) ? options : {}), id: this.#host.newId() };
     const begin = async () => {
+      requireKnown(options, optionNames, "run()");
       refuseTx(options, "run");
       requireKnown(options, without("id", "idempotencyKey", "tx", "autoClose"), "run()");
       const execution = this.#new(given, parseInput(this.definition, input));
@@ -189,6 +193,7 @@ export class BoundFlow<C extends Contract = Contract> {
    * @throws {UsageError} a key was used with another input: `details.started` has the ids of those that have begun
    */
   async startMany(inputs: readonly StartInput<C>[], options: StartManyOptions<C> = {}): Promise<ExecutionId[]> {
+    requireKnown(options, optionNames, "startMany()");
     if (hasTx(options))
       throw new UsageError(
         "startMany() takes no tx, and would start outside of the transaction",
@@ -198,6 +203,7 @@ export class BoundFlow<C extends Contract = Contract> {
     const { idempotencyKey: keyOf, ...shared } = options;
     if (keyOf !== undefined && typeof keyOf !== "function")
       throw new UsageError("idempotencyKey of startMany() must be a function", "use (input, index) => key");
+    requireList(inputs, "inputs of startMany()", () => null);
     const executions = inputs.map((input, index) =>
       this.#new(
         { ...shared, ...(keyOf && { idempotencyKey: keyOf(input, index) }) },
@@ -222,6 +228,7 @@ export class BoundFlow<C extends Contract = Contract> {
   ): AsyncGenerator<StreamItem<C>, void, undefined> {
     requireKnown(options, [...optionNames, "from", "signal"], "getRuntimeStream()");
     const { timeout, from, signal, ...create } = options;
+    requireStreamOptions({ timeout, from, signal });
     const read: StreamOptions = { ...(timeout !== undefined && { timeout }), ...(from !== undefined && { from }) };
     return stoppable((stop) => this.#readHidden(input, create, { ...read, signal: stop }, stop), signal);
   }
@@ -232,6 +239,10 @@ export class BoundFlow<C extends Contract = Contract> {
     read: StreamOptions,
     stop: AbortSignal,
   ): AsyncGenerator<StreamItem<C>, void, undefined> {
+    // Before there is anything to read.
+    if (read.from !== undefined) parseCursor(read.from);
+    if (read.timeout !== undefined && read.timeout !== null)
+      parseDuration(read.timeout, "timeout of getRuntimeStream()");
     const id = await this.#startHidden(input, create, "getRuntimeStream");
     const { outcomes, streams } = this.#host;
     let isRead = false;
@@ -250,26 +261,26 @@ export class BoundFlow<C extends Contract = Contract> {
   }
 
   /** A value shared by all executions of the flow. Warns once per call site unless `noWarning`. */
-  async getFlowData(key: string, options: { default?: Json; noWarning?: boolean } = {}): Promise<Json> {
-    if (!options.noWarning) warnFlowData("getFlowData");
+  async getFlowData(key: string, options: FlowDataOptions = {}): Promise<Json> {
+    requireFlowData("getFlowData", key, options);
     return (await this.#host.flowData.get(key)) ?? options.default ?? null;
   }
-  async setFlowData(key: string, value: unknown, options: { noWarning?: boolean } = {}): Promise<void> {
-    if (!options.noWarning) warnFlowData("setFlowData");
+  async setFlowData(key: string, value: unknown, options: FlowDataWriteOptions = {}): Promise<void> {
+    requireFlowData("setFlowData", key, options);
     await this.#host.flowData.set(key, toJson(value, `flow data "${key}"`));
   }
-  async appendFlowData(key: string, value: unknown, options: { noWarning?: boolean } = {}): Promise<void> {
-    if (!options.noWarning) warnFlowData("appendFlowData");
+  async appendFlowData(key: string, value: unknown, options: FlowDataWriteOptions = {}): Promise<void> {
+    requireFlowData("appendFlowData", key, options);
     await this.#host.flowData.append(key, toJson(value, `flow data "${key}"`));
   }
-  async delFlowData(key: string, options: { noWarning?: boolean } = {}): Promise<void> {
-    if (!options.noWarning) warnFlowData("delFlowData");
+  async delFlowData(key: string, options: FlowDataWriteOptions = {}): Promise<void> {
+    requireFlowData("delFlowData", key, options);
     await this.#host.flowData.delete(key);
   }
 
   /** Default live objects of this process for every execution of the flow. */
   updateRuntimeResources(resources: Resources): void {
-    this.#host.updateResources(resources);
+    this.#host.updateResources(requireRecord(resources, "the resources of updateRuntimeResources()"));
   }
 
   #startHidden(input: unknown, options: CreateOptions, method: string): Promise<ExecutionId> {
@@ -305,7 +316,7 @@ export class BoundFlow<C extends Contract = Contract> {
 }
 
 /** @throws {UsageError} */
-function refuseTx(options: object, method: string): void {
+function refuseTx(options: unknown, method: string): void {
   if (hasTx(options))
     throw new UsageError(
       `${method}() with tx would wait for a close that cannot come before the transaction commits`,
@@ -314,8 +325,8 @@ function refuseTx(options: object, method: string): void {
 }
 
 /** Also where the types know of none. */
-function hasTx(options: object): boolean {
-  return "tx" in options && options.tx !== undefined;
+function hasTx(options: unknown): boolean {
+  return isObject(options) && "tx" in options && options["tx"] !== undefined;
 }
 
 /** @throws {UsageError} for an option that cannot be meant */
@@ -328,7 +339,7 @@ export function newExecution(
 ): NewExecution {
   requireKnown(options, optionNames, "a start");
   const { name } = definition;
-  const { id, idempotencyKey, priority = 0, startAt, delay, discardAfter, traceparent } = options;
+  const { id, idempotencyKey, priority = 0, startAt, delay, discardAfter, traceparent, allowUnknown = false } = options;
   requireInteger(priority, "priority", { min: -32_767, max: 32_767 });
   if (idempotencyKey !== undefined) requireText(idempotencyKey, "idempotencyKey", { max: 500 });
   return {
@@ -343,12 +354,17 @@ export function newExecution(
     delayMs: delay === undefined ? null : parseDuration(delay, "delay"),
     startAt: startAt === undefined ? null : parseMoment(requireDate(startAt, "startAt"), "startAt"),
     discardAfter: discardAfter === undefined ? null : parseMoment(discardAfter, "discardAfter"),
-    resourceKeys: Object.keys(options.runtimeResources ?? {}).toSorted(),
-    allowUnknown: requireBoolean(options.allowUnknown ?? false, "allowUnknown"),
+    resourceKeys: resourceNames(options.runtimeResources),
+    allowUnknown: requireBoolean(allowUnknown, "allowUnknown"),
     parent: null,
     state: {},
     traceparent: traceparent === undefined ? null : parseTraceparent(traceparent),
   };
+}
+
+function resourceNames(resources: Resources | undefined): string[] {
+  if (resources === undefined) return [];
+  return Object.keys(requireRecord(resources, "runtimeResources")).toSorted();
 }
 
 function without(...left: readonly (keyof CreateOptions)[]): string[] {
@@ -364,7 +380,8 @@ function settingsOf(options: CreateOptions, flow: FlowDefinition, hidden: boolea
       options.autoCloseTimeout === null ? null : parseDuration(options.autoCloseTimeout, "autoCloseTimeout");
   if (options.concurrency !== undefined)
     settings.concurrency = requireInteger(options.concurrency, "concurrency", { min: 1, orNull: "no limit" });
-  if (options.timeout != null) settings.timeoutMs = parseDuration(options.timeout, "timeout");
+  if (options.timeout !== undefined && options.timeout !== null)
+    settings.timeoutMs = parseDuration(options.timeout, "timeout");
   else if (options.timeout === undefined && flow.maxDurationMs !== null) settings.timeoutMs = flow.maxDurationMs;
   const mode =
     options.interventionMode === undefined && flow.interventionPoints.length > 0 ? "planned" : options.interventionMode;
@@ -382,6 +399,7 @@ function settingsOf(options: CreateOptions, flow: FlowDefinition, hidden: boolea
 
 export function parseMetadata(metadata: Readonly<Record<string, unknown>> | undefined): JsonObject | null {
   if (metadata === undefined) return null;
+  requireRecord(metadata, "metadata");
   const parsed = toJson(metadata, "metadata");
   if (!isObject(parsed)) throw new UsageError("metadata is not an object", "pass { key: value }");
   return parsed;

@@ -1,5 +1,14 @@
 /** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
-import { requireBoolean, requireInteger, requireKnown } from "../base/option.ts";
+import {
+  requireBoolean,
+  requireInteger,
+  requireKnown,
+  requireList,
+  requireOneOf,
+  requireRecord,
+  requireText,
+  show,
+} from "../base/option.ts";
 import type { Timers } from "../base/timers.ts";
 import type { Operation } from "../store/commands.ts";
 import type { Store } from "../store/store.ts";
@@ -11,6 +20,7 @@ import {
   ExecutionNotFoundError,
   PendingInterruptsError,
   PermissionError,
+  UsageError,
 } from "../base/errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
@@ -18,6 +28,7 @@ import type { FlowDefinition } from "../flow/definition.ts";
 import { parseDuration } from "../base/duration.ts";
 import type { Duration } from "../base/duration.ts";
 import { limitKeyOf } from "../flow/limits.ts";
+import { isLedgerEventType } from "../ledger/event.ts";
 import type { ExecutionId, LedgerEvent, LedgerEventType } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { Explanation } from "../ledger/explanation.ts";
@@ -27,6 +38,7 @@ import { requireConsumption } from "../ledger/interventions.ts";
 import type { ConsumeOptions, Intervention, WithdrawOptions } from "../flow/context.ts";
 import { fork, save, stateAt } from "./history.ts";
 import type { ForkOptions, SavedExecution } from "./history.ts";
+import { requireKey } from "./signature.ts";
 import type { KeyOptions } from "./signature.ts";
 import { parseTraceparent } from "../telemetry/traceparent.ts";
 import { frameOf, noFrame, parseFrameId } from "./frame.ts";
@@ -55,7 +67,7 @@ import {
 import { errorOf, snapshotOf } from "./outcomes.ts";
 import type { Outcomes } from "./outcomes.ts";
 import { ExecutionResult } from "./result.ts";
-import { followStream, stoppable } from "./stream.ts";
+import { followStream, requireStreamOptions, stoppable } from "./stream.ts";
 import type { StreamEntry, StreamOptions, Streams } from "./stream.ts";
 import { requireWaiting, untilClosed } from "./waiting.ts";
 import type { WaitingOptions } from "./waiting.ts";
@@ -176,6 +188,7 @@ export class Execution<C extends Contract = Contract> {
     options: EmitCallOptions = {},
   ): Promise<void> {
     requireKnown(options, ["idempotencyKey", "actor"], "emit()");
+    requireWords(options, "emit()");
     const { idempotencyKey = null, actor = null } = options;
     const door = this.#definition ?? { name: this.flow, contract: {} };
     const parsed: Json = parseEvent(door, event, payload);
@@ -185,6 +198,7 @@ export class Execution<C extends Contract = Contract> {
   /** Takes nothing new from outside from now on; accepted work runs on. */
   async seal(options: { actor?: string } = {}): Promise<void> {
     requireKnown(options, ["actor"], "seal()");
+    requireWords(options, "seal()");
     await this.#told(this.#commands.seal(this.id, options.actor ?? null));
   }
 
@@ -200,7 +214,11 @@ export class Execution<C extends Contract = Contract> {
   async close(options: CloseOptions = {}): Promise<CloseSnapshot<C>> {
     requireKnown(options, ["timeout", "pendingInterrupts", "parked", "reason", "actor"], "close()");
     const { pendingInterrupts = "reject", parked = "reject", reason = "manual", actor = null } = options;
-    const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, "timeout of close()");
+    const { timeout = null } = options;
+    const timeoutMs = timeout === null ? null : parseDuration(timeout, "timeout of close()");
+    requireOneOf(pendingInterrupts, ["reject", "cancel"], "pendingInterrupts of close()");
+    requireOneOf(parked, ["reject", "fail"], "parked of close()");
+    requireWords({ ...options, reason }, "close()");
     await this.#told(this.#commands.close(this.id, { reason, pendingInterrupts, parked, actor }));
     const { outcomes } = this.#host;
     // What asks, or would park, on the way is ended too where that was said: then it is nothing to stop at.
@@ -222,6 +240,7 @@ export class Execution<C extends Contract = Contract> {
   /** Asks for the end of whatever runs. False when it had closed before. */
   async cancel(reason = "cancelled", options: { actor?: string } = {}): Promise<boolean> {
     requireKnown(options, ["actor"], "cancel()");
+    requireWords({ reason, ...options }, "cancel()");
     return this.#told(this.#commands.cancel(this.id, { reason, actor: options.actor ?? null }));
   }
 
@@ -243,6 +262,7 @@ export class Execution<C extends Contract = Contract> {
    * interventions and retries are items too: `streamItems` tells them apart.
    */
   getRuntimeStream(options: StreamOptions = {}): AsyncGenerator<StreamItem<C>, void, undefined> {
+    requireStreamOptions(options);
     const { signal, ...rest } = options;
     const entries = (stop: AbortSignal) => this.streamItems({ ...rest, signal: stop });
     return stoppable(async function* (stop) {
@@ -257,8 +277,14 @@ export class Execution<C extends Contract = Contract> {
 
   /** The ledger, in order. */
   async history(options: HistoryOptions = {}): Promise<HistoryEntry[]> {
+    requireKnown(options, ["from", "types"], "history()");
     const { from = 0, types = null } = options;
     requireInteger(from, "from of history()", { min: 0 });
+    if (options.types !== undefined)
+      requireList(options.types, "types of history()", (one, where) => {
+        if (!isLedgerEventType(one))
+          throw new UsageError(`${where} is ${show(one)}`, 'use types of ledger events, like "chunk.completed"');
+      });
     const events = await this.#host.store.reads.history(this.id, from, types);
     return events.map(({ event, seq, epoch, at }) => ({ ...event, seq, epoch, at: new Date(at) }));
   }
@@ -286,9 +312,10 @@ export class Execution<C extends Contract = Contract> {
     options: { cursor?: string; limit?: number } = {},
   ): Promise<{ rows: TimelineRow[]; nextCursor: string | null }> {
     requireKnown(options, ["cursor", "limit"], "timeline()");
-    const { cursor = null, limit = 100 } = options;
+    const { cursor, limit = 100 } = options;
     requireInteger(limit, "limit of timeline()", { min: 1, max: 1000 });
-    const found = await this.#host.store.reads.timeline(this.id, cursor, limit);
+    if (cursor !== undefined) requireText(cursor, "cursor of timeline()", { max: 1000 });
+    const found = await this.#host.store.reads.timeline(this.id, cursor ?? null, limit);
     const rows = found.map((row) => TimelineRow.parse(row));
     return { rows, nextCursor: rows.length === limit ? (rows.at(-1)?.cursor ?? null) : null };
   }
@@ -312,6 +339,7 @@ export class Execution<C extends Contract = Contract> {
    */
   async emitToSubFlow(frameId: string, event: string, payload?: unknown, options: EmitCallOptions = {}): Promise<void> {
     requireKnown(options, ["idempotencyKey", "actor"], "emitToSubFlow()");
+    requireWords(options, "emitToSubFlow()");
     const { idempotencyKey = null, actor = null } = options;
     const frame = parseFrameId(this.id, frameId);
     const { flow } = await this.#host.outcomes.header(frame).catch((error: unknown) => {
@@ -334,6 +362,7 @@ export class Execution<C extends Contract = Contract> {
     options: { actor?: string } = {},
   ): Promise<boolean> {
     requireKnown(options, ["actor"], "cancelSubFlow()");
+    requireWords({ reason, ...options }, "cancelSubFlow()");
     const frame = parseFrameId(this.id, frameId);
     const done = await this.#told(
       this.#commands.cancelSubFlow(this.id, frame, { reason, actor: options.actor ?? null }),
@@ -353,6 +382,9 @@ export class Execution<C extends Contract = Contract> {
    */
   async continueWith(interruptId: string, value?: unknown, options: ResumeOptions = {}): Promise<InterruptRecord> {
     requireKnown(options, ["resumeRequestId", "actor", "onlyIfPending", "traceparent"], "continueWith()");
+    // An empty one is nobody's, as by SQL.
+    if (interruptId !== "") requireText(interruptId, "interruptId of continueWith()", { max: 1000 });
+    requireWords(options, "continueWith()");
     const { resumeRequestId: requestId = null, actor = null, onlyIfPending = false } = options;
     requireBoolean(onlyIfPending, "onlyIfPending of continueWith()");
     const traceparent =
@@ -384,7 +416,11 @@ export class Execution<C extends Contract = Contract> {
     options: WithdrawOptions & { readonly actor?: string } = {},
   ): Promise<InterruptRecord> {
     requireKnown(options, ["actor", "reason"], "withdraw()");
+    // An empty one is nobody's, as by SQL.
+    if (interruptId !== "") requireText(interruptId, "interruptId of withdraw()", { max: 1000 });
     const { actor = null, reason = null } = options;
+    if (options.reason !== undefined) requireText(reason, "reason of withdraw()", { max: 10_000 });
+    requireWords({ actor: options.actor }, "withdraw()");
     return InterruptRecord.parse(await this.#told(this.#commands.withdraw(this.id, interruptId, { actor, reason })));
   }
 
@@ -395,8 +431,12 @@ export class Execution<C extends Contract = Contract> {
    * @throws {InterventionDisabledError} the execution was created without interventions
    */
   async intervene(payload: unknown, options: InterveneOptions = {}): Promise<Intervention> {
+    requireKnown(options, ["author", "target", "note", "metadata"], "intervene()");
+    requireWords(options, "intervene()");
+    if (options.metadata !== undefined) requireRecord(options.metadata, "metadata of intervene()");
     const body = toJson(payload, "payload of intervene()");
-    const given = toJson({ ...options }, "options of intervene()");
+    const set = Object.entries(options).filter(([, value]) => value !== undefined);
+    const given = toJson(Object.fromEntries(set), "options of intervene()");
     const record = await this.#told(this.#commands.intervene(this.id, this.flow, body, isObject(given) ? given : {}));
     return InterventionRecord.parse(record);
   }
@@ -408,7 +448,8 @@ export class Execution<C extends Contract = Contract> {
   ): Promise<Intervention> {
     requireKnown(options, ["consumer", "status", "note", "metadata"], "markInterventionConsumed()");
     const { consumer, status = "applied", note = null, metadata = {} } = options;
-    requireConsumption(interventionId, status, consumer);
+    requireText(interventionId, "interventionId of markInterventionConsumed()", { max: 500 });
+    requireConsumption(interventionId, { status, consumer, note, metadata });
     const given = toJson(metadata, "metadata of markInterventionConsumed()");
     const record = await this.#told(
       this.#commands.markInterventionConsumed(this.id, interventionId, {
@@ -503,6 +544,7 @@ export class Execution<C extends Contract = Contract> {
   /** Everything needed to go on in another database that serves the same flow: `orchestrator.load()` takes it. */
   async save(options: KeyOptions = {}): Promise<SavedExecution> {
     requireKnown(options, ["key"], "save()");
+    requireKey(options);
     return save(this.#host.store, this.id, this.#definition, options);
   }
 
@@ -519,5 +561,16 @@ export class Execution<C extends Contract = Contract> {
     const answer = await accepted;
     this.#host.store.wakeups.call(this.id);
     return answer;
+  }
+}
+
+/** Texts that are kept in the ledger, as `check_text` of SQL takes them: names 500 characters, all else 10,000. */
+function requireWords(given: object, where: string): void {
+  for (const name of ["actor", "author", "target", "reason", "note", "idempotencyKey", "resumeRequestId"]) {
+    const value: unknown = Reflect.get(given, name);
+    if (value === undefined) continue;
+    requireText(value, `${name} of ${where}`, {
+      max: ["actor", "author", "target"].includes(name) ? 500 : 10_000,
+    });
   }
 }

@@ -1,4 +1,5 @@
 /** A sub-flow as the execution that began it sees it. */
+import { show } from "../base/option.ts";
 import type { SubFlowRow } from "../store/children.ts";
 import { resultOf } from "../engine/child.ts";
 import { UsageError, type SerializedError } from "../base/errors.ts";
@@ -61,8 +62,5 @@ export function parseFrameId(execution: ExecutionId, frame: string): ExecutionId
 }
 
 export function noFrame(execution: ExecutionId, frame: string): UsageError {
-  return new UsageError(
-    `execution ${execution} has no sub-flow "${String(frame).slice(0, 80)}"`,
-    "use an id of getSubFlowFrames()",
-  );
+  return new UsageError(`execution ${execution} has no sub-flow ${show(frame)}`, "use an id of getSubFlowFrames()");
 }

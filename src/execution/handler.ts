@@ -2,6 +2,7 @@
 import { codeOf } from "../store/refusals.ts";
 import { FlowledgerError, StreamConsumedError, UsageError, type SerializedError } from "../base/errors.ts";
 import type { Contract, EmitPayload, EventName, StreamItem } from "../flow/contract.ts";
+import { requireBoolean, requireKnown } from "../base/option.ts";
 import { withTimeout } from "../base/async.ts";
 import { parseDuration } from "../base/duration.ts";
 import type { Duration } from "../base/duration.ts";
@@ -109,8 +110,10 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
   }
 
   /** Asks for the end and waits for it. Never throws; a run that has ended stays as it is. */
-  async cancelRun({ timeout = "5s" }: CancelRunOptions = {}): Promise<void> {
+  async cancelRun(options: CancelRunOptions = {}): Promise<void> {
     try {
+      requireKnown(options, ["timeout"], "cancelRun()");
+      const { timeout = "5s" } = options;
       const timeoutMs = timeout === null ? null : parseDuration(timeout, "timeout of cancelRun()");
       await this.#begun;
       await this.execution.cancel();
@@ -142,7 +145,10 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
   streamEvents(options: { exposeInternal: true }): AsyncGenerator<HandlerEvent<C> | SystemItem, void, undefined>;
   streamEvents(options?: StreamEventsOptions): AsyncGenerator<HandlerEvent<C>, void, undefined>;
   streamEvents(options: StreamEventsOptions = {}): AsyncGenerator<HandlerEvent<C> | SystemItem, void, undefined> {
-    return stoppable((signal) => this.#readEvents(options.exposeInternal ?? false, signal));
+    requireKnown(options, ["exposeInternal"], "streamEvents()");
+    const { exposeInternal = false } = options;
+    requireBoolean(exposeInternal, "exposeInternal of streamEvents()");
+    return stoppable((signal) => this.#readEvents(exposeInternal, signal));
   }
 
   async *#readEvents(

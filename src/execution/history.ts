@@ -13,6 +13,8 @@ import { evolve } from "../ledger/evolve.ts";
 import { initialState, pendingInterrupts, type ExecutionState } from "../ledger/state.ts";
 import { JsonValue, canonical, isObject, maxDepth, plain, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { schemaProblem } from "../base/json-schema.ts";
+import { requireKnown, requireRecord, show } from "../base/option.ts";
+import { latestMs } from "../base/duration.ts";
 import { closeSnapshot } from "../ledger/views.ts";
 import { requireSigned, sign } from "./signature.ts";
 import type { KeyOptions } from "./signature.ts";
@@ -93,12 +95,11 @@ export async function stateAt(store: Ledgers, id: ExecutionId, at: number | Date
 }
 
 /** A new execution with the past of another up to a point. The source is not touched: the copy's first event names it. */
-export async function fork(
-  store: Ledgers,
-  id: ExecutionId,
-  { at, input, metadata }: ForkOptions,
-  newId: NewId,
-): Promise<ExecutionId> {
+export async function fork(store: Ledgers, id: ExecutionId, options: ForkOptions, newId: NewId): Promise<ExecutionId> {
+  requireKnown(options, ["at", "input", "metadata"], "fork()");
+  const { at } = options;
+  const input = options.input === undefined ? undefined : toJson(options.input, "input of fork()");
+  const metadata = options.metadata === undefined ? undefined : metadataOf(options.metadata);
   const past = upTo(id, await eventsOf(store, id), at);
   const seq = past.length;
   const isBeforeStart = !past.some(({ event }) => event.type === "inbox.routed");
@@ -197,6 +198,11 @@ export function inspectLoad(saved: unknown, target: LoadTarget, keyed: KeyOption
   }
 }
 
+function metadataOf(given: unknown): JsonObject {
+  const metadata = toJson(requireRecord(given, "metadata of fork()"), "metadata of fork()");
+  return isObject(metadata) ? metadata : {};
+}
+
 async function eventsOf(store: Ledgers, id: ExecutionId): Promise<Recorded[]> {
   const events = await store.reads.history(id, 0, null);
   if (events.length === 0) throw new ExecutionNotFoundError(id);
@@ -205,8 +211,8 @@ async function eventsOf(store: Ledgers, id: ExecutionId): Promise<Recorded[]> {
 
 function upTo(id: ExecutionId, events: readonly Recorded[], at: number | Date): readonly Recorded[] {
   const isTime = at instanceof Date;
-  if (isTime ? Number.isNaN(at.getTime()) : !Number.isSafeInteger(at) || at < 1)
-    throw new UsageError(`${String(at)} is no point of execution ${id}`, "use a seq from 1, or a date");
+  if (isTime ? !isMoment(at) : !Number.isSafeInteger(at) || at < 1)
+    throw new UsageError(`${show(at)} is no point of execution ${id}`, "use a seq from 1, or a date from 1970 to 9999");
   const past = events.filter((event) => (isTime ? event.at <= at.getTime() : event.seq <= at));
   if (past.length === 0 || (!isTime && past.length < at))
     throw new UsageError(
@@ -214,6 +220,10 @@ function upTo(id: ExecutionId, events: readonly Recorded[], at: number | Date): 
       `use a seq up to ${events.length}, or a later date`,
     );
   return past;
+}
+
+function isMoment(at: Date): boolean {
+  return at.getTime() >= 0 && at.getTime() <= latestMs;
 }
 
 async function copy(

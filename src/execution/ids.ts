@@ -1,6 +1,7 @@
 /** Ids of executions, as somebody gives them. */
 import { z } from "zod";
 import { ExecutionNotFoundError, UsageError } from "../base/errors.ts";
+import { show } from "../base/option.ts";
 import { ExecutionId } from "../ledger/event.ts";
 
 /** Capitals are the same uuid for Postgres. */
@@ -17,7 +18,7 @@ export function executionIdOf(id: unknown): ExecutionId | null {
 export function requireExecutionId(id: string): ExecutionId {
   const found = executionIdOf(id);
   if (found) return found;
-  throw new ExecutionNotFoundError(String(id).slice(0, 80));
+  throw new ExecutionNotFoundError(typeof id === "string" ? id.slice(0, 80) : show(id));
 }
 
 /** Of one that is to be made or is only compared with. @throws {UsageError} */
@@ -25,7 +26,7 @@ export function parseId(id: string): ExecutionId {
   const parsed = read(id);
   if (parsed.success) return parsed.data;
   throw new UsageError(
-    `"${String(id).slice(0, 80)}" is not an execution id`,
+    `${typeof id === "string" ? JSON.stringify(id.slice(0, 80)) : show(id)} is not an execution id`,
     "pass the uuid that start or list gave you",
     { issues: z.flattenError(parsed.error).formErrors },
   );

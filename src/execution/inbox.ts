@@ -1,10 +1,14 @@
 /** The inbox: which interrupts are asked for, and a page of them. */
-import { requireDate, requireInteger, requireKnown } from "../base/option.ts";
+import { isStorable, requireDate, requireInteger, requireKnown, requireText, show } from "../base/option.ts";
+import { UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import type { InterruptFilter } from "../store/reads.ts";
 import { parseMetadata } from "./bound-flow.ts";
 import { parseId } from "./ids.ts";
 import { InterruptRecord } from "./interrupt.ts";
+
+/** Of a text that is searched for: longer ones are nowhere. */
+const longest = 1000;
 
 export interface ListInterruptsOptions {
   flow?: string;
@@ -27,8 +31,8 @@ export function parseInbox(options: ListInterruptsOptions): InterruptFilter {
   const { limit = 100, flow, type, metadata, olderThan, cursor } = options;
   return {
     limit: requireInteger(limit, `limit of ${where}`, { min: 1, max: 1000 }),
-    ...(flow !== undefined && { flow }),
-    ...(type !== undefined && { type }),
+    ...(flow !== undefined && { flow: requireText(flow, `flow of ${where}`, { max: longest }) }),
+    ...(type !== undefined && { type: requireText(type, `type of ${where}`, { max: longest }) }),
     ...(metadata !== undefined && { metadata: parseMetadata(metadata) ?? {} }),
     ...(olderThan !== undefined && { olderThan: requireDate(olderThan, `olderThan of ${where}`) }),
     ...(cursor !== undefined && { cursor: parseCursor(cursor) }),
@@ -44,6 +48,8 @@ export function inboxPage(records: readonly Json[], limit: number) {
 }
 
 function parseCursor(cursor: string) {
+  if (!isStorable(cursor))
+    throw new UsageError(`${show(cursor)} is not a cursor`, "pass nextCursor of the page before");
   const [executionId = "", ...id] = cursor.split(" ");
   return { executionId: parseId(executionId), id: id.join(" ") };
 }

@@ -1,6 +1,6 @@
 /** Which executions a list or a count is about. */
 import { UsageError } from "../base/errors.ts";
-import { requireDate, requireInteger, requireKnown, requireOneOf, requireText } from "../base/option.ts";
+import { requireDate, requireInteger, requireKnown, requireList, requireOneOf, requireText } from "../base/option.ts";
 import { Header } from "../store/headers.ts";
 import type { JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
@@ -121,9 +121,12 @@ export function parseFailures(options: FailureOptions): FailureFilter {
 function parseFilter(options: ExecutionFilter, where: string): Wanted {
   const wanted: Wanted = {};
   const { flow, status, version, parent, idPrefix, idempotencyKey, errorLike, metadata } = options;
-  if (flow !== undefined) wanted.flow = listOf(flow).map((one) => requireText(one, `flow of ${where}`, { max: 100 }));
+  if (flow !== undefined)
+    wanted.flow = requireList(listOf(flow), `flow of ${where}`, (one, of) => requireText(one, of, { max: 100 }));
   if (status !== undefined)
-    wanted.status = listOf(status).map((one) => requireOneOf(one, Header.shape.status.options, `status of ${where}`));
+    wanted.status = requireList(listOf(status), `status of ${where}`, (one, of) =>
+      requireOneOf(one, Header.shape.status.options, of),
+    );
   for (const name of ["createdAfter", "createdBefore", "closedAfter", "closedBefore"] as const)
     if (options[name] !== undefined) wanted[name] = requireDate(options[name], `${name} of ${where}`);
   if (version !== undefined) wanted.version = requireText(version, `version of ${where}`, { max: 200 });
@@ -141,8 +144,8 @@ function parseFilter(options: ExecutionFilter, where: string): Wanted {
   return wanted;
 }
 
-function listOf<T extends string>(value: T | readonly T[]): readonly T[] {
-  return typeof value === "string" ? [value] : value;
+function listOf(value: unknown): unknown {
+  return Array.isArray(value) ? value : [value];
 }
 
 /** The first and the last id that begin so. */

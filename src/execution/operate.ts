@@ -1,9 +1,10 @@
 /** What operators do to an execution: checked here, decided under the row lock, kept with who and why. */
 import { z } from "zod";
-import { UsageError, type ParkedChunk } from "../base/errors.ts";
+import type { ParkedChunk } from "../base/errors.ts";
+import { isoMoment } from "../base/duration.ts";
 import { copyJson, JsonValue, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { deletePath, setPath } from "../base/path.ts";
-import { requireDate, requireInteger, requireKnown, requireText } from "../base/option.ts";
+import { requireDate, requireInteger, requireKnown, requireList, requireRecord, requireText } from "../base/option.ts";
 import { parseReturn, parseState, parseValue, requireStatePath } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 
@@ -122,14 +123,13 @@ export function editOptions(
   if (options.expectedSeq !== undefined)
     given["expectedSeq"] = requireInteger(options.expectedSeq, "expectedSeq of editState()", { min: 1 });
   requireKnown(edit, ["set", "delete"], "changes of editState()");
-  if (edit.set !== undefined) requireKnown(edit.set, Object.keys(edit.set), "set of editState()");
-  const removed = edit.delete ?? [];
-  if (!Array.isArray(removed))
-    throw new UsageError("delete of editState() is no list", 'pass paths: delete: ["draft"]');
+  const { set: written = {}, delete: removed = [] } = edit;
+  requireRecord(written, "set of editState()");
+  requireList(removed, "delete of editState()", (path, where) => requireText(path, where, { max: 2000 }));
   const door = definition ?? { name: "?", contract: {} };
   const set: JsonObject = {};
   const after = copyJson(values);
-  for (const [path, value] of Object.entries(edit.set ?? {})) {
+  for (const [path, value] of Object.entries(written)) {
     set[path] = parseState(door, path, value);
     setPath(after, path, set[path]);
   }
@@ -163,7 +163,7 @@ export function unpauseOptions(options: OperatorOptions): Operated {
 }
 
 function momentOf(until: Date | string): Date {
-  return requireDate(typeof until === "string" ? new Date(until) : until, "until of pause()");
+  return requireDate(typeof until === "string" ? isoMoment(until) : until, "until of pause()");
 }
 
 export interface RedriveOptions extends OperatorOptions {

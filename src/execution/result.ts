@@ -1,10 +1,11 @@
 /** Readers of one outcome. Nothing is stored here: every view is a fold of the ledger, or the frozen close snapshot. */
 import { unlessAborted, withTimeout } from "../base/async.ts";
-import { requireKnown } from "../base/option.ts";
 import type { Timers } from "../base/timers.ts";
 import type { Reads } from "../store/reads.ts";
 import type { Store } from "../store/store.ts";
-import { ExecutionNotFoundError } from "../base/errors.ts";
+import { requireKnown, show } from "../base/option.ts";
+import { requireFilters } from "../ledger/interventions.ts";
+import { ExecutionNotFoundError, UsageError } from "../base/errors.ts";
 import type { Intervention, InterventionFilters } from "../flow/context.ts";
 import type { CloseSnapshot, Contract, InputOf, StateAt, StateOf, StatePath } from "../flow/contract.ts";
 import { getPath } from "../base/path.ts";
@@ -34,6 +35,8 @@ export class ExecutionResult<C extends Contract = Contract> {
   getState(): Promise<CloseSnapshot<C>>;
   getState<P extends StatePath<C>, D = null>(path: P, fallback?: D): Promise<StateAt<C, P> | D>;
   async getState(path?: string, fallback: unknown = null): Promise<unknown> {
+    if (path !== undefined && typeof path !== "string")
+      throw new UsageError(`path of getState() must be a text, got ${show(path)}`, null);
     const state = await this.#load();
     const values: JsonObject = state.closed ? closeSnapshot(state) : state.values;
     if (path === undefined) return values as StateOf<C>;
@@ -89,6 +92,7 @@ export class ExecutionResult<C extends Contract = Contract> {
 
   /** Intervention records by version; [] when there are none. Reading consumes nothing. */
   async getInterventions(filters: InterventionFilters = {}): Promise<Intervention[]> {
+    requireFilters(filters, "getInterventions()");
     const state = await this.#load();
     return state.interventions.filter((record) => matchesIntervention(record, filters)).map(publicIntervention);
   }

@@ -1,6 +1,7 @@
 /** What `prune()` is asked for: by time, or by name. */
 import { UsageError } from "../base/errors.ts";
-import { requireDate, requireKnown, requireText } from "../base/option.ts";
+import { requireDate, requireFunction, requireKnown, requireList, requireText, show } from "../base/option.ts";
+import { isObject } from "../base/json.ts";
 import { Outcome } from "../ledger/event.ts";
 import type { Audit } from "../store/audit.ts";
 import type { Pruned } from "../store/prune.ts";
@@ -34,10 +35,12 @@ export interface NamedPruneOptions {
 export type PruneOptions = AgePruneOptions | NamedPruneOptions;
 
 const endings = new Set<string>(Outcome.options);
+/** Of a text that is searched for: longer ones are nowhere. */
+const longest = 1000;
 
 /** @throws {UsageError | ExecutionNotFoundError} */
 export function parsePrune(options: PruneOptions): (audit: Audit) => Promise<Pruned> {
-  if (!("ids" in options)) return parseAge(options);
+  if (!isNamed(options)) return parseAge(options);
   requireKnown(options, ["ids", "actor", "reason"], "prune() with ids");
   const { ids, actor, reason } = options;
   if (!Array.isArray(ids) || ids.length === 0)
@@ -50,17 +53,29 @@ export function parsePrune(options: PruneOptions): (audit: Audit) => Promise<Pru
   return (audit) => audit.pruneIds(named);
 }
 
+function isNamed(options: PruneOptions): options is NamedPruneOptions {
+  return isObject(options) && "ids" in options && options["ids"] !== undefined;
+}
+
 function parseAge(options: AgePruneOptions): (audit: Audit) => Promise<Pruned> {
   requireKnown(options, ["closedBefore", "keep", "onProgress"], "prune()");
   requireDate(options.closedBefore, "closedBefore of prune()");
-  requireKnown(options.keep ?? {}, ["status", "flow", "metadata"], "keep of prune()");
-  const { status = [], flow = [], metadata } = options.keep ?? {};
-  for (const one of status)
-    if (!endings.has(one))
+  if (options.onProgress !== undefined) requireFunction(options.onProgress, "onProgress of prune()");
+  const { keep: kept = {} } = options;
+  requireKnown(kept, ["status", "flow", "metadata"], "keep of prune()");
+  const { status = [], flow = [], metadata } = kept;
+  requireList(status, "status in keep of prune()", (one) => {
+    if (typeof one !== "string" || !endings.has(one))
       throw new UsageError(
-        `status "${String(one)}" in keep of prune() is none a closed execution has`,
+        `status ${show(one)} in keep of prune() is none a closed execution has`,
         `use ${[...endings].join(", ")}`,
       );
-  const keep = { status: [...status], flow: [...flow], ...(metadata && { metadata: parseMetadata(metadata) }) };
+  });
+  requireList(flow, "flow in keep of prune()", (one, of) => requireText(one, of, { max: longest }));
+  const keep = {
+    status: [...status],
+    flow: [...flow],
+    ...(metadata !== undefined && { metadata: parseMetadata(metadata) }),
+  };
   return (audit) => audit.prune(options.closedBefore, keep, options.onProgress);
 }

@@ -24,6 +24,11 @@ export function requireSigned(digest: string, signature: string | undefined, key
     );
 }
 
+/** @throws {UsageError} */
+export function requireKey({ key }: KeyOptions): void {
+  if (key !== undefined) bytesOf(key);
+}
+
 function bytesOf(key: string | Uint8Array): Uint8Array {
   const bytes = typeof key === "string" ? Buffer.from(key) : key;
   if (bytes instanceof Uint8Array && bytes.length >= 16) return bytes;

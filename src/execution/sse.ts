@@ -1,5 +1,7 @@
 /** The runtime stream to the browser: server-sent events that a reload or a lost connection resumes, and web streams. */
-import { ConnectionError, FlowledgerError, StreamStalledError } from "../base/errors.ts";
+import { ConnectionError, FlowledgerError, StreamStalledError, UsageError } from "../base/errors.ts";
+import { isObject } from "../base/json.ts";
+import { requireKnown, show } from "../base/option.ts";
 import type { Contract } from "../flow/contract.ts";
 import { systemTimers, type Timer, type Timers } from "../base/timers.ts";
 import { parseDuration } from "../base/duration.ts";
@@ -30,11 +32,21 @@ export function toSSE<C extends Contract>(stream: AsyncIterable<StreamEntry<C>>,
 /** `toSSE` by any clock. */
 export function sendEvents<C extends Contract>(
   stream: AsyncIterable<StreamEntry<C>>,
-  { request, heartbeat = "15s", stallTimeout = "60s" }: SSEOptions,
+  options: SSEOptions,
   timers: Timers,
 ): Response {
+  requireStream(stream, "toSSE()");
+  requireKnown(options, ["request", "heartbeat", "stallTimeout"], "toSSE()");
+  const { request, heartbeat = "15s", stallTimeout = "60s" } = options;
+  if (request !== undefined && !(isObject(request) && request.signal instanceof AbortSignal))
+    throw new UsageError(`request of toSSE() must be a Request, got ${show(request)}`, "pass the one of your route");
   const everyMs = parseDuration(heartbeat, "heartbeat of toSSE()");
   const stalledMs = parseDuration(stallTimeout, "stallTimeout of toSSE()");
+  if (everyMs === 0 || stalledMs === 0)
+    throw new UsageError(
+      "heartbeat and stallTimeout of toSSE() must be longer than 0",
+      "leave out what is not to count",
+    );
   const entries = stream[Symbol.asyncIterator]();
   const { signal } = request ?? {};
   let isOver = false;
@@ -101,6 +113,7 @@ export function sendEvents<C extends Contract>(
  * waits for a reader as long as an iterator does.
  */
 export function toReadableStream<T>(stream: AsyncIterable<T>): ReadableStream<T> {
+  requireStream(stream, "toReadableStream()");
   const items = stream[Symbol.asyncIterator]();
   return new ReadableStream<T>(
     {
@@ -124,10 +137,18 @@ export function toReadableStream<T>(stream: AsyncIterable<T>): ReadableStream<T>
  * @throws {UsageError} for anything but a cursor or a whole number from 0: answer with 400
  */
 export function cursorOf(request: { readonly url: string; readonly headers: Pick<Headers, "get"> }): string {
+  if (!isObject(request) || typeof request.url !== "string" || typeof request.headers?.get !== "function")
+    throw new UsageError(`request of cursorOf() must be a Request, got ${show(request)}`, "pass the one of your route");
   const last = request.headers.get("last-event-id");
   const cursor = last || (URL.parse(request.url, "http://localhost")?.searchParams.get("from") ?? "0");
   parseCursor(cursor);
   return cursor;
+}
+
+/** @throws {UsageError} */
+function requireStream(stream: unknown, where: string): void {
+  if (typeof stream === "object" && stream !== null && Symbol.asyncIterator in stream) return;
+  throw new UsageError(`${where} got no stream, but ${show(stream)}`, "pass execution.streamItems()");
 }
 
 interface Message {

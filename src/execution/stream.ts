@@ -5,6 +5,7 @@ import { isConnectionLoss, isEnded } from "../store/refusals.ts";
 import type { PageRequest, StreamPage, StreamStore } from "../store/streams.ts";
 import type { Store } from "../store/store.ts";
 import type { Wakeups } from "../store/wakeups.ts";
+import { requireKnown, show } from "../base/option.ts";
 import { ExecutionNotFoundError, UsageError } from "../base/errors.ts";
 import type { Contract, StreamItem } from "../flow/contract.ts";
 import { parseDuration } from "../base/duration.ts";
@@ -167,12 +168,21 @@ export function followStream<C extends Contract>(
   id: ExecutionId,
   options: StreamOptions = {},
 ): AsyncGenerator<StreamEntry<C>, void, undefined> {
+  requireStreamOptions(options);
   const { from = 0 } = options;
   return stoppable((signal) => {
     const timeoutMs =
       options.timeout === null ? null : parseDuration(options.timeout ?? "10s", "timeout of getRuntimeStream");
     return follow<C>(streams, id, placeIn(id, from), timeoutMs, signal);
   }, options.signal);
+}
+
+/** What can be said before the first item is asked for; the rest is said then. @throws {UsageError} */
+export function requireStreamOptions(options: { [K in keyof StreamOptions]: StreamOptions[K] | undefined }): void {
+  requireKnown(options, ["timeout", "from", "signal"], "getRuntimeStream()");
+  const { signal } = options;
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw new UsageError(`signal of getRuntimeStream() must be an AbortSignal, got ${show(signal)}`, null);
 }
 
 async function* follow<C extends Contract>(
@@ -248,13 +258,11 @@ export function stoppable<T>(
 
 /** How many items precede a cursor, and of which stream it is; null where that is not said. @throws {UsageError} */
 export function parseCursor(cursor: number | string): { readonly place: number; readonly tag: string | null } {
-  const [, digits, tag = null] = /^(\d{1,16})(?:-([0-9a-f]{8}))?$/.exec(String(cursor)) ?? [];
+  const text = typeof cursor === "number" ? String(cursor) : cursor;
+  const [, digits, tag = null] = (typeof text === "string" && /^(\d{1,16})(?:-([0-9a-f]{8}))?$/.exec(text)) || [];
   const place = Number(digits ?? Number.NaN);
   if (!Number.isSafeInteger(place))
-    throw new UsageError(
-      `cursor ${JSON.stringify(String(cursor).slice(0, 40))} is not a place in a stream`,
-      "use 0, or the cursor of an item",
-    );
+    throw new UsageError(`cursor ${show(cursor)} is not a place in a stream`, "use 0, or the cursor of an item");
   return { place, tag };
 }
 

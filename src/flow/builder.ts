@@ -1,6 +1,7 @@
 /** `defineFlow()`: to, when, if, match, batch, forEach … and the inference they carry. */
 import type { z } from "zod";
 import { DefinitionError } from "../base/errors.ts";
+import { requireKnown, requireRecord, show } from "../base/option.ts";
 import type { Json } from "../base/json.ts";
 import { readBlueprint, toBlueprint, toMermaid, type Blueprint } from "./blueprint.ts";
 import type { Callable, ChunkHandler, Output, Predicate } from "./context.ts";
@@ -24,6 +25,7 @@ import type {
 } from "./definition.ts";
 import { Draft, otherwise, type ChunkParts, type Position } from "./draft.ts";
 import type { Graph } from "./graph.ts";
+import { flowOptionNames, refusalOf } from "./limits.ts";
 import type { FlowLimits, FlowOptions, StreamLimits } from "./limits.ts";
 
 /**
@@ -38,7 +40,8 @@ export function defineFlow<C extends Contract = Contract, const N extends string
   options?: FlowOptions<InputOf<C>>,
 ): Flow<C, InputOf<C>, null, { readonly name: N }> {
   // Without a contract C is `Contract` itself, all of whose parts are optional.
-  const draft = new Draft(name, contract ?? ({} as C), null, options);
+  if (options !== undefined) requireKnown(options, flowOptionNames, "defineFlow()", refusalOf(name));
+  const draft = new Draft(name, contract === undefined ? ({} as C) : contract, null, options);
   return new Flow(draft, draft.start);
 }
 
@@ -70,8 +73,10 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     options: BlueprintOptions<C> = {},
   ): Flow<C> {
     const blueprint = readBlueprint(json);
-    const draft = new Draft(blueprint.name, options.contract ?? ({} as C), blueprint.contract, options);
-    draft.restore(blueprint, handlers, options.subFlows ?? []);
+    requireKnown(options, [...flowOptionNames, "contract", "subFlows"], "fromBlueprint()", refusalOf(blueprint.name));
+    const { contract = {} as C, subFlows = [] } = options;
+    const draft = new Draft(blueprint.name, contract, blueprint.contract, options);
+    draft.restore(blueprint, handlers, subFlows);
     return new Flow(draft, draft.start);
   }
 
@@ -151,7 +156,8 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   /** The next chunk, made by `chunk()`, or a named function. */
   to<Out>(chunk: ChunkRef<C, Last, Out> | ChunkHandler<C, Last, Out>): Flow<C, Output<Out>, Frame, Known>;
   to(chunk: unknown, handler?: unknown, options?: ChunkOptions): Flow<C, never, Frame, never> {
-    const given = typeof chunk === "string" ? parts(chunk, handler, options) : branchParts(chunk, null);
+    const isMade = typeof chunk === "function" || (typeof chunk === "object" && chunk !== null && "handler" in chunk);
+    const given = isMade ? branchParts(chunk, null) : parts(chunk, handler, options);
     return this.#go(this.#draft.chunk(this.#at, given));
   }
 
@@ -163,12 +169,12 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     trigger: T,
     options?: { /** @default "and" */ readonly mode?: M },
   ): Flow<C, Heard<C, T, M>, null, Known> {
-    return this.#go(this.#draft.when(trigger, options?.mode));
+    return this.#go(this.#draft.when(trigger, options));
   }
 
   /** Begins two or more ways. Only a condition that says `true` counts. */
   ifCondition(condition: Predicate<C, Last>): Flow<C, Last, MatchFrame<Last, never, "case", "first", Frame>, Known> {
-    const opened = this.#draft.openMatch(this.#at, "if", "first");
+    const opened = this.#draft.openMatch(this.#at, "if");
     return this.#go(this.#draft.case(opened, "if", "ifCondition()", erase(condition)));
   }
 
@@ -191,7 +197,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   match<M extends "first" | "all" = "first">(options?: {
     /** @default "first" */ readonly mode?: M;
   }): Flow<C, Last, MatchFrame<Last, never, "start", M, Frame>, Known> {
-    return this.#go(this.#draft.openMatch(this.#at, "match", options?.mode ?? "first"));
+    return this.#go(this.#draft.openMatch(this.#at, "match", options));
   }
 
   /** Hits when the input equals a JSON value, or when a condition says `true`. */
@@ -213,6 +219,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     branches: B,
     options?: BlockOptions,
   ): Flow<C, { -readonly [K in keyof B]: BranchOutput<B[K]> }, Frame, Known> {
+    requireRecord(branches, "the branches of batch()", refusalOf(this.name));
     const all = Object.entries(branches).map(([key, branch]) => ({ ...branchParts(branch, key), key }));
     return this.#go(this.#draft.batch(this.#at, all, options));
   }
@@ -243,7 +250,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     readonly name: string;
     /** @default any */ readonly target?: string | null;
   }): Flow<C, Last, Frame, Known> {
-    return this.#go(this.#draft.interventionPoint(this.#at, point.name, point.target));
+    return this.#go(this.#draft.interventionPoint(this.#at, point));
   }
 
   /**
@@ -265,7 +272,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
       /** @default "closed" */ readonly failPolicy?: "closed" | "open";
     } = {},
   ): Flow<C, Last, Frame, Known> {
-    this.#draft.require({ name, resolver: options.resolver ?? null, failPolicy: options.failPolicy ?? "closed" });
+    this.#draft.require(name, options);
     return this;
   }
 
@@ -364,8 +371,8 @@ export type SubFlowResult<K extends Contract> = K extends { readonly state: z.Zo
 
 // ── from typed to stored ────────────────────────────────────────────────────────────────────────────────────
 
-function parts(name: string, handler: unknown, options: ChunkOptions | undefined): ChunkParts {
-  return { name, handler: erase(handler), options };
+function parts(name: unknown, handler: unknown, options: ChunkOptions | undefined): ChunkParts {
+  return { name: erase(name), handler: erase(handler), options };
 }
 
 function branchParts(branch: unknown, key: string | null): ChunkParts {
@@ -373,7 +380,7 @@ function branchParts(branch: unknown, key: string | null): ChunkParts {
   if (typeof branch === "object" && branch !== null && "handler" in branch) return branch as ChunkParts;
   throw new DefinitionError(
     "?",
-    `${JSON.stringify(key ?? branch) ?? String(branch)} is no chunk`,
+    `${show(key ?? branch)} is no chunk`,
     "give a function of ctx, or what flow.chunk() returned",
   );
 }

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { ContractError, DefinitionError, UsageError } from "../base/errors.ts";
 import { toJson, type Json } from "../base/json.ts";
-import { isStorable } from "../base/option.ts";
+import { isStorable, requireRecord, requireText, show, type Refuse } from "../base/option.ts";
 import { pathOf } from "../base/path.ts";
 
 /** Every part is optional, and a part left out takes any JSON. */
@@ -115,8 +115,21 @@ export function isDoor(value: unknown): value is Door {
   return typeof value === "object" && value !== null && "name" in value && "contract" in value;
 }
 
+/** What `defineFlow()` makes, or another object that is one. */
+export function requireFlow(value: unknown, where: string, refuse: Refuse = refuseUse): void {
+  const isFlow = typeof value === "object" && value !== null && "graph" in value && "fingerprint" in value;
+  if (!isFlow) refuse(`${where} is no flow, got ${show(value)}`, "give it what defineFlow() returned");
+}
+
+const refuseUse: Refuse = (problem, remedy) => {
+  throw new UsageError(problem, remedy);
+};
+
 /** @throws {DefinitionError} for a part that is no zod schema, or a part that does not exist */
 export function checkContract(flow: string, contract: Contract): void {
+  requireRecord(contract, "the contract", (problem, remedy) => {
+    throw new DefinitionError(flow, problem, remedy);
+  });
   for (const [part, schema] of Object.entries(contract)) {
     if (!["input", "state", "events", "stream"].includes(part))
       throw new DefinitionError(
@@ -154,9 +167,10 @@ export function parseEvent(flow: Door, event: string, payload: unknown): Json {
 export function requireEvent(flow: Door, event: string): void {
   if (!isStorable(event))
     throw new UsageError(
-      `${JSON.stringify(event)} is not an event name of flow "${flow.name}"`,
+      `${show(event)} is not an event name of flow "${flow.name}"`,
       "use a text that is not empty, without \\u0000 and half characters",
     );
+  requireText(event, `an event name of flow "${flow.name}"`, { max: 500 });
   const { events } = flow.contract;
   if (events === undefined || Object.hasOwn(events, event)) return;
   throw new ContractError(`event "${event}" of flow "${flow.name}"`, [

@@ -1,12 +1,32 @@
 /** A flow under construction: steps that know each other by reference, until `graph` numbers them. */
 import { isDeepStrictEqual } from "node:util";
 import { callerIn } from "../base/call-site.ts";
-import { requireBoolean, requireInteger, requireKnown, requireOneOf, type Refuse } from "../base/option.ts";
+import {
+  isStorable,
+  requireBoolean,
+  requireFunction,
+  requireInteger,
+  requireKnown,
+  requireList,
+  requireOneOf,
+  requireRecord,
+  requireText,
+  show as showValue,
+  type Refuse,
+} from "../base/option.ts";
 import { DefinitionError, FlowledgerError } from "../base/errors.ts";
 import { isObject, toJson, type Json } from "../base/json.ts";
 import { fingerprintOf, type Blueprint } from "./blueprint.ts";
 import type { ChunkHandler, Predicate, RetryOptions } from "./context.ts";
-import { checkContract, checkSchema, requireEvent, requireStatePath, type Contract, type InputOf } from "./contract.ts";
+import {
+  checkContract,
+  checkSchema,
+  requireEvent,
+  requireFlow,
+  requireStatePath,
+  type Contract,
+  type InputOf,
+} from "./contract.ts";
 import { parseDuration } from "../base/duration.ts";
 import type {
   ChunkOptions,
@@ -74,7 +94,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   constructor(name: string, contract: C, contractSchemas: Json = null, options: FlowOptions<InputOf<C>> = {}) {
     if (typeof name !== "string" || !namePattern.test(name))
       throw new DefinitionError(
-        String(name),
+        typeof name === "string" ? name : showValue(name),
         "the name is not allowed",
         "use 1 to 100 letters, digits and . _ : - that begin with a letter or digit",
       );
@@ -124,7 +144,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
       this.#refuse(`chunk ${show(name)} has no handler`, "give to() a name and a function of ctx");
     if (typeof name !== "string" || name === "")
       this.#refuse("an anonymous function cannot be a chunk", `give it a name: to("name", handler)`);
-    if (name.length > 128 || /\p{Cc}/u.test(name))
+    if (name.length > 128 || /\p{Cc}/u.test(name) || !name.isWellFormed())
       this.#refuse(`chunk name ${show(name.slice(0, 40))} is not allowed`, "use up to 128 printable characters");
     const chunk = { name, handler, options: this.#resolve(name, options) };
     const known = this.#chunks.get(name);
@@ -148,8 +168,16 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     return this.#attach(at, { kind: "chunk", chunk, next: [], label: chunk });
   }
 
-  when(trigger: string | readonly string[] | { readonly state: string }, mode: "and" | "or" = "and"): Position {
+  when(
+    trigger: string | readonly string[] | { readonly state: string },
+    options: { readonly mode?: "and" | "or" } = {},
+  ): Position {
+    this.#requireOptions(options, ["mode"], "when()");
+    const { mode = "and" } = options;
     requireOneOf(mode, ["and", "or"], "mode of when()", this.#refuse);
+    if (isObject(trigger)) this.#requireOptions(trigger, ["state"], "when()");
+    if (!(typeof trigger === "string" || Array.isArray(trigger) || (isObject(trigger) && "state" in trigger)))
+      this.#refuse(`when() hears ${show(trigger)}`, 'give it an event, a list of events, or { state: "key" }');
     const heard: WhenNode["trigger"] =
       typeof trigger === "object" && "state" in trigger
         ? { state: trigger.state }
@@ -236,8 +264,10 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     return { outlet: { next: entry, label: outlet.label }, block };
   }
 
-  openMatch(at: Position, kind: "if" | "match", mode: "first" | "all"): Position {
+  openMatch(at: Position, kind: "if" | "match", options: { readonly mode?: "first" | "all" } = {}): Position {
     const outlet = this.#outlet(at, kind === "if" ? "ifCondition()" : "match()");
+    this.#requireOptions(options, ["mode"], "match()");
+    const { mode = "first" } = options;
     requireOneOf(mode, ["first", "all"], "mode of match()", this.#refuse);
     const end = this.#end("endMatch", outlet.label);
     const step = { kind: "match", mode, cases: [], otherwise: null, end, next: [], label: outlet.label } satisfies Step;
@@ -283,9 +313,8 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   }
 
   subFlow(at: Position, child: FlowDefinition, options: SubFlowOptions = {}): Position {
-    const flow = child?.name;
-    if (typeof flow !== "string" || !("graph" in child))
-      this.#refuse("toSubFlow() got no flow", "give it what defineFlow() returned");
+    requireFlow(child, "the sub-flow of toSubFlow()", this.#refuse);
+    const flow = child.name;
     if (reaches(child, this.name))
       this.#refuse(`sub-flow ${show(flow)} leads back to this flow`, "start it with ctx.call() where it must recurse");
     const known = this.#subFlows.get(flow);
@@ -301,9 +330,13 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     return next;
   }
 
-  interventionPoint(at: Position, name: string, target: string | null = null): Position {
-    if (typeof name !== "string" || name === "")
+  interventionPoint(at: Position, point: { readonly name: string; readonly target?: string | null }): Position {
+    this.#requireOptions(point, ["name", "target"], "interventionPoint()");
+    const { name, target = null } = point;
+    if (!isStorable(name))
       this.#refuse("an intervention point has no name", `use interventionPoint({ name: "before_risk" })`);
+    requireText(name, "name of interventionPoint()", { max: 200 }, this.#refuse);
+    if (target !== null) requireText(target, "target of interventionPoint()", { max: 500 }, this.#refuse);
     const known = this.#points.get(name);
     if (known !== undefined && known.target !== target)
       this.#refuse(
@@ -327,10 +360,13 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     this.#onCancel = handler;
   }
 
-  require(requirement: ResourceRequirement): void {
-    const { name, failPolicy } = requirement;
-    if (typeof name !== "string" || name === "")
-      this.#refuse("a resource requirement has no name", `use declareResourceRequirement("db")`);
+  require(name: string, options: Partial<Omit<ResourceRequirement, "name">> = {}): void {
+    if (!isStorable(name)) this.#refuse("a resource requirement has no name", `use declareResourceRequirement("db")`);
+    requireText(name, "name of declareResourceRequirement()", { max: 200 }, this.#refuse);
+    this.#requireOptions(options, ["resolver", "failPolicy"], `resource ${show(name)}`);
+    const { resolver = null, failPolicy = "closed" } = options;
+    if (resolver !== null) requireFunction(resolver, `resolver of resource ${show(name)}`, this.#refuse);
+    const requirement = { name, resolver, failPolicy };
     requireOneOf(failPolicy, ["closed", "open"], `failPolicy of resource ${show(name)}`, this.#refuse);
     const known = this.#requirements.get(name);
     if (known !== undefined && !isDeepStrictEqual(known, requirement))
@@ -344,6 +380,8 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     handlers: Readonly<Record<string, unknown>>,
     subFlows: readonly FlowDefinition[],
   ): void {
+    requireRecord(handlers, "handlers of fromBlueprint()", this.#refuse);
+    requireList(subFlows, "subFlows of fromBlueprint()", requireFlow, this.#refuse);
     if (blueprint.onCancel) this.onCancel(this.#live(handlers, cleanupName, "cancel") as ChunkHandler);
     for (const { name, retry, timeoutMs, onCancel, onFailure } of blueprint.chunks)
       this.register({
@@ -367,7 +405,8 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
         );
       this.#subFlows.set(name, child);
     }
-    for (const requirement of blueprint.requirements) this.require({ ...requirement, resolver: null });
+    for (const { name, ...requirement } of blueprint.requirements)
+      this.require(name, { ...requirement, resolver: null });
     const steps = new Map<NodeId, Step>();
     for (const node of blueprint.nodes) steps.set(node.id, this.#add(this.#shell(node)));
     for (const node of blueprint.nodes)
@@ -540,12 +579,12 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   }
 
   #concurrency(value: number | null | undefined, where: string): number | null {
-    if (value === undefined || value === null) return null;
+    if (value === undefined) return null;
     return requireInteger(value, `concurrency of ${where}`, { min: 1, orNull: "no limit" }, this.#refuse);
   }
 
   #distribute(value: boolean | undefined, where: string): boolean {
-    return requireBoolean(value ?? false, `distribute of ${where}`, this.#refuse);
+    return requireBoolean(value === undefined ? false : value, `distribute of ${where}`, this.#refuse);
   }
 
   #bindings(
@@ -555,7 +594,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     sources: readonly string[],
   ): Readonly<Record<string, string>> | null {
     if (given === undefined || given === null) return null;
-    if (!isObject(given))
+    if (!isObject(given) || given instanceof Date || given instanceof Map)
       this.#refuse(`${where} is ${show(given)}`, `bind paths to paths: { "state.topic": "value.topic" }`);
     const paths = Object.keys(given);
     for (const [target, source] of Object.entries(given)) {
@@ -637,5 +676,5 @@ function isOtherwise(test: unknown): test is { readonly otherwise: true } {
 export const otherwise = Object.freeze({ otherwise: true } as const);
 
 function show(value: unknown): string {
-  return JSON.stringify(value) ?? String(value);
+  return typeof value === "string" ? JSON.stringify(value) : showValue(value);
 }

@@ -1,5 +1,5 @@
 /** How many executions of a flow run at once and start in a time, over the whole fleet; how much each may put into its stream. */
-import { requireInteger, requireKnown, requireOneOf, type Refuse } from "../base/option.ts";
+import { requireInteger, requireKnown, requireOneOf, show, type Refuse } from "../base/option.ts";
 import { DefinitionError, UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import { parseDuration, type Duration } from "../base/duration.ts";
@@ -62,6 +62,15 @@ export interface StreamLimits {
   readonly rate: ResolvedRate | null;
 }
 
+export const flowOptionNames = Object.keys({
+  limits: true,
+  maxDuration: true,
+  maxStreamItems: true,
+  maxStreamRate: true,
+  onFailure: true,
+  park: true,
+} satisfies Record<keyof FlowOptions, true>);
+
 const most = 1_000_000;
 const defaultStreamItems = 100_000;
 
@@ -71,6 +80,7 @@ export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefi
   const refuse = refusalOf(flow);
   requireKnown(options, ["concurrency", "rate", "key", "perKey", "maxConcurrencyAction"], "limits", refuse);
   const { key, perKey, maxConcurrencyAction: action = "keep" } = options;
+  if (perKey !== undefined) requireKnown(perKey, ["concurrency", "rate"], "limits.perKey", refuse);
   if (key !== undefined && typeof key !== "function") refuse("limits.key is no function", "use (input) => string");
   if ((key === undefined) !== (perKey === undefined))
     refuse("limits.key and limits.perKey need each other", "give both: key says by what, perKey how many");
@@ -100,6 +110,7 @@ export function resolveStreamLimits(flow: string, options: FlowOptions<never>): 
 
 function resolveRate(flow: string, given: Rate | undefined, where: string): ResolvedRate | null {
   if (given === undefined) return null;
+  requireKnown(given, ["limit", "per"], where, refusalOf(flow));
   const perMs = parseDuration(given.per, `${where}.per of flow "${flow}"`);
   if (perMs === 0) throw new DefinitionError(flow, `${where}.per is no time`, 'use a duration like "1s"');
   const limit = count(flow, given.limit, `${where}.limit`);
@@ -111,9 +122,10 @@ function count(flow: string, value: number | undefined, where: string): number |
   return value === undefined ? null : requireInteger(value, where, { min: 1, max: most }, refusalOf(flow));
 }
 
-function refusalOf(flow: string): Refuse {
+export function refusalOf(flow: unknown): Refuse {
+  const name = typeof flow === "string" ? flow : show(flow);
   return (problem, remedy) => {
-    throw new DefinitionError(flow, problem, remedy);
+    throw new DefinitionError(name, problem, remedy);
   };
 }
 

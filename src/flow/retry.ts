@@ -23,32 +23,42 @@ const maxWaits = 1_000;
  * @throws {UsageError} naming the option that cannot be meant
  */
 export function resolveRetry(options: RetryOptions | undefined, where: string): RetryPolicy {
-  requireKnown(options ?? {}, [...Object.keys(defaults), "waits", "retryIf"], `retry of ${where}`);
+  requireKnown(
+    options === undefined ? {} : options,
+    [...Object.keys(defaults), "waits", "retryIf"],
+    `retry of ${where}`,
+  );
   const waitsMs = options?.waits === undefined ? null : waitsOf(options, where);
-  const ofWaits = waitsMs && { maxAttempts: waitsMs.length + 1, jitter: false };
-  const given = { ...defaults, retryIf: null, ...ofWaits, ...options };
+  const {
+    maxAttempts = waitsMs ? waitsMs.length + 1 : defaults.maxAttempts,
+    initialInterval = defaults.initialInterval,
+    multiplier = defaults.multiplier,
+    maxInterval = defaults.maxInterval,
+    jitter = waitsMs ? false : defaults.jitter,
+    retryIf,
+  } = options ?? {};
   // The first attempt included.
-  requireInteger(given.maxAttempts, `retry.maxAttempts of ${where}`, { min: 1 });
-  requireNumber(given.multiplier, `retry.multiplier of ${where}`, { min: 1, max: 1_000 });
-  requireBoolean(given.jitter, `retry.jitter of ${where}`);
-  if (given.retryIf !== null && typeof given.retryIf !== "function")
+  requireInteger(maxAttempts, `retry.maxAttempts of ${where}`, { min: 1 });
+  requireNumber(multiplier, `retry.multiplier of ${where}`, { min: 1, max: 1_000 });
+  requireBoolean(jitter, `retry.jitter of ${where}`);
+  if (retryIf !== undefined && typeof retryIf !== "function")
     throw new UsageError(`retry.retryIf of ${where} is no function`, "use (error) => boolean");
-  const initialIntervalMs = parseDuration(given.initialInterval, `retry.initialInterval of ${where}`);
-  const maxIntervalMs = parseDuration(given.maxInterval, `retry.maxInterval of ${where}`);
+  const initialIntervalMs = parseDuration(initialInterval, `retry.initialInterval of ${where}`);
+  const maxIntervalMs = parseDuration(maxInterval, `retry.maxInterval of ${where}`);
   if (options?.maxInterval !== undefined && maxIntervalMs < initialIntervalMs)
     throw new UsageError(
       `retry.maxInterval of ${where} is shorter than its initialInterval`,
       "raise maxInterval or lower initialInterval",
     );
   return {
-    maxAttempts: given.maxAttempts,
+    maxAttempts,
     initialIntervalMs,
-    multiplier: given.multiplier,
+    multiplier,
     // A first wait longer than the default maximum is meant as written.
     maxIntervalMs: Math.max(maxIntervalMs, initialIntervalMs),
     ...(waitsMs && { waitsMs }),
-    jitter: given.jitter,
-    retryIf: given.retryIf,
+    jitter,
+    retryIf: retryIf ?? null,
   };
 }
 

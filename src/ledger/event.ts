@@ -468,6 +468,12 @@ export const LedgerEvent = z.discriminatedUnion("type", [
 ]);
 export type LedgerEvent = z.infer<typeof LedgerEvent>;
 export type LedgerEventType = LedgerEvent["type"];
+
+const types = new Set<unknown>(LedgerEvent.options.map(({ shape }) => shape.type.value));
+export function isLedgerEventType(value: unknown): value is LedgerEventType {
+  return types.has(value);
+}
+
 export type EventOf<T extends LedgerEventType> = Extract<LedgerEvent, { type: T }>;
 
 /** A ledger event with its place: position, epoch and the database's time, in milliseconds since 1970. */

@@ -1,5 +1,6 @@
 /** The names of our schemas: in SQL text they are written `flowledger` and `flowledger_jobs`, whatever they are in a database. */
 import { UsageError } from "../base/errors.ts";
+import { show } from "../base/option.ts";
 
 export interface SchemaNames {
   /** Tables, views and functions. */
@@ -19,7 +20,7 @@ export function schemaNames(schema: string): SchemaNames {
     schema === "information_schema"
   )
     throw new UsageError(
-      `schema ${JSON.stringify(schema)} is not a name for a schema`,
+      `schema ${show(schema)} is not a name for a schema`,
       "use lower-case letters, digits and _, at most 41, and not pg_… as Postgres itself does",
     );
   return schema === defaultNames.schema ? defaultNames : { schema, jobs: `${schema}_jobs` };

@@ -2,6 +2,7 @@
 import { hostname } from "node:os";
 import { inspect } from "node:util";
 import { UsageError } from "../base/errors.ts";
+import { requireFunction, requireKnown, requireOneOf } from "../base/option.ts";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import { indented, visible } from "../base/visible.ts";
 import type { Logger } from "../flow/context.ts";
@@ -151,9 +152,11 @@ export interface JsonLoggerOptions {
 }
 
 /** A logger that writes a line of JSON for each, in the shape of pino's: level, time, pid, hostname, name, the fields, msg. */
-export function jsonLogger({ level: least = "info", write = toStderr }: JsonLoggerOptions = {}): Logger {
-  if (!levels.includes(least))
-    throw new UsageError(`level of jsonLogger() must be ${levels.join(", ")}, got ${String(least)}`, "correct it");
+export function jsonLogger(options: JsonLoggerOptions = {}): Logger {
+  requireKnown(options, ["level", "write"], "jsonLogger()");
+  const { level: least = "info", write = toStderr } = options;
+  requireOneOf(least, levels, "level of jsonLogger()");
+  requireFunction(write, "write of jsonLogger()");
   const base = { pid: process.pid, hostname: hostname(), name: "flowledger" };
   return byLevel((level) => (msg, fields) => {
     if (numbers[level] < numbers[least]) return;

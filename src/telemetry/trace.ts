@@ -55,17 +55,18 @@ export class Tracing {
 
   /** @throws {UsageError} an option that cannot be meant */
   constructor(given: TelemetryOptions | undefined, log: Logger) {
-    const options = given ?? {};
+    const options = given === undefined ? {} : given;
     requireKnown(options, ["trace", "detail", "waits", "attributes", "api"], "telemetry of createOrchestrator()");
-    this.#mode = requireOneOf(options.trace ?? "linked", ["linked", "child", "off"], "telemetry.trace");
-    requireOneOf(options.detail ?? "chunks", ["chunks", "steps"], "telemetry.detail");
-    requireBoolean(options.waits ?? true, "telemetry.waits");
-    if (options.attributes !== undefined && typeof options.attributes !== "function")
+    const { trace = "linked", detail = "chunks", waits = true, attributes, api } = options;
+    this.#mode = requireOneOf(trace, ["linked", "child", "off"], "telemetry.trace");
+    requireOneOf(detail, ["chunks", "steps"], "telemetry.detail");
+    requireBoolean(waits, "telemetry.waits");
+    if (attributes !== undefined && typeof attributes !== "function")
       throw new UsageError(
-        `telemetry.attributes must be a function, got ${show(options.attributes)}`,
+        `telemetry.attributes must be a function, got ${show(attributes)}`,
         "use (execution) => ({ tenant: … })",
       );
-    if (options.api !== undefined && !isTraceApi(options.api))
+    if (api !== undefined && !isTraceApi(api))
       throw new UsageError("telemetry.api is not @opentelemetry/api", 'import * as api from "@opentelemetry/api"');
     this.#options = options;
     this.#log = log;

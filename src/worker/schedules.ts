@@ -73,7 +73,17 @@ const longestWaitMs = 60_000;
 const heardWaitMs = 100;
 const troubleWaitMs = 1000;
 
-const optionNames = ["flow", "cron", "timeZone", "input", "name", "catchUp", "overlap", "metadata", "priority"];
+export const scheduleOptionNames = [
+  "flow",
+  "cron",
+  "timeZone",
+  "input",
+  "name",
+  "catchUp",
+  "overlap",
+  "metadata",
+  "priority",
+];
 
 /** @throws {UsageError | ContractError} naming the schedule and the option that cannot be meant */
 export function resolveSchedules(
@@ -86,11 +96,16 @@ export function resolveSchedules(
 ): Schedule[] {
   const resolved = new Map<string, Schedule>();
   for (const options of schedules) {
-    requireKnown(options, optionNames, "a schedule");
+    requireKnown(options, scheduleOptionNames, "a schedule");
     const { flow, cron, timeZone = "UTC", catchUp = "last", overlap = "allow" } = options;
-    const { input, name = `${flow.name} ${cron}`, metadata, priority } = options;
-    const where = `schedule ${JSON.stringify(name)}`;
-    if (typeof name !== "string" || !/^[^\p{Cc}]{1,200}$/u.test(name))
+    const {
+      input,
+      name = `${flow.name} ${typeof cron === "string" ? cron : show(cron)}`,
+      metadata,
+      priority,
+    } = options;
+    const where = `schedule ${typeof name === "string" ? JSON.stringify(name) : show(name)}`;
+    if (typeof name !== "string" || !/^[^\p{Cc}]{1,200}$/u.test(name) || !name.isWellFormed())
       throw new UsageError(`${where} has a name that is not allowed`, "use 1 to 200 printable characters");
     if (resolved.has(name))
       throw new UsageError(`there are two schedules ${JSON.stringify(name)}`, "give each a name of its own");

@@ -806,6 +806,7 @@ describe("lists", () => {
     expect(await find({ functionIds: ["broken"] })).toEqual([c]);
     expect(await find({ errorCodes: ["ER0003"] })).toEqual([c]);
     expect(await find({ executedBy: [worker] })).toEqual([a, c].toSorted());
+    expect(await find({ executedBy: worker })).toEqual([a, c].toSorted());
     expect(await find({ executedBy: ["nobody"] })).toEqual([]);
     expect(await find({ startedAt: { to: new Date(now.getTime() + hour) } })).toEqual([a, c].toSorted());
     expect(await find({ startedAt: { from: new Date(now.getTime() + hour) } })).toEqual([]);
@@ -823,6 +824,10 @@ describe("lists", () => {
     [{ after: "here" }, {}],
     [{}, { startedAt: { from: new Date("never") } }],
     [{}, { functionIds: [] }],
+    [{}, { states: [] }],
+    [{}, { executedBy: [] }],
+    [{}, { errorCodes: [] }],
+    [{}, { metadata: [{ key: "test", values: [] }] }],
   ])("DF-CTL-07: listExecutions(%j, %j) is a UsageError", async (page, filters) => {
     expect(await refusal(listExecutions(page, filters))).toBeInstanceOf(UsageError);
   });
@@ -831,8 +836,25 @@ describe("lists", () => {
     const error = await refusal(listExecutions({}, { states: ["succeeded" as never] }));
 
     expect(String(error)).toContain(
-      'state of listExecutions() must be "created", "started", "succeed", "failed", "cancelled", "aborting", "aborted" or "discarded", got "succeeded"',
+      'an item of states of listExecutions() must be "created", "started", "succeed", "failed", "cancelled", "aborting", "aborted" or "discarded", got "succeeded"',
     );
+  });
+
+  test("attempts are filtered as executions are, and no filter is passed over", async () => {
+    const { id } = await flaky(2);
+    await untilState(id, "succeed");
+    const find = async (filters: Parameters<typeof listExecutionAttempts>[2]) =>
+      (await listExecutionAttempts(id, {}, filters)).data.map(({ attempt }) => attempt);
+    const attempts = (await listExecutionAttempts(id)).data;
+    const numbers = (state: FunctionState) =>
+      attempts.filter((one) => one.state === state).map(({ attempt }) => attempt);
+
+    expect(await find({ states: "succeed" })).toEqual(numbers("succeed"));
+    expect(await find({ states: ["failed"], errorCodes: "EBUSY" })).toEqual(numbers("failed"));
+    expect(await find({ executedBy: attempts[0]?.executedBy ?? "" })).toEqual(attempts.map(({ attempt }) => attempt));
+    expect(await find({ executedBy: ["nobody"] })).toEqual([]);
+    expect(await find({ startedAt: { to: new Date(0) } })).toEqual([]);
+    expect(await refusal(listExecutionAttempts(id, {}, { functionIds: "flaky" } as never))).toBeInstanceOf(UsageError);
   });
 
   test("cursors of attempts that are none are a UsageError", async () => {

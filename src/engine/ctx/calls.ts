@@ -1,9 +1,19 @@
 /** The part of `ctx` that does something once and waits: steps, transactions, sleeps, calls. */
 import { unlessAborted, withTimeout } from "../../base/async.ts";
 import { parseDuration, parseMoment } from "../../base/duration.ts";
-import { StepTimeoutError, type SerializedError } from "../../base/errors.ts";
+import { StepTimeoutError, UsageError, type SerializedError } from "../../base/errors.ts";
 import { copyJson, isObject, toJson, type Json, type JsonObject } from "../../base/json.ts";
-import { requireKnown, requireSignal, requireText } from "../../base/option.ts";
+import {
+  isStorable,
+  requireDate,
+  requireFunction,
+  requireInteger,
+  requireKnown,
+  requireRecord,
+  requireSignal,
+  requireText,
+  show,
+} from "../../base/option.ts";
 import type {
   Callable,
   CallOptions,
@@ -26,6 +36,17 @@ import type { ClosedExecution } from "../host.ts";
 import { backoffMs, serializeError } from "../retries.ts";
 import { PeopleCtx } from "./people.ts";
 
+const callOptions = Object.keys({
+  metadata: true,
+  priority: true,
+  delay: true,
+  startAt: true,
+  discardAfter: true,
+  timeout: true,
+  idempotencyKey: true,
+  signal: true,
+} satisfies Record<keyof CallOptions, true>);
+
 type Work = (signal: AbortSignal, idempotencyKey: string) => unknown;
 
 export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transaction" | "sleep" | "call"> {
@@ -33,7 +54,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
 
   get step() {
     const run = (name: string, work: Work, options?: StepOptions) =>
-      this[own].durable(`step ${JSON.stringify(name)}`, () => this.#step(name, work, options));
+      this[own].durable(`step ${show(name)}`, () => this.#step(name, work, options));
     function step<T>(
       name: string,
       work: (signal: AbortSignal, idempotencyKey: string) => T,
@@ -48,10 +69,13 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
   async #step(given: string, work: Work, options: StepOptions = {}): Promise<Json> {
     const attempt = this[own];
     const { host, dispatch, journal, chunk } = attempt;
-    const where = `step "${given}" of chunk "${chunk.name}"`;
-    const name = this.#nameOf(given, where);
+    const where = `step ${show(given)} of chunk "${chunk.name}"`;
+    requireKnown(options, ["retry", "timeout"], where);
+    requireFunction(work, `the work of ${where}`);
+    const { timeout = null } = options;
+    const timeoutMs = timeout === null ? null : parseDuration(timeout, `timeout of ${where}`);
     const policy = resolveRetry(options.retry, where);
-    const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, `timeout of ${where}`);
+    const name = this.#nameOf(given, where);
     const { ordinal, entry } = journal.next("step", name);
     if (entry?.effect === "step") return copyJson(entry.value);
     let number = 1;
@@ -93,7 +117,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       name: string,
       work: (tx: never) => unknown,
       options?: TransactionOptions & { readonly client?: TransactionSource },
-    ) => this[own].durable(`transaction ${JSON.stringify(name)}`, () => this.#transaction(name, work, options));
+    ) => this[own].durable(`transaction ${show(name)}`, () => this.#transaction(name, work, options));
     function transaction<T>(
       name: string,
       work: (tx: Transaction) => T,
@@ -121,17 +145,24 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
   ): Promise<Json> {
     const attempt = this[own];
     const { host, dispatch, journal, signal } = attempt;
-    const where = `transaction "${given}" of chunk "${attempt.chunk.name}"`;
-    const name = this.#nameOf(given, where);
+    const where = `transaction ${show(given)} of chunk "${attempt.chunk.name}"`;
     requireKnown(options, ["client", "timeout"], where);
-    const timeoutMs = options.timeout == null ? null : parseDuration(options.timeout, `timeout of ${where}`);
+    requireFunction(work, `the work of ${where}`);
+    const { timeout = null, client } = options;
+    if (client !== undefined && !isObject(client) && typeof client !== "function")
+      throw new UsageError(
+        `client of ${where} opens no transactions, got ${show(client)}`,
+        "pass postgres.js, a pool of pg, or drizzle",
+      );
+    const timeoutMs = timeout === null ? null : parseDuration(timeout, `timeout of ${where}`);
+    const name = this.#nameOf(given, where);
     const { ordinal, entry } = journal.next("step", name);
     if (entry?.effect === "step") return copyJson(entry.value);
     await attempt.flush();
     let recorded: Json = null;
     await attempt.busy(() =>
       host.transactions.run(
-        options.client ?? null,
+        client ?? null,
         async (tx) => {
           host.began?.({
             chunk: attempt.chunk.name,
@@ -172,7 +203,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
 
   get call() {
     const run = (target: Callable<never, unknown>, input: unknown, options?: CallOptions) =>
-      this[own].durable(`call of ${JSON.stringify(target.name)}`, () => this.#call(target, input, options));
+      this[own].durable(`call of ${show(Object(target).name)}`, () => this.#call(target, input, options));
     function call<In2, Out>(target: Callable<In2, Out>, input: In2, options?: CallOptions): Promise<Out>;
     function call(target: Callable<never, unknown>, input: unknown, options?: CallOptions): Promise<unknown> {
       return run(target, input, options);
@@ -181,12 +212,18 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
   }
 
   async #call(target: Callable<never, unknown>, input: unknown, options: CallOptions = {}): Promise<Json> {
-    const where = `call of "${target.name}" in chunk "${this[own].chunk.name}"`;
+    const where = `call of ${show(Object(target).name)} in chunk "${this[own].chunk.name}"`;
+    const isTarget = typeof target === "object" || (typeof target === "function" && "flow" in target);
+    if (!isTarget || !isStorable(Object(target).name))
+      throw new UsageError(`${where} got no flow, but ${show(target)}`, "pass a flow, or a deferred function");
+    requireKnown(options, callOptions, where);
     const definition = "flow" in target ? target.flow : target;
     const door = isDoor(definition) ? definition : { name: target.name, contract: {} };
-    requireKnown(options, callOptions, where);
-    const { metadata, priority = 0, delay, startAt, discardAfter, timeout, idempotencyKey = null, signal } = options;
-    if (signal !== undefined) requireSignal(signal, `signal of ${where}`).throwIfAborted();
+    const { metadata, priority = 0, delay, startAt, discardAfter, timeout, idempotencyKey, signal } = options;
+    if (signal !== undefined) requireSignal(signal, `signal of ${where}`);
+    requireInteger(priority, `priority of ${where}`, { min: -32_767, max: 32_767 });
+    if (idempotencyKey !== undefined) requireText(idempotencyKey, `idempotencyKey of ${where}`, { max: 500 });
+    if (metadata !== undefined) requireRecord(metadata, `metadata of ${where}`);
     const given = metadata === undefined ? null : toJson(metadata, `metadata of ${where}`);
     const called = {
       input: parseInput(door, input),
@@ -195,11 +232,13 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       metadata: isObject(given) ? given : null,
       priority,
       delayMs: delay === undefined ? null : parseDuration(delay, `delay of ${where}`),
-      startAt: startAt === undefined ? null : parseMoment(startAt, `startAt of ${where}`),
+      startAt:
+        startAt === undefined ? null : parseMoment(requireDate(startAt, `startAt of ${where}`), `startAt of ${where}`),
       discardAfter: discardAfter === undefined ? null : parseMoment(discardAfter, `discardAfter of ${where}`),
-      timeoutMs: timeout == null ? null : parseDuration(timeout, `timeout of ${where}`),
-      idempotencyKey,
+      timeoutMs: timeout === undefined || timeout === null ? null : parseDuration(timeout, `timeout of ${where}`),
+      idempotencyKey: idempotencyKey ?? null,
     };
+    signal?.throwIfAborted();
     const { id, ending } = await this.#runChild(target.name, called, signal);
     return resultOf(snapshotOf(id, target.name, ending));
   }
@@ -254,17 +293,6 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     return withTimeout(returned, timeoutMs, late, host.timers, `timeout of step "${name}" of chunk "${chunk.name}"`);
   }
 }
-
-const callOptions = Object.keys({
-  metadata: true,
-  priority: true,
-  delay: true,
-  startAt: true,
-  discardAfter: true,
-  timeout: true,
-  idempotencyKey: true,
-  signal: true,
-} satisfies Record<keyof CallOptions, true>);
 
 const plain = {
   metadata: null,

@@ -5,7 +5,7 @@ import type { Graph, NodeId } from "../../flow/graph.ts";
 import { bound } from "../../telemetry/log.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
 import type { SubFlowCtx } from "../child.ts";
-import { warnFlowData } from "../flow-data.ts";
+import { requireFlowData } from "../flow-data.ts";
 import { CallsCtx } from "./calls.ts";
 
 export class ChunkCtx extends CallsCtx implements Ctx, SubFlowCtx {
@@ -48,23 +48,24 @@ export class ChunkCtx extends CallsCtx implements Ctx, SubFlowCtx {
 
   get setFlowData() {
     return (key: string, value: unknown, options?: FlowDataWriteOptions) =>
-      this.#flowData("setFlowData", options, (data) => data.set(key, toJson(value, `flow data "${key}"`)));
+      this.#flowData("setFlowData", key, options, (data) => data.set(key, toJson(value, `flow data "${key}"`)));
   }
   get appendFlowData() {
     return (key: string, value: unknown, options?: FlowDataWriteOptions) =>
-      this.#flowData("appendFlowData", options, (data) => data.append(key, toJson(value, `flow data "${key}"`)));
+      this.#flowData("appendFlowData", key, options, (data) => data.append(key, toJson(value, `flow data "${key}"`)));
   }
   get delFlowData() {
     return (key: string, options?: FlowDataWriteOptions) =>
-      this.#flowData("delFlowData", options, (data) => data.delete(key));
+      this.#flowData("delFlowData", key, options, (data) => data.delete(key));
   }
 
-  #flowData(
+  async #flowData(
     method: string,
+    key: string,
     options: FlowDataWriteOptions | undefined,
     work: (data: CtxAttempt["host"]["flowData"]) => Promise<void>,
   ): Promise<void> {
-    if (!options?.noWarning) warnFlowData(method);
+    requireFlowData(method, key, options);
     return this[own].durable(`${method}()`, () => this[own].busy(() => work(this[own].host.flowData)));
   }
 }

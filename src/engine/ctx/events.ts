@@ -1,5 +1,6 @@
 /** The part of `ctx` that emits events and puts live items into the stream. */
 import { UsageError } from "../../base/errors.ts";
+import { requireBoolean, requireKnown, show } from "../../base/option.ts";
 import type { Ctx, EmitOptions } from "../../flow/context.ts";
 import { parseEvent, parseStreamItem } from "../../flow/contract.ts";
 import { own } from "./attempt.ts";
@@ -13,8 +14,12 @@ export class EventsCtx
 
   get emit() {
     return (event: string, payload: unknown, options?: EmitOptions) =>
-      this[own].durable(`emit(${JSON.stringify(event)})`, async () => {
+      this[own].durable(`emit(${show(event)})`, async () => {
         const { host, dispatch } = this[own];
+        if (options !== undefined) {
+          requireKnown(options, ["wait"], "emit()");
+          if (options.wait !== undefined) requireBoolean(options.wait, "wait of emit()");
+        }
         const isWaiting = options?.wait === true;
         const ordinal = this.#emit(event, payload, isWaiting);
         await this[own].flush();

@@ -3,7 +3,7 @@ import type { z } from "zod";
 import { InterruptNotPendingError, NoResumeHandleError, SelfResumeLimitError, UsageError } from "../../base/errors.ts";
 import { copyJson, isObject, toJson, type Json } from "../../base/json.ts";
 import { parseDuration } from "../../base/duration.ts";
-import { isStorable, requireInteger, requireKnown, requireText } from "../../base/option.ts";
+import { isStorable, requireInteger, requireKnown, requireText, show } from "../../base/option.ts";
 import type {
   answer,
   ConsumeOptions,
@@ -16,7 +16,7 @@ import type {
   WithdrawOptions,
 } from "../../flow/context.ts";
 import { answerSchema } from "../../ledger/answers.ts";
-import { requireConsumption } from "../../ledger/interventions.ts";
+import { requireConsumption, requireFilters } from "../../ledger/interventions.ts";
 import type { PauseRequest } from "../../ledger/decide.ts";
 import { idOfPause, isIdFor, takenError } from "../../ledger/pauses.ts";
 import { pendingInterrupts, type Intervention as FoldedIntervention } from "../../ledger/state.ts";
@@ -24,6 +24,23 @@ import { matchesIntervention, publicIntervention } from "../../ledger/views.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
 import { parseOnExpire } from "./expiry.ts";
 import { EventsCtx } from "./events.ts";
+
+const pauseOptions = Object.keys({
+  type: true,
+  payload: true,
+  resumeTo: true,
+  interruptId: true,
+  maxResumes: true,
+  expiresIn: true,
+  onExpire: true,
+  response: true,
+} satisfies Record<keyof PauseOptions, true>);
+
+/** @throws {UsageError} */
+function requireSchema(schema: unknown, where: string): void {
+  if (typeof schema === "object" && schema !== null && "_zod" in schema) return;
+  throw new UsageError(`${where} is no zod schema, but ${show(schema)}`, "use a schema of zod 4");
+}
 
 /** What `pauseFor` returns: the engine takes the request out of it. */
 export class PauseMark implements Paused<never> {
@@ -69,30 +86,30 @@ export class PeopleCtx
 
   #request(options: PauseOptions<z.ZodType | null>): PauseRequest {
     const { host, chunk, dispatch } = this[own];
-    const { type = "pause", payload = null, resumeTo = "next", maxResumes = 1, expiresIn = null } = options;
     const where = `pauseFor in chunk "${chunk.name}"`;
+    requireKnown(options, pauseOptions, where);
+    const { type = "pause", payload = null, resumeTo = "next", maxResumes = 1, expiresIn = null } = options;
+    const { response = null } = options;
+    if (response !== null) requireSchema(response, `response of ${where}`);
     requireInteger(maxResumes, `maxResumes of ${where}`, { min: 0, orNull: "no limit" });
     if (
       resumeTo !== "next" &&
       resumeTo !== "self" &&
-      !(typeof resumeTo === "object" && typeof resumeTo?.event === "string" && resumeTo.event !== "")
+      !(isObject(resumeTo) && isStorable(resumeTo["event"]) && Object.keys(resumeTo).length === 1)
     )
-      throw new UsageError(
-        `${where}: resumeTo is ${JSON.stringify(resumeTo)}`,
-        'use "next", "self" or { event: name }',
-      );
-    for (const [name, text] of Object.entries({ type, interruptId: options.interruptId ?? "-" }))
-      if (!isStorable(text))
-        throw new UsageError(
-          `${where}: ${name} is ${JSON.stringify(text)}`,
-          "use a text that is not empty, without \\u0000 and half characters",
-        );
+      throw new UsageError(`${where}: resumeTo is ${show(resumeTo)}`, 'use "next", "self" or { event: name }');
+    for (const [name, text] of Object.entries({
+      type,
+      interruptId: options.interruptId === undefined ? "-" : options.interruptId,
+    }))
+      requireText(text, `${name} of ${where}`, { max: 500 });
+    if (isObject(resumeTo)) requireText(resumeTo["event"], `event of resumeTo of ${where}`, { max: 500 });
     const resumed = this.resume;
     const wanted = options.interruptId ?? resumed?.interruptId ?? `${chunk.name}:${dispatch.id}`;
     const isAgain = resumed !== null && isIdFor(host.state, dispatch, wanted, resumed.interruptId);
     const id = idOfPause(host.state, dispatch, isAgain ? resumed.interruptId : wanted);
     if (id === null) throw takenError(host.state, wanted, where);
-    const response = options.response ? answerSchema(options.response, `response of ${where}`) : null;
+    const asked = response === null ? null : answerSchema(response, `response of ${where}`);
     const resumeCount = isAgain ? resumed.count : 0;
     if (resumeTo === "self" && maxResumes !== null && resumeCount >= maxResumes && resumed)
       throw new SelfResumeLimitError(host.info.id, id, resumeCount, maxResumes);
@@ -104,8 +121,8 @@ export class PeopleCtx
       maxResumes,
       resumeCount,
       expiresInMs: expiresIn === null ? null : parseDuration(expiresIn, `expiresIn of ${where}`),
-      onExpire: parseOnExpire(options, { flow: host.flow, interrupt: id, response, where }),
-      response,
+      onExpire: parseOnExpire(options, { flow: host.flow, interrupt: id, response: asked, where }),
+      response: asked,
     };
   }
 
@@ -114,7 +131,12 @@ export class PeopleCtx
       this[own].write((): void => {
         const { host, journal } = this[own];
         requireKnown(options, ["reason"], "withdraw()");
-        const reason = requireText(options.reason ?? "withdrawn", "reason of withdraw()", { max: 10_000 });
+        const reason = requireText(
+          options.reason === undefined ? "withdrawn" : options.reason,
+          "reason of withdraw()",
+          { max: 10_000 },
+        );
+        requireText(id, "interruptId of withdraw()", { max: 1000 });
         const { ordinal, entry } = journal.next("withdraw", id);
         if (entry) return;
         const status = host.state.interrupts.get(id)?.status;
@@ -146,21 +168,24 @@ export class PeopleCtx
   }
 
   get getInterventions() {
-    return (filters: InterventionFilters = {}): readonly Intervention[] =>
-      this.#seen.filter((record) => matchesIntervention(record, filters)).map(publicIntervention);
+    return (filters: InterventionFilters = {}): readonly Intervention[] => {
+      requireFilters(filters, "getInterventions()");
+      return this.#seen.filter((record) => matchesIntervention(record, filters)).map(publicIntervention);
+    };
   }
 
   get markInterventionConsumed() {
     return (id: string, options: ConsumeOptions = {}) =>
       this[own].write((): Intervention => {
         const { chunk, journal } = this[own];
+        requireKnown(options, ["status", "consumer", "note", "metadata"], "markInterventionConsumed()");
         const { status = "applied", consumer = chunk.name, note = null, metadata = {} } = options;
         const parsed = toJson(metadata, "metadata of markInterventionConsumed()");
-        requireConsumption(id, status, consumer);
+        requireConsumption(id, { status, consumer, note, metadata });
         const record = this.#seen.find((seen) => seen.id === id);
         if (!record)
           throw new UsageError(
-            `intervention "${id}" was not inserted when chunk "${chunk.name}" began`,
+            `intervention ${show(id)} was not inserted when chunk "${chunk.name}" began`,
             "mark one of ctx.interventions",
           );
         const { ordinal, entry } = journal.next("consume", `${id} ${consumer}`);

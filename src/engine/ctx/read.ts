@@ -1,11 +1,12 @@
 /** What a condition may read of the value it is asked about, and every chunk too. */
 import { UsageError } from "../../base/errors.ts";
+import { show } from "../../base/option.ts";
 import { copyJson, type Json } from "../../base/json.ts";
 import { getPath } from "../../base/path.ts";
 import type { FlowDataOptions, ReadOnlyCtx } from "../../flow/context.ts";
 import type { Contract, StateAt, StateOf, StatePath } from "../../flow/contract.ts";
 import type { JsonObject } from "../../base/json.ts";
-import { warnFlowData } from "../flow-data.ts";
+import { requireFlowData } from "../flow-data.ts";
 import type { AttemptHost } from "../host.ts";
 
 // Getters that return functions, so that `({ getState }) => …` works and an attempt costs no closure it does not use.
@@ -56,6 +57,7 @@ export class ReadCtx implements ReadOnlyCtx {
     const { resources } = this.#host;
     function getResource<T = unknown, D = null>(name: string, fallback?: D): T | D;
     function getResource(name: string, fallback: unknown = null): unknown {
+      requireResourceName(name, "getResource()");
       return resources.get(name) ?? fallback;
     }
     return getResource;
@@ -65,6 +67,7 @@ export class ReadCtx implements ReadOnlyCtx {
     const { resources } = this.#host;
     function requireResource<T = unknown>(name: string): T;
     function requireResource(name: string): unknown {
+      requireResourceName(name, "requireResource()");
       return resources.require(name);
     }
     return requireResource;
@@ -72,14 +75,19 @@ export class ReadCtx implements ReadOnlyCtx {
 
   get getFlowData() {
     return async (key: string, options?: FlowDataOptions): Promise<Json> => {
-      if (!options?.noWarning) warnFlowData("getFlowData");
+      requireFlowData("getFlowData", key, options);
       return (await this.#host.flowData.get(key)) ?? options?.default ?? null;
     };
   }
 }
 
+function requireResourceName(name: unknown, where: string): void {
+  if (typeof name !== "string") throw new UsageError(`name of ${where} must be a text, got ${show(name)}`, null);
+}
+
 export function readFrom(values: JsonObject, path: string | undefined, fallback: unknown): unknown {
   if (path === undefined) return copyJson(values);
+  if (typeof path !== "string") throw new UsageError(`path of getState() must be a text, got ${show(path)}`, null);
   const found = getPath(values, path);
   return found === undefined ? fallback : copyJson(found);
 }

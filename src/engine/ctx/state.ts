@@ -1,5 +1,6 @@
 /** The part of `ctx` that writes application state: buffered, checked at once, committed at the next commit point. */
 import { UsageError } from "../../base/errors.ts";
+import { requireBoolean, requireKnown } from "../../base/option.ts";
 import { copyJson, isObject, toJson, type Json, type JsonObject } from "../../base/json.ts";
 import { appendPath, deletePath, getPath, setPath, undoWrite } from "../../base/path.ts";
 import type { Ctx, StateWriteOptions } from "../../flow/context.ts";
@@ -42,6 +43,7 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
       this[own].write(() => {
         const { host, journal } = this[own];
         requireStatePath(host.flow, path);
+        requireWriteOptions(options, "delState()");
         const { ordinal, entry } = journal.next("delete", path);
         if (entry || getPath(this.#values(), path) === undefined) return;
         journal.buffer({ ordinal, effect: "delete", key: path, silent: options?.emit === false });
@@ -50,11 +52,12 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
 
   #write(effect: "set" | "append", path: string, value: unknown, options: StateWriteOptions | undefined): void {
     const { host, journal } = this[own];
+    requireWriteOptions(options, `${effect}State()`);
+    requireStatePath(host.flow, path);
     const parsed =
       effect === "set"
         ? parseState(host.flow, path, value)
         : toJson(value, `state "${path}" of flow "${host.flow.name}"`);
-    requireStatePath(host.flow, path);
     const { ordinal, entry } = journal.next(effect, path, parsed);
     if (entry) return;
     const done: LedgerEffect = { ordinal, effect, key: path, value: parsed, silent: options?.emit === false };
@@ -110,6 +113,13 @@ function withoutWrites(values: JsonObject, writes: readonly WriteEntry[]): JsonO
     undoWrite(result, key, found);
   }
   return result;
+}
+
+/** @throws {UsageError} */
+function requireWriteOptions(options: StateWriteOptions | undefined, where: string): void {
+  if (options === undefined) return;
+  requireKnown(options, ["emit"], where);
+  if (options.emit !== undefined) requireBoolean(options.emit, `emit of ${where}`);
 }
 
 /** The state with writes that are not committed yet; only the top-level keys they touch are copied. */

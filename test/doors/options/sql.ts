@@ -1,0 +1,289 @@
+/** What every argument and option of every function that a role, or the schema's owner, may call by SQL takes. */
+import {
+  anyText,
+  boolean,
+  duration,
+  either,
+  integer,
+  json,
+  jsonObject,
+  list,
+  moment,
+  number,
+  object,
+  oneOf,
+  optional,
+  orNull,
+  text,
+  type Kind,
+} from "./kinds.ts";
+
+/** An execution of the lab, made when it is asked for. */
+export class Made {
+  readonly what: "asking" | "spare" | "parent" | "frame" | "call" | "closed" | "correction";
+  constructor(what: Made["what"]) {
+    this.what = what;
+  }
+}
+
+export interface SqlRow {
+  /** With the names of its arguments: overloads have rows of their own. */
+  readonly name: string;
+  readonly args: Readonly<Record<string, Kind>>;
+  /** What is right would change more than this database. */
+  readonly isOnlyRefused?: true;
+  /** Why nobody has to walk it. */
+  readonly left?: string;
+}
+
+/** An id that there is; of a reader, one that there is not gives null. */
+function anyOf(what: Made["what"]): Kind {
+  return { sample: () => new Made(what), takes: () => true };
+}
+function of(what: Made["what"]): Kind {
+  return { sample: () => new Made(what), takes: (value) => value instanceof Made };
+}
+/** Null and false mean the same. */
+const flag = orNull(boolean);
+const notify = { ...flag, sample: () => false };
+const actor = orNull(text(500));
+const event = text(500);
+const payload = { ...orNull(json), sample: () => ({ n: 1 }) };
+const idempotency_key = orNull(text(10_000));
+/** An empty one is none. */
+const maybe = (max: number): Kind => ({
+  ...orNull(text(max)),
+  takes: (value) => value === null || value === "" || text(max).takes(value),
+});
+const reason = maybe(10_000);
+const interrupt = text(1000);
+const who = { actor: text(500), reason: text(2000) };
+const address = { chunk: optional(text(1_200_000)), index: optional(integer(0, 999_999_999)) };
+const anyJson = optional({ ...json, takes: (value) => value === undefined || json.takes(value) });
+/** A text of JSON has no dates. */
+const momentText: Kind = { ...moment, sample: () => "2100-01-31T12:00:00Z" };
+export const start = {
+  id: optional({ sample: () => "01a1fc32-0000-7000-8000-00000000beef", takes: () => false }),
+  idempotencyKey: optional(text(500)),
+  metadata: optional(jsonObject),
+  priority: optional(integer(-32_767, 32_767)),
+  startAt: optional(momentText),
+  delay: optional(duration),
+  discardAfter: optional(either(duration, momentText)),
+  autoClose: optional(boolean),
+  autoCloseTimeout: optional(orNull(duration)),
+  concurrency: optional(orNull(integer(1))),
+  interventionMode: optional(orNull(oneOf("planned", "auto"))),
+  timeout: optional(orNull(duration)),
+  limitKey: optional(text(200)),
+  traceparent: optional(anyText),
+  allowUnknown: { ...optional(boolean), sample: () => true },
+};
+const answer = {
+  resumeRequestId: optional(orNull(text(10_000))),
+  actor: optional(orNull(text(500))),
+  onlyIfPending: optional(boolean),
+};
+const path = text(2000);
+const values: Kind = {
+  ...jsonObject,
+  takes: (value) => jsonObject.takes(value) && Object.keys(Object(value)).length > 0,
+};
+const edit = object({ set: optional(values), delete: optional(list(path)) });
+const changes: Kind = {
+  ...edit,
+  sample: () => ({ set: { n: 1 } }),
+  takes: (value) => edit.takes(value) && Object.keys(Object(value)).length > 0,
+};
+const intervention = {
+  author: optional(maybe(500)),
+  target: optional(maybe(500)),
+  note: optional(maybe(10_000)),
+  metadata: optional(orNull(jsonObject)),
+  actor: optional(maybe(500)),
+};
+
+const commands: readonly SqlRow[] = [
+  {
+    name: "start",
+    args: {
+      flow: {
+        ...text(100),
+        sample: () => "matrix.sql",
+        takes: (value) => ["matrix.sql", "constructor", "text", "1"].includes(String(value)),
+      },
+      input: payload,
+      options: object(start),
+    },
+  },
+  {
+    name: "start_execution",
+    args: { id: of("spare"), input: payload, notify, raw: flag, limit_key: orNull(text(200)) },
+  },
+  {
+    name: "emit",
+    args: { id: of("asking"), event, payload, idempotency_key, actor, notify, raw: flag },
+  },
+  ...[{}, { raw: flag }, { raw: flag, only_if_pending: flag }].map((more): SqlRow => ({
+    name: "continue_with",
+    args: { id: of("asking"), interrupt, payload, resume_request_id: orNull(text(10_000)), actor, notify, ...more },
+  })),
+  { name: "continue_with", args: { id: of("asking"), interrupt, payload, options: object(answer) } },
+  {
+    name: "withdraw",
+    args: {
+      id: of("asking"),
+      interrupt: { ...interrupt, sample: () => "q" },
+      reason: orNull(text(10_000)),
+      actor,
+      notify,
+    },
+  },
+  { name: "intervene", args: { id: of("asking"), payload, options: object(intervention), notify } },
+  {
+    name: "mark_intervention_consumed",
+    args: {
+      id: of("asking"),
+      intervention: of("correction"),
+      consumer: text(500),
+      status: oneOf("applied", "ignored"),
+      note: maybe(10_000),
+      metadata: orNull(jsonObject),
+      notify,
+    },
+  },
+  { name: "seal", args: { id: of("spare"), actor, notify } },
+  ...[{}, { parked: oneOf("reject", "fail") }].map((more): SqlRow => ({
+    name: "close",
+    args: { id: of("spare"), reason, pending: oneOf("reject", "cancel"), actor, notify, ...more },
+  })),
+  { name: "cancel", args: { id: of("spare"), reason, actor, notify } },
+  { name: "cancel_function", args: { id: anyOf("call"), force: flag, notify } },
+  {
+    name: "reschedule_function",
+    args: {
+      p_id: anyOf("call"),
+      p_at: orNull({ ...moment, sample: () => new Date("2100-01-01T00:00:00Z") }),
+      p_delay_ms: orNull(number(0, 3_155_760_000_000)),
+    },
+  },
+  {
+    name: "emit_to_sub_flow",
+    args: { id: of("parent"), frame: of("frame"), event, payload, idempotency_key, actor, notify, raw: flag },
+  },
+  { name: "cancel_sub_flow", args: { id: of("parent"), frame: of("frame"), reason, actor, notify } },
+  { name: "retry", args: { id: of("asking"), options: object({ ...who, ...address, input: anyJson }), notify } },
+  {
+    name: "skip",
+    args: { id: of("asking"), options: object({ ...who, ...address, output: anyJson }), notify, raw: flag },
+  },
+  {
+    name: "edit_state",
+    args: {
+      id: of("asking"),
+      changes,
+      options: object({ ...who, expectedSeq: optional(integer(1)) }),
+      notify,
+      raw: flag,
+    },
+  },
+  {
+    name: "pause",
+    args: { id: of("asking"), options: object({ ...who, until: optional(orNull(momentText)) }), notify },
+  },
+  { name: "unpause", args: { id: of("asking"), options: object(who), notify } },
+];
+
+const readers: readonly SqlRow[] = [
+  { name: "state_at", args: { id: of("asking"), seq: orNull(integer(1, 1)) } },
+  { name: "close_snapshot", args: { id: anyOf("asking") } },
+  { name: "meta", args: { id: anyOf("asking") } },
+  { name: "explain", args: { id: of("asking") } },
+  {
+    name: "timeline",
+    args: {
+      id: of("asking"),
+      after: orNull({ sample: () => "0.0", takes: (value) => value === "0.0" }),
+      max: integer(1, 1000),
+    },
+  },
+];
+
+const inner = "what views and commands are made of; it takes whatever they hand it";
+const library = "what the library's own functions are made of";
+const owners: readonly SqlRow[] = [
+  {
+    name: "grant_roles",
+    isOnlyRefused: true,
+    args: { prefix: orNull({ ...text(50), takes: (value) => /^[a-z_][a-z0-9_]{0,49}$/.test(String(value)) }) },
+  },
+  { name: "apply_grants", args: {}, left: "takes nothing" },
+  { name: "accept_identity", args: {}, left: "takes nothing" },
+  { name: "anchor", args: {}, left: "takes nothing" },
+  { name: "rebuild", args: { p_ids: list(text()), p_snapshots: json, p_kept: json }, left: library },
+  { name: "remove_executions", args: { p_ids: list(text()) }, left: "refused where no row of `prunes` lets it" },
+  {
+    name: "prune",
+    args: {
+      p_ids: {
+        ...list(of("closed")),
+        takes: (value) => Array.isArray(value) && value.length > 0 && value.every((one) => one instanceof Made),
+      },
+      p_actor: text(500),
+      p_reason: text(10_000),
+    },
+  },
+  {
+    name: "prune",
+    args: {
+      p_closed_before: {
+        ...moment,
+        sample: () => new Date(0),
+        takes: (value) => value !== null && !String(value).endsWith("infinity"),
+      },
+      p_keep: object({
+        status: optional(list(oneOf("completed", "failed", "cancelled"))),
+        flow: optional(list(text(1_200_000))),
+        metadata: optional(jsonObject),
+      }),
+      p_after: {
+        sample: () => "00000000-0000-0000-0000-000000000000",
+        takes: (value) => value !== null,
+      },
+      p_limit: integer(1, 2_147_483_647),
+    },
+  },
+];
+export const nobody = "01a1fc32-0000-7000-8000-00000000dead";
+
+/** By name alone. */
+export const leftOut: Readonly<Record<string, string>> = Object.fromEntries(
+  [
+    "events",
+    "to_ms",
+    "parked_below",
+    "planned_of",
+    "open_dispatches",
+    "standing",
+    "projected_owner",
+    "visible_in",
+    "alike_error",
+    "differences",
+    "broken_chains",
+    "broken_anchors",
+    "now",
+    "iso",
+    "ms",
+    "status_of",
+    "lifecycle_of",
+    "interrupt_of",
+    "intervention_of",
+    "wall_clock",
+    "is_item",
+    "parked_of",
+    "pause_of",
+    "channel",
+  ].map((name) => [name, inner]),
+);
+
+export const sqlRows: readonly SqlRow[] = [...commands, ...readers, ...owners];
