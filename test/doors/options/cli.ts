@@ -186,6 +186,20 @@ export const commandRows: readonly CommandRow[] = [
   { name: "pause", args: { id }, options: { ...who, "--until": future }, with: ["--reason=r"] },
   { name: "unpause", args: { id }, options: who, with: ["--reason=r"] },
   {
+    name: "redrive",
+    args: { id },
+    options: {
+      ...who,
+      "--from-chunk": text(500),
+      "--from-seq": whole(1, 999_999_999, "1"),
+      "--input": input,
+      "--output": input,
+      "--state": jsonText(jsonObject, '{"n": 1}'),
+    },
+    with: ["--reason=r"],
+    isOnlyRefused: true,
+  },
+  {
     name: "verify",
     args: { id },
     options: { "--anchors": { sample: "/dev/null", takes: (value) => value === "/dev/null" } },

@@ -2,6 +2,7 @@
 import * as main from "../../../src/index.ts";
 import * as background from "../../../src/defer.ts";
 import {
+  boolean,
   anything,
   callable,
   either,
@@ -122,6 +123,7 @@ export const readers: readonly Row[] = [
             object({
               trace: optional(oneOf("linked", "child", "off")),
               detail: optional(oneOf("chunks", "steps")),
+              waits: optional(boolean),
               attributes: optional(callable),
               api: optional(made(undefined)),
             }),

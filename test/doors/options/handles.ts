@@ -89,7 +89,14 @@ export const handles: readonly Row[] = [
     args: {
       interruptId: search("none"),
       value: input,
-      options: optional(object({ resumeRequestId: optional(text(10_000)), actor, onlyIfPending: optional(boolean) })),
+      options: optional(
+        object({
+          resumeRequestId: optional(text(10_000)),
+          actor,
+          onlyIfPending: optional(boolean),
+          traceparent: optional(anyText),
+        }),
+      ),
     },
   },
   {

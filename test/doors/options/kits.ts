@@ -32,7 +32,14 @@ export const kits: readonly Row[] = [
     args: {
       waiting: anyText,
       value: input,
-      options: optional(object({ resumeRequestId: optional(text()), actor, onlyIfPending: optional(boolean) })),
+      options: optional(
+        object({
+          resumeRequestId: optional(text()),
+          actor,
+          onlyIfPending: optional(boolean),
+          traceparent: optional(anyText),
+        }),
+      ),
     },
   },
   { name: "test/TestRun.isOpen", left: "takes nothing", args: {} },

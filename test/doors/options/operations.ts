@@ -1,6 +1,19 @@
 /** What operators do to an execution. */
 import { atLeastOne, later, type Lab, type Row } from "./row.ts";
-import { input, integer, json, jsonObject, list, moment, object, optional, record, text } from "./kinds.ts";
+import {
+  either,
+  input,
+  integer,
+  json,
+  jsonObject,
+  list,
+  moment,
+  object,
+  oneOf,
+  optional,
+  record,
+  text,
+} from "./kinds.ts";
 
 const execution = (lab: Lab) => lab.operated;
 const who = { actor: text(500), reason: text(2000) };
@@ -33,4 +46,20 @@ export const operations: readonly Row[] = [
     args: { options: object({ ...who, until: optional({ ...moment, takes: later }) }) },
   },
   { name: "Execution.unpause", of: execution, args: { options: object(who) } },
+  {
+    name: "Execution.redrive",
+    of: execution,
+    // It has not closed.
+    isOnlyRefused: true,
+    args: {
+      options: object({
+        ...who,
+        from: optional(either(oneOf("failure"), integer(1), object({ chunk: text(500) }))),
+        input,
+        output: input,
+        state: optional(values),
+      }),
+    },
+  },
+  { name: "Execution.redrivenBy", of: execution, args: {} },
 ];

@@ -83,6 +83,8 @@ const answer = {
   resumeRequestId: optional(orNull(text(10_000))),
   actor: optional(orNull(text(500))),
   onlyIfPending: optional(boolean),
+  // What is malformed counts as none.
+  traceparent: optional(orNull(anyText)),
 };
 const path = text(2000);
 const values: Kind = {
@@ -124,7 +126,12 @@ const commands: readonly SqlRow[] = [
     name: "emit",
     args: { id: of("asking"), event, payload, idempotency_key, actor, notify, raw: flag },
   },
-  ...[{}, { raw: flag }, { raw: flag, only_if_pending: flag }].map((more): SqlRow => ({
+  ...[
+    {},
+    { raw: flag },
+    { raw: flag, only_if_pending: flag },
+    { raw: flag, only_if_pending: flag, traceparent: orNull(anyText) },
+  ].map((more): SqlRow => ({
     name: "continue_with",
     args: { id: of("asking"), interrupt, payload, resume_request_id: orNull(text(10_000)), actor, notify, ...more },
   })),
@@ -192,6 +199,20 @@ const commands: readonly SqlRow[] = [
     args: { id: of("asking"), options: object({ ...who, until: optional(orNull(momentText)) }), notify },
   },
   { name: "unpause", args: { id: of("asking"), options: object(who), notify } },
+  {
+    name: "redrive",
+    isOnlyRefused: true,
+    args: {
+      id: of("asking"),
+      options: object({
+        ...who,
+        from: optional(either(oneOf("failure"), integer(1), object({ chunk: text(500) }))),
+        input: anyJson,
+        output: anyJson,
+        state: optional(values),
+      }),
+    },
+  },
 ];
 
 const readers: readonly SqlRow[] = [
@@ -199,6 +220,8 @@ const readers: readonly SqlRow[] = [
   { name: "close_snapshot", args: { id: anyOf("asking") } },
   { name: "meta", args: { id: anyOf("asking") } },
   { name: "explain", args: { id: of("asking") } },
+  { name: "redriven_by", args: { id: anyOf("asking") } },
+  { name: "seen", args: { p_ids: orNull(list(anyOf("asking"))) } },
   {
     name: "timeline",
     args: {
@@ -217,6 +240,17 @@ const owners: readonly SqlRow[] = [
     isOnlyRefused: true,
     args: { prefix: orNull({ ...text(50), takes: (value) => /^[a-z_][a-z0-9_]{0,49}$/.test(String(value)) }) },
   },
+  {
+    name: "grant_client",
+    isOnlyRefused: true,
+    args: {
+      role: { ...text(63), takes: (value) => /^[a-z_][a-z0-9_]{0,62}$/.test(String(value)) },
+      flows: orNull(list(text(100))),
+      where: orNull(values),
+      options: object({ actor: optional(orNull(text(500))), reason: optional(orNull(text(10_000))) }),
+    },
+  },
+  { name: "make_role", args: { p_role: text(63) }, left: "what grant_roles() and grant_client() are made of" },
   { name: "apply_grants", args: {}, left: "takes nothing" },
   { name: "accept_identity", args: {}, left: "takes nothing" },
   { name: "anchor", args: {}, left: "takes nothing" },
@@ -283,6 +317,12 @@ export const leftOut: Readonly<Record<string, string>> = Object.fromEntries(
     "parked_of",
     "pause_of",
     "channel",
+    "pending_on",
+    "interrupt_record",
+    "early_record",
+    "projected_record",
+    "is_projected_id",
+    "from_ms",
   ].map((name) => [name, inner]),
 );
 
