@@ -7,11 +7,15 @@ import type { JournalEntry, WriteEntry } from "../ledger/state.ts";
 export class Journal {
   readonly #recorded: ReadonlyMap<number, JournalEntry>;
   readonly #place: { readonly executionId: string; readonly chunk: string };
+  readonly #live: readonly JournalEntry[];
   #buffer: Effect[] = [];
+  /** On its way into the ledger, and perhaps not folded yet. */
+  #taken: readonly Effect[] = [];
   #next = 0;
 
   constructor(recorded: readonly JournalEntry[], place: { readonly executionId: string; readonly chunk: string }) {
     this.#recorded = recorded.length === 0 ? nothing : new Map(recorded.map((entry) => [entry.ordinal, entry]));
+    this.#live = recorded;
     this.#place = place;
   }
 
@@ -61,15 +65,19 @@ export class Journal {
     return this.#buffer.length > 0;
   }
 
-  /** State writes that no commit point has taken yet. */
+  /** State writes that are not folded yet. */
   pendingWrites(): readonly Effect[] {
-    return this.#buffer.filter((effect) => "key" in effect);
+    const [first] = this.#taken;
+    // They are folded together.
+    if (first && this.#live.findLast(({ ordinal }) => ordinal === first.ordinal)) this.#taken = [];
+    return [...this.#taken, ...this.#buffer].filter((effect) => "key" in effect);
   }
 
   /** The buffered effects, for the commit that is about to be sent. */
   take(): Effect[] {
     const taken = this.#buffer;
     this.#buffer = [];
+    this.#taken = taken;
     return taken;
   }
 }

@@ -374,3 +374,25 @@ test.each<[string, (ctx: Ctx) => Promise<void>]>([
   expect(error).toMatchObject({ cause: { name: "JournalMismatchError" } });
   expect(String(error)).toContain("with another value");
 });
+
+test("what a chunk has written it reads at any moment, also while that is on its way into the ledger", async () => {
+  const seen = new Set<string>();
+  const execution = await start(async (ctx) => {
+    for (let n = 1; n <= 20; n++) {
+      await ctx.setState("n", n);
+      await ctx.appendState("list", n);
+      let [isOver, looks] = [false, 1];
+      const flushing = ctx.flush().then(() => (isOver = true));
+      while (!isOver) {
+        const list = ctx.getState("list") as number[];
+        if (ctx.getState("n") !== n || list.length !== n || list.at(-1) !== n)
+          seen.add(JSON.stringify([n, ctx.getState()]));
+        await (looks++ % 20 ? null : new Promise(setImmediate));
+      }
+      await flushing;
+    }
+  });
+
+  expect(await execution.waitForClose()).toMatchObject({ n: 20 });
+  expect([...seen]).toEqual([]);
+});

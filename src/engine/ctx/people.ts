@@ -102,7 +102,12 @@ export class PeopleCtx
       type,
       interruptId: options.interruptId === undefined ? "-" : options.interruptId,
     }))
-      requireText(text, `${name} of ${where}`, { max: 500 });
+      if (isStorable(text)) requireText(text, `${name} of ${where}`, { max: 500 });
+      else
+        throw new UsageError(
+          `${where}: ${name} is ${show(text)}`,
+          "use a text that is not empty, without \\u0000 and half characters",
+        );
     if (isObject(resumeTo)) requireText(resumeTo["event"], `event of resumeTo of ${where}`, { max: 500 });
     const resumed = this.resume;
     const wanted = options.interruptId ?? resumed?.interruptId ?? `${chunk.name}:${dispatch.id}`;
