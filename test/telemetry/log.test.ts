@@ -205,7 +205,7 @@ test("what is no logger is refused with its missing method, and what JSON cannot
   expect(JSON.parse(lines[0] ?? "")).toMatchObject({ level: 50, msg: "odd" });
   expect(JSON.parse(lines[1] ?? "")).toMatchObject({ error: { type: "RangeError", message: "far" } });
   const none = JSON.parse('{"logger": {"debug": 1}}') as { logger: Logger };
-  expect(() => createOrchestrator(none)).toThrow(/no method debug\(\)/);
+  expect(() => createOrchestrator(none)).toThrow(/debug of logger of createOrchestrator\(\)/);
   const level = JSON.parse('{"level": "loud"}') as { level: "info" };
   expect(() => jsonLogger(level)).toThrow(/level of jsonLogger\(\).*"?loud/);
 });
