@@ -7,6 +7,7 @@ const pure = [
   "test/tree.test.ts",
   "test/base/**/*.test.ts",
   "test/engine/clock.test.ts",
+  "test/engine/past.test.ts",
   "test/engine/turn.test.ts",
   "test/flow/**/*.test.ts",
   "test/ledger/**/*.test.ts",

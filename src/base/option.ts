@@ -12,8 +12,7 @@ const refuseUse: Refuse = (problem, remedy) => {
 /** Refuses an option that nobody reads: a typing error would silently mean the default. */
 export function requireKnown(given: unknown, names: readonly string[], where: string, refuse = refuseUse): void {
   // What is made of a class of the language has no options to read: they would all be left out without a word.
-  if (!isObject(given) || Object.prototype.toString.call(given) !== "[object Object]")
-    return refuse(`options of ${where} must be an object, got ${show(given)}`, null);
+  if (!isRecord(given)) return refuse(`options of ${where} must be an object, got ${show(given)}`, null);
   const unknown = Object.keys(given).find((name) => !names.includes(name));
   if (unknown === undefined) return;
   const meant = nearest(unknown, names);
@@ -117,8 +116,11 @@ export function requireFunction(value: unknown, where: string, refuse = refuseUs
 
 /** Values by names of the user's own: an object, and no list, date or map. */
 export function requireRecord(value: unknown, where: string, refuse = refuseUse): Readonly<Record<string, unknown>> {
-  if (isObject(value) && Object.prototype.toString.call(value) === "[object Object]") return value;
-  return refuse(`${where} must be an object, got ${show(value)}`, null);
+  return isRecord(value) ? value : refuse(`${where} must be an object, got ${show(value)}`, null);
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return isObject(value) && Object.prototype.toString.call(value) === "[object Object]";
 }
 
 /** What ISO 8601 writes with four digits of a year: Postgres reads no other. */

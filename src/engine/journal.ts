@@ -1,13 +1,15 @@
 /** A chunk's effects in order: buffered until the next commit point, recognised when an attempt repeats them. */
 import { JournalMismatchError } from "../base/errors.ts";
-import { canonical, type Json } from "../base/json.ts";
+import { canonical, type Json, type JsonObject } from "../base/json.ts";
 import type { Effect } from "../ledger/decide.ts";
-import type { JournalEntry, WriteEntry } from "../ledger/state.ts";
+import type { JournalEntry } from "../ledger/state.ts";
+import { Past } from "./past.ts";
 
 export class Journal {
   readonly #recorded: ReadonlyMap<number, JournalEntry>;
   readonly #place: { readonly executionId: string; readonly chunk: string };
   readonly #live: readonly JournalEntry[];
+  #past: Past | null = null;
   #buffer: Effect[] = [];
   /** On its way into the ledger, and perhaps not folded yet. */
   #taken: readonly Effect[] = [];
@@ -49,12 +51,9 @@ export class Journal {
     return { ordinal, entry };
   }
 
-  /** State writes of an earlier attempt that this one has not come to yet. */
-  writesAhead(): readonly WriteEntry[] {
-    const ahead: WriteEntry[] = [];
-    if (this.#recorded.size > 0)
-      for (const entry of this.#recorded.values()) if (entry.ordinal >= this.#next && isWrite(entry)) ahead.push(entry);
-    return ahead;
+  /** The state as the first attempt saw it at this place. */
+  asOfHere(current: JsonObject): JsonObject {
+    return this.#recorded.size === 0 ? current : (this.#past ??= new Past(this.#live)).at(this.#next, current);
   }
 
   buffer(effect: Effect): void {
@@ -83,10 +82,6 @@ export class Journal {
 }
 
 const nothing: ReadonlyMap<number, JournalEntry> = new Map();
-
-function isWrite(entry: JournalEntry): entry is WriteEntry {
-  return entry.effect === "set" || entry.effect === "append" || entry.effect === "delete";
-}
 
 function words(effect: JournalEntry["effect"], key: string): string {
   const name = effect === "stepFailed" ? "step" : effect;

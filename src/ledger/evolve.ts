@@ -524,6 +524,7 @@ function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: nu
     effect: "emit",
     key: event.event,
     group: event.group ?? null,
+    value: event.payload,
   };
   journal(state, event.dispatch, entry, at);
   apply(state, event.moves, event.payload, at);

@@ -52,7 +52,7 @@ function keptOf(state: ExecutionState, { journal, lastError }: Dispatch): Journa
   });
   // With another input, or an edited state, it may write something else: what was recorded stands, and is no mismatch.
   return kept.map((entry) => {
-    if (entry.effect !== "set" && entry.effect !== "append" && entry.effect !== "result") return entry;
+    if (!("value" in entry) || entry.effect === "step") return entry;
     const { value: _, ...rest } = entry;
     return rest;
   });

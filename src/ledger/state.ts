@@ -149,7 +149,7 @@ export interface Dispatch {
 /** An effect that is in the ledger already: a retried attempt recognises it and does not repeat it. */
 export type JournalEntry =
   | WriteEntry
-  | { ordinal: number; effect: "emit"; key: string; group: number | null }
+  | { ordinal: number; effect: "emit"; key: string; group: number | null; value?: Json }
   | { ordinal: number; effect: "step"; key: string; value: Json }
   | {
       ordinal: number;

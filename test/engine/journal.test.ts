@@ -363,6 +363,8 @@ test.each<[string, (ctx: Ctx) => Promise<void>]>([
   ["setState", (ctx) => ctx.setState("now", ctx.attempt)],
   ["appendState", (ctx) => ctx.appendState("now", { at: [ctx.attempt] })],
   ["setResult", (ctx) => ctx.setResult(ctx.attempt)],
+  ["emit", (ctx) => ctx.emit("Said", ctx.attempt)],
+  ["emitNoWait", async (ctx) => ctx.emitNoWait("Said", ctx.attempt)],
 ])("another value where the ledger has one is a mismatch that does not name the values: %s", async (_, write) => {
   const execution = await start(async (ctx) => {
     await write(ctx);

@@ -101,6 +101,41 @@ test("through two levels of sub-flows: what completed is kept, what failed is re
   });
 });
 
+test("the end of a child that is redriven is left out, and what came in behind it still finds its event", async () => {
+  let isBroken = true;
+  const child = defineFlow("redrive.child");
+  child
+    .to("work", () => {
+      if (isBroken) throw new Error("down");
+      return "child";
+    })
+    .end();
+  const flow = defineFlow("redrive.events");
+  flow
+    .to("call", (ctx) => ctx.call(child, null), {
+      retry: { maxAttempts: 2, initialInterval: "1s", jitter: false },
+    })
+    .end();
+  flow.when("Said").to("hear", (ctx) => ctx.appendState("heard", ctx.input));
+  await using orchestrator = await serving(database, [flow, child]);
+  const failed = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await untilEvent(failed, "child.closed");
+  await failed.emit("Said", 1);
+  await failed.emit("Said", 2);
+  await refusal(failed.waitForClose());
+  isBroken = false;
+
+  const next = await failed.redrive(by);
+  const copied = await next.history();
+
+  const [of] = (await failed.history({ types: ["child.closed"] })).map((event) => "child" in event && event.child);
+  expect(copied.filter((event) => "child" in event && event.child === of)).toEqual([]);
+  const routed = copied.flatMap((event) => (event.type === "inbox.routed" ? [copied[event.of - 1]?.type] : []));
+  expect(routed).toEqual(["execution.started", "event.emitted", "event.emitted"]);
+  expect(await next.waitForClose()).toMatchObject({ heard: [1, 2] });
+  await expectSound(next);
+});
+
 test("input, output, state, a chunk, a seq, and what was cancelled", async () => {
   const flow = defineFlow("redrive.options", { state: z.object({ n: z.number().optional() }) });
   flow

@@ -3,7 +3,7 @@ import { afterAll, expect, test } from "vitest";
 import { defineFlow } from "../../src/index.ts";
 import type { Execution } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
-import { untilPending } from "../support/doors.ts";
+import { present, untilPending } from "../support/doors.ts";
 import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
 import type { Gate } from "../support/flows.ts";
 import { expectGuarantees, nothing } from "../support/ledger.ts";
@@ -38,7 +38,14 @@ ending.to("end", async (ctx) => {
   await gateOf(ctx.execution.id).passed;
   if (ctx.input === "failed") throw new RangeError("no more");
 });
-const all = { asks, parent, grandparent, beside, ending };
+const cleaning = defineFlow("cleaning");
+cleaning.to("hang", (ctx) => new Promise((_, end) => ctx.signal.addEventListener("abort", end)), {
+  onCancel: async (ctx) => {
+    await ctx.setState("cleaned", true);
+    await gateOf(ctx.execution.id).passed;
+  },
+});
+const all = { asks, parent, grandparent, beside, ending, cleaning };
 const orchestrator = await serving(database, Object.values(all), {}, { concurrency: 250 });
 afterAll(() => orchestrator.close());
 
@@ -164,10 +171,26 @@ test("a close that rejects says which pause came while it drained, and one that 
   expect(await execution.result.getMeta()).toMatchObject({ lifecycleState: "closed" });
 });
 
-const ends: Readonly<Record<string, (execution: Execution) => Promise<unknown> | null>> = {
-  completed: () => null,
-  failed: () => null,
-  cancelled: (execution) => execution.cancel("enough"),
+interface End {
+  readonly flow?: keyof typeof all;
+  readonly options?: { readonly timeout?: string };
+  /** Its chunk never ends. */
+  readonly hangs?: true;
+  /** What leads to it, before the last commit. */
+  readonly ask?: (execution: Execution) => Promise<unknown>;
+}
+const ends: Readonly<Record<string, End>> = {
+  completed: {},
+  failed: {},
+  cancelled: { ask: (execution) => execution.cancel("enough") },
+  "timed out": { options: { timeout: "200ms" }, hangs: true },
+  "cleaned up": {
+    flow: "cleaning",
+    ask: async (execution) => {
+      await execution.cancel("enough");
+      await untilEvent(execution, "cleanup.planned");
+    },
+  },
 };
 const comings: Readonly<Record<string, string>> = {
   "a correction": "flowledger.intervene(e.id, '1')",
@@ -182,20 +205,21 @@ const waitersOf = async () =>
 test.each(Object.keys(ends).flatMap((end) => Object.keys(comings).map((coming) => [end, coming] as const)))(
   "what comes in beside the last commit is in the close snapshot: %s, %s",
   async (end, coming) => {
+    const { flow = "ending", options, hangs = false, ask } = present(ends[end]);
     const execution = await orchestrator
-      .flow(ending)
-      .startExecution(end, { autoCloseTimeout: 0, interventionMode: "auto" });
+      .flow(flow)
+      .startExecution(end, { autoCloseTimeout: 0, interventionMode: "auto", ...options });
     await untilEvent(execution, "execution.claimed");
     if (coming === "a mark of one") {
       const { id } = await execution.intervene("early");
       await execution.markInterventionConsumed(id, { consumer: "early" });
     }
-    await ends[end]?.(execution);
+    await ask?.(execution);
     const other = await sql.reserve();
     await other`begin`;
     await other.unsafe(`select ${comings[coming]} from flowledger.executions e where e.id = '${execution.id}'`);
 
-    gateOf(execution.id).open();
+    if (!hangs) gateOf(execution.id).open();
     // The commit that closes waits for the row.
     await expect.poll(waitersOf, { interval: 5 }).toBeGreaterThan(0);
     await other`commit`;

@@ -977,53 +977,42 @@ function parking(stage: { name: string }) {
   return flow;
 }
 
-const parkedRetried: History = (stage) => {
-  const flow = parking(stage);
-  return {
-    flows: [flow],
-    drive: async (orchestrator) => {
-      const execution = await orchestrator.flow(flow).startExecution(null, byHand);
-      await stage.rest();
-      await execution.retry(who);
-      await stage.rest();
-      await execution.editState({ set: { note: "mended" }, delete: [] }, who);
-      await stage.rest();
-      await execution.retry({ chunk: "pay", ...who });
-      await stage.rest();
-      await execution.close();
-    },
+/** @param go what is done once it has parked */
+function parked(go: (execution: Execution, rest: () => Promise<void>) => Promise<unknown>): History {
+  return (stage) => {
+    const flow = parking(stage);
+    return {
+      flows: [flow],
+      drive: async (orchestrator) => {
+        const execution = await orchestrator.flow(flow).startExecution(null, byHand);
+        await stage.rest();
+        await go(execution, () => stage.rest());
+      },
+    };
   };
-};
+}
 
-const parkedSkipped: History = (stage) => {
-  const flow = parking(stage);
-  return {
-    flows: [flow],
-    drive: async (orchestrator) => {
-      const execution = await orchestrator.flow(flow).startExecution(null, byHand);
-      await stage.rest();
-      await execution.pause(who);
-      await stage.rest();
-      await execution.skip({ chunk: "pay", output: "by hand", ...who });
-      await stage.rest();
-      await execution.unpause(who);
-      await stage.rest();
-      await execution.close();
-    },
-  };
-};
+const parkedRetried = parked(async (execution, rest) => {
+  await execution.retry(who);
+  await rest();
+  await execution.editState({ set: { note: "mended" }, delete: [] }, who);
+  await rest();
+  await execution.retry({ chunk: "pay", ...who });
+  await rest();
+  await execution.close();
+});
 
-const parkedClosed: History = (stage) => {
-  const flow = parking(stage);
-  return {
-    flows: [flow],
-    drive: async (orchestrator) => {
-      const execution = await orchestrator.flow(flow).startExecution(null, byHand);
-      await stage.rest();
-      await refusal(execution.close({ parked: "fail" }));
-    },
-  };
-};
+const parkedSkipped = parked(async (execution, rest) => {
+  await execution.pause(who);
+  await rest();
+  await execution.skip({ chunk: "pay", output: "by hand", ...who });
+  await rest();
+  await execution.unpause(who);
+  await rest();
+  await execution.close();
+});
+
+const parkedClosed = parked((execution) => refusal(execution.close({ parked: "fail" })));
 
 const cancelledCleanup: History = (stage) => {
   const flow = defineFlow(stage.name);

@@ -90,6 +90,29 @@ test("families survive a crash at every commit of the parent and of what it wait
   expect(boundaries.join("\n")).toMatch(/^in commit \d+ of \d+ \(chunk\.completed "double"/m);
 }, 60_000);
 
+test("a chunk that goes on from its own state comes to the same end wherever it is cut", async () => {
+  const own = defineFlow("kit.own");
+  own.to("count", async (ctx) => {
+    await ctx.setState("first", ctx.getState("at", "none"));
+    for (let at = Number(ctx.getState("at", 0)); at < 4; at = Number(ctx.getState("at"))) {
+      await ctx.setState("at", at + 1);
+      await ctx.appendState("seen", ctx.getState("seen", []));
+      if (at === 1) await ctx.sleep("30d");
+      else if (at === 2) await ctx.step("look", () => at);
+      else await ctx.flush();
+    }
+  });
+  await using t = await kit({ flows: [own] });
+  const ends = new Set<string>();
+
+  await t.crashEverywhere(own, null, async (run) => {
+    ends.add(JSON.stringify(await run.until("closed")));
+  });
+
+  const last = [[], [[]], [[], [[]]], [[], [[]], [[], [[]]]]];
+  expect([...ends].map((end) => JSON.parse(end))).toEqual([{ first: "none", at: 4, seen: last }]);
+}, 60_000);
+
 test("steps beside a far sleep, and a race against one, survive a crash at every commit", async () => {
   const beside = defineFlow("kit.beside");
   beside

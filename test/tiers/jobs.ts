@@ -33,6 +33,7 @@ export const fuzzed = [
   "test/store/rules",
   "test/store/served",
   "test/engine/edit-state",
+  "test/engine/past",
   "test/engine/turn",
 ];
 

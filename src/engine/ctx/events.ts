@@ -37,7 +37,7 @@ export class EventsCtx
     const { host, journal } = this[own];
     this[own].requireLive();
     const parsed = parseEvent(host.flow, event, payload);
-    const { ordinal, entry } = journal.next("emit", event);
+    const { ordinal, entry } = journal.next("emit", event, parsed);
     if (!entry) journal.buffer({ ordinal, effect: "emit", event, payload: parsed, wait });
     return ordinal;
   }

@@ -2,11 +2,10 @@
 import { UsageError } from "../../base/errors.ts";
 import { requireBoolean, requireKnown } from "../../base/option.ts";
 import { copyJson, isObject, toJson, type Json, type JsonObject } from "../../base/json.ts";
-import { appendPath, deletePath, getPath, setPath, undoWrite } from "../../base/path.ts";
+import { appendPath, deletePath, getPath, setPath } from "../../base/path.ts";
 import type { Ctx, StateWriteOptions } from "../../flow/context.ts";
 import { parseState, requireStatePath } from "../../flow/contract.ts";
 import type { Effect as LedgerEffect } from "../../ledger/decide.ts";
-import type { WriteEntry } from "../../ledger/state.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
 import { ReadCtx, readFrom } from "./read.ts";
 
@@ -22,11 +21,10 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
     return readFrom(this.#values(), path, fallback);
   }
 
-  /** As the first attempt saw them here: what that one wrote further on has not happened yet. */
   #values(): JsonObject {
     const { host, journal } = this[own];
-    const [ahead, writes] = [journal.writesAhead(), journal.pendingWrites()];
-    const values = ahead.length === 0 ? host.state.values : withoutWrites(host.state.values, ahead);
+    const values = journal.asOfHere(host.state.values);
+    const writes = journal.pendingWrites();
     return writes.length === 0 ? values : withWrites(values, writes);
   }
 
@@ -93,26 +91,6 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
         journal.buffer({ ordinal, effect: "result", value: parsed });
       });
   }
-}
-
-/** The state without these writes, which were the last ones of their attempt; only the top-level keys they touch are copied. */
-function withoutWrites(values: JsonObject, writes: readonly WriteEntry[]): JsonObject {
-  const result: JsonObject = { ...values };
-  const copied = new Set<string>();
-  for (const { key, found } of writes.toReversed()) {
-    if (!found) continue;
-    const [top = key] = key.split(".");
-    if (top === key && "value" in found) {
-      result[top] = found.value;
-      copied.delete(top);
-      continue;
-    }
-    const current = result[top];
-    if (!copied.has(top) && current !== undefined) result[top] = copyJson(current);
-    copied.add(top);
-    undoWrite(result, key, found);
-  }
-  return result;
 }
 
 /** @throws {UsageError} */
