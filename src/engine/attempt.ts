@@ -20,6 +20,7 @@ import type { AttemptHost } from "./host.ts";
 import { Journal } from "./journal.ts";
 import { backoffMs, serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
+import { Turns, type Turn } from "./turns.ts";
 
 export type Ended =
   | {
@@ -30,7 +31,12 @@ export type Ended =
     }
   | { readonly kind: "paused"; readonly effects: LedgerEffect[]; readonly interrupt: PauseRequest }
   | { readonly kind: "dropped" }
-  | { readonly kind: "failed"; readonly serialized: SerializedError; readonly retryInMs: number | null };
+  | {
+      readonly kind: "failed";
+      readonly serialized: SerializedError;
+      readonly retryInMs: number | null;
+      readonly turns: number[];
+    };
 
 /** What an attempt has begun and somebody may have forgotten. */
 interface Begun {
@@ -44,6 +50,7 @@ export class Attempt implements CtxAttempt {
   readonly dispatch: Dispatch;
   readonly chunk: Chunk;
   readonly journal: Journal;
+  readonly turns: Turns;
   /** Null where nothing is traced. */
   readonly trace: AttemptTrace | null;
   readonly #abort: AbortController;
@@ -66,6 +73,7 @@ export class Attempt implements CtxAttempt {
     this.#abort = abort;
     this.trace = host.trace?.attempt(dispatch, chunk.name, this.number) ?? null;
     this.journal = new Journal(dispatch.journal, { executionId: host.info.id, chunk: chunk.name });
+    this.turns = new Turns(dispatch.turns ?? [], dispatch.journal.length > 0);
   }
 
   /** Runs it to its end; never throws. */
@@ -94,6 +102,8 @@ export class Attempt implements CtxAttempt {
       const returned = await this.#limited(
         this.trace ? this.trace.run(() => insideChunk(ctx, chunk.handler)) : insideChunk(ctx, chunk.handler),
       );
+      // A race that was lost may still wait: what ends the attempt is no time to park.
+      this.host.busy(dispatch.id);
       if (returned instanceof PauseMark)
         return { kind: "paused", effects: await this.#end(), interrupt: returned.request };
       if (returned === dropped) return { kind: "dropped" };
@@ -105,6 +115,7 @@ export class Attempt implements CtxAttempt {
       return { kind: "completed", output, effects: await this.#end(), hits };
     } catch (error) {
       this.#phase = "ended";
+      this.host.busy(dispatch.id);
       // Its items come before the retry marker; whether they could be put changes nothing about the failure.
       await this.streamed().catch(() => {});
       return this.#failed(error);
@@ -116,13 +127,15 @@ export class Attempt implements CtxAttempt {
   #failed(error: unknown): Ended {
     const serialized = serializeError(error, this.chunk.name, this.number);
     try {
-      return { kind: "failed", serialized, retryInMs: backoffMs(this.chunk.options.retry, this.number, error) };
+      const retryInMs = backoffMs(this.chunk.options.retry, this.number, error);
+      return { kind: "failed", serialized, retryInMs, turns: this.turns.take() };
     } catch (thrown) {
       const why = new UsageError(
         `retryIf of chunk "${this.chunk.name}" threw ${serializeError(thrown).message}, asked about: ${serialized.message}`,
         "return true or false",
       );
-      return { kind: "failed", serialized: serializeError(why, this.chunk.name, this.number), retryInMs: null };
+      const asked = serializeError(why, this.chunk.name, this.number);
+      return { kind: "failed", serialized: asked, retryInMs: null, turns: this.turns.take() };
     }
   }
 
@@ -164,14 +177,16 @@ export class Attempt implements CtxAttempt {
     }
   }
 
-  durable<T>(what: string, work: () => Promise<T>): Effect<T> {
+  durable<T>(what: string, work: (turn: Turn) => Promise<T>): Effect<T> {
     return this.#begin(what, async () => {
       this.requireLive();
       // From its beginning until what it gave is in the ledger, apart from its own durable waits.
       const done = this.host.busy(this.dispatch.id);
+      const turn = this.turns.begin();
       try {
-        return await work();
+        return await work(turn);
       } finally {
+        await this.turns.come(turn);
         if (this.#phase === "ended" || this.#phase === "cutOff") await never();
         done();
       }
@@ -206,6 +221,9 @@ export class Attempt implements CtxAttempt {
 
   async #commit(): Promise<void> {
     const effects = await this.#asked(this.journal.take());
+    const [first] = effects;
+    const turns = this.turns.take();
+    if (first && turns.length > 0) first.turns = turns;
     await this.busy(() => this.host.commit(this.dispatch.id, effects));
   }
 

@@ -470,8 +470,10 @@ export class Owner implements AttemptHost {
   async #waiting<T>(dispatch: number, wait: Wait, event: Promise<T>): Promise<T> {
     const running = this.#running.get(dispatch);
     if (!running) return never();
+    // What the chunk begins beside it comes first: a park would cut that off.
+    const begun = this.busy(dispatch);
     running.wait(wait);
-    this.#advance();
+    begun();
     const came = await unlessAborted(event, running.abort.signal).then(
       (value) => ({ value }),
       (error: unknown) => ({ error }),
@@ -1093,7 +1095,15 @@ export class Owner implements AttemptHost {
       case "dropped":
         return [{ type: "drop", dispatch: id }];
       case "failed":
-        return [{ type: "fail", dispatch: id, error: ended.serialized, retryInMs: ended.retryInMs, times }];
+        return [
+          {
+            type: "fail",
+            dispatch: id,
+            error: ended.serialized,
+            retryInMs: ended.retryInMs,
+            times: ended.turns.length > 0 ? { ...times, turns: ended.turns } : times,
+          },
+        ];
     }
   }
 

@@ -39,7 +39,11 @@ import { copyJson, type Json, type JsonObject } from "../base/json.ts";
 export type Hits = ReadonlyMap<NodeId, readonly number[]>;
 
 /** What a chunk did, in its journal's order. */
-export type Effect = { ordinal: number } & (
+export type Effect = {
+  ordinal: number;
+  /** What had reached the chunk since its last commit, where several things were under way: their numbers, in that order. */
+  turns?: readonly number[];
+} & (
   | { effect: "set" | "append"; key: string; value: Json; hits?: Hits; silent?: boolean }
   | { effect: "delete"; key: string; hits?: Hits; silent?: boolean }
   | { effect: "emit"; event: string; payload: Json; wait: boolean; hits?: Hits }
@@ -84,7 +88,13 @@ export type Command =
   | { type: "collect"; dispatch: number; results: readonly ItemResult[] }
   /** All of them have: their results go on as one value. */
   | { type: "gather"; dispatch: number }
-  | { type: "fail"; dispatch: number; error: SerializedError; retryInMs: number | null; times?: AttemptTimes }
+  | {
+      type: "fail";
+      dispatch: number;
+      error: SerializedError;
+      retryInMs: number | null;
+      times?: AttemptTimes & Pick<EventOf<"chunk.failed">, "turns">;
+    }
   /** A dispatch ends, and nothing follows from it. */
   | { type: "drop"; dispatch: number }
   | { type: "pause"; dispatch: number; interrupt: PauseRequest; times?: AttemptTimes }
@@ -403,7 +413,12 @@ function enterArrival(walk: Walk, arrival: Arrival): void {
 }
 
 function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: Effect): LedgerEvent[] {
-  const place = { dispatch: dispatch.id, chunk: dispatch.chunk ?? dispatch.node, ordinal: done_.ordinal };
+  const place: { dispatch: number; chunk: string; ordinal: number; turns?: number[] } = {
+    dispatch: dispatch.id,
+    chunk: dispatch.chunk ?? dispatch.node,
+    ordinal: done_.ordinal,
+  };
+  if (done_.turns) place.turns = [...done_.turns];
   switch (done_.effect) {
     case "set":
     case "append":

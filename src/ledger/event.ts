@@ -117,8 +117,11 @@ const Item = z.strictObject({
 /** When an attempt was due, and when its handler was called: milliseconds since 1970. The row's own time is its end. */
 const attemptTimes = { queuedAt: ms.optional(), startedAt: ms.optional() };
 
+/** Where several things were under way in a chunk: what had reached it since its last commit, by number and in that order. */
+const turns = z.array(id).optional();
+
 /** The place of a chunk's effect: which dispatch, and its position in the attempt. */
-const effect = { dispatch: id, chunk: z.string(), ordinal: id };
+const effect = { dispatch: id, chunk: z.string(), ordinal: id, turns };
 
 export const ResumeTo = z.union([z.literal("next"), z.literal("self"), z.strictObject({ event: z.string() })]);
 export type ResumeTo = z.infer<typeof ResumeTo>;
@@ -212,6 +215,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     chunk: z.string(),
     attempt: z.int(),
     ...attemptTimes,
+    turns,
     error: SerializedError,
     /** Absent: that was the last attempt. */
     retryInMs: ms.optional(),
@@ -223,6 +227,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     chunk: z.string(),
     attempt: z.int(),
     ...attemptTimes,
+    turns,
     error: SerializedError,
     /** After so long it fails in the end; absent is never. */
     failInMs: ms.optional(),
@@ -270,6 +275,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     dispatch: id.optional(),
     chunk: z.string().optional(),
     ordinal: id.optional(),
+    turns,
     event: z.string(),
     payload: JsonValue,
     /** The group that an `emit(…, { wait: true })` waits for. */
@@ -385,6 +391,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     dispatch: id.optional(),
     chunk: z.string().optional(),
     ordinal: id.optional(),
+    turns,
     actor: z.string().optional(),
   }),
   z.strictObject({
@@ -408,6 +415,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     dispatch: id.optional(),
     chunk: z.string().optional(),
     ordinal: id.optional(),
+    turns,
     actor: z.string().optional(),
     id: z.string(),
     consumer: z.string(),

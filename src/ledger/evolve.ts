@@ -29,6 +29,8 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
   state.seq = seq;
   state.epoch = Math.max(state.epoch, epoch);
   if (isActivity(event)) state.activeAt = Math.max(state.activeAt, at);
+  if ("turns" in event && event.turns && event.dispatch !== undefined)
+    (dispatchOf(state, event.dispatch).turns ??= []).push(...event.turns);
   switch (event.type) {
     case "execution.created":
       state.flow = event.flow;

@@ -32,7 +32,7 @@ export function failed(
   dispatch: Dispatch,
   error: SerializedError,
   retryInMs: number | null,
-  times?: Pick<EventOf<"chunk.failed">, "queuedAt" | "startedAt">,
+  times?: Pick<EventOf<"chunk.failed">, "queuedAt" | "startedAt" | "turns">,
 ): LedgerEvent[] {
   const failure = {
     dispatch: dispatch.id,

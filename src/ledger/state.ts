@@ -144,6 +144,8 @@ export interface Dispatch {
   /** It is an `onCancel` handler. */
   cleanup?: true;
   journal: JournalEntry[];
+  /** In which order what its attempts waited for side by side reached them, by number. */
+  turns?: number[];
 }
 
 /** An effect that is in the ledger already: a retried attempt recognises it and does not repeat it. */
@@ -403,4 +405,4 @@ export function thawState(frozen: JsonObject): ExecutionState {
 }
 
 /** Raised whenever the shape of `ExecutionState` changes: an older snapshot is then ignored and the fold starts at 1. */
-export const snapshotVersion = 7;
+export const snapshotVersion = 8;

@@ -35,6 +35,7 @@ export const fuzzed = [
   "test/engine/edit-state",
   "test/engine/past",
   "test/engine/turn",
+  "test/kit/bodies",
 ];
 
 export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {

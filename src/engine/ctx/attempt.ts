@@ -4,6 +4,7 @@ import type { Dispatch } from "../../ledger/state.ts";
 import type { AttemptTrace } from "../../telemetry/trace.ts";
 import type { AttemptHost } from "../host.ts";
 import type { Journal } from "../journal.ts";
+import type { Turn, Turns } from "../turns.ts";
 import type { Effect } from "./effect.ts";
 
 /** Where the parts of a `ctx` keep the attempt that they share; out of the way of what a chunk sees. */
@@ -14,6 +15,7 @@ export interface CtxAttempt {
   readonly dispatch: Dispatch;
   readonly chunk: Chunk;
   readonly journal: Journal;
+  readonly turns: Turns;
   readonly trace: AttemptTrace | null;
   readonly signal: AbortSignal;
   /** Which try of the chunk it is, from 1. */
@@ -25,7 +27,7 @@ export interface CtxAttempt {
   /** A buffered write: committed with the next commit point, at the latest with the chunk's return. */
   write<T>(work: () => T): Promise<T>;
   /** Something that has happened when it resolves. What is still under way when the chunk returns has no end. */
-  durable<T>(what: string, work: () => Promise<T>): Effect<T>;
+  durable<T>(what: string, work: (turn: Turn) => Promise<T>): Effect<T>;
   /** The same, for work that a park would cut off. */
   busy<T>(work: () => Promise<T>): Promise<T>;
   /** Commits what is buffered. What was buffered by others meanwhile travels along. */

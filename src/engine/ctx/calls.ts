@@ -27,6 +27,7 @@ import type {
 } from "../../flow/context.ts";
 import { isDoor, parseInput, parseReturn } from "../../flow/contract.ts";
 import { resolveRetry } from "../../flow/retry.ts";
+import type { Effect as LedgerEffect } from "../../ledger/decide.ts";
 import type { ExecutionId } from "../../ledger/event.ts";
 import { endingError } from "../../ledger/views.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
@@ -34,6 +35,7 @@ import { resultOf } from "../child.ts";
 import type { Captured, NewChild } from "../child.ts";
 import type { ClosedExecution } from "../host.ts";
 import { backoffMs, serializeError } from "../retries.ts";
+import type { Turn } from "../turns.ts";
 import { PeopleCtx } from "./people.ts";
 
 const callOptions = Object.keys({
@@ -176,7 +178,13 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
         },
         async (value, send) => {
           recorded = value;
-          await host.record(dispatch.id, { ordinal, effect: "step", name, value }, send);
+          const turns = attempt.turns.take();
+          const effect: LedgerEffect = { ordinal, effect: "step", name, value };
+          if (turns.length > 0) effect.turns = turns;
+          await host.record(dispatch.id, effect, send).catch((error: unknown) => {
+            attempt.turns.giveBack(turns);
+            throw error;
+          });
         },
       ),
     );
@@ -186,7 +194,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
 
   get sleep() {
     return (given: string | number | Date) =>
-      this[own].durable("sleep()", async () => {
+      this[own].durable("sleep()", async (turn) => {
         const { host, dispatch, journal, chunk } = this[own];
         const moment = parseMoment(given, `sleep in chunk "${chunk.name}"`);
         const until = moment instanceof Date ? { until: moment.getTime() } : {};
@@ -197,13 +205,15 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
           await this[own].flush();
         }
         const sleep = dispatch.journal.find((known) => known.ordinal === ordinal);
-        if (sleep?.effect === "sleep") await host.waitUntil(dispatch.id, sleep.until);
+        if (sleep?.effect !== "sleep") return;
+        await host.waitUntil(dispatch.id, sleep.until);
+        turn.until = sleep.until;
       });
   }
 
   get call() {
     const run = (target: Callable<never, unknown>, input: unknown, options?: CallOptions) =>
-      this[own].durable(`call of ${show(Object(target).name)}`, () => this.#call(target, input, options));
+      this[own].durable(`call of ${show(Object(target).name)}`, (turn) => this.#call(turn, target, input, options));
     function call<In2, Out>(target: Callable<In2, Out>, input: In2, options?: CallOptions): Promise<Out>;
     function call(target: Callable<never, unknown>, input: unknown, options?: CallOptions): Promise<unknown> {
       return run(target, input, options);
@@ -211,7 +221,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     return call;
   }
 
-  async #call(target: Callable<never, unknown>, input: unknown, options: CallOptions = {}): Promise<Json> {
+  async #call(turn: Turn, target: Callable<never, unknown>, input: unknown, options: CallOptions = {}): Promise<Json> {
     const where = `call of ${show(Object(target).name)} in chunk "${this[own].chunk.name}"`;
     const isTarget = typeof target === "object" || (typeof target === "function" && "flow" in target);
     if (!isTarget || !isStorable(Object(target).name))
@@ -239,15 +249,15 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       idempotencyKey: idempotencyKey ?? null,
     };
     signal?.throwIfAborted();
-    const { id, ending } = await this.#runChild(target.name, called, signal);
+    const { id, ending } = await this.#runChild(turn, target.name, called, signal);
     return resultOf(snapshotOf(id, target.name, ending));
   }
 
   /** For the chunk of a sub-flow: null when the child was cancelled from outside. */
   get callChild() {
     return (flow: string, captured: Captured) =>
-      this[own].durable(`sub-flow ${JSON.stringify(flow)}`, async (): Promise<JsonObject | null> => {
-        const { id, ending } = await this.#runChild(flow, { ...captured, ...plain });
+      this[own].durable(`sub-flow ${JSON.stringify(flow)}`, async (turn): Promise<JsonObject | null> => {
+        const { id, ending } = await this.#runChild(turn, flow, { ...captured, ...plain });
         const { host } = this[own];
         if (ending.outcome !== "completed" && (await host.isCancelledExternally(id))) return null;
         return snapshotOf(id, flow, ending);
@@ -255,6 +265,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
   }
 
   async #runChild(
+    turn: Turn,
     flow: string,
     child: Omit<NewChild, "id" | "flow" | "parent">,
     signal?: AbortSignal,
@@ -266,6 +277,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       journal.buffer({ ordinal, effect: "call", child: id, flow });
       await this[own].flush();
     }
+    turn.isComing = (host.state.children.get(id)?.closed ?? null) !== null;
     const ending = await host.runChild(dispatch.id, { ...child, id, flow, ordinal }, signal);
     this[own].requireLive();
     return { id, ending };

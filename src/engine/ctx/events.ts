@@ -55,7 +55,8 @@ export class EventsCtx
         ({ admitted } = sent);
       });
       // Durable at the next commit point; here it only waits while too much is on its way.
-      return admitted === undefined ? put : put.then(() => this[own].busy(async () => admitted));
+      const wait = this[own].turns.pass(admitted);
+      return wait === undefined ? put : put.then(() => this[own].busy(() => wait));
     };
   }
 

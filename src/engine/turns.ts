@@ -1,0 +1,122 @@
+/**
+ * In which order what a chunk waits for side by side reaches it: one after the other, and in a retry as before. What a branch begins
+ * then has the same place in every attempt, and the same effect wins a race.
+ */
+
+/** What a chunk has begun and waits for. Its number counts what the attempt has begun, from 0. */
+export interface Turn {
+  readonly number: number;
+  /** Of a sleep: when it ends. What comes with it goes first. */
+  until?: number;
+  /** It has come by the ledger, and is still being read. */
+  isComing?: boolean;
+}
+
+export class Turns {
+  /** Those of earlier attempts, as far as a recorded effect may follow from them. */
+  readonly #recorded: readonly number[];
+  #next = 0;
+  readonly #isRetry: boolean;
+  /** Those that no commit has taken along. */
+  #given: number[] = [];
+  #begun = 0;
+  readonly #open = new Map<number, Turn>();
+  readonly #waiting = new Map<number, () => void>();
+  #isGiving = false;
+
+  /** @param isRetry an earlier attempt has recorded something, which is here at once */
+  constructor(recorded: readonly number[], isRetry: boolean) {
+    this.#recorded = [...recorded];
+    this.#isRetry = isRetry;
+  }
+
+  begin(): Turn {
+    const turn = { number: this.#begun++ };
+    this.#open.set(turn.number, turn);
+    return turn;
+  }
+
+  /** For what seldom waits. @param ready undefined when it does not. Returns what to wait for, if anything */
+  pass(ready: Promise<void> | undefined): Promise<void> | undefined {
+    const number = this.#begun++;
+    // How much is on its way is another matter in each attempt.
+    const waits =
+      this.#next < this.#recorded.length ? this.#recorded.includes(number, this.#next) : ready !== undefined;
+    if (!waits) return undefined;
+    const turn = { number };
+    this.#open.set(number, turn);
+    return this.#passed(turn, ready);
+  }
+
+  async #passed(turn: Turn, ready: Promise<void> | undefined): Promise<void> {
+    try {
+      await ready;
+    } finally {
+      await this.come(turn);
+    }
+  }
+
+  /** What it waited for is here. Returns what says that it is its turn; undefined when it is already. */
+  come(turn: Turn): Promise<void> | undefined {
+    if (this.#open.size === 1 && !this.#isRetry) {
+      this.#open.delete(turn.number);
+      return undefined;
+    }
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.set(turn.number, resolve);
+    this.#give();
+    return promise;
+  }
+
+  /** What has not been recorded, for the commit that records what followed from it. */
+  take(): number[] {
+    const given = this.#given;
+    this.#given = [];
+    return given;
+  }
+
+  /** They are not recorded after all. */
+  giveBack(given: readonly number[]): void {
+    this.#given.unshift(...given);
+  }
+
+  #give(): void {
+    if (this.#isGiving || this.#waiting.size === 0) return;
+    this.#isGiving = true;
+    // By then whoever went on has begun what it begins.
+    setImmediate(() => {
+      this.#isGiving = false;
+      const number = this.#whose();
+      if (number === null) return;
+      this.#open.delete(number);
+      this.#waiting.get(number)?.();
+      this.#waiting.delete(number);
+      this.#give();
+    });
+  }
+
+  /** Null: what is next is not here yet. */
+  #whose(): number | null {
+    const isAlone = this.#open.size === 1;
+    for (; this.#next < this.#recorded.length; this.#next++) {
+      const next = this.#recorded[this.#next] ?? 0;
+      if (this.#waiting.has(next)) {
+        this.#next++;
+        return next;
+      }
+      if (isAlone) break;
+      // Another attempt did not come to it, or has had it already, where the code is another.
+      if (this.#open.has(next)) return null;
+    }
+    let first: Turn | null = null;
+    for (const turn of this.#open.values())
+      if ((this.#waiting.has(turn.number) || turn.isComing) && (first === null || isBefore(turn, first))) first = turn;
+    if (first === null || !this.#waiting.has(first.number)) return null;
+    if (!isAlone) this.#given.push(first.number);
+    return first.number;
+  }
+}
+
+function isBefore({ until = 0 }: Turn, { until: other = 0 }: Turn): boolean {
+  return until < other;
+}
