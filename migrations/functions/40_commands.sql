@@ -177,7 +177,7 @@ begin
   return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'event.emitted', 'event', event,
     'payload', coalesce(payload, 'null'), 'idempotencyKey', idempotency_key, 'actor', actor, 'raw', case when raw is distinct from false or not flowledger.is_trusted() then true end))
     || coalesce((select jsonb_agg(jsonb_build_object('type', 'interrupt.resumed', 'id', i.id, 'value', coalesce(emit.payload, 'null'),
-        'byEvent', event, 'actor', emit.actor) order by i.created_at, i.id)
+        'byEvent', event, 'of', e.seq + 1, 'actor', emit.actor) order by i.created_at, i.id)
       from flowledger.interrupts i
       where e.pending_interrupts > 0 and i.execution_id = e.id and i.status = 'pending' and i.resume_to ->> 'event' = event), '[]'), notify);
 end $$;

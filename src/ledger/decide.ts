@@ -16,6 +16,7 @@ import {
   type Frame,
   type Interrupt,
 } from "./state.ts";
+import { earlyEvents } from "./early-events.ts";
 import { answeredBy, earlyAnswers, expiries, goesOnTo, idOfPause, takenError } from "./pauses.ts";
 import { cleanupEnd, isCleaning, planCleanup } from "./cleanup.ts";
 import { failed, nextParkedToFail, parkedToFail } from "./parking.ts";
@@ -254,7 +255,11 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   if (state.cancelling && (running === 0 || isGraceOver))
     return ending(state, "cancelled", state.cancelling.reason, null, false);
   const pending = pendingInterrupts(state);
-  const taken = earlyAnswers(state, pending);
+  const answers = earlyAnswers(state, pending);
+  const isAnswered = ({ id }: Interrupt) =>
+    answers.some((event) => event.type === "interrupt.resumed" && event.id === id);
+  const asking = answers.length === 0 ? pending : pending.filter((interrupt) => !isAnswered(interrupt));
+  const taken = [...answers, ...earlyEvents(state, asking)];
   if (taken.length > 0) return { events: taken, isConditional: true };
   if (state.paused) return unpausing(state.paused, now);
   // Only if nobody retried it in the same moment.

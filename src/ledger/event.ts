@@ -368,6 +368,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     value: JsonValue,
     /** The emitted event that answered; its handlers get the value, so nothing else is routed. */
     byEvent: z.string().optional(),
+    /** The seq of that event, where it came from outside. */
+    of: id.optional(),
     /** The answer was there before the pause: its seq. */
     early: id.optional(),
     requestId: z.string().optional(),

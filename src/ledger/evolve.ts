@@ -7,6 +7,7 @@ import { cleanupInput, cleanupNode } from "./cleanup.ts";
 import { endGroup, hold, release, wake } from "./groups.ts";
 import { edited } from "./edits.ts";
 import { parked, paused, retried, skipped, stampParked, unpaused } from "./operators.ts";
+import { hearingOf, hears } from "./early-events.ts";
 import {
   isItem,
   itemsOf,
@@ -223,7 +224,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       return state;
     }
     case "interrupt.raised":
-      return raised(state, event, at);
+      return raised(state, event, seq, at);
     case "interrupt.answered": {
       const { id, value, requestId = null, actor = null, traceparent } = event;
       state.early.push({ seq, id, value, requestId, actor, ...(traceparent !== undefined && { traceparent }) });
@@ -233,6 +234,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       state.early = state.early.filter(({ seq: of }) => of !== event.early);
       return state;
     case "interrupt.resumed":
+      if (event.of !== undefined) state.heard = state.heard.filter(({ seq: of }) => of !== event.of);
       if (event.early !== undefined) state.early = state.early.filter(({ seq: of }) => of !== event.early);
       return resumed(state, event, seq, at);
     case "interrupt.expired":
@@ -447,6 +449,8 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: numbe
   const arrival = state.inbox[index];
   if (!arrival) return state;
   state.inbox.splice(index, 1);
+  // What breaks the contract has not come.
+  if (event.refused !== undefined) state.heard = state.heard.filter(({ seq }) => seq !== event.of);
   apply(state, event.moves, event.value ?? arrival.value, at);
   if (arrival.kind === "start" && event.value !== undefined && !isItem(state))
     state.startInput = { value: event.value };
@@ -513,6 +517,7 @@ function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: nu
   if (event.dispatch === undefined) {
     state.hasBegun = true;
     state.inbox.push({ seq, kind: "event", event: event.event, value: event.payload, raw: event.raw ?? false });
+    hears(state, event, seq);
     return state;
   }
   const dispatch = dispatchOf(state, event.dispatch);
@@ -534,9 +539,11 @@ function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: nu
   return state;
 }
 
-function raised(state: ExecutionState, event: EventOf<"interrupt.raised">, at: number): ExecutionState {
+function raised(state: ExecutionState, event: EventOf<"interrupt.raised">, seq: number, at: number): ExecutionState {
   const { node, input, at: position, scope, group } = dispatchOf(state, event.dispatch);
+  const hearing = hearingOf(state, event, scope, seq);
   state.interrupts.set(event.id, {
+    ...(hearing && { hears: hearing }),
     id: event.id,
     type: event.kind,
     status: "pending",

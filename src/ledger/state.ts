@@ -84,6 +84,8 @@ export interface ExecutionState {
   interrupts: Map<string, Interrupt>;
   /** Answers to questions that nobody has asked yet, the oldest first. */
   early: EarlyAnswer[];
+  /** Events from outside that no pause has taken, the oldest first: a pause that waits for one may come later. */
+  heard: HeardEvent[];
   interventions: Intervention[];
   children: Map<ExecutionId, Child>;
 }
@@ -206,6 +208,8 @@ export interface Interrupt {
   maxResumes: number | null;
   resumeCount: number;
   chunk: string;
+  /** Of one that waits for an event: its chain, its own event, and that of the chain's last pause for the same. */
+  hears?: { scope: string | null; seq: number; since: number };
   /** When it asked; of a copy that asks again, when that was. */
   createdAt: number;
   expiresAt: number | null;
@@ -233,6 +237,12 @@ export interface EarlyAnswer {
   /** The span of who answered, where that was traced. */
   traceparent?: string;
   actor: string | null;
+}
+
+export interface HeardEvent {
+  seq: number;
+  event: string;
+  value: Json;
 }
 
 export interface Intervention {
@@ -310,6 +320,7 @@ export function initialState(): ExecutionState {
     groups: new Map(),
     interrupts: new Map(),
     early: [],
+    heard: [],
     interventions: [],
     children: new Map(),
   };

@@ -199,3 +199,98 @@ test("options in SQL count as the guide writes them, without a cast; a request i
   expect({ refused, unknown }).toEqual({ refused: "INTERRUPT_NOT_PENDING", unknown: "USAGE_INVALID" });
   expect(kept?.record).toMatchObject({ status: "early", requestId: '{"order": 17}' });
 });
+
+describe("an event that comes before the pause that waits for it", () => {
+  /** Heard by its handlers when it comes, as always. */
+  function waiting(name: string) {
+    const gate = newGate();
+    const flow = defineFlow(name, { state: z.object({ heard: z.array(z.unknown()) }).partial() });
+    flow
+      .to("hold", () => gate.passed)
+      .to("ask", (ctx) => ctx.pauseFor({ interruptId: "a", resumeTo: { event: "Paid" } }));
+    flow.when("Paid").to("heard", (ctx) => ctx.appendState("heard", ctx.input));
+    flow.when("Again").to("ask again", (ctx) => ctx.pauseFor({ interruptId: "a", resumeTo: { event: "Paid" } }));
+    return { flow, gate };
+  }
+
+  for (const door of ["the library", "SQL"])
+    test(`ends that pause, and its handlers run once, from ${door}`, async () => {
+      const { flow, gate } = waiting(`early-event-${door.replaceAll(" ", "-")}`);
+      await using orchestrator = await serving(database, [flow]);
+      const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+      await untilEvent(execution, "inbox.routed");
+
+      if (door === "SQL") await sql`select flowledger.emit(${execution.id}, 'Paid', '7'::jsonb)`;
+      else await execution.emit("Paid", 7);
+      await untilEvent(execution, "state.appended");
+      gate.open();
+
+      expect(await execution.waitForClose()).toEqual({ heard: [7] });
+      const resumed = await execution.history({ types: ["interrupt.resumed"] });
+      const [emitted] = await execution.history({ types: ["event.emitted"] });
+      expect(resumed).toMatchObject([{ id: "a", value: 7, byEvent: "Paid", of: emitted?.seq }]);
+      await expectGuarantees(sql, execution.id);
+    });
+
+  test("is taken by one pause; a chain that asks again waits for one that came after its last question", async () => {
+    const { flow, gate } = waiting("early-event-loop");
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+    await untilEvent(execution, "inbox.routed");
+    await execution.emit("Paid", 1);
+    // Sent twice: no answer to what is asked later.
+    await execution.emit("Paid", 2);
+    await expect.poll(async () => (await execution.history({ types: ["state.appended"] })).length).toBe(2);
+    gate.open();
+    await untilEvent(execution, "interrupt.resumed");
+
+    await execution.emit("Again", null);
+    await expect.poll(async () => (await execution.getPendingInterrupts()).length).toBe(1);
+    const fork = await execution.fork({ at: (await execution.history()).length });
+    const loaded = await orchestrator.load(await execution.save());
+    expect(await orchestrator.rebuild({ id: execution.id })).toEqual([]);
+
+    for (const one of [execution, fork, loaded]) {
+      await one.emit("Paid", 3);
+      expect(await one.close()).toEqual({ heard: [1, 2, 3] });
+      const resumed = await one.history({ types: ["interrupt.resumed"] });
+      expect(resumed).toMatchObject([{ value: 1 }, { value: 3 }]);
+      expect(resumed).toHaveLength(2);
+      await expectGuarantees(sql, one.id);
+    }
+  });
+
+  test("is kept by a fork and a load from before the pause", async () => {
+    const { flow, gate } = waiting("early-event-copied");
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).createExecution({ autoCloseTimeout: 0 });
+    await execution.emit("Paid", 7);
+    await untilEvent(execution, "state.appended");
+    gate.open();
+    const fork = await execution.fork({ at: (await execution.history()).length });
+    const loaded = await orchestrator.load(await execution.save());
+
+    for (const one of [execution, fork, loaded]) {
+      await one.start();
+      expect(await one.waitForClose()).toEqual({ heard: [7] });
+      await expectGuarantees(sql, one.id);
+    }
+  });
+
+  test("counts only when it keeps the contract, and of many the last hundred", async () => {
+    const gate = newGate();
+    const flow = defineFlow("early-event-contract", { events: { Paid: z.number() } });
+    flow.to("hold", () => gate.passed).to("ask", (ctx) => ctx.pauseFor({ resumeTo: { event: "Paid" } }));
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+    await untilEvent(execution, "inbox.routed");
+    await sql`select flowledger.emit(${execution.id}, 'Paid', '"seven"'::jsonb)`;
+    for (let n = 0; n < 101; n++) await execution.emit("Paid", n);
+    await expect.poll(async () => (await execution.history({ types: ["inbox.routed"] })).length).toBe(103);
+    gate.open();
+
+    await execution.waitForClose();
+
+    expect(await execution.history({ types: ["interrupt.resumed"] })).toMatchObject([{ value: 1 }]);
+  });
+});

@@ -1,0 +1,44 @@
+/** Events from outside that came before the pause that waits for them. Pure. */
+import type { EventOf, LedgerEvent } from "./event.ts";
+import type { ExecutionState, HeardEvent, Interrupt } from "./state.ts";
+
+/** So many are kept; of more, the oldest is heard by its handlers alone. */
+export const maxHeard = 100;
+
+/** It has come, and what waits for it by now is answered in the same transaction. */
+export function hears(state: ExecutionState, { event, payload }: EventOf<"event.emitted">, seq: number): void {
+  if (state.heard.length === maxHeard) state.heard.shift();
+  state.heard.push({ seq, event, value: payload });
+}
+
+/** What a pause that waits for an event may take; undefined for any other. */
+export function hearingOf(
+  { interrupts }: ExecutionState,
+  { resumeTo }: Pick<EventOf<"interrupt.raised">, "resumeTo">,
+  scope: string | null,
+  seq: number,
+): Interrupt["hears"] {
+  if (typeof resumeTo !== "object") return undefined;
+  let since = 0;
+  for (const { resumeTo: other, hears: before } of interrupts.values())
+    if (before?.scope === scope && typeof other === "object" && other.event === resumeTo.event)
+      since = Math.max(since, before.seq);
+  return { scope, seq, since };
+}
+
+/** Each pause that waits for an event takes the oldest of that name since its chain's last pause for it; the next takes the next. */
+export function earlyEvents({ heard }: ExecutionState, pending: readonly Interrupt[]): LedgerEvent[] {
+  if (heard.length === 0) return [];
+  const taken = new Set<number>();
+  const events: LedgerEvent[] = [];
+  for (const { id, resumeTo, hears: { since } = { since: 0 } } of pending) {
+    if (typeof resumeTo !== "object") continue;
+    const { event } = resumeTo;
+    const isFree = (one: HeardEvent) => one.event === event && one.seq > since;
+    const kept = heard.find((one) => isFree(one) && !taken.has(one.seq));
+    if (!kept) continue;
+    taken.add(kept.seq);
+    events.push({ type: "interrupt.resumed", id, value: kept.value, byEvent: event, of: kept.seq });
+  }
+  return events;
+}
