@@ -54,6 +54,7 @@ export {
   SearchTimeoutError,
   SelfResumeLimitError,
   StreamConsumedError,
+  StateLimitError,
   StreamLimitError,
   StepTimeoutError,
   StreamStalledError,

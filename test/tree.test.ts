@@ -46,6 +46,7 @@ const publicValues = [
   "ResourceMissingError",
   "DefinitionMismatchError",
   "StreamConsumedError",
+  "StateLimitError",
   "StreamLimitError",
   "StreamStalledError",
   "NotMigratedError",

@@ -349,6 +349,19 @@ export class StreamLimitError extends FlowledgerError {
   }
 }
 
+/** Nothing was written. Trying again changes nothing, so a chunk that lets it through has failed. */
+export class StateLimitError extends FlowledgerError {
+  /** @param size what it would have been, in characters of JSON, as `max` is */
+  constructor(executionId: string, key: string, size: number, max: number) {
+    super(
+      "STATE_LIMIT",
+      `with "${key}" the state of execution ${executionId} would have ${size} characters of JSON, and ${max} is the most: ` +
+        `keep large data elsewhere and a reference to it in the state, or delete what is not needed any more`,
+      { executionId, key, size, max },
+    );
+  }
+}
+
 /** For a server: who reads a stream over the network took nothing, and was let go. It may come back with its cursor. */
 export class StreamStalledError extends FlowledgerError {
   constructor(stalledMs: number) {

@@ -18,6 +18,7 @@ import type { Committer } from "./committer.ts";
 import type { NewId } from "./ids.ts";
 import type { Items } from "./items.ts";
 import type { ExecutionResources, Resources, WorkerResources } from "./resources.ts";
+import type { StateSize } from "./state-size.ts";
 import type { Put, StreamTarget } from "./streamer.ts";
 
 /** What the owners of one worker share. */
@@ -115,6 +116,7 @@ export interface AttemptHost {
   readonly flowData: FlowDataAccess;
   /** What is folded so far; read only. */
   readonly state: ExecutionState;
+  readonly stateSize: StateSize;
   readonly newId: NewId;
   /** The database's time, in milliseconds since 1970. */
   now(): number;

@@ -42,6 +42,7 @@ import { crashLooped, serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
 import { Running, type Wait } from "./running.ts";
 import type { Put, StreamTarget } from "./streamer.ts";
+import { StateSize } from "./state-size.ts";
 import { nextTurn, type Release, type TurnFacts } from "./turn.ts";
 
 /** A claim that nothing follows soon is written on its own, so that everybody sees who has the execution. */
@@ -107,6 +108,7 @@ export class Owner implements AttemptHost {
   readonly tracesSteps: boolean;
   readonly timers: Timers;
   readonly state: ExecutionState;
+  readonly stateSize: StateSize;
   /** Resolves when it is over for this owner. */
   readonly done: Promise<void>;
 
@@ -223,6 +225,7 @@ export class Owner implements AttemptHost {
     this.graph = flow.graph;
     this.state = state;
     this.log = engine.log;
+    this.stateSize = new StateSize({ executionId: this.id });
     this.userLog = engine.userLog;
     const traced = engine.tracing.claimed(claim, flow.fingerprint);
     this.trace = traced.trace;

@@ -16,6 +16,7 @@ const terminal = new Set([
   "NO_RESUME_HANDLE",
   "SELF_RESUME_LIMIT",
   "STREAM_LIMIT",
+  "STATE_LIMIT",
 ]);
 
 /** Wait before the next attempt; null when that was the last. @param attempt the one that failed, from 1 */

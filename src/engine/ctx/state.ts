@@ -60,6 +60,7 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
     if (entry) return;
     const done: LedgerEffect = { ordinal, effect, key: path, value: parsed, silent: options?.emit === false };
     this.#check(path, done);
+    host.stateSize.grow(path, parsed, () => this.#values());
     journal.buffer(done);
   }
 
