@@ -6,6 +6,7 @@ import type { Ctx, JsonObject } from "../../src/index.ts";
 import { verify } from "../../src/store/verify.ts";
 import { testDatabase } from "../support/database.ts";
 import { refusal, serving } from "../support/flows.ts";
+import { fuzzRuns } from "../support/fuzz.ts";
 
 const database = await testDatabase();
 const large = "x".repeat(1_040_000);
@@ -21,7 +22,8 @@ async function fill(ctx: Ctx): Promise<number> {
     }
 }
 
-test(
+// It writes and reads 64 MiB several times: with the long runs of the properties.
+test.runIf(fuzzRuns().numRuns > 3000)(
   "a chunk that catches it goes on; what is full can be read, edited, copied and closed",
   { timeout: 120_000 },
   async () => {

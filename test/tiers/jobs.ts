@@ -34,6 +34,7 @@ export const fuzzed = [
   "test/store/served",
   "test/engine/edit-state",
   "test/engine/past",
+  "test/engine/state-size",
   "test/engine/turn",
   "test/kit/bodies",
 ];
