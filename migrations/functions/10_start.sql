@@ -244,7 +244,7 @@ begin
     when 'timeout', 'autoCloseTimeout' then
       v_expected := 'a duration like "10s" or 10000, or null for none';
       v_is_right := o.kind = 'null' or flowledger.duration_ms(o.value) is not null;
-    when 'autoClose', 'allowUnknown' then
+    when 'autoClose', 'allowUnknown', 'hidden' then
       v_expected := 'true or false';
       v_is_right := o.kind = 'boolean';
     when 'interventionMode' then
@@ -258,7 +258,7 @@ begin
       end if;
     else
       raise exception 'a start has an unknown option %', to_json(left(o.key, 40))
-        using errcode = 'FL008', hint = 'use id, idempotencyKey, metadata, priority, startAt, delay, discardAfter, autoClose, autoCloseTimeout, concurrency, interventionMode, timeout, limitKey, traceparent, allowUnknown';
+        using errcode = 'FL008', hint = 'use id, idempotencyKey, metadata, priority, startAt, delay, discardAfter, autoClose, autoCloseTimeout, concurrency, interventionMode, timeout, limitKey, traceparent, allowUnknown, hidden';
     end case;
     if v_is_right is not true then
       raise exception '% must be %, got %', o.key, v_expected, left(o.value::text, 40) using errcode = 'FL008', hint = 'correct it, or leave it out';
@@ -356,7 +356,8 @@ return case when jsonb_typeof(p_value) = 'number' then p_value::numeric % 1 = 0 
 -- Starts an execution of a flow; with a known idempotencyKey, gives the one that has it. The options are those of the library:
 -- id, idempotencyKey, metadata, priority, delay, startAt, discardAfter, autoClose, autoCloseTimeout (null: never), concurrency,
 -- interventionMode, timeout, allowUnknown, traceparent (W3C; a malformed one is ignored with a warning); durations are milliseconds or "1h30m", moments ISO 8601. And limitKey: what the limits per key count
--- it by, since SQL does not know the flow's own; without one it counts with all others that have none.
+-- it by, since SQL does not know the flow's own; without one it counts with all others that have none. And hidden: nobody can answer it,
+-- so a pause fails it, as of `flow(f).start()`.
 create or replace function flowledger.start(flow text, input jsonb default 'null', options jsonb default '{}') returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -398,7 +399,7 @@ begin
       || case when options ? 'metadata' then jsonb_build_object('metadata', options -> 'metadata') else '{}' end
       || jsonb_build_object('settings', jsonb_strip_nulls(jsonb_build_object(
         'autoClose', options -> 'autoClose', 'concurrency', options -> 'concurrency',
-        'interventionMode', options -> 'interventionMode',
+        'interventionMode', options -> 'interventionMode', 'hidden', nullif(options -> 'hidden', 'false'),
         'timeoutMs', flowledger.duration_ms(options -> 'timeout'),
         'autoCloseMs', flowledger.duration_ms(options -> 'autoCloseTimeout')))
         || case when options -> 'autoCloseTimeout' = 'null' then '{"autoCloseMs": null}' else '{}' end::jsonb)),

@@ -23,6 +23,7 @@ export const startOptions = [
   "limitKey",
   "traceparent",
   "allowUnknown",
+  "hidden",
 ];
 
 interface StartFlags {

@@ -166,7 +166,7 @@ export class BoundFlow<C extends Contract = Contract> {
       requireKnown(options, optionNames, "run()");
       refuseTx(options, "run");
       requireKnown(options, without("id", "idempotencyKey", "tx", "autoClose"), "run()");
-      const execution = this.#new(given, parseInput(this.definition, input));
+      const execution = this.#new(given, input);
       await this.#create(execution, given);
     };
     const id = ExecutionId.parse(given.id);
@@ -176,13 +176,13 @@ export class BoundFlow<C extends Contract = Contract> {
 
   /** Starts an execution and resolves with its handle as soon as that is durable. */
   async startExecution(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<Execution<C>> {
-    const execution = this.#new(options, parseInput(this.definition, input));
+    const execution = this.#new(options, input);
     return this.#handle(await this.#create(execution, options), options);
   }
 
   /** Creates an execution without starting it. */
   async createExecution(options: CreateOptions = {}): Promise<Execution<C>> {
-    const execution = this.#new(options, undefined);
+    const execution = newExecution(this.definition, options, undefined, false, this.#host.newId);
     return this.#handle(await this.#create(execution, options), options);
   }
 
@@ -205,10 +205,7 @@ export class BoundFlow<C extends Contract = Contract> {
       throw new UsageError("idempotencyKey of startMany() must be a function", "use (input, index) => key");
     requireList(inputs, "inputs of startMany()", () => null);
     const executions = inputs.map((input, index) =>
-      this.#new(
-        { ...shared, ...(keyOf && { idempotencyKey: keyOf(input, index) }) },
-        parseInput(this.definition, input),
-      ),
+      this.#new({ ...shared, ...(keyOf && { idempotencyKey: keyOf(input, index) }) }, input),
     );
     const { runtimeResources } = options;
     const created = this.#host.createAll(executions);
@@ -292,11 +289,12 @@ export class BoundFlow<C extends Contract = Contract> {
       );
     refuseTx(options, method);
     const hidden = { autoCloseTimeout: 0, ...options };
-    return this.#create(this.#new(hidden, parseInput(this.definition, input), true), options);
+    return this.#create(this.#new(hidden, input, true), options);
   }
 
-  #new(options: CreateOptions, input: Json | undefined, isHidden = false): NewExecution {
-    return newExecution(this.definition, options, input, isHidden, this.#host.newId);
+  #new(options: CreateOptions, given: unknown, isHidden = false): NewExecution {
+    const input = parseInput(this.definition, given);
+    return { ...newExecution(this.definition, options, input, isHidden, this.#host.newId), given };
   }
 
   async #create(execution: NewExecution, options: CreateOptions): Promise<ExecutionId> {

@@ -1,6 +1,6 @@
 /** Executions are created and started: many in one statement, or one inside a caller's own transaction. */
 import { z } from "zod";
-import type { Json, JsonObject } from "../base/json.ts";
+import { toJson, type Json, type JsonObject } from "../base/json.ts";
 import { ExecutionId } from "../ledger/event.ts";
 import type { Recorded, Settings, WorkerId } from "../ledger/event.ts";
 import { parseEvents } from "../ledger/codec.ts";
@@ -9,7 +9,7 @@ import type { CallerTransaction, DatabaseIdentity, OpenTransaction } from "./cal
 import type { Database, Sql } from "./client.ts";
 import { column, jsonList } from "./columns.ts";
 import { leftToOthers, openLane } from "./lane.ts";
-import { isLocked, refusalOf } from "./refusals.ts";
+import { codeOf, isLocked, mayNot, refusalOf } from "./refusals.ts";
 
 /** One execution to create; with an `input` it starts at once. */
 export interface NewExecution {
@@ -42,6 +42,8 @@ export interface NewExecution {
     readonly readsState?: true;
     readonly fingerprint: string | null;
   };
+  /** The input before the contract has seen it: what a role that may only command sends. */
+  readonly given?: unknown;
   /** Application state it begins with. */
   readonly state: JsonObject;
   /** The trace that it belongs to. @default none */
@@ -96,14 +98,27 @@ export function startsOf({ sql, names, target }: Pick<Database, "sql" | "names" 
     }));
   /** A few at once, so that others find connections. */
   const waiting = openLane(leftToOthers + 2);
+  /** False for a role that may only command: one of `grant_roles`' clients, limited or not. */
+  let mayCreate = true;
+  async function createOrCommand(executions: readonly NewExecution[], lease: FirstLease | null = null) {
+    const isAllowed = executions.every(isCommand);
+    if (mayCreate || !isAllowed)
+      try {
+        return await create(sql, executions, lease);
+      } catch (error) {
+        if (codeOf(error) !== mayNot || !isAllowed) throw error;
+        mayCreate = false;
+      }
+    return await command(sql, executions);
+  }
   return {
-    create: (executions, lease = null) => create(sql, executions, lease),
+    create: createOrCommand,
     async createAll(executions) {
       try {
-        return await create(sql, executions, null);
+        return await createOrCommand(executions);
       } catch (error) {
         if (!isLocked(error)) throw error;
-        return await waiting.run("", () => create(sql, executions, null));
+        return await waiting.run("", () => createOrCommand(executions));
       }
     },
     async createIn(tx, execution) {
@@ -150,6 +165,45 @@ async function create(
       ${column(executions, ({ delayMs }) => delayMs)}::text::float8[], ${column(executions, discardAt)}::text::timestamptz[],
       ${column(executions, discardMs)}::text::float8[], case when set_config('lock_timeout', ${waitWithin}, true) <> '' then ${lease?.worker ?? null}::uuid end, ${lease?.token ?? null}::uuid) order by ord`;
   return rows.map(({ id, is_new: isNew, is_conflict: isConflict, at_ms: at }) => ({ id, isNew, isConflict, at }));
+}
+
+/** What `flowledger.start` can say as well. */
+function isCommand({ input, parent, item, state, resourceKeys }: NewExecution): boolean {
+  return input !== undefined && parent === null && !item && isEmpty(state) && resourceKeys.length === 0;
+}
+
+/** The same as a client may: through the front door, where the flow's contract has not seen the input. */
+async function command(sql: Sql, executions: readonly NewExecution[]): Promise<CreateResult[]> {
+  const rows = await sql<{ id: ExecutionId; at_ms: number }[]>`
+    select flowledger.start(x.item ->> 'flow', x.item -> 'input', x.item -> 'options') as id, flowledger.to_ms(statement_timestamp()) as at_ms
+    from jsonb_array_elements(${jsonList(executions.map(startOf))}::text::jsonb) with ordinality as x(item, ord) order by x.ord`;
+  return rows.map(({ id, at_ms: at }, index) => ({ id, isNew: id === executions[index]?.id, isConflict: false, at }));
+}
+
+function startOf(execution: NewExecution) {
+  const { id, flow, input, given, settings, metadata, idempotencyKey, priority, limitKey, delayMs, startAt } =
+    execution;
+  const { autoClose, autoCloseMs, concurrency, interventionMode, timeoutMs, hidden } = settings;
+  const options = {
+    id,
+    metadata: metadata ?? undefined,
+    idempotencyKey: idempotencyKey ?? undefined,
+    priority: priority || undefined,
+    limitKey: limitKey ?? undefined,
+    delay: delayMs ?? undefined,
+    startAt: startAt ?? undefined,
+    discardAfter: execution.discardAfter ?? undefined,
+    autoClose,
+    autoCloseTimeout: autoCloseMs,
+    concurrency,
+    interventionMode,
+    timeout: timeoutMs ?? undefined,
+    hidden,
+    traceparent: execution.traceparent ?? undefined,
+    // The library has asked.
+    allowUnknown: true,
+  };
+  return { flow, input: given === undefined ? input : toJson(given, `input of flow "${flow}"`), options };
 }
 
 const Created = z.tuple([ExecutionId, z.boolean(), z.boolean(), z.number()]);

@@ -2,7 +2,9 @@
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
+import { z } from "zod";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
+import type { Json } from "../../src/index.ts";
 import { administer, testDatabase } from "../support/database.ts";
 import { runCli } from "../support/cli.ts";
 import { codeOf, present, untilPending } from "../support/doors.ts";
@@ -334,3 +336,48 @@ test("the command line does for a limited client what it may do, and knows nothi
   expect(known).toContain("does not exist");
   expect(known).toBe(unknown);
 });
+
+test.each(["acme", "client"] as const)(
+  "role %s starts in TypeScript what it may, once per key, and hears the end",
+  async (name) => {
+    const flow = defineFlow("shop", {
+      input: z.object({ n: z.string().transform(Number), asks: z.boolean().default(false) }),
+    });
+    flow.to("ask", (ctx) => (ctx.input.asks ? ctx.pauseFor({ interruptId: "boss" }) : ctx.input.n)).end();
+    await using worker = await serving(database, [flow]);
+    await using client = createOrchestrator({ connection: urlOf(name), flows: [flow] });
+    const shop = client.flow(flow);
+    const options = { metadata: acme, autoCloseTimeout: 0 };
+
+    const waiting = await shop.startExecution({ n: "1", asks: true }, { ...options, idempotencyKey: `ts-${name}` });
+    const again = await shop.startExecution({ n: "1", asks: true }, { ...options, idempotencyKey: `ts-${name}` });
+    const conflict = await codeOf(shop.startExecution({ n: "2" }, { ...options, idempotencyKey: `ts-${name}` }));
+    const taken = await codeOf(shop.startExecution({ n: "1" }, { ...options, id: waiting.id }));
+    await untilPending(await worker.getExecution(waiting.id));
+    await waiting.continueWith("boss", "yes");
+
+    expect(again.id).toBe(waiting.id);
+    expect([conflict, taken]).toEqual(["USAGE_INVALID", "USAGE_INVALID"]);
+    // A client without limits commands, and is told that it ended: what came out is in other hands.
+    const out = (value: Json) => (name === "acme" ? { $final_result: value } : {});
+    expect(await waiting.waitForClose()).toEqual(out("yes"));
+    expect(await shop.start({ n: "2" }, options)).toEqual(out(2));
+    const run = await shop.run({ n: "3" }, options);
+    expect([run, name]).toEqual([name === "acme" ? 3 : {}, name]);
+    const many = await shop.startMany([{ n: "4" }, { n: "5" }], {
+      ...options,
+      delay: "1h",
+      priority: 2,
+      timeout: "1d",
+    });
+    const [one] = (await worker.listExecutions({ idPrefix: many[1] ?? "" })).executions;
+    expect(one).toMatchObject({ id: many[1], flow: "shop", metadata: acme });
+    // A pause that nobody can answer fails it, as for everybody.
+    expect(await codeOf(shop.start({ n: "6", asks: true }, options))).toBe(
+      name === "acme" ? "NO_RESUME_HANDLE" : "EXECUTION_CANCELLED",
+    );
+    const unscoped = await codeOf(shop.startExecution({ n: "7" }, { delay: "1h" }));
+    expect(unscoped).toBe(name === "acme" ? "USAGE_INVALID" : "ok");
+    expect(await codeOf(shop.createExecution(options))).toBe("PERMISSION_DENIED");
+  },
+);

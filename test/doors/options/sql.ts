@@ -73,6 +73,7 @@ export const start = {
   autoClose: optional(boolean),
   autoCloseTimeout: optional(orNull(duration)),
   concurrency: optional(orNull(integer(1))),
+  hidden: optional(boolean),
   interventionMode: optional(orNull(oneOf("planned", "auto"))),
   timeout: optional(orNull(duration)),
   limitKey: optional(text(200)),
