@@ -1,0 +1,12 @@
+/** `flowledger/ai`: agents as flows, model calls that outlive their process, and chats that a page resumes. Needs `ai` 7. */
+export { agentFlow, type AgentFlow } from "./ai/agent.ts";
+export { idempotencyKeyOf, type DurableToolOptions } from "./ai/tools.ts";
+export type { AgentContract, AgentItem, Message, Usage } from "./ai/contract.ts";
+export type {
+  AgentSettings,
+  ApprovalOptions,
+  BudgetOptions,
+  Decision,
+  ToolApproval,
+  ToolOptions,
+} from "./ai/settings.ts";
