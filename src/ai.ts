@@ -10,3 +10,11 @@ export type {
   ToolApproval,
   ToolOptions,
 } from "./ai/settings.ts";
+export {
+  durableCalls,
+  durableTools,
+  type Durable,
+  type DurableCallsOptions,
+  type DurableStream,
+  type DurableToolsOptions,
+} from "./ai/durable.ts";

@@ -46,13 +46,8 @@ export const agentContract = {
 };
 export type AgentContract = typeof agentContract;
 
-/** A stream item: a chunk for the page, with the chunk of the flow that put it and the execution that it ran in. */
-export type AgentItem = UIMessageChunk & { readonly from?: Source };
-
-export interface Source {
-  readonly execution: string;
-  readonly chunk: string;
-}
+/** A stream item: a chunk for the page. `from` is the same for all that one model call or tool call puts, in each of its attempts. */
+export type AgentItem = UIMessageChunk & { readonly from?: string };
 
 /** Keeps what a model or tool gave as JSON: bytes as base64, moments and addresses as text, and nothing undefined. */
 export function toStorable(value: unknown, where: string): Json {

@@ -3,7 +3,7 @@ import type { LanguageModel, LanguageModelUsage, TextStreamPart, ToolSet, UIMess
 import { FlowledgerError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import type { Ctx } from "../flow/context.ts";
-import { toMessages, toModelMessages, toStorable, type AgentContract, type Source, type Usage } from "./contract.ts";
+import { toMessages, toModelMessages, toStorable, type AgentContract, type AgentItem, type Usage } from "./contract.ts";
 import { Deltas } from "./deltas.ts";
 import { ai } from "./sdk.ts";
 import type { AgentSettings } from "./settings.ts";
@@ -19,14 +19,12 @@ export const noUsage: Usage = { inputTokens: 0, outputTokens: 0, totalTokens: 0 
 
 /** Of a chunk that puts chunks for the page into the stream of its execution. */
 interface Putting {
-  readonly execution: { readonly id: string };
-  readonly chunk: string;
-  putIntoStream(item: { type: string; from: Source }): Promise<void>;
+  readonly idempotencyKey: string;
+  putIntoStream(item: AgentItem): Promise<void>;
 }
 
-/** Puts a chunk for the page into the stream, with whose it is. */
-export function show(ctx: Putting): (chunk: UIMessageChunk) => Promise<void> {
-  const from = { execution: ctx.execution.id, chunk: ctx.chunk };
+/** Puts chunks for the page into the stream, with the call that they are of. */
+export function show(ctx: Putting, from: string = ctx.idempotencyKey): (chunk: UIMessageChunk) => Promise<void> {
   return (chunk) => ctx.putIntoStream({ ...chunk, from });
 }
 

@@ -3,7 +3,6 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import type { LanguageModel } from "ai";
 
 /** What a model says in one call: text in pieces, or calls of tools. */
 export interface Said {
@@ -22,6 +21,7 @@ export interface Said {
 export interface Asked {
   readonly messages: readonly { readonly role: string; readonly content: unknown }[];
   readonly tools?: readonly unknown[];
+  readonly stream?: boolean;
 }
 
 export interface TestProvider extends AsyncDisposable {
@@ -54,8 +54,14 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
         response.end(JSON.stringify({ error: { message: `status ${said.status}` } }));
         return;
       }
-      response.writeHead(200, { "content-type": "text/event-stream" });
       const id = `chatcmpl-${asked.length}`;
+      if (question.stream !== true) {
+        response.writeHead(200, { "content-type": "application/json" });
+        response.end(JSON.stringify(whole(id, said)));
+        completed += 1;
+        return;
+      }
+      response.writeHead(200, { "content-type": "text/event-stream" });
       const send = (delta: object, finish: string | null = null, usage?: object) =>
         response.write(
           `data: ${JSON.stringify({ id, object: "chat.completion.chunk", created: 1, model: "test", choices: [{ index: 0, delta, finish_reason: finish }], usage })}\n\n`,
@@ -115,6 +121,25 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
   };
 }
 
-export function modelOf(url: string): LanguageModel {
+/** What is not streamed. */
+function whole(id: string, { text = [], calls = [] }: Said): object {
+  const tool_calls = calls.map(({ name, input, id: callId }, index) => ({
+    id: callId ?? `${id}-${index}`,
+    type: "function",
+    function: { name, arguments: JSON.stringify(input) },
+  }));
+  const message = { role: "assistant", content: text.join(""), ...(calls.length > 0 && { tool_calls }) };
+  const choices = [{ index: 0, message, finish_reason: calls.length > 0 ? "tool_calls" : "stop" }];
+  return {
+    id,
+    object: "chat.completion",
+    created: 1,
+    model: "test",
+    choices,
+    usage: { prompt_tokens: 10, completion_tokens: 1, total_tokens: 11 },
+  };
+}
+
+export function modelOf(url: string) {
   return createOpenAICompatible({ name: "test", baseURL: url, apiKey: "none", includeUsage: true })("test");
 }
