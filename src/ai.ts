@@ -18,3 +18,4 @@ export {
   type DurableStream,
   type DurableToolsOptions,
 } from "./ai/durable.ts";
+export { toUIMessageChunks, toUIMessageStreamResponse, type UIMessageStreamOptions } from "./ai/ui.ts";

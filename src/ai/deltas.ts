@@ -6,7 +6,7 @@ import { systemTimers, type Timer, type Timers } from "../base/timers.ts";
 const joinMs = 20;
 const joinBytes = 4096;
 
-type Delta = Extract<UIMessageChunk, { type: "text-delta" | "reasoning-delta" | "tool-input-delta" }>;
+export type Delta = Extract<UIMessageChunk, { type: "text-delta" | "reasoning-delta" | "tool-input-delta" }>;
 
 export class Deltas {
   readonly #put: (chunk: UIMessageChunk) => Promise<void>;

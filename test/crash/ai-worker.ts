@@ -1,6 +1,6 @@
 /** A worker process of the tests that kill one. */
 import { createOrchestrator } from "../../src/index.ts";
-import { agent } from "./crash-flows.ts";
+import { agent } from "./ai-flows.ts";
 
 const orchestrator = createOrchestrator({ connection: process.env["AI_DATABASE"] ?? "", flows: [agent] });
 const worker = await orchestrator.startWorker();

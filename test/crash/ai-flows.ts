@@ -3,7 +3,7 @@ import { appendFileSync } from "node:fs";
 import { tool } from "ai";
 import { z } from "zod";
 import { agentFlow } from "../../src/ai.ts";
-import { modelOf } from "./provider.ts";
+import { modelOf } from "../ai/provider.ts";
 
 /** Each run of a tool leaves a line in this file, whatever becomes of its process. */
 const log = process.env["AI_LOG"] ?? "";
@@ -13,15 +13,21 @@ export const agent = agentFlow("crashed", {
   tools: {
     note: tool({
       inputSchema: z.object({ line: z.string(), wait: z.boolean().optional() }),
-      execute: async ({ line, wait }, { abortSignal }) => {
+      execute: ({ line }) => {
         appendFileSync(log, `${line}\n`);
-        process.stdout.write(`ran ${line}\n`);
-        // A tool that takes its time, so that the test can kill between two of them.
-        if (wait === true && process.env["AI_HEIR"] === undefined)
-          await new Promise((_, reject) => abortSignal?.addEventListener("abort", () => reject(new Error("stopped"))));
         return line;
       },
     }),
+  },
+  toolApproval: {
+    note: async ({ line, wait }) => {
+      // Between two tool calls: the first has run, and the second never begins in this process.
+      if (wait === true && process.env["AI_HEIR"] === undefined) {
+        process.stdout.write(`asked about ${line}\n`);
+        await new Promise(() => {});
+      }
+      return "approved" as const;
+    },
   },
   toolCallConcurrency: 1,
 });
