@@ -19,3 +19,4 @@ export {
   type DurableToolsOptions,
 } from "./ai/durable.ts";
 export { toUIMessageChunks, toUIMessageStreamResponse, type UIMessageStreamOptions } from "./ai/ui.ts";
+export { chatRoutes, type ChatAccess, type ChatRequest, type ChatRoutes, type ChatRoutesOptions } from "./ai/chat.ts";

@@ -95,9 +95,9 @@ async function* chunksOf(
   for await (const entry of execution.streamItems({ timeout: null, signal })) {
     const chunks = page.take(entry);
     if (!isKnown) yield* chunks;
-    else if (page.isWaiting || onPause === "hold") isKnown = !after.every((id) => page.asked.has(id));
+    else if (page.isWaiting || onPause === "hold") isKnown = !after.some((id) => page.asked.has(id));
     // The ledger says whether somebody has answered meanwhile, whoever that was.
-    if (!isKnown && onPause === "finish" && page.isWaiting && (await isPending()))
+    if (onPause === "finish" && page.isWaiting && (await isPending()))
       return yield { type: "finish", finishReason: "tool-calls" };
   }
   if (signal.aborted) return;
