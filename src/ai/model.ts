@@ -1,6 +1,6 @@
 /** One model call: one attempt of a chunk. What it says goes into the stream as it comes, and into the state when it is whole. */
 import type { LanguageModel, LanguageModelUsage, TextStreamPart, ToolSet, UIMessageChunk } from "ai";
-import { FlowledgerError } from "../base/errors.ts";
+import { ChunkTimeoutError, FlowledgerError, StepTimeoutError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import type { Ctx } from "../flow/context.ts";
 import { toMessages, toModelMessages, toStorable, type AgentContract, type AgentItem, type Usage } from "./contract.ts";
@@ -88,7 +88,7 @@ export async function callModel(
 /** Whether making the call again may help. */
 export function mayHelp(error: unknown): boolean {
   if (ai.APICallError.isInstance(error)) return error.isRetryable;
-  if (error instanceof FlowledgerError) return false;
+  if (error instanceof FlowledgerError) return error instanceof ChunkTimeoutError || error instanceof StepTimeoutError;
   return ![
     ai.InvalidPromptError,
     ai.InvalidArgumentError,

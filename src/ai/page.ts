@@ -59,6 +59,13 @@ export class Page {
     return shown;
   }
 
+  /** What still waited for a step that never ended. */
+  end(): Shown[] {
+    const shown: Shown[] = [];
+    while (this.#current !== null || this.#queues.size > 0) this.#leave(shown);
+    return shown;
+  }
+
   #item(item: unknown, shown: Shown[]): void {
     if (!isChunk(item)) return;
     const { from = null, ...chunk } = item;
@@ -80,10 +87,12 @@ export class Page {
     } else if (known !== undefined && step !== "") {
       // Another step came in between: the page keeps the first telling.
       this.#steps.set(step, "muted");
-    } else if (this.#current !== null && this.#current !== step) {
+    } else if (this.#current !== null && this.#current !== step && !follows(this.#current, step)) {
       this.#steps.set(step, "waiting");
       this.#queues.set(step, [chunk]);
     } else {
+      // The one before it ended without a word: it was skipped, or its call failed for good.
+      if (this.#current !== null) this.#steps.set(this.#current, "done");
       this.#enter(step, chunk, shown);
     }
   }
@@ -175,6 +184,11 @@ export class Page {
     } else
       shown.push({ type: "data-interrupt", id, data: { id, type, payload, status: isAsked ? "pending" : action } });
   }
+}
+
+/** Calls of one chunk, and those of one run of it, come one after the other. Their names differ in the last part. */
+function follows(step: string, next: string): boolean {
+  return step.replace(/\/[^/]*$/, "") === next.replace(/\/[^/]*$/, "");
 }
 
 function responseOf(approvalId: string, value: unknown): Shown {

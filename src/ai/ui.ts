@@ -101,6 +101,7 @@ async function* chunksOf(
       return yield { type: "finish", finishReason: "tool-calls" };
   }
   if (signal.aborted) return;
+  if (!isKnown) yield* page.end();
   const { lifecycleState } = await execution.result.getMeta();
   try {
     if (lifecycleState === "closed") await execution.waitForClose({ signal });

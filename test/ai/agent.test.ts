@@ -1,5 +1,5 @@
 /** Agents as flows: each model call made once, each tool run once, people asked, and what cannot be meant refused. */
-import { jsonSchema, tool } from "ai";
+import { jsonSchema, Output, tool } from "ai";
 import { expect, test } from "vitest";
 import { z } from "zod";
 import { agentFlow, idempotencyKeyOf } from "../../src/ai.ts";
@@ -235,6 +235,63 @@ test("stopWhen sees the steps with their calls and results", async () => {
     [1, [{ city: "Oslo" }], ["dry"]],
     [2, [{ city: "Oslo" }], ["dry"]],
   ]);
+});
+
+test("a call that the model got wrong is told to it, and one that takes too long is made again", async () => {
+  await using provider = await testProvider(
+    said({ calls: [{ name: "weather", input: { town: 7 } }] }, { text: ["slow"], holdBefore: 0 }, { text: ["sorry"] }),
+  );
+  const agent = agentFlow("wrong-call", {
+    model: modelOf(provider.url),
+    tools: { weather: tool({ inputSchema: z.object({ city: z.string() }), execute: () => "dry" }) },
+    timeout: "300ms",
+    retry: { initialInterval: 1 },
+  });
+  await using orchestrator = await serving(database, [agent]);
+
+  const state = await orchestrator.flow(agent).start("?");
+
+  expect(state).toMatchObject({ text: "sorry" });
+  expect(state.messages?.[2]).toMatchObject({ role: "tool", content: [{ output: { type: "error-text" } }] });
+  expect(provider.asked).toHaveLength(3);
+});
+
+test("a redrive makes the call again that failed, and nothing before it; a fork goes on from where it is told", async () => {
+  await using provider = await testProvider(
+    said({ calls: [weather] }, { status: 401 }, { text: ["now"] }, { text: ["fork"] }),
+  );
+  let ran = 0;
+  const agent = agentFlow("redriven", {
+    model: modelOf(provider.url),
+    tools: { weather: tool({ inputSchema: z.object({ city: z.string() }), execute: () => ++ran }) },
+  });
+  await using orchestrator = await serving(database, [agent]);
+  const failed = await orchestrator.flow(agent).startExecution("?", { autoCloseTimeout: 0 });
+  await expect(failed.waitForClose()).rejects.toThrow("401");
+
+  const next = await failed.redrive({ actor: "ann", reason: "the key is back" });
+  const state = await next.waitForClose();
+  const called = (await next.history()).find(
+    (event) => event.type === "event.emitted" && JSON.stringify(event).includes('"step":2'),
+  );
+  const fork = await next.fork({ at: called?.seq ?? 0 });
+
+  expect(state).toMatchObject({ text: "now", usage: { totalTokens: 22 } });
+  expect(await fork.waitForClose()).toMatchObject({ text: "fork" });
+  expect(ran).toBe(1);
+  expect(provider.asked).toHaveLength(4);
+  for (const { id } of [failed, next, fork]) await expectGuarantees(sql, id);
+});
+
+test("structured output is in the state", async () => {
+  await using provider = await testProvider(said({ text: ['{"city":', '"Oslo"}'] }));
+  const agent = agentFlow("structured", {
+    model: modelOf(provider.url),
+    output: Output.object({ schema: z.object({ city: z.string() }) }),
+  });
+  await using orchestrator = await serving(database, [agent]);
+
+  expect(await orchestrator.flow(agent).start("Where?")).toMatchObject({ output: { city: "Oslo" } });
 });
 
 test("the model is a resource: an orchestrator gives another one", async () => {

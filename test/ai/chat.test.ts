@@ -3,6 +3,7 @@ import {
   AbstractChat,
   DefaultChatTransport,
   lastAssistantMessageIsCompleteWithApprovalResponses,
+  lastAssistantMessageIsCompleteWithToolCalls,
   tool,
   type ChatState,
   type ChatStatus,
@@ -11,7 +12,7 @@ import {
 import { expect, test } from "vitest";
 import { z } from "zod";
 import { agentFlow, chatRoutes, type ChatRoutes, type ChatRoutesOptions } from "../../src/ai.ts";
-import type { Execution, Orchestrator } from "../../src/index.ts";
+import { defineFlow, type Execution, type Orchestrator } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import { serving } from "../support/flows.ts";
@@ -45,7 +46,11 @@ class Tab extends AbstractChat<UIMessage> {
         headers: { "x-user": user },
         fetch: (url, init) => routes.fetch(new Request(url as string, init)),
       }),
-      sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithApprovalResponses,
+      sendAutomaticallyWhen: (given) =>
+        lastAssistantMessageIsCompleteWithApprovalResponses(given) ||
+        // A tool of the page.
+        (given.messages.at(-1)?.parts.at(-1)?.type === "tool-locate" &&
+          lastAssistantMessageIsCompleteWithToolCalls(given)),
     });
   }
 
@@ -266,6 +271,57 @@ async function untilTurn(at: { orchestrator: Orchestrator; newest: () => Promise
     if (found) return found;
   }
 }
+
+test("a tool of the page is a pause, which the page answers with what it found", async () => {
+  await using provider = await testProvider(said({ calls: [{ name: "locate", input: {} }] }, { text: ["In Oslo"] }));
+  const locate = tool({ inputSchema: z.object({}), outputSchema: z.object({ city: z.string() }) });
+  const agent = agentFlow("located", { model: modelOf(provider.url), tools: { locate } });
+  await using orchestrator = await serving(database, [agent]);
+  const tab = new Tab(chatRoutes({ orchestrator, flow: agent, authorize: () => ({ actor: "ann" }) }), "where");
+  await tab.sendMessage({ text: "Where am I?" });
+  const part = tab.messages.at(-1)?.parts.find(({ type }) => type === "tool-locate");
+  expect(part).toMatchObject({ state: "input-available" });
+  const toolCallId = part && "toolCallId" in part ? part.toolCallId : "";
+  await tab.addToolOutput({ tool: "locate", toolCallId, output: { city: "Oslo" } } as never);
+  await untilText(tab, "In Oslo");
+
+  expect(provider.asked[1]?.messages.at(-1)).toMatchObject({ role: "tool", content: '{"city":"Oslo"}' });
+  expect(tab.messages).toHaveLength(2);
+});
+
+test("an agent in the middle of a graph asks in the chat of the graph", async () => {
+  await using provider = await testProvider(said({ calls: [refund] }, { text: ["Paid"] }));
+  const refunded: unknown[] = [];
+  const agent = agentFlow("inner", {
+    model: modelOf(provider.url),
+    tools: {
+      refund: tool({ inputSchema: z.object({ amount: z.number() }), execute: (input) => refunded.push(input) }),
+    },
+    toolApproval: { refund: "user-approval" },
+  });
+  const graph = defineFlow("outer", { input: z.object({ question: z.string() }) });
+  graph
+    .to("ask", (ctx) => ctx.input.question)
+    .toSubFlow(agent)
+    .to("keep", (ctx) => ctx.setState("messages", ctx.input.messages ?? []));
+  await using orchestrator = await serving(database, [graph]);
+  const routes = chatRoutes({
+    orchestrator,
+    flow: graph,
+    authorize: () => ({ actor: "ann" }),
+    input: ({ said: [first] }) => ({ question: JSON.stringify(first?.content) }),
+  });
+  const tab = new Tab(routes, "graph");
+  await tab.sendMessage({ text: "Refund" });
+  const part = tab.messages.at(-1)?.parts.find(({ type }) => type === "tool-refund");
+  const id = part && "approval" in part ? (part.approval?.id ?? "") : "";
+  expect(id).toMatch(/^[\da-f-]{36}:/);
+  await tab.addToolApprovalResponse({ id, approved: true });
+  await untilText(tab, "Paid");
+
+  expect(refunded).toEqual([{ amount: 500 }]);
+  expect(tab.messages).toHaveLength(2);
+});
 
 test("a message that is sent again is one turn; an edited or regenerated one begins where it stood", async () => {
   await using at = await setup("again", (_, number) => ({ text: [`answer ${number}`] }));

@@ -51,6 +51,26 @@ test("steps of agents that run beside each other are told one after the other, e
   expect(texts(await messageOf(items(...a, ...b, ...a)))).toEqual(["one", "two"]);
 });
 
+test("a step that never ends holds up neither the next one of its chunk nor, in the end, others", () => {
+  const page = new Page();
+  const first = step("x/model/1", ...text("a", "one")).slice(0, 3);
+  const [second, other] = [
+    step("x/model/2", ...text("b", "two")),
+    step("y/model/1", ...text("c", "three")).slice(0, 4),
+  ];
+  const told = items(...first, ...other, ...second).flatMap((entry) =>
+    page.take(entry as { kind: null; item: unknown }),
+  );
+  const shown = (chunks: readonly UIMessageChunk[]) =>
+    chunks.flatMap((one) => (one.type === "text-delta" ? [one.delta] : []));
+
+  expect(shown(told)).toEqual(["one", "two", "three"]);
+  expect(page.end()).toEqual([]);
+  const stuck = new Page();
+  for (const entry of items(...first, ...other)) stuck.take(entry as { kind: null; item: unknown });
+  expect(shown(stuck.end())).toEqual(["three"]);
+});
+
 test("a page waits when all that is left are questions, and not while a tool runs", () => {
   const page = new Page();
   const waits = items(
