@@ -231,6 +231,18 @@ test("approvals that nobody asked for run nothing", async () => {
   await (await at.newest()).cancel();
 });
 
+test("a turn that was stopped while it asked leaves no call without a result to the next one", async () => {
+  await using at = await setup("unanswered", said({ calls: [refund] }, { text: ["fine"] }));
+  const tab = new Tab(at.routes, "left");
+  await tab.sendMessage({ text: "Refund" });
+  await post(at.routes, "/left/stop", {});
+  await (await at.newest()).waitForClose().catch(() => {});
+  await tab.sendMessage({ text: "Never mind" });
+
+  expect(tab.text).toBe("fine");
+  expect(at.provider.asked[1]?.messages.map(({ content }) => content)).toEqual(["Refund", "Never mind"]);
+});
+
 test("of an answer from elsewhere and one from the chat the first counts, and the page shows what became of it", async () => {
   await using at = await setup("both", said({ calls: [refund] }, { text: ["No refund"] }));
   const tab = new Tab(at.routes, "both");
@@ -329,6 +341,8 @@ test("a message that is sent again is one turn; an edited or regenerated one beg
   await Promise.all(
     (await Promise.all([post(at.routes, "", message), post(at.routes, "", message)])).map((one) => one.text()),
   );
+  const late = await (await post(at.routes, "", message)).text();
+  expect(late).toContain("answer 1");
   expect(at.provider.asked).toHaveLength(1);
   await (await post(at.routes, "", { id: "again", messages: [user("m2", "More")] })).text();
   await (
@@ -344,6 +358,16 @@ test("a message that is sent again is one turn; an edited or regenerated one beg
   ]);
   const { messages } = (await (await get(at.routes, "/again")).json()) as { messages: UIMessage[] };
   expect(messages.map(textOf)).toEqual(["Hello", "answer 4"]);
+});
+
+test("of two messages that two tabs send at once one is the turn, and the other is told so", async () => {
+  await using at = await setup("race", () => ({ text: ["fine"] }));
+  const both = ["A", "B"].map((text) => post(at.routes, "", { id: "race", messages: [user(text, text)] }));
+  const responses = await Promise.all(both);
+  await Promise.all(responses.map((one) => one.text()));
+
+  expect(responses.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, 409]);
+  expect(at.provider.asked).toHaveLength(1);
 });
 
 test("a chat is its owner's: others have none of that name, and who may do nothing is told so", async () => {

@@ -49,6 +49,9 @@ test("steps of agents that run beside each other are told one after the other, e
 
   expect(texts(await messageOf(items(...mixed)))).toEqual(["one", "two"]);
   expect(texts(await messageOf(items(...a, ...b, ...a)))).toEqual(["one", "two"]);
+  // Cut off while the other one had begun.
+  const cut = [...step("a", ...text("a", "o")).slice(0, 3), ...b.slice(0, 2), ...a, ...b.slice(2)];
+  expect(texts(await messageOf(items(...cut)))).toEqual(["one", "two"]);
 });
 
 test("a step that never ends holds up neither the next one of its chunk nor, in the end, others", () => {
