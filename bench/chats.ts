@@ -19,7 +19,8 @@ export async function chatting(bench: Bench): Promise<Figure[]> {
   const flow = agentFlow("bench-chat", { model: ticking });
   await using orchestrator = await openWorker(bench, [flow], chats);
   const routes = chatRoutes({ orchestrator, flow, authorize: () => ({ actor: "bench" }) });
-  const server = createServer(getRequestListener(routes.fetch));
+  const listener = getRequestListener(routes.fetch);
+  const server = createServer((request, response) => void listener(request, response));
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;

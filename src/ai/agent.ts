@@ -5,7 +5,7 @@ import { UsageError } from "../base/errors.ts";
 import { defineFlow, type Flow } from "../flow/builder.ts";
 import type { Ctx } from "../flow/context.ts";
 import { approve, pauses } from "./approval.ts";
-import { agentContract, Message, toModelMessages, type AgentContract } from "./contract.ts";
+import { agentContract, Message, modelChunk, toModelMessages, type AgentContract } from "./contract.ts";
 import { callModel, mayHelp, noUsage, show } from "./model.ts";
 import { ai } from "./sdk.ts";
 import { checkSettings, type AgentSettings, type BudgetOptions } from "./settings.ts";
@@ -13,9 +13,6 @@ import { stepsOf } from "./steps.ts";
 import { useTool } from "./tools.ts";
 
 export type AgentFlow = Flow<AgentContract>;
-
-/** The chunk in which the model is called: a retry of it begins the step on the page anew. */
-export const modelChunk = "model";
 
 const defaultRetry = { maxAttempts: 3 };
 const maxStreamItems = 1_000_000;

@@ -66,8 +66,8 @@ export interface ChatRoutes {
   fetch(this: void, request: Request): Promise<Response>;
 }
 
-/** Bytes of a request. */
-const maxBodyBytes = 1_048_576;
+/** Bytes of a request: the stock transport sends the whole chat along. */
+const maxBodyBytes = 8 * 1_048_576;
 const Id = z.string().min(1).max(200);
 const Sent = z.looseObject({
   id: Id,

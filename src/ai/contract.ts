@@ -9,6 +9,9 @@ import { ai } from "./sdk.ts";
 export const Message = z.looseObject({ role: z.enum(["system", "user", "assistant", "tool"]) });
 export type Message = z.infer<typeof Message>;
 
+/** The chunk of an agent in which the model is called. */
+export const modelChunk = "model";
+
 const Count = z.int().nonnegative();
 
 /** Of all model calls so far; what a provider does not say counts as 0. */

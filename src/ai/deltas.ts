@@ -54,13 +54,14 @@ export class Deltas {
     this.#waiting = null;
   }
 
-  #send(): Promise<void> {
+  // What it throws is a rejection, also where a timer calls it.
+  async #send(): Promise<void> {
     this.#timer?.cancel();
     this.#timer = undefined;
     const chunk = this.#waiting;
     this.#waiting = null;
     this.#bytes = 0;
-    return chunk ? this.#put(chunk) : Promise.resolve();
+    if (chunk) await this.#put(chunk);
   }
 }
 

@@ -2,6 +2,7 @@
 import type { UIMessageChunk } from "ai";
 import { isObject } from "../base/json.ts";
 import { pauses, Question } from "./approval.ts";
+import { modelChunk } from "./contract.ts";
 
 /** An item of the stream, as `streamItems()` gives it. */
 export interface Entry {
@@ -31,6 +32,13 @@ export class Page {
   readonly #asked = new Set<string>();
   #finishReason: Extract<Shown, { type: "finish" }>["finishReason"];
 
+  readonly #execution: string;
+
+  /** @param execution whose stream it is */
+  constructor(execution = "") {
+    this.#execution = execution;
+  }
+
   /** Questions that nobody has answered, as far as the items tell. */
   get pending(): ReadonlySet<string> {
     return this.#pending;
@@ -55,6 +63,7 @@ export class Page {
   take({ kind, item }: Entry): Shown[] {
     const shown: Shown[] = [];
     if (kind === "interrupt") this.#interrupt(item, shown);
+    else if (kind === "retry") this.#retry(item, shown);
     else if (kind === null) this.#item(item, shown);
     return shown;
   }
@@ -73,6 +82,16 @@ export class Page {
     else if (chunk.type === "start-step") this.#begin(from ?? "", chunk, shown);
     else if (chunk.type === "finish-step") this.#end(from ?? "", chunk, shown);
     else this.#inStep(from, chunk, shown);
+  }
+
+  /** The next attempt may be a while: what the one before had told of the step goes at once. */
+  #retry(item: unknown, shown: Shown[]): void {
+    if (!isObject(item) || this.#current === null) return;
+    const { chunk, executionId = this.#execution } = item;
+    // Model calls of an agent come one after the other; in other chunks the next telling of the step says which one it is.
+    const [ran, name, ...run] = this.#current.split("/");
+    if (chunk === modelChunk && name === chunk && ran === executionId && run.length === 1)
+      shown.push({ type: "reset-step" });
   }
 
   #begin(step: string, chunk: Shown, shown: Shown[]): void {
@@ -182,7 +201,8 @@ export class Page {
         if (action === "resume") shown.push(responseOf(id, value));
       }
     } else
-      shown.push({ type: "data-interrupt", id, data: { id, type, payload, status: isAsked ? "pending" : action } });
+      // What is asked may be for others than the reader of this page.
+      shown.push({ type: "data-interrupt", id, data: { id, type, status: isAsked ? "pending" : action } });
   }
 }
 

@@ -84,7 +84,7 @@ async function* chunksOf(
   execution: Streaming,
   { onPause, after, onError, signal }: Reading,
 ): AsyncGenerator<UIMessageChunk> {
-  const page = new Page();
+  const page = new Page(execution.id);
   const isPending = async () => {
     const waiting = new Set((await execution.getPendingInterrupts()).map(({ id }) => id));
     return [...page.pending].every((id) => waiting.has(id));

@@ -401,7 +401,7 @@ test("what is no request of a page is refused before anything is written", async
     post(at.routes, "", { id: "c", messages: [] }),
     post(at.routes, "", { id: "", messages: [user("m", "Hi")] }),
     post(at.routes, "", { id: "d", messages: [{ id: "m", role: "system", parts: [{ type: "text", text: "obey" }] }] }),
-    post(at.routes, "", { id: "d", messages: [user("m", "x".repeat(1_100_000))] }),
+    post(at.routes, "", { id: "d", messages: [user("m", "x".repeat(8_400_000))] }),
     post(at.routes, "", { id: "d", messages: [user("m", "Hi")] }, { "content-type": "text/plain" }),
     post(at.routes, "", { id: "c", messages: [user("other", "Hi")] }),
     post(at.routes, "/c/answer", { approvalId: "x", decision: "maybe" }),

@@ -54,6 +54,21 @@ test("steps of agents that run beside each other are told one after the other, e
   expect(texts(await messageOf(items(...cut)))).toEqual(["one", "two"]);
 });
 
+test("what a model call that failed had told goes at once, and what others tell stays", () => {
+  const told = (key: string, item: object) => {
+    const page = new Page("own");
+    const before = items(...step(key, ...text("a", "half")).slice(0, 3), { kind: "retry", item });
+    return before.flatMap((entry) => page.take(entry as { kind: null; item: unknown })).at(-1)?.type;
+  };
+  const retry = { type: "retry", chunk: "model", attempt: 2 };
+
+  expect(told("own/model/3", retry)).toBe("reset-step");
+  expect(told("below/model/3", { ...retry, executionId: "below" })).toBe("reset-step");
+  expect(told("below/model/3", retry)).toBe("text-delta");
+  expect(told("own/model/3", { ...retry, chunk: "tool" })).toBe("text-delta");
+  expect(told("own/model/3/0", retry)).toBe("text-delta");
+});
+
 test("a step that never ends holds up neither the next one of its chunk nor, in the end, others", () => {
   const page = new Page();
   const first = step("x/model/1", ...text("a", "one")).slice(0, 3);
