@@ -1,5 +1,6 @@
 /** `npm run bench [name…] [--json]`: every promise of speed, measured in one run on one server. */
 import { cpus } from "node:os";
+import { chatting } from "./chats.ts";
 import { deferred } from "./defer.ts";
 import { flat } from "./flat.ts";
 import { floor } from "./floor.ts";
@@ -32,6 +33,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   people,
   rebuild,
   stream,
+  chats: chatting,
   spread,
   defer: deferred,
   neighbours,

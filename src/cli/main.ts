@@ -7,6 +7,7 @@ import { indented, visible } from "../base/visible.ts";
 import type { GlobalOptions } from "./command.ts";
 import { addAuditCommands } from "./audit.ts";
 import { addExecutionCommands } from "./executions.ts";
+import { addMcpCommand } from "./mcp.ts";
 import { addOperatorCommands } from "./operators.ts";
 import { addReadCommands } from "./reads.ts";
 import { addRunCommands } from "./run.ts";
@@ -45,6 +46,7 @@ export function newProgram(): Command {
   addReadCommands(program);
   addExecutionCommands(program);
   addOperatorCommands(program);
+  addMcpCommand(program);
   addAuditCommands(program);
   return program;
 }

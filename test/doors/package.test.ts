@@ -48,7 +48,7 @@ test("the package holds the build, the demo's example and its documents, nothing
 
   expect(others.toSorted()).toEqual(documents);
   expect(packed).toEqual(expect.arrayContaining(["docs/guide.md", "docs/operations.md", "docs/guarantees.md"]));
-  const doors = ["index", "defer", "schema", "test", "cli"].map((name) => `dist/${name}.js`);
+  const doors = ["index", "defer", "schema", "test", "ai", "mcp", "cli"].map((name) => `dist/${name}.js`);
   for (const path of [...doors, ...doors.map((door) => door.replace(/js$/, "d.ts"))]) expect(packed).toContain(path);
 });
 
@@ -264,12 +264,12 @@ test.each(Object.keys(bundlers))(
   },
 );
 
-test("nothing but flowledger/schema loads drizzle", async () => {
+test("nothing but its own door loads drizzle, the AI SDK or that of MCP", async () => {
   const modules = ["index", "defer", "cli", "worker/worker", "store/migrate", "console"];
   const loads = async (name: string) => {
     const script = `const { registerHooks } = await import("node:module");
       const seen = new Set();
-      registerHooks({ resolve(specifier, context, next) { if (specifier.startsWith("drizzle")) seen.add(specifier); return next(specifier, context); } });
+      registerHooks({ resolve(specifier, context, next) { if (/^(drizzle|ai$|@ai-sdk|@modelcontextprotocol)/.test(specifier)) seen.add(specifier); return next(specifier, context); } });
       process.argv[1] = "nothing";
       await import(${JSON.stringify(pathToFileURL(join(root, "dist", `${name}.js`)).href)});
       console.log([...seen].join());
@@ -279,6 +279,8 @@ test("nothing but flowledger/schema loads drizzle", async () => {
 
   expect(await Promise.all(modules.map(loads))).toEqual(modules.map(() => ""));
   expect(await loads("schema")).toContain("drizzle-orm");
+  expect(await loads("ai")).toMatch(/^ai\b/);
+  expect(await loads("mcp")).toContain("@modelcontextprotocol/sdk");
 });
 
 /** "passes", or what the tool has to say. */

@@ -7,7 +7,7 @@ export type Sources = ReadonlyMap<string, string>;
 /** The order of the rooms: each imports from itself and from those before it. */
 export const rooms = ["base", "flow", "ledger", "store", "telemetry", "engine", "worker", "execution", "test"];
 /** Folders of entry points: what belongs to one file at the root of `src`, and imports from everywhere. */
-export const entryFolders = ["cli"];
+export const entryFolders = ["ai", "cli", "mcp"];
 
 const imports = /\b(?:from|import|require|import\.meta\.resolve)\s*\(?\s*(["'`])([^"'`\n]+)\1/g;
 /** A thread is started by its URL; data files have one as well. */
@@ -75,7 +75,7 @@ export function circles(sources: Sources): string[] {
 }
 
 const clock =
-  /\bDate\s*\.\s*now\b|\bnew\s+Date\b(?!\s*\(\s*[^\s)])|(?<![\w.]|new\s)Date\s*\(|\bperformance\b|\b(?:set|clear)(?:Timeout|Interval)\b|\bAbortSignal\s*\.\s*timeout\b|\bhrtime\b|\buptime\b|\bnode:(?:timers|perf_hooks)\b|\bTemporal\b|\bNodeJS\.Time/;
+  /\bDate\s*\.\s*now\b|\bnew\s+Date\b(?!\s*\(\s*[^\s)])|(?<![\w.]|new\s)Date\s*\(|\bperformance\b(?!\s*:)|\b(?:set|clear)(?:Timeout|Interval)\b|\bAbortSignal\s*\.\s*timeout\b|\bhrtime\b|\buptime\b|\bnode:(?:timers|perf_hooks)\b|\bTemporal\b|\bNodeJS\.Time/;
 
 /** Lines that read a clock or set a timer. */
 export function clocks(sources: Sources): string[] {

@@ -106,6 +106,16 @@ export const commandRows: readonly CommandRow[] = [
     },
     isOnlyRefused: true,
   },
+  {
+    name: "mcp",
+    options: {
+      "--allow": {
+        sample: "answer,retry",
+        takes: (value) => value.split(",").every((one) => /^ *(answer|retry|skip|redrive|cancel) *$/.test(one)),
+      },
+    },
+    isOnlyRefused: true,
+  },
   { name: "console", options: { "--port": whole(0, 65_535, "0") }, isOnlyRefused: true },
   { name: "list", options: list },
   { name: "failures", options: { "--flow": text(100), "--last-after": date, "--limit": limit } },

@@ -1,0 +1,74 @@
+/** Chats: how old a token is when its page has it, with many chats at once. Worker, routes and Postgres share the machine. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import { getRequestListener } from "@hono/node-server";
+import type { LanguageModel } from "ai";
+import { agentFlow, chatRoutes } from "../src/ai.ts";
+import { openWorker } from "./server.ts";
+import type { Bench, Figure } from "./server.ts";
+
+/** `CHATS=100 npm run bench -- chats` is a look. */
+const chats = Number(process.env["CHATS"] ?? 1000);
+const tokensPerSecond = 50;
+const seconds = 5;
+
+export async function chatting(bench: Bench): Promise<Figure[]> {
+  const flow = agentFlow("bench-chat", { model: ticking });
+  await using orchestrator = await openWorker(bench, [flow], chats);
+  const routes = chatRoutes({ orchestrator, flow, authorize: () => ({ actor: "bench" }) });
+  const listener = getRequestListener(routes.fetch);
+  const server = createServer((request, response) => void listener(request, response));
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const pages = new URL("./chats-pages.ts", import.meta.url).pathname;
+  const child = spawn(process.execPath, [pages, `http://127.0.0.1:${port}/chat`, String(chats)], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let output = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
+  await once(child, "close");
+  server.closeAllConnections();
+  server.close();
+  const { tokens, p50, p95 } = JSON.parse(output) as { tokens: number; p50: number; p95: number };
+  const name = `${chats} chats × ${tokensPerSecond} tokens/s: token → page`;
+  const note = `${tokens} of ${chats * tokensPerSecond * seconds} tokens came`;
+  return [
+    { name: `${name}, p50`, value: p50, unit: "ms", note },
+    { name: `${name}, p95`, value: p95, unit: "ms" },
+  ];
+}
+
+type Model = Extract<LanguageModel, { specificationVersion: "v4" }>;
+type Part = Awaited<ReturnType<Model["doStream"]>>["stream"] extends ReadableStream<infer P> ? P : never;
+
+/** Says when it speaks. */
+const ticking: Model = {
+  specificationVersion: "v4",
+  provider: "bench",
+  modelId: "ticking",
+  supportedUrls: {},
+  doGenerate: () => Promise.reject(new Error("it only streams")),
+  doStream: async () => ({ stream: ReadableStream.from(tick()) }),
+};
+
+async function* tick(): AsyncGenerator<Part> {
+  yield { type: "text-start", id: "text" };
+  const began = performance.now();
+  for (let n = 0; n < tokensPerSecond * seconds; n++) {
+    await sleep(Math.max(0, began + (n * 1000) / tokensPerSecond - performance.now()));
+    yield { type: "text-delta", id: "text", delta: `${(performance.timeOrigin + performance.now()).toFixed(1)} ` };
+  }
+  yield { type: "text-end", id: "text" };
+  yield {
+    type: "finish",
+    finishReason: { unified: "stop", raw: "stop" },
+    usage: {
+      inputTokens: { total: 1, noCache: 1, cacheRead: undefined, cacheWrite: undefined },
+      outputTokens: { total: 1, text: 1, reasoning: undefined },
+    },
+  };
+}

@@ -1,0 +1,137 @@
+/** `agentFlow()`: an agent is a flow. One model call is one attempt of a chunk, one tool call is one item of a collection. */
+import type { OutputInterface as Output, StepResult, ToolSet } from "ai";
+import { z } from "zod";
+import { UsageError } from "../base/errors.ts";
+import { defineFlow, type Flow } from "../flow/builder.ts";
+import type { Ctx } from "../flow/context.ts";
+import { approve, pauses } from "./approval.ts";
+import { agentContract, Message, modelChunk, toModelMessages, type AgentContract } from "./contract.ts";
+import { callModel, mayHelp, noUsage, show } from "./model.ts";
+import { ai } from "./sdk.ts";
+import { checkSettings, type AgentSettings, type BudgetOptions } from "./settings.ts";
+import { stepsOf } from "./steps.ts";
+import { useTool } from "./tools.ts";
+
+export type AgentFlow = Flow<AgentContract>;
+
+const defaultRetry = { maxAttempts: 3 };
+const maxStreamItems = 1_000_000;
+
+/**
+ * An agent as a flow: alone, as a sub-flow, or in the middle of a graph. Its input is a text, `{ prompt }` or `{ messages }`; its
+ * result is its state: `text`, `messages`, `usage`, `steps`, `output`.
+ *
+ * @param name of the flow; the model is the resource `<name>.model`
+ * @throws {DefinitionError} a tool without `inputSchema`, a rule for a tool that it does not have, or another setting that cannot be
+ *   meant
+ */
+export function agentFlow<TOOLS extends ToolSet = ToolSet, OUTPUT extends Output = Output>(
+  name: string,
+  settings: AgentSettings<TOOLS, OUTPUT>,
+): AgentFlow {
+  const own = erase(settings);
+  checkSettings(name, own);
+  const { model, retry, timeout = null, toolCallConcurrency: concurrency = null } = own;
+  const flow = defineFlow(name, agentContract, { maxStreamItems, ...own.flow });
+  flow.declareResourceRequirement(`${name}.model`, model === undefined ? {} : { resolver: () => model });
+  flow.to("prompt", async (ctx) => {
+    const messages = messagesOf(ctx.input);
+    toModelMessages(messages, `messages of agent "${name}"`);
+    await ctx.setState("messages", messages);
+    await ctx.setState("steps", []);
+    await ctx.setState("usage", noUsage);
+    if (own.budget) await ctx.setState("budget", own.budget.tokens);
+    ctx.emitNoWait("ModelCall", { step: 1 });
+  });
+  flow
+    .when("ModelCall")
+    .to(modelChunk, (ctx) => callModel(ctx, name, own), {
+      retry: { ...defaultRetry, retryIf: mayHelp, ...retry },
+      timeout,
+    })
+    .forEach({ concurrency })
+    .to("approve", (ctx) => approve(ctx, own))
+    .to("tool", (ctx) => useTool(ctx, own))
+    .endForEach()
+    .to("next", (ctx) => next(ctx, name, own));
+  return flow;
+}
+
+const BudgetAnswer = z.object({ decision: z.enum(["continue", "stop"]), tokens: z.int().positive().optional() });
+
+/** After a step: another model call, or the end. */
+async function next(ctx: Ctx<AgentContract, unknown[]>, name: string, settings: AgentSettings) {
+  if (!ctx.isResume && ctx.input.length > 0)
+    await ctx.appendState("messages", Message.parse({ role: "tool", content: ctx.input }));
+  const { messages = [], steps = [], usage = noUsage, budget } = ctx.getState();
+  const said = steps.at(-1)?.finishReason ?? "unknown";
+  // Without results of tools the model has nothing to answer to.
+  if (messages.at(-1)?.role !== "tool") return finish(ctx, said);
+  if (await isToStop(settings, stepsOf(toModelMessages(messages, `messages of agent "${name}"`), steps)))
+    return finish(ctx, "stopped");
+  if (budget !== undefined && usage.totalTokens >= budget) {
+    if (!ctx.resume) {
+      const exceeded = exceed(ctx, name, settings.budget, usage.totalTokens, budget);
+      return exceeded ?? finish(ctx, "budget");
+    }
+    const { decision, tokens } = BudgetAnswer.parse(ctx.resume.value);
+    if (decision === "stop") return finish(ctx, "budget");
+    await ctx.setState("budget", usage.totalTokens + (tokens ?? settings.budget?.tokens ?? budget));
+  }
+  ctx.emitNoWait("ModelCall", { step: steps.length + 1 });
+  return null;
+}
+
+async function finish(ctx: Ctx<AgentContract, unknown>, finishReason: string): Promise<null> {
+  await ctx.setState("finishReason", finishReason);
+  const known = ["stop", "length", "content-filter", "tool-calls", "error", "other"] as const;
+  const reason = known.find((one) => one === finishReason) ?? "other";
+  await show(ctx)({ type: "finish", finishReason: reason });
+  return null;
+}
+
+/** The question to a person; null where nobody is asked. */
+function exceed(
+  ctx: Ctx<AgentContract, unknown>,
+  name: string,
+  budget: BudgetOptions | undefined,
+  used: number,
+  tokens: number,
+) {
+  const { onExceeded = "ask" } = budget ?? {};
+  if (onExceeded === "fail")
+    throw new UsageError(
+      `agent "${name}" has used ${used} tokens and its budget is ${tokens}`,
+      'raise budget.tokens, or let budget.onExceeded be "ask"',
+      { used, tokens },
+    );
+  if (onExceeded === "stop") return null;
+  return ctx.pauseFor({
+    type: pauses.budget,
+    payload: { used, tokens },
+    response: BudgetAnswer,
+    resumeTo: "self",
+    maxResumes: null,
+  });
+}
+
+async function isToStop(
+  { stopWhen = ai.isStepCount(20) }: AgentSettings,
+  steps: StepResult<ToolSet>[],
+): Promise<boolean> {
+  for (const condition of [stopWhen].flat()) if (await condition({ steps })) return true;
+  return false;
+}
+
+function messagesOf(input: Ctx<AgentContract, unknown>["startInput"]): Message[] {
+  if (typeof input === "object" && "messages" in input) return input.messages;
+  return [{ role: "user", content: typeof input === "string" ? input : input.prompt }];
+}
+
+/**
+ * The one cast of these files. Settings are typed by the agent's own tools for those who write them; here a tool is whatever stands
+ * under its name, and gets the input that its own schema has checked.
+ */
+function erase<TOOLS extends ToolSet, OUTPUT extends Output>(settings: AgentSettings<TOOLS, OUTPUT>): AgentSettings {
+  return settings as unknown as AgentSettings;
+}

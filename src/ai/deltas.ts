@@ -1,0 +1,85 @@
+/** What a model writes comes in pieces of a few letters: those of one part are joined for a moment before they become an item. */
+import type { UIMessageChunk } from "ai";
+import { systemTimers, type Timer, type Timers } from "../base/timers.ts";
+
+/** A piece waits so long for the next one, or until there are so many bytes of them. */
+const joinMs = 20;
+const joinBytes = 4096;
+
+export type Delta = Extract<UIMessageChunk, { type: "text-delta" | "reasoning-delta" | "tool-input-delta" }>;
+
+export class Deltas {
+  readonly #put: (chunk: UIMessageChunk) => Promise<void>;
+  readonly #timers: Pick<Timers, "after">;
+  #waiting: Delta | null = null;
+  #bytes = 0;
+  #timer: Timer | undefined;
+  /** What was put by the timer: whoever puts next hears of its failure. */
+  #late: Promise<void> = Promise.resolve();
+
+  constructor(put: (chunk: UIMessageChunk) => Promise<void>, timers: Pick<Timers, "after"> = systemTimers) {
+    this.#put = put;
+    this.#timers = timers;
+  }
+
+  /** In order. Resolves when there is room for more. */
+  async put(chunk: UIMessageChunk): Promise<void> {
+    const joined = this.#waiting && joinOf(this.#waiting, chunk);
+    if (!joined) await this.flush();
+    if (!isDelta(chunk)) return this.#put(chunk);
+    this.#waiting = joined ?? chunk;
+    this.#bytes += Buffer.byteLength(textOf(chunk));
+    if (this.#bytes >= joinBytes) return this.flush();
+    this.#timer ??= this.#timers.after(
+      joinMs,
+      () => {
+        const sent = this.#send();
+        sent.catch(() => {});
+        this.#late = Promise.all([this.#late, sent]).then(() => {});
+        this.#late.catch(() => {});
+      },
+      "pieces of a model's output are joined",
+    );
+  }
+
+  /** Puts what waits. @throws what an earlier put has failed with */
+  async flush(): Promise<void> {
+    await this.#late;
+    await this.#send();
+  }
+
+  /** Nothing is put any more. */
+  stop(): void {
+    this.#timer?.cancel();
+    this.#waiting = null;
+  }
+
+  // What it throws is a rejection, also where a timer calls it.
+  async #send(): Promise<void> {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    const chunk = this.#waiting;
+    this.#waiting = null;
+    this.#bytes = 0;
+    if (chunk) await this.#put(chunk);
+  }
+}
+
+/** The two as one, where they are pieces of one part; null where they are not. */
+export function joinOf(first: Delta, next: UIMessageChunk): Delta | null {
+  if ("providerMetadata" in first || "providerMetadata" in next) return null;
+  if (first.type === "tool-input-delta")
+    return next.type === first.type && next.toolCallId === first.toolCallId
+      ? { ...first, inputTextDelta: first.inputTextDelta + next.inputTextDelta }
+      : null;
+  if (next.type !== first.type || next.id !== first.id) return null;
+  return { ...first, delta: first.delta + next.delta };
+}
+
+export function isDelta(chunk: UIMessageChunk): chunk is Delta {
+  return chunk.type === "text-delta" || chunk.type === "reasoning-delta" || chunk.type === "tool-input-delta";
+}
+
+function textOf(delta: Delta): string {
+  return delta.type === "tool-input-delta" ? delta.inputTextDelta : delta.delta;
+}

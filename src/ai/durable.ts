@@ -1,0 +1,294 @@
+/** Model calls and tools of the AI SDK inside any chunk: what has been completed is not done again in a retry. */
+import type { LanguageModelMiddleware, ToolExecutionOptions, ToolSet, UIMessageChunk } from "ai";
+import { z } from "zod";
+import type { Duration } from "../base/duration.ts";
+import { UsageError } from "../base/errors.ts";
+import { isObject, type Json } from "../base/json.ts";
+import {
+  requireBoolean,
+  requireFunction,
+  requireKnown,
+  requireRecord,
+  requireText,
+  show as shown,
+} from "../base/option.ts";
+import type { Output, RetryOptions, StepOptions } from "../flow/context.ts";
+import { toStorable, type AgentItem } from "./contract.ts";
+import { Deltas } from "./deltas.ts";
+import { mayHelp, show } from "./model.ts";
+import { runTool, type DurableToolOptions } from "./tools.ts";
+
+/** What these need of a chunk's `ctx`, whatever its flow. */
+export interface Durable {
+  readonly idempotencyKey: string;
+  readonly signal: AbortSignal;
+  step<T>(
+    name: string,
+    work: (signal: AbortSignal, idempotencyKey: string) => T,
+    options?: StepOptions,
+  ): Promise<Output<T>>;
+}
+
+/** The same, of a flow whose stream takes what a page shows. */
+export interface DurableStream extends Durable {
+  putIntoStream(item: AgentItem): Promise<void>;
+}
+
+export interface DurableCallsOptions {
+  /** Of the recorded steps. @default "model" */
+  readonly name?: string;
+  /** A call that failed is made again. @default three tries, where the provider says that it may help */
+  readonly retry?: RetryOptions;
+  /** Longest time of one try. @default none */
+  readonly timeout?: Duration | null;
+  /** Whether what the model says goes into the execution's stream as it comes. @default true */
+  readonly stream?: boolean;
+}
+
+export interface DurableToolsOptions {
+  /** As for a step. @default one try */
+  readonly retry?: RetryOptions;
+  /** Longest time of one try. @default none */
+  readonly timeout?: Duration | null;
+  /** Whether results go into the execution's stream. @default true */
+  readonly stream?: boolean;
+}
+
+type Silent<T> = T & { readonly stream: false };
+type Generate = NonNullable<LanguageModelMiddleware["wrapGenerate"]>;
+type Generated = Awaited<ReturnType<Generate>>;
+type Streamed = Awaited<ReturnType<NonNullable<LanguageModelMiddleware["wrapStream"]>>>;
+type Part = Streamed["stream"] extends ReadableStream<infer P> ? P : never;
+
+/**
+ * Middleware for `wrapLanguageModel({ model, middleware: durableCalls(ctx) })`: each call is a recorded step of this chunk, for
+ * `generateText`, `streamText` and agents. What a model says goes into the execution's stream as it comes, and to the caller when it is
+ * whole and recorded.
+ *
+ * @throws {UsageError} an option that cannot be meant, or `ctx` is none
+ */
+export function durableCalls(ctx: DurableStream, options?: DurableCallsOptions): LanguageModelMiddleware;
+export function durableCalls(ctx: Durable, options: Silent<DurableCallsOptions>): LanguageModelMiddleware;
+export function durableCalls(ctx: Durable | DurableStream, options: DurableCallsOptions = {}): LanguageModelMiddleware {
+  const where = "durableCalls()";
+  requireCtx(ctx, where);
+  requireKnown(options, ["name", "retry", "timeout", "stream"], where);
+  const { name = "model", retry, timeout = null } = options;
+  requireText(name, `name of ${where}`, { max: 400 });
+  const stepOptions = { retry: { maxAttempts: 3, retryIf: mayHelp, ...retry }, timeout };
+  const putter = putterOf(ctx, options.stream, where);
+  const recorded = async (work: (key: string) => Promise<unknown>): Promise<unknown> => {
+    try {
+      return await ctx.step(name, async (_, key) => toStorable(await work(key), `result of ${where}`), stepOptions);
+    } catch (error) {
+      if (ctx.signal.aborted || !(error instanceof Error)) throw error;
+      // The SDK would try again what it knows by its class, and a retry of the chunk has no class: here tries are those of the step.
+      throw new Error(error.message, { cause: error });
+    }
+  };
+  return {
+    specificationVersion: "v4",
+    transformParams: async ({ params }) => ({
+      ...params,
+      abortSignal: params.abortSignal ? AbortSignal.any([ctx.signal, params.abortSignal]) : ctx.signal,
+    }),
+    wrapGenerate: async ({ doGenerate }) => {
+      const given = await recorded(async (key) => {
+        const { request: _, response, ...result } = await doGenerate();
+        const { body: _body, ...kept } = response ?? {};
+        const put = putter(key);
+        await put({ type: "start-step" });
+        for (const [index, part] of result.content.entries())
+          if (part.type === "text" || part.type === "reasoning") {
+            const id = String(index);
+            await put({ type: `${part.type}-start`, id });
+            await put({ type: `${part.type}-delta`, id, delta: part.text });
+            await put({ type: `${part.type}-end`, id });
+          } else await showPart(part, put);
+        await put({ type: "finish-step" });
+        return { ...result, response: kept };
+      });
+      return GeneratedResult.parse(withDate(given));
+    },
+    wrapStream: async ({ doStream }) => {
+      const given = await recorded(async (key) => {
+        const put = putter(key);
+        const deltas = new Deltas(put);
+        const parts: Part[] = [];
+        await put({ type: "start-step" });
+        try {
+          const { stream } = await doStream();
+          for await (const part of stream) {
+            if (part.type === "error") throw part.error;
+            if (part.type === "raw" || part.type === "ping") continue;
+            keep(parts, part);
+            await showPart(part, (chunk) => deltas.put(chunk));
+          }
+          await deltas.flush();
+        } finally {
+          deltas.stop();
+        }
+        await put({ type: "finish-step" });
+        return parts;
+      });
+      return { stream: ReadableStream.from(Parts.parse(Array.isArray(given) ? given.map(withDate) : given)) };
+    },
+  };
+}
+
+/**
+ * The same tools, each call a recorded step: a retry of the chunk gets its result back. `execute` also gets an `idempotencyKey`. Give
+ * them to a model with `durableCalls(ctx)`, so that the calls are the same again.
+ *
+ * @throws {UsageError} a tool that is none, an option that cannot be meant, or `ctx` is none
+ */
+export function durableTools<TOOLS extends ToolSet>(
+  ctx: DurableStream,
+  tools: TOOLS,
+  options?: DurableToolsOptions,
+): TOOLS;
+export function durableTools<TOOLS extends ToolSet>(
+  ctx: Durable,
+  tools: TOOLS,
+  options: Silent<DurableToolsOptions>,
+): TOOLS;
+export function durableTools(ctx: Durable | DurableStream, tools: ToolSet, options: DurableToolsOptions = {}): ToolSet {
+  const where = "durableTools()";
+  requireCtx(ctx, where);
+  requireRecord(tools, `tools of ${where}`);
+  requireKnown(options, ["retry", "timeout", "stream"], where);
+  const { retry, timeout = null } = options;
+  const putter = putterOf(ctx, options.stream, where);
+  const durable = Object.entries(tools).map(([toolName, tool]) => {
+    const { execute } = requireTool(tool, toolName, where);
+    if (!execute) return [toolName, tool] as const;
+    const once = async (input: unknown, given: ToolExecutionOptions<unknown>): Promise<Json> => {
+      const { toolCallId } = given;
+      const put = putter(`${ctx.idempotencyKey}/${toolCallId}`);
+      const output = await ctx.step(
+        toolName,
+        (signal, idempotencyKey) => {
+          const abortSignal = given.abortSignal ? AbortSignal.any([signal, given.abortSignal]) : signal;
+          const call = { toolName, input: toStorable(input, `input of tool "${toolName}"`) };
+          const all: DurableToolOptions = { ...given, abortSignal, idempotencyKey };
+          return runTool(execute, call, all, (value) =>
+            put({ type: "tool-output-available", toolCallId, output: value, preliminary: true }),
+          );
+        },
+        { timeout, ...(retry && { retry }) },
+      );
+      await put({ type: "tool-output-available", toolCallId, output });
+      return output;
+    };
+    return [toolName, { ...tool, execute: once }] as const;
+  });
+  return Object.fromEntries(durable);
+}
+
+/** What is recorded of a stream: pieces of one part are one piece. */
+function keep(parts: Part[], part: Part): void {
+  const last = parts.at(-1);
+  const isNext =
+    (part.type === "text-delta" || part.type === "reasoning-delta" || part.type === "tool-input-delta") &&
+    last?.type === part.type &&
+    last.id === part.id &&
+    part.providerMetadata === undefined &&
+    last.providerMetadata === undefined;
+  if (isNext) parts[parts.length - 1] = { ...last, delta: last.delta + part.delta };
+  else parts.push(part);
+}
+
+/** A part of a provider's as a page shows it. */
+async function showPart(
+  part: Part | Generated["content"][number],
+  put: (chunk: UIMessageChunk) => Promise<void>,
+): Promise<void> {
+  switch (part.type) {
+    case "text-start":
+    case "text-delta":
+    case "text-end":
+    case "reasoning-start":
+    case "reasoning-delta":
+    case "reasoning-end":
+      return put(part);
+    case "tool-input-start":
+      return put({ type: part.type, toolCallId: part.id, toolName: part.toolName });
+    case "tool-input-delta":
+      return put({ type: part.type, toolCallId: part.id, inputTextDelta: part.delta });
+    case "tool-call":
+      return put({
+        type: "tool-input-available",
+        toolCallId: part.toolCallId,
+        toolName: part.toolName,
+        input: parsed(part.input),
+        ...(part.providerExecuted !== undefined && { providerExecuted: part.providerExecuted }),
+      });
+    case "tool-result":
+      return put({
+        type: "tool-output-available",
+        toolCallId: part.toolCallId,
+        output: part.result,
+        providerExecuted: true,
+      });
+    case "source":
+      if (part.sourceType !== "url") return;
+      return put({
+        type: "source-url",
+        sourceId: part.id,
+        url: part.url,
+        ...(part.title !== undefined && { title: part.title }),
+      });
+    default:
+      return;
+  }
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // The SDK tells the model that its call was none.
+    return text;
+  }
+}
+
+/** What these files have recorded; the moment in it is a text there. */
+const Parts = z.array(z.custom<Part>((part) => isObject(part) && typeof part["type"] === "string"));
+const GeneratedResult = z.custom<Generated>((result) => isObject(result) && Array.isArray(result["content"]));
+
+function withDate(value: unknown): unknown {
+  if (!isObject(value)) return value;
+  if (value["type"] === "response-metadata") return dated(value);
+  return isObject(value["response"]) ? { ...value, response: dated(value["response"]) } : value;
+}
+
+function dated(value: Readonly<Record<string, unknown>>): object {
+  const { timestamp } = value;
+  return typeof timestamp === "string" ? { ...value, timestamp: new Date(timestamp) } : value;
+}
+
+type Putter = (from: string) => (chunk: UIMessageChunk) => Promise<void>;
+
+function putterOf(ctx: Durable | DurableStream, stream: boolean | undefined, where: string): Putter {
+  const isShown = stream === undefined || requireBoolean(stream, `stream of ${where}`);
+  return (from) => (isShown && "putIntoStream" in ctx ? show(ctx, from) : async () => {});
+}
+
+function requireCtx(ctx: unknown, where: string): void {
+  if (isObject(ctx) && "step" in ctx && "idempotencyKey" in ctx) return;
+  throw new UsageError(`${where} got no ctx, but ${shown(ctx)}`, "pass the ctx that the chunk was called with");
+}
+
+function requireTool(tool: unknown, name: string, where: string): ToolSet[string] {
+  if (!isTool(tool))
+    throw new UsageError(`tool ${shown(name)} of ${where} has no inputSchema`, "make it with tool() of the AI SDK");
+  if (tool.execute !== undefined) requireFunction(tool.execute, `execute of tool ${shown(name)} of ${where}`);
+  return tool;
+}
+
+function isTool(tool: unknown): tool is ToolSet[string] {
+  return (
+    isObject(tool) &&
+    (tool["type"] === "provider" || (tool["inputSchema"] !== undefined && tool["inputSchema"] !== null))
+  );
+}

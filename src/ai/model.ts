@@ -1,0 +1,140 @@
+/** One model call: one attempt of a chunk. What it says goes into the stream as it comes, and into the state when it is whole. */
+import type { LanguageModel, LanguageModelUsage, TextStreamPart, ToolSet, UIMessageChunk } from "ai";
+import { ChunkTimeoutError, FlowledgerError, StepTimeoutError } from "../base/errors.ts";
+import type { Json } from "../base/json.ts";
+import type { Ctx } from "../flow/context.ts";
+import { toMessages, toModelMessages, toStorable, type AgentContract, type AgentItem, type Usage } from "./contract.ts";
+import { Deltas } from "./deltas.ts";
+import { ai } from "./sdk.ts";
+import type { AgentSettings } from "./settings.ts";
+
+/** What the model wants done. */
+export interface Call {
+  readonly toolCallId: string;
+  readonly toolName: string;
+  readonly input: Json;
+}
+
+export const noUsage: Usage = { inputTokens: 0, outputTokens: 0, totalTokens: 0 };
+
+/** Of a chunk that puts chunks for the page into the stream of its execution. */
+interface Putting {
+  readonly idempotencyKey: string;
+  putIntoStream(item: AgentItem): Promise<void>;
+}
+
+/** Puts chunks for the page into the stream, with the call that they are of. */
+export function show(ctx: Putting, from: string = ctx.idempotencyKey): (chunk: UIMessageChunk) => Promise<void> {
+  return (chunk) => ctx.putIntoStream({ ...chunk, from });
+}
+
+export async function callModel(
+  ctx: Ctx<AgentContract, unknown>,
+  name: string,
+  settings: AgentSettings,
+): Promise<Call[]> {
+  const { tools } = settings;
+  const model = ctx.requireResource<LanguageModel>(`${name}.model`);
+  const before = ctx.getState("messages") ?? [];
+  const put = show(ctx);
+  const deltas = new Deltas(put);
+  await put({ type: "start-step" });
+  const result = ai.streamText({
+    ...callSettings(settings),
+    model,
+    messages: toModelMessages(before, `messages of agent "${name}"`),
+    ...(tools && { tools: withoutWork(tools) }),
+    // Another try is another attempt of this chunk, which the ledger and the page know of.
+    maxRetries: 0,
+    streamRetries: 0,
+    abortSignal: ctx.signal,
+    onError: () => {},
+  });
+  try {
+    for await (const part of result.stream) {
+      if (part.type === "error") throw part.error;
+      if (part.type === "abort") throw ctx.signal.reason;
+      if (isOurs(part)) continue;
+      const chunk = ai.toUIMessageChunk(part, { ...(tools && { tools }), sendSources: true });
+      if (chunk) await deltas.put(chunk);
+    }
+    await deltas.flush();
+  } finally {
+    deltas.stop();
+  }
+  await put({ type: "finish-step" });
+
+  const [{ text, finishReason, usage, toolCalls, response }, messages] = await Promise.all([
+    result.finalStep,
+    result.responseMessages,
+  ]);
+  const counted = countOf(usage);
+  for (const message of toMessages(messages, `answer of the model of agent "${name}"`))
+    await ctx.appendState("messages", message);
+  await ctx.appendState("steps", { from: before.length, finishReason, model: response.modelId, usage: counted });
+  await ctx.setState("usage", sum(ctx.getState("usage") ?? noUsage, counted));
+  await ctx.setState("text", text);
+  if (settings.output && toolCalls.length === 0)
+    await ctx.setState("output", toStorable(await result.output, `output of agent "${name}"`));
+  return toolCalls
+    .filter((call) => !call.providerExecuted && call.invalid !== true)
+    .map(({ toolCallId, toolName, input }) => ({
+      toolCallId,
+      toolName,
+      input: toStorable(input, `input of tool "${toolName}"`),
+    }));
+}
+
+/** Whether making the call again may help. */
+export function mayHelp(error: unknown): boolean {
+  if (ai.APICallError.isInstance(error)) return error.isRetryable;
+  if (error instanceof FlowledgerError) return error instanceof ChunkTimeoutError || error instanceof StepTimeoutError;
+  return ![
+    ai.InvalidPromptError,
+    ai.InvalidArgumentError,
+    ai.LoadAPIKeyError,
+    ai.LoadSettingError,
+    ai.NoSuchModelError,
+    ai.UnsupportedFunctionalityError,
+    ai.UnsupportedModelVersionError,
+  ].some((kind) => kind.isInstance(error));
+}
+
+/** What goes to the model as it was given. */
+function callSettings(settings: AgentSettings) {
+  const {
+    model: _,
+    tools: _tools,
+    toolApproval: _approval,
+    stopWhen: _stop,
+    toolOptions: _options,
+    ...rest
+  } = settings;
+  const { retry: _retry, timeout: _timeout, budget: _budget, approval: _asked, flow: _flow, ...more } = rest;
+  const { toolCallConcurrency: _concurrency, headers, ...plain } = more;
+  return { ...plain, ...(headers && { headers: { ...headers } }) };
+}
+
+/** The model is told of them; each call runs in a chunk of its own. */
+function withoutWork(tools: ToolSet): ToolSet {
+  return Object.fromEntries(
+    Object.entries(tools).map(([name, { execute: _execute, needsApproval: _needs, ...tool }]) => [name, tool]),
+  ) as ToolSet;
+}
+
+/** What this flow says in its own words. */
+function isOurs(part: TextStreamPart<ToolSet>): boolean {
+  return ["start", "finish", "start-step", "finish-step"].includes(part.type);
+}
+
+function countOf({ inputTokens = 0, outputTokens = 0, totalTokens }: LanguageModelUsage): Usage {
+  return { inputTokens, outputTokens, totalTokens: totalTokens ?? inputTokens + outputTokens };
+}
+
+function sum(a: Usage, b: Usage): Usage {
+  return {
+    inputTokens: a.inputTokens + b.inputTokens,
+    outputTokens: a.outputTokens + b.outputTokens,
+    totalTokens: a.totalTokens + b.totalTokens,
+  };
+}

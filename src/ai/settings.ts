@@ -1,0 +1,238 @@
+/** The settings of an agent, and what is refused of them where it is defined. */
+import type {
+  FlexibleSchema,
+  LanguageModel,
+  LanguageModelCallOptions,
+  ModelMessage,
+  OutputInterface as Output,
+  ToolApprovalStatus,
+  ToolLoopAgentSettings,
+  ToolSet,
+  TypedToolCall,
+} from "ai";
+import { parseDuration, type Duration } from "../base/duration.ts";
+import { isObject } from "../base/json.ts";
+import { requireInteger, requireKnown, requireList, requireOneOf, requireRecord, show } from "../base/option.ts";
+import type { RetryOptions } from "../flow/context.ts";
+import type { InputOf } from "../flow/contract.ts";
+import { refusalOf, type FlowOptions } from "../flow/limits.ts";
+import { resolveRetry } from "../flow/retry.ts";
+import type { AgentContract } from "./contract.ts";
+
+type SdkSettings<TOOLS extends ToolSet, OUTPUT extends Output> = ToolLoopAgentSettings<
+  never,
+  TOOLS,
+  Record<string, unknown>,
+  OUTPUT
+>;
+
+/** What a person may say to a tool call: run it, run it with another input, do not run it, or answer in its place. */
+export type Decision = "approve" | "edit" | "reject" | "respond";
+export const decisions = ["approve", "edit", "reject", "respond"] as const;
+
+export interface ToolOptions {
+  /** As for a step. @default one try; what it throws is told to the model */
+  readonly retry?: RetryOptions;
+  /** Longest time of one try. @default none */
+  readonly timeout?: Duration | null;
+  /** What a person may decide about its calls. @default all four */
+  readonly decisions?: readonly Decision[];
+}
+
+type Answered = ToolApprovalStatus | PromiseLike<ToolApprovalStatus>;
+/** Whether a call runs, is denied, or waits for a person: for one tool, or as a function of its input. */
+type ApprovalRule<INPUT> =
+  | ToolApprovalStatus
+  | ((input: INPUT, options: { readonly toolCallId: string; readonly messages: ModelMessage[] }) => Answered);
+/** A rule for each tool, or one function for all calls. */
+export type ToolApproval<TOOLS extends ToolSet> =
+  | ((asked: { readonly toolCall: TypedToolCall<TOOLS>; readonly messages: ModelMessage[] }) => Answered)
+  | { readonly [Name in keyof TOOLS]?: ApprovalRule<InputOfTool<TOOLS[Name]>> };
+type InputOfTool<T> = T extends { readonly inputSchema: FlexibleSchema<infer Input> } ? Input : unknown;
+
+export interface ApprovalOptions {
+  /** Who is meant to answer: shown with the question. @default none */
+  readonly assign?: readonly string[];
+  /** By when: shown with the question. @default none */
+  readonly due?: Duration;
+  /** A call that nobody has decided on by then is rejected. @default never */
+  readonly expiresIn?: Duration | null;
+}
+
+export interface BudgetOptions {
+  /** Tokens of all model calls together. */
+  readonly tokens: number;
+  /** When they are used up and another call is due: ask a person, stop as if the model had, or fail. @default "ask" */
+  readonly onExceeded?: "ask" | "stop" | "fail";
+}
+
+/** Those of the AI SDK's `ToolLoopAgent` that say how a model is called, and how each call is made to last. */
+export interface AgentSettings<
+  TOOLS extends ToolSet = ToolSet,
+  OUTPUT extends Output = Output,
+> extends LanguageModelCallOptions {
+  /** The model, unless the resource `<name>.model` is given: to `createOrchestrator()`, to the flow, or to one execution. */
+  readonly model?: LanguageModel;
+  readonly instructions?: SdkSettings<TOOLS, OUTPUT>["instructions"];
+  readonly tools?: TOOLS;
+  readonly toolChoice?: SdkSettings<TOOLS, OUTPUT>["toolChoice"];
+  readonly activeTools?: SdkSettings<TOOLS, OUTPUT>["activeTools"];
+  readonly toolOrder?: SdkSettings<TOOLS, OUTPUT>["toolOrder"];
+  readonly repairToolCall?: SdkSettings<TOOLS, OUTPUT>["repairToolCall"];
+  readonly providerOptions?: SdkSettings<TOOLS, OUTPUT>["providerOptions"];
+  readonly telemetry?: SdkSettings<TOOLS, OUTPUT>["telemetry"];
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Structured output; it is in the state as `output`. */
+  readonly output?: OUTPUT;
+  /** Which calls wait for a person. */
+  readonly toolApproval?: ToolApproval<NoInfer<TOOLS>>;
+  /** Ends the loop after a step with tool results. @default isStepCount(20) */
+  readonly stopWhen?: SdkSettings<TOOLS, OUTPUT>["stopWhen"];
+  /** Tool calls of one step at once. @default unlimited */
+  readonly toolCallConcurrency?: number;
+  /** How each tool runs. */
+  readonly toolOptions?: { readonly [Name in keyof NoInfer<TOOLS>]?: ToolOptions };
+  /** A model call that failed is made again. @default three attempts, where the provider says that it may help */
+  readonly retry?: RetryOptions;
+  /** Longest time of one model call. @default none */
+  readonly timeout?: Duration | null;
+  readonly budget?: BudgetOptions;
+  readonly approval?: ApprovalOptions;
+  /** Of the flow: limits, `maxDuration`, `onFailure` … @default maxStreamItems 1_000_000 */
+  readonly flow?: FlowOptions<InputOf<AgentContract>>;
+}
+
+const settingNames = Object.keys({
+  model: true,
+  instructions: true,
+  tools: true,
+  toolChoice: true,
+  activeTools: true,
+  toolOrder: true,
+  repairToolCall: true,
+  providerOptions: true,
+  telemetry: true,
+  headers: true,
+  output: true,
+  toolApproval: true,
+  stopWhen: true,
+  toolCallConcurrency: true,
+  toolOptions: true,
+  retry: true,
+  timeout: true,
+  budget: true,
+  approval: true,
+  flow: true,
+  maxOutputTokens: true,
+  temperature: true,
+  topP: true,
+  topK: true,
+  presencePenalty: true,
+  frequencyPenalty: true,
+  stopSequences: true,
+  seed: true,
+  reasoning: true,
+} satisfies Record<keyof AgentSettings, true>);
+
+/** @throws {DefinitionError} naming the setting that cannot be meant */
+export function checkSettings(name: string, settings: AgentSettings): void {
+  const refuse = refusalOf(name);
+  requireKnown(settings, settingNames, "agentFlow()", refuse);
+  const {
+    model,
+    tools = {},
+    toolApproval,
+    toolOptions = {},
+    stopWhen,
+    budget,
+    approval,
+    toolCallConcurrency,
+  } = settings;
+  const isModel = typeof model === "string" ? model !== "" : isObject(model) && "doStream" in model;
+  if (model !== undefined && !isModel)
+    refuse(
+      `model is no language model, but ${show(model)}`,
+      `give what a provider of the AI SDK made, or leave it out and give the resource "${name}.model"`,
+    );
+  requireRecord(tools, "tools", refuse);
+  for (const [tool, definition] of Object.entries<unknown>(tools)) {
+    if (!isObject(definition))
+      refuse(`tool ${show(tool)} is no tool, but ${show(definition)}`, "make it with tool() of the AI SDK");
+    const { inputSchema, execute, contextSchema, needsApproval, type } = definition as Readonly<
+      Record<string, unknown>
+    >;
+    if (type !== "provider" && (inputSchema === undefined || inputSchema === null))
+      refuse(
+        `tool ${show(tool)} has no inputSchema`,
+        "give it the schema of what the model has to send, as zod or jsonSchema()",
+      );
+    if (execute !== undefined && typeof execute !== "function")
+      refuse(`execute of tool ${show(tool)} is no function, but ${show(execute)}`, null);
+    if (typeof needsApproval === "function")
+      refuse(
+        `needsApproval of tool ${show(tool)} is a function`,
+        "move it to toolApproval of the agent, whose rules say when",
+      );
+    if (contextSchema !== undefined)
+      refuse(
+        `tool ${show(tool)} has a contextSchema`,
+        "let it close over what it needs: a context would have to outlive its process",
+      );
+  }
+  const known = Object.keys(tools);
+  const there = known.length > 0 ? `use one of ${known.join(", ")}` : "give the agent tools";
+  if (toolApproval !== undefined && typeof toolApproval !== "function") {
+    requireRecord(toolApproval, "toolApproval", refuse);
+    for (const tool of Object.keys(toolApproval))
+      if (!known.includes(tool)) refuse(`toolApproval has a rule for ${show(tool)}, which is no tool of it`, there);
+  }
+  requireRecord(toolOptions, "toolOptions", refuse);
+  for (const [tool, options] of Object.entries<ToolOptions | undefined>(toolOptions)) {
+    if (!known.includes(tool)) refuse(`toolOptions has options for ${show(tool)}, which is no tool of it`, there);
+    const where = `toolOptions of tool ${show(tool)}`;
+    requireKnown(options, ["retry", "timeout", "decisions"], where, refuse);
+    resolveRetry(options?.retry, `tool ${show(tool)} of agent "${name}"`);
+    if (options?.timeout !== undefined && options.timeout !== null)
+      parseDuration(options.timeout, `timeout of ${where}`);
+    if (options?.decisions === undefined) continue;
+    requireList(
+      options.decisions,
+      `decisions of ${where}`,
+      (one, at) => requireOneOf(one, decisions, at, refuse),
+      refuse,
+    );
+    if (options.decisions.length === 0) refuse(`decisions of ${where} is empty`, `use some of ${decisions.join(", ")}`);
+    const mayRefuse = options.decisions.some((one) => one === "reject" || one === "respond");
+    if (approval?.expiresIn !== undefined && approval.expiresIn !== null && !mayRefuse)
+      refuse(
+        `approval.expiresIn needs a decision that runs nothing, and decisions of ${where} has none`,
+        'add "reject" or "respond" to it, or leave expiresIn out',
+      );
+  }
+  for (const condition of [stopWhen].flat())
+    if (condition !== undefined && typeof condition !== "function")
+      refuse(
+        `stopWhen is no condition, but ${show(condition)}`,
+        "use isStepCount(20), hasToolCall(…) or a function of { steps }",
+      );
+  if (toolCallConcurrency !== undefined) requireInteger(toolCallConcurrency, "toolCallConcurrency", { min: 1 }, refuse);
+  if (budget !== undefined) {
+    requireKnown(budget, ["tokens", "onExceeded"], "budget", refuse);
+    requireInteger(budget.tokens, "budget.tokens", { min: 1 }, refuse);
+    if (budget.onExceeded !== undefined)
+      requireOneOf(budget.onExceeded, ["ask", "stop", "fail"], "budget.onExceeded", refuse);
+  }
+  if (approval !== undefined) {
+    requireKnown(approval, ["assign", "due", "expiresIn"], "approval", refuse);
+    if (approval.assign !== undefined)
+      requireList(
+        approval.assign,
+        "approval.assign",
+        (one, at) => (typeof one === "string" ? one : refuse(`${at} is no text, but ${show(one)}`, null)),
+        refuse,
+      );
+    if (approval.due !== undefined) parseDuration(approval.due, `approval.due of agent "${name}"`);
+    if (approval.expiresIn !== undefined && approval.expiresIn !== null)
+      parseDuration(approval.expiresIn, `approval.expiresIn of agent "${name}"`);
+  }
+}

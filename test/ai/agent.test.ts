@@ -1,0 +1,329 @@
+/** Agents as flows: each model call made once, each tool run once, people asked, and what cannot be meant refused. */
+import { jsonSchema, Output, tool } from "ai";
+import { expect, test } from "vitest";
+import { z } from "zod";
+import { agentFlow, idempotencyKeyOf } from "../../src/ai.ts";
+import { requireSdk } from "../../src/ai/sdk.ts";
+import { DefinitionError, defineFlow, UsageError } from "../../src/index.ts";
+import { testDatabase } from "../support/database.ts";
+import { untilPending } from "../support/doors.ts";
+import { serving } from "../support/flows.ts";
+import { expectGuarantees } from "../support/ledger.ts";
+import { modelOf, testProvider, type Said } from "./provider.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+
+const weather = { name: "weather", input: { city: "Oslo" } };
+const said =
+  (...all: readonly Said[]) =>
+  (_: unknown, number: number) =>
+    all[number - 1] ?? { text: ["?"] };
+
+test("an agent calls its model, runs its tools beside each other, and ends with what the model says", async () => {
+  await using provider = await testProvider(
+    said({ calls: [weather, { name: "weather", input: { city: "Bergen" } }] }, { text: ["It ", "rains", "."] }),
+  );
+  const keys: unknown[] = [];
+  const agent = agentFlow("forecast", {
+    model: modelOf(provider.url),
+    instructions: "Be short.",
+    tools: {
+      weather: tool({
+        description: "The weather",
+        inputSchema: z.object({ city: z.string() }),
+        execute: ({ city }, options) => {
+          keys.push(idempotencyKeyOf(options));
+          return { city, rain: true };
+        },
+      }),
+    },
+  });
+  await using orchestrator = await serving(database, [agent]);
+
+  const execution = await orchestrator.flow(agent).startExecution("Will it rain?", { autoCloseTimeout: 0 });
+  const state = await execution.waitForClose();
+
+  expect(state).toMatchObject({
+    text: "It rains.",
+    finishReason: "stop",
+    usage: { inputTokens: 20, outputTokens: 5, totalTokens: 25 },
+  });
+  expect(state.messages?.map(({ role }) => role)).toEqual(["user", "assistant", "tool", "assistant"]);
+  expect(provider.asked).toHaveLength(2);
+  expect(provider.asked[0]?.messages[0]).toEqual({ role: "system", content: "Be short." });
+  expect(provider.asked[1]?.messages.filter(({ role }) => role === "tool")).toMatchObject([
+    { content: '{"city":"Oslo","rain":true}' },
+    { content: '{"city":"Bergen","rain":true}' },
+  ]);
+  expect(new Set(keys).size).toBe(2);
+  expect(keys.every((key) => typeof key === "string")).toBe(true);
+  const { rows } = await execution.timeline();
+  expect(rows.filter((row) => row.kind === "chunk" && row.chunk === "model")).toHaveLength(2);
+  await expectGuarantees(sql, execution.id);
+});
+
+test("as a sub-flow it gets the value and gives its state, and its stream shows on its parent", async () => {
+  await using provider = await testProvider(said({ text: ["Hel", "lo"] }));
+  const agent = agentFlow("greeter", { model: modelOf(provider.url) });
+  const flow = defineFlow("around");
+  flow
+    .to("ask", () => "Say hello")
+    .toSubFlow(agent)
+    .to("keep", (ctx) => ctx.setState("said", ctx.input.text));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+  const types: unknown[] = [];
+  for await (const { item } of execution.streamItems({ timeout: null })) types.push(Object(item).type);
+
+  expect(await execution.waitForClose()).toEqual({ said: "Hello" });
+  expect(types).toEqual(["start-step", "text-start", "text-delta", "text-end", "finish-step", "finish"]);
+  await expectGuarantees(sql, execution.id);
+});
+
+test("a call that a person has to approve waits without a process, and goes on as they say", async () => {
+  const refund = (amount: number) => ({ name: "refund", input: { amount } });
+  await using provider = await testProvider(
+    said({ calls: [refund(50), refund(500), refund(600), refund(700)] }, { text: ["Done"] }),
+  );
+  const refunded: number[] = [];
+  const agent = agentFlow("support", {
+    model: modelOf(provider.url),
+    tools: {
+      refund: tool({
+        description: "Pays money back",
+        inputSchema: z.object({ amount: z.number().max(1000) }),
+        execute: ({ amount }) => {
+          refunded.push(amount);
+          return `paid ${amount}`;
+        },
+      }),
+    },
+    toolApproval: { refund: ({ amount }) => (amount > 100 ? "user-approval" : "approved") },
+    approval: { assign: ["group:support"], due: "1d" },
+  });
+  await using orchestrator = await serving(database, [agent]);
+  const execution = await orchestrator.flow(agent).startExecution("Refund it", { autoCloseTimeout: 0 });
+  const pending = await untilPending(execution, 3);
+  const of = (amount: number) =>
+    pending.find(({ payload }) => JSON.stringify(payload).includes(`"amount":${amount}`))?.id ?? "";
+
+  expect(pending[0]).toMatchObject({
+    type: "tool-approval",
+    payload: { tool: "refund", description: "Pays money back", assign: ["group:support"], due: "1d" },
+  });
+  await execution.continueWith(of(500), { decision: "reject", message: "too much" });
+  await execution.continueWith(of(600), { decision: "edit", input: { amount: 60 } });
+  await execution.continueWith(of(700), { decision: "respond", message: "ask again tomorrow" });
+  const state = await execution.waitForClose();
+
+  expect(refunded.toSorted((a, b) => a - b)).toEqual([50, 60]);
+  expect(state.messages?.at(2)).toMatchObject({
+    content: [
+      { output: { type: "text", value: "paid 50" } },
+      { output: { type: "execution-denied", reason: "too much" } },
+      { output: { type: "text", value: "paid 60" } },
+      { output: { type: "text", value: "ask again tomorrow" } },
+    ],
+  });
+  await expectGuarantees(sql, execution.id);
+});
+
+test("an edited input that the tool would refuse is asked about again, with what is wrong with it", async () => {
+  await using provider = await testProvider(said({ calls: [weather] }, { text: ["Dry"] }));
+  const agent = agentFlow("edited", {
+    model: modelOf(provider.url),
+    tools: { weather: tool({ inputSchema: z.object({ city: z.string() }), execute: ({ city }) => city }) },
+    toolApproval: { weather: "user-approval" },
+  });
+  await using orchestrator = await serving(database, [agent]);
+  const execution = await orchestrator.flow(agent).startExecution("Will it rain?", { autoCloseTimeout: 0 });
+  const [first] = await untilPending(execution, 1);
+  await execution.continueWith(first?.id ?? "", { decision: "edit", input: { city: 7 } });
+  for (;;) {
+    const [again] = await untilPending(execution, 1);
+    if (again?.resumeCount !== 1) continue;
+    expect(again.payload).toMatchObject({ problem: expect.stringContaining("refused") });
+    await execution.continueWith(again.id, { decision: "edit", input: { city: "Tromsø" } });
+    break;
+  }
+
+  expect((await execution.waitForClose()).messages?.at(2)).toMatchObject({
+    content: [{ output: { value: "Tromsø" } }],
+  });
+});
+
+test("what a tool throws is told to the model, after its own retries; what is no JSON fails the agent with the path", async () => {
+  await using provider = await testProvider(said({ calls: [weather] }, { text: ["Sorry"] }, { calls: [weather] }));
+  let tries = 0;
+  const define = (name: string, execute: () => unknown) =>
+    agentFlow(name, {
+      model: modelOf(provider.url),
+      tools: { weather: tool({ inputSchema: z.object({ city: z.string() }), execute }) },
+      toolOptions: { weather: { retry: { waits: [1, 1] } } },
+    });
+  const failing = define("failing", () => {
+    tries += 1;
+    throw new Error("no signal");
+  });
+  const odd = define("odd", () => ({ at: { place: 10n } }));
+  await using orchestrator = await serving(database, [failing, odd]);
+
+  const state = await orchestrator.flow(failing).start("?");
+  const refused = orchestrator.flow(odd).start("?");
+
+  expect(tries).toBe(3);
+  expect(state).toMatchObject({ text: "Sorry", finishReason: "stop" });
+  expect(state.messages?.at(2)).toMatchObject({ content: [{ output: { type: "error-text", value: "no signal" } }] });
+  await expect(refused).rejects.toThrow(/output of tool "weather" at at\.place/);
+});
+
+test("a model that is busy is asked again as another attempt, and one that refuses is not", async () => {
+  await using provider = await testProvider(said({ status: 503 }, { text: ["Late"] }, { status: 401 }));
+  const agent = agentFlow("busy", { model: modelOf(provider.url), retry: { initialInterval: 1 } });
+  await using orchestrator = await serving(database, [agent]);
+
+  const state = await orchestrator.flow(agent).start("?");
+  const refused = orchestrator.flow(agent).start("?");
+
+  expect(state).toMatchObject({ text: "Late" });
+  await expect(refused).rejects.toThrow("401");
+  expect(provider.asked).toHaveLength(3);
+});
+
+test("a budget that is used up asks a person, stops or fails, before another call is made", async () => {
+  await using provider = await testProvider(({ messages }) =>
+    messages.length > 6 ? { text: ["Enough"] } : { calls: [weather] },
+  );
+  const tools = { weather: tool({ inputSchema: z.object({ city: z.string() }), execute: () => "dry" }) };
+  const define = (onExceeded: "ask" | "stop" | "fail") =>
+    agentFlow(`budget-${onExceeded}`, { model: modelOf(provider.url), tools, budget: { tokens: 11, onExceeded } });
+  const [ask, stop, fail] = [define("ask"), define("stop"), define("fail")];
+  await using orchestrator = await serving(database, [ask, stop, fail]);
+  const execution = await orchestrator.flow(ask).startExecution("?", { autoCloseTimeout: 0 });
+  const [question] = await untilPending(execution, 1);
+  expect(question).toMatchObject({ type: "budget", payload: { used: 11, tokens: 11 } });
+  expect(provider.asked).toHaveLength(1);
+  await execution.continueWith(question?.id ?? "", { decision: "continue", tokens: 1000 });
+
+  expect(await execution.waitForClose()).toMatchObject({ text: "Enough", budget: 1011 });
+  expect(await orchestrator.flow(stop).start("?")).toMatchObject({ finishReason: "budget" });
+  await expect(orchestrator.flow(fail).start("?")).rejects.toThrow("has used 11 tokens and its budget is 11");
+});
+
+test("stopWhen sees the steps with their calls and results", async () => {
+  await using provider = await testProvider(() => ({ calls: [weather] }));
+  const seen: unknown[] = [];
+  const agent = agentFlow("stopping", {
+    model: modelOf(provider.url),
+    tools: { weather: tool({ inputSchema: z.object({ city: z.string() }), execute: () => "dry" }) },
+    stopWhen: ({ steps }) => {
+      const last = steps.at(-1);
+      seen.push([
+        steps.length,
+        last?.toolCalls.map(({ input }) => input),
+        last?.toolResults.map(({ output }) => output),
+      ]);
+      return steps.length === 2;
+    },
+  });
+  await using orchestrator = await serving(database, [agent]);
+
+  expect(await orchestrator.flow(agent).start("?")).toMatchObject({ finishReason: "stopped" });
+  expect(seen).toEqual([
+    [1, [{ city: "Oslo" }], ["dry"]],
+    [2, [{ city: "Oslo" }], ["dry"]],
+  ]);
+});
+
+test("a call that the model got wrong is told to it, and one that takes too long is made again", async () => {
+  await using provider = await testProvider(
+    said({ calls: [{ name: "weather", input: { town: 7 } }] }, { text: ["slow"], holdBefore: 0 }, { text: ["sorry"] }),
+  );
+  const agent = agentFlow("wrong-call", {
+    model: modelOf(provider.url),
+    tools: { weather: tool({ inputSchema: z.object({ city: z.string() }), execute: () => "dry" }) },
+    timeout: "300ms",
+    retry: { initialInterval: 1 },
+  });
+  await using orchestrator = await serving(database, [agent]);
+
+  const state = await orchestrator.flow(agent).start("?");
+
+  expect(state).toMatchObject({ text: "sorry" });
+  expect(state.messages?.[2]).toMatchObject({ role: "tool", content: [{ output: { type: "error-text" } }] });
+  expect(provider.asked).toHaveLength(3);
+});
+
+test("a redrive makes the call again that failed, and nothing before it; a fork goes on from where it is told", async () => {
+  await using provider = await testProvider(
+    said({ calls: [weather] }, { status: 401 }, { text: ["now"] }, { text: ["fork"] }),
+  );
+  let ran = 0;
+  const agent = agentFlow("redriven", {
+    model: modelOf(provider.url),
+    tools: { weather: tool({ inputSchema: z.object({ city: z.string() }), execute: () => ++ran }) },
+  });
+  await using orchestrator = await serving(database, [agent]);
+  const failed = await orchestrator.flow(agent).startExecution("?", { autoCloseTimeout: 0 });
+  await expect(failed.waitForClose()).rejects.toThrow("401");
+
+  const next = await failed.redrive({ actor: "ann", reason: "the key is back" });
+  const state = await next.waitForClose();
+  const called = (await next.history()).find(
+    (event) => event.type === "event.emitted" && JSON.stringify(event).includes('"step":2'),
+  );
+  const fork = await next.fork({ at: called?.seq ?? 0 });
+
+  expect(state).toMatchObject({ text: "now", usage: { totalTokens: 22 } });
+  expect(await fork.waitForClose()).toMatchObject({ text: "fork" });
+  expect(ran).toBe(1);
+  expect(provider.asked).toHaveLength(4);
+  for (const { id } of [failed, next, fork]) await expectGuarantees(sql, id);
+});
+
+test("structured output is in the state", async () => {
+  await using provider = await testProvider(said({ text: ['{"city":', '"Oslo"}'] }));
+  const agent = agentFlow("structured", {
+    model: modelOf(provider.url),
+    output: Output.object({ schema: z.object({ city: z.string() }) }),
+  });
+  await using orchestrator = await serving(database, [agent]);
+
+  expect(await orchestrator.flow(agent).start("Where?")).toMatchObject({ output: { city: "Oslo" } });
+});
+
+test("the model is a resource: an orchestrator gives another one", async () => {
+  await using provider = await testProvider(said({ text: ["from the resource"] }));
+  const agent = agentFlow("given", {});
+  await using orchestrator = await serving(database, [agent], { resources: { "given.model": modelOf(provider.url) } });
+
+  expect(await orchestrator.flow(agent).start({ prompt: "?" })).toMatchObject({ text: "from the resource" });
+});
+
+test("what cannot be meant is refused where the agent is defined", () => {
+  const weatherTool = tool({ inputSchema: z.object({ city: z.string() }), execute: () => "dry" });
+  const wrong: readonly [object, RegExp][] = [
+    [{ tools: { weather: { execute: () => "dry" } } }, /tool "weather" has no inputSchema/],
+    [{ tools: { weather: weatherTool }, toolApproval: { wether: "user-approval" } }, /rule for "wether"/],
+    [{ tools: { weather: weatherTool }, toolOptions: { other: {} } }, /options for "other"/],
+    [{ tools: { weather: weatherTool }, toolOptions: { weather: { decisions: ["maybe"] } } }, /"maybe"/],
+    [{ tools: { weather: { ...weatherTool, contextSchema: z.object({}) } } }, /contextSchema/],
+    [{ model: 7 }, /model is no language model, but 7/],
+    [{ instruction: "x" }, /unknown option "instruction".*did you mean "instructions"/],
+    [{ stopWhen: 20 }, /stopWhen is no condition, but 20/],
+    [{ budget: { tokens: 0 } }, /budget\.tokens/],
+    [{ approval: { due: "soon" } }, /soon/],
+  ];
+
+  for (const [settings, message] of wrong) {
+    expect(() => agentFlow("wrong", settings)).toThrow(message);
+  }
+  expect(() => agentFlow("wrong", { tools: { weather: { execute: () => "dry" } } } as object)).toThrow(DefinitionError);
+  expect(() => requireSdk({ streamText: 1, stepCountIs: 1 })).toThrow(UsageError);
+  expect(() => requireSdk({})).toThrow(/version 7/);
+  expect(
+    agentFlow("fine", { tools: { a: tool({ inputSchema: jsonSchema({ type: "object" }), execute: () => 1 }) } }).name,
+  ).toBe("fine");
+});
