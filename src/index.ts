@@ -34,6 +34,7 @@ export {
   ExecutionNotFoundError,
   ExecutionSealedError,
   FlowledgerError,
+  FlowPausedError,
   InterruptExpiredError,
   InterruptNotPendingError,
   InterventionDisabledError,
@@ -105,6 +106,7 @@ export type {
   EditedState,
   EditStateOptions,
   PauseExecutionOptions,
+  PauseFlowOptions,
   StateEdit,
 } from "./execution/operate.ts";
 export type { ParkedChunk } from "./base/errors.ts";

@@ -43,6 +43,8 @@ import type { ListInterruptsOptions } from "./execution/inbox.ts";
 import type { InterruptRecord } from "./execution/interrupt.ts";
 import { endingOf, openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
+import { pauseFlowOptions, unpauseFlowOptions } from "./execution/operate.ts";
+import type { OperatorOptions, PauseFlowOptions } from "./execution/operate.ts";
 import { parsePrune } from "./execution/retention.ts";
 import type { PruneOptions } from "./execution/retention.ts";
 import { requireKey } from "./execution/signature.ts";
@@ -384,6 +386,27 @@ export class Orchestrator implements AsyncDisposable {
     const filter = parseInbox(options);
     await this.#ready();
     return inboxPage(await this.#store.reads.listInterrupts(filter), filter.limit);
+  }
+
+  /**
+   * Starts no chunk of any execution of a flow any more: what runs reaches its end, events and answers are kept, schedules stand still,
+   * and timers that come due fire when it goes on. A cancel and the timeouts of executions count all the same. It is kept with who and
+   * why, and holds for every worker, also after a restart. False where it is paused that way already.
+   *
+   * @param flow its name
+   * @throws {UsageError} the flow is not known here, or who or why is missing
+   */
+  async pauseFlow(flow: string, options: PauseFlowOptions): Promise<boolean> {
+    const given = pauseFlowOptions(flow, options);
+    await this.#ready();
+    return this.#store.operators.pauseFlow(flow, given);
+  }
+
+  /** Lets a paused flow go on, with all that waited. False where it is not paused. @throws {UsageError} as `pauseFlow()` */
+  async unpauseFlow(flow: string, options: OperatorOptions): Promise<boolean> {
+    const given = unpauseFlowOptions(flow, options);
+    await this.#ready();
+    return this.#store.operators.unpauseFlow(flow, given);
   }
 
   /** Checks every guarantee, in the ledger and in all that is derived from it; safe beside live workers. [] is all well. */

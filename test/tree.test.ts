@@ -27,6 +27,7 @@ const publicValues = [
   "toSSE",
 
   "FlowledgerError",
+  "FlowPausedError",
   "DefinitionError",
   "ContractError",
   "UsageError",
@@ -123,6 +124,7 @@ const publicTypes = [
   "EditedState",
   "EditStateOptions",
   "PauseExecutionOptions",
+  "PauseFlowOptions",
   "StateEdit",
   "Orchestrator",
   "OrchestratorOptions",

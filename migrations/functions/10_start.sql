@@ -98,6 +98,12 @@ begin
     from made join item i on i.id = made.id where i.starts
   )
   select array_agg(made.id), array_agg(made.id) filter (where made.owner is null) into v_new, v_free from made;
+  if exists (select from flowledger.flow_pauses) then
+    -- What another execution calls is its own business, and waits.
+    perform flowledger.check_intake(array(
+      select x.flow from unnest(p_ids, p_flows, p_parents) x(id, flow, parent) where x.id = any(v_new) and x.parent is null));
+    perform flowledger.check_claimed(array(select x.flow from unnest(p_ids, p_flows, p_modes) x(id, flow, mode) where x.id = any(v_new) and x.mode = 'claim'));
+  end if;
   if v_free is not null then
     perform flowledger.add_jobs(v_free);
   end if;
@@ -440,6 +446,8 @@ begin
   e := flowledger.lock_open(p_id, 'start');
   if e.started_at is not null then
     return false;
+  elsif e.parent_id is null then
+    perform flowledger.check_intake(array[e.flow]);
   end if;
   if limit_key is not null or p_due is not null then
     e.due_at := greatest(e.due_at, p_due);

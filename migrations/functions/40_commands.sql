@@ -560,5 +560,9 @@ begin
     return true;
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', p_reason, 'actor', p_actor)), p_notify);
+  -- One that is due has its job, unless its flow is paused.
+  if e.owner is null and e.wake_at <= flowledger.now() and exists (select from flowledger.flow_pause_of(e.flow)) then
+    perform flowledger.add_jobs(array[e.id]);
+  end if;
   return true;
 end $$;

@@ -53,6 +53,10 @@ const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {}
 const allowed: Record<string, Record<(typeof names)[number], string>> = {
   anchors: { worker: "", client: "", operator: "S", auditor: "S" },
   client_grants: { worker: "", client: "", operator: "S", auditor: "S" },
+  flow_pauses: { worker: "S", client: "", operator: "S", auditor: "S" },
+  bulks: { worker: "", client: "", operator: "S", auditor: "S" },
+  bulk_targets: { worker: "", client: "", operator: "S", auditor: "S" },
+  bulk_results: { worker: "", client: "", operator: "S", auditor: "S" },
   chain: { worker: "SI", client: "", operator: "S", auditor: "S" },
   database_identity: { worker: "S", client: "", operator: "S", auditor: "S" },
   definitions: { worker: "SIU", client: "", operator: "S", auditor: "" },
@@ -148,7 +152,7 @@ const callable = {
       " ",
     ),
   operator:
-    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences early_record edit_state events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_of pending_on planned_of projected_owner projected_record redrive redriven_by retry seal skip standing state_at status_of timeline to_ms unpause visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences early_record edit_state events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_flow pause_of pending_on planned_of projected_owner projected_record redrive redriven_by retry seal skip standing state_at status_of timeline to_ms unpause unpause_flow visible_in wall_clock".split(
       " ",
     ),
   auditor:

@@ -186,6 +186,14 @@ export const commandRows: readonly CommandRow[] = [
   { name: "pause", args: { id }, options: { ...who, "--until": future }, with: ["--reason=r"] },
   { name: "unpause", args: { id }, options: who, with: ["--reason=r"] },
   {
+    name: "pause-flow",
+    args: { flow: text(100) },
+    options: { ...who, "--refuse": null },
+    with: ["--reason=r"],
+    isOnlyRefused: true,
+  },
+  { name: "unpause-flow", args: { flow: text(100) }, options: who, with: ["--reason=r"], isOnlyRefused: true },
+  {
     name: "redrive",
     args: { id },
     options: {

@@ -16,6 +16,7 @@ import {
 } from "./kinds.ts";
 
 const execution = (lab: Lab) => lab.operated;
+const orchestrator = (lab: Lab) => lab.orchestrator;
 const who = { actor: text(500), reason: text(2000) };
 const address = { chunk: optional(text(500)), index: optional(integer(0)) };
 const path = text(2000);
@@ -46,6 +47,19 @@ export const operations: readonly Row[] = [
     args: { options: object({ ...who, until: optional({ ...moment, takes: later }) }) },
   },
   { name: "Execution.unpause", of: execution, args: { options: object(who) } },
+  {
+    name: "Orchestrator.pauseFlow",
+    of: orchestrator,
+    // What is paused here starts nothing any more.
+    isOnlyRefused: true,
+    args: { flow: text(100), options: object({ ...who, intake: optional(oneOf("hold", "refuse")) }) },
+  },
+  {
+    name: "Orchestrator.unpauseFlow",
+    of: orchestrator,
+    isOnlyRefused: true,
+    args: { flow: text(100), options: object(who) },
+  },
   {
     name: "Execution.redrive",
     of: execution,

@@ -201,6 +201,13 @@ const commands: readonly SqlRow[] = [
   },
   { name: "unpause", args: { id: of("asking"), options: object(who), notify } },
   {
+    name: "pause_flow",
+    // What is paused here starts nothing any more.
+    isOnlyRefused: true,
+    args: { flow: text(100), options: object({ ...who, intake: optional(orNull(oneOf("hold", "refuse"))) }) },
+  },
+  { name: "unpause_flow", isOnlyRefused: true, args: { flow: text(100), options: object(who) } },
+  {
     name: "redrive",
     isOnlyRefused: true,
     args: {
