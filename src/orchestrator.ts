@@ -31,6 +31,7 @@ import type { Resources, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, ExecutionNotFoundError, LockedError, UsageError } from "./base/errors.ts";
 import { BoundFlow, newExecution } from "./execution/bound-flow.ts";
 import type { BoundHost } from "./execution/bound-flow.ts";
+import { Bulk, bulkOptions, type BulkOptions, type BulkPreview } from "./execution/bulk.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
 import { requireExecutionId } from "./execution/ids.ts";
@@ -53,6 +54,7 @@ import { openStreams } from "./execution/stream.ts";
 import type { Streams } from "./execution/stream.ts";
 import type { Logger } from "./flow/context.ts";
 import { parseInput, requireFlow } from "./flow/contract.ts";
+import { reservedPrefix } from "./flow/draft.ts";
 import type { Contract } from "./flow/contract.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration } from "./base/duration.ts";
@@ -236,6 +238,8 @@ export class Orchestrator implements AsyncDisposable {
     await this.#store.wakeups.ready();
     // Those who only start and read executions need not load it.
     const { startWorker } = await import("./worker/worker.ts");
+    const { bulkFlow } = await import("./worker/bulk.ts");
+    const bulk = bulkFlow(this.#store.bulks);
     const worker = await startWorker(
       {
         store: this.#store,
@@ -247,7 +251,7 @@ export class Orchestrator implements AsyncDisposable {
         newId: this.#newId,
         hooks: this.#hooks,
         resources: this.#resources,
-        flows: this.#flows,
+        flows: new Map([...this.#flows, [bulk.name, bulk]]),
         schedules: this.#schedules,
         flowResources: (flow) => this.#flowResources.get(flow) ?? {},
         executionResources: (id) => this.#executionResources.get(id),
@@ -407,6 +411,44 @@ export class Orchestrator implements AsyncDisposable {
     const given = unpauseFlowOptions(flow, options);
     await this.#ready();
     return this.#store.operators.unpauseFlow(flow, given);
+  }
+
+  /**
+   * Does the same to many executions: an execution of the library's own flow `flowledger.bulk` gives each its command, by whichever
+   * worker takes it, over crashes, at its rate, and until somebody cancels it. What it is about is fixed now; each command carries
+   * who asked, why, and the id of the bulk. A dry run says what it would do.
+   *
+   * @throws {UsageError} an option that is unknown or cannot be meant, no filter, or more match than `limit`
+   */
+  bulk(options: BulkOptions & { dryRun: true }): Promise<BulkPreview>;
+  bulk(options: BulkOptions & { dryRun?: false }): Promise<Bulk>;
+  bulk(options: BulkOptions): Promise<Bulk | BulkPreview>;
+  async bulk(options: BulkOptions): Promise<Bulk | BulkPreview> {
+    const given = bulkOptions(options);
+    await this.#ready();
+    const { bulks, reads } = this.#store;
+    if (options.dryRun) {
+      const { samples, ...counted } = await bulks.preview(given);
+      const headers = await reads.headers(samples);
+      return { ...counted, samples: samples.flatMap((id) => headers.get(id) ?? []).map(summaryOf) };
+    }
+    // With an id of its own it may be sent again.
+    const id = this.#newId();
+    const { id: started } = await insist(() => bulks.start({ ...given, id }));
+    return this.#bulk(started);
+  }
+
+  /** A bulk by its id, from any process. @throws {ExecutionNotFoundError} there is none with that id */
+  async getBulk(id: string): Promise<Bulk> {
+    const bulk = requireExecutionId(id);
+    await this.#ready();
+    if ((await this.#store.bulks.report(bulk)) === null) throw new ExecutionNotFoundError(bulk);
+    return this.#bulk(bulk);
+  }
+
+  #bulk(id: ExecutionId): Bulk {
+    const flow = { name: `${reservedPrefix}bulk`, definition: null };
+    return new Bulk(this.#store.bulks, new Execution(this.#host, id, flow, true));
   }
 
   /** Checks every guarantee, in the ledger and in all that is derived from it; safe beside live workers. [] is all well. */
@@ -634,6 +676,11 @@ export class Orchestrator implements AsyncDisposable {
 
   /** Asked once per flow. @throws {UsageError} nobody has it, and it might wait for ever */
   async #requireServed({ flow, allowUnknown = false }: NewExecution): Promise<void> {
+    if (flow.startsWith(reservedPrefix))
+      throw new UsageError(
+        `flow "${flow}" is the library's own, and is started by nobody else`,
+        "ask for a bulk with orchestrator.bulk()",
+      );
     if (allowUnknown || this.#flows.has(flow)) return;
     let asked = this.#served.get(flow);
     if (!asked) {

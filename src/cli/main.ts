@@ -6,6 +6,7 @@ import { release } from "../base/release.ts";
 import { indented, visible } from "../base/visible.ts";
 import type { GlobalOptions } from "./command.ts";
 import { addAuditCommands } from "./audit.ts";
+import { addBulkCommands } from "./bulk.ts";
 import { addExecutionCommands } from "./executions.ts";
 import { addOperatorCommands } from "./operators.ts";
 import { addReadCommands } from "./reads.ts";
@@ -45,6 +46,7 @@ export function newProgram(): Command {
   addReadCommands(program);
   addExecutionCommands(program);
   addOperatorCommands(program);
+  addBulkCommands(program);
   addAuditCommands(program);
   return program;
 }

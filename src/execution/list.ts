@@ -55,7 +55,7 @@ export interface FailureOptions {
   limit?: number;
 }
 
-const filterNames = [
+export const filterNames = [
   "flow",
   "status",
   "version",
@@ -118,7 +118,8 @@ export function parseFailures(options: FailureOptions): FailureFilter {
   };
 }
 
-function parseFilter(options: ExecutionFilter, where: string): Wanted {
+/** @throws {UsageError} naming what cannot be meant; `where` names the call */
+export function parseFilter(options: ExecutionFilter, where: string): Wanted {
   const wanted: Wanted = {};
   const { flow, status, version, parent, idPrefix, idempotencyKey, errorLike, metadata } = options;
   if (flow !== undefined)

@@ -221,7 +221,8 @@ export function parseAddresses(answer: Json): ParkedChunk[] {
   return Addresses.parse(Array.isArray(answer) ? answer : [answer]);
 }
 
-function requireOperator(options: OperatorOptions, names: readonly string[], where: string): JsonObject {
+/** @throws {UsageError} an option that is unknown, or who or why is missing */
+export function requireOperator(options: OperatorOptions, names: readonly string[], where: string): JsonObject {
   requireKnown(options, [...names, "actor", "reason"], where);
   requireText(options.actor, `actor of ${where}`, { max: 500 });
   requireText(options.reason, `reason of ${where}`, { max: 2000 });

@@ -129,8 +129,8 @@ test("with refuse every door answers a start with an error that says who and why
   // What it calls is a running execution's own business.
   const calling = await orchestrator.flow(caller).startExecution(null, { autoCloseTimeout: 0 });
   await untilEvent(calling, "child.started");
-  const [count] = await sql`select count(*)::int as n from flowledger.executions where flow = 'paused.refusing'`;
-  expect(count?.["n"]).toBe(3);
+  const all = () => sql`select from flowledger.executions where flow = 'paused.refusing'`;
+  await expect.poll(all, { timeout: 8000 }).toHaveLength(3);
 
   await orchestrator.unpauseFlow("paused.refusing", done);
   await calling.waitForClose();

@@ -152,11 +152,11 @@ const callable = {
       " ",
     ),
   operator:
-    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences early_record edit_state events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_flow pause_of pending_on planned_of projected_owner projected_record redrive redriven_by retry seal skip standing state_at status_of timeline to_ms unpause unpause_flow visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains bulk bulk_failures bulk_report cancel channel close close_snapshot differences early_record edit_state events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_flow pause_of pending_on planned_of projected_owner projected_record redrive redriven_by retry seal skip standing state_at status_of timeline to_ms unpause unpause_flow visible_in wall_clock".split(
       " ",
     ),
   auditor:
-    "alike_error broken_anchors broken_chains channel close_snapshot differences early_record events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now parked_of pause_of pending_on projected_owner projected_record redriven_by state_at status_of timeline to_ms visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains bulk_failures bulk_report channel close_snapshot differences early_record events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now parked_of pause_of pending_on projected_owner projected_record redriven_by state_at status_of timeline to_ms visible_in wall_clock".split(
       " ",
     ),
 };

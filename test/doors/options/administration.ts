@@ -21,7 +21,7 @@ import { type Lab, type Row, atLeastOne, noFlow, someId, worker } from "./row.ts
 export const orchestrator = (lab: Lab) => lab.orchestrator;
 const statuses = oneOf("created", "running", "waiting", "completed", "failed", "cancelled");
 export const page = { limit: optional(integer(1, 1000)) };
-const filter = {
+export const filter = {
   flow: optional(either(text(100), list(text(100)))),
   status: optional(either(statuses, list(statuses))),
   version: optional(text(200)),
