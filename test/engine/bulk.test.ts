@@ -193,11 +193,41 @@ test("it keeps to its rate, and a cancel stops it where it is", async () => {
 
   const slow = await orchestrator.bulk({ action: "unpause", where, rate: { limit: 1, per: "1h" }, ...by });
   await expect.poll(() => slow.report(), { timeout: 8000 }).toMatchObject({ done: 1 });
-  expect(await slow.execution.explain()).toMatchObject({ kind: "waiting" });
+  await expect.poll(async () => (await slow.execution.explain()).kind, { timeout: 8000 }).toBe("waiting");
   await slow.execution.cancel("enough");
   expect(await refusal(slow.wait())).toBeInstanceOf(ExecutionCancelledError);
   expect(await slow.report()).toEqual({ matched: 12, done: 1, skipped: 0, failed: 0 });
   await expectSound(slow, rated);
+}, 60_000);
+
+test("it is paused and goes on like any other, and one that was cancelled is redriven over what it left", async () => {
+  const { flow } = fragile("bulk.stopped", "park");
+  await using orchestrator = await serving(database, [flow]);
+  const all = await Promise.all(
+    Array.from({ length: 12 }, () => orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 })),
+  );
+  await untilAll(all, "chunk.parked");
+  const rate = { limit: 2, per: "200ms" };
+  const bulk = await orchestrator.bulk({ action: "pause", where: { flow: "bulk.stopped" }, rate, ...by });
+  const report = () => bulk.report();
+  await expect.poll(report, { timeout: 8000, interval: 5 }).toMatchObject({ done: 2 });
+  await bulk.execution.pause(by);
+  await untilEvent(bulk.execution, "chunk.completed");
+  const { done } = await report();
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  expect((await report()).done).toBeLessThanOrEqual(done + 2);
+  expect((await report()).done).toBeLessThan(12);
+
+  await bulk.execution.unpause(by);
+  await expect.poll(async () => (await report()).done, { timeout: 8000 }).toBeGreaterThan(done + 2);
+  await bulk.execution.cancel("enough");
+  expect(await refusal(bulk.wait())).toBeInstanceOf(ExecutionCancelledError);
+  expect((await report()).done).toBeLessThan(12);
+  const next = await bulk.execution.redrive(by);
+  expect(await next.waitForClose()).toEqual({ matched: 12, done: 12, skipped: 0, failed: 0 });
+  expect(await report()).toEqual({ matched: 12, done: 12, skipped: 0, failed: 0 });
+  for (const one of all) expect(await one.history({ types: ["execution.paused"] })).toHaveLength(1);
+  await expectSound(bulk, next, ...all);
 }, 60_000);
 
 test("a target that somebody's transaction has is done when that has ended", async () => {
