@@ -88,6 +88,35 @@ test("what runs reaches its end, nothing else starts, events and starts are kept
   await expectSound(running, held);
 }, 60_000);
 
+test("beside a chunk that still runs nothing else begins: neither what follows, nor what an event leads to", async () => {
+  const [long, short] = [newGate(), newGate()];
+  const ran: string[] = [];
+  const flow = defineFlow("paused.beside.running");
+  flow.to("long", () => long.passed).to("after long", () => ran.push("after long"));
+  flow.to("short", () => short.passed).to("after short", () => ran.push("after short"));
+  flow.when("Heard").to("heard", () => ran.push("heard"));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(execution, "execution.claimed");
+
+  await orchestrator.pauseFlow("paused.beside.running", by);
+  await execution.emit("Heard", null);
+  short.open();
+  await untilEvent(execution, "chunk.completed", ({ chunk }) => chunk === "short");
+  await expectNothing(ran, []);
+  // The event is kept, and asks no condition of the flow either.
+  expect(await execution.history({ types: ["inbox.routed"] })).toHaveLength(1);
+  expect((await execution.explain()).sentence).toMatch(/^It runs .+; flow "paused.beside.running" is paused since/);
+  // It goes on in the worker that still has it.
+  await orchestrator.unpauseFlow("paused.beside.running", done);
+  await expect.poll(() => ran.toSorted(), { timeout: 8000 }).toEqual(["after short", "heard"]);
+  long.open();
+  await execution.waitForClose();
+  expect(ran.toSorted()).toEqual(["after long", "after short", "heard"]);
+  expect(await execution.history({ types: ["execution.claimed"] })).toHaveLength(1);
+  await expectSound(execution);
+}, 60_000);
+
 test("with refuse every door answers a start with an error that says who and why; a known key still finds its execution", async () => {
   const flow = defineFlow("paused.refusing").to("work", () => "worked");
   const caller = defineFlow("paused.caller").to("call", (ctx) => ctx.call(flow, null));
