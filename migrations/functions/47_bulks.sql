@@ -31,7 +31,7 @@ declare
   v_expected text;
   v_is_right boolean;
 begin
-  perform flowledger.check_options(p_where, p_what, '{flow,status,version,createdAfter,createdBefore,closedAfter,closedBefore,parent,idPrefix,idempotencyKey,errorLike,metadata}',
+  perform flowledger.check_options(p_where, p_what, '{flow,status,version,createdAfter,createdBefore,closedAfter,closedBefore,parent,idPrefix,idempotencyKey,errorLike,metadata,redriven}',
     '{"flow": "import", "status": "failed"}');
   -- Nothing is contained in all of them.
   if p_where in ('{}', '{"metadata": {}}') then
@@ -65,6 +65,9 @@ begin
     when 'errorLike' then
       v_expected := 'a text of 1 to 1000 characters';
       v_is_right := o.kind = 'string' and length(o.text) between 1 and 1000;
+    when 'redriven' then
+      v_expected := 'true or false';
+      v_is_right := o.kind = 'boolean';
     else
       v_expected := 'an object';
       v_is_right := o.kind = 'object';
@@ -99,6 +102,7 @@ declare
   v_key text := p_where ->> 'idempotencyKey';
   v_error text := '%' || regexp_replace(p_where ->> 'errorLike', '([\\_])', '\\\1', 'g') || '%';
   v_metadata jsonb := nullif(p_where -> 'metadata', '{}');
+  v_redriven boolean := (p_where -> 'redriven')::boolean;
   v_is_parked boolean := p_action = 'retry';
   v_is_closed boolean := p_action = 'redrive';
 begin
@@ -118,6 +122,7 @@ begin
       and (v_first is null or e.id between v_first and v_last)
       and (v_key is null or e.idempotency_key = v_key)
       and (v_metadata is null or e.metadata is not null and e.metadata @> v_metadata)
+      and (v_redriven is null or exists (select from flowledger.redriven_by(e.id)) = v_redriven)
       -- Of what is parked, the error that it parked with.
       and (v_error is null or concat(e.error ->> 'name', ': ', e.error ->> 'message') ilike v_error
         or e.parked > 0 and exists (select from flowledger.parked_of(e.id) p where concat(p.error ->> 'name', ': ', p.error ->> 'message') ilike v_error))

@@ -213,7 +213,7 @@ begin
     'workers', (select count(*) from flowledger.workers w where w.flows @> array[e.flow] and w.heartbeat_at > flowledger.wall_clock() - v_silent));
   if e.closed_at is not null then
     v_facts := v_facts || jsonb_build_object('kind', 'closed', 'since', flowledger.iso(e.closed_at), 'outcome', e.outcome, 'reason', e.close_reason,
-      'error', flowledger.error_of(e.error));
+      'error', flowledger.error_of(e.error), 'redrivenAs', array(select r.id from flowledger.redriven_by(e.id) r(id)));
     return v_facts || jsonb_build_object('sentence', flowledger.explanation(v_facts));
   end if;
   select f.first_seq, f.is_whole into v_first, v_is_whole from flowledger.explained_from(e.id, e.seq) f;
@@ -384,6 +384,9 @@ begin
     when 'waiting' then format('It waits for %s', flowledger.listed(v_waits, '; ', case when cardinality(v_waits) > 2 then '; and ' else ', and ' end))
     else format('Nothing is left to do: it %s', coalesce('closes by itself at ' || (p ->> 'until'),
       case v_kind when 'sealed' then 'stays sealed until somebody closes it' else 'takes events until somebody closes it' end)) end;
+  if jsonb_array_length(p -> 'redrivenAs') > 0 then
+    v_text := v_text || format('; it was redriven as %s', flowledger.listed(array(select jsonb_array_elements_text(p -> 'redrivenAs')), ', ', ' and '));
+  end if;
   if v_kind <> 'closed' and p ->> 'sealedAt' is not null then
     v_text := v_text || format('; it is sealed since %s', p ->> 'sealedAt');
   end if;

@@ -23,7 +23,9 @@ export function withFilters(command: Command): Command {
     .option("--id-prefix <text>", "only those whose id begins like this")
     .option("--idempotency-key <key>", "only with this key")
     .option("--error-like <text>", "only with this in the error's name or message; % is any text")
-    .option("--metadata <json>", "only those whose metadata contains this", parseObject);
+    .option("--metadata <json>", "only those whose metadata contains this", parseObject)
+    .option("--redriven", "only those that go on as another one, by redrive")
+    .option("--no-redriven", "only those that do not");
 }
 
 export function filterOf({ versionOfFlow, ...filter }: FilterFlags): ExecutionFilter {

@@ -125,6 +125,8 @@ export const Explanation = z.discriminatedUnion("kind", [
     outcome: Outcome,
     reason: z.string(),
     error: ErrorInBrief.nullable(),
+    /** What it goes on as, by `redrive()`; the oldest first. */
+    redrivenAs: z.array(ExecutionId),
   }),
   /** Made, and not started. `until` is when it closes by itself. */
   z.object({ ...base, kind: z.literal("created"), since: moment, until: moment.nullable() }),

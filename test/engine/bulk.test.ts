@@ -108,6 +108,19 @@ test("a bulk redrive makes one new execution of each that failed, and leaves alo
     expect(await copy.history({ types: ["execution.redriven"] })).toMatchObject([{ ...by, of: one.id, bulk: bulk.id }]);
     await expectSound(one, copy);
   }
+  // What still waits for somebody, and what goes on elsewhere, apart.
+  const idsOf = async (redriven: boolean) =>
+    (await orchestrator.listExecutions({ ...where, status: "failed", redriven })).executions.map(({ id }) => id);
+  expect(await idsOf(false)).toEqual([]);
+  expect((await idsOf(true)).toSorted()).toEqual(failed.map(({ id }) => id).toSorted());
+  expect(await orchestrator.countExecutions({ ...where, redriven: false })).toMatchObject({ count: 3 });
+  expect(
+    await orchestrator.bulk({ action: "redrive", where: { ...where, redriven: false }, dryRun: true, ...by }),
+  ).toMatchObject({ matched: 0 });
+  expect(await failed[0]?.explain()).toMatchObject({
+    redrivenAs: await failed[0]?.redrivenBy(),
+    sentence: expect.stringMatching(/; it was redriven as [0-9a-f-]{36}\.$/),
+  });
   const second = await orchestrator.bulk({ action: "redrive", where, ...by });
   expect(await second.wait()).toEqual({ matched: 3, done: 0, skipped: 3, failed: 0 });
 }, 60_000);

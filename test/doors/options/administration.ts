@@ -1,6 +1,7 @@
 /** The orchestrator. */
 import {
   anything,
+  boolean,
   callable,
   date,
   either,
@@ -34,6 +35,7 @@ export const filter = {
   idempotencyKey: optional(text(10_000)),
   errorLike: optional(text(1000)),
   metadata: optional(jsonObject),
+  redriven: optional(boolean),
 };
 /** 16 bytes at least. */
 export const key = optional({ ...text(), takes: (value) => typeof value === "string" && value.length >= 16 });

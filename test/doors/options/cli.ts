@@ -61,7 +61,7 @@ const file: Word = {
 const input = jsonText(json, '{"n": 1}');
 const metadata = jsonText(jsonObject, '{"n": 1}');
 const limit = whole(1, 1000, "5");
-const filter: Readonly<Record<string, Word>> = {
+const filter: Readonly<Record<string, Word | null>> = {
   "--flow": { ...text(100), takes: (value) => isStorable(value, 100) },
   "--status": oneOf("created", "running", "waiting", "parked", "completed", "failed", "cancelled"),
   "--version-of-flow": text(200),
@@ -74,8 +74,10 @@ const filter: Readonly<Record<string, Word>> = {
   "--idempotency-key": text(10_000),
   "--error-like": text(1000),
   "--metadata": metadata,
+  "--redriven": null,
+  "--no-redriven": null,
 };
-const list: Readonly<Record<string, Word>> = {
+const list: Readonly<Record<string, Word | null>> = {
   ...filter,
   "--order": oneOf("newest", "oldest", "lastClosed"),
   "--count": whole(1, 100_000, "10"),

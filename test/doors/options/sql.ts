@@ -230,6 +230,7 @@ const commands: readonly SqlRow[] = [
           idempotencyKey: optional(text(10_000)),
           errorLike: optional(text(1000)),
           metadata: optional(values),
+          redriven: optional(boolean),
         }),
         options: optional(jsonObject),
         rate: optional(object({ limit: integer(1, 1_000_000), per: duration })),
