@@ -395,7 +395,8 @@ export class Orchestrator implements AsyncDisposable {
   /**
    * Starts no chunk of any execution of a flow any more: what runs reaches its end, events and answers are kept, schedules stand still,
    * and timers that come due fire when it goes on. A cancel and the timeouts of executions count all the same. It is kept with who and
-   * why, and holds for every worker, also after a restart. False where it is paused that way already.
+   * why, and holds for every worker, also after a restart: workers of this process know it when this resolves, those of others hear of
+   * it in a moment, and what they are about to start then may still start. False where it is paused that way already.
    *
    * @param flow its name
    * @throws {UsageError} the flow is not known here, or who or why is missing
@@ -403,14 +404,23 @@ export class Orchestrator implements AsyncDisposable {
   async pauseFlow(flow: string, options: PauseFlowOptions): Promise<boolean> {
     const given = pauseFlowOptions(flow, options);
     await this.#ready();
-    return this.#store.operators.pauseFlow(flow, given);
+    const isNews = await this.#store.operators.pauseFlow(flow, given);
+    await this.#tellOfPause();
+    return isNews;
   }
 
   /** Lets a paused flow go on, with all that waited. False where it is not paused. @throws {UsageError} as `pauseFlow()` */
   async unpauseFlow(flow: string, options: OperatorOptions): Promise<boolean> {
     const given = unpauseFlowOptions(flow, options);
     await this.#ready();
-    return this.#store.operators.unpauseFlow(flow, given);
+    const isNews = await this.#store.operators.unpauseFlow(flow, given);
+    await this.#tellOfPause();
+    return isNews;
+  }
+
+  /** Workers of other processes hear of it by a wake-up. */
+  async #tellOfPause(): Promise<void> {
+    await Promise.all([...this.#workers].map((worker) => worker.lookAtPauses()));
   }
 
   /**

@@ -84,6 +84,8 @@ export interface Worker extends AsyncDisposable {
 export interface LocalWorker extends Worker {
   /** Creates executions; those that can begin here and now are claimed in the same statement, and need no job. */
   create(executions: readonly NewExecution[]): Promise<CreateResult[]>;
+  /** Looks which flows are paused: before a wake-up tells it. */
+  lookAtPauses(): Promise<void>;
   readonly inside: WorkerInside;
   readonly vitals: Vitals;
 }
@@ -647,6 +649,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       return owners.size;
     },
     create,
+    lookAtPauses: () => pauses.look().catch(onTrouble),
     inside: {
       owners,
       get isQuiet() {
