@@ -54,7 +54,7 @@ import { openStreams } from "./execution/stream.ts";
 import type { Streams } from "./execution/stream.ts";
 import type { Logger } from "./flow/context.ts";
 import { parseInput, requireFlow } from "./flow/contract.ts";
-import { reservedPrefix } from "./flow/draft.ts";
+import { bulkFlowName, reservedPrefix } from "./flow/draft.ts";
 import type { Contract } from "./flow/contract.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration } from "./base/duration.ts";
@@ -457,7 +457,7 @@ export class Orchestrator implements AsyncDisposable {
   }
 
   #bulk(id: ExecutionId): Bulk {
-    const flow = { name: `${reservedPrefix}bulk`, definition: null };
+    const flow = { name: bulkFlowName, definition: null };
     return new Bulk(this.#store.bulks, new Execution(this.#host, id, flow, true));
   }
 

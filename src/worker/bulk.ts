@@ -4,7 +4,7 @@ import { UsageError } from "../base/errors.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 import { Flow } from "../flow/builder.ts";
 import type { Ctx } from "../flow/context.ts";
-import { Draft, reservedPrefix } from "../flow/draft.ts";
+import { bulkFlowName, Draft } from "../flow/draft.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { ExecutionId } from "../ledger/event.ts";
 import { insist } from "../store/batcher.ts";
@@ -23,7 +23,7 @@ const targetsAtOnce = 50;
 const stepMs = 1000;
 
 export function bulkFlow(bulks: Bulks): FlowDefinition {
-  const draft = new Draft(`${reservedPrefix}bulk`, contract);
+  const draft = new Draft(bulkFlowName, contract);
   const flow = new Flow(draft, draft.start);
   const rounds = async (bulk: ExecutionId, by: ExecutionId, signal: AbortSignal): Promise<number | null> => {
     const until = liveness.monotonic() + stepMs;
