@@ -1,6 +1,7 @@
 /** `npm run bench [name…] [--json]`: every promise of speed, measured in one run on one server. */
 import { cpus } from "node:os";
 import { chatting } from "./chats.ts";
+import { bulk } from "./bulk.ts";
 import { deferred } from "./defer.ts";
 import { flat } from "./flat.ts";
 import { floor } from "./floor.ts";
@@ -31,6 +32,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   load,
   waiting,
   people,
+  bulk,
   rebuild,
   stream,
   chats: chatting,

@@ -34,6 +34,7 @@ export {
   ExecutionNotFoundError,
   ExecutionSealedError,
   FlowledgerError,
+  FlowPausedError,
   InterruptExpiredError,
   InterruptNotPendingError,
   InterventionDisabledError,
@@ -94,6 +95,8 @@ export type {
 export type { Orchestrator, OrchestratorOptions, WorkerOptions } from "./orchestrator.ts";
 export type { FailureGroup } from "./store/lists.ts";
 export type { CountOptions, ExecutionFilter, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";
+export type { Bulk, BulkFailurePage, BulkOptions, BulkPreview } from "./execution/bulk.ts";
+export type { BulkFailure, BulkReport } from "./store/bulks.ts";
 export type { PruneOptions } from "./execution/retention.ts";
 export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
 export type {
@@ -105,6 +108,7 @@ export type {
   EditedState,
   EditStateOptions,
   PauseExecutionOptions,
+  PauseFlowOptions,
   StateEdit,
 } from "./execution/operate.ts";
 export type { ParkedChunk } from "./base/errors.ts";

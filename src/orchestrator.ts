@@ -31,6 +31,7 @@ import type { Resources, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, ExecutionNotFoundError, LockedError, UsageError } from "./base/errors.ts";
 import { BoundFlow, newExecution } from "./execution/bound-flow.ts";
 import type { BoundHost } from "./execution/bound-flow.ts";
+import { Bulk, bulkOptions, type BulkOptions, type BulkPreview } from "./execution/bulk.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/execution.ts";
 import { requireExecutionId } from "./execution/ids.ts";
@@ -43,6 +44,8 @@ import type { ListInterruptsOptions } from "./execution/inbox.ts";
 import type { InterruptRecord } from "./execution/interrupt.ts";
 import { endingOf, openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
+import { pauseFlowOptions, unpauseFlowOptions } from "./execution/operate.ts";
+import type { OperatorOptions, PauseFlowOptions } from "./execution/operate.ts";
 import { parsePrune } from "./execution/retention.ts";
 import type { PruneOptions } from "./execution/retention.ts";
 import { requireKey } from "./execution/signature.ts";
@@ -51,6 +54,7 @@ import { openStreams } from "./execution/stream.ts";
 import type { Streams } from "./execution/stream.ts";
 import type { Logger } from "./flow/context.ts";
 import { parseInput, requireFlow } from "./flow/contract.ts";
+import { bulkFlowName, reservedPrefix } from "./flow/draft.ts";
 import type { Contract } from "./flow/contract.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration } from "./base/duration.ts";
@@ -234,6 +238,8 @@ export class Orchestrator implements AsyncDisposable {
     await this.#store.wakeups.ready();
     // Those who only start and read executions need not load it.
     const { startWorker } = await import("./worker/worker.ts");
+    const { bulkFlow } = await import("./worker/bulk.ts");
+    const bulk = bulkFlow(this.#store.bulks);
     const worker = await startWorker(
       {
         store: this.#store,
@@ -245,7 +251,7 @@ export class Orchestrator implements AsyncDisposable {
         newId: this.#newId,
         hooks: this.#hooks,
         resources: this.#resources,
-        flows: this.#flows,
+        flows: new Map([...this.#flows, [bulk.name, bulk]]),
         schedules: this.#schedules,
         flowResources: (flow) => this.#flowResources.get(flow) ?? {},
         executionResources: (id) => this.#executionResources.get(id),
@@ -384,6 +390,75 @@ export class Orchestrator implements AsyncDisposable {
     const filter = parseInbox(options);
     await this.#ready();
     return inboxPage(await this.#store.reads.listInterrupts(filter), filter.limit);
+  }
+
+  /**
+   * Starts no chunk of any execution of a flow any more: what runs reaches its end, events and answers are kept, schedules stand still,
+   * and timers that come due fire when it goes on. A cancel and the timeouts of executions count all the same. It is kept with who and
+   * why, and holds for every worker, also after a restart: workers of this process know it when this resolves, those of others hear of
+   * it in a moment, and what they are about to start then may still start. False where it is paused that way already.
+   *
+   * @param flow its name
+   * @throws {UsageError} the flow is not known here, or who or why is missing
+   */
+  async pauseFlow(flow: string, options: PauseFlowOptions): Promise<boolean> {
+    const given = pauseFlowOptions(flow, options);
+    await this.#ready();
+    const isNews = await this.#store.operators.pauseFlow(flow, given);
+    await this.#tellOfPause();
+    return isNews;
+  }
+
+  /** Lets a paused flow go on, with all that waited. False where it is not paused. @throws {UsageError} as `pauseFlow()` */
+  async unpauseFlow(flow: string, options: OperatorOptions): Promise<boolean> {
+    const given = unpauseFlowOptions(flow, options);
+    await this.#ready();
+    const isNews = await this.#store.operators.unpauseFlow(flow, given);
+    await this.#tellOfPause();
+    return isNews;
+  }
+
+  /** Workers of other processes hear of it by a wake-up. */
+  async #tellOfPause(): Promise<void> {
+    await Promise.all([...this.#workers].map((worker) => worker.lookAtPauses()));
+  }
+
+  /**
+   * Does the same to many executions: an execution of the library's own flow `flowledger.bulk` gives each its command, by whichever
+   * worker takes it, over crashes, at its rate, and until somebody cancels it. What it is about is fixed now; each command carries
+   * who asked, why, and the id of the bulk. A dry run says what it would do.
+   *
+   * @throws {UsageError} an option that is unknown or cannot be meant, no filter, or more match than `limit`
+   */
+  bulk(options: BulkOptions & { dryRun: true }): Promise<BulkPreview>;
+  bulk(options: BulkOptions & { dryRun?: false }): Promise<Bulk>;
+  bulk(options: BulkOptions): Promise<Bulk | BulkPreview>;
+  async bulk(options: BulkOptions): Promise<Bulk | BulkPreview> {
+    const given = bulkOptions(options);
+    await this.#ready();
+    const { bulks, reads } = this.#store;
+    if (options.dryRun) {
+      const { samples, ...counted } = await bulks.preview(given);
+      const headers = await reads.headers(samples);
+      return { ...counted, samples: samples.flatMap((id) => headers.get(id) ?? []).map(summaryOf) };
+    }
+    // With an id of its own it may be sent again.
+    const id = this.#newId();
+    const { id: started } = await insist(() => bulks.start({ ...given, id }));
+    return this.#bulk(started);
+  }
+
+  /** A bulk by its id, from any process. @throws {ExecutionNotFoundError} there is none with that id */
+  async getBulk(id: string): Promise<Bulk> {
+    const bulk = requireExecutionId(id);
+    await this.#ready();
+    if ((await this.#store.bulks.report(bulk)) === null) throw new ExecutionNotFoundError(bulk);
+    return this.#bulk(bulk);
+  }
+
+  #bulk(id: ExecutionId): Bulk {
+    const flow = { name: bulkFlowName, definition: null };
+    return new Bulk(this.#store.bulks, new Execution(this.#host, id, flow, true));
   }
 
   /** Checks every guarantee, in the ledger and in all that is derived from it; safe beside live workers. [] is all well. */
@@ -611,6 +686,11 @@ export class Orchestrator implements AsyncDisposable {
 
   /** Asked once per flow. @throws {UsageError} nobody has it, and it might wait for ever */
   async #requireServed({ flow, allowUnknown = false }: NewExecution): Promise<void> {
+    if (flow.startsWith(reservedPrefix))
+      throw new UsageError(
+        `flow "${flow}" is the library's own, and is started by nobody else`,
+        "ask for a bulk with orchestrator.bulk()",
+      );
     if (allowUnknown || this.#flows.has(flow)) return;
     let asked = this.#served.get(flow);
     if (!asked) {

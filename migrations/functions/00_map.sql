@@ -109,7 +109,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Of these no row may ever go.
-  if tg_op = 'DELETE' and tg_table_name <> 'client_grants' then
+  if tg_op = 'DELETE' and tg_table_name not in ('client_grants', 'flow_pauses') then
     if exists (select from flowledger.prunes p where p.transaction = pg_current_xact_id_if_assigned() and old.execution_id between p.first and p.last) then
       return old;
     end if;

@@ -137,6 +137,6 @@ begin
   end if;
   select o into v_wrong from jsonb_object_keys(p_options) o where o <> all(p_known) limit 1;
   if found then
-    raise exception '% has an unknown option %', p_what, to_json(left(v_wrong, 40)) using errcode = 'FL008', hint = format('use %s', array_to_string(p_known, ', '));
+    raise exception '% has an unknown option %', p_what, to_json(left(v_wrong, 40)) using errcode = 'FL008', hint = case when p_known = '{}' then 'leave it out' else format('use %s', array_to_string(p_known, ', ')) end;
   end if;
 end $$;

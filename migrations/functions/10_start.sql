@@ -98,6 +98,12 @@ begin
     from made join item i on i.id = made.id where i.starts
   )
   select array_agg(made.id), array_agg(made.id) filter (where made.owner is null) into v_new, v_free from made;
+  if exists (select from flowledger.flow_pauses) then
+    -- What another execution calls is its own business, and waits.
+    perform flowledger.check_intake(array(
+      select x.flow from unnest(p_ids, p_flows, p_parents) x(id, flow, parent) where x.id = any(v_new) and x.parent is null));
+    perform flowledger.check_claimed(array(select x.flow from unnest(p_ids, p_flows, p_modes) x(id, flow, mode) where x.id = any(v_new) and x.mode = 'claim'));
+  end if;
   if v_free is not null then
     perform flowledger.add_jobs(v_free);
   end if;
@@ -206,6 +212,8 @@ begin
   if p_flow is null or p_flow !~ '^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$' then
     raise exception 'flow name % is not valid', quote_nullable(left(p_flow, 40))
       using errcode = 'FL008', hint = 'use 1 to 100 letters, digits and . _ : - that begin with a letter or digit';
+  elsif starts_with(p_flow, 'flowledger.') then
+    raise exception 'flow "%" is the library''s own, and is started by nobody else', p_flow using errcode = 'FL008', hint = 'names that begin with "flowledger." are reserved';
   elsif jsonb_typeof(p_options) is distinct from 'object' then
     raise exception 'options of a start must be an object, got %', coalesce(left(p_options::text, 40), 'null')
       using errcode = 'FL008', hint = 'pass {"idempotencyKey": "order-17"}';
@@ -287,7 +295,9 @@ begin
   if exists (select from flowledger.definitions d where d.flow = p_flow) then
     return;
   end if;
-  v_known := array(select d.flow from flowledger.definitions d union select unnest(w.flows) from flowledger.workers w order by 1);
+  v_known := array(
+    select k.flow from (select d.flow from flowledger.definitions d union select unnest(w.flows) from flowledger.workers w) k
+    where not starts_with(k.flow, 'flowledger.') order by 1);
   if v_known = '{}' or p_flow = any(v_known) then
     return;
   elsif p_limited then
@@ -440,6 +450,8 @@ begin
   e := flowledger.lock_open(p_id, 'start');
   if e.started_at is not null then
     return false;
+  elsif e.parent_id is null then
+    perform flowledger.check_intake(array[e.flow]);
   end if;
   if limit_key is not null or p_due is not null then
     e.due_at := greatest(e.due_at, p_due);

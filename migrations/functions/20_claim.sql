@@ -50,8 +50,14 @@ set enable_mergejoin = off
 as $$
 declare
   v_at timestamptz := flowledger.now();
+  v_free uuid[];
+begin
+  -- Where no flow was ever paused, that is all it costs.
+  if exists (select from flowledger.flow_pauses) then
+    p_ids := flowledger.claimable(p_ids);
+  end if;
   -- Not "wake_at <= v_at": the index of what is due is no way to find a few ids.
-  v_free uuid[] := array(
+  v_free := array(
     select e.id from flowledger.executions e
     where e.id = any(p_ids) and e.owner is null and e.closed_at is null and coalesce(e.wake_at, 'infinity') <= v_at
       and (e.epoch > 0 or coalesce(e.discard_at, 'infinity') > v_at)
@@ -61,7 +67,6 @@ declare
         where s.id = any(p_ids) and s.takeovers >= 2 and s.owner is null and s.closed_at is null and coalesce(s.wake_at, 'infinity') <= v_at
         order by s.id limit 1))
     order by e.id for no key update skip locked);
-begin
   if cardinality(v_free) < cardinality(p_ids) then
     perform flowledger.renew_jobs(p_ids);
     perform flowledger.discard(p_ids);

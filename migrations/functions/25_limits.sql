@@ -67,6 +67,10 @@ declare
 begin
   delete from flowledger.slots s using flowledger.executions e
   where s.execution_id = any(p_left) and s.flow = l.flow and s.acquired and e.id = s.execution_id and e.owner is null;
+  -- What ends needs no slot for that.
+  if exists (select from flowledger.flow_pause_of(l.flow)) then
+    return flowledger.claimable(array(select e.id from flowledger.executions e where e.id = any(p_ids) and e.flow = l.flow));
+  end if;
   -- An owner was lost, and a job came again: the slot is free, the position is kept. The job is used up with that: when there is
   -- no slot now, the next one that is free notifies anew. A slot that an owner is just leaving is left to it.
   update flowledger.slots s set acquired = false, notified_at = null from flowledger.executions e

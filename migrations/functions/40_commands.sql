@@ -435,6 +435,12 @@ end $$;
 -- Ends what no worker has claimed, as an owner would: cancelled, with what waits for nobody any more. False where one has. The caller
 -- has the row's lock.
 create or replace function flowledger.close_unclaimed(e flowledger.executions, p_reason text, p_actor text) returns boolean
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.close_unclaimed(e, p_reason, p_actor, null) $$;
+
+-- The same; p_bulk: the bulk that asks for it.
+create or replace function flowledger.close_unclaimed(e flowledger.executions, p_reason text, p_actor text, p_bulk uuid) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -442,7 +448,7 @@ declare
   v_at timestamptz := flowledger.now();
   v_reason text := coalesce(p_reason, 'cancelled');
   v_expired text[];
-  v_events jsonb := jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'actor', p_actor, 'reason', v_reason));
+  v_events jsonb := jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('type', 'cancel.requested', 'actor', p_actor, 'reason', v_reason, 'bulk', p_bulk)));
 begin
   if e.epoch > 0 then
     return false;
@@ -542,6 +548,12 @@ end $$;
 
 -- The same without a check: also for what the library does on its own account.
 create or replace function flowledger.request_cancel(p_id uuid, p_reason text, p_actor text, p_notify boolean) returns boolean
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.request_cancel(p_id, p_reason, p_actor, p_notify, null) $$;
+
+-- The same; p_bulk: the bulk that asks for it.
+create or replace function flowledger.request_cancel(p_id uuid, p_reason text, p_actor text, p_notify boolean, p_bulk uuid) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -553,12 +565,16 @@ begin
   exception when sqlstate 'FL003' then
     return false;
   end;
-  if flowledger.close_unclaimed(e, p_reason, p_actor) then
+  if flowledger.close_unclaimed(e, p_reason, p_actor, p_bulk) then
     if e.parent_id is not null then
       perform flowledger.propagate_close(array[e.id]);
     end if;
     return true;
   end if;
-  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', p_reason, 'actor', p_actor)), p_notify);
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', p_reason, 'actor', p_actor, 'bulk', p_bulk)), p_notify);
+  -- One that is due has its job, unless its flow is paused.
+  if e.owner is null and e.wake_at <= flowledger.now() and exists (select from flowledger.flow_pause_of(e.flow)) then
+    perform flowledger.add_jobs(array[e.id]);
+  end if;
   return true;
 end $$;

@@ -79,6 +79,12 @@ as $$
 declare
   v_name text;
 begin
+  -- Which bulk it is of only the library says, and there is one.
+  if p_what <> 'bulk()' and jsonb_typeof(p_options) = 'object' and p_options ? 'bulk' and flowledger.is_trusted()
+    and p_options ->> 'bulk' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+    and exists (select from flowledger.bulks b where b.execution_id = (p_options ->> 'bulk')::uuid) then
+    p_options := p_options - 'bulk';
+  end if;
   perform flowledger.check_options(p_options, p_what, p_known || '{actor,reason}'::text[], '{"actor": "ann", "reason": "INC-12"}');
   foreach v_name in array '{actor,reason}'::text[] loop
     if jsonb_typeof(p_options -> v_name) is distinct from 'string' or trim(p_options ->> v_name) = '' then
@@ -180,7 +186,7 @@ begin
   end if;
   if v_own is not null then
     perform flowledger.accept(e, (
-      select jsonb_agg(jsonb_build_object('type', 'chunk.retried', 'dispatch', d -> 'dispatch', 'chunk', d -> 'chunk', 'actor', options -> 'actor', 'reason', options -> 'reason')
+      select jsonb_agg(jsonb_build_object('type', 'chunk.retried', 'dispatch', d -> 'dispatch', 'chunk', d -> 'chunk', 'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk')
         || case when options ? 'input' then jsonb_build_object('input', options -> 'input') else '{}' end order by ord)
       from jsonb_array_elements(v_own) with ordinality x(d, ord)), notify);
     return (select jsonb_agg(d - 'dispatch' order by ord) from jsonb_array_elements(v_own) with ordinality x(d, ord));
@@ -250,7 +256,7 @@ begin
     end if;
   end if;
   v_event := jsonb_strip_nulls(jsonb_build_object('type', 'chunk.skipped', 'dispatch', v_found -> 'dispatch', 'chunk', v_found -> 'chunk', 'interrupt', v_found -> 'interrupt',
-    'actor', options -> 'actor', 'reason', options -> 'reason')) || jsonb_build_object('output', v_output);
+    'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk')) || jsonb_build_object('output', v_output);
   perform flowledger.accept(e, jsonb_build_array(v_event) || case when v_found ? 'interrupt'
     then jsonb_build_array(jsonb_build_object('type', 'interrupt.cancelled', 'id', v_found -> 'interrupt', 'reason', 'skipped')) else '[]' end, notify);
   return v_found - 'dispatch' - 'interrupt' || jsonb_build_object('executionId', e.id);
@@ -377,7 +383,7 @@ begin
   end if;
   e := flowledger.lock_open(pause.id, 'pause()');
   return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.paused', 'until', flowledger.to_ms(v_until),
-    'actor', options -> 'actor', 'reason', options -> 'reason')), notify);
+    'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk')), notify);
 end $$;
 
 -- Goes on. Gives the seq.
@@ -393,5 +399,5 @@ begin
   if not exists (select from flowledger.pause_of(e.id)) then
     raise exception 'execution % is not paused', e.id using errcode = 'FL008', hint = 'there is nothing to do';
   end if;
-  return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.unpaused', 'actor', options -> 'actor', 'reason', options -> 'reason')), notify);
+  return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.unpaused', 'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk')), notify);
 end $$;

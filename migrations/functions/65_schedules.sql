@@ -44,7 +44,9 @@ declare
   v_last uuid;
 begin
   select * into s from flowledger.schedules x where x.name = p_name for update;
-  if not found or date_trunc('milliseconds', s.fired_until) <> p_after or p_until > flowledger.now() then
+  if not found or date_trunc('milliseconds', s.fired_until) <> p_after or p_until > flowledger.now()
+    -- As if no worker ran: `catchUp` decides when it goes on.
+    or exists (select from flowledger.flow_pause_of(s.flow)) then
     return query select false, null::timestamptz, null::timestamptz;
     return;
   end if;

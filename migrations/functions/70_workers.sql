@@ -118,15 +118,18 @@ as $$
 declare
   v_at timestamptz := flowledger.now();
   v_swept uuid[];
+  v_paused text[];
 begin
   -- First: it waits for the locks of flows, and has none yet.
   perform flowledger.discard_overdue();
+  v_paused := flowledger.paused_flows(array(select p.flow from flowledger.flow_pauses p));
   with lost as (
     select e.id from flowledger.executions e
     where e.wake_at < v_at - flowledger.ms(p_after_ms) and e.closed_at is null
       and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
       -- What is queued waits for a slot, not for a job.
       and not exists (select 1 from flowledger.slots s where s.execution_id = e.id and not s.acquired)
+      and (not e.flow = any(v_paused) or e.epoch > 0 and flowledger.is_ending(e))
       and not exists (
         select 1 from flowledger_jobs._private_jobs j join flowledger_jobs._private_tasks t on t.id = j.task_id
         where t.identifier = 'flowledger:' || e.flow and j.is_available and j.run_at <= flowledger.wall_clock())

@@ -201,18 +201,19 @@ declare
   v_first int;
   v_is_whole boolean;
   v_called int[];
+  v_flow_paused jsonb;
 begin
   select x.* into e from flowledger.executions x where x.id = explain.id;
   if not found then
     raise exception 'execution % does not exist', explain.id
       using errcode = 'FL001', hint = 'check the id, and that you are connected to the database it was started in';
   end if;
-  v_facts := jsonb_build_object('executionId', e.id, 'flow', e.flow, 'status', e.status, 'lifecycle', e.lifecycle,
+  v_facts := jsonb_build_object('flowPaused', null, 'executionId', e.id, 'flow', e.flow, 'status', e.status, 'lifecycle', e.lifecycle,
     'sealedAt', flowledger.iso(e.sealed_at), 'cancelling', null, 'owner', null,
     'workers', (select count(*) from flowledger.workers w where w.flows @> array[e.flow] and w.heartbeat_at > flowledger.wall_clock() - v_silent));
   if e.closed_at is not null then
     v_facts := v_facts || jsonb_build_object('kind', 'closed', 'since', flowledger.iso(e.closed_at), 'outcome', e.outcome, 'reason', e.close_reason,
-      'error', flowledger.error_of(e.error));
+      'error', flowledger.error_of(e.error), 'redrivenAs', array(select r.id from flowledger.redriven_by(e.id) r(id)));
     return v_facts || jsonb_build_object('sentence', flowledger.explanation(v_facts));
   end if;
   select f.first_seq, f.is_whole into v_first, v_is_whole from flowledger.explained_from(e.id, e.seq) f;
@@ -224,6 +225,9 @@ begin
       'since', flowledger.iso((select l.at from flowledger.ledger l
         where l.execution_id = e.id and l.seq >= v_first and l.epoch = e.epoch and l.type = 'execution.claimed' order by l.seq desc limit 1)),
       'silentSince', (select flowledger.iso(w.heartbeat_at) from flowledger.workers w where w.id = e.owner and w.heartbeat_at <= flowledger.wall_clock() - v_silent)) end);
+  select jsonb_build_object('since', flowledger.iso(p.at), 'intake', p.intake, 'actor', p.actor, 'reason', p.reason) into v_flow_paused
+  from flowledger.flow_pause_of(e.flow) p;
+  v_facts := v_facts || jsonb_build_object('flowPaused', v_flow_paused);
   -- Before what would go on without a person.
   select jsonb_build_object('kind', 'paused', 'since', flowledger.iso(p.at), 'until', flowledger.iso(p.until), 'actor', p.actor, 'reason', p.reason) into v_kind
   from flowledger.pause_of(e.id, v_first) p where v_facts -> 'cancelling' = 'null';
@@ -240,6 +244,8 @@ begin
         'recorded', e.fingerprint, 'found', v_blocked.fingerprint)
       when e.started_at is not null and e.epoch = 0 and e.due_at > v_at then jsonb_build_object('kind', 'delayed', 'until', flowledger.iso(e.due_at),
         'discardAt', flowledger.iso(e.discard_at))
+      when e.wake_at <= v_at and v_flow_paused is not null and v_facts -> 'cancelling' = 'null' then
+        jsonb_build_object('kind', 'flowPaused', 'since', flowledger.iso(e.wake_at), 'discardAt', flowledger.iso(e.discard_at))
       when e.wake_at <= v_at and (v_facts -> 'workers')::int = 0 then jsonb_build_object('kind', 'unserved', 'since', flowledger.iso(e.wake_at),
         'discardAt', flowledger.iso(e.discard_at))
       when e.wake_at <= v_at and v_queue is not null then v_queue || jsonb_build_object('kind', 'queued', 'since', flowledger.iso(e.wake_at))
@@ -353,6 +359,7 @@ begin
       else format('It is owned by %s, which has been silent since %s: another one takes it over', v_worker, p -> 'owner' ->> 'silentSince') end
     when 'paused' then format('It is paused since %s by %s (%s)%s', p ->> 'since', flowledger.quoted(p ->> 'actor'), flowledger.in_line(p ->> 'reason'),
       coalesce(', until ' || (p ->> 'until'), ''))
+    when 'flowPaused' then format('It is due since %s, and waits for its flow%s', p ->> 'since', coalesce(', unless it is discarded at ' || (p ->> 'discardAt'), ''))
     when 'blocked' then format('It is blocked since %s, as no worker''s version of flow %s fits: %s', p ->> 'since', v_flow, flowledger.in_line(p ->> 'problem', 1000))
     when 'delayed' then format('It does not start before %s%s', p ->> 'until', coalesce(', and is discarded unless a worker has it by ' || (p ->> 'discardAt'), ''))
     when 'unserved' then format('It is due since %s, and no worker that is alive serves flow %s: start one%s', p ->> 'since', v_flow,
@@ -377,14 +384,21 @@ begin
     when 'waiting' then format('It waits for %s', flowledger.listed(v_waits, '; ', case when cardinality(v_waits) > 2 then '; and ' else ', and ' end))
     else format('Nothing is left to do: it %s', coalesce('closes by itself at ' || (p ->> 'until'),
       case v_kind when 'sealed' then 'stays sealed until somebody closes it' else 'takes events until somebody closes it' end)) end;
+  if jsonb_array_length(p -> 'redrivenAs') > 0 then
+    v_text := v_text || format('; it was redriven as %s', flowledger.listed(array(select jsonb_array_elements_text(p -> 'redrivenAs')), ', ', ' and '));
+  end if;
   if v_kind <> 'closed' and p ->> 'sealedAt' is not null then
     v_text := v_text || format('; it is sealed since %s', p ->> 'sealedAt');
+  end if;
+  if p -> 'flowPaused' <> 'null' then
+    v_text := v_text || format('; flow %s is paused since %s by %s (%s)', v_flow, p -> 'flowPaused' ->> 'since', flowledger.quoted(p -> 'flowPaused' ->> 'actor'),
+      flowledger.in_line(p -> 'flowPaused' ->> 'reason'));
   end if;
   if p -> 'cancelling' <> 'null' then
     v_text := v_text || format('; its end was asked for at %s%s: %s', p -> 'cancelling' ->> 'since', coalesce(' by ' || flowledger.in_line(p -> 'cancelling' ->> 'actor', 200), ''),
       flowledger.in_line(p -> 'cancelling' ->> 'reason'));
   end if;
-  if v_kind in ('waiting', 'idle', 'delayed', 'sealed', 'lost', 'paused') and p ->> 'workers' = '0' then
+  if v_kind in ('waiting', 'idle', 'delayed', 'sealed', 'lost', 'paused', 'flowPaused') and p ->> 'workers' = '0' then
     v_text := v_text || format('; no worker that is alive serves flow %s', v_flow);
   end if;
   return v_text || case when v_text ~ '[.!?…]$' then '' else '.' end;

@@ -347,6 +347,9 @@ begin
   delete from flowledger.snapshots s where s.execution_id = any(p_ids);
   delete from flowledger.interrupts i where i.execution_id = any(p_ids);
   delete from flowledger.interventions i where i.execution_id = any(p_ids);
+  delete from flowledger.bulk_results r where r.execution_id = any(p_ids);
+  delete from flowledger.bulk_targets t where t.execution_id = any(p_ids);
+  delete from flowledger.bulks b where b.execution_id = any(p_ids);
   delete from flowledger.executions e where e.id = any(p_ids);
   return v_items;
 end $$;

@@ -133,7 +133,7 @@ declare
   v_address jsonb;
 begin
   perform flowledger.check_operator(options, 'redrive()', '{from,input,output,state}');
-  v_by := jsonb_build_object('actor', options -> 'actor', 'reason', options -> 'reason');
+  v_by := jsonb_strip_nulls(jsonb_build_object('actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk'));
   perform flowledger.check_json(options -> 'input', 'input of redrive()');
   perform flowledger.check_json(options -> 'output', 'output of redrive()');
   if options ? 'input' and options ? 'output' then

@@ -193,6 +193,24 @@ export class ConflictError extends FlowledgerError {
   }
 }
 
+/** The flow is paused, and takes no starts: `pauseFlow(…, { intake: "refuse" })`. */
+export class FlowPausedError extends FlowledgerError {
+  /** @param pause since when (ISO 8601), by whom and why it is paused */
+  constructor(pause: {
+    readonly flow: string;
+    readonly since: string;
+    readonly actor: string;
+    readonly reason: string;
+  }) {
+    const { flow, since, actor, reason } = pause;
+    super(
+      "FLOW_PAUSED",
+      `flow ${quote(flow)} is paused since ${since} by ${quote(actor)} (${reason}), and takes no starts: start it again when it goes on`,
+      { flow, since, actor, reason },
+    );
+  }
+}
+
 /** What became of an interrupt that takes no answer any more. */
 export interface InterruptEnd {
   /** Undefined when the execution never had it. */

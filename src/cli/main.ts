@@ -6,6 +6,7 @@ import { release } from "../base/release.ts";
 import { indented, visible } from "../base/visible.ts";
 import type { GlobalOptions } from "./command.ts";
 import { addAuditCommands } from "./audit.ts";
+import { addBulkCommands } from "./bulk.ts";
 import { addExecutionCommands } from "./executions.ts";
 import { addMcpCommand } from "./mcp.ts";
 import { addOperatorCommands } from "./operators.ts";
@@ -47,6 +48,7 @@ export function newProgram(): Command {
   addExecutionCommands(program);
   addOperatorCommands(program);
   addMcpCommand(program);
+  addBulkCommands(program);
   addAuditCommands(program);
   return program;
 }

@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { UsageError, type ParkedChunk } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
-import { done, withExecution } from "./command.ts";
+import { done, open, withExecution } from "./command.ts";
 import { parseDate, parseJson, parseObject, parseWhole } from "./parse.ts";
 
 interface OperatorFlags {
@@ -77,6 +77,22 @@ export function addOperatorCommands(program: Command): void {
       done(command, "paused", { paused: true });
     });
 
+  flowCommand(program, "pause-flow", "start no chunk of any execution of a flow any more; what runs reaches its end")
+    .option("--refuse", "refuse starts meanwhile (default: they are accepted and wait)")
+    .action(async (flow: string, { refuse, ...options }: OperatorFlags & { refuse?: true }, command: Command) => {
+      await using orchestrator = open(command);
+      const paused = await orchestrator.pauseFlow(flow, { ...options, intake: refuse ? "refuse" : "hold" });
+      done(command, paused ? "paused" : "it is paused that way already", { paused: true, changed: paused });
+    });
+
+  flowCommand(program, "unpause-flow", "let a paused flow go on, with all that waited").action(
+    async (flow: string, options: OperatorFlags, command: Command) => {
+      await using orchestrator = open(command);
+      const unpaused = await orchestrator.unpauseFlow(flow, options);
+      done(command, unpaused ? "goes on" : "it is not paused", { paused: false, changed: unpaused });
+    },
+  );
+
   operatorCommand(program, "unpause", "go on with what was paused").action(
     async (id: string, options: OperatorFlags, command: Command) => {
       await withExecution(command, id, (execution) => execution.unpause(options));
@@ -86,10 +102,15 @@ export function addOperatorCommands(program: Command): void {
 }
 
 function operatorCommand(program: Command, name: string, description: string): Command {
-  return program
-    .command(name)
-    .description(description)
-    .argument("<id>")
+  return withReason(program.command(name).description(description).argument("<id>"));
+}
+
+function flowCommand(program: Command, name: string, description: string): Command {
+  return withReason(program.command(name).description(description).argument("<flow>"));
+}
+
+function withReason(command: Command): Command {
+  return command
     .requiredOption("--reason <text>", "why, for the ledger")
     .option("--actor <name>", "who does it, for the ledger", "cli");
 }

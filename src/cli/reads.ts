@@ -11,38 +11,21 @@ import type { LedgerEventType } from "../ledger/event.ts";
 import { Explanation } from "../ledger/explanation.ts";
 import type { TimelineRow } from "../ledger/timeline.ts";
 import type { ListInterruptsOptions } from "../execution/inbox.ts";
-import type { ExecutionFilter, ExecutionSummary, FailureOptions, ListOptions } from "../execution/list.ts";
+import type { ExecutionSummary, FailureOptions, ListOptions } from "../execution/list.ts";
 import { ageOf, fit, lengthOf, paintStatus, printFields, printTable, type Terminal } from "../terminal.ts";
 import { done, open, terminalOf, untilSignal, withExecution, withStore } from "./command.ts";
-import { parseDate, parseObject, parsePlace, parseWhole } from "./parse.ts";
-
-const statuses = ["created", "running", "waiting", "parked", "completed", "failed", "cancelled"] as const;
+import { filterOf, withFilters, type FilterFlags } from "./filters.ts";
+import { parseDate, parsePlace, parseWhole } from "./parse.ts";
 
 const eventTypes = LedgerEvent.options.map(({ shape }) => shape.type.value);
 
-interface ListFlags extends Omit<ListOptions, "flow" | "version" | "limit"> {
-  flow?: string[];
-  versionOfFlow?: string;
+interface ListFlags extends FilterFlags, Pick<ListOptions, "order" | "cursor"> {
   limit: number;
   count?: number | true;
 }
 
 export function addReadCommands(program: Command): void {
-  program
-    .command("list")
-    .description("list executions, newest first")
-    .option("--flow <name...>", "only of these flows")
-    .addOption(new Option("--status <status...>", "only in these statuses").choices(statuses))
-    .option("--version-of-flow <fingerprint>", "only of this version of the flow, or how its fingerprint begins")
-    .option("--created-after <date>", "ISO date or time", parseDate)
-    .option("--created-before <date>", "ISO date or time", parseDate)
-    .option("--closed-after <date>", "ISO date or time", parseDate)
-    .option("--closed-before <date>", "ISO date or time", parseDate)
-    .option("--parent <id>", "only those that this execution called")
-    .option("--id-prefix <text>", "only those whose id begins like this")
-    .option("--idempotency-key <key>", "only with this key")
-    .option("--error-like <text>", "only with this in the error's name or message; % is any text")
-    .option("--metadata <json>", "only those whose metadata contains this", parseObject)
+  withFilters(program.command("list").description("list executions, newest first"))
     .addOption(
       new Option("--order <order>", "what comes first (default: newest)").choices(["newest", "oldest", "lastClosed"]),
     )
@@ -51,8 +34,8 @@ export function addReadCommands(program: Command): void {
     .option("--cursor <id>", "go on after the last id of the page before")
     .action(async (flags: ListFlags, command: Command) => {
       await using orchestrator = open(command);
-      const { count, limit, cursor, order, versionOfFlow, ...filter } = flags;
-      const options: ExecutionFilter = { ...filter, ...(versionOfFlow !== undefined && { version: versionOfFlow }) };
+      const { count, limit, cursor, order, ...filter } = flags;
+      const options = filterOf(filter);
       if (count !== undefined) {
         const counted = await orchestrator.countExecutions({ ...options, ...(count !== true && { upTo: count }) });
         return done(command, `${counted.isMore ? "more than " : ""}${counted.count}`, counted);

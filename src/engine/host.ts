@@ -57,6 +57,8 @@ export interface Engine {
   onDispose(disposed: Promise<void>): void;
   /** Executions of which Postgres refused a commit that several attempts had a part in: next time each commits alone. */
   readonly committingAlone: Set<ExecutionId>;
+  /** An operator paused the flow: nothing new of it starts. */
+  isFlowPaused(flow: string): boolean;
   /** Grace that running chunks get after a cancel. */
   readonly cancelGraceMs: number;
   /** Whether short waits stay in memory, and items hear of each other's end here. */

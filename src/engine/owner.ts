@@ -124,10 +124,8 @@ export class Owner implements AttemptHost {
     }
     get hasArrival() {
       const { state } = this.#owner;
-      if (state.inbox.length === 0 || state.closed || state.failing || state.cancelling || state.paused) return false;
-      // Before a delayed start is due, neither that nor what came in behind it goes anywhere.
-      const until = heldUntil(state);
-      return until === null || until <= this.#owner.now();
+      if (state.closed || state.failing || state.cancelling || state.paused || this.#owner.#isFlowPaused) return false;
+      return this.#owner.#isArrivalDue(this.#owner.now());
     }
     get hasWork() {
       return this.#owner.#hasWork();
@@ -346,6 +344,11 @@ export class Owner implements AttemptHost {
 
   get #epoch(): number {
     return this.#commits.lease.epoch;
+  }
+
+  /** Its flow is paused, and nothing ends it. */
+  get #isFlowPaused(): boolean {
+    return this.state.cancelling === null && this.#engine.isFlowPaused(this.flow.name);
   }
 
   get #isOver(): boolean {
@@ -639,9 +642,10 @@ export class Owner implements AttemptHost {
       hasShortcuts: this.#engine.hasShortcuts,
       now,
       startedAt,
-      isDraining: this.#mode === "draining",
+      // Where its flow is paused it is given back as due, and taken again when that goes on.
+      isDraining: this.#mode === "draining" || this.#isFlowPaused,
       isCancelling: cancelling !== null,
-      hasDue: !isPaused(this.state) && this.#ready.hasDue(now),
+      hasDue: !isPaused(this.state) && (this.#ready.hasDue(now) || (this.#isFlowPaused && this.#isArrivalDue(now))),
       nextTimer: this.#nextTimer(),
       running: [...this.#running.values()].map((running) => ({
         isWaiting: running.isWaiting,
@@ -654,6 +658,12 @@ export class Owner implements AttemptHost {
         }),
       })),
     });
+  }
+
+  /** Before a delayed start is due, neither that nor what came in behind it goes anywhere. */
+  #isArrivalDue(now: number): boolean {
+    const until = heldUntil(this.state);
+    return this.state.inbox.length > 0 && (until === null || until <= now);
   }
 
   #isFanOut({ dispatch }: Running): boolean {
@@ -1045,7 +1055,7 @@ export class Owner implements AttemptHost {
   #start(): void {
     this.#startedAt = this.now();
     if (this.#mode === "draining" || this.state.closed || this.state.failing) return;
-    if (this.state.cancelling ? !isCleaning(this.state) : isPaused(this.state)) return;
+    if (this.state.cancelling ? !isCleaning(this.state) : isPaused(this.state) || this.#isFlowPaused) return;
     // A chunk that starts after another has ended sees what that wrote.
     if (this.#work.length > 0) return;
     if (this.#resuming.length > 0) this.#resume();

@@ -1,6 +1,14 @@
 /** Which executions a list or a count is about. */
 import { UsageError } from "../base/errors.ts";
-import { requireDate, requireInteger, requireKnown, requireList, requireOneOf, requireText } from "../base/option.ts";
+import {
+  requireBoolean,
+  requireDate,
+  requireInteger,
+  requireKnown,
+  requireList,
+  requireOneOf,
+  requireText,
+} from "../base/option.ts";
 import { Header } from "../store/headers.ts";
 import type { JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
@@ -31,6 +39,8 @@ export interface ExecutionFilter {
   errorLike?: string;
   /** Executions whose metadata contain this. */
   metadata?: Readonly<Record<string, unknown>>;
+  /** Whether it goes on as another one, by `redrive()`: beside `status: ["failed", "parked"]`, false is what still waits for somebody. */
+  redriven?: boolean;
 }
 
 export interface ListOptions extends ExecutionFilter {
@@ -55,7 +65,7 @@ export interface FailureOptions {
   limit?: number;
 }
 
-const filterNames = [
+export const filterNames = [
   "flow",
   "status",
   "version",
@@ -68,6 +78,7 @@ const filterNames = [
   "idempotencyKey",
   "errorLike",
   "metadata",
+  "redriven",
 ] as const satisfies readonly (keyof ExecutionFilter)[];
 
 export interface ExecutionSummary {
@@ -118,7 +129,8 @@ export function parseFailures(options: FailureOptions): FailureFilter {
   };
 }
 
-function parseFilter(options: ExecutionFilter, where: string): Wanted {
+/** @throws {UsageError} naming what cannot be meant; `where` names the call */
+export function parseFilter(options: ExecutionFilter, where: string): Wanted {
   const wanted: Wanted = {};
   const { flow, status, version, parent, idPrefix, idempotencyKey, errorLike, metadata } = options;
   if (flow !== undefined)
@@ -138,6 +150,7 @@ function parseFilter(options: ExecutionFilter, where: string): Wanted {
     const text = requireText(errorLike, `errorLike of ${where}`, { max: 1000 });
     wanted.errorPattern = `%${text.replace(/[\\_]/g, String.raw`\$&`)}%`;
   }
+  if (options.redriven !== undefined) wanted.redriven = requireBoolean(options.redriven, `redriven of ${where}`);
   // Nothing is contained in all of them, also where there are none.
   const contained = parseMetadata(metadata) ?? {};
   if (Object.keys(contained).length > 0) wanted.metadata = contained;

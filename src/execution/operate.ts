@@ -4,7 +4,15 @@ import type { ParkedChunk } from "../base/errors.ts";
 import { isoMoment } from "../base/duration.ts";
 import { copyJson, JsonValue, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { deletePath, setPath } from "../base/path.ts";
-import { requireDate, requireInteger, requireKnown, requireList, requireRecord, requireText } from "../base/option.ts";
+import {
+  requireDate,
+  requireInteger,
+  requireKnown,
+  requireList,
+  requireOneOf,
+  requireRecord,
+  requireText,
+} from "../base/option.ts";
 import { parseReturn, parseState, parseValue, requireStatePath } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 
@@ -162,6 +170,29 @@ export function unpauseOptions(options: OperatorOptions): Operated {
   return { options: requireOperator(options, [], "unpause()"), raw: false };
 }
 
+export interface PauseFlowOptions extends OperatorOptions {
+  /**
+   * What becomes of starts meanwhile: "hold" accepts them, and they wait; "refuse" answers each with a `FlowPausedError`. What other
+   * executions call waits either way. @default "hold"
+   */
+  intake?: "hold" | "refuse";
+}
+
+/** What `flowledger.pause_flow` takes. @throws {UsageError} */
+export function pauseFlowOptions(flow: string, options: PauseFlowOptions): JsonObject {
+  requireText(flow, "flow of pauseFlow()", { max: 100 });
+  const given = requireOperator(options, ["intake"], "pauseFlow()");
+  if (options.intake !== undefined)
+    given["intake"] = requireOneOf(options.intake, ["hold", "refuse"], "intake of pauseFlow()");
+  return given;
+}
+
+/** What `flowledger.unpause_flow` takes. @throws {UsageError} */
+export function unpauseFlowOptions(flow: string, options: OperatorOptions): JsonObject {
+  requireText(flow, "flow of unpauseFlow()", { max: 100 });
+  return requireOperator(options, [], "unpauseFlow()");
+}
+
 function momentOf(until: Date | string): Date {
   return requireDate(typeof until === "string" ? isoMoment(until) : until, "until of pause()");
 }
@@ -190,7 +221,8 @@ export function parseAddresses(answer: Json): ParkedChunk[] {
   return Addresses.parse(Array.isArray(answer) ? answer : [answer]);
 }
 
-function requireOperator(options: OperatorOptions, names: readonly string[], where: string): JsonObject {
+/** @throws {UsageError} an option that is unknown, or who or why is missing */
+export function requireOperator(options: OperatorOptions, names: readonly string[], where: string): JsonObject {
   requireKnown(options, [...names, "actor", "reason"], where);
   requireText(options.actor, `actor of ${where}`, { max: 500 });
   requireText(options.reason, `reason of ${where}`, { max: 2000 });

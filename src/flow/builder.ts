@@ -23,7 +23,7 @@ import type {
   ResourceRequirement,
   SubFlowOptions,
 } from "./definition.ts";
-import { Draft, otherwise, type ChunkParts, type Position } from "./draft.ts";
+import { Draft, otherwise, reservedPrefix, type ChunkParts, type Position } from "./draft.ts";
 import type { Graph } from "./graph.ts";
 import { flowOptionNames, refusalOf } from "./limits.ts";
 import type { FlowLimits, FlowOptions, StreamLimits } from "./limits.ts";
@@ -41,6 +41,7 @@ export function defineFlow<C extends Contract = Contract, const N extends string
 ): Flow<C, InputOf<C>, null, { readonly name: N }> {
   // Without a contract C is `Contract` itself, all of whose parts are optional.
   if (options !== undefined) requireKnown(options, flowOptionNames, "defineFlow()", refusalOf(name));
+  requireOwnName(name);
   const draft = new Draft(name, contract === undefined ? ({} as C) : contract, null, options);
   return new Flow(draft, draft.start);
 }
@@ -75,6 +76,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     const blueprint = readBlueprint(json);
     requireKnown(options, [...flowOptionNames, "contract", "subFlows"], "fromBlueprint()", refusalOf(blueprint.name));
     const { contract = {} as C, subFlows = [] } = options;
+    requireOwnName(blueprint.name);
     const draft = new Draft(blueprint.name, contract, blueprint.contract, options);
     draft.restore(blueprint, handlers, subFlows);
     return new Flow(draft, draft.start);
@@ -284,6 +286,16 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   #go<L, F, K = Known>(at: Position): Flow<C, L, F, K> {
     return new Flow<C, L, F, K>(this.#draft, at);
   }
+}
+
+/** @throws {DefinitionError} */
+function requireOwnName(name: unknown): void {
+  if (typeof name === "string" && name.startsWith(reservedPrefix))
+    throw new DefinitionError(
+      name,
+      `names that begin with "${reservedPrefix}" are the library's own`,
+      "give it another name",
+    );
 }
 
 /** A chunk by itself, from `flow.chunk()`. */

@@ -64,6 +64,11 @@ export interface ChunkParts {
   readonly options: ChunkOptions | undefined;
 }
 
+/** Begins the names of the library's own flows. */
+export const reservedPrefix = "flowledger.";
+/** Does what `bulk()` asks for; every worker serves it. */
+export const bulkFlowName = `${reservedPrefix}bulk`;
+
 /** The task of its jobs has it in its identifier, and graphile-worker allows that 128 characters. */
 const namePattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$/;
 

@@ -120,6 +120,9 @@ const attemptTimes = { queuedAt: ms.optional(), startedAt: ms.optional() };
 /** Where several things were under way in a chunk: what had reached it since its last commit, by number and in that order. */
 const turns = z.array(id).optional();
 
+/** The bulk that an operator asked for it by. */
+const bulk = ExecutionId.optional();
+
 /** The place of a chunk's effect: which dispatch, and its position in the attempt. */
 const effect = { dispatch: id, chunk: z.string(), ordinal: id, turns };
 
@@ -240,6 +243,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     input: JsonValue.optional(),
     actor: z.string(),
     reason: z.string(),
+    bulk,
   }),
   /** An operator gave a chunk's output in its place; its routing follows. With `interrupt` it paused, and that dispatch has ended. */
   z.strictObject({
@@ -250,6 +254,7 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     output: JsonValue,
     actor: z.string(),
     reason: z.string(),
+    bulk,
   }),
   /** An attempt was cut off by its worker, which gave the execution back: it goes on at once, whatever else it waits for. */
   z.strictObject({ type: z.literal("chunk.interrupted"), dispatch: id, chunk: z.string(), ...attemptTimes }),
@@ -443,12 +448,24 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     until: ms.optional(),
     actor: z.string(),
     reason: z.string(),
+    bulk,
   }),
   /** It goes on: an operator said so, or (actor "timer") its time was over. */
-  z.strictObject({ type: z.literal("execution.unpaused"), actor: z.string(), reason: z.string() }),
+  z.strictObject({ type: z.literal("execution.unpaused"), actor: z.string(), reason: z.string(), bulk }),
   /** It is a closed execution that goes on: `of`, whose past came before. */
-  z.strictObject({ type: z.literal("execution.redriven"), of: ExecutionId, actor: z.string(), reason: z.string() }),
-  z.strictObject({ type: z.literal("cancel.requested"), reason: z.string().optional(), actor: z.string().optional() }),
+  z.strictObject({
+    type: z.literal("execution.redriven"),
+    of: ExecutionId,
+    actor: z.string(),
+    reason: z.string(),
+    bulk,
+  }),
+  z.strictObject({
+    type: z.literal("cancel.requested"),
+    reason: z.string().optional(),
+    actor: z.string().optional(),
+    bulk,
+  }),
   /**
    * A cancel has told everything to stop, and these `onCancel` handlers are to run before the close, each as a dispatch of its own:
    * for a dispatch that was open (`of`), for one that had paused (`interrupt`), or the flow's own. Nothing else goes on.

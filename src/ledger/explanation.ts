@@ -95,6 +95,10 @@ const base = {
   sealedAt: moment.nullable(),
   /** Its end was asked for, and has not come yet. */
   cancelling: z.object({ since: moment, reason: z.string(), actor: z.string().nullable() }).nullable(),
+  /** An operator paused its flow, and nothing of that is claimed; "refuse" takes no starts either. Of what has closed null. */
+  flowPaused: z
+    .object({ since: moment, intake: z.enum(["hold", "refuse"]), actor: z.string(), reason: z.string() })
+    .nullable(),
   /** Workers that are alive and serve its flow. */
   workers: z.int(),
   /** The worker that advances it now. */
@@ -121,6 +125,8 @@ export const Explanation = z.discriminatedUnion("kind", [
     outcome: Outcome,
     reason: z.string(),
     error: ErrorInBrief.nullable(),
+    /** What it goes on as, by `redrive()`; the oldest first. */
+    redrivenAs: z.array(ExecutionId),
   }),
   /** Made, and not started. `until` is when it closes by itself. */
   z.object({ ...base, kind: z.literal("created"), since: moment, until: moment.nullable() }),
@@ -166,6 +172,8 @@ export const Explanation = z.discriminatedUnion("kind", [
     actor: z.string(),
     reason: z.string(),
   }),
+  /** It is due, and its flow is paused: see `flowPaused`. */
+  z.object({ ...base, kind: z.literal("flowPaused"), since: moment, discardAt: moment.nullable() }),
   /** Its worker gives no sign of life. */
   z.object({ ...base, kind: z.literal("lost") }),
   /** A worker has it, and something of it runs. */

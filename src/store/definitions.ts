@@ -1,5 +1,6 @@
 /** Whether functions and triggers in a database are still those that its migration made: by text, owner and state, not by name. */
 import type { Database } from "./client.ts";
+import { list } from "./columns.ts";
 import { withNames } from "./names.ts";
 import { sqlFiles } from "./sql-files.ts";
 
@@ -11,8 +12,17 @@ interface Found {
   readonly isPinned: boolean;
 }
 
-/** What keeps ledger, chain, anchors and grants append-only: the bits of `tgtype` say when it fires. */
-const appendOnly = ["ledger", "chain", "anchors", "client_grants"];
+/** What keeps these append-only: the bits of `tgtype` say when it fires. */
+const appendOnly = [
+  "ledger",
+  "chain",
+  "anchors",
+  "client_grants",
+  "flow_pauses",
+  "bulks",
+  "bulk_targets",
+  "bulk_results",
+];
 const triggers = appendOnly.flatMap((table) => [
   { table, name: `${table}_append_only`, type: 27 },
   { table, name: `${table}_no_truncate`, type: 34 },
@@ -27,7 +37,7 @@ export async function changedDefinitions({ sql, names }: Pick<Database, "sql" | 
     select c.relname as "table", t.tgname as name, t.tgenabled as enabled, t.tgtype::int as type,
       p.proname = 'refuse_change' and p.pronamespace = c.relnamespace and t.tgqual is null as own
     from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_proc p on p.oid = t.tgfoid join pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = ${names.schema} and c.relname in ('ledger', 'chain', 'anchors', 'client_grants') and not t.tgisinternal`;
+    where n.nspname = ${names.schema} and c.relname = any(${list(appendOnly)}::text::text[]) and not t.tgisinternal`;
   const problems = triggers.flatMap(({ table, name, type }) => {
     const found = standing.find((one) => one.table === table && one.name === name);
     if (!found) return `trigger ${name} on ${names.schema}.${table} is missing`;
@@ -69,7 +79,7 @@ const before = 2;
 /** What nobody of ours granted, or switched on: rules, policies, other owners, and rights of everybody or to change what is append-only. */
 async function changedRights({ sql, names }: Pick<Database, "sql" | "names">): Promise<string[]> {
   const found = await sql<{ problem: string }[]>`
-    with ours as (select c.oid, c.relname, c.relkind, c.relowner, c.relacl, c.relrowsecurity, n.nspowner, c.relname in ('ledger', 'chain', 'anchors', 'client_grants') as kept
+    with ours as (select c.oid, c.relname, c.relkind, c.relowner, c.relacl, c.relrowsecurity, n.nspowner, c.relname = any(${list(appendOnly)}::text::text[]) as kept
       from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = ${names.schema} and c.relkind in ('r', 'v', 'p'))
     select format('rule %s on %s.%s is not ours', r.rulename, ${names.schema}::text, o.relname) as problem
     from ours o join pg_rewrite r on r.ev_class = o.oid where o.relkind = 'r'

@@ -176,7 +176,7 @@ const checks: Record<string, Check> = {
     const [row] = await sql<[{ live: number; silent: number; flows: string[] | null; unserved: string[] | null }]>`
       with fleet as (select w.flows, w.heartbeat_at > flowledger.wall_clock() - interval '10 seconds' as live from flowledger.workers w)
       select (select count(*)::int from fleet where live) as live, (select count(*)::int from fleet where not live) as silent,
-        (select json_agg(distinct f.flow) from fleet, unnest(fleet.flows) f(flow) where fleet.live) as flows,
+        (select json_agg(distinct f.flow) from fleet, unnest(fleet.flows) f(flow) where fleet.live and not starts_with(f.flow, 'flowledger.')) as flows,
         (select json_agg(distinct e.flow) from flowledger.executions e
           where e.closed_at is null and e.owner is null and e.wake_at < (select flowledger.now()) - interval '5 seconds'
             and not exists (select from fleet where fleet.live and e.flow = any(fleet.flows))) as unserved`;

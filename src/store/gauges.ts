@@ -51,6 +51,8 @@ export function gaugesOf({ sql }: Pick<Database, "sql">): Gauges {
           where e.wake_at <= flowledger.now() and e.owner is null and e.closed_at is null
             -- What is queued waits for a slot, not for a worker.
             and not exists (select from flowledger.slots s where s.execution_id = e.id and not s.acquired)
+            -- What an operator paused waits for that.
+            and not e.flow = any((select flowledger.paused_flows(array(select p.flow from flowledger.flow_pauses p)))::text[])
           order by e.wake_at limit ${countedAtMost}::int
         ), sleeping as (
           select e.flow from flowledger.executions e

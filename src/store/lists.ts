@@ -25,6 +25,8 @@ export interface ExecutionFilter {
   /** For `ilike`, on "name: message". */
   errorPattern?: string;
   metadata?: JsonObject;
+  /** Whether it goes on as another one. */
+  redriven?: boolean;
 }
 
 export type ListOrder = "newest" | "oldest" | "lastClosed";
@@ -183,7 +185,7 @@ function cells(sql: Sql, filter: ExecutionFilter, order: ListOrder, page: Part) 
 /** All but flow and status. */
 function where(sql: Sql, filter: ExecutionFilter) {
   const { version, createdAfter, createdBefore, closedAfter, closedBefore, parent, ids } = filter;
-  const { idempotencyKey, errorPattern, metadata } = filter;
+  const { idempotencyKey, errorPattern, metadata, redriven } = filter;
   const moment = (at: Date) => sql`${at.toISOString()}::text::timestamptz`;
   return sql`
     ${version === undefined ? sql`` : sql`and starts_with(e.fingerprint, ${version})`}
@@ -195,7 +197,8 @@ function where(sql: Sql, filter: ExecutionFilter) {
     ${ids === undefined ? sql`` : sql`and e.id between ${ids[0]}::uuid and ${ids[1]}::uuid`}
     ${idempotencyKey === undefined ? sql`` : sql`and e.idempotency_key = ${idempotencyKey}`}
     ${errorPattern === undefined ? sql`` : sql`and e.error is not null and concat(e.error ->> 'name', ': ', e.error ->> 'message') ilike ${errorPattern}`}
-    ${metadata === undefined ? sql`` : sql`and e.metadata is not null and e.metadata @> ${JSON.stringify(metadata)}::text::jsonb`}`;
+    ${metadata === undefined ? sql`` : sql`and e.metadata is not null and e.metadata @> ${JSON.stringify(metadata)}::text::jsonb`}
+    ${redriven === undefined ? sql`` : sql`and exists (select from flowledger.redriven_by(e.id)) = ${redriven}::boolean`}`;
 }
 
 /** Ends what takes too long, here and in the database. Sessions are the pool's, so no setting of theirs may stay behind. */

@@ -3,6 +3,7 @@ import type { ParkedChunk } from "../base/errors.ts";
 import type { JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Database } from "./client.ts";
+import { list } from "./columns.ts";
 import { refusalOf } from "./refusals.ts";
 
 export interface Operators {
@@ -12,6 +13,12 @@ export interface Operators {
   redrive(id: ExecutionId, options: JsonObject): Promise<ExecutionId>;
   /** What it was redriven as, the oldest first. */
   redrivenBy(id: ExecutionId): Promise<ExecutionId[]>;
+  /** False where it was paused that way already. @throws {UsageError} */
+  pauseFlow(flow: string, options: JsonObject): Promise<boolean>;
+  /** False where it was not paused. @throws {UsageError} */
+  unpauseFlow(flow: string, options: JsonObject): Promise<boolean>;
+  /** Which of these flows are paused. */
+  pausedFlows(flows: readonly string[]): Promise<string[]>;
 }
 
 export function operatorsOf({ sql, target }: Pick<Database, "sql" | "target">): Operators {
@@ -32,6 +39,21 @@ export function operatorsOf({ sql, target }: Pick<Database, "sql" | "target">): 
     async redrivenBy(id) {
       const rows = await sql<{ id: ExecutionId }[]>`select r.id from flowledger.redriven_by(${id}::uuid) r(id)`;
       return rows.map((row) => row.id);
+    },
+    async pauseFlow(flow, options) {
+      const [row] = await sql<[{ done: boolean }]>`
+        select flowledger.pause_flow(${flow}, ${JSON.stringify(options)}::text::jsonb) as done`;
+      return row.done;
+    },
+    async unpauseFlow(flow, options) {
+      const [row] = await sql<[{ done: boolean }]>`
+        select flowledger.unpause_flow(${flow}, ${JSON.stringify(options)}::text::jsonb) as done`;
+      return row.done;
+    },
+    async pausedFlows(flows) {
+      const [row] = await sql<[{ paused: string[] }]>`
+        select to_json(flowledger.paused_flows(${list(flows)}::text::text[])) as paused`;
+      return row.paused;
     },
   };
 }

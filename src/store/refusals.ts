@@ -9,6 +9,7 @@ import {
   ExecutionNotFoundError,
   ExecutionSealedError,
   FlowledgerError,
+  FlowPausedError,
   InterruptNotPendingError,
   InterventionDisabledError,
   LockedError,
@@ -85,6 +86,11 @@ export function isLocked(error: unknown): boolean {
 /** Our own: like lock_not_available, and the detail has the pid of the session that has the lock. */
 const lockedCode = "FL011";
 
+/** Our own: its flow is paused, so a start claims nothing. */
+export function isClaimRefused(error: unknown): boolean {
+  return codeOf(error) === "FL015";
+}
+
 /** The connection was ended by us: it does not come back. */
 export function isEnded(error: unknown): boolean {
   return codeOf(error) === "CONNECTION_ENDED";
@@ -153,6 +159,8 @@ const Place = z.object({ where: z.string(), path: z.array(z.union([z.string(), z
 
 const Parked = z.array(z.object({ chunk: z.string(), index: z.int().nullable(), executionId: z.string() }));
 
+const FlowPause = z.object({ flow: z.string(), since: z.string(), actor: z.string(), reason: z.string() });
+
 const Since = z.array(
   z.object({ seq: z.int(), type: z.string(), chunk: z.string().optional(), actor: z.string().optional() }),
 );
@@ -201,6 +209,10 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
         Number(/event (\d+)$/.exec(message)?.[1] ?? 0),
         Since.parse(JSON.parse(detail ?? "[]")),
       );
+    case "FL014":
+      return new FlowPausedError(FlowPause.parse(JSON.parse(detail ?? "{}")));
+    case "FL015":
+      return new UsageError(message, hint ?? "see the documentation", {}, error);
     case lockedCode:
       return new LockedError(message.split(" is held ")[0] ?? message, Number(detail) || null, error);
     case "28P01":

@@ -22,6 +22,8 @@ export interface ScheduleRow extends ScheduleVersion {
   readonly lastId: ExecutionId | null;
   /** Since when workers have served its flow and none had it; null where one has looked at it since. */
   readonly removedAt: string | null;
+  /** Its flow is paused, so that nothing fires. */
+  readonly isPaused: boolean;
   /** Whether a worker that is registered has this version of it. */
   readonly isServed: boolean;
 }
@@ -77,6 +79,7 @@ export function schedulesOf({ sql }: Pick<Database, "sql">): Schedules {
       const [row] = await sql<ScheduleRow[]>`
         select s.flow, s.cron, s.time_zone as "timeZone", flowledger.iso(s.fired_until) as "firedUntil", flowledger.iso(flowledger.now()) as now,
           cardinality(s.waiting) as waiting, s.last_id as "lastId", flowledger.iso(s.removed_at) as "removedAt",
+          exists (select from flowledger.flow_pause_of(s.flow)) as "isPaused",
           exists (
             select from flowledger.workers w
             where w.schedules -> s.name = jsonb_build_object('flow', s.flow, 'cron', s.cron, 'timeZone', s.time_zone)) as "isServed"

@@ -460,6 +460,78 @@ export function tables(name = "flowledger") {
     reason: text("reason"),
   });
 
+  /** Which flows were paused and unpaused, by whom and why: the last row of a flow counts. */
+  const flowPauses = schema.table(
+    "flow_pauses",
+    {
+      number: integer("number").primaryKey(),
+      flow: text("flow").notNull(),
+      /** "hold" or "refuse"; null: it goes on. */
+      intake: text("intake"),
+      at: moment("at").notNull(),
+      by: text("by").notNull(),
+      actor: text("actor").notNull(),
+      reason: text("reason").notNull(),
+    },
+    (t) => [index("flow_pauses_flow").on(t.flow, t.number)],
+  );
+
+  /** What one bulk does to its targets; `execution_id` is the execution of `flowledger.bulk` that does it. */
+  const bulks = schema.table("bulks", {
+    executionId: uuid("execution_id").primaryKey(),
+    action: text("action").notNull(),
+    /** Of the command that each target gets, as that takes them; who and why stand beside it. */
+    options: jsonb("options").notNull(),
+    /** Which executions were asked for. */
+    filter: jsonb("filter").notNull(),
+    /** So many commands within `rate_ms` at most; null is no limit. */
+    rate: integer("rate"),
+    rateMs: doublePrecision("rate_ms"),
+    matched: integer("matched").notNull(),
+    at: moment("at").notNull(),
+    by: text("by").notNull(),
+    /** Whose rights count, as long as it runs. */
+    role: text("role").notNull(),
+    actor: text("actor").notNull(),
+    reason: text("reason").notNull(),
+  });
+
+  /** The targets of a bulk, fixed when it was asked for. */
+  const bulkTargets = schema.table(
+    "bulk_targets",
+    {
+      executionId: uuid("execution_id").notNull(),
+      number: integer("number").notNull(),
+      targetId: uuid("target_id").notNull(),
+    },
+    (t) => [primaryKey({ columns: [t.executionId, t.number] })],
+  );
+
+  /** What became of the targets of a bulk, written with the command itself. */
+  const bulkResults = schema.table(
+    "bulk_results",
+    {
+      executionId: uuid("execution_id").notNull(),
+      number: integer("number").notNull(),
+      /** "done", "skipped" or "failed". */
+      result: text("result").notNull(),
+      at: moment("at").notNull(),
+      /** What a redrive made. */
+      madeId: uuid("made_id"),
+      /** SQLSTATE, message and hint of what failed; why one was skipped. */
+      code: text("code"),
+      message: text("message"),
+      hint: text("hint"),
+    },
+    (t) => [
+      primaryKey({ columns: [t.executionId, t.number] }),
+      index("bulk_results_at").on(t.executionId, t.at),
+      index("bulk_results_failed")
+        .on(t.executionId, t.number)
+        .where(sql`result = 'failed'`),
+    ],
+  );
+
   /** What brought the database to its version: a row per numbered migration, and one for the functions as they are now. */
   const migrations = schema.table("migrations", {
     /** The file's name; "functions" for all function files together. */
@@ -617,6 +689,10 @@ export function tables(name = "flowledger") {
     workers,
     roleGrants,
     clientGrants,
+    flowPauses,
+    bulks,
+    bulkTargets,
+    bulkResults,
     migrations,
     auditExecutions,
     failures,
@@ -649,5 +725,9 @@ export const {
   workers,
   roleGrants,
   clientGrants,
+  flowPauses,
+  bulks,
+  bulkTargets,
+  bulkResults,
   migrations,
 } = tables();

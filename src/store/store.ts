@@ -14,6 +14,7 @@ import { collectionsOf } from "./collections.ts";
 import type { Collections } from "./collections.ts";
 import { commandsOf } from "./commands.ts";
 import type { Commands } from "./commands.ts";
+import { bulksOf, type Bulks } from "./bulks.ts";
 import { operatorsOf, type Operators } from "./operators.ts";
 import { flowDataOf } from "./flow-data.ts";
 import type { FlowDataStore } from "./flow-data.ts";
@@ -53,6 +54,7 @@ export interface Store {
   readonly transactions: Transactions;
   readonly commands: Commands;
   readonly operators: Operators;
+  readonly bulks: Bulks;
   readonly children: Children;
   readonly reads: Reads;
   readonly looks: Looks;
@@ -123,6 +125,7 @@ export function openStore(
     transactions,
     commands: commandsOf(database),
     operators: guard(operatorsOf(database)),
+    bulks: guard(bulksOf(database)),
     children: guard(childrenOf(database)),
     reads: guard(readsOf(database)),
     looks: guard(looksOf(database)),

@@ -262,6 +262,7 @@ declare
   v_to timestamptz;
   v_peers_next timestamptz;
   v_others uuid[];
+  v_paused text[] := flowledger.paused_flows(array(select p.flow from flowledger.flow_pauses p));
 begin
   perform flowledger.test_join(p_peer);
   -- Those who move it take turns.
@@ -279,6 +280,7 @@ begin
       select e.id, e.flow from flowledger.executions e
       where e.wake_at <= v_now and e.owner is null and e.closed_at is null
         and not exists (select from flowledger.slots s where s.execution_id = e.id and not s.acquired)
+        and (not e.flow = any(v_paused) or e.epoch > 0 and flowledger.is_ending(e))
       union all
       select s.execution_id, l.flow
       from flowledger.limits l cross join lateral (
@@ -302,6 +304,10 @@ begin
     is_closing := exists (select from flowledger.executions e where e.wake_at is not null and e.closed_at is not null);
     v_next := least(
       (select min(e.wake_at) from flowledger.executions e where e.wake_at > v_now and e.owner is null and e.closed_at is null),
+      -- What is due and whose flow is paused has its timeout left.
+      case when v_paused <> '{}' then (
+        select min(d.at) from flowledger.executions e cross join lateral (select flowledger.deadline_of(e) as at) d
+        where e.wake_at <= v_now and e.owner is null and e.closed_at is null and e.flow = any(v_paused) and d.at > v_now) end,
       (select min(l.next_start_at) from flowledger.limits l where l.next_start_at > v_now
         and exists (select from flowledger.slots s join flowledger.executions e on e.id = s.execution_id and e.closed_at is null
           where s.flow = l.flow and not s.acquired and s.not_started)),

@@ -14,6 +14,8 @@ const idsPerNotify = 200;
 const forReaders = "~";
 /** Anybody who can connect may send anything: what is no id is not heard. */
 const messages = /~?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g;
+/** Of whom a wake-up tells that flows were paused or go on: no execution has that id. */
+export const nobody = "00000000-0000-0000-0000-000000000000";
 /** How often a listener looks anyway. */
 const lookEveryMs = 2000;
 

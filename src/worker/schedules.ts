@@ -72,6 +72,8 @@ const longestWaitMs = 60_000;
 /** A queued time looks so soon after news of the execution that it waits for; what comes meanwhile is one look. */
 const heardWaitMs = 100;
 const troubleWaitMs = 1000;
+/** While its flow is paused nothing fires. */
+const pausedWaitMs = 2000;
 
 export const scheduleOptionNames = [
   "flow",
@@ -191,6 +193,8 @@ export async function startSchedules(
         await answered(store.schedules.declare(schedule));
         return lookIn(schedule, 1);
       }
+      // As if no worker ran: when it goes on, `catchUp` decides.
+      if (row.isPaused) return lookIn(schedule, pausedWaitMs);
       const now = new Date(row.now);
       if (now < new Date(row.firedUntil)) {
         await answered(store.schedules.rewind(schedule.name, row.firedUntil));

@@ -5,6 +5,7 @@ import { systemTimers as liveness, type Timer, type Timers } from "../base/timer
 import { z } from "zod";
 import { answered, Batcher } from "../store/batcher.ts";
 import type { Claim } from "../store/claims.ts";
+import { isClaimRefused } from "../store/refusals.ts";
 import type { CreateResult, NewExecution } from "../store/starts.ts";
 import type { Store } from "../store/store.ts";
 import { DatabaseClock } from "../engine/clock.ts";
@@ -35,6 +36,7 @@ import { isSuspect, openClaims } from "./claims.ts";
 import type { Meter } from "../telemetry/meter.ts";
 import type { Tracing } from "../telemetry/trace.ts";
 import type { Vitals } from "../telemetry/vitals.ts";
+import { openFlowPauses } from "./flow-pauses.ts";
 import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 import { newPool, runJobs } from "./jobs.ts";
@@ -82,6 +84,8 @@ export interface Worker extends AsyncDisposable {
 export interface LocalWorker extends Worker {
   /** Creates executions; those that can begin here and now are claimed in the same statement, and need no job. */
   create(executions: readonly NewExecution[]): Promise<CreateResult[]>;
+  /** Looks which flows are paused: before a wake-up tells it. */
+  lookAtPauses(): Promise<void>;
   readonly inside: WorkerInside;
   readonly vitals: Vitals;
 }
@@ -235,6 +239,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           void disposed.finally(() => disposals.delete(disposed));
         },
         committingAlone: new Set(),
+        isFlowPaused: (flow) => pauses.has(flow),
         cancelGraceMs: settings.cancelGraceMs,
         hasShortcuts,
       },
@@ -258,6 +263,14 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     if (!isStopped) log.warn("worker trouble", { error: String(error) });
   };
 
+  const pauses = openFlowPauses({
+    store,
+    flows: [...host.flows.keys()],
+    onChange: (changed) => {
+      for (const owner of owners.values()) if (changed.has(owner.flow.name)) owner.poke();
+    },
+    onTrouble: (error) => onTrouble(error),
+  });
   const claims = openClaims({
     store,
     log,
@@ -312,7 +325,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       return created;
     } catch (error) {
       for (const _ of here) capacity.release();
-      throw error;
+      if (!isClaimRefused(error)) throw error;
+      // It was paused a moment ago, and nobody here has heard of it.
+      await pauses.look();
+      return store.starts.create(executions);
     }
   };
   const canBeginHere = ({ flow, input, idempotencyKey, delayMs, startAt, discardAfter }: NewExecution): boolean =>
@@ -322,6 +338,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     delayMs === null &&
     startAt === null &&
     discardAfter == null &&
+    !pauses.has(flow) &&
     host.flows.get(flow)?.limits === null;
 
   const advanceOne = async (execution: ExecutionId, flow: string, priority: number): Promise<void> => {
@@ -493,6 +510,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     throw store.explain(error);
   });
   const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
+  await pauses.look();
   const stopWatching = wakeups.onChange((isListening) => {
     if (isListening) log.info("LISTEN stands again", { event: "listen_back" });
     else
@@ -535,6 +553,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     await items.close();
     runner?.endPool();
     stopHearing();
+    pauses.stop();
     stopWatching();
     committer.close();
     await membership.heartbeat.stop();
@@ -567,7 +586,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     const limit = Math.min(capacity.free, settings.concurrency >> 1 || 1);
     if (limit === 0 || isStopping || isStealing) return;
     isStealing = true;
-    const asked = answered(store.claims.listDue(unlimited, stealAfterMs, limit));
+    const flows = unlimited.filter((flow) => !pauses.has(flow));
+    const asked = answered(store.claims.listDue(flows, stealAfterMs, limit));
     const due = await asked.finally(() => (isStealing = false));
     for (const { id, flow, priority } of due) advanceOne(id, flow, priority).catch(onTrouble);
   };
@@ -577,7 +597,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     const begun = liveness.monotonic();
     if (capacity.free > 0 || isStopping || begun < nextVisit) return;
     const here = new Set([...owners.values()].map(({ flow }) => flow.name)).union(capacity.waiting);
-    const idle = [...host.flows.keys()].filter((flow) => !here.has(flow));
+    const idle = [...host.flows.keys()].filter((flow) => !here.has(flow) && !pauses.has(flow));
     if (idle.length === 0) return;
     nextVisit = Infinity;
     const due = await answered(store.claims.firstDue(idle, stealAfterMs)).finally(() => {
@@ -599,7 +619,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
   const lookUnasked = (): void => {
     // What came in from outside is in the ledger; the notification that tells of it may be lost.
-    if (beats % (pollEveryMs / beatEveryMs) === 0) for (const owner of owners.values()) owner.poke();
+    if (beats % (pollEveryMs / beatEveryMs) === 0) {
+      for (const owner of owners.values()) owner.poke();
+      pauses.look().catch(onTrouble);
+    }
     stealDue().catch(onTrouble);
     visitIdle().catch(onTrouble);
   };
@@ -626,6 +649,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       return owners.size;
     },
     create,
+    lookAtPauses: () => pauses.look().catch(onTrouble),
     inside: {
       owners,
       get isQuiet() {

@@ -58,3 +58,56 @@ test("a person edits, retries, skips, pauses and closes what is parked from the 
     { actor: "cli", reason: "mended" },
   ]);
 }, 120_000);
+
+test("a person pauses a flow and mends what failed by a bulk from the shell", async () => {
+  const state = { isMended: false };
+  const flow = defineFlow("shell.bulk", {}, { onFailure: "park" });
+  flow.to("work", () => {
+    if (!state.isMended) throw new Error("no carrier");
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const start = () => orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  const parked = [await start(), await start()];
+  for (const execution of parked) await untilEvent(execution, "chunk.parked");
+
+  expect(await run("pause-flow", "shell.bulk", "--refuse", "--reason", "INC-12", "--actor", "ann")).toMatchObject({
+    code: 0,
+    stdout: "paused\n",
+  });
+  expect(await run("pause-flow", "shell.bulk", "--refuse", "--reason", "again")).toMatchObject({
+    stdout: "it is paused that way already\n",
+  });
+  const [refused, unknown, empty] = await Promise.all([
+    run("start", "shell.bulk", "null"),
+    run("pause-flow", "shell.blk", "--reason", "typo"),
+    run("bulk", "retry", "--reason", "all of it"),
+  ]);
+  expect(refused).toMatchObject({ code: 1, stderr: expect.stringMatching(/is paused since .+ by "ann" \(INC-12\)/) });
+  expect(unknown).toMatchObject({ code: 2, stderr: expect.stringContaining('did you mean "shell.bulk"?') });
+  expect(empty).toMatchObject({ code: 2, stderr: expect.stringContaining("every execution there is") });
+
+  const dry = await run(
+    "bulk",
+    "retry",
+    "--flow",
+    "shell.bulk",
+    "--error-like",
+    "carrier",
+    "--dry-run",
+    "--reason",
+    "r",
+  );
+  expect(dry.stdout).toMatch(/^2 executions match\n[0-9a-f-]{36} shell\.bulk parked\n/);
+  state.isMended = true;
+  const args = ["--flow", "shell.bulk", "--rate", "50/1s", "--wait", "--reason", "the service is back", "--json"];
+  const asked = await run("bulk", "retry", ...args);
+  expect(asked).toMatchObject({ code: 0 });
+  const { id, ...report }: { id: string } = JSON.parse(asked.stdout);
+  expect(report).toEqual({ matched: 2, done: 2, skipped: 0, failed: 0 });
+  expect(await run("bulk-report", id)).toMatchObject({ code: 0, stdout: "2 matched, 2 done, 0 skipped, 0 failed\n" });
+  const explained = await run("explain", parked[0]?.id ?? "");
+  expect(explained.stdout).toMatch(/flow "shell\.bulk" is paused since .+ by "ann" \(INC-12\)/);
+  expect(await run("unpause-flow", "shell.bulk", "--reason", "done")).toMatchObject({ code: 0, stdout: "goes on\n" });
+  expect(await run("unpause-flow", "shell.bulk", "--reason", "done")).toMatchObject({ stdout: "it is not paused\n" });
+  for (const execution of parked) await execution.waitForClose();
+}, 120_000);

@@ -61,6 +61,7 @@ beforeAll(async () => {
   }
   const correction = (await execution.intervene({ text: "other prices" })).id;
   const spare = await bound.createExecution({ autoClose: false });
+  const bulk = await orchestrator.bulk({ action: "cancel", where: { flow: "nobodys" }, actor: "a", reason: "r" });
   const saved = await execution.save();
   const handler = bound.run(null, { delay: "7d" });
   handler.then(null, () => {});
@@ -71,6 +72,7 @@ beforeAll(async () => {
     execution,
     operated,
     spare,
+    bulk,
     handler,
     correction,
     saved,

@@ -53,6 +53,10 @@ const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {}
 const allowed: Record<string, Record<(typeof names)[number], string>> = {
   anchors: { worker: "", client: "", operator: "S", auditor: "S" },
   client_grants: { worker: "", client: "", operator: "S", auditor: "S" },
+  flow_pauses: { worker: "S", client: "", operator: "S", auditor: "S" },
+  bulks: { worker: "", client: "", operator: "S", auditor: "S" },
+  bulk_targets: { worker: "", client: "", operator: "S", auditor: "S" },
+  bulk_results: { worker: "", client: "", operator: "S", auditor: "S" },
   chain: { worker: "SI", client: "", operator: "S", auditor: "S" },
   database_identity: { worker: "S", client: "", operator: "S", auditor: "S" },
   definitions: { worker: "SIU", client: "", operator: "S", auditor: "" },
@@ -148,11 +152,11 @@ const callable = {
       " ",
     ),
   operator:
-    "alike_error broken_anchors broken_chains cancel channel close close_snapshot differences early_record edit_state events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_of pending_on planned_of projected_owner projected_record redrive redriven_by retry seal skip standing state_at status_of timeline to_ms unpause visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains bulk bulk_failures bulk_report cancel channel close close_snapshot differences early_record edit_state events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_flow pause_of pending_on planned_of projected_owner projected_record redrive redriven_by retry seal skip standing state_at status_of timeline to_ms unpause unpause_flow visible_in wall_clock".split(
       " ",
     ),
   auditor:
-    "alike_error broken_anchors broken_chains channel close_snapshot differences early_record events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now parked_of pause_of pending_on projected_owner projected_record redriven_by state_at status_of timeline to_ms visible_in wall_clock".split(
+    "alike_error broken_anchors broken_chains bulk_failures bulk_report channel close_snapshot differences early_record events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now parked_of pause_of pending_on projected_owner projected_record redriven_by state_at status_of timeline to_ms visible_in wall_clock".split(
       " ",
     ),
 };
@@ -552,3 +556,67 @@ test("an operator finds what is parked and retries it, with who and why; a clien
   expect(await execution.waitForClose()).toEqual({});
   expect(await execution.history({ types: ["chunk.retried"] })).toMatchObject([options]);
 });
+
+test("an operator pauses a flow and does a bulk with its own role, which workers with theirs carry out; a client may neither", async () => {
+  let isMended = false;
+  const flow = defineFlow("roles.bulk", {}, { onFailure: "park" });
+  flow.to("work", () => {
+    if (!isMended) throw new Error("no carrier");
+  });
+  const by = { actor: "ann", reason: "INC-12" };
+  await using serving = createOrchestrator({ connection: urlOf("worker"), flows: [flow], logger: quiet });
+  await using operating = createOrchestrator({ connection: urlOf("operator"), flows: [flow] });
+  await serving.startWorker({ drainTimeout: "1s" });
+  const start = () =>
+    as(
+      "client",
+      (own) => own<[{ id: string }]>`select flowledger.start('roles.bulk', 'null', '{"autoCloseTimeout": 0}') as id`,
+    );
+  const [started] = await start();
+  const parked = await serving.getExecution(started.id);
+  await untilEvent(parked, "chunk.parked");
+  expect(await operating.pauseFlow("roles.bulk", { ...by, intake: "refuse" })).toBe(true);
+  await expect(start()).rejects.toMatchObject({ code: "FL014" });
+  for (const call of [
+    "pause_flow('roles.bulk', '{}')",
+    "unpause_flow('roles.bulk', '{}')",
+    "bulk('{}')",
+    "bulk_report(null)",
+    "run_bulk(null, null, 1)",
+  ])
+    await expect(as("client", (own) => own.unsafe(`select flowledger.${call}`))).rejects.toThrow(/permission denied/);
+
+  isMended = true;
+  const bulk = await operating.bulk({ action: "retry", where: { flow: "roles.bulk" }, ...by });
+  expect(await bulk.wait()).toEqual({ matched: 1, done: 1, skipped: 0, failed: 0 });
+  expect(await parked.history({ types: ["chunk.retried"] })).toMatchObject([{ ...by, bulk: bulk.id }]);
+  expect(await sql`select role, by from flowledger.bulks where execution_id = ${bulk.id}`).toEqual([
+    { role: `${prefix}_operator`, by: `${prefix}_operator` },
+  ]);
+  expect((await parked.explain()).kind).toBe("flowPaused");
+  await operating.unpauseFlow("roles.bulk", by);
+  await parked.waitForClose();
+
+  // What it did by the bulk it may not do itself: no operator says which bulk it was.
+  const other = await operating.bulk({ action: "pause", where: { flow: "roles.bulk", status: "running" }, ...by });
+  await other.wait();
+  await expect(
+    as("operator", (own) => own`select flowledger.retry(${parked.id}, ${own.json({ ...by, bulk: bulk.id })})`),
+  ).rejects.toMatchObject({ code: "FL008" });
+}, 60_000);
+
+test("a bulk ends where the role that asked for it may ask for none any more", async () => {
+  const flow = defineFlow("roles.revoked").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
+  await using serving = createOrchestrator({ connection: urlOf("worker"), flows: [flow], logger: quiet });
+  await using operating = createOrchestrator({ connection: urlOf("operator"), flows: [flow] });
+  const ids = await serving.flow(flow).startMany([null, null], { autoClose: false });
+  const where = { flow: "roles.revoked" };
+  const bulk = await operating.bulk({ action: "cancel", where, actor: "ann", reason: "INC-12" });
+  await sql`revoke execute on function flowledger.bulk(jsonb) from ${sql(`${prefix}_operator`)}`;
+  await serving.startWorker({ drainTimeout: "1s" });
+
+  await expect(bulk.wait()).rejects.toThrow(/asked for bulk .+, and has no right to it any more/);
+  await sql`select flowledger.apply_grants()`;
+  expect(await bulk.report()).toMatchObject({ matched: 2, done: 0 });
+  for (const id of ids) await (await serving.getExecution(id)).cancel();
+}, 60_000);

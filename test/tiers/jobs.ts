@@ -51,6 +51,11 @@ export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {
   ],
   nightly: [
     ...Object.keys(mutants).map((name) => ({ name: `mutant ${name}`, run: chaos(1, "--mutant", name), minutes: 5 })),
+    {
+      name: "a bulk over a thousand executions",
+      run: vitest("test/crash/bulk"),
+      env: { PROOF_SIZE: "1000" },
+    },
     { name: "heavy hosts", run: hosts("nest", "next", "bun", "deno") },
     ...numbers(10).map((seed) => ({ name: `chaos, seed ${seed}`, run: chaos(seed), minutes: 5 })),
   ],

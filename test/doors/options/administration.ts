@@ -1,6 +1,7 @@
 /** The orchestrator. */
 import {
   anything,
+  boolean,
   callable,
   date,
   either,
@@ -21,7 +22,7 @@ import { type Lab, type Row, atLeastOne, noFlow, someId, worker } from "./row.ts
 export const orchestrator = (lab: Lab) => lab.orchestrator;
 const statuses = oneOf("created", "running", "waiting", "completed", "failed", "cancelled");
 export const page = { limit: optional(integer(1, 1000)) };
-const filter = {
+export const filter = {
   flow: optional(either(text(100), list(text(100)))),
   status: optional(either(statuses, list(statuses))),
   version: optional(text(200)),
@@ -34,6 +35,7 @@ const filter = {
   idempotencyKey: optional(text(10_000)),
   errorLike: optional(text(1000)),
   metadata: optional(jsonObject),
+  redriven: optional(boolean),
 };
 /** 16 bytes at least. */
 export const key = optional({ ...text(), takes: (value) => typeof value === "string" && value.length >= 16 });

@@ -61,7 +61,7 @@ const file: Word = {
 const input = jsonText(json, '{"n": 1}');
 const metadata = jsonText(jsonObject, '{"n": 1}');
 const limit = whole(1, 1000, "5");
-const list: Readonly<Record<string, Word>> = {
+const filter: Readonly<Record<string, Word | null>> = {
   "--flow": { ...text(100), takes: (value) => isStorable(value, 100) },
   "--status": oneOf("created", "running", "waiting", "parked", "completed", "failed", "cancelled"),
   "--version-of-flow": text(200),
@@ -74,6 +74,11 @@ const list: Readonly<Record<string, Word>> = {
   "--idempotency-key": text(10_000),
   "--error-like": text(1000),
   "--metadata": metadata,
+  "--redriven": null,
+  "--no-redriven": null,
+};
+const list: Readonly<Record<string, Word | null>> = {
+  ...filter,
   "--order": oneOf("newest", "oldest", "lastClosed"),
   "--count": whole(1, 100_000, "10"),
   "--limit": limit,
@@ -195,6 +200,35 @@ export const commandRows: readonly CommandRow[] = [
   },
   { name: "pause", args: { id }, options: { ...who, "--until": future }, with: ["--reason=r"] },
   { name: "unpause", args: { id }, options: who, with: ["--reason=r"] },
+  {
+    name: "bulk",
+    args: { action: oneOf("cancel", "redrive", "retry", "skip", "pause", "unpause") },
+    options: {
+      ...filter,
+      ...who,
+      // A cancel has none.
+      "--options": { sample: "{}", takes: (value) => value === "{}" },
+      "--rate": { sample: "50/1s", takes: (value) => value === "50/1s" },
+      "--limit": whole(1, 1_000_000, "10"),
+      "--dry-run": null,
+      "--wait": null,
+    },
+    with: ["--reason=r", "--dry-run", "--flow=nobodys"],
+  },
+  {
+    name: "bulk-report",
+    args: { id: made("nobodys") },
+    options: { "--limit": limit, "--cursor": oneOf("0", "7") },
+    isOnlyRefused: true,
+  },
+  {
+    name: "pause-flow",
+    args: { flow: text(100) },
+    options: { ...who, "--refuse": null },
+    with: ["--reason=r"],
+    isOnlyRefused: true,
+  },
+  { name: "unpause-flow", args: { flow: text(100) }, options: who, with: ["--reason=r"], isOnlyRefused: true },
   {
     name: "redrive",
     args: { id },

@@ -1,7 +1,10 @@
 /** What operators do to an execution. */
-import { atLeastOne, later, type Lab, type Row } from "./row.ts";
+import { atLeastOne, aWhile, later, someId, waiting, type Lab, type Row } from "./row.ts";
+import { filter } from "./administration.ts";
 import {
+  boolean,
   either,
+  id,
   input,
   integer,
   json,
@@ -15,7 +18,14 @@ import {
   text,
 } from "./kinds.ts";
 
+/** As many digits as a target has. */
+const place = {
+  ...oneOf("0"),
+  takes: (value: unknown) => typeof value === "string" && /^(0|[1-9]\d{0,8})$/.test(value),
+};
+const bulk = (lab: Lab) => lab.bulk;
 const execution = (lab: Lab) => lab.operated;
+const orchestrator = (lab: Lab) => lab.orchestrator;
 const who = { actor: text(500), reason: text(2000) };
 const address = { chunk: optional(text(500)), index: optional(integer(0)) };
 const path = text(2000);
@@ -46,6 +56,44 @@ export const operations: readonly Row[] = [
     args: { options: object({ ...who, until: optional({ ...moment, takes: later }) }) },
   },
   { name: "Execution.unpause", of: execution, args: { options: object(who) } },
+  {
+    name: "Orchestrator.pauseFlow",
+    of: orchestrator,
+    // What is paused here starts nothing any more.
+    isOnlyRefused: true,
+    args: { flow: text(100), options: object({ ...who, intake: optional(oneOf("hold", "refuse")) }) },
+  },
+  {
+    name: "Orchestrator.unpauseFlow",
+    of: orchestrator,
+    isOnlyRefused: true,
+    args: { flow: text(100), options: object(who) },
+  },
+  {
+    name: "Orchestrator.bulk",
+    of: orchestrator,
+    // What is right would be done to the lab.
+    isOnlyRefused: true,
+    args: {
+      options: object({
+        ...who,
+        action: oneOf("redrive", "retry", "skip", "cancel", "pause", "unpause"),
+        where: atLeastOne(object(filter)),
+        options: optional(jsonObject),
+        rate: optional(object({ limit: integer(1, 1_000_000), per: aWhile() })),
+        limit: optional(integer(1, 1_000_000)),
+        dryRun: optional(boolean),
+      }),
+    },
+  },
+  { name: "Orchestrator.getBulk", of: orchestrator, args: { id: id(someId) } },
+  { name: "Bulk.report", of: bulk, args: {} },
+  { name: "Bulk.wait", of: bulk, waits: true, args: { options: optional(object(waiting)) } },
+  {
+    name: "Bulk.failures",
+    of: bulk,
+    args: { options: optional(object({ cursor: optional(place), limit: optional(integer(1, 1000)) })) },
+  },
   {
     name: "Execution.redrive",
     of: execution,

@@ -1,6 +1,6 @@
 /** What a row says, and the options that several functions share. */
 import { z } from "zod";
-import type { Ctx, Execution, FlowDefinition, Handler, Orchestrator } from "../../../src/index.ts";
+import type { Bulk, Ctx, Execution, FlowDefinition, Handler, Orchestrator } from "../../../src/index.ts";
 import * as main from "../../../src/index.ts";
 import type * as background from "../../../src/defer.ts";
 import {
@@ -38,6 +38,8 @@ export interface Lab {
   /** It has not started, and may end. */
   readonly spare: Execution;
   readonly handler: Handler;
+  /** Nobody does it. */
+  readonly bulk: Bulk;
   readonly correction: string;
   readonly saved: unknown;
   /** Only in a chunk. */

@@ -18,6 +18,8 @@ import {
   type Kind,
 } from "./kinds.ts";
 
+export const nobody = "01a1fc32-0000-7000-8000-00000000dead";
+
 /** An execution of the lab, made when it is asked for. */
 export class Made {
   readonly what: "asking" | "spare" | "parent" | "frame" | "call" | "closed" | "correction";
@@ -201,6 +203,44 @@ const commands: readonly SqlRow[] = [
   },
   { name: "unpause", args: { id: of("asking"), options: object(who), notify } },
   {
+    name: "pause_flow",
+    // What is paused here starts nothing any more.
+    isOnlyRefused: true,
+    args: { flow: text(100), options: object({ ...who, intake: optional(orNull(oneOf("hold", "refuse"))) }) },
+  },
+  {
+    name: "bulk",
+    // What is right would be done to the lab.
+    isOnlyRefused: true,
+    args: {
+      options: object({
+        ...who,
+        id: optional(oneOf(nobody)),
+        action: oneOf("redrive", "retry", "skip", "cancel", "pause", "unpause"),
+        where: object({
+          flow: optional(either(text(100), list(text(100)))),
+          status: optional(oneOf("created", "running", "waiting", "parked", "completed", "failed", "cancelled")),
+          version: optional(text(200)),
+          createdAfter: optional(momentText),
+          createdBefore: optional(momentText),
+          closedAfter: optional(momentText),
+          closedBefore: optional(momentText),
+          parent: optional(oneOf(nobody)),
+          idPrefix: optional(oneOf("01a1", "1")),
+          idempotencyKey: optional(text(10_000)),
+          errorLike: optional(text(1000)),
+          metadata: optional(values),
+          redriven: optional(boolean),
+        }),
+        options: optional(jsonObject),
+        rate: optional(object({ limit: integer(1, 1_000_000), per: duration })),
+        limit: optional(integer(1, 1_000_000)),
+        dryRun: optional(boolean),
+      }),
+    },
+  },
+  { name: "unpause_flow", isOnlyRefused: true, args: { flow: text(100), options: object(who) } },
+  {
     name: "redrive",
     isOnlyRefused: true,
     args: {
@@ -221,6 +261,11 @@ const readers: readonly SqlRow[] = [
   { name: "close_snapshot", args: { id: anyOf("asking") } },
   { name: "meta", args: { id: anyOf("asking") } },
   { name: "explain", args: { id: of("asking") } },
+  { name: "bulk_report", args: { id: anyOf("asking") } },
+  {
+    name: "bulk_failures",
+    args: { id: anyOf("asking"), after: integer(0, 2_147_483_647), max: integer(1, 1000) },
+  },
   { name: "redriven_by", args: { id: anyOf("asking") } },
   { name: "seen", args: { p_ids: orNull(list(anyOf("asking"))) } },
   {
@@ -289,7 +334,6 @@ const owners: readonly SqlRow[] = [
     },
   },
 ];
-export const nobody = "01a1fc32-0000-7000-8000-00000000dead";
 
 /** By name alone. */
 export const leftOut: Readonly<Record<string, string>> = Object.fromEntries(

@@ -1,0 +1,320 @@
+/** What operators do to many executions at once: targets are fixed, each gets its command once, and the report says what became of it. */
+import { expect, test } from "vitest";
+import {
+  defineFlow,
+  DefinitionError,
+  ExecutionCancelledError,
+  ExecutionNotFoundError,
+  UsageError,
+} from "../../src/index.ts";
+import type { Execution } from "../../src/index.ts";
+import { rebuild } from "../../src/store/rebuild.ts";
+import { verify } from "../../src/store/verify.ts";
+import { testDatabase } from "../support/database.ts";
+import { refusal, serving, untilEvent, visiting } from "../support/flows.ts";
+
+const database = await testDatabase();
+const { sql } = database;
+const by = { actor: "ann", reason: "INC-12" };
+
+/** A flow of two chunks; the second parks, or fails, until it is mended. */
+function fragile(name: string, onFailure: "park" | "fail") {
+  const state = { isMended: false, ran: [] as string[] };
+  const flow = defineFlow(name, {}, { onFailure });
+  flow
+    .to("first", (ctx) => void state.ran.push(`first ${ctx.execution.id}`))
+    .to("second", (ctx) => {
+      if (!state.isMended) throw new Error("ECONNREFUSED 10.0.0.1");
+      state.ran.push(`second ${ctx.execution.id}`);
+      return "done";
+    });
+  return { flow, state };
+}
+
+async function expectSound(...executions: readonly { readonly id: string }[]): Promise<void> {
+  for (const { id } of executions) {
+    expect(await verify(sql, { id })).toEqual([]);
+    expect(await rebuild(sql, { id })).toEqual([]);
+  }
+}
+
+async function untilAll(executions: readonly Execution[], type: "chunk.parked" | "execution.closed"): Promise<void> {
+  for (const one of executions) await untilEvent(one, type);
+}
+
+test("a bulk retry runs all that is parked of its filter again, each once, with who and why and which bulk", async () => {
+  const { flow, state } = fragile("bulk.retried", "park");
+  await using orchestrator = await serving(database, [flow]);
+  const bound = orchestrator.flow(flow);
+  const start = (tenant: string) => bound.startExecution(null, { autoCloseTimeout: 0, metadata: { tenant } });
+  const ours = await Promise.all(Array.from({ length: 120 }, () => start("acme")));
+  const other = await start("bolt");
+  await untilAll([...ours, other], "chunk.parked");
+  state.isMended = true;
+
+  const where = { flow: "bulk.retried", metadata: { tenant: "acme" }, errorLike: "econn%10.0" };
+  const preview = await orchestrator.bulk({ action: "retry", where, dryRun: true, ...by });
+  expect(preview).toMatchObject({ matched: 120, isMore: false });
+  expect(preview.samples.map(({ id }) => id)).toEqual(
+    ours
+      .map(({ id }) => id)
+      .toSorted()
+      .slice(0, 20),
+  );
+  expect(preview.samples[0]).toMatchObject({ flow: "bulk.retried", status: "parked", metadata: { tenant: "acme" } });
+  expect(await orchestrator.bulk({ action: "retry", where, dryRun: true, limit: 100, ...by })).toMatchObject({
+    matched: 100,
+    isMore: true,
+  });
+
+  const bulk = await orchestrator.bulk({ action: "retry", where, ...by });
+  expect(await bulk.wait()).toEqual({ matched: 120, done: 120, skipped: 0, failed: 0 });
+  await Promise.all(ours.map((one) => one.waitForClose()));
+  expect(state.ran.toSorted()).toEqual(
+    [...ours.flatMap(({ id }) => [`first ${id}`, `second ${id}`]), `first ${other.id}`].toSorted(),
+  );
+  expect((await other.result.getMeta()).status).toBe("parked");
+  expect(await ours[7]?.history({ types: ["chunk.retried"] })).toMatchObject([
+    { ...by, bulk: bulk.id, chunk: "second" },
+  ]);
+  expect(await bulk.execution.result.getState()).toEqual({ matched: 120, done: 120, skipped: 0, failed: 0 });
+  await expectSound(bulk, ...ours.slice(0, 5), other);
+
+  // From any process, and by its id.
+  await using elsewhere = visiting(database);
+  expect(await (await elsewhere.getBulk(bulk.id)).report()).toEqual({ matched: 120, done: 120, skipped: 0, failed: 0 });
+  expect(await refusal(elsewhere.getBulk(other.id))).toBeInstanceOf(ExecutionNotFoundError);
+  const again = await orchestrator.bulk({ action: "retry", where, ...by });
+  expect(await again.wait()).toEqual({ matched: 0, done: 0, skipped: 0, failed: 0 });
+}, 60_000);
+
+test("a bulk redrive makes one new execution of each that failed, and leaves alone what was redriven before", async () => {
+  const { flow, state } = fragile("bulk.redriven", "fail");
+  await using orchestrator = await serving(database, [flow]);
+  const failed = await Promise.all(
+    Array.from({ length: 3 }, () => orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 })),
+  );
+  await untilAll(failed, "execution.closed");
+  state.isMended = true;
+
+  const where = { flow: "bulk.redriven" };
+  const bulk = await orchestrator.bulk({ action: "redrive", where, ...by });
+  expect(await bulk.wait()).toEqual({ matched: 3, done: 3, skipped: 0, failed: 0 });
+  for (const one of failed) {
+    const [next, ...more] = await one.redrivenBy();
+    expect(more).toEqual([]);
+    const copy = await orchestrator.getExecution(next ?? "");
+    expect(await copy.waitForClose()).toEqual({});
+    expect(await copy.history({ types: ["execution.redriven"] })).toMatchObject([{ ...by, of: one.id, bulk: bulk.id }]);
+    await expectSound(one, copy);
+  }
+  // What still waits for somebody, and what goes on elsewhere, apart.
+  const idsOf = async (redriven: boolean) =>
+    (await orchestrator.listExecutions({ ...where, status: "failed", redriven })).executions.map(({ id }) => id);
+  expect(await idsOf(false)).toEqual([]);
+  expect((await idsOf(true)).toSorted()).toEqual(failed.map(({ id }) => id).toSorted());
+  expect(await orchestrator.countExecutions({ ...where, redriven: false })).toMatchObject({ count: 3 });
+  expect(
+    await orchestrator.bulk({ action: "redrive", where: { ...where, redriven: false }, dryRun: true, ...by }),
+  ).toMatchObject({ matched: 0 });
+  expect(await failed[0]?.explain()).toMatchObject({
+    redrivenAs: await failed[0]?.redrivenBy(),
+    sentence: expect.stringMatching(/; it was redriven as [0-9a-f-]{36}\.$/),
+  });
+  const second = await orchestrator.bulk({ action: "redrive", where, ...by });
+  expect(await second.wait()).toEqual({ matched: 3, done: 0, skipped: 3, failed: 0 });
+}, 60_000);
+
+test("what refuses its command is listed, page by page, and the others have it", async () => {
+  const { flow } = fragile("bulk.refused", "park");
+  const single = defineFlow("bulk.refused.typed", {}, { onFailure: "park" }).to("charge", () => {
+    throw new Error("declined");
+  });
+  await using orchestrator = await serving(database, [flow, single]);
+  const [one, two, right] = [
+    await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 }),
+    await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 }),
+    await orchestrator.flow(single).startExecution(null, { autoCloseTimeout: 0 }),
+  ];
+  await untilAll([one, two, right], "chunk.parked");
+
+  const bulk = await orchestrator.bulk({
+    action: "skip",
+    where: { flow: ["bulk.refused", "bulk.refused.typed"], status: "parked" },
+    options: { chunk: "charge", output: "by hand" },
+    ...by,
+  });
+  expect(await bulk.wait()).toEqual({ matched: 3, done: 1, skipped: 0, failed: 2 });
+  const first = await bulk.failures({ limit: 1 });
+  expect(first).toMatchObject({
+    failures: [
+      {
+        id: one.id,
+        code: "USAGE_INVALID",
+        message: expect.stringContaining('nothing to skip at "charge"'),
+        at: expect.any(Date),
+      },
+    ],
+    nextCursor: "1",
+  });
+  expect(await bulk.failures({ cursor: first.nextCursor ?? "" })).toMatchObject({
+    failures: [{ id: two.id }],
+    nextCursor: null,
+  });
+  await right.waitForClose();
+  await expectSound(bulk, one, right);
+}, 60_000);
+
+test("it pauses, unpauses and cancels many, and skips what is that way already", async () => {
+  const flow = defineFlow("bulk.waiting").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
+  await using orchestrator = await serving(database, [flow]);
+  const all = await Promise.all(
+    Array.from({ length: 4 }, () => orchestrator.flow(flow).startExecution(null, { autoClose: false })),
+  );
+  for (const one of all) await untilEvent(one, "interrupt.raised");
+  await all[0]?.pause(by);
+  await all[3]?.cancel("by hand");
+  await all[3]?.waitForClose().catch(() => null);
+  const where = { flow: "bulk.waiting" };
+  const reportOf = async (action: "pause" | "unpause" | "cancel") =>
+    (await orchestrator.bulk({ action, where, ...by })).wait();
+
+  expect(await reportOf("pause")).toEqual({ matched: 3, done: 2, skipped: 1, failed: 0 });
+  expect((await all[1]?.result.getMeta())?.paused).toMatchObject(by);
+  expect(await reportOf("unpause")).toEqual({ matched: 3, done: 3, skipped: 0, failed: 0 });
+  expect(await reportOf("cancel")).toEqual({ matched: 3, done: 3, skipped: 0, failed: 0 });
+  for (const one of all) expect(await refusal(one.waitForClose())).toBeInstanceOf(ExecutionCancelledError);
+  expect(await all[1]?.history({ types: ["cancel.requested"] })).toMatchObject([{ ...by, bulk: expect.any(String) }]);
+  await expectSound(...all);
+}, 60_000);
+
+test("it keeps to its rate, and a cancel stops it where it is", async () => {
+  const { flow } = fragile("bulk.rated", "park");
+  await using orchestrator = await serving(database, [flow]);
+  const all = await Promise.all(
+    Array.from({ length: 12 }, () => orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 })),
+  );
+  await untilAll(all, "chunk.parked");
+  const where = { flow: "bulk.rated" };
+  const rated = await orchestrator.bulk({ action: "pause", where, rate: { limit: 4, per: "400ms" }, ...by });
+  expect(await rated.wait()).toMatchObject({ done: 12 });
+  const times = await sql<{ ms: number }[]>`
+    select extract(epoch from l.at)::float8 * 1000 as ms from flowledger.ledger l
+    where l.type = 'execution.paused' and l.execution_id = any(${all.map(({ id }) => id)}) order by l.at`;
+  const waits = times.slice(4).map(({ ms }, index) => ms - (times[index]?.ms ?? 0));
+  expect(waits.filter((wait) => wait < 399)).toEqual([]);
+
+  const slow = await orchestrator.bulk({ action: "unpause", where, rate: { limit: 1, per: "1h" }, ...by });
+  await expect.poll(() => slow.report(), { timeout: 8000 }).toMatchObject({ done: 1 });
+  await expect.poll(async () => (await slow.execution.explain()).kind, { timeout: 8000 }).toBe("waiting");
+  await slow.execution.cancel("enough");
+  expect(await refusal(slow.wait())).toBeInstanceOf(ExecutionCancelledError);
+  expect(await slow.report()).toEqual({ matched: 12, done: 1, skipped: 0, failed: 0 });
+  await expectSound(slow, rated);
+}, 60_000);
+
+test("it is paused and goes on like any other, and one that was cancelled is redriven over what it left", async () => {
+  const { flow } = fragile("bulk.stopped", "park");
+  await using orchestrator = await serving(database, [flow]);
+  const all = await Promise.all(
+    Array.from({ length: 12 }, () => orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 })),
+  );
+  await untilAll(all, "chunk.parked");
+  const rate = { limit: 2, per: "200ms" };
+  const bulk = await orchestrator.bulk({ action: "pause", where: { flow: "bulk.stopped" }, rate, ...by });
+  const report = () => bulk.report();
+  await expect.poll(report, { timeout: 8000, interval: 5 }).toMatchObject({ done: 2 });
+  await bulk.execution.pause(by);
+  await untilEvent(bulk.execution, "chunk.completed");
+  const { done } = await report();
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  expect((await report()).done).toBeLessThanOrEqual(done + 2);
+  expect((await report()).done).toBeLessThan(12);
+
+  await bulk.execution.unpause(by);
+  await expect.poll(async () => (await report()).done, { timeout: 8000 }).toBeGreaterThan(done + 2);
+  await bulk.execution.cancel("enough");
+  expect(await refusal(bulk.wait())).toBeInstanceOf(ExecutionCancelledError);
+  expect((await report()).done).toBeLessThan(12);
+  const next = await bulk.execution.redrive(by);
+  expect(await next.waitForClose()).toEqual({ matched: 12, done: 12, skipped: 0, failed: 0 });
+  expect(await report()).toEqual({ matched: 12, done: 12, skipped: 0, failed: 0 });
+  for (const one of all) expect(await one.history({ types: ["execution.paused"] })).toHaveLength(1);
+  await expectSound(bulk, next, ...all);
+}, 60_000);
+
+test("a target that somebody's transaction has is done when that has ended", async () => {
+  const { flow } = fragile("bulk.locked", "park");
+  await using orchestrator = await serving(database, [flow]);
+  const all = await Promise.all(
+    Array.from({ length: 3 }, () => orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 })),
+  );
+  await untilAll(all, "chunk.parked");
+  await database.sql.begin(async (tx) => {
+    await tx`select from flowledger.executions where id = ${all[1]?.id ?? ""} for update`;
+    const bulk = await orchestrator.bulk({ action: "pause", where: { flow: "bulk.locked" }, ...by });
+    await expect.poll(() => bulk.report(), { timeout: 8000 }).toMatchObject({ done: 2 });
+    await tx`commit and chain`;
+    expect(await bulk.wait()).toEqual({ matched: 3, done: 3, skipped: 0, failed: 0 });
+  });
+}, 60_000);
+
+test("the library's own names are nobody else's", async () => {
+  expect(() => defineFlow("flowledger.mine")).toThrow(DefinitionError);
+  await using orchestrator = await serving(database, [defineFlow("bulk.served").to("work", () => 1)]);
+  await expect(
+    sql`select flowledger.start('flowledger.bulk', '{"bulk": "01a1fc3d-d432-71f2-8231-53efb707e3d2"}')`,
+  ).rejects.toMatchObject({ code: "FL008" });
+  const forged = Object.create(defineFlow("bulk.forged"), { name: { value: "flowledger.bulk" } });
+  expect(
+    await refusal((async () => orchestrator.flow(forged).startExecution(null, { allowUnknown: true }))()),
+  ).toBeInstanceOf(Error);
+}, 60_000);
+
+test("what is wrong with a bulk is said before anything is written", async () => {
+  await using orchestrator = await serving(database, [defineFlow("bulk.wrong").to("ask", (ctx) => ctx.pauseFor({}))]);
+  for (let index = 0; index < 3; index++) await orchestrator.flow("bulk.wrong").startExecution(null);
+  const where = { flow: "bulk.wrong" };
+  const right = { action: "cancel", where, ...by } as const;
+  type Options = Parameters<typeof orchestrator.bulk>[0];
+  const wrong: [Record<string, unknown>, RegExp][] = [
+    [{ ...right, action: "stop" }, /action of bulk\(\)/],
+    [{ ...right, where: {} }, /where of bulk\(\) is empty/],
+    [{ ...right, where: undefined }, /where of bulk\(\)/],
+    [{ ...right, where: { flows: "x" } }, /unknown option "flows"|flows/],
+    [{ ...right, where: { status: "broken" } }, /status/],
+    [{ ...right, where: { closedAfter: "yesterday" } }, /closedAfter/],
+    [{ ...right, limit: 2 }, /more than 2 executions match/],
+    [{ ...right, limit: 0 }, /limit of bulk\(\)/],
+    [{ ...right, rate: { limit: 0, per: "1s" } }, /limit in rate of bulk\(\)/],
+    [{ ...right, rate: { limit: 1, per: "0s" } }, /per in rate of bulk\(\)/],
+    [{ ...right, rate: { limit: 1 } }, /per in rate of bulk\(\)/],
+    [{ ...right, options: { chunk: "ask" } }, /cancel in bulk\(\) has an unknown option "chunk"/],
+    [{ ...right, action: "skip", options: { chunk: 1 } }, /chunk of skip in bulk\(\)/],
+    [{ ...right, action: "pause", options: { until: new Date(0) } }, /until/],
+    [{ ...right, action: "redrive", options: { input: 1, output: 2 } }, /input or output/],
+    [{ ...right, reason: "" }, /reason of bulk\(\)/],
+    [{ ...right, actor: undefined }, /actor of bulk\(\)/],
+    [{ ...right, dryRun: 1 }, /dryRun of bulk\(\)/],
+    [{ ...right, more: 1 }, /more/],
+  ];
+  for (const [options, message] of wrong) {
+    const error = await refusal(orchestrator.bulk(options as unknown as Options));
+    expect(error).toBeInstanceOf(UsageError);
+    expect(error).toMatchObject({ message: expect.stringMatching(message) });
+  }
+  for (const options of [
+    {},
+    { ...right, where: {} },
+    { ...right, where: { flow: [] } },
+    { ...right, rate: 5 },
+    { ...right, options: 5 },
+    { ...right, bulk: 1 },
+    { ...right, id: "x" },
+  ])
+    await expect(sql`select flowledger.bulk(${sql.json(options)})`).rejects.toMatchObject({ code: "FL008" });
+  expect(await sql`select from flowledger.bulks where filter @> '{"flow": "bulk.wrong"}'`).toHaveLength(0);
+  expect(
+    await sql`select from flowledger.bulk_targets t left join flowledger.bulks b on b.execution_id = t.execution_id where b.execution_id is null`,
+  ).toHaveLength(0);
+}, 60_000);
