@@ -7,6 +7,7 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { assets } from "./src/console/assets.ts";
 import { sqlSource } from "./src/store/sql-source.ts";
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
@@ -22,6 +23,11 @@ execFileSync(process.execPath, [here("node_modules/typescript/bin/tsc"), "-p", h
 writeFileSync(
   here("dist/store/sql-source.js"),
   `const source = ${JSON.stringify(sqlSource())};\nexport function sqlSource() {\n  return source;\n}\n`,
+);
+
+writeFileSync(
+  here("dist/console/assets.js"),
+  `const made = ${JSON.stringify(await assets())};\nexport function assets() {\n  return Promise.resolve(made);\n}\n`,
 );
 
 // A thread has no bundler's loader: it brings its driver along, as a script.

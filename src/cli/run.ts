@@ -1,6 +1,7 @@
 /** Commands that run until a signal, and what prepares for them: demo, dev, migrate, worker, console. */
 import type { Command } from "commander";
 import { UsageError } from "../base/errors.ts";
+import { requireText } from "../base/option.ts";
 import { release } from "../base/release.ts";
 import { openEndpoint } from "../telemetry/endpoint.ts";
 import { devFolder, printFields } from "../terminal.ts";
@@ -97,7 +98,10 @@ export function addRunCommands(program: Command): void {
     .command("console")
     .description("watch executions, answer interrupts and intervene on a web page, until Ctrl-C; on this machine only")
     .option("--port <number>", "port on 127.0.0.1 (default: a free one)", parsePort)
-    .action(async (options: { port?: number }, command: Command) => {
+    .option("--read-only", "look only: nothing can be answered or done")
+    .option("--as <name>", "who does what is done there, for the ledger (default: console)")
+    .action(async (options: { port?: number; readOnly?: boolean; as?: string }, command: Command) => {
+      if (options.as !== undefined) requireText(options.as, "--as", { max: 500 });
       await using orchestrator = open(command);
       await orchestrator.listExecutions({ limit: 1 });
       const { openConsole } = await import("../console.ts");

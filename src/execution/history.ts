@@ -13,7 +13,7 @@ import { evolve } from "../ledger/evolve.ts";
 import { initialState, pendingInterrupts, type ExecutionState } from "../ledger/state.ts";
 import { JsonValue, canonical, isObject, maxDepth, plain, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { schemaProblem } from "../base/json-schema.ts";
-import { requireKnown, requireRecord, show } from "../base/option.ts";
+import { requireKnown, requireRecord, requireText, show } from "../base/option.ts";
 import { latestMs } from "../base/duration.ts";
 import { closeSnapshot } from "../ledger/views.ts";
 import { requireSigned, sign } from "./signature.ts";
@@ -27,6 +27,10 @@ export interface ForkOptions {
   input?: Json;
   /** @default the source's */
   metadata?: JsonObject;
+  /** Who asks for it, for the copy's ledger: 1 to 500 characters. */
+  actor?: string;
+  /** Why: 1 to 2,000 characters. */
+  reason?: string;
 }
 
 /** [epoch, milliseconds since 1970, type, dispatch, chunk, actor, payload] */
@@ -96,7 +100,12 @@ export async function stateAt(store: Ledgers, id: ExecutionId, at: number | Date
 
 /** A new execution with the past of another up to a point. The source is not touched: the copy's first event names it. */
 export async function fork(store: Ledgers, id: ExecutionId, options: ForkOptions, newId: NewId): Promise<ExecutionId> {
-  requireKnown(options, ["at", "input", "metadata"], "fork()");
+  requireKnown(options, ["at", "input", "metadata", "actor", "reason"], "fork()");
+  const { actor, reason } = options;
+  const asked = {
+    ...(actor !== undefined && { actor: requireText(actor, "actor of fork()", { max: 500 }) }),
+    ...(reason !== undefined && { reason: requireText(reason, "reason of fork()", { max: 2000 }) }),
+  };
   const { at } = options;
   const input = options.input === undefined ? undefined : toJson(options.input, "input of fork()");
   const metadata = options.metadata === undefined ? undefined : metadataOf(options.metadata);
@@ -114,7 +123,7 @@ export async function fork(store: Ledgers, id: ExecutionId, options: ForkOptions
     if (event.type !== "execution.created") return recorded;
     const { parent: _parent, idempotencyKey: _key, priority: _priority, ...created } = event;
     const changes = metadata === undefined ? {} : { metadata };
-    return { ...recorded, event: { ...created, ...changes, forkedFrom: { id, seq } } };
+    return { ...recorded, event: { ...created, ...changes, forkedFrom: { id, seq, ...asked } } };
   });
   const state = foldFrom(null, events);
   if (state.closed)

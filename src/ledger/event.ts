@@ -156,7 +156,10 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     /** Application state it begins with. */
     state: z.record(z.string(), JsonValue).optional(),
     loadedFrom: z.string().optional(),
-    forkedFrom: z.strictObject({ id: ExecutionId, seq: id }).optional(),
+    /** `actor` and `reason` are of who asked for the fork, where they said so. */
+    forkedFrom: z
+      .strictObject({ id: ExecutionId, seq: id, actor: z.string().optional(), reason: z.string().optional() })
+      .optional(),
     idempotencyKey: z.string().optional(),
     priority: z.int().optional(),
     /** Of one that is not started yet: its start is not before, in milliseconds since 1970. */

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { SearchTimeoutError } from "../base/errors.ts";
 import type { JsonObject } from "../base/json.ts";
-import { systemTimers as liveness } from "../base/timers.ts";
+import { endedWithin } from "./bounded.ts";
 import { ExecutionId } from "../ledger/event.ts";
 import type { Database, Sql } from "./client.ts";
 import { list } from "./columns.ts";
@@ -27,6 +27,8 @@ export interface ExecutionFilter {
   metadata?: JsonObject;
   /** Whether it goes on as another one. */
   redriven?: boolean;
+  /** The same, of whoever asks: it holds beside `metadata`, whatever that says. */
+  within?: JsonObject;
 }
 
 export type ListOrder = "newest" | "oldest" | "lastClosed";
@@ -53,6 +55,8 @@ type Part = ReturnType<Sql>;
 export interface FailureFilter {
   readonly flow?: readonly string[];
   readonly lastAfter?: Date;
+  /** Of executions whose metadata contain this. */
+  readonly within?: JsonObject;
   readonly limit: number;
 }
 
@@ -81,9 +85,10 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
     async listHeaders({ filter, order, cursor, limit }) {
       const sorted = sortOf(sql, filter, order, cursor);
       const page: Part = sql`${sorted.after} order by ${sorted.by} limit ${limit}::int`;
+      const cell = cellPage(sql, order, cursor, limit);
       const rows = await search(
         sql`
-          select ${headerColumns(sql)} from (${cells(sql, filter, order, page)}) found join flowledger.executions e on e.id = found.id
+          select ${headerColumns(sql)} from (${cells(sql, filter, order, page, cell)}) found join flowledger.executions e on e.id = found.id
           order by ${sorted.by} limit ${limit}::int`,
         filter,
       );
@@ -91,19 +96,20 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
     },
     async countExecutions(filter, upTo) {
       const page: Part = sql`limit ${upTo}::int`;
+      const cell: Part = sql`and e.flow = f.flow and e.status = s.status ${page}`;
       const [row] = await search(
         sql<{ count: number }[]>`
-          select count(*)::int as count from (select found.id from (${cells(sql, filter, "newest", page)}) found limit ${upTo}::int) counted`,
+          select count(*)::int as count from (select found.id from (${cells(sql, filter, "newest", page, cell)}) found limit ${upTo}::int) counted`,
         filter,
       );
       return row?.count ?? 0;
     },
-    async listFailures({ flow, lastAfter, limit }) {
+    async listFailures({ flow, lastAfter, within, limit }) {
       const rows = await search(
         sql`
           select f.flow, f.chunk, f.error, f.executions, f.first_at as "firstAt", f.last_at as "lastAt", f.last_id as "lastId",
             f.last_message as "lastMessage"
-          from flowledger.failures f
+          from ${within === undefined ? sql`flowledger.failures` : failuresWithin(sql, within)} f
           where true ${flow === undefined ? sql`` : sql`and f.flow = any(${list(flow)}::text::text[])`}
             ${lastAfter === undefined ? sql`` : sql`and f.last_at > ${lastAfter.toISOString()}::text::timestamptz`}
           order by f.executions desc, f.last_at desc, f.last_id limit ${limit}::int`,
@@ -112,6 +118,18 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
       return rows.map((row) => FailureGroup.parse(row));
     },
   };
+}
+
+/** The rows that `flowledger.failures` would have, were there no other executions. */
+function failuresWithin(sql: Sql, within: JsonObject): Part {
+  return sql`(
+    select e.flow, e.error ->> 'chunk' as chunk, flowledger.alike_error(e.error) as error, count(*)::int as executions,
+      min(e.closed_at) as first_at, max(e.closed_at) as last_at,
+      (array_agg(e.id order by e.closed_at desc, e.id desc))[1] as last_id,
+      (array_agg(e.error ->> 'message' order by e.closed_at desc, e.id desc))[1] as last_message
+    from flowledger.executions e
+    where e.status = 'failed' and e.metadata @> ${JSON.stringify(within)}::text::jsonb
+    group by 1, 2, 3)`;
 }
 
 /** By id, which is the time of creation too, as the indexes of flows and statuses have it; unless a range of times is asked for. */
@@ -143,9 +161,10 @@ const withError = ["failed"];
  * A page per flow and status: in each the index has the order of the list, so that nothing is sorted that is not shown. What has
  * an index of its own, such as a range of times, a parent or metadata, goes by that.
  */
-function cells(sql: Sql, filter: ExecutionFilter, order: ListOrder, page: Part) {
+function cells(sql: Sql, filter: ExecutionFilter, order: ListOrder, page: Part, cell: Part) {
   const { flow, errorPattern, status = errorPattern === undefined ? undefined : withError, ...others } = filter;
-  const { createdAfter, createdBefore, closedAfter, closedBefore, parent, ids, idempotencyKey, metadata } = others;
+  const { createdAfter, createdBefore, closedAfter, closedBefore, parent, ids, idempotencyKey, metadata, within } =
+    others;
   const hasIndex = [
     createdAfter,
     createdBefore,
@@ -154,6 +173,7 @@ function cells(sql: Sql, filter: ExecutionFilter, order: ListOrder, page: Part) 
     parent,
     ids,
     metadata,
+    within,
     flow && idempotencyKey,
   ];
   const all = where(sql, filter);
@@ -179,13 +199,32 @@ function cells(sql: Sql, filter: ExecutionFilter, order: ListOrder, page: Part) 
   return sql`
     select c.id from ${flows} f(flow) cross join unnest(${statuses}::text::text[]) s(status)
     cross join lateral (
-      select e.id from flowledger.executions e where e.flow = f.flow and e.status = s.status ${all} ${page}) c`;
+      select e.id from flowledger.executions e where true ${all} ${cell}) c`;
+}
+
+/**
+ * A page of one flow and status, by the index of both. They are compared as a row: told that they are equal the planner would read
+ * all executions from the newest on, hoping for one of a flow that never had it.
+ */
+function cellPage(sql: Sql, order: ListOrder, cursor: ExecutionId | undefined, limit: number): Part {
+  const isNewest = order !== "oldest";
+  const [first, last] = ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"];
+  const from: Part =
+    cursor === undefined || isNewest
+      ? sql`>= (f.flow, s.status, ${first}::uuid)`
+      : sql`> (f.flow, s.status, ${cursor}::uuid)`;
+  const until: Part =
+    cursor === undefined || !isNewest
+      ? sql`<= (f.flow, s.status, ${last}::uuid)`
+      : sql`< (f.flow, s.status, ${cursor}::uuid)`;
+  const by: Part = isNewest ? sql`e.flow desc, e.status desc, e.id desc` : sql`e.flow, e.status, e.id`;
+  return sql`and (e.flow, e.status, e.id) ${from} and (e.flow, e.status, e.id) ${until} order by ${by} limit ${limit}::int`;
 }
 
 /** All but flow and status. */
 function where(sql: Sql, filter: ExecutionFilter) {
   const { version, createdAfter, createdBefore, closedAfter, closedBefore, parent, ids } = filter;
-  const { idempotencyKey, errorPattern, metadata, redriven } = filter;
+  const { idempotencyKey, errorPattern, metadata, redriven, within } = filter;
   const moment = (at: Date) => sql`${at.toISOString()}::text::timestamptz`;
   return sql`
     ${version === undefined ? sql`` : sql`and starts_with(e.fingerprint, ${version})`}
@@ -197,23 +236,10 @@ function where(sql: Sql, filter: ExecutionFilter) {
     ${ids === undefined ? sql`` : sql`and e.id between ${ids[0]}::uuid and ${ids[1]}::uuid`}
     ${idempotencyKey === undefined ? sql`` : sql`and e.idempotency_key = ${idempotencyKey}`}
     ${errorPattern === undefined ? sql`` : sql`and e.error is not null and concat(e.error ->> 'name', ': ', e.error ->> 'message') ilike ${errorPattern}`}
-    ${metadata === undefined ? sql`` : sql`and e.metadata is not null and e.metadata @> ${JSON.stringify(metadata)}::text::jsonb`}
+    ${[metadata, within].map((one) => (one === undefined ? sql`` : sql`and e.metadata is not null and e.metadata @> ${JSON.stringify(one)}::text::jsonb`))}
     ${redriven === undefined ? sql`` : sql`and exists (select from flowledger.redriven_by(e.id)) = ${redriven}::boolean`}`;
 }
 
-/** Ends what takes too long, here and in the database. Sessions are the pool's, so no setting of theirs may stay behind. */
-async function search<R>(
-  query: Promise<readonly R[]> & { cancel(): void },
-  filter: ExecutionFilter,
-): Promise<readonly R[]> {
-  const late = Promise.withResolvers<never>();
-  const timer = liveness.after(searchMs, () => {
-    query.cancel();
-    late.reject(new SearchTimeoutError(Object.keys(filter), searchMs));
-  });
-  try {
-    return await Promise.race([query, late.promise]);
-  } finally {
-    timer.cancel();
-  }
+function search<R>(query: Promise<readonly R[]> & { cancel(): void }, filter: ExecutionFilter): Promise<readonly R[]> {
+  return endedWithin(query, searchMs, () => new SearchTimeoutError(Object.keys(filter), searchMs));
 }

@@ -15,6 +15,8 @@ import type { Collections } from "./collections.ts";
 import { commandsOf } from "./commands.ts";
 import type { Commands } from "./commands.ts";
 import { bulksOf, type Bulks } from "./bulks.ts";
+import { consoleReadsOf } from "./console.ts";
+import type { ConsoleReads } from "./console.ts";
 import { operatorsOf, type Operators } from "./operators.ts";
 import { flowDataOf } from "./flow-data.ts";
 import type { FlowDataStore } from "./flow-data.ts";
@@ -58,6 +60,7 @@ export interface Store {
   readonly children: Children;
   readonly reads: Reads;
   readonly looks: Looks;
+  readonly console: ConsoleReads;
   readonly streams: StreamStore;
   readonly collections: Collections;
   readonly flowData: FlowDataStore;
@@ -129,6 +132,7 @@ export function openStore(
     children: guard(childrenOf(database)),
     reads: guard(readsOf(database)),
     looks: guard(looksOf(database)),
+    console: guard(consoleReadsOf(database)),
     streams: guard(streamsOf(database)),
     collections: guard(collectionsOf(database)),
     flowData: guard(flowDataOf(database)),

@@ -63,6 +63,7 @@ test("the error catalogue has every code of the source, and no other", async () 
   const codes = sources.flatMap((text) => [
     ...text.matchAll(/super\(\s*"([A-Z]+(?:_[A-Z]+)*)"/g),
     ...text.matchAll(/\bcode: "([A-Z]+(?:_[A-Z]+)+)"/g),
+    ...text.matchAll(/new Refused\(\s*\d+,\s*"([A-Z]+(?:_[A-Z]+)*)"/g),
   ]);
   const catalogue = await readFile(join(root, "docs/errors.md"), "utf8");
   const listed = [...catalogue.matchAll(/^\| `([A-Z_]+)`/gm)];

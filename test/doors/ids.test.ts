@@ -4,6 +4,7 @@ import { afterAll, expect, test } from "vitest";
 import { newProgram } from "../../src/cli/main.ts";
 import { isUsage } from "../../src/cli/sentences.ts";
 import { openConsole } from "../../src/console.ts";
+import { routes } from "../../src/console/routes.ts";
 import * as defer from "../../src/defer.ts";
 import { testDatabase } from "../support/database.ts";
 import { refusal, visiting } from "../support/flows.ts";
@@ -74,21 +75,21 @@ test.each(commands.map((command) => [command.name(), command] as const))("flowle
 
 // ── the console ─────────────────────────────────────────────────────────────────────────────────────────────
 
-const calls: Readonly<Record<string, object | null>> = {
-  "": null,
-  "/stream": null,
-  "/resume": { interrupt: "q", value: 1, requestId: "r" },
-  "/intervene": { payload: 1 },
-  "/cancel": { reason: "enough" },
-};
+const ofOne = Object.keys(routes).filter((route) => route.includes(":id"));
 
-test.each(Object.entries(calls))("the console's /api/executions/:id%s", async (path, body) => {
+test.each(ofOne)("the console's %s", async (route) => {
   await using opened = await openConsole(orchestrator);
   const { origin, hash } = new URL(opened.url);
+  const [method = "", path = ""] = route.split(" ");
   for (const id of wrongIds.filter((one) => one !== "")) {
-    const answer = await fetch(`${origin}/api/executions/${id}${path}`, {
-      headers: { authorization: `Bearer ${hash.slice(1)}` },
-      ...(body && { method: "POST", body: JSON.stringify(body) }),
+    const answer = await fetch(`${origin}/-/${path.replace(":id", id)}`, {
+      method,
+      headers: {
+        authorization: `Bearer ${hash.slice(1)}`,
+        "content-type": "application/json",
+        "sec-fetch-site": "same-origin",
+      },
+      ...(method === "POST" && { body: "{}" }),
     });
 
     expect([id, answer.status, await answer.json()]).toMatchObject([id, 404, { code: "EXECUTION_NOT_FOUND" }]);

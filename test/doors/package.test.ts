@@ -48,7 +48,7 @@ test("the package holds the build, the demo's example and its documents, nothing
 
   expect(others.toSorted()).toEqual(documents);
   expect(packed).toEqual(expect.arrayContaining(["docs/guide.md", "docs/operations.md", "docs/guarantees.md"]));
-  const doors = ["index", "defer", "schema", "test", "ai", "mcp", "cli"].map((name) => `dist/${name}.js`);
+  const doors = ["index", "defer", "console", "schema", "test", "ai", "mcp", "cli"].map((name) => `dist/${name}.js`);
   for (const path of [...doors, ...doors.map((door) => door.replace(/js$/, "d.ts"))]) expect(packed).toContain(path);
 });
 
@@ -144,6 +144,7 @@ test.each(zods)(
     await mkdir(user);
     const app = (file: string) => `import { createOrchestrator, defineFlow, FlowledgerError } from "flowledger";
       import { defer } from "flowledger/defer";
+      import { createConsole, toNodeHandler } from "flowledger/console";
       import { z } from "zod";
       const flow = defineFlow("typed", { input: z.object({ name: z.string() }), state: z.object({ text: z.string() }).partial() });
       flow.to("ask", (ctx) => ctx.pauseFor({ response: z.object({ ok: z.boolean() }) }))
@@ -152,6 +153,7 @@ test.each(zods)(
       flow.to("wrong", (ctx) => ctx.setState("text", ctx.input.name.length));
       export const orchestrator = createOrchestrator({ connection: "postgres://a@b/c", flows: [flow] });
       export const double = defer(function ${file}(n: number) { return n * 2; });
+      export const admin = toNodeHandler(createConsole({ orchestrator, authorize: () => ({ actor: "ann", role: "viewer" }) }));
       export const isOurs = (error: unknown) => error instanceof FlowledgerError;`;
     await writeFile(join(user, "package.json"), JSON.stringify({ private: true, type: "module" }));
     await writeFile(join(user, "esm.ts"), app("esm"));
@@ -224,7 +226,11 @@ const bundlers: Readonly<Record<string, (entry: string, out: string) => Promise<
     return "app.mjs";
   },
 };
-const alias = { flowledger: join(root, "dist/index.js") };
+// The longer name first: the other one begins it.
+const alias = {
+  "flowledger/console": join(root, "dist/console.js"),
+  flowledger: join(root, "dist/index.js"),
+};
 
 async function esbuild(entry: string, outfile: string, format: "cjs" | "esm", banner = ""): Promise<void> {
   const options = { bundle: true, platform: "node", logLevel: "error", banner: { js: banner } } as const;
@@ -240,6 +246,7 @@ test.each(Object.keys(bundlers))(
     await writeFile(
       entry,
       `import { createOrchestrator, defineFlow } from "flowledger";
+     import { createConsole } from "flowledger/console";
      console.log("RAN");
      const flow = defineFlow("bundled");
      flow.to("double", (ctx) => Number(ctx.input) * 2).end();
@@ -249,6 +256,10 @@ test.each(Object.keys(bundlers))(
        await orchestrator.startWorker();
        const run = await orchestrator.flow(flow).startExecution(21, { autoCloseTimeout: 0 });
        console.log("RESULT", (await run.waitForClose()).$final_result);
+       const { fetch } = createConsole({ orchestrator, authorize: () => ({ actor: "ann", role: "viewer" }) });
+       const page = await (await fetch(new Request("http://app.example/admin"))).text();
+       const [, script] = /src="([^"]+js)"/.exec(page) ?? [];
+       console.log("CONSOLE", (await (await fetch(new Request("http://app.example/admin" + script))).text()).length > 10_000);
        await orchestrator.close();
      };
      void main();`,
@@ -259,7 +270,7 @@ test.each(Object.keys(bundlers))(
     const { stdout } = await run(process.execPath, [join(out, file ?? "")], { cwd: out, env, timeout: minutes });
 
     // Once: a thread does not start the program again.
-    expect(stdout).toBe("RAN\nRESULT 42\n");
+    expect(stdout).toBe("RAN\nRESULT 42\nCONSOLE true\n");
     await rm(out, { recursive: true });
   },
 );

@@ -121,7 +121,11 @@ export const commandRows: readonly CommandRow[] = [
     },
     isOnlyRefused: true,
   },
-  { name: "console", options: { "--port": whole(0, 65_535, "0") }, isOnlyRefused: true },
+  {
+    name: "console",
+    options: { "--port": whole(0, 65_535, "0"), "--read-only": null, "--as": text(500) },
+    isOnlyRefused: true,
+  },
   { name: "list", options: list },
   { name: "failures", options: { "--flow": text(100), "--last-after": date, "--limit": limit } },
   {

@@ -138,6 +138,8 @@ export const handles: readonly Row[] = [
         at: either(made(1), { ...moment, takes: later }),
         input: optional(made(undefined)),
         metadata: optional(jsonObject),
+        actor: optional(text(500)),
+        reason: optional(text(2000)),
       }),
     },
   },

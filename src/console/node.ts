@@ -1,0 +1,77 @@
+/** The console for servers that speak Node's own requests: Express, NestJS, Fastify, `node:http`. */
+import { once } from "node:events";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { Readable } from "node:stream";
+
+/**
+ * `app.use("/admin/flows", toNodeHandler(console))` of Express and NestJS. A body that the application has parsed already
+ * (`express.json()`) is read from there; a route of Fastify hands its own over:
+ * `(request, reply) => { reply.hijack(); void handler(Object.assign(request.raw, { body: request.body }), reply.raw); }`.
+ */
+export function toNodeHandler(console: {
+  readonly fetch: (request: Request) => Promise<Response>;
+}): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
+  return async (incoming, outgoing) => {
+    const gone = new AbortController();
+    outgoing.once("close", () => gone.abort());
+    const request = requestOf(incoming, gone.signal);
+    if (request === null) return void outgoing.writeHead(400).end();
+    await send(await console.fetch(request), incoming.method === "HEAD", outgoing, gone.signal);
+  };
+}
+
+/** Null where its address or its method is none. */
+function requestOf(incoming: IncomingMessage, signal: AbortSignal): Request | null {
+  const { method = "GET", url = "/", rawHeaders } = incoming;
+  const headers = new Headers();
+  try {
+    for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
+      const [name = "", value = ""] = rawHeaders.slice(index, index + 2);
+      // Those with a colon are HTTP/2's own.
+      if (!name.startsWith(":")) headers.append(name, value);
+    }
+    const scheme = "encrypted" in incoming.socket ? "https" : "http";
+    const host = headers.get("host") ?? String(incoming.headers[":authority"] ?? "localhost");
+    return new Request(new URL(`${scheme}://${host}${url.startsWith("/") ? url : `/${url}`}`), {
+      method,
+      headers,
+      signal,
+      ...(method !== "GET" && method !== "HEAD" && { body: bodyOf(incoming), duplex: "half" }),
+    });
+  } catch {
+    return null;
+  }
+}
+
+function bodyOf(incoming: IncomingMessage): ReadableStream | string {
+  const parsed: unknown = Reflect.get(incoming, "body");
+  if (parsed === undefined || !incoming.readableEnded) return Readable.toWeb(incoming);
+  return typeof parsed === "string" ? parsed : JSON.stringify(parsed);
+}
+
+async function send(answer: Response, isHead: boolean, outgoing: ServerResponse, gone: AbortSignal): Promise<void> {
+  const { status, headers, body } = answer;
+  for (const [name, value] of headers) if (name !== "set-cookie") outgoing.setHeader(name, value);
+  const cookies = headers.getSetCookie();
+  if (cookies.length > 0) outgoing.setHeader("set-cookie", cookies);
+  outgoing.writeHead(status);
+  if (body === null || isHead) {
+    outgoing.end();
+    await body?.cancel();
+    return;
+  }
+  outgoing.flushHeaders();
+  const reader = body.getReader();
+  gone.addEventListener("abort", () => void reader.cancel().catch(() => {}));
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done || gone.aborted) break;
+      if (!outgoing.write(value)) await once(outgoing, "drain", { signal: gone });
+    }
+    outgoing.end();
+  } catch {
+    // It had begun: who reads it sees that it was cut off, and comes back.
+    outgoing.destroy();
+  }
+}

@@ -1,0 +1,444 @@
+/** What every screen is made of: status, time, payload, problem, dialog. */
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { ErrorShown, Shown } from "../api.ts";
+import { CallError, read } from "./net.ts";
+import { hrefOf, stay } from "./place.ts";
+
+/** Control characters but tab and line feed, and what changes the direction of others or has no width. */
+const hidden =
+  // oxlint-disable-next-line no-control-regex
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
+
+/** Stored text as it is, with what cannot be seen, or changes what else is seen, shown as what it is. */
+export function visible(text: string): string {
+  return text.replace(hidden, (character) => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`);
+}
+
+const shapes: Readonly<Record<string, JSX.Element>> = {
+  created: <circle cx="8" cy="8" r="5" class="hollow" />,
+  running: <path d="M8 2a6 6 0 1 1-6 6h3a3 3 0 1 0 3-3z" />,
+  waiting: <path d="M3 2h10v2.5L9.8 8 13 11.5V14H3v-2.5L6.2 8 3 4.5z" />,
+  parked: <path d="M3 2h4v12H3zM9 2h4v12H9z" />,
+  completed: <path d="M6.4 13.2 1.6 8.4l1.9-1.9 2.9 2.9 6.1-6.1 1.9 1.9z" />,
+  failed: <path d="m8 6.1 4.1-4.1 1.9 1.9L9.9 8l4.1 4.1-1.9 1.9L8 9.9 3.9 14 2 12.1 6.1 8 2 3.9 3.9 2z" />,
+  cancelled: <path d="M8 1.5a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13M4 7h8v2H4z" fill-rule="evenodd" />,
+};
+
+/** What else a row of a timeline may be, as one of the statuses that people know. */
+const kinds: Readonly<Record<string, string>> = {
+  open: "running",
+  pending: "waiting",
+  paused: "waiting",
+  resumed: "completed",
+  skipped: "completed",
+  expired: "cancelled",
+  withdrawn: "cancelled",
+  dropped: "cancelled",
+  interrupted: "cancelled",
+};
+
+export function toneOf(status: string): string {
+  return shapes[status] ? status : (kinds[status] ?? "created");
+}
+
+export function Status({ status }: { status: string }) {
+  const tone = toneOf(status);
+  return (
+    <span class={`status tone-${tone}`}>
+      <svg viewBox="0 0 16 16" width="12" height="12" aria-hidden="true">
+        {shapes[tone]}
+      </svg>
+      {status}
+    </span>
+  );
+}
+
+const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+export function lengthOf(ms: number): string {
+  if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
+  const seconds = ms / 1000;
+  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${Math.round(seconds % 60)} s`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return `${hours} h ${minutes % 60} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+function ago(ms: number): string {
+  if (Math.abs(ms) < 1500) return "just now";
+  const [first = "", unit = "", next = "", small = ""] = lengthOf(Math.abs(ms)).split(" ");
+  const length =
+    unit === "h" && Number(first) < 5 ? `${first} ${unit} ${next} ${small}` : `${Math.round(Number(first))} ${unit}`;
+  return ms > 0 ? `${length} ago` : `in ${length}`;
+}
+
+/** Local, and how long ago; the exact time is what a pointer or a screen reader finds. */
+export function Time({ at, isFull = false }: { at: string | null; isFull?: boolean }) {
+  if (at === null) return <span class="quiet">–</span>;
+  const date = new Date(at);
+  const relative = ago(Date.now() - date.getTime());
+  return (
+    <time dateTime={at} title={`${absolute.format(date)} (${at})`}>
+      {isFull ? `${absolute.format(date)}, ${relative}` : relative}
+    </time>
+  );
+}
+
+const isoTimes = /(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d+)?Z)/;
+
+/** A sentence of the server, with its times as local ones. */
+export function Sentence({ text }: { text: string }) {
+  return (
+    <p class="sentence">
+      {visible(text)
+        .split(isoTimes)
+        .map((part, index) =>
+          index % 2 === 0 ? (
+            part
+          ) : (
+            <time key={index} dateTime={part} title={part}>
+              {absolute.format(new Date(part))}
+            </time>
+          ),
+        )}
+    </p>
+  );
+}
+
+export function ExecutionLink({ id, children }: { id: string; children?: ComponentChildren }) {
+  return (
+    <a class="id" href={hrefOf({ execution: id })} onClick={stay}>
+      {children ?? id}
+    </a>
+  );
+}
+
+export function Copy({ text, what }: { text: string; what: string }) {
+  const [isCopied, setCopied] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard?.writeText(text).catch(() => {});
+    setCopied(true);
+    setTimeout(() => setCopied(false), 1500);
+  };
+  return (
+    <button type="button" class="small" onClick={() => void copy()}>
+      {isCopied ? "Copied" : "Copy"}
+      <span class="sr"> {what}</span>
+    </button>
+  );
+}
+
+export function Problem({ error, onRetry }: { error: CallError | null; onRetry?: (() => void) | undefined }) {
+  if (error === null) return null;
+  const { by, at, message } = error.refusal;
+  return (
+    <div class="problem" role="alert">
+      <p>{visible(message)}</p>
+      {at !== undefined && at !== null && (
+        <p>
+          Before you: {by === null || by === undefined ? "the execution itself" : visible(by)}, <Time at={at} isFull />.
+        </p>
+      )}
+      {onRetry && (
+        <button type="button" onClick={onRetry}>
+          Try again
+        </button>
+      )}
+    </div>
+  );
+}
+
+export function Loading({ rows = 5 }: { rows?: number }) {
+  return (
+    <div class="loading" role="status">
+      <span class="sr">Loading</span>
+      {Array.from({ length: rows }, (_, index) => (
+        <div key={index} class="bone" />
+      ))}
+    </div>
+  );
+}
+
+export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
+  return (
+    <div class="empty">
+      <p class="title">{title}</p>
+      {children}
+    </div>
+  );
+}
+
+/** For those who hear the page. */
+export function Announce({ text }: { text: string }) {
+  return (
+    <p class="sr" role="status" aria-live="polite">
+      {text}
+    </p>
+  );
+}
+
+export function ErrorView({ error }: { error: ErrorShown }) {
+  const { name, message, chunk, attempt, stack } = error;
+  return (
+    <section class="failure" aria-label="Error">
+      <p class="mono">
+        <strong>{visible(name ?? "Error")}</strong>: {visible(message ?? "")}
+      </p>
+      {chunk !== null && chunk !== undefined && (
+        <p class="quiet">
+          in {visible(chunk)}
+          {attempt !== null && attempt !== undefined ? `, attempt ${attempt}` : ""}
+        </p>
+      )}
+      {stack !== null && stack !== undefined && (
+        <details>
+          <summary>Stack</summary>
+          <pre tabIndex={0}>{visible(stack)}</pre>
+        </details>
+      )}
+    </section>
+  );
+}
+
+/** A value of any size: its beginning, and the rest when it is asked for. */
+export function Payload({ value, label }: { value: Shown; label: string }) {
+  const [whole, setWhole] = useState<{ of: Shown; json: unknown } | null>(null);
+  const [error, setError] = useState<CallError | null>(null);
+  const [isLoading, setLoading] = useState(false);
+  if ("json" in value) return <Tree value={value.json} label={label} />;
+  if (whole?.of === value) return <Tree value={whole.json} label={label} />;
+  const load = async () => {
+    setLoading(true);
+    try {
+      setWhole({ of: value, json: await read<unknown>(value.load ?? "") });
+    } catch (refused) {
+      if (refused instanceof CallError) setError(refused);
+    }
+    setLoading(false);
+  };
+  return (
+    <div>
+      {value.preview !== "" && <pre tabIndex={0}>{visible(value.preview.slice(0, 2000))}…</pre>}
+      <p class="flex">
+        <span class="quiet">{sizeOf(value.bytes)}</span>
+        {value.load !== null && (
+          <button type="button" onClick={() => void load()} disabled={isLoading}>
+            {isLoading ? "Loading…" : "Load all"}
+          </button>
+        )}
+      </p>
+      <Problem error={error} />
+    </div>
+  );
+}
+
+export function sizeOf(bytes: number): string {
+  return bytes < 1024
+    ? `${bytes} bytes`
+    : bytes < 1_048_576
+      ? `${(bytes / 1024).toFixed(0)} kB`
+      : `${(bytes / 1_048_576).toFixed(1)} MB`;
+}
+
+export function Tree({ value, label }: { value: unknown; label: string }) {
+  const text = () => JSON.stringify(value, null, 2);
+  return (
+    <div class="tree" role="group" aria-label={label}>
+      <div class="tools">
+        <CopyLater text={text} what={label} />
+      </div>
+      <Node value={value} name={null} depth={0} isOpen />
+    </div>
+  );
+}
+
+function CopyLater({ text, what }: { text: () => string; what: string }) {
+  const [isCopied, setCopied] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard?.writeText(text()).catch(() => {});
+    setCopied(true);
+    setTimeout(() => setCopied(false), 1500);
+  };
+  return (
+    <button type="button" class="small" onClick={() => void copy()}>
+      {isCopied ? "Copied" : "Copy JSON"}
+      <span class="sr"> of {what}</span>
+    </button>
+  );
+}
+
+/** Entries that are shown at once; the rest when asked for. */
+const pageOf = 100;
+const longText = 400;
+
+interface NodeProps {
+  readonly value: unknown;
+  readonly name: string | null;
+  readonly depth: number;
+  readonly isOpen?: boolean;
+}
+
+/** What is closed is not in the page: two hundred levels cost what one opens. */
+function Node({ value, name, depth, isOpen: isOpenAtFirst = false }: NodeProps) {
+  const [isOpen, setOpen] = useState(isOpenAtFirst || depth < 2);
+  const [shown, setShown] = useState(pageOf);
+  const key = name === null ? null : <span class="key">{visible(name)}: </span>;
+  if (typeof value !== "object" || value === null)
+    return (
+      <div class="leaf">
+        {key}
+        <Leaf value={value} />
+      </div>
+    );
+  const entries = Array.isArray(value)
+    ? value.map((item, index) => [String(index), item] as const)
+    : Object.entries(value);
+  const what = Array.isArray(value) ? `[ ${entries.length} ]` : `{ ${entries.length} }`;
+  if (entries.length === 0)
+    return (
+      <div class="leaf">
+        {key}
+        <span class="quiet">{Array.isArray(value) ? "[ ]" : "{ }"}</span>
+      </div>
+    );
+  return (
+    <div class="branch">
+      <button type="button" class="fold" aria-expanded={isOpen} onClick={() => setOpen(!isOpen)}>
+        <span class="mark" aria-hidden="true">
+          {isOpen ? "▾" : "▸"}
+        </span>
+        {key ?? <span class="sr">value </span>}
+        <span class="quiet">{what}</span>
+      </button>
+      {isOpen && (
+        <div class={depth < 12 ? "inner" : "inner flat"}>
+          {entries.slice(0, shown).map(([inner, item]) => (
+            <Node key={inner} value={item} name={inner} depth={depth + 1} />
+          ))}
+          {entries.length > shown && (
+            <button type="button" class="small" onClick={() => setShown(shown + pageOf * 5)}>
+              {entries.length - shown} more
+            </button>
+          )}
+        </div>
+      )}
+    </div>
+  );
+}
+
+function Leaf({ value }: { value: unknown }) {
+  const [isWhole, setWhole] = useState(false);
+  if (typeof value !== "string")
+    return <span class={`value-${value === null ? "null" : typeof value}`}>{String(value)}</span>;
+  const isLong = value.length > longText;
+  return (
+    <span class="value-string">
+      "{visible(isLong && !isWhole ? value.slice(0, longText) : value)}
+      {isLong && !isWhole ? "…" : '"'}
+      {isLong && (
+        <button type="button" class="small" onClick={() => setWhole(!isWhole)}>
+          {isWhole ? "less" : `all ${value.length} characters`}
+        </button>
+      )}
+    </span>
+  );
+}
+
+/** The browser's own dialog keeps the keyboard in it, and gives it back at its end. */
+export function Dialog({
+  title,
+  onClose,
+  children,
+}: {
+  title: string;
+  onClose: () => void;
+  children: ComponentChildren;
+}) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    const before = document.activeElement;
+    dialog.current?.showModal();
+    return () => {
+      if (before instanceof HTMLElement && before.isConnected) before.focus();
+    };
+  }, []);
+  return (
+    <dialog ref={dialog} onClose={onClose} aria-labelledby="dialog-title">
+      <h2 id="dialog-title">{title}</h2>
+      {children}
+    </dialog>
+  );
+}
+
+/** A list whose rows come and go: where the row with the keyboard goes, the one in its place gets it. */
+export function useKeptFocus<E extends HTMLElement>(count: unknown) {
+  const list = useRef<E>(null);
+  const held = useRef<number | null>(null);
+  useEffect(() => {
+    const at = held.current;
+    const within = list.current;
+    if (at === null || !within || document.activeElement !== document.body) return;
+    const stops = within.querySelectorAll<HTMLElement>("[data-stop]");
+    stops[Math.min(at, stops.length - 1)]?.focus({ preventScroll: true });
+  }, [count]);
+  const onFocusIn = (event: FocusEvent) => {
+    const stop = event.target instanceof Element ? event.target.closest("[data-stop]") : null;
+    const stops = [...(list.current?.querySelectorAll("[data-stop]") ?? [])];
+    held.current = stop ? stops.indexOf(stop) : null;
+  };
+  const onFocusOut = (event: FocusEvent) => {
+    // Of a row that is taken out nobody else gets the focus.
+    if (event.relatedTarget !== null) held.current = null;
+  };
+  return { ref: list, onFocusIn, onFocusOut };
+}
+
+/** Only the rows in sight are in the page. */
+export function Windowed<T>({
+  rows,
+  height,
+  label,
+  children,
+  onEnd,
+}: {
+  rows: readonly T[];
+  height: number;
+  label: string;
+  children: (row: T, index: number) => ComponentChildren;
+  onEnd?: (() => void) | undefined;
+}) {
+  const [top, setTop] = useState(0);
+  const [seen, setSeen] = useState(600);
+  const box = useRef<HTMLDivElement>(null);
+  useEffect(() => setSeen(box.current?.clientHeight ?? 600), [rows.length]);
+  const first = Math.max(0, Math.floor(top / height) - 10);
+  const last = Math.min(rows.length, Math.ceil((top + seen) / height) + 10);
+  useEffect(() => {
+    if (last >= rows.length) onEnd?.();
+  }, [last, rows.length]);
+  return (
+    <div
+      class="window"
+      ref={box}
+      tabIndex={0}
+      role="list"
+      aria-label={label}
+      onScroll={(event) => setTop(event.currentTarget.scrollTop)}
+    >
+      <div class="pad" ref={(pad) => pad?.style.setProperty("height", `${first * height}px`)} role="presentation" />
+      {rows.slice(first, last).map((row, index) => (
+        <div key={first + index} role="listitem" aria-setsize={rows.length} aria-posinset={first + index + 1}>
+          {children(row, first + index)}
+        </div>
+      ))}
+      <div
+        class="pad"
+        ref={(pad) => pad?.style.setProperty("height", `${(rows.length - last) * height}px`)}
+        role="presentation"
+      />
+    </div>
+  );
+}

@@ -1,0 +1,265 @@
+/** What an execution did: a bar for each run of a chunk, step, wait, sleep and child, with its attempts. */
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Overview, Page, TimelineShown } from "../api.ts";
+import { CallError, read } from "./net.ts";
+import { hrefOf, stay } from "./place.ts";
+import { Empty, ErrorView, Loading, Problem, Status, Time, Windowed, lengthOf, toneOf, visible } from "./parts.tsx";
+
+const rowHeight = 34;
+
+export function Timeline({ id, one }: { id: string; one: Overview }) {
+  const { rows, next, error, isLoading, pages, load, loadMore } = usePages(id, one.seq);
+  const [chosen, setChosen] = useState<string | null>(null);
+  const from = new Date(one.startedAt ?? one.createdAt).getTime();
+  const ends = rows.flatMap(({ endedAt, until }) =>
+    [endedAt, until].flatMap((at) => (at === null ? [] : [new Date(at).getTime()])),
+  );
+  const now = one.closedAt === null ? Date.now() : new Date(one.closedAt).getTime();
+  const begin = Math.min(
+    from,
+    ...rows.flatMap(({ queuedAt, startedAt }) =>
+      [queuedAt, startedAt].flatMap((at) => (at === null ? [] : [new Date(at).getTime()])),
+    ),
+  );
+  const end = Math.max(begin + 1, one.closedAt === null ? now : Math.max(now, ...ends.filter((at) => at <= now)));
+  const detail = rows.find(({ cursor }) => cursor === chosen) ?? null;
+  return (
+    <>
+      <Problem error={error} onRetry={load} />
+      {isLoading && <Loading rows={5} />}
+      {!isLoading && error === null && rows.length === 0 && <Empty title="Nothing has run yet" />}
+      {rows.length > 0 && (
+        <div class="timeline">
+          <div class="axis" aria-hidden="true">
+            <span />
+            <span class="scale">
+              <span>0</span>
+              <span>{lengthOf((end - begin) / 2)}</span>
+              <span>{lengthOf(end - begin)}</span>
+            </span>
+          </div>
+          <Windowed
+            rows={rows}
+            height={rowHeight}
+            label="Timeline"
+            onEnd={next === null ? undefined : () => void loadMore()}
+          >
+            {(row) => (
+              <Bar
+                row={row}
+                begin={begin}
+                end={end}
+                now={now}
+                isChosen={row.cursor === chosen}
+                onChoose={() => setChosen(row.cursor === chosen ? null : row.cursor)}
+              />
+            )}
+          </Windowed>
+          <p class="legend quiet">
+            <span class="bar-queued swatch" /> queued <span class="bar tone-running swatch" /> running{" "}
+            <span class="bar tone-waiting swatch" /> waiting <span class="bar tone-completed swatch" /> completed{" "}
+            <span class="bar tone-failed swatch" /> failed
+          </p>
+        </div>
+      )}
+      {pages > refreshedPages && one.lifecycle !== "closed" && (
+        <p>
+          <button type="button" class="small" onClick={load}>
+            Refresh
+          </button>
+        </p>
+      )}
+      {detail && <Detail row={detail} onClose={() => setChosen(null)} />}
+    </>
+  );
+}
+
+/** So many pages are read again when something happened; who has read more asks for it. */
+const refreshedPages = 3;
+
+/** Pages of rows, read again whenever the ledger has more. */
+function usePages(id: string, version: number) {
+  const [state, setState] = useState<{
+    readonly rows: readonly TimelineShown[];
+    readonly next: string | null;
+    readonly pages: number;
+    readonly error: CallError | null;
+  }>({ rows: [], next: null, pages: 0, error: null });
+  const isAsking = useRef(false);
+  const isMissed = useRef(false);
+  const readPages = async (from: readonly TimelineShown[], cursor: string | null, count: number, before: number) => {
+    if (isAsking.current) {
+      isMissed.current = true;
+      return;
+    }
+    isAsking.current = true;
+    isMissed.current = false;
+    try {
+      let [rows, next] = [from, cursor];
+      for (let page = 0; page < count && (page === 0 || next !== null); page++) {
+        const query: string = next === null ? "" : `?cursor=${encodeURIComponent(next)}`;
+        const found = await read<Page<TimelineShown>>(`executions/${id}/timeline${query}`);
+        rows = [...rows, ...found.rows];
+        next = found.nextCursor;
+      }
+      setState({ rows, next, pages: before + count, error: null });
+    } catch (refused) {
+      if (refused instanceof CallError)
+        setState((known) => ({ ...known, error: refused, pages: Math.max(1, known.pages) }));
+    }
+    isAsking.current = false;
+    // Something happened while it was read.
+    if (isMissed.current && before + count <= refreshedPages) await readPages([], null, before + count, 0);
+  };
+  useEffect(() => {
+    if (state.pages <= refreshedPages) void readPages([], null, Math.max(1, state.pages), 0);
+  }, [id, version]);
+  return {
+    ...state,
+    isLoading: state.pages === 0,
+    load: () => void readPages([], null, Math.max(1, state.pages), 0),
+    loadMore: () => readPages(state.rows, state.next, 1, state.pages),
+  };
+}
+
+const words: Readonly<Record<TimelineShown["kind"], string>> = {
+  chunk: "chunk",
+  step: "step",
+  sleep: "sleep",
+  wait: "asks",
+  child: "calls",
+  items: "items",
+};
+
+function Bar({
+  row,
+  begin,
+  end,
+  now,
+  isChosen,
+  onChoose,
+}: {
+  row: TimelineShown;
+  begin: number;
+  end: number;
+  now: number;
+  isChosen: boolean;
+  onChoose: () => void;
+}) {
+  const at = (text: string | null) => (text === null ? null : new Date(text).getTime());
+  const last = at(row.endedAt) ?? now;
+  const started = at(row.startedAt);
+  const first = started ?? at(row.queuedAt) ?? last;
+  const x = (ms: number) => Math.min(100, Math.max(0, ((ms - begin) / (end - begin)) * 100));
+  const part = (from: number, to: number, name: string, key: string) => (
+    <rect
+      key={key}
+      x={`${x(from)}%`}
+      width={`${Math.max(0.4, x(to) - x(from))}%`}
+      y="25%"
+      height="50%"
+      rx="2"
+      class={name}
+    />
+  );
+  const tone =
+    row.kind === "wait" || row.kind === "sleep" ? (row.endedAt === null ? "waiting" : "slept") : toneOf(row.status);
+  const attempts = row.attempts.filter(({ startedAt }) => startedAt !== null);
+  const queued = at(row.queuedAt);
+  const took = lengthOf(last - first);
+  return (
+    <button type="button" class="bar-row" aria-expanded={isChosen} onClick={onChoose}>
+      <span class="bar-label">
+        <span class="kind">{words[row.kind]}</span> <span class="name">{visible(row.name)}</span>
+        <span class="sr">
+          , {row.status}, {took}
+        </span>
+      </span>
+      <svg class="track" aria-hidden="true" width="100%" height="100%">
+        {queued !== null && queued < (started ?? last) && part(queued, started ?? last, "bar-queued", "queued")}
+        {attempts.length > 1
+          ? attempts.map((attempt, index) =>
+              part(
+                at(attempt.startedAt) ?? first,
+                at(attempt.endedAt) ?? last,
+                `bar tone-${toneOf(attempt.status)}`,
+                String(index),
+              ),
+            )
+          : (started !== null || queued === null || row.endedAt !== null) &&
+            part(first, last, `bar tone-${tone}`, "whole")}
+        {attempts.length > 1 &&
+          row.endedAt === null &&
+          part(at(attempts.at(-1)?.endedAt ?? null) ?? first, now, "bar tone-running", "now")}
+      </svg>
+      <span class="took">{row.endedAt === null && row.startedAt === null ? row.status : took}</span>
+    </button>
+  );
+}
+
+function Detail({ row, onClose }: { row: TimelineShown; onClose: () => void }) {
+  return (
+    <section class="card detail" aria-label={`${words[row.kind]} ${row.name}`}>
+      <header class="flex">
+        <h2>
+          {words[row.kind]} {visible(row.name)}
+        </h2>
+        <Status status={row.status} />
+        <button type="button" class="small" onClick={onClose}>
+          Close
+        </button>
+      </header>
+      <dl class="facts">
+        <dt>Queued</dt>
+        <dd>
+          <Time at={row.queuedAt} isFull />
+        </dd>
+        <dt>Started</dt>
+        <dd>
+          <Time at={row.startedAt} isFull />
+        </dd>
+        <dt>Ended</dt>
+        <dd>
+          <Time at={row.endedAt} isFull />
+        </dd>
+        {row.until !== null && (
+          <>
+            <dt>Until</dt>
+            <dd>
+              <Time at={row.until} isFull />
+            </dd>
+          </>
+        )}
+        {row.actor !== null && (
+          <>
+            <dt>Answered by</dt>
+            <dd>{visible(row.actor)}</dd>
+          </>
+        )}
+        {row.size !== null && (
+          <>
+            <dt>Items</dt>
+            <dd>{row.size}</dd>
+          </>
+        )}
+      </dl>
+      {row.executionId !== null && (
+        <a class="button" href={hrefOf({ execution: row.executionId })} onClick={stay}>
+          Open the execution
+        </a>
+      )}
+      {row.error && <ErrorView error={row.error} />}
+      {row.attempts.length > 0 && (
+        <ol class="attempts">
+          {row.attempts.map((attempt, index) => (
+            <li key={index}>
+              <Status status={attempt.status} /> {attempt.attempt !== null && `attempt ${attempt.attempt}, `}
+              <Time at={attempt.startedAt} isFull />
+              {attempt.error && <ErrorView error={attempt.error} />}
+            </li>
+          ))}
+        </ol>
+      )}
+    </section>
+  );
+}

@@ -1,0 +1,560 @@
+/** The console's page in a real Chromium: mounted under a prefix, behind a login, under the host's own strict policy. */
+import { readFileSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import { join, resolve } from "node:path";
+import { getRequestListener } from "@hono/node-server";
+import { Hono } from "hono";
+import type { Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { z } from "zod";
+import { createConsole, type Access } from "../../src/console.ts";
+import { defineFlow } from "../../src/index.ts";
+import { chromiumPath, openBrowser } from "../support/browser.ts";
+import { testDatabase } from "../support/database.ts";
+import { newGate, serving, untilEvent } from "../support/flows.ts";
+
+const hostile = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>\u202Egnp.exe\u0007`;
+
+const refund = defineFlow("refund", { stream: z.any() });
+refund
+  .to("score", async (ctx) => {
+    await ctx.step("look up", () => Promise.resolve(1));
+    await ctx.setState("risk", { score: 40, reasons: ["new customer"] });
+    return 40;
+  })
+  .to("ask", (ctx) =>
+    ctx.pauseFor({
+      type: "approval",
+      payload: { question: "Refund 900 € to Ann?" },
+      response: z.object({
+        approved: z.boolean().meta({ title: "Refund", trueLabel: "Approve the refund", falseLabel: "Decline" }),
+        note: z.string().max(20).optional().meta({ description: "Told to the customer" }),
+      }),
+    }),
+  )
+  .to("keep", (ctx) => ctx.setState("answer", ctx.input as never));
+const review = defineFlow("review");
+review
+  .to("ask", (ctx) =>
+    ctx.pauseFor({
+      type: "review",
+      response: z.object({
+        grade: z.enum(["good", "fair", "poor"]),
+        place: z.enum(["a", "b", "c", "d", "e", "f"]),
+        count: z.int().min(1).max(5),
+        mail: z.email(),
+        day: z.iso.date(),
+        at: z.iso.datetime(),
+        text: z.string(),
+        yes: z.boolean(),
+        tags: z.array(z.enum(["legal", "tax"])),
+        people: z.array(z.object({ name: z.string().min(2), share: z.number().max(1) })),
+        how: z.discriminatedUnion("kind", [
+          z.object({ kind: z.literal("keep"), why: z.string() }),
+          z.object({ kind: z.literal("drop") }),
+        ]),
+        nobody: z.string().nullable(),
+        extra: z.record(z.string(), z.number()),
+      }),
+    }),
+  )
+  .to("keep", (ctx) => ctx.setState("answer", ctx.input as never));
+const failing = defineFlow("failing");
+failing.to("capture", () => {
+  throw new RangeError("card 4711 was declined");
+});
+const parking = defineFlow("parking", {}, { onFailure: "park" });
+let isRepaired = false;
+parking.to("charge", () => {
+  if (!isRepaired) throw new Error("the service is down");
+});
+const evil = defineFlow("evil", { stream: z.any() });
+evil.to("ask", async (ctx) => {
+  await ctx.setState("shown", { [hostile]: hostile });
+  await ctx.putIntoStream({ said: hostile });
+  return ctx.pauseFor({ type: hostile, payload: { [hostile]: hostile } });
+});
+const many = defineFlow("many");
+many.to("steps", async (ctx) => {
+  for (let index = 0; index < 900; index++) await ctx.step(`step ${index}`, () => Promise.resolve(index));
+});
+const going = newGate();
+const live = defineFlow("live", { stream: z.any() });
+live.to("tell", async (ctx) => {
+  for (const word of ["first", "second"]) await ctx.putIntoStream(word);
+  await ctx.flush();
+  await going.passed;
+  for (const word of ["third", "last"]) await ctx.putIntoStream(word);
+});
+
+const flows = [refund, review, failing, parking, evil, many, live];
+const metadata = { tenant: "acme" };
+
+describe.skipIf(chromiumPath === null)("the page", () => {
+  let stage: Awaited<ReturnType<typeof openStage>>;
+  beforeAll(async () => {
+    stage = await openStage();
+  });
+  afterAll(() => stage?.[Symbol.asyncDispose]());
+
+  const start = async (flow: (typeof flows)[number]) =>
+    stage.orchestrator.flow(flow).startExecution(null as never, { autoCloseTimeout: 0, metadata });
+
+  test("a person answers by the form's own buttons, and the ledger has their name", async () => {
+    const { page } = stage;
+    const execution = await start(refund);
+    await untilEvent(execution, "interrupt.raised");
+    await page.goto(`${stage.base}?screen=inbox`);
+    const card = page.getByRole("article").filter({ hasText: execution.id });
+
+    await card.getByLabel("Note").evaluate((input: { value: string; removeAttribute(name: string): void }) => {
+      input.removeAttribute("maxlength");
+    });
+    await card.getByLabel("Note").fill("more than twenty characters of it");
+    await card.getByRole("button", { name: "Approve the refund" }).click();
+    await card.getByText("Too big: expected string to have <=20 characters").waitFor();
+    const focused = await page.evaluate("document.activeElement.getAttribute('aria-invalid')");
+    await card.getByLabel("Note").fill("sorry");
+    await card.getByRole("button", { name: "Approve the refund" }).click();
+    await card.waitFor({ state: "detached" });
+
+    expect(focused).toBe("true");
+    expect(await execution.waitForClose()).toMatchObject({ answer: { approved: true, note: "sorry" } });
+    expect(await execution.history({ types: ["interrupt.resumed"] })).toMatchObject([{ actor: "ann@acme.example" }]);
+  });
+
+  test("every kind of field takes what it says, and shows what is refused at its place", async () => {
+    const { page } = stage;
+    const execution = await start(review);
+    await untilEvent(execution, "interrupt.raised");
+    await page.goto(`${stage.base}?execution=${execution.id}`);
+    const form = page.getByRole("form");
+    const issueOf = (label: string) =>
+      form.locator(".field", { hasText: label }).locator(".issue").last().textContent({ timeout: 4000 });
+
+    await form.getByLabel("poor").check();
+    await form.getByLabel("Place").selectOption("c");
+    await form.getByLabel("Count").fill("9");
+    await form.getByLabel("Mail").fill("nobody");
+    await form.getByLabel("Day").fill("2026-03-01");
+    await form.getByLabel("At", { exact: true }).fill("2026-03-01T10:00:00");
+    await form.getByLabel("Text").fill("long\ntext");
+    await form.getByRole("group", { name: "Yes" }).getByLabel("No").check();
+    await form.getByLabel("tax").check();
+    await form.getByRole("button", { name: "Add" }).click();
+    await form.getByLabel("Name").fill("A");
+    await form.getByLabel("Share").fill("2");
+    await form.getByLabel("keep").check();
+    await form.getByLabel("Why").fill("because");
+    await form.getByLabel("Nobody: none").check();
+    await form.getByLabel("Extra").fill("{ no JSON");
+    await form.getByRole("button", { name: "Answer" }).click();
+    await form.getByText("One field is no JSON yet.").waitFor();
+    await form.getByLabel("Extra").fill('{ "a": "text" }');
+    await form.getByRole("button", { name: "Answer" }).click();
+    await page.getByText("Some of it was refused: see the fields.").waitFor();
+
+    expect(await issueOf("Count")).toMatch(/<=5/);
+    expect(await issueOf("Mail")).toMatch(/email/i);
+    expect(await form.locator(".issue").allTextContents()).toHaveLength(5);
+    await form.getByLabel("Count").fill("3");
+    await form.getByLabel("Mail").fill("a@b.example");
+    await form.getByLabel("Name").fill("Ann");
+    await form.getByLabel("Share").fill("0.5");
+    await form.getByLabel("Extra").fill('{ "a": 1 }');
+    await form.getByRole("button", { name: "Answer" }).click();
+
+    expect(await execution.waitForClose()).toMatchObject({
+      answer: {
+        grade: "poor",
+        place: "c",
+        count: 3,
+        mail: "a@b.example",
+        day: "2026-03-01",
+        at: new Date("2026-03-01T10:00:00").toISOString(),
+        text: "long\ntext",
+        yes: false,
+        tags: ["tax"],
+        people: [{ name: "Ann", share: 0.5 }],
+        how: { kind: "keep", why: "because" },
+        nobody: null,
+        extra: { a: 1 },
+      },
+    });
+  });
+
+  test("approve, retry and fork by the keyboard alone", async () => {
+    const { page } = stage;
+    const [asked, parked] = [await start(refund), await start(parking)];
+    await untilEvent(asked, "interrupt.raised");
+    await untilEvent(parked, "chunk.parked");
+
+    await page.goto(`${stage.base}?execution=${asked.id}`);
+    await tabTo(page, "Approve the refund");
+    await page.keyboard.press("Enter");
+    await asked.waitForClose();
+
+    await page.goto(`${stage.base}?execution=${parked.id}`);
+    await tabTo(page, "Retry");
+    await page.keyboard.press("Enter");
+    await page.getByRole("dialog").waitFor();
+    await tabTo(page, "Reason");
+    isRepaired = true;
+    await page.keyboard.type("INC-1: repaired");
+    await tabTo(page, "Retry");
+    await page.keyboard.press("Enter");
+    await page.getByRole("dialog").waitFor({ state: "detached" });
+    await parked.waitForClose();
+
+    await tabTo(page, "Fork");
+    await page.keyboard.press("Enter");
+    await page.getByRole("dialog").waitFor();
+    await page.getByRole("dialog").getByLabel("After event").fill("2");
+    await tabTo(page, "Reason");
+    await page.keyboard.type("to look at it");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    await page.waitForURL((url) => !url.search.includes(parked.id));
+
+    expect(await parked.history({ types: ["chunk.retried"] })).toMatchObject([
+      { actor: "ann@acme.example", reason: "INC-1: repaired" },
+    ]);
+    const forked = await stage.orchestrator.getExecution(new URL(page.url()).searchParams.get("execution") ?? "");
+    expect((await forked.history())[0]).toMatchObject({
+      forkedFrom: { id: parked.id, seq: 2, actor: "ann@acme.example", reason: "to look at it" },
+    });
+  });
+
+  test("an action without a reason is not sent, one that comes too late says who was first, and cancelling is named as the person's", async () => {
+    const { page } = stage;
+    const execution = await start(refund);
+    await untilEvent(execution, "interrupt.raised");
+    await page.goto(`${stage.base}?execution=${execution.id}`);
+
+    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Pause" }).click();
+    await page.getByText("Say why: the reason is empty.").waitFor();
+    await execution.cancel("gone", { actor: "bo" });
+    await untilEvent(execution, "execution.closed");
+    await page.getByRole("dialog").getByLabel("Reason").fill("wait");
+    await page.getByRole("dialog").getByRole("button", { name: "Pause" }).click();
+    await page.getByRole("dialog").getByRole("alert").getByText("is closed").waitFor();
+    await page.getByRole("dialog").getByText("Before you").waitFor();
+    await page.keyboard.press("Escape");
+    await page.getByRole("dialog").waitFor({ state: "detached" });
+
+    await page.locator("header .status", { hasText: "cancelled" }).waitFor();
+    expect(await execution.history({ types: ["execution.paused"] })).toEqual([]);
+  });
+
+  test("what an execution says is text: no script, no hidden character, in no view", async () => {
+    const { page } = stage;
+    const execution = await start(evil);
+    await untilEvent(execution, "interrupt.raised");
+    for (const tab of ["timeline", "data", "state", "ledger", "stream"]) {
+      await page.goto(`${stage.base}?execution=${execution.id}&tab=${tab}`);
+      await page.getByRole("article").waitFor();
+      await page.getByText("\\u{202e}gnp.exe").first().waitFor();
+
+      expect([tab, await page.locator("img").count(), await page.title()]).toEqual([
+        tab,
+        0,
+        expect.stringContaining("flowledger"),
+      ]);
+      const shown = await page.locator("body").textContent();
+      for (const hidden of ["\u202e", "\u0007"]) expect(shown).not.toContain(hidden);
+    }
+    await page.goto(stage.base);
+    await page.getByRole("link", { name: "evil" }).first().waitFor();
+    expect(stage.complaints).toEqual([]);
+  });
+
+  test("it says why one failed, on a phone; a link, a reload and the way back keep the place, a refresh the focus", async () => {
+    const { page } = stage;
+    await page.setViewportSize({ width: 390, height: 844 });
+    const execution = await start(failing);
+    await execution.waitForClose().catch(() => {});
+    await page.goto(`${stage.base}?flow=failing`);
+    const link = page.locator(`a[href*="${execution.id}"]`);
+
+    await link.click();
+    await page.getByText("card 4711 was declined").first().waitFor();
+    const widths = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]");
+    await page.getByRole("tab", { name: "Ledger" }).click();
+    await page.getByText("chunk.failed").first().waitFor();
+    const address = page.url();
+    await page.reload();
+    await page.getByText("chunk.failed").first().waitFor();
+    await page.goBack();
+    await link.waitFor();
+    const list = page.url();
+    await link.focus();
+    const other = await start(failing);
+    await other.waitForClose().catch(() => {});
+    await page.locator(`a[href*="${other.id}"]`).waitFor();
+    const focused = await page.evaluate("document.activeElement.getAttribute('href')");
+    await page.setViewportSize({ width: 1440, height: 900 });
+
+    expect(widths).toEqual([390, 390]);
+    expect(new URL(address).searchParams.get("execution")).toBe(execution.id);
+    expect(new URL(address).searchParams.get("tab")).toBe("ledger");
+    expect(new URL(list).search).toBe("?flow=failing");
+    expect(focused).toContain(execution.id);
+  });
+
+  test("the search is the address, a view is kept, and what is no filter is said", async () => {
+    const { page } = stage;
+    await (await start(failing)).waitForClose().catch(() => {});
+    await page.goto(stage.base);
+    await page.getByRole("combobox", { name: "Search executions" }).fill("flow:failing meta.tenant:acme declined");
+    await page.keyboard.press("Enter");
+    await page.locator("#executions .row").first().waitFor();
+    const { searchParams } = new URL(page.url());
+    await page.getByRole("button", { name: "completed" }).click();
+    await page.getByText("Nothing fits these filters").waitFor();
+    await page.getByRole("button", { name: "Keep this view" }).click();
+    await page.keyboard.type("declined cards");
+    await page.keyboard.press("Enter");
+    await page.goto(stage.base);
+    await page.getByRole("link", { name: "declined cards" }).click();
+    await page.getByText("Nothing fits these filters").waitFor();
+    const kept = await page.getByRole("combobox", { name: "Search executions" }).inputValue();
+    await page.goto(`${stage.base}?sttus=failed`);
+    await page.getByRole("alert").getByText('there is no filter "sttus"').waitFor();
+
+    expect(Object.fromEntries(searchParams)).toEqual({
+      flow: "failing",
+      errorLike: "declined",
+      metadata: '{"tenant":"acme"}',
+    });
+    expect(kept).toBe("flow:failing error:declined meta.tenant:acme");
+  });
+
+  test("a long timeline is in the page as far as it is seen", async () => {
+    const { page } = stage;
+    const execution = await start(many);
+    await execution.waitForClose();
+    await page.goto(`${stage.base}?execution=${execution.id}`);
+    const list = page.getByRole("list", { name: "Timeline" });
+    await list.getByText("step 0", { exact: false }).first().waitFor();
+
+    let most = 0;
+    // Pages come as the end is reached.
+    const atEnd = async () => {
+      most = Math.max(most, await list.getByRole("listitem").count());
+      await list.evaluate((box: { scrollTop: number; scrollHeight: number }) => {
+        box.scrollTop = box.scrollHeight;
+      });
+      return list.getByText("step 899").count();
+    };
+    await expect.poll(atEnd).toBeGreaterThan(0);
+
+    expect(most).toBeLessThan(100);
+    expect(await list.getByRole("listitem").last().getAttribute("aria-setsize")).toBe("901");
+  });
+
+  test("the stream is live, and goes on where it was after the server was gone", async () => {
+    const { page } = stage;
+    const execution = await start(live);
+    await page.goto(`${stage.base}?execution=${execution.id}&tab=stream`);
+    const log = page.getByRole("log");
+    await log.getByText("second").waitFor();
+
+    await stage.restart();
+    going.open();
+    await execution.waitForClose();
+    await log.getByText("last").waitFor();
+    await page.getByText("The stream has ended").waitFor();
+
+    expect(await log.locator("li").allTextContents()).toEqual(["first", "second", "third", "last"]);
+  });
+
+  const axe = readFileSync(resolve(import.meta.dirname, "../../node_modules/axe-core/axe.min.js"), "utf8");
+  const shots = resolve(import.meta.dirname, "../../docs/console");
+  /** Those that a phone lays out in another way. */
+  const onPhone = ["executions", "inbox", "failures", "flows", "schedules", "waiting", "failed", "ledger"];
+  /** Those of docs/console.md: `UPDATE_SCREENSHOTS=1` takes them anew. */
+  const pictures: Readonly<Record<string, readonly string[]>> = {
+    "light 1440": [
+      "executions",
+      "inbox",
+      "waiting",
+      "failed",
+      "state",
+      "ledger",
+      "failures",
+      "flows",
+      "workers",
+      "schedules",
+    ],
+    "dark 390": ["executions", "inbox", "waiting"],
+  };
+  const sizes = [
+    { width: 1440, height: 900 },
+    { width: 390, height: 844 },
+  ];
+
+  test.each(["light", "dark"] as const)(
+    "no screen has a fault that axe finds, nor is wider than its window: %s",
+    async (colorScheme) => {
+      const { page } = stage;
+      const [waiting, parked, failed] = [await start(refund), await start(parking), await start(failing)];
+      await untilEvent(waiting, "interrupt.raised");
+      await failed.waitForClose().catch(() => {});
+      const of = ({ id }: { readonly id: string }, tab = "timeline") => `?execution=${id}&tab=${tab}`;
+      const screens: Readonly<Record<string, string>> = {
+        executions: "",
+        inbox: "?screen=inbox",
+        failures: "?screen=failures",
+        flows: "?screen=flows",
+        workers: "?screen=workers",
+        schedules: "?screen=schedules",
+        waiting: of(waiting),
+        parked: of(parked),
+        failed: of(failed),
+        data: of(waiting, "data"),
+        state: `${of(waiting, "state")}&with=2`,
+        ledger: of(waiting, "ledger"),
+        stream: of(waiting, "stream"),
+        children: of(waiting, "children"),
+        empty: "?flow=nothing",
+        refused: "?sttus=failed",
+        gone: of({ id: "01890000-0000-7000-8000-000000000000" }),
+      };
+      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      const faults: unknown[] = [];
+      for (const size of sizes) {
+        await page.setViewportSize(size);
+        for (const [name, query] of Object.entries(screens)) {
+          if (size.width < 500 && !onPhone.includes(name)) continue;
+          await page.goto(stage.base + query);
+          await page.locator("main h1, main .empty, main .problem").first().waitFor();
+          await page.locator(".loading").waitFor({ state: "detached" });
+          await page.evaluate(axe);
+          const { violations } = (await page.evaluate("axe.run()")) as {
+            violations: { id: string; nodes: { html: string }[] }[];
+          };
+          for (const { id, nodes } of violations) faults.push({ name, size, id, html: nodes[0]?.html });
+          if (await page.evaluate("document.documentElement.scrollWidth > innerWidth"))
+            faults.push({ name, size, id: "wide" });
+          if (
+            process.env["UPDATE_SCREENSHOTS"] === "1" &&
+            pictures[`${colorScheme} ${size.width}`]?.includes(name) === true
+          ) {
+            await mkdir(shots, { recursive: true });
+            await page.screenshot({ path: join(shots, `${name}-${size.width}-${colorScheme}.png`) });
+          }
+        }
+        await page.goto(`${stage.base}${of(waiting)}`);
+        await page.getByRole("button", { name: "Edit state" }).click();
+        await page.evaluate(axe);
+        const { violations } = (await page.evaluate("axe.run()")) as { violations: { id: string }[] };
+        for (const { id } of violations) faults.push({ name: "dialog", size, id });
+      }
+      await page.setViewportSize({ width: 1440, height: 900 });
+
+      expect(faults).toEqual([]);
+      expect(stage.complaints).toEqual([]);
+    },
+  );
+
+  test("a viewer sees no buttons, a tenant no other's, and who is signed out is told", async () => {
+    const { page } = stage;
+    const execution = await start(refund);
+    await untilEvent(execution, "interrupt.raised");
+    stage.access = { actor: "vera", role: "viewer", where: { metadata } };
+    await page.goto(`${stage.base}?execution=${execution.id}`);
+    await page.getByText("You may look, and not answer.").waitFor();
+    const buttons = await page.getByRole("group", { name: "Actions" }).getByRole("button").count();
+    stage.access = { actor: "olga", role: "operator", where: { metadata: { tenant: "other" } } };
+    await page.goto(`${stage.base}?execution=${execution.id}`);
+    await page.getByText("There is no such execution").waitFor();
+    await page.goto(stage.base);
+    await page.getByText("No execution yet").waitFor();
+    const screens = await page.getByRole("navigation", { name: "Screens" }).getByRole("link").allTextContents();
+    stage.access = null;
+    await page.getByRole("alert").getByText("sign in").waitFor();
+    stage.access = admin;
+    stage.complaints.length = 0;
+
+    expect(buttons).toBe(0);
+    expect(screens).toEqual(["Executions", "Inbox", "Failures", "Flows"]);
+  });
+});
+
+const admin: Access = { actor: "ann@acme.example", role: "admin" };
+
+/** The console of an application: its login, its prefix, its own policy. */
+async function openStage() {
+  const database = await testDatabase();
+  const orchestrator = await serving(database, flows, {
+    schedules: [{ flow: failing, cron: "0 7 1 1 *", name: "once a year" }],
+  });
+  const stage = { access: admin as Access | null };
+  const app = new Hono();
+  app.use(async (c, next) => {
+    await next();
+    c.header("content-security-policy", "default-src 'self'; object-src 'none'; base-uri 'none'", { append: true });
+  });
+  app.mount("/admin/flows", createConsole({ orchestrator, authorize: () => stage.access }).fetch);
+  const listener = getRequestListener(app.fetch);
+  const sockets = new Set<Socket>();
+  let server: Server;
+  const listen = async (port: number) => {
+    server = createServer((request, response) => void listener(request, response));
+    server.on("connection", (socket) => {
+      sockets.add(socket);
+      socket.on("close", () => sockets.delete(socket));
+    });
+    await new Promise<void>((resolved) => server.listen(port, "127.0.0.1", resolved));
+    return (server.address() as AddressInfo).port;
+  };
+  const end = async () => {
+    const closed = new Promise((resolved) => server.close(resolved));
+    for (const socket of sockets) socket.destroy();
+    await closed;
+  };
+  const port = await listen(0);
+  const browser = await openBrowser();
+  const page = await browser.newPage({ viewport: { width: 1440, height: 900 } });
+  page.setDefaultTimeout(10_000);
+  /** What the browser refused to do, or a script threw. */
+  const complaints: string[] = [];
+  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("console", (message) => {
+    if (/Content Security Policy|Refused to/.test(message.text())) complaints.push(message.text());
+  });
+  return Object.assign(stage, {
+    base: `http://127.0.0.1:${port}/admin/flows`,
+    page,
+    orchestrator,
+    complaints,
+    async restart() {
+      await end();
+      await listen(port);
+    },
+    async [Symbol.asyncDispose]() {
+      await browser.close();
+      await end();
+      await orchestrator.close();
+    },
+  });
+}
+
+/** Presses Tab until something of that name has the focus. */
+async function tabTo(page: Page, name: string): Promise<void> {
+  const seen: string[] = [];
+  for (let press = 0; press < 80; press++) {
+    const found = (await page.evaluate(
+      "(() => { const at = document.activeElement; return at.labels?.[0]?.textContent ?? at.textContent; })()",
+    )) as string;
+    const text = found.trim();
+    if (press > 0 && text === name) return;
+    seen.push(text.slice(0, 30));
+    await page.keyboard.press("Tab");
+  }
+  throw new Error(`nothing is named ${name}: ${seen.join(" | ")}`);
+}
