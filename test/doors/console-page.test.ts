@@ -234,7 +234,7 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     await untilEvent(execution, "interrupt.raised");
     await page.goto(`${stage.base}?execution=${execution.id}`);
 
-    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByRole("button", { name: "Pause", exact: true }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Pause" }).click();
     await page.getByText("Say why: the reason is empty.").waitFor();
     await execution.cancel("gone", { actor: "bo" });
