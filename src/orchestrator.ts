@@ -38,8 +38,8 @@ import { inspectLoad, load } from "./execution/history.ts";
 import { parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";
 import type { CountOptions, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";
 import type { LoadReport, LoadTarget } from "./execution/history.ts";
-import { inboxPage, parseInbox } from "./execution/inbox.ts";
-import type { ListInterruptsOptions } from "./execution/inbox.ts";
+import { inboxOptions, inboxPage, listedPage, parseInbox, parsePublicUrl } from "./execution/inbox.ts";
+import type { InboxOptions, ListInterruptsOptions } from "./execution/inbox.ts";
 import type { InterruptRecord } from "./execution/interrupt.ts";
 import { endingOf, openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
@@ -84,6 +84,11 @@ export interface OrchestratorOptions {
    * and fields (pino: fields and message). @default warnings and errors to stderr
    */
   logger?: Logger;
+  /**
+   * Where people reach the application, e.g. "https://example.com/approvals": links of `pauseFor({ link: true })` are this, "/a/" and a
+   * token for `answerByToken()`. @default none
+   */
+  publicUrl?: string;
   /** Traces, where `@opentelemetry/api` is installed and an SDK is registered. @default linked traces with a span for each chunk */
   telemetry?: TelemetryOptions;
 }
@@ -158,6 +163,7 @@ export class Orchestrator implements AsyncDisposable {
   readonly #workers = new Set<LocalWorker>();
   readonly #schedules: readonly Schedule[];
   readonly #hasShortcuts: boolean;
+  readonly #publicUrl: string | null;
   /** Flows that others serve, each asked for once. */
   readonly #served = new Map<string, Promise<void>>();
   readonly #telemetry = new Telemetry({
@@ -188,6 +194,7 @@ export class Orchestrator implements AsyncDisposable {
       newExecution(flow, { ...more, autoCloseTimeout: 0 }, parseInput(flow, input), false, this.#newId),
     );
     this.#hasShortcuts = hasShortcuts;
+    this.#publicUrl = options.publicUrl === undefined ? null : parsePublicUrl(options.publicUrl);
     this.#connect = (connection) => {
       const store = openStore(connection, {
         ...(options.schema !== undefined && { schema: options.schema }),
@@ -275,6 +282,7 @@ export class Orchestrator implements AsyncDisposable {
         concurrency,
         drainTimeoutMs,
         cancelGraceMs,
+        publicUrl: this.#publicUrl,
         hasShortcuts: this.#hasShortcuts,
       },
     );
@@ -384,6 +392,19 @@ export class Orchestrator implements AsyncDisposable {
     const filter = parseInbox(options);
     await this.#ready();
     return inboxPage(await this.#store.reads.listInterrupts(filter), filter.limit);
+  }
+
+  /**
+   * What waits for an answer: overdue first, then by its due date, then what is never due, the oldest first. What somebody has put
+   * off is not there. The same as `flowledger.inbox`.
+   *
+   * @throws {UsageError} a filter that is unknown, or cannot be meant
+   * @throws {SearchTimeoutError} it took more than two seconds: flow, type and metadata alone may read all
+   */
+  async inbox(options: InboxOptions = {}): Promise<{ interrupts: InterruptRecord[]; nextCursor: string | null }> {
+    const filter = inboxOptions(options);
+    await this.#ready();
+    return listedPage(await this.#store.reads.inbox(filter), filter.limit);
   }
 
   /** Checks every guarantee, in the ledger and in all that is derived from it; safe beside live workers. [] is all well. */
@@ -657,6 +678,7 @@ const orchestratorOptions = Object.keys({
   resources: true,
   schedules: true,
   logger: true,
+  publicUrl: true,
   telemetry: true,
 } satisfies Record<keyof OrchestratorOptions, true>);
 

@@ -230,6 +230,19 @@ export class InterruptNotPendingError extends FlowledgerError {
   }
 }
 
+/** Somebody else has taken the question on. */
+export class ClaimedError extends FlowledgerError {
+  /** @param claimedAt ISO */
+  constructor(executionId: string, interruptId: string, claimedBy: string, claimedAt: string) {
+    super(
+      "INTERRUPT_CLAIMED",
+      `interrupt ${quote(interruptId)} of execution ${executionId} is claimed by ${quote(claimedBy)} since ${claimedAt}: ` +
+        `ask them to release it`,
+      { executionId, interruptId, claimedBy, claimedAt },
+    );
+  }
+}
+
 /** The same `resumeRequestId` came with another value. */
 export class ResumeConflictError extends FlowledgerError {
   constructor(executionId: string, interruptId: string, resumeRequestId: string) {

@@ -10,7 +10,7 @@ import { LedgerEvent } from "../ledger/event.ts";
 import type { LedgerEventType } from "../ledger/event.ts";
 import { Explanation } from "../ledger/explanation.ts";
 import type { TimelineRow } from "../ledger/timeline.ts";
-import type { ListInterruptsOptions } from "../execution/inbox.ts";
+import type { InboxOptions } from "../execution/inbox.ts";
 import type { ExecutionFilter, ExecutionSummary, FailureOptions, ListOptions } from "../execution/list.ts";
 import { ageOf, fit, lengthOf, paintStatus, printFields, printTable, type Terminal } from "../terminal.ts";
 import { done, open, terminalOf, untilSignal, withExecution, withStore } from "./command.ts";
@@ -95,14 +95,18 @@ export function addReadCommands(program: Command): void {
 
   program
     .command("inbox")
-    .description("list what waits for an answer of a person, oldest first")
+    .description("list what waits for an answer of a person: overdue first, then what is due next, then the oldest")
+    .option("--for <principal...>", "only what asks one of these, e.g. user:ann group:finance")
+    .option("--overdue", "only what is overdue")
+    .option("--snoozed", "also what somebody has put off")
     .option("--flow <name>", "only of this flow")
     .option("--type <type>", "only of this type")
+    .option("--metadata <json>", "only of executions whose metadata contain this", parseObject)
     .option("--limit <number>", "how many, up to 1000", parseWhole, 20)
     .option("--cursor <cursor>", "go on after the page before")
-    .action(async (options: ListInterruptsOptions, command: Command) => {
+    .action(async (options: InboxOptions, command: Command) => {
       await using orchestrator = open(command);
-      const page = await orchestrator.listPendingInterrupts(options);
+      const page = await orchestrator.inbox(options);
       const out = terminalOf(command);
       if (out.isJson) return out.json(page);
       const rows = page.interrupts.map((interrupt) => [
@@ -111,9 +115,12 @@ export function addReadCommands(program: Command): void {
         interrupt.flow,
         interrupt.type,
         ageOf(interrupt.createdAt),
-        JSON.stringify(interrupt.payload),
+        interrupt.dueAt?.toISOString() ?? "-",
+        interrupt.assignees?.join(", ") ?? "-",
+        interrupt.claimedBy ?? "-",
+        interrupt.title ?? JSON.stringify(interrupt.payload),
       ]);
-      printTable(out, ["execution", "interrupt", "flow", "type", "waits", "asks"], rows);
+      printTable(out, ["execution", "interrupt", "flow", "type", "waits", "due", "for", "claimed", "asks"], rows);
       sayMore(out, page.nextCursor);
       if (rows.length > 0 && out.isInteractive)
         out.line(out.paint.dim("answer: flowledger resume <execution> <interrupt> '<json>'"));

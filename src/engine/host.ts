@@ -57,6 +57,8 @@ export interface Engine {
   onDispose(disposed: Promise<void>): void;
   /** Executions of which Postgres refused a commit that several attempts had a part in: next time each commits alone. */
   readonly committingAlone: Set<ExecutionId>;
+  /** Where links to answers lead, without a slash at its end; null is nowhere. */
+  readonly publicUrl: string | null;
   /** Grace that running chunks get after a cancel. */
   readonly cancelGraceMs: number;
   /** Whether short waits stay in memory, and items hear of each other's end here. */
@@ -118,6 +120,8 @@ export interface AttemptHost {
   readonly state: ExecutionState;
   readonly stateSize: StateSize;
   readonly newId: NewId;
+  /** Where links to answers lead; null is nowhere. */
+  readonly publicUrl: string | null;
   /** The database's time, in milliseconds since 1970. */
   now(): number;
   /** User code is about to begin; only where somebody hears it. */

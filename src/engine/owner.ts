@@ -362,6 +362,10 @@ export class Owner implements AttemptHost {
     return this.#engine.newId;
   }
 
+  get publicUrl(): string | null {
+    return this.#engine.publicUrl;
+  }
+
   get began(): ((begun: Omit<Begun, "executionId" | "flow">) => void) | undefined {
     const { onBegin } = this.#engine.hooks;
     return onBegin && ((begun) => onBegin({ executionId: this.id, flow: this.flow.name, ...begun }));

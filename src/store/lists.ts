@@ -199,9 +199,9 @@ function where(sql: Sql, filter: ExecutionFilter) {
 }
 
 /** Ends what takes too long, here and in the database. Sessions are the pool's, so no setting of theirs may stay behind. */
-async function search<R>(
+export async function search<R>(
   query: Promise<readonly R[]> & { cancel(): void },
-  filter: ExecutionFilter,
+  filter: object,
 ): Promise<readonly R[]> {
   const late = Promise.withResolvers<never>();
   const timer = liveness.after(searchMs, () => {

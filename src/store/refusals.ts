@@ -2,6 +2,7 @@
 import { z } from "zod";
 import {
   ChunksParkedError,
+  ClaimedError,
   ConflictError,
   ConnectionError,
   DatabaseError,
@@ -149,6 +150,9 @@ const End = z.object({
   pending: z.array(z.string()),
 });
 
+/** What `refuse_claim` says. */
+const Claim = z.object({ by: z.string(), at: z.string() });
+
 const Place = z.object({ where: z.string(), path: z.array(z.union([z.string(), z.number()])), problem: z.string() });
 
 const Parked = z.array(z.object({ chunk: z.string(), index: z.int().nullable(), executionId: z.string() }));
@@ -201,6 +205,10 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
         Number(/event (\d+)$/.exec(message)?.[1] ?? 0),
         Since.parse(JSON.parse(detail ?? "[]")),
       );
+    case "FL014": {
+      const { by, at } = Claim.parse(JSON.parse(detail ?? "{}"));
+      return new ClaimedError(id, what, by, at);
+    }
     case lockedCode:
       return new LockedError(message.split(" is held ")[0] ?? message, Number(detail) || null, error);
     case "28P01":
