@@ -38,9 +38,10 @@ import { inspectLoad, load } from "./execution/history.ts";
 import { parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";
 import type { CountOptions, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";
 import type { LoadReport, LoadTarget } from "./execution/history.ts";
-import { inboxOptions, inboxPage, listedPage, parseInbox, parsePublicUrl } from "./execution/inbox.ts";
-import type { InboxOptions, ListInterruptsOptions } from "./execution/inbox.ts";
-import type { InterruptRecord } from "./execution/interrupt.ts";
+import { inboxOptions, inboxPage, listedPage, parseInbox, parsePublicUrl, requireToken } from "./execution/inbox.ts";
+import type { AnswerByTokenOptions, InboxOptions, ListInterruptsOptions } from "./execution/inbox.ts";
+import { InterruptRecord } from "./execution/interrupt.ts";
+import { parseAnswer } from "./ledger/answers.ts";
 import { endingOf, openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
 import { parsePrune } from "./execution/retention.ts";
@@ -405,6 +406,39 @@ export class Orchestrator implements AsyncDisposable {
     const filter = inboxOptions(options);
     await this.#ready();
     return listedPage(await this.#store.reads.inbox(filter), filter.limit);
+  }
+
+  /**
+   * Answers the pause that a link of `pauseFor({ link: true })` was given for, once; durable when it resolves. Call it for a POST
+   * alone: programs that scan mail follow links.
+   *
+   * @param token what follows "/a/" in the link
+   * @throws {TokenUnknownError} nobody gave it
+   * @throws {TokenUsedError} it has answered already; says when
+   * @throws {TokenClosedError} the pause was answered in another way, has expired, or was taken back
+   * @throws {ClaimedError} somebody has claimed it for themselves alone
+   * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
+   */
+  async answerByToken(token: string, value?: unknown, options: AnswerByTokenOptions = {}): Promise<InterruptRecord> {
+    requireKnown(options, ["actor"], "answerByToken()");
+    const { actor } = options;
+    if (actor !== undefined) requireText(actor, "actor of answerByToken()", { max: 500 });
+    const asked = await this.askedByToken(token);
+    const answer = parseAnswer(asked.id, asked.response, value);
+    const record = InterruptRecord.parse(await this.#store.commands.answerByToken(token, answer, actor ?? null));
+    this.#store.wakeups.call(record.executionId);
+    return record;
+  }
+
+  /**
+   * What a link asks, for the page that it leads to; it answers nothing.
+   *
+   * @throws {TokenUnknownError | TokenUsedError | TokenClosedError}
+   */
+  async askedByToken(token: string): Promise<InterruptRecord> {
+    const checked = requireToken(token, "a link");
+    await this.#ready();
+    return InterruptRecord.parse(await this.#store.commands.askedByToken(checked));
   }
 
   /** Checks every guarantee, in the ledger and in all that is derived from it; safe beside live workers. [] is all well. */

@@ -272,3 +272,81 @@ as $$
       select from flowledger.executions e where e.id = i.execution_id and e.metadata @> (p_options -> 'metadata')))
     and (not p_is_limited or flowledger.is_granted(i.execution_id))
 $$;
+
+-- What a link leads to: the pause that it was given for, as its execution is now. Nobody learns more of a token that nobody gave than that.
+-- p_lock: locks the execution.
+create or replace function flowledger.linked(p_token text, p_lock boolean, out e flowledger.executions, out i flowledger.interrupts, out hash text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  k flowledger.ledger;
+  v_used timestamptz;
+begin
+  if p_token ~ '^[A-Za-z0-9_-]{43}$' then
+    hash := encode(sha256(convert_to(p_token, 'UTF8')), 'hex');
+    select l.* into k from flowledger.ledger l where l.type = 'interrupt.linked' and l.copied_at is null and l.payload ->> 'hash' = linked.hash limit 1;
+  end if;
+  if k.seq is null or not flowledger.is_reachable(k.execution_id) then
+    raise exception 'this link leads nowhere' using errcode = 'FL015', hint = 'use it as it was sent';
+  end if;
+  if p_lock then
+    begin
+      perform flowledger.lock_open(k.execution_id, 'an answer');
+    exception when sqlstate 'FL002' or sqlstate 'FL003' then
+      null;
+    end;
+  end if;
+  select x.* into e from flowledger.executions x where x.id = k.execution_id;
+  select x.* into i from flowledger.interrupts x where x.execution_id = k.execution_id and x.id = k.payload ->> 'id';
+  select l.at into v_used from flowledger.ledger l
+  where l.execution_id = k.execution_id and l.payload ->> 'id' = i.id and l.seq > k.seq and l.type = 'interrupt.resumed' and l.payload ->> 'byLink' = linked.hash limit 1;
+  if found then
+    raise exception 'this link was used at %', flowledger.iso(v_used)
+      using errcode = 'FL016', detail = jsonb_build_object('at', flowledger.iso(v_used))::text, hint = 'it answers once';
+  elsif i.status <> 'pending' or i.raised_seq > k.seq or e.sealed_at is not null then
+    raise exception 'what this link asked is not asked any more' using errcode = 'FL017', hint = 'there is nothing to do';
+  end if;
+end $$;
+
+-- What a link asks, as the record of its interrupt: for a page with a form. It answers nothing.
+create or replace function flowledger.asked_by_token(token text) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  l record;
+begin
+  select x.* into l from flowledger.linked(token, false) x;
+  return flowledger.interrupt_record((l.i).execution_id, (l.i).id);
+end $$;
+
+-- Answers the pause that a link was given for, once. options: actor (default: link). Gives the interrupt's record.
+create or replace function flowledger.answer_by_token(token text, payload jsonb default 'null', options jsonb default '{}') returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  l record;
+  e flowledger.executions;
+  i flowledger.interrupts;
+begin
+  perform flowledger.check_options(options, 'answer_by_token()', '{actor}', '{"actor": "ann"}');
+  if jsonb_typeof(coalesce(options -> 'actor', 'null')) not in ('string', 'null') then
+    raise exception 'actor of answer_by_token() must be a text, got %', left(options ->> 'actor', 40) using errcode = 'FL008', hint = 'pass it as a JSON string, or leave it out';
+  end if;
+  perform flowledger.check_actor(options ->> 'actor');
+  perform flowledger.check_json(payload, 'answer by a link');
+  select x.* into l from flowledger.linked(token, true) x;
+  e := l.e;
+  i := l.i;
+  if i.is_exclusive and i.claimed_by is distinct from options ->> 'actor' then
+    perform flowledger.refuse_claim(e.id, i);
+  end if;
+  if i.response is not null then
+    perform flowledger.check_answer(i.response, coalesce(payload, 'null'), i.id);
+  end if;
+  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.resumed', 'id', i.id, 'value', coalesce(payload, 'null'),
+    'byLink', l.hash, 'actor', coalesce(options ->> 'actor', 'link'))), true);
+  return flowledger.interrupt_record(e.id, i.id);
+end $$;

@@ -94,7 +94,7 @@ begin
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace and p.prosecdef
           and p.proname in ('start', 'start_execution', 'emit', 'continue_with', 'withdraw', 'intervene', 'mark_intervention_consumed', 'seal', 'close', 'cancel',
-            'cancel_function', 'reschedule_function', 'emit_to_sub_flow', 'cancel_sub_flow', 'seen', 'inbox', 'claim_interrupt', 'release_interrupt', 'delegate_interrupt', 'snooze_interrupt')
+            'cancel_function', 'reschedule_function', 'emit_to_sub_flow', 'cancel_sub_flow', 'seen', 'inbox', 'claim_interrupt', 'release_interrupt', 'delegate_interrupt', 'snooze_interrupt', 'asked_by_token', 'answer_by_token')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;

@@ -7,6 +7,7 @@ import { indented, visible } from "../base/visible.ts";
 import type { GlobalOptions } from "./command.ts";
 import { addAuditCommands } from "./audit.ts";
 import { addExecutionCommands } from "./executions.ts";
+import { addInboxCommands } from "./inbox.ts";
 import { addOperatorCommands } from "./operators.ts";
 import { addReadCommands } from "./reads.ts";
 import { addRunCommands } from "./run.ts";
@@ -44,6 +45,7 @@ export function newProgram(): Command {
   addRunCommands(program);
   addReadCommands(program);
   addExecutionCommands(program);
+  addInboxCommands(program);
   addOperatorCommands(program);
   addAuditCommands(program);
   return program;

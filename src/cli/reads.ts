@@ -261,7 +261,11 @@ function subjectOf(row: TimelineRow): string {
     case "step":
       return `${row.chunk}: ${row.step}`;
     case "wait":
-      return `${row.chunk}: ${row.interruptId}`;
+      return [
+        `${row.chunk}: ${row.interruptId}`,
+        ...(row.assignees === null ? [] : [`for ${row.assignees.join(", ")}`]),
+        ...(row.dueAt === null ? [] : [`due ${row.dueAt.toISOString()}`]),
+      ].join(", ");
     case "child":
       return `${row.flow} ${row.executionId}`;
     case "items":
@@ -308,6 +312,10 @@ function printInterrupt(out: Terminal, execution: string, interrupt: InterruptRe
   out.line(`\n${out.paint.bold("interrupt")} ${interrupt.id}`);
   out.line(`asks     ${JSON.stringify(interrupt.payload)}`);
   if (interrupt.response !== null) out.line(`answer   must be ${JSON.stringify(interrupt.response)}`);
+  if (interrupt.title !== null) out.line(`title    ${indented(interrupt.title)}`);
+  if (interrupt.assignees !== null) out.line(`for      ${indented(interrupt.assignees.join(", "))}`);
+  if (interrupt.dueAt !== null) out.line(`due      ${interrupt.dueAt.toISOString()}`);
+  if (interrupt.claimedBy !== null) out.line(`claimed  by ${indented(interrupt.claimedBy)}`);
   out.line(`since    ${interrupt.createdAt.toISOString()}, ${ageOf(interrupt.createdAt)}`);
   out.line(`command  flowledger resume ${execution} ${shellQuoted(interrupt.id)} '<json>'`);
 }

@@ -10,7 +10,7 @@ import {
   requireText,
   show,
 } from "../base/option.ts";
-import { UsageError } from "../base/errors.ts";
+import { TokenUnknownError, UsageError } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import type { InterruptFilter } from "../store/reads.ts";
 import { parseMetadata } from "./bound-flow.ts";
@@ -79,6 +79,22 @@ export function inboxOptions(options: InboxOptions): JsonObject & { limit: numbe
 }
 
 const Place = z.object({ cursor: z.string() });
+
+export interface AnswerByTokenOptions {
+  /** Who answers, 1 to 500 characters: kept in the ledger. @default "link" */
+  actor?: string;
+}
+
+/**
+ * @throws {UsageError} it is no text
+ * @throws {TokenUnknownError} it cannot be one
+ */
+export function requireToken(token: unknown, where: string): string {
+  if (typeof token !== "string")
+    throw new UsageError(`token of ${where} is ${show(token)}`, "pass the text that was sent");
+  if (!/^[\w-]{43}$/.test(token)) throw new TokenUnknownError();
+  return token;
+}
 
 /** A page of it, as `flowledger.inbox` gives it. */
 export function listedPage(rows: readonly Json[], limit: number) {

@@ -101,6 +101,8 @@ export type Command =
   /** A dispatch ends, and nothing follows from it. */
   | { type: "drop"; dispatch: number }
   | { type: "pause"; dispatch: number; interrupt: PauseRequest; times?: AttemptTimes }
+  /** Who tells of a pause is given a link that answers it. */
+  | { type: "link"; interrupt: string; hash: string }
   /** The attempt was cut off and shall go on at once, whatever else it waits for. */
   | { type: "interrupt"; dispatch: number; times?: AttemptTimes }
   /** It cannot go on, whatever still runs. */
@@ -233,6 +235,8 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       const { name, message, code } = takenError(state, command.interrupt.id, `pauseFor in chunk "${chunk}"`);
       return failed(state, graph, dispatch, { name, message, code, chunk }, null, command.times);
     }
+    case "link":
+      return [{ type: "interrupt.linked", id: command.interrupt, hash: command.hash }];
     case "interrupt": {
       const { id, chunk, node: at } = requireDispatch(state, command.dispatch);
       return [{ type: "chunk.interrupted", dispatch: id, chunk: chunk ?? at, ...command.times }];

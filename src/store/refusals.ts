@@ -19,6 +19,9 @@ import {
   PendingInterruptsError,
   PermissionError,
   ResumeConflictError,
+  TokenClosedError,
+  TokenUnknownError,
+  TokenUsedError,
   UsageError,
 } from "../base/errors.ts";
 import { socketCodes } from "./socket.ts";
@@ -153,6 +156,9 @@ const End = z.object({
 /** What `refuse_claim` says. */
 const Claim = z.object({ by: z.string(), at: z.string() });
 
+/** When a link was used. */
+const Use = z.object({ at: z.string() });
+
 const Place = z.object({ where: z.string(), path: z.array(z.union([z.string(), z.number()])), problem: z.string() });
 
 const Parked = z.array(z.object({ chunk: z.string(), index: z.int().nullable(), executionId: z.string() }));
@@ -209,6 +215,12 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
       const { by, at } = Claim.parse(JSON.parse(detail ?? "{}"));
       return new ClaimedError(id, what, by, at);
     }
+    case "FL015":
+      return new TokenUnknownError();
+    case "FL016":
+      return new TokenUsedError(Use.parse(JSON.parse(detail ?? "{}")).at);
+    case "FL017":
+      return new TokenClosedError();
     case lockedCode:
       return new LockedError(message.split(" is held ")[0] ?? message, Number(detail) || null, error);
     case "28P01":
