@@ -58,7 +58,7 @@ import { parseDuration } from "./base/duration.ts";
 import type { Duration } from "./base/duration.ts";
 import { limitKeyOf } from "./flow/limits.ts";
 import type { ExecutionId } from "./ledger/event.ts";
-import type { JsonObject } from "./base/json.ts";
+import { toJson, type JsonObject } from "./base/json.ts";
 import type { Health } from "./telemetry/health.ts";
 import { openLogs, type Logs } from "./telemetry/log.ts";
 import { Tracing, type TelemetryOptions } from "./telemetry/trace.ts";
@@ -423,6 +423,7 @@ export class Orchestrator implements AsyncDisposable {
     requireKnown(options, ["actor"], "answerByToken()");
     const { actor } = options;
     if (actor !== undefined) requireText(actor, "actor of answerByToken()", { max: 500 });
+    if (value !== undefined) toJson(value, "answer by a link");
     const asked = await this.askedByToken(token);
     const answer = parseAnswer(asked.id, asked.response, value);
     const record = InterruptRecord.parse(await this.#store.commands.answerByToken(token, answer, actor ?? null));

@@ -155,7 +155,6 @@ describe("a pause that cannot be meant fails its chunk, and nothing is asked", (
     "one after it has expired": [{ expiresIn: "1d", escalate: [{ after: "2d", answer: 1 }] }, "has expired"],
     "due after it has expired": [{ expiresIn: "1d", due: "2d" }, "has expired"],
     "no time": [{ due: 0 }, "is no time"],
-    "somebody twice": [{ assign: ["a", "a"] }, "twice"],
     nobody: [{ assign: [] }, "has 0 names"],
     "a title that is none": [{ title: "" }, "must be a text of 1 to 500 characters"],
     "a link that leads nowhere": [{ link: true }, "has no publicUrl"],

@@ -50,14 +50,12 @@ export function parseAsking(
   return asking;
 }
 
-/** @throws {UsageError} none, too many, one twice, or one that is no text */
+/** @throws {UsageError} none, too many, or one that is no text */
 export function parsePrincipals(given: unknown, where: string): string[] {
   const principals = requireList(given, where, (one, of) => requireText(one, of, { max: longestPrincipal }));
   if (principals.length === 0 || principals.length > most)
     throw new UsageError(`${where} has ${principals.length} names`, `use 1 to ${most}, such as ["group:finance"]`);
-  const twice = principals.find((one, index) => principals.indexOf(one) !== index);
-  if (twice !== undefined) throw new UsageError(`${where} has ${show(twice)} twice`, "name each once");
-  return principals;
+  return [...new Set(principals)];
 }
 
 /** Each so long before it is due. */
