@@ -605,7 +605,7 @@ function resumed(state: ExecutionState, event: EventOf<"interrupt.resumed">, seq
   const interrupt = state.interrupts.get(event.id);
   if (!interrupt) return state;
   if (event.byEvent === undefined || interrupt.status === "pending") {
-    if (interrupt.status === "pending") tell(state, interrupt, "answered");
+    tell(state, interrupt, "answered");
     resolve(interrupt, "resumed", at);
     interrupt.value = event.value;
     interrupt.requestId = event.requestId ?? null;

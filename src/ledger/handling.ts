@@ -97,9 +97,22 @@ function followUp(id: string, next: FollowUp): LedgerEvent {
   return { type: "interrupt.reminded", id };
 }
 
-/** The flow is to hear of it. */
+const ends: ReadonlySet<NoticeKind> = new Set(["answered", "expired", "withdrawn"]);
+
+/**
+ * The flow is to hear of it, in an order that does not depend on whether what came in from outside was folded before or after what the
+ * owner did: by pause, and of each pause in turn. Its end comes last, and once, by what counted.
+ */
 export function tell(state: ExecutionState, { id, tells }: Pick<Interrupt, "id" | "tells">, kind: NoticeKind): void {
-  if (tells) (state.notices ??= []).push({ kind, interrupt: id });
+  if (!tells) return;
+  const queue = state.notices ?? [];
+  const last = queue.findLast(({ interrupt }) => interrupt === id);
+  const end = last && ends.has(last.kind) && kind !== "raised" ? last : null;
+  const left = end ? queue.filter((notice) => notice !== end) : queue;
+  const added: Notice[] = [{ kind, interrupt: id }];
+  if (end && !ends.has(kind)) added.push(end);
+  const order = [...state.interrupts.keys()];
+  state.notices = [...left, ...added].toSorted((a, b) => order.indexOf(a.interrupt) - order.indexOf(b.interrupt));
 }
 
 /** The events that tell it. */
