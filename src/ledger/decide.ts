@@ -17,8 +17,8 @@ import {
   type Interrupt,
 } from "./state.ts";
 import { earlyEvents } from "./early-events.ts";
-import { answeredBy, earlyAnswers, expiries, goesOnTo, idOfPause, takenError } from "./pauses.ts";
-import { followUps, nextFollowUp, notices } from "./handling.ts";
+import { answeredBy, comingDue, earlyAnswers, goesOnTo, idOfPause, takenError } from "./pauses.ts";
+import { nextFollowUp, notices } from "./handling.ts";
 import { cleanupEnd, isCleaning, planCleanup } from "./cleanup.ts";
 import { failed, nextParkedToFail, parkedToFail } from "./parking.ts";
 import { heldUntil, isPaused } from "./waits.ts";
@@ -278,14 +278,9 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   // Only if nobody retried it in the same moment.
   const given = parkedToFail(state, now);
   if (given.length > 0) return { events: given, isConditional: true };
-  const followed = followUps(pending, now);
-  const answered = new Set(followed.flatMap((event) => (event.type === "interrupt.resumed" ? [event.id] : [])));
-  const expired = [
-    ...followed,
-    ...expiries(answered.size === 0 ? pending : pending.filter(({ id }) => !answered.has(id)), now),
-  ];
+  const due = comingDue(pending, now);
   // Only if no answer came in: one that was accepted counts.
-  if (expired.length > 0) return { events: expired, isConditional: true };
+  if (due.length > 0) return { events: due, isConditional: true };
   if (state.closing?.cancelsInterrupts && pending.length > 0)
     return { events: cancelled(pending, state.closing.reason), isConditional: true };
   if (running > 0 || !isDrained(state) || pending.length > 0) return null;
