@@ -540,7 +540,7 @@ function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: nu
   if (event.dispatch === undefined) {
     state.hasBegun = true;
     state.inbox.push({ seq, kind: "event", event: event.event, value: event.payload, raw: event.raw ?? false });
-    if (event.event === noticeEvent) told(state);
+    if (event.event === noticeEvent) told(state, event.payload);
     else hears(state, event, seq);
     return state;
   }

@@ -124,9 +124,13 @@ export function notices(state: ExecutionState): LedgerEvent[] {
   }));
 }
 
-/** The first of them has been told. */
-export function told(state: ExecutionState): void {
-  state.notices?.shift();
+/** It has been told. Others may have come in beside that. */
+export function told(state: ExecutionState, value: Json): void {
+  const notice = noticeIn(value);
+  const first = state.notices?.findIndex(
+    ({ kind, interrupt }) => kind === notice?.kind && interrupt === notice.interrupt,
+  );
+  if (first !== undefined && first >= 0) state.notices?.splice(first, 1);
   if (state.notices?.length === 0) delete state.notices;
 }
 
