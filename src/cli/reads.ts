@@ -109,18 +109,18 @@ export function addReadCommands(program: Command): void {
       const page = await orchestrator.inbox(options);
       const out = terminalOf(command);
       if (out.isJson) return out.json(page);
+      const isHandled = page.interrupts.some(({ dueAt, assignees, claimedBy }) => dueAt ?? assignees ?? claimedBy);
       const rows = page.interrupts.map((interrupt) => [
         interrupt.executionId,
         interrupt.id,
         interrupt.flow,
         interrupt.type,
         ageOf(interrupt.createdAt),
-        interrupt.dueAt?.toISOString() ?? "-",
-        interrupt.assignees?.join(", ") ?? "-",
-        interrupt.claimedBy ?? "-",
+        ...(isHandled ? handlingOf(interrupt) : []),
         interrupt.title ?? JSON.stringify(interrupt.payload),
       ]);
-      printTable(out, ["execution", "interrupt", "flow", "type", "waits", "due", "for", "claimed", "asks"], rows);
+      const heads = ["execution", "interrupt", "flow", "type", "waits", ...(isHandled ? handlingHeads : []), "asks"];
+      printTable(out, heads, rows);
       sayMore(out, page.nextCursor);
       if (rows.length > 0 && out.isInteractive)
         out.line(out.paint.dim("answer: flowledger resume <execution> <interrupt> '<json>'"));
@@ -250,6 +250,12 @@ async function requireFlow(command: Command, flow: string): Promise<void> {
   const known = await withStore(command, (store) => store.reads.knownFlows()).catch(nothingWithoutRights);
   const meant = known.includes(flow) ? undefined : nearest(flow, known);
   if (meant !== undefined) throw new UsageError(`no flow is named "${flow}" here`, `did you mean "${meant}"?`);
+}
+
+const handlingHeads = ["due", "for", "claimed"];
+
+function handlingOf({ dueAt, assignees, claimedBy }: InterruptRecord): string[] {
+  return [dueAt?.toISOString() ?? "-", assignees?.join(", ") ?? "-", claimedBy ?? "-"];
 }
 
 /** What a row of the timeline is about. */
