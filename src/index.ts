@@ -22,6 +22,7 @@ export {
   ChunksParkedError,
   ChunkTimeoutError,
   ConflictError,
+  ClaimedError,
   ConnectionError,
   ContractError,
   DatabaseError,
@@ -59,6 +60,9 @@ export {
   StreamLimitError,
   StepTimeoutError,
   StreamStalledError,
+  TokenClosedError,
+  TokenUnknownError,
+  TokenUsedError,
   UsageError,
   WaitTimeoutError,
   WorkerCrashLoopError,
@@ -69,6 +73,7 @@ export type {
   CallOptions,
   ChunkHandler,
   Ctx,
+  Escalation,
   Intervention,
   Logger,
   Paused,
@@ -84,7 +89,7 @@ export type {
 export type { ChunkOptions, FlowDefinition } from "./flow/definition.ts";
 export type { ParkOptions } from "./flow/failure.ts";
 export type { FlowOptions, Limit, LimitOptions } from "./flow/limits.ts";
-export type { CloseSnapshot, Contract, InputOf, StateOf, StreamItem } from "./flow/contract.ts";
+export type { CloseSnapshot, Contract, InputOf, InterruptNotice, StateOf, StreamItem } from "./flow/contract.ts";
 export type {
   BoundFlow,
   CreateOptions,
@@ -111,6 +116,9 @@ export type {
   PauseFlowOptions,
   StateEdit,
 } from "./execution/operate.ts";
+export type { ClaimOptions, DelegateOptions, HandlingOptions, SnoozeOptions } from "./execution/handling.ts";
+export type { InboxOptions } from "./execution/inbox.ts";
+export type { InterruptRecord } from "./execution/interrupt.ts";
 export type { ParkedChunk } from "./base/errors.ts";
 export type { SubFlowFrame } from "./execution/frame.ts";
 export type { WaitingOptions } from "./execution/waiting.ts";

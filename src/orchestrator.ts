@@ -39,9 +39,10 @@ import { inspectLoad, load } from "./execution/history.ts";
 import { parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";
 import type { CountOptions, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";
 import type { LoadReport, LoadTarget } from "./execution/history.ts";
-import { inboxPage, parseInbox } from "./execution/inbox.ts";
-import type { ListInterruptsOptions } from "./execution/inbox.ts";
-import type { InterruptRecord } from "./execution/interrupt.ts";
+import { inboxOptions, inboxPage, listedPage, parseInbox, parsePublicUrl, requireToken } from "./execution/inbox.ts";
+import type { AnswerByTokenOptions, InboxOptions, ListInterruptsOptions } from "./execution/inbox.ts";
+import { InterruptRecord } from "./execution/interrupt.ts";
+import { parseAnswer } from "./ledger/answers.ts";
 import { endingOf, openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
 import { pauseFlowOptions, unpauseFlowOptions } from "./execution/operate.ts";
@@ -61,7 +62,7 @@ import { parseDuration } from "./base/duration.ts";
 import type { Duration } from "./base/duration.ts";
 import { limitKeyOf } from "./flow/limits.ts";
 import type { ExecutionId } from "./ledger/event.ts";
-import type { JsonObject } from "./base/json.ts";
+import { toJson, type JsonObject } from "./base/json.ts";
 import type { Health } from "./telemetry/health.ts";
 import { openLogs, type Logs } from "./telemetry/log.ts";
 import { Tracing, type TelemetryOptions } from "./telemetry/trace.ts";
@@ -88,6 +89,11 @@ export interface OrchestratorOptions {
    * and fields (pino: fields and message). @default warnings and errors to stderr
    */
   logger?: Logger;
+  /**
+   * Where people reach the application, e.g. "https://example.com/approvals": links of `pauseFor({ link: true })` are this, "/a/" and a
+   * token for `answerByToken()`. @default none
+   */
+  publicUrl?: string;
   /** Traces, where `@opentelemetry/api` is installed and an SDK is registered. @default linked traces with a span for each chunk */
   telemetry?: TelemetryOptions;
 }
@@ -162,6 +168,7 @@ export class Orchestrator implements AsyncDisposable {
   readonly #workers = new Set<LocalWorker>();
   readonly #schedules: readonly Schedule[];
   readonly #hasShortcuts: boolean;
+  readonly #publicUrl: string | null;
   /** Flows that others serve, each asked for once. */
   readonly #served = new Map<string, Promise<void>>();
   readonly #telemetry = new Telemetry({
@@ -192,6 +199,7 @@ export class Orchestrator implements AsyncDisposable {
       newExecution(flow, { ...more, autoCloseTimeout: 0 }, parseInput(flow, input), false, this.#newId),
     );
     this.#hasShortcuts = hasShortcuts;
+    this.#publicUrl = options.publicUrl === undefined ? null : parsePublicUrl(options.publicUrl);
     this.#connect = (connection) => {
       const store = openStore(connection, {
         ...(options.schema !== undefined && { schema: options.schema }),
@@ -281,6 +289,7 @@ export class Orchestrator implements AsyncDisposable {
         concurrency,
         drainTimeoutMs,
         cancelGraceMs,
+        publicUrl: this.#publicUrl,
         hasShortcuts: this.#hasShortcuts,
       },
     );
@@ -459,6 +468,53 @@ export class Orchestrator implements AsyncDisposable {
   #bulk(id: ExecutionId): Bulk {
     const flow = { name: bulkFlowName, definition: null };
     return new Bulk(this.#store.bulks, new Execution(this.#host, id, flow, true));
+  }
+
+  /**
+   * What waits for an answer: overdue first, then by its due date, then what is never due, the oldest first. What somebody has put
+   * off is not there. The same as `flowledger.inbox`.
+   *
+   * @throws {UsageError} a filter that is unknown, or cannot be meant
+   * @throws {SearchTimeoutError} it took more than two seconds: flow, type and metadata alone may read all
+   */
+  async inbox(options: InboxOptions = {}): Promise<{ interrupts: InterruptRecord[]; nextCursor: string | null }> {
+    const filter = inboxOptions(options);
+    await this.#ready();
+    return listedPage(await this.#store.reads.inbox(filter), filter.limit);
+  }
+
+  /**
+   * Answers the pause that a link of `pauseFor({ link: true })` was given for, once; durable when it resolves. Call it for a POST
+   * alone: programs that scan mail follow links.
+   *
+   * @param token what follows "/a/" in the link
+   * @throws {TokenUnknownError} nobody gave it
+   * @throws {TokenUsedError} it has answered already; says when
+   * @throws {TokenClosedError} the pause was answered in another way, has expired, or was taken back
+   * @throws {ClaimedError} somebody has claimed it for themselves alone
+   * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
+   */
+  async answerByToken(token: string, value?: unknown, options: AnswerByTokenOptions = {}): Promise<InterruptRecord> {
+    requireKnown(options, ["actor"], "answerByToken()");
+    const { actor } = options;
+    if (actor !== undefined) requireText(actor, "actor of answerByToken()", { max: 500 });
+    if (value !== undefined) toJson(value, "answer by a link");
+    const asked = await this.askedByToken(token);
+    const answer = parseAnswer(asked.id, asked.response, value);
+    const record = InterruptRecord.parse(await this.#store.commands.answerByToken(token, answer, actor ?? null));
+    this.#store.wakeups.call(record.executionId);
+    return record;
+  }
+
+  /**
+   * What a link asks, for the page that it leads to; it answers nothing.
+   *
+   * @throws {TokenUnknownError | TokenUsedError | TokenClosedError}
+   */
+  async askedByToken(token: string): Promise<InterruptRecord> {
+    const checked = requireToken(token, "a link");
+    await this.#ready();
+    return InterruptRecord.parse(await this.#store.commands.askedByToken(checked));
   }
 
   /** Checks every guarantee, in the ledger and in all that is derived from it; safe beside live workers. [] is all well. */
@@ -737,6 +793,7 @@ const orchestratorOptions = Object.keys({
   resources: true,
   schedules: true,
   logger: true,
+  publicUrl: true,
   telemetry: true,
 } satisfies Record<keyof OrchestratorOptions, true>);
 

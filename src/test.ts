@@ -35,7 +35,7 @@ export type { TestRun } from "./test/run.ts";
 
 export interface TestOptions<F extends readonly FlowDefinition[] = readonly FlowDefinition[]> extends Pick<
   OrchestratorOptions,
-  "functions" | "schedules" | "resources" | "logger"
+  "functions" | "schedules" | "resources" | "logger" | "publicUrl"
 > {
   /** What is tested, and with it its sub-flows. */
   readonly flows?: F;
@@ -88,6 +88,7 @@ const optionNames = [
   "schedules",
   "resources",
   "logger",
+  "publicUrl",
   "mocks",
   "now",
   "database",
@@ -135,7 +136,7 @@ export async function testOrchestrator<const F extends readonly FlowDefinition[]
 
 interface Settings extends Pick<
   TestOptions,
-  "functions" | "schedules" | "resources" | "logger" | "database" | "worker"
+  "functions" | "schedules" | "resources" | "logger" | "publicUrl" | "database" | "worker"
 > {
   readonly flows: readonly FlowDefinition[];
   readonly begin: Date;
@@ -191,7 +192,7 @@ export class TestOrchestrator implements AsyncDisposable {
       const { nowMs } = await clock.read();
       const timers = new TestTimers(nowMs);
       const begun = new BegunCode();
-      const { flows, functions, schedules, resources, logger } = settings;
+      const { flows, functions, schedules, resources, logger, publicUrl } = settings;
       const orchestrator = new Orchestrator(
         {
           connection: database,
@@ -200,6 +201,7 @@ export class TestOrchestrator implements AsyncDisposable {
           ...(schedules && { schedules }),
           ...(resources && { resources }),
           ...(logger && { logger }),
+          ...(publicUrl !== undefined && { publicUrl }),
         },
         timers,
         true,

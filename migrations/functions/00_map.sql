@@ -13,6 +13,7 @@
 --   40_commands  what comes from outside: emit, continue_with, intervene, seal, close, cancel
 --   45_operators what operators do: parked chunks are retried, skipped or failed
 --   45_pauses    questions are answered early, or withdrawn; why one takes no answer any more
+--   47_inbox     what waits for whom; who has it, gives it on, or puts it off; answers by links
 --   50_children  parents and children hear of each other's end; what a sub-flow shows above
 --   60_stream    items of owners, fenced and once
 --   65_schedules a time fires once in the fleet; which schedules were removed

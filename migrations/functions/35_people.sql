@@ -1,8 +1,58 @@
 -- What people are asked and what they correct: the rows of interrupts and interventions, each by one rule from the ledger.
 
--- An interrupt as the ledger has it after the event p_until: the last pause under that id, and what answered it. One whose time was
--- over when it was copied here asks anew from then on.
+-- An interrupt as the ledger has it after the event p_until: the last pause under that id, what answered it, and what people and the
+-- clock did with it meanwhile.
 create or replace function flowledger.interrupt_of(p_id uuid, p_interrupt text, p_until int default 2147483647) returns setof flowledger.interrupts
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select a.execution_id, a.id, a.flow, a.chunk, a.type, a.status, a.payload, a.resume_to, a.resume_count, a.max_resumes, a.created_at, a.expires_at,
+    a.resolved_at, a.value, a.request_id, a.response, a.actor, a.raised_seq, a.resolved_seq, a.by_event, a.title,
+    coalesce(h.assignees, a.assignees), a.due_at, h.claimed_by, h.claimed_at, h.is_exclusive, h.snoozed_until
+  from flowledger.asked_of(p_id, p_interrupt, p_until) a
+  cross join lateral flowledger.handling_of(p_id, p_interrupt, a.raised_seq, least(p_until, a.resolved_seq)) h
+$$;
+
+-- What people and the clock did with a pause, from the event that raised it to p_until: whom it asks now (null: as it was raised), who
+-- has it, and until when it is put off. Whom it is given to begins with it anew.
+create or replace function flowledger.handling_of(p_id uuid, p_interrupt text, p_raised int, p_until int)
+returns table (assignees text[], claimed_by text, claimed_at timestamptz, is_exclusive boolean, snoozed_until timestamptz)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when given.assign is not null then array(select jsonb_array_elements_text(given.assign)) end,
+    claim.actor, claim.at, claim.is_exclusive, put_off.until
+  from (
+    select max(l.seq) as seq, (array_agg(l.payload -> 'assign' order by l.seq desc))[1] as assign from flowledger.ledger l
+    where l.execution_id = p_id and l.payload ->> 'id' = p_interrupt and l.seq > p_raised and l.seq <= p_until
+      and l.type in ('interrupt.delegated', 'interrupt.escalated')) given
+  left join lateral (
+    select case when x.type = 'interrupt.claimed' then x.actor end as actor, case when x.type = 'interrupt.claimed' then x.at end as at,
+      case when x.type = 'interrupt.claimed' then x.payload ? 'exclusive' end as is_exclusive
+    from flowledger.ledger x
+    where x.execution_id = p_id and x.payload ->> 'id' = p_interrupt and x.seq > coalesce(given.seq, p_raised) and x.seq <= p_until
+      and x.type in ('interrupt.claimed', 'interrupt.released')
+    order by x.seq desc limit 1) claim on true
+  left join lateral (
+    select flowledger.from_ms((x.payload ->> 'until')::float8) as until from flowledger.ledger x
+    where x.execution_id = p_id and x.payload ->> 'id' = p_interrupt and x.seq > coalesce(given.seq, p_raised) and x.seq <= p_until
+      and x.type = 'interrupt.snoozed'
+    order by x.seq desc limit 1) put_off on true
+$$;
+
+-- After how many milliseconds the next reminder or escalation of a pause follows, of those that it has (p_plan) and that had not by p_until.
+create or replace function flowledger.next_follow_up(p_id uuid, p_interrupt text, p_raised int, p_plan jsonb, p_until int) returns float8
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select (p_plan -> count(*)::int ->> 'inMs')::float8 from flowledger.ledger l
+  where l.execution_id = p_id and l.payload ->> 'id' = p_interrupt and l.seq > p_raised and l.seq <= p_until
+    and l.type in ('interrupt.reminded', 'interrupt.escalated')
+$$;
+
+-- The same without what people and the clock did meanwhile. One whose time, or that of what follows next, was over when it was copied
+-- here asks anew from then on.
+create or replace function flowledger.asked_of(p_id uuid, p_interrupt text, p_until int default 2147483647) returns setof flowledger.interrupts
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -10,7 +60,9 @@ as $$
     case when a.payload ? 'withdrawn' then 'withdrawn' else coalesce(split_part(a.type, '.', 2), 'pending') end,
     r.payload -> 'payload', r.payload -> 'resumeTo', (r.payload -> 'resumeCount')::int, nullif(r.payload -> 'maxResumes', 'null')::int,
     asked.at, asked.at + flowledger.ms((r.payload -> 'expiresInMs')::float8), a.at, a.payload -> 'value', a.payload ->> 'requestId', r.payload -> 'response', a.actor,
-    r.seq, a.seq, a.payload ->> 'byEvent'
+    r.seq, a.seq, a.payload ->> 'byEvent', r.payload ->> 'title',
+    case when r.payload ? 'assign' then array(select jsonb_array_elements_text(r.payload -> 'assign')) end,
+    asked.at + flowledger.ms((r.payload -> 'dueInMs')::float8), null::text, null::timestamptz, null::boolean, null::timestamptz
   from (
     select l.* from flowledger.ledger l
     where l.execution_id = p_id and l.type = 'interrupt.raised' and l.payload ->> 'id' = p_interrupt and l.seq <= p_until
@@ -32,9 +84,10 @@ as $$
       select c.at, c.seq from term t
       cross join lateral (
         select l.at, l.seq from flowledger.ledger l
-        where r.payload ? 'expiresInMs' and l.execution_id = p_id and l.type = 'execution.copied' and l.payload ->> 'id' is null
+        where (r.payload ? 'expiresInMs' or r.payload ? 'plan') and l.execution_id = p_id and l.type = 'execution.copied' and l.payload ->> 'id' is null
           and l.seq > t.seq and l.seq <= p_until and l.seq < coalesce(a.seq, 2147483647)
-          and l.at >= t.at + flowledger.ms((r.payload -> 'expiresInMs')::float8)
+          and l.at >= t.at + flowledger.ms(least((r.payload -> 'expiresInMs')::float8,
+            case when r.payload ? 'plan' then flowledger.next_follow_up(p_id, p_interrupt, r.seq, r.payload -> 'plan', l.seq) end))
         order by l.seq limit 1) c
     )
     select t.at from term t order by t.seq desc limit 1
@@ -94,6 +147,7 @@ declare
   v_dispatches int[] := '{}';
   v_shown int := 0;
   v_stopped int;
+  v_assignees text[];
   v_version int;
   v_parks boolean := false;
   v_before int;
@@ -109,7 +163,8 @@ begin
     select r.seq, r.type, split_part(r.type, '.', 2) as what, r.dispatch, r.chunk, r.payload as p, r.payload ->> 'id' as id
     from flowledger.ledger r
     where r.execution_id = p_id and r.seq >= p_first
-      and r.type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'chunk.failed', 'chunk.parked', 'chunk.retried', 'chunk.skipped', 'cleanup.planned',
+      and r.type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'interrupt.claimed', 'interrupt.released',
+        'interrupt.delegated', 'interrupt.snoozed', 'interrupt.escalated', 'chunk.failed', 'chunk.parked', 'chunk.retried', 'chunk.skipped', 'cleanup.planned',
         'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired', 'execution.copied')
     order by r.seq
   loop
@@ -124,17 +179,36 @@ begin
       v_parks := true;
     elsif l.type = 'execution.copied' then
       update flowledger.interrupts i
-      set (created_at, expires_at) = (select o.created_at, o.expires_at from flowledger.interrupt_of(p_id, i.id, l.seq) o)
-      where i.execution_id = p_id and i.status = 'pending' and i.expires_at is not null;
+      set (created_at, expires_at, due_at) = (select o.created_at, o.expires_at, o.due_at from flowledger.asked_of(p_id, i.id, l.seq) o)
+      where i.execution_id = p_id and i.status = 'pending';
+      perform flowledger.list_assignments(p_id, i.id) from flowledger.interrupts i
+      where i.execution_id = p_id and i.status = 'pending' and i.assignees is not null;
+    elsif l.type in ('interrupt.claimed', 'interrupt.released', 'interrupt.delegated', 'interrupt.snoozed', 'interrupt.escalated') then
+      update flowledger.interrupts i
+      set (assignees, claimed_by, claimed_at, is_exclusive, snoozed_until)
+        = (select o.assignees, o.claimed_by, o.claimed_at, o.is_exclusive, o.snoozed_until from flowledger.interrupt_of(p_id, l.id, l.seq) o)
+      where i.execution_id = p_id and i.id = l.id;
+      if l.p ? 'assign' then
+        perform flowledger.list_assignments(p_id, l.id);
+      end if;
     elsif l.type like 'interrupt.%' then
-      insert into flowledger.interrupts as i select * from flowledger.interrupt_of(p_id, l.id, l.seq)
+      -- Nothing has been done with one that is raised, and what was done with one that ends stays.
+      insert into flowledger.interrupts as i select * from flowledger.asked_of(p_id, l.id, l.seq)
       on conflict (execution_id, id) do update set chunk = excluded.chunk, type = excluded.type, status = excluded.status,
         payload = excluded.payload, resume_to = excluded.resume_to, resume_count = excluded.resume_count, max_resumes = excluded.max_resumes,
         created_at = excluded.created_at, expires_at = excluded.expires_at, resolved_at = excluded.resolved_at, value = excluded.value,
         request_id = excluded.request_id, response = excluded.response, actor = excluded.actor, raised_seq = excluded.raised_seq,
-        resolved_seq = excluded.resolved_seq, by_event = excluded.by_event
-      where (i.raised_seq, i.resolved_seq) is distinct from (excluded.raised_seq, excluded.resolved_seq);
+        resolved_seq = excluded.resolved_seq, by_event = excluded.by_event, title = excluded.title, due_at = excluded.due_at,
+        (assignees, claimed_by, claimed_at, is_exclusive, snoozed_until) = (
+          select case when k.is_same then i.assignees else excluded.assignees end, case when k.is_same then i.claimed_by end,
+            case when k.is_same then i.claimed_at end, case when k.is_same then i.is_exclusive end, case when k.is_same then i.snoozed_until end
+          from (select i.raised_seq = excluded.raised_seq as is_same) k)
+      where (i.raised_seq, i.resolved_seq) is distinct from (excluded.raised_seq, excluded.resolved_seq)
+      returning i.assignees into v_assignees;
       if found then
+        if v_assignees is not null then
+          perform flowledger.list_assignments(p_id, l.id);
+        end if;
         v_item := jsonb_build_object('type', 'interrupt', 'executionId', p_id,
             'action', case l.what when 'raised' then 'pause' when 'resumed' then 'resume' when 'expired' then 'expire' else case when l.p ? 'withdrawn' then 'withdraw' else 'cancel' end end,
             'interrupt', flowledger.interrupt_record(p_id, l.id))
@@ -178,6 +252,18 @@ begin
   end if;
 end $$;
 
+-- Brings the rows of whom an interrupt asks up to date with its own row: only what is pending is listed.
+create or replace function flowledger.list_assignments(p_id uuid, p_interrupt text) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  delete from flowledger.assignments a where a.execution_id = p_id and a.interrupt_id = p_interrupt;
+  insert into flowledger.assignments (principal, due_at, created_at, execution_id, interrupt_id)
+  select p.principal, coalesce(i.due_at, 'infinity'), i.created_at, i.execution_id, i.id
+  from flowledger.interrupts i cross join lateral unnest(i.assignees) p(principal)
+  where i.execution_id = p_id and i.id = p_interrupt and i.status = 'pending';
+$$;
+
 -- A sub-flow asks while one of those above it closes and cancels what asks: then what is below that one is cancelled. The caller has
 -- the locks of all of them.
 create or replace function flowledger.cancel_for_close(p_id uuid, p_up uuid[]) returns void
@@ -215,6 +301,10 @@ as $$
     'resumeCount', i.resume_count, 'maxResumes', i.max_resumes, 'createdAt', flowledger.iso(i.created_at),
     'expiresAt', flowledger.iso(i.expires_at), 'resolvedAt', flowledger.iso(i.resolved_at), 'value', i.value,
     'requestId', i.request_id, 'actor', i.actor, 'response', i.response, 'executionId', i.execution_id, 'flow', i.flow, 'projectedFrom', null)
+    -- What most have none of is left out.
+    || case when i.title is null and i.assignees is null and i.due_at is null and i.claimed_by is null and i.snoozed_until is null then '{}'
+      else jsonb_strip_nulls(jsonb_build_object('title', i.title, 'assignees', i.assignees, 'dueAt', flowledger.iso(i.due_at), 'claimedBy', i.claimed_by,
+        'claimedAt', flowledger.iso(i.claimed_at), 'isExclusive', i.is_exclusive, 'snoozedUntil', flowledger.iso(i.snoozed_until))) end
   from flowledger.interrupts i where i.execution_id = p_id and i.id = p_interrupt
 $$;
 

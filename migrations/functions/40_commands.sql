@@ -78,8 +78,8 @@ begin
     v_wake := e.due_at;
   elsif e.epoch = 0 and e.started_at is null and not p_events @? '$[*] ? (!(@.type starts with "intervention.") && !(@.type == "state.edited") && !(@.type == "execution.paused") && !(@.type == "execution.unpaused") && !(@.type == "execution.sealed" && !exists(@.close)))' then
     v_wake := null;
-  elsif p_events @> '[{"type": "interrupt.answered"}]' then
-    -- Nothing follows from it before somebody asks.
+  elsif p_events @? '$[*].type ? (@ == "interrupt.answered" || @ == "interrupt.claimed" || @ == "interrupt.released" || @ == "interrupt.snoozed")' then
+    -- Nothing follows from it, or not before somebody asks.
     v_wake := null;
   end if;
   insert into flowledger.ledger (execution_id, seq, epoch, at, type, dispatch, chunk, actor, role, payload)
@@ -155,6 +155,9 @@ declare
 begin
   if coalesce(event, '') = '' then
     raise exception 'event name % is not valid', quote_nullable(event) using errcode = 'FL008', hint = 'use a text that is not empty';
+  end if;
+  if event = '$interrupt' then
+    raise exception 'event "$interrupt" tells of pauses, and nobody else sends it' using errcode = 'FL008', hint = 'use another name';
   end if;
   -- Each call costs a few microseconds, and most emits have neither key nor actor.
   if length(event) > 500 or idempotency_key is not null or actor is not null then
@@ -285,6 +288,9 @@ begin
   end if;
   if i.id is null or i.status <> 'pending' then
     perform flowledger.refuse_interrupt(continue_with.id, interrupt);
+  end if;
+  if i.is_exclusive and i.claimed_by is distinct from actor then
+    perform flowledger.refuse_claim(continue_with.id, i);
   end if;
   if i.response is not null and (raw is distinct from false or not flowledger.is_trusted()) then
     perform flowledger.check_answer(i.response, coalesce(payload, 'null'), interrupt);

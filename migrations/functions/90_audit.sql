@@ -37,7 +37,8 @@ from flowledger.ledger l;
 create or replace view flowledger.audit_interrupts as
 select i.execution_id, i.id, i.flow, i.chunk, i.type, i.status, i.payload, i.response, i.resume_to, i.resume_count, i.max_resumes,
   i.raised_seq, i.created_at as raised_at, i.expires_at, i.resolved_seq, i.resolved_at,
-  coalesce(i.resolved_at, flowledger.now()) - i.created_at as waited, i.value, i.actor, i.request_id, i.by_event
+  coalesce(i.resolved_at, flowledger.now()) - i.created_at as waited, i.value, i.actor, i.request_id, i.by_event,
+  i.title, i.assignees, i.due_at, i.claimed_by, i.claimed_at, i.is_exclusive, i.snoozed_until
 from (
   select l.execution_id, l.payload ->> 'id' as id, lead(l.seq) over (partition by l.execution_id, l.payload ->> 'id' order by l.seq) as next_seq
   from flowledger.ledger l where l.type = 'interrupt.raised'
@@ -233,7 +234,7 @@ as $$
   ), raised as (
     select distinct f.id, r.payload ->> 'id' as interrupt from family f join flowledger.ledger r on r.execution_id = f.id and r.type = 'interrupt.raised'
   )
-  select count(*)::int from raised r cross join lateral flowledger.interrupt_of(r.id, r.interrupt) i where i.status = 'pending'
+  select count(*)::int from raised r cross join lateral flowledger.asked_of(r.id, r.interrupt) i where i.status = 'pending'
 $$;
 
 -- What `ctx.startInput` gives: what an execution was started with, as the contract made it; of an item what its parent was started with.

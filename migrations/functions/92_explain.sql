@@ -118,7 +118,10 @@ as $$
 begin
   return (select coalesce(jsonb_agg(w.wait order by w.rank, w.at nulls last, w.wait::text), '[]') from (
     (select 1 as rank, i.created_at as at, jsonb_build_object('kind', 'answer', 'interruptId', p.id, 'type', i.type, 'chunk', i.chunk,
-        'executionId', p.owner_id, 'flow', i.flow, 'since', flowledger.iso(i.created_at), 'until', flowledger.iso(i.expires_at)) as wait
+        'executionId', p.owner_id, 'flow', i.flow, 'since', flowledger.iso(i.created_at), 'until', flowledger.iso(i.expires_at))
+        || case when i.title is null and i.assignees is null and i.due_at is null and i.claimed_by is null then '{}'
+          else jsonb_strip_nulls(jsonb_build_object('title', i.title, 'assignees', i.assignees, 'dueAt', flowledger.iso(i.due_at), 'claimedBy', i.claimed_by,
+            'claimedAt', flowledger.iso(i.claimed_at))) end as wait
       from flowledger.pending_on(p_id) p join flowledger.interrupts i on i.execution_id = p.owner_id and i.id = p.local_id
       order by i.created_at, p.id limit 20)
     union all
@@ -302,15 +305,24 @@ create or replace function flowledger.error_in_words(p_error jsonb) returns text
 language sql immutable parallel safe
 return concat(flowledger.in_line(p_error ->> 'name', 100), ': ' || flowledger.in_line(p_error ->> 'message'));
 
+-- A list in words, not more than three of it: of names, or of parts that have commas.
+create or replace function flowledger.listed(p_texts text[], p_between text, p_last text) returns text
+language sql immutable parallel safe
+return case when cardinality(p_texts) > 3 then array_to_string(p_texts[1:3], p_between) || format('%s%s more', p_last, cardinality(p_texts) - 3)
+  when cardinality(p_texts) < 2 then p_texts[1]
+  else array_to_string(p_texts[1:cardinality(p_texts) - 1], p_between) || p_last || p_texts[cardinality(p_texts)] end;
+
 -- The one place that words are made at, out of what `explain` found.
 create or replace function flowledger.wait_in_words(w jsonb, p_id text) returns text
 language sql immutable parallel safe
 return case w ->> 'kind'
   when 'parked' then format('an operator: chunk %s is parked since %s%s', flowledger.quoted(w ->> 'chunk'), w ->> 'since',
     ', after ' || flowledger.error_in_words(w -> 'error'))
-  when 'answer' then format('an answer to interrupt %s (%s, chunk %s%s) since %s%s', flowledger.quoted(w ->> 'interruptId'), flowledger.in_line(w ->> 'type', 200),
+  when 'answer' then format('an answer to interrupt %s (%s, chunk %s%s)%s since %s%s%s%s', flowledger.quoted(w ->> 'interruptId'), flowledger.in_line(w ->> 'type', 200),
     flowledger.quoted(w ->> 'chunk'), case when w ->> 'executionId' <> p_id then format(' of flow %s', flowledger.quoted(w ->> 'flow')) else '' end,
-    w ->> 'since', coalesce(', until ' || (w ->> 'until'), ''))
+    coalesce(' from ' || flowledger.listed(array(select flowledger.in_line(a.name, 100) from jsonb_array_elements_text(w -> 'assignees') with ordinality a(name, ord) order by a.ord), ', ', ' or '), ''),
+    w ->> 'since', coalesce(', due ' || (w ->> 'dueAt'), ''), coalesce(', until ' || (w ->> 'until'), ''),
+    coalesce(', claimed by ' || flowledger.quoted(w ->> 'claimedBy') || ' since ' || (w ->> 'claimedAt'), ''))
   when 'sleep' then format('chunk %s, which sleeps until %s', flowledger.quoted(w ->> 'chunk'), w ->> 'until')
   when 'retry' then format('chunk %s, which tries again at %s (attempt %s, after %s)', flowledger.quoted(w ->> 'chunk'), w ->> 'until', w ->> 'attempt',
     flowledger.error_in_words(w -> 'error'))
@@ -323,13 +335,6 @@ return case w ->> 'kind'
   when 'unknown' then 'something that began before its last events' || coalesce(', and looks again at ' || (w ->> 'until'), '')
   else format('chunk %s%s', flowledger.quoted(w ->> 'chunk'), coalesce(', which goes on at ' || (w ->> 'until'), ', which waits for others'))
 end;
-
--- A list in words, not more than three of it: of names, or of parts that have commas.
-create or replace function flowledger.listed(p_texts text[], p_between text, p_last text) returns text
-language sql immutable parallel safe
-return case when cardinality(p_texts) > 3 then array_to_string(p_texts[1:3], p_between) || format('%s%s more', p_last, cardinality(p_texts) - 3)
-  when cardinality(p_texts) < 2 then p_texts[1]
-  else array_to_string(p_texts[1:cardinality(p_texts) - 1], p_between) || p_last || p_texts[cardinality(p_texts)] end;
 
 create or replace function flowledger.explanation(p jsonb) returns text
 language plpgsql immutable

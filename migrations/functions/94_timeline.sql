@@ -104,6 +104,8 @@ begin
     select r.seq, 0, jsonb_build_object('kind', 'wait', 'interruptId', r.interrupt, 'type', i.type, 'chunk', r.chunk, 'dispatch', r.dispatch, 'status', i.status,
       'queuedAt', flowledger.iso(i.created_at), 'startedAt', flowledger.iso(i.created_at), 'until', flowledger.iso(i.expires_at), 'endedAt', flowledger.iso(i.resolved_at),
       'actor', i.actor)
+      || case when i.title is null and i.assignees is null and i.due_at is null and i.claimed_by is null then '{}'
+        else jsonb_strip_nulls(jsonb_build_object('title', i.title, 'assignees', i.assignees, 'dueAt', flowledger.iso(i.due_at), 'claimedBy', i.claimed_by)) end
     from (
       select w.* from (
         select x.seq, x.chunk, x.dispatch, x.p ->> 'id' as interrupt, lead(x.seq) over (partition by x.p ->> 'id' order by x.seq) as next

@@ -71,6 +71,11 @@ as $$
     from (select distinct l.execution_id, l.payload ->> 'id' as id from flowledger.ledger l where l.execution_id = any(p_ids) and l.type = 'interrupt.raised') r
     cross join lateral flowledger.interrupt_of(r.execution_id, r.id) i
     union all
+    select i.execution_id, 'assignments', i.id, jsonb_agg(jsonb_build_object('principal', p.principal, 'due_at', coalesce(i.due_at, 'infinity'), 'created_at', i.created_at) order by p.principal)
+    from (select distinct l.execution_id, l.payload ->> 'id' as id from flowledger.ledger l where l.execution_id = any(p_ids) and l.type = 'interrupt.raised') r
+    cross join lateral flowledger.interrupt_of(r.execution_id, r.id) i cross join lateral unnest(i.assignees) p(principal)
+    where i.status = 'pending' group by i.execution_id, i.id
+    union all
     select v.execution_id, 'interventions', v.version::text, to_jsonb(v)
     from flowledger.ledger r
     cross join lateral flowledger.intervention_of(r.execution_id, r.payload ->> 'id') v
@@ -86,6 +91,9 @@ as $$
     from flowledger.executions e where e.id = any(p_ids)
     union all
     select i.execution_id, 'interrupts', i.id, to_jsonb(i) from flowledger.interrupts i where i.execution_id = any(p_ids)
+    union all
+    select a.execution_id, 'assignments', a.interrupt_id, jsonb_agg(jsonb_build_object('principal', a.principal, 'due_at', a.due_at, 'created_at', a.created_at) order by a.principal)
+    from flowledger.assignments a where a.execution_id = any(p_ids) group by a.execution_id, a.interrupt_id
     union all
     select i.execution_id, 'interventions', i.version::text, to_jsonb(i) from flowledger.interventions i where i.execution_id = any(p_ids)
     union all
@@ -163,6 +171,11 @@ begin
     when 'interrupts' then
       delete from flowledger.interrupts i where i.execution_id = d.id and i.id = d.part;
       insert into flowledger.interrupts select r.* from jsonb_populate_record(null::flowledger.interrupts, d.expected) r where d.expected is not null;
+    when 'assignments' then
+      delete from flowledger.assignments a where a.execution_id = d.id and a.interrupt_id = d.part;
+      insert into flowledger.assignments (principal, due_at, created_at, execution_id, interrupt_id)
+      select r.principal, r.due_at, r.created_at, d.id, d.part
+      from jsonb_to_recordset(coalesce(d.expected, '[]')) as r(principal text, due_at timestamptz, created_at timestamptz);
     when 'interventions' then
       delete from flowledger.interventions i where i.execution_id = d.id and i.version = d.part::int;
       insert into flowledger.interventions select r.* from jsonb_populate_record(null::flowledger.interventions, d.expected) r where d.expected is not null;
@@ -346,6 +359,7 @@ begin
   delete from flowledger.chain c where c.execution_id = any(p_ids);
   delete from flowledger.snapshots s where s.execution_id = any(p_ids);
   delete from flowledger.interrupts i where i.execution_id = any(p_ids);
+  delete from flowledger.assignments a where a.execution_id = any(p_ids);
   delete from flowledger.interventions i where i.execution_id = any(p_ids);
   delete from flowledger.bulk_results r where r.execution_id = any(p_ids);
   delete from flowledger.bulk_targets t where t.execution_id = any(p_ids);

@@ -65,7 +65,7 @@ begin
       foreach v_name in array array['executions', 'interrupts', 'interventions', 'snapshots', 'definitions'] loop
         execute format('grant select, insert, update on %I.%I to %I', 'flowledger', v_name, g.role);
       end loop;
-      foreach v_name in array array['flow_data', 'workers', 'limits', 'slots', 'limited_starts', 'schedules'] loop
+      foreach v_name in array array['flow_data', 'assignments', 'workers', 'limits', 'slots', 'limited_starts', 'schedules'] loop
         execute format('grant select, insert, update, delete on %I.%I to %I', 'flowledger', v_name, g.role);
       end loop;
       foreach v_name in array array['database_identity', 'ledger_hashes', 'failures', 'flow_pauses'] loop
@@ -94,7 +94,7 @@ begin
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace and p.prosecdef
           and p.proname in ('start', 'start_execution', 'emit', 'continue_with', 'withdraw', 'intervene', 'mark_intervention_consumed', 'seal', 'close', 'cancel',
-            'cancel_function', 'reschedule_function', 'emit_to_sub_flow', 'cancel_sub_flow', 'seen')
+            'cancel_function', 'reschedule_function', 'emit_to_sub_flow', 'cancel_sub_flow', 'seen', 'inbox', 'claim_interrupt', 'release_interrupt', 'delegate_interrupt', 'snooze_interrupt', 'asked_by_token', 'answer_by_token')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;
@@ -109,7 +109,7 @@ begin
         for v_name in
           select p.oid::regprocedure::text from pg_proc p
           where p.pronamespace = 'flowledger'::regnamespace
-            and p.proname in ('cancel', 'close', 'seal', 'retry', 'skip', 'edit_state', 'pause', 'unpause', 'pause_flow', 'unpause_flow', 'bulk', 'redrive', 'events', 'to_ms', 'parked_below', 'planned_of', 'open_dispatches', 'standing', 'projected_owner',
+            and p.proname in ('cancel', 'close', 'seal', 'retry', 'skip', 'edit_state', 'pause', 'unpause', 'pause_flow', 'unpause_flow', 'bulk', 'redrive', 'claim_interrupt', 'release_interrupt', 'delegate_interrupt', 'snooze_interrupt', 'events', 'to_ms', 'parked_below', 'planned_of', 'open_dispatches', 'standing', 'projected_owner',
               'visible_in')
         loop
           execute format('grant execute on function %s to %I', v_name, g.role);
@@ -118,7 +118,7 @@ begin
       foreach v_name in array array['audit_executions', 'audit_ledger', 'audit_interrupts', 'audit_interventions', 'audit_state_changes', 'chain', 'anchors', 'prunes', 'role_grants', 'client_grants',
         'flow_pauses', 'bulks', 'bulk_targets', 'bulk_results', 'database_identity', 'failures',
         -- What `verify` reads: an auditor sees all of it in the views as well.
-        'executions', 'ledger', 'ledger_hashes', 'stream_items', 'interrupts', 'interventions', 'snapshots', 'workers', 'slots']
+        'executions', 'ledger', 'ledger_hashes', 'stream_items', 'interrupts', 'assignments', 'interventions', 'snapshots', 'workers', 'slots']
       loop
         execute format('grant select on %I.%I to %I', 'flowledger', v_name, g.role);
       end loop;
@@ -126,9 +126,9 @@ begin
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
           and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'timeline', 'differences', 'broken_chains', 'broken_anchors', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
-            'interrupt_of', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of', 'redriven_by', 'bulk_report', 'bulk_failures',
+            'interrupt_of', 'asked_of', 'handling_of', 'next_follow_up', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of', 'redriven_by', 'bulk_report', 'bulk_failures',
             -- What `show` and `inbox` of the command line read.
-            'pending_on', 'interrupt_record', 'early_record', 'projected_record', 'projected_owner', 'is_projected_id', 'from_ms')
+            'inbox', 'pending_on', 'interrupt_record', 'early_record', 'projected_record', 'projected_owner', 'is_projected_id', 'from_ms')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
       end loop;

@@ -248,6 +248,41 @@ export class InterruptNotPendingError extends FlowledgerError {
   }
 }
 
+/** Somebody else has taken the question on. */
+export class ClaimedError extends FlowledgerError {
+  /** @param claimedAt ISO */
+  constructor(executionId: string, interruptId: string, claimedBy: string, claimedAt: string) {
+    super(
+      "INTERRUPT_CLAIMED",
+      `interrupt ${quote(interruptId)} of execution ${executionId} is claimed by ${quote(claimedBy)} since ${claimedAt}: ` +
+        `ask them to release it`,
+      { executionId, interruptId, claimedBy, claimedAt },
+    );
+  }
+}
+
+/** Nobody gave this token, or not to whom may answer here. It says nothing else. */
+export class TokenUnknownError extends FlowledgerError {
+  constructor() {
+    super("TOKEN_UNKNOWN", "this link leads nowhere: use it as it was sent", {});
+  }
+}
+
+/** It has answered already. */
+export class TokenUsedError extends FlowledgerError {
+  /** @param usedAt ISO */
+  constructor(usedAt: string) {
+    super("TOKEN_USED", `this link was used at ${usedAt}: it answers once`, { usedAt });
+  }
+}
+
+/** What it asked was answered in another way, expired, was withdrawn or cancelled, or its execution takes nothing more. */
+export class TokenClosedError extends FlowledgerError {
+  constructor() {
+    super("TOKEN_CLOSED", "what this link asked is not asked any more: there is nothing to do", {});
+  }
+}
+
 /** The same `resumeRequestId` came with another value. */
 export class ResumeConflictError extends FlowledgerError {
   constructor(executionId: string, interruptId: string, resumeRequestId: string) {

@@ -9,6 +9,7 @@ import { addAuditCommands } from "./audit.ts";
 import { addBulkCommands } from "./bulk.ts";
 import { addExecutionCommands } from "./executions.ts";
 import { addMcpCommand } from "./mcp.ts";
+import { addInboxCommands } from "./inbox.ts";
 import { addOperatorCommands } from "./operators.ts";
 import { addReadCommands } from "./reads.ts";
 import { addRunCommands } from "./run.ts";
@@ -46,6 +47,7 @@ export function newProgram(): Command {
   addRunCommands(program);
   addReadCommands(program);
   addExecutionCommands(program);
+  addInboxCommands(program);
   addOperatorCommands(program);
   addMcpCommand(program);
   addBulkCommands(program);

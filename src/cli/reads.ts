@@ -10,12 +10,12 @@ import { LedgerEvent } from "../ledger/event.ts";
 import type { LedgerEventType } from "../ledger/event.ts";
 import { Explanation } from "../ledger/explanation.ts";
 import type { TimelineRow } from "../ledger/timeline.ts";
-import type { ListInterruptsOptions } from "../execution/inbox.ts";
+import type { InboxOptions } from "../execution/inbox.ts";
 import type { ExecutionSummary, FailureOptions, ListOptions } from "../execution/list.ts";
 import { ageOf, fit, lengthOf, paintStatus, printFields, printTable, type Terminal } from "../terminal.ts";
 import { done, open, terminalOf, untilSignal, withExecution, withStore } from "./command.ts";
 import { filterOf, withFilters, type FilterFlags } from "./filters.ts";
-import { parseDate, parsePlace, parseWhole } from "./parse.ts";
+import { parseDate, parseObject, parsePlace, parseWhole } from "./parse.ts";
 
 const eventTypes = LedgerEvent.options.map(({ shape }) => shape.type.value);
 
@@ -78,25 +78,32 @@ export function addReadCommands(program: Command): void {
 
   program
     .command("inbox")
-    .description("list what waits for an answer of a person, oldest first")
+    .description("list what waits for an answer of a person: overdue first, then what is due next, then the oldest")
+    .option("--for <principal...>", "only what asks one of these, e.g. user:ann group:finance")
+    .option("--overdue", "only what is overdue")
+    .option("--snoozed", "also what somebody has put off")
     .option("--flow <name>", "only of this flow")
     .option("--type <type>", "only of this type")
+    .option("--metadata <json>", "only of executions whose metadata contain this", parseObject)
     .option("--limit <number>", "how many, up to 1000", parseWhole, 20)
     .option("--cursor <cursor>", "go on after the page before")
-    .action(async (options: ListInterruptsOptions, command: Command) => {
+    .action(async (options: InboxOptions, command: Command) => {
       await using orchestrator = open(command);
-      const page = await orchestrator.listPendingInterrupts(options);
+      const page = await orchestrator.inbox(options);
       const out = terminalOf(command);
       if (out.isJson) return out.json(page);
+      const isHandled = page.interrupts.some(({ dueAt, assignees, claimedBy }) => dueAt ?? assignees ?? claimedBy);
       const rows = page.interrupts.map((interrupt) => [
         interrupt.executionId,
         interrupt.id,
         interrupt.flow,
         interrupt.type,
         ageOf(interrupt.createdAt),
-        JSON.stringify(interrupt.payload),
+        ...(isHandled ? handlingOf(interrupt) : []),
+        interrupt.title ?? JSON.stringify(interrupt.payload),
       ]);
-      printTable(out, ["execution", "interrupt", "flow", "type", "waits", "asks"], rows);
+      const heads = ["execution", "interrupt", "flow", "type", "waits", ...(isHandled ? handlingHeads : []), "asks"];
+      printTable(out, heads, rows);
       sayMore(out, page.nextCursor);
       if (rows.length > 0 && out.isInteractive)
         out.line(out.paint.dim("answer: flowledger resume <execution> <interrupt> '<json>'"));
@@ -228,6 +235,12 @@ async function requireFlow(command: Command, flow: string): Promise<void> {
   if (meant !== undefined) throw new UsageError(`no flow is named "${flow}" here`, `did you mean "${meant}"?`);
 }
 
+const handlingHeads = ["due", "for", "claimed"];
+
+function handlingOf({ dueAt, assignees, claimedBy }: InterruptRecord): string[] {
+  return [dueAt?.toISOString() ?? "-", assignees?.join(", ") ?? "-", claimedBy ?? "-"];
+}
+
 /** What a row of the timeline is about. */
 function subjectOf(row: TimelineRow): string {
   switch (row.kind) {
@@ -237,7 +250,11 @@ function subjectOf(row: TimelineRow): string {
     case "step":
       return `${row.chunk}: ${row.step}`;
     case "wait":
-      return `${row.chunk}: ${row.interruptId}`;
+      return [
+        `${row.chunk}: ${row.interruptId}`,
+        ...(row.assignees === null ? [] : [`for ${row.assignees.join(", ")}`]),
+        ...(row.dueAt === null ? [] : [`due ${row.dueAt.toISOString()}`]),
+      ].join(", ");
     case "child":
       return `${row.flow} ${row.executionId}`;
     case "items":
@@ -284,6 +301,10 @@ function printInterrupt(out: Terminal, execution: string, interrupt: InterruptRe
   out.line(`\n${out.paint.bold("interrupt")} ${interrupt.id}`);
   out.line(`asks     ${JSON.stringify(interrupt.payload)}`);
   if (interrupt.response !== null) out.line(`answer   must be ${JSON.stringify(interrupt.response)}`);
+  if (interrupt.title !== null) out.line(`title    ${indented(interrupt.title)}`);
+  if (interrupt.assignees !== null) out.line(`for      ${indented(interrupt.assignees.join(", "))}`);
+  if (interrupt.dueAt !== null) out.line(`due      ${interrupt.dueAt.toISOString()}`);
+  if (interrupt.claimedBy !== null) out.line(`claimed  by ${indented(interrupt.claimedBy)}`);
   out.line(`since    ${interrupt.createdAt.toISOString()}, ${ageOf(interrupt.createdAt)}`);
   out.line(`command  flowledger resume ${execution} ${shellQuoted(interrupt.id)} '<json>'`);
 }

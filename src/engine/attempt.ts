@@ -49,6 +49,7 @@ export class Attempt implements CtxAttempt {
   readonly host: AttemptHost;
   readonly dispatch: Dispatch;
   readonly chunk: Chunk;
+  readonly input: Json;
   readonly journal: Journal;
   readonly turns: Turns;
   /** Null where nothing is traced. */
@@ -65,11 +66,15 @@ export class Attempt implements CtxAttempt {
   #refused: { readonly error: unknown } | null = null;
   #phase: "running" | "ending" | "ended" | "cutOff" = "running";
 
-  /** @param abort the attempt's own: cancel, timeout and a lost lease end it */
-  constructor(host: AttemptHost, dispatch: Dispatch, chunk: Chunk, abort: AbortController) {
+  /**
+   * @param abort the attempt's own: cancel, timeout and a lost lease end it
+   * @param input what the dispatch has, with what is this attempt's alone
+   */
+  constructor(host: AttemptHost, dispatch: Dispatch, chunk: Chunk, abort: AbortController, input: Json) {
     this.host = host;
     this.dispatch = dispatch;
     this.chunk = chunk;
+    this.input = input;
     this.#abort = abort;
     this.trace = host.trace?.attempt(dispatch, chunk.name, this.number) ?? null;
     this.journal = new Journal(dispatch.journal, { executionId: host.info.id, chunk: chunk.name });
@@ -94,7 +99,7 @@ export class Attempt implements CtxAttempt {
     const { options } = chunk;
     try {
       const parsed = options.input
-        ? parseReturn(options.input, dispatch.input, `input of chunk "${chunk.name}"`)
+        ? parseReturn(options.input, this.input, `input of chunk "${chunk.name}"`)
         : undefined;
       const ctx = new ChunkCtx(this, parsed);
       if (dispatch.chunk !== null)

@@ -59,6 +59,8 @@ export interface Engine {
   readonly committingAlone: Set<ExecutionId>;
   /** An operator paused the flow: nothing new of it starts. */
   isFlowPaused(flow: string): boolean;
+  /** Where links to answers lead, without a slash at its end; null is nowhere. */
+  readonly publicUrl: string | null;
   /** Grace that running chunks get after a cancel. */
   readonly cancelGraceMs: number;
   /** Whether short waits stay in memory, and items hear of each other's end here. */
@@ -120,6 +122,8 @@ export interface AttemptHost {
   readonly state: ExecutionState;
   readonly stateSize: StateSize;
   readonly newId: NewId;
+  /** Where links to answers lead; null is nowhere. */
+  readonly publicUrl: string | null;
   /** The database's time, in milliseconds since 1970. */
   now(): number;
   /** User code is about to begin; only where somebody hears it. */

@@ -13,7 +13,7 @@ import type { BatchNode, Chunk, ForEachNode, Graph } from "../flow/graph.ts";
 import { deadlineOf, decide, entryNodes, nextTimer, settle } from "../ledger/decide.ts";
 import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
 import type { ExecutionId, LedgerEvent } from "../ledger/event.ts";
-import type { Dispatch, ExecutionState } from "../ledger/state.ts";
+import type { Dispatch, ExecutionState, Notice } from "../ledger/state.ts";
 import { goesOnTo } from "../ledger/pauses.ts";
 import { isCleaning } from "../ledger/cleanup.ts";
 import { heldUntil, isPaused } from "../ledger/waits.ts";
@@ -33,6 +33,7 @@ import { FanOut } from "./fanout.ts";
 import type { FanOutHost } from "./fanout.ts";
 import type { AttemptHost, Begun, ClosedExecution, Engine, FlowDataAccess } from "./host.ts";
 import type { NewId } from "./ids.ts";
+import { newLink, wantsLink, withLink } from "./links.ts";
 import { Ready } from "./ready.ts";
 import { childWaitMs, releaseOf } from "./release.ts";
 import type { WaitFacts } from "./release.ts";
@@ -363,6 +364,10 @@ export class Owner implements AttemptHost {
 
   get newId(): NewId {
     return this.#engine.newId;
+  }
+
+  get publicUrl(): string | null {
+    return this.#engine.publicUrl;
   }
 
   get began(): ((begun: Omit<Begun, "executionId" | "flow">) => void) | undefined {
@@ -1088,9 +1093,27 @@ export class Owner implements AttemptHost {
   }
 
   async #attempt(running: Running, chunk: Chunk): Promise<void> {
-    running.attempt = new Attempt(this, running.dispatch, chunk, running.abort);
+    const { dispatch } = running;
+    const input = dispatch.tells ? await this.#linked(running, dispatch.tells) : dispatch.input;
+    if (input === undefined) return;
+    running.attempt = new Attempt(this, dispatch, chunk, running.abort, input);
     const ended = await running.attempt.run();
     this.#ended(running, this.#endCommands(running, ended));
+  }
+
+  /** With a link of its own, whose hash is in the ledger by then; undefined where the attempt was cut off meanwhile. */
+  async #linked(running: Running, notice: Notice): Promise<Json | undefined> {
+    const { publicUrl } = this;
+    const { dispatch } = running;
+    if (publicUrl === null || !wantsLink(this.state, notice)) return dispatch.input;
+    const link = newLink(publicUrl);
+    const isKept = await this.#submit(dispatch.id, [
+      { type: "link", interrupt: notice.interrupt, hash: link.hash },
+    ]).then(
+      () => true,
+      () => false,
+    );
+    return isKept && this.#running.get(dispatch.id) === running ? withLink(dispatch.input, link) : undefined;
   }
 
   #endCommands({ dispatch: { id }, times }: Running, ended: Ended): Command[] {

@@ -51,7 +51,9 @@ export function nextTurn(facts: TurnFacts): Next {
   if (hasRecording) return { do: "append", ending: null, release: null };
   const due = facts.ending;
   if (due && facts.hasItemsToStop) return { do: "stopItems" };
-  const isHeld = due?.events.at(-1)?.type === "execution.closed" && facts.hasUntimed;
+  const last = due?.events.at(-1)?.type;
+  // What is told of has its time from the database.
+  const isHeld = (last === "execution.closed" && facts.hasUntimed) || (last === "event.emitted" && hasUnsent);
   const ending = isHeld ? null : due;
   const release = due === null ? facts.release : null;
   if (!hasUnsent && ending === null && release === null) return { do: "wait" };

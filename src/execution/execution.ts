@@ -10,7 +10,7 @@ import {
   show,
 } from "../base/option.ts";
 import type { Timers } from "../base/timers.ts";
-import type { Operation } from "../store/commands.ts";
+import type { Handling, Operation } from "../store/commands.ts";
 import type { Store } from "../store/store.ts";
 import type { NewId } from "../engine/ids.ts";
 import {
@@ -64,6 +64,8 @@ import {
   type SkipChunkOptions,
   type StateEdit,
 } from "./operate.ts";
+import { claimOptions, delegateOptions, releaseOptions, snoozeOptions } from "./handling.ts";
+import type { ClaimOptions, DelegateOptions, HandlingOptions, SnoozeOptions } from "./handling.ts";
 import { errorOf, snapshotOf } from "./outcomes.ts";
 import type { Outcomes } from "./outcomes.ts";
 import { ExecutionResult } from "./result.ts";
@@ -377,6 +379,7 @@ export class Execution<C extends Contract = Contract> {
    *
    * @throws {InterruptNotPendingError} answered, expired, cancelled or withdrawn; with `onlyIfPending` also unknown
    * @throws {UsageError} 100 answers are kept already
+   * @throws {ClaimedError} somebody else has claimed it, and it is exclusive
    * @throws {ResumeConflictError} the request id was used with another answer
    * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
    */
@@ -422,6 +425,32 @@ export class Execution<C extends Contract = Contract> {
     if (options.reason !== undefined) requireText(reason, "reason of withdraw()", { max: 10_000 });
     requireWords({ actor: options.actor }, "withdraw()");
     return InterruptRecord.parse(await this.#told(this.#commands.withdraw(this.id, interruptId, { actor, reason })));
+  }
+
+  /**
+   * Takes a question on, so that others see who has it; with `exclusive` nobody else may answer it. Again by the same actor changes
+   * nothing but that.
+   *
+   * @throws {ClaimedError} somebody else has it; says who, and since when
+   * @throws {InterruptNotPendingError} unknown, answered, expired, cancelled or withdrawn
+   */
+  claim(interruptId: string, options: ClaimOptions): Promise<InterruptRecord> {
+    return this.#handle(interruptId, "claim", () => claimOptions(options));
+  }
+
+  /** Gives a question back that the actor has claimed. @throws {ClaimedError | InterruptNotPendingError | UsageError} nobody has it */
+  release(interruptId: string, options: HandlingOptions): Promise<InterruptRecord> {
+    return this.#handle(interruptId, "release", () => releaseOptions(options));
+  }
+
+  /** Gives a question to somebody else, in the place of all whom it asked; nobody has it then. @throws {ClaimedError | InterruptNotPendingError} */
+  delegate(interruptId: string, options: DelegateOptions): Promise<InterruptRecord> {
+    return this.#handle(interruptId, "delegate", () => delegateOptions(options));
+  }
+
+  /** Takes a question out of the inbox until a moment; it stays due when it was. @throws {ClaimedError | InterruptNotPendingError} */
+  snooze(interruptId: string, options: SnoozeOptions): Promise<InterruptRecord> {
+    return this.#handle(interruptId, "snooze", () => snoozeOptions(options));
   }
 
   /**
@@ -550,6 +579,12 @@ export class Execution<C extends Contract = Contract> {
 
   get #commands() {
     return this.#host.store.commands;
+  }
+
+  async #handle(interruptId: string, handling: Handling, options: () => JsonObject): Promise<InterruptRecord> {
+    // An empty one is nobody's, as by SQL.
+    if (interruptId !== "") requireText(interruptId, `interruptId of ${handling}()`, { max: 1000 });
+    return InterruptRecord.parse(await this.#told(this.#commands.handle(this.id, interruptId, handling, options())));
   }
 
   #operate(operation: Operation, { options, raw }: Operated): Promise<Json> {

@@ -29,6 +29,19 @@ export const InterruptRecord = z.object({
   actor: z.string().nullable(),
   /** What an answer must be, as JSON Schema; null is any JSON. */
   response: JsonValue,
+  /** What people read in the inbox. */
+  title: z.string().nullable().default(null),
+  /** Whom it asks; null is nobody in particular. */
+  assignees: z.array(z.string()).nullable().default(null),
+  /** When it becomes overdue. */
+  dueAt: moment.nullable().default(null),
+  /** Who has taken it on, and since when. */
+  claimedBy: z.string().nullable().default(null),
+  claimedAt: moment.nullable().default(null),
+  /** Nobody else may answer. */
+  isExclusive: z.boolean().default(false),
+  /** Out of the inbox until then. */
+  snoozedUntil: moment.nullable().default(null),
   /** Where it waits in truth, when it is a sub-flow's and shows on this execution. */
   projectedFrom: z.object({ executionId: ExecutionId, interruptId: z.string() }).nullable(),
 });

@@ -15,6 +15,7 @@ import type {
   StateAt,
   StateKey,
   StateOf,
+  noticeEvent,
 } from "./contract.ts";
 import type {
   ChunkOptions,
@@ -329,7 +330,8 @@ export interface KnownChunk<N extends string, Handler> {
 
 // ── inference ───────────────────────────────────────────────────────────────────────────────────────────────
 
-export type Trigger<C extends Contract> = EventName<C> | readonly EventName<C>[] | { readonly state: StateKey<C> };
+export type Trigger<C extends Contract> =
+  EventName<C> | typeof noticeEvent | readonly EventName<C>[] | { readonly state: StateKey<C> };
 
 /** What the first chunk after `when()` receives. */
 export type Heard<C extends Contract, T, M> = T extends string

@@ -215,7 +215,31 @@ export interface PauseOptions<S extends z.ZodType | null = null, T = ResumeTo, X
   readonly onExpire?: X;
   /** What an answer must be; it is coerced by it. @default any JSON */
   readonly response?: S;
+  /** What people read in the inbox, 1 to 500 characters. @default none */
+  readonly title?: string;
+  /** Whom it asks: 1 to 100 texts of your own, such as "user:ann" or "group:finance". Who is in a group is your business. @default nobody in particular */
+  readonly assign?: readonly string[];
+  /** After so long it is overdue, which ends nothing. @default never */
+  readonly due?: Duration | null;
+  /** So long before it is due `when("$interrupt")` hears "reminded", each once. Only with `due`. @default none */
+  readonly remind?: readonly Duration[];
+  /**
+   * What follows so long after it was asked, each once: others are asked in the place of those before, and `when("$interrupt")`
+   * hears "escalated"; or it gets an answer, by the actor "timer", as if somebody had given it. @default none
+   */
+  readonly escalate?: readonly Escalation[];
+  /**
+   * Each handler of `when("$interrupt")` gets a link that answers it, once, as long as it waits: `publicUrl` of the orchestrator with
+   * a token of 256 bits, for `answerByToken()`. Only its SHA-256 is kept. @default false
+   */
+  readonly link?: boolean;
 }
+
+export type Escalation = { readonly after: Duration } & (
+  | { readonly assign: readonly string[]; readonly answer?: never }
+  /** It has to be what `response` says. */
+  | { readonly answer: unknown; readonly assign?: never }
+);
 
 export interface WithdrawOptions {
   /** Kept in the ledger, and told to who answers later. @default "withdrawn" */

@@ -48,11 +48,41 @@ export type StateWrite<C extends Contract, P extends string> = C extends { reado
 /** One element for `appendState`: of the list at the path, or the value itself where there is no list. */
 export type StateItem<C extends Contract, P extends string> = ItemOf<StateWrite<C, P>>;
 
+/** The event that a flow hears of its own pauses by; nobody else may send it. */
+export const noticeEvent = "$interrupt";
+
+/** What the handlers of `when("$interrupt")` get: what became of a pause of this flow, for its code to tell people. */
+export interface InterruptNotice {
+  readonly kind: "raised" | "reminded" | "escalated" | "delegated" | "answered" | "expired" | "withdrawn";
+  /** The pause as it was then; times are ISO 8601. */
+  readonly interrupt: {
+    readonly id: string;
+    readonly type: string;
+    readonly chunk: string;
+    readonly title: string | null;
+    readonly payload: Json;
+    /** null is nobody in particular. */
+    readonly assignees: readonly string[] | null;
+    readonly claimedBy: string | null;
+    readonly createdAt: string;
+    readonly dueAt: string | null;
+    readonly expiresAt: string | null;
+    /** The answer, and who gave it; null until there is one. */
+    readonly value: Json;
+    readonly actor: string | null;
+  };
+  /** Of a pause with `link: true` that waits: it leads to the answer, once. Each attempt gets one of its own. */
+  readonly link: string | null;
+}
+
 export type EventName<C extends Contract> = C extends { readonly events: infer E } ? keyof E & string : string;
 /** Payloads by event name, as their handlers receive them. */
 export type EventsOf<C extends Contract> = { readonly [E in EventName<C>]: EventPayload<C, E> };
 /** What a handler of the event receives. */
-export type EventPayload<C extends Contract, E extends string> = C extends { readonly events: infer Events }
+export type EventPayload<C extends Contract, E extends string> = E extends typeof noticeEvent
+  ? InterruptNotice
+  : PayloadOf<C, E>;
+type PayloadOf<C extends Contract, E extends string> = C extends { readonly events: infer Events }
   ? E extends keyof Events
     ? z.output<Events[E]>
     : never
@@ -139,7 +169,16 @@ export function checkContract(flow: string, contract: Contract): void {
       );
     if (schema === undefined) continue;
     if (part !== "events") checkSchema(flow, `contract part "${part}"`, schema);
-    else for (const [event, payload] of Object.entries(schema)) checkSchema(flow, `contract event "${event}"`, payload);
+    else
+      for (const [event, payload] of Object.entries(schema)) {
+        checkSchema(flow, `contract event "${event}"`, payload);
+        if (event === noticeEvent)
+          throw new DefinitionError(
+            flow,
+            `the contract has event "${noticeEvent}", which is the library's`,
+            "rename it",
+          );
+      }
   }
   const kind: string | undefined = contract.state?._zod.def.type;
   if (kind !== undefined && kind !== "object")
@@ -171,6 +210,11 @@ export function requireEvent(flow: Door, event: string): void {
       "use a text that is not empty, without \\u0000 and half characters",
     );
   requireText(event, `an event name of flow "${flow.name}"`, { max: 500 });
+  if (event === noticeEvent)
+    throw new UsageError(
+      `event "${noticeEvent}" of flow "${flow.name}" tells of its pauses, and nobody else sends it`,
+      'use another name; when("$interrupt") alone hears it',
+    );
   const { events } = flow.contract;
   if (events === undefined || Object.hasOwn(events, event)) return;
   throw new ContractError(`event "${event}" of flow "${flow.name}"`, [

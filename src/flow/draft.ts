@@ -21,6 +21,7 @@ import type { ChunkHandler, Predicate, RetryOptions } from "./context.ts";
 import {
   checkContract,
   checkSchema,
+  noticeEvent,
   requireEvent,
   requireFlow,
   requireStatePath,
@@ -191,7 +192,8 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
       this.#refuse("when([]) hears nothing", "name at least one event");
     this.#translated("when()", () => {
       if ("state" in heard) requireStatePath(this, heard.state);
-      else for (const event of heard.events) requireEvent(this, event);
+      else if (!(heard.events.length === 1 && heard.events[0] === noticeEvent))
+        for (const event of heard.events) requireEvent(this, event);
     });
     const label = heardLabel(heard);
     const known = this.#steps.find(

@@ -23,6 +23,7 @@ export interface FailurePolicy {
 export const failureOptions = ["onFailure", "park"] as const;
 
 export const failing: FailurePolicy = { parks: false, afterMs: null };
+export const parking: FailurePolicy = { parks: true, afterMs: null };
 
 /**
  * @param where names the flow or chunk for the error

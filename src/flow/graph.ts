@@ -14,6 +14,8 @@ export interface Graph {
   /** `when` nodes by what wakes them. */
   readonly whenEvent: ReadonlyMap<string, readonly NodeId[]>;
   readonly whenState: ReadonlyMap<string, readonly NodeId[]>;
+  /** Nodes that run only to tell of pauses: what follows from `when("$interrupt")`. */
+  readonly telling: ReadonlySet<NodeId>;
   readonly chunks: ReadonlyMap<string, Chunk>;
   /** Conditions of `match` and `if`, by name. */
   readonly predicates: ReadonlyMap<string, Predicate>;

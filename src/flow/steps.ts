@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Json } from "../base/json.ts";
 import type { Predicate } from "./context.ts";
+import { noticeEvent } from "./contract.ts";
 import type { FailurePolicy } from "./failure.ts";
 import type { Chunk, Graph, Node, NodeId, WhenNode } from "./graph.ts";
 
@@ -103,9 +104,18 @@ class Numbering {
       nodes,
       whenEvent,
       whenState,
+      telling: this.#telling(),
       chunks: this.#chunks,
       predicates: this.#predicates,
     };
+  }
+
+  #telling(): Set<NodeId> {
+    const hears = this.#steps.filter(
+      (step) => step.kind === "when" && "events" in step.trigger && step.trigger.events.includes(noticeEvent),
+    );
+    const followed = hears.length === 0 ? new Set<Outlet>() : reachable(hears);
+    return new Set(this.#steps.filter((step) => followed.has(step)).map((step) => this.#id(step)));
   }
 
   #node(step: Step): Node {

@@ -17,13 +17,15 @@ import {
   type Interrupt,
 } from "./state.ts";
 import { earlyEvents } from "./early-events.ts";
-import { answeredBy, earlyAnswers, expiries, goesOnTo, idOfPause, takenError } from "./pauses.ts";
+import { answeredBy, comingDue, earlyAnswers, goesOnTo, idOfPause, takenError } from "./pauses.ts";
+import { nextFollowUp, notices } from "./handling.ts";
 import { cleanupEnd, isCleaning, planCleanup } from "./cleanup.ts";
 import { failed, nextParkedToFail, parkedToFail } from "./parking.ts";
 import { heldUntil, isPaused } from "./waits.ts";
 import type {
   EventOf,
   ExecutionId,
+  FollowUp,
   LedgerEvent,
   Move,
   OnExpire,
@@ -99,6 +101,8 @@ export type Command =
   /** A dispatch ends, and nothing follows from it. */
   | { type: "drop"; dispatch: number }
   | { type: "pause"; dispatch: number; interrupt: PauseRequest; times?: AttemptTimes }
+  /** Who tells of a pause is given a link that answers it. */
+  | { type: "link"; interrupt: string; hash: string }
   /** The attempt was cut off and shall go on at once, whatever else it waits for. */
   | { type: "interrupt"; dispatch: number; times?: AttemptTimes }
   /** It cannot go on, whatever still runs. */
@@ -131,6 +135,12 @@ export interface PauseRequest {
   onExpire: OnExpire | null;
   /** JSON Schema; null is any JSON. */
   response: Json;
+  title?: string;
+  assign?: string[];
+  dueInMs?: number;
+  /** In the order of their times. */
+  plan?: FollowUp[];
+  link?: true;
 }
 
 /** The events that a command leads to; none when there is nothing to do. Reads the state and never writes it. */
@@ -219,12 +229,14 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
     case "pause": {
       const dispatch = requireDispatch(state, command.dispatch);
       const id = idOfPause(state, dispatch, command.interrupt.id);
-      if (id !== null) return [pause(dispatch, { ...command.interrupt, id }, command.times)];
+      if (id !== null) return [pause(graph, dispatch, { ...command.interrupt, id }, command.times)];
       // Two chunks chose one id at the same moment: the second must not take the first one's place.
       const chunk = dispatch.chunk ?? dispatch.node;
       const { name, message, code } = takenError(state, command.interrupt.id, `pauseFor in chunk "${chunk}"`);
       return failed(state, graph, dispatch, { name, message, code, chunk }, null, command.times);
     }
+    case "link":
+      return [{ type: "interrupt.linked", id: command.interrupt, hash: command.hash }];
     case "interrupt": {
       const { id, chunk, node: at } = requireDispatch(state, command.dispatch);
       return [{ type: "chunk.interrupted", dispatch: id, chunk: chunk ?? at, ...command.times }];
@@ -262,12 +274,13 @@ export function settle(state: ExecutionState, now: number, running: number, isGr
   const taken = [...answers, ...earlyEvents(state, asking)];
   if (taken.length > 0) return { events: taken, isConditional: true };
   if (state.paused) return unpausing(state.paused, now);
+  if (state.notices) return { events: notices(state), isConditional: false };
   // Only if nobody retried it in the same moment.
   const given = parkedToFail(state, now);
   if (given.length > 0) return { events: given, isConditional: true };
-  const expired = expiries(pending, now);
+  const due = comingDue(pending, now);
   // Only if no answer came in: one that was accepted counts.
-  if (expired.length > 0) return { events: expired, isConditional: true };
+  if (due.length > 0) return { events: due, isConditional: true };
   if (state.closing?.cancelsInterrupts && pending.length > 0)
     return { events: cancelled(pending, state.closing.reason), isConditional: true };
   if (running > 0 || !isDrained(state) || pending.length > 0) return null;
@@ -342,7 +355,11 @@ export function nextTimer(state: ExecutionState, after = -Infinity): number | nu
     consider(deadlineOf(state));
     return next === Infinity ? null : next;
   }
-  for (const { status, expiresAt } of state.interrupts.values()) if (status === "pending") consider(expiresAt);
+  for (const interrupt of state.interrupts.values()) {
+    if (interrupt.status !== "pending") continue;
+    consider(interrupt.expiresAt);
+    consider(nextFollowUp(interrupt));
+  }
   consider(nextParkedToFail(state));
   consider(heldUntil(state));
   consider(deadlineOf(state));
@@ -490,8 +507,8 @@ function appended(state: ExecutionState, key: string, item: Json): Json {
   return values[key] ?? null;
 }
 
-function pause(dispatch: Dispatch, request: PauseRequest, times?: AttemptTimes): LedgerEvent {
-  const { id, payload, resumeTo, maxResumes, resumeCount } = request;
+function pause(graph: Graph, dispatch: Dispatch, request: PauseRequest, times?: AttemptTimes): LedgerEvent {
+  const { id, payload, resumeTo, maxResumes, resumeCount, title, assign, dueInMs, plan, link } = request;
   const event: EventOf<"interrupt.raised"> = {
     type: "interrupt.raised",
     dispatch: dispatch.id,
@@ -507,6 +524,13 @@ function pause(dispatch: Dispatch, request: PauseRequest, times?: AttemptTimes):
   if (request.expiresInMs !== null) event.expiresInMs = request.expiresInMs;
   if (request.onExpire !== null) event.onExpire = request.onExpire;
   if (request.response !== null) event.response = request.response;
+  if (title !== undefined) event.title = title;
+  if (assign !== undefined) event.assign = assign;
+  if (dueInMs !== undefined) event.dueInMs = dueInMs;
+  if (plan !== undefined) event.plan = plan;
+  if (link !== undefined) event.link = link;
+  // What tells of pauses does not tell of its own: it would have no end.
+  if (graph.telling.size > 0 && !graph.telling.has(dispatch.node)) event.tells = true;
   return event;
 }
 

@@ -1,5 +1,6 @@
 /** What an execution has before it by the clock alone, in words. It follows from the ledger. */
 import { autoCloseAt, deadlineOf } from "./decide.ts";
+import { nextFollowUp } from "./handling.ts";
 import type { ExecutionState, Interrupt } from "./state.ts";
 
 export interface Due {
@@ -22,7 +23,10 @@ export function duesOf(state: ExecutionState, now: number): Due[] {
     return dues.sort((a, b) => a.at - b.at);
   }
   for (const interrupt of state.interrupts.values())
-    if (interrupt.status === "pending") add(interrupt.expiresAt, `interrupt "${nameOf(interrupt)}" expires in ${flow}`);
+    if (interrupt.status === "pending") {
+      add(interrupt.expiresAt, `interrupt "${nameOf(interrupt)}" expires in ${flow}`);
+      add(nextFollowUp(interrupt), `interrupt "${nameOf(interrupt)}" ${nextInWords(interrupt)} in ${flow}`);
+    }
   for (const { id, chunk, node, notBefore, journal } of state.dispatches.values()) {
     const where = `chunk "${chunk ?? node}" of ${flow}`;
     add(notBefore, `retry of ${where}`);
@@ -34,6 +38,12 @@ export function duesOf(state: ExecutionState, now: number): Due[] {
   }
   add(autoCloseAt(state), `auto-close of ${flow}`);
   return dues.sort((a, b) => a.at - b.at);
+}
+
+function nextInWords({ handling }: Interrupt): string {
+  const next = handling?.plan[handling.followed];
+  if (next === undefined || "answer" in next) return "gets its default answer";
+  return "assign" in next ? "escalates" : "reminds";
 }
 
 /** What a person calls an interrupt: its type, where it has one, as its id is often generated. */

@@ -138,6 +138,17 @@ export const OnExpire = z.union([
 ]);
 export type OnExpire = z.infer<typeof OnExpire>;
 
+/** Whom a pause asks: texts of the application's own, such as "group:finance". */
+const assign = z.array(z.string());
+
+/** What follows so many milliseconds after it was asked, unless it has ended: a reminder, other assignees, or a default answer. */
+export const FollowUp = z.union([
+  z.strictObject({ inMs: ms, assign }),
+  z.strictObject({ inMs: ms, answer: JsonValue }),
+  z.strictObject({ inMs: ms }),
+]);
+export type FollowUp = z.infer<typeof FollowUp>;
+
 export const Outcome = z.enum(["completed", "failed", "cancelled"]);
 export type Outcome = z.infer<typeof Outcome>;
 
@@ -357,7 +368,40 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     onExpire: OnExpire.optional(),
     /** What an answer must be, as JSON Schema. */
     response: JsonValue.optional(),
+    title: z.string().optional(),
+    assign: assign.optional(),
+    dueInMs: ms.optional(),
+    /** In the order of their times. */
+    plan: z.array(FollowUp).optional(),
+    /** The flow hears what becomes of it, as event "$interrupt". */
+    tells: z.literal(true).optional(),
+    /** Whoever the flow tells gets a link that answers it. */
+    link: z.literal(true).optional(),
   }),
+  /** Somebody has taken it on; with `exclusive` nobody else may answer. */
+  z.strictObject({
+    type: z.literal("interrupt.claimed"),
+    id: z.string(),
+    exclusive: z.literal(true).optional(),
+    actor: z.string(),
+  }),
+  z.strictObject({ type: z.literal("interrupt.released"), id: z.string(), actor: z.string() }),
+  /** It asks these from now on, and nobody has taken it on. */
+  z.strictObject({
+    type: z.literal("interrupt.delegated"),
+    id: z.string(),
+    assign,
+    reason: z.string().optional(),
+    actor: z.string(),
+  }),
+  /** Out of the inbox until then: milliseconds since 1970. */
+  z.strictObject({ type: z.literal("interrupt.snoozed"), id: z.string(), until: ms, actor: z.string() }),
+  /** The next of its plan came due: it is told to the flow. */
+  z.strictObject({ type: z.literal("interrupt.reminded"), id: z.string() }),
+  /** The same: it asks these from now on. */
+  z.strictObject({ type: z.literal("interrupt.escalated"), id: z.string(), assign }),
+  /** A link was given to the flow's handler: SHA-256 of its token, hex. */
+  z.strictObject({ type: z.literal("interrupt.linked"), id: z.string(), hash: z.string() }),
   /** An answer to a question that nobody has asked yet: it is kept until somebody does. */
   z.strictObject({
     type: z.literal("interrupt.answered"),
@@ -380,6 +424,10 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     of: id.optional(),
     /** The answer was there before the pause: its seq. */
     early: id.optional(),
+    /** It came by a link: SHA-256 of its token. */
+    byLink: z.string().optional(),
+    /** Nobody had answered in time: it is the default of its plan. */
+    byDefault: z.literal(true).optional(),
     requestId: z.string().optional(),
     /** The span of who answered. */
     traceparent: z.string().optional(),

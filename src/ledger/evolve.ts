@@ -6,6 +6,8 @@ import { copyJson, type Json } from "../base/json.ts";
 import { cleanupInput, cleanupNode } from "./cleanup.ts";
 import { endGroup, hold, release, wake } from "./groups.ts";
 import { edited } from "./edits.ts";
+import { handled, handlingOf, nextFollowUp, noticeIn, tell, told } from "./handling.ts";
+import { noticeEvent } from "../flow/contract.ts";
 import { parked, paused, retried, skipped, stampParked, unpaused } from "./operators.ts";
 import { hearingOf, hears } from "./early-events.ts";
 import {
@@ -241,6 +243,16 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       return expired(state, event, seq, at);
     case "interrupt.cancelled":
       return cancelled(state, event, at);
+    case "interrupt.claimed":
+    case "interrupt.released":
+    case "interrupt.delegated":
+    case "interrupt.snoozed":
+    case "interrupt.reminded":
+    case "interrupt.escalated":
+      handled(state, event, at);
+      return state;
+    case "interrupt.linked":
+      return state;
     case "intervention.recorded":
       state.interventions.push({
         id: event.id,
@@ -452,6 +464,7 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: numbe
   // What breaks the contract has not come.
   if (event.refused !== undefined) state.heard = state.heard.filter(({ seq }) => seq !== event.of);
   apply(state, event.moves, event.value ?? arrival.value, at);
+  if (arrival.kind === "event" && arrival.event === noticeEvent) markTelling(state, event.moves, arrival.value);
   if (arrival.kind === "start" && event.value !== undefined && !isItem(state))
     state.startInput = { value: event.value };
   if (arrival.kind === "resume") {
@@ -463,6 +476,16 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: numbe
     release(state, arrival.paused?.group ?? null);
   }
   return state;
+}
+
+/** What is planned to tell of a pause says so: each attempt of it gets a link of its own. */
+function markTelling(state: ExecutionState, moves: readonly Move[] = [], value: Json): void {
+  const notice = noticeIn(value);
+  if (!notice) return;
+  forEachPlanned(moves, (id) => {
+    const dispatch = state.dispatches.get(id);
+    if (dispatch) dispatch.tells = notice;
+  });
 }
 
 /**
@@ -478,9 +501,9 @@ function copied(state: ExecutionState, at: number): ExecutionState {
   if (discardAt !== null && discardAt <= at) state.settings = { ...state.settings, discardAt: null };
   for (const interrupt of pendingInterrupts(state)) {
     const { expiresAt, expiresInMs } = interrupt;
-    if (expiresAt === null || expiresInMs === null || expiresAt > at) continue;
+    if (Math.min(expiresAt ?? Infinity, nextFollowUp(interrupt) ?? Infinity) > at) continue;
     interrupt.createdAt = at;
-    interrupt.expiresAt = at + expiresInMs;
+    if (expiresInMs !== null) interrupt.expiresAt = at + expiresInMs;
   }
   for (const found of state.parked.values())
     if (found.until !== null && found.until <= at) found.until = at + (found.until - found.at);
@@ -517,7 +540,8 @@ function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: nu
   if (event.dispatch === undefined) {
     state.hasBegun = true;
     state.inbox.push({ seq, kind: "event", event: event.event, value: event.payload, raw: event.raw ?? false });
-    hears(state, event, seq);
+    if (event.event === noticeEvent) told(state, event.payload);
+    else hears(state, event, seq);
     return state;
   }
   const dispatch = dispatchOf(state, event.dispatch);
@@ -542,6 +566,7 @@ function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: nu
 function raised(state: ExecutionState, event: EventOf<"interrupt.raised">, seq: number, at: number): ExecutionState {
   const { node, input, at: position, scope, group } = dispatchOf(state, event.dispatch);
   const hearing = hearingOf(state, event, scope, seq);
+  const handling = handlingOf(event);
   state.interrupts.set(event.id, {
     ...(hearing && { hears: hearing }),
     id: event.id,
@@ -561,8 +586,12 @@ function raised(state: ExecutionState, event: EventOf<"interrupt.raised">, seq: 
     requestId: null,
     actor: null,
     response: event.response ?? null,
+    ...(handling && { handling }),
+    ...(event.tells && { tells: event.tells }),
+    ...(event.link && { link: event.link }),
     paused: { node, input, at: position, scope, group },
   });
+  if (event.tells) tell(state, { id: event.id, tells: true }, "raised");
   // The interrupt takes over the dispatch's hold on its group.
   state.dispatches.delete(event.dispatch);
   return state;
@@ -576,6 +605,7 @@ function resumed(state: ExecutionState, event: EventOf<"interrupt.resumed">, seq
   const interrupt = state.interrupts.get(event.id);
   if (!interrupt) return state;
   if (event.byEvent === undefined || interrupt.status === "pending") {
+    tell(state, interrupt, "answered");
     resolve(interrupt, "resumed", at);
     interrupt.value = event.value;
     interrupt.requestId = event.requestId ?? null;
@@ -592,6 +622,7 @@ function resumed(state: ExecutionState, event: EventOf<"interrupt.resumed">, seq
 function expired(state: ExecutionState, event: EventOf<"interrupt.expired">, seq: number, at: number): ExecutionState {
   const interrupt = state.interrupts.get(event.id);
   if (!interrupt) return state;
+  tell(state, interrupt, "expired");
   resolve(interrupt, "expired", at);
   if (event.value === undefined) {
     endPause(state, interrupt);
@@ -613,6 +644,8 @@ function cancelled(state: ExecutionState, event: EventOf<"interrupt.cancelled">,
   const interrupt = state.interrupts.get(id);
   if (!interrupt) return state;
   if (dispatch === undefined || interrupt.status === "pending") {
+    // What the execution ends with needs no word.
+    if (event.withdrawn || interrupt.isSkipped) tell(state, interrupt, "withdrawn");
     resolve(interrupt, event.withdrawn ? "withdrawn" : "cancelled", at);
     interrupt.actor = event.actor ?? null;
     interrupt.value = null;

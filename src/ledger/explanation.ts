@@ -28,6 +28,13 @@ export const Wait = z.discriminatedUnion("kind", [
     since: moment,
     /** When the pause expires; null is never. */
     until: moment.nullable(),
+    title: z.string().nullable().default(null),
+    /** Whom it asks; null is nobody in particular. */
+    assignees: z.array(z.string()).nullable().default(null),
+    dueAt: moment.nullable().default(null),
+    /** Who has taken it on, and since when. */
+    claimedBy: z.string().nullable().default(null),
+    claimedAt: moment.nullable().default(null),
   }),
   /** A chunk failed for the last time, and waits for an operator: see `retry()` and `skip()`. */
   z.object({ kind: z.literal("parked"), chunk: z.string(), since: moment, error: ErrorInBrief.nullable() }),

@@ -1,5 +1,5 @@
 /** What follows when an attempt has failed: another one, the end, or a chunk that waits for an operator. */
-import { failing, type FailurePolicy } from "../flow/failure.ts";
+import { failing, parking, type FailurePolicy } from "../flow/failure.ts";
 import type { Graph } from "../flow/graph.ts";
 import type { SerializedError } from "../base/errors.ts";
 import type { EventOf, LedgerEvent } from "./event.ts";
@@ -12,7 +12,9 @@ import type { Dispatch, ExecutionState } from "./state.ts";
 export function failurePolicyOf(graph: Graph, { chunk, node }: Pick<Dispatch, "chunk" | "node">): FailurePolicy {
   const here = chunk === null ? graph.nodes.get(node)?.kind : undefined;
   if (here === "forEach" || here === "batch") return failing;
-  return (chunk === null ? undefined : graph.chunks.get(chunk)?.options.onFailure) ?? graph.onFailure;
+  const own = chunk === null ? undefined : graph.chunks.get(chunk)?.options.onFailure;
+  // What tells people of a pause does not fail what they are asked for.
+  return own ?? (graph.telling.has(node) ? parking : graph.onFailure);
 }
 
 /** Does it park now? Nobody could retry it in a hidden execution, and what ends already does not wait for it. */

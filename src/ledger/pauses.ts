@@ -3,6 +3,7 @@ import { InterruptExpiredError, UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import { parseAnswer } from "./answers.ts";
 import type { EventOf, LedgerEvent, Position, ResumeTo } from "./event.ts";
+import { followUps } from "./handling.ts";
 import { pendingInterrupts, type Dispatch, type ExecutionState, type Interrupt } from "./state.ts";
 
 /**
@@ -77,8 +78,17 @@ function check(id: string, response: Json, value: Json): { readonly value: Json 
   }
 }
 
+/** What the clock brings to those that wait: reminders, escalations and default answers, and the end of those whose time is over. */
+export function comingDue(pending: readonly Interrupt[], now: number): LedgerEvent[] {
+  const followed = followUps(pending, now);
+  if (followed.length === 0) return expiries(pending, now);
+  const answered = new Set(followed.map((event) => (event.type === "interrupt.resumed" ? event.id : null)));
+  const waiting = pending.filter(({ id }) => !answered.has(id));
+  return [...followed, ...expiries(waiting, now)];
+}
+
 /** What follows for those whose time is over; the event of one may answer others. */
-export function expiries(pending: readonly Interrupt[], now: number): LedgerEvent[] {
+function expiries(pending: readonly Interrupt[], now: number): LedgerEvent[] {
   const isOver = ({ expiresAt }: Interrupt) => expiresAt !== null && expiresAt <= now;
   const over = pending.filter(isOver);
   if (over.length === 0) return [];

@@ -4,6 +4,7 @@ import { defaultSettings } from "./event.ts";
 import type {
   EventOf,
   ExecutionId,
+  FollowUp,
   OnExpire,
   Outcome,
   Position,
@@ -86,6 +87,8 @@ export interface ExecutionState {
   early: EarlyAnswer[];
   /** Events from outside that no pause has taken, the oldest first: a pause that waits for one may come later. */
   heard: HeardEvent[];
+  /** What the flow is to hear of its pauses, the oldest first; only where it hears of them. */
+  notices?: Notice[];
   interventions: Intervention[];
   children: Map<ExecutionId, Child>;
 }
@@ -145,6 +148,8 @@ export interface Dispatch {
   resume: string | null;
   /** It is an `onCancel` handler. */
   cleanup?: true;
+  /** It was planned to tell of this. */
+  tells?: Notice;
   journal: JournalEntry[];
   /** In which order what its attempts waited for side by side reached them, by number. */
   turns?: number[];
@@ -225,9 +230,45 @@ export interface Interrupt {
   response: Json;
   /** An operator gave the chunk's output instead of an answer. */
   isSkipped?: true;
+  /** Whom it asks and until when, and what was done with it; only where there is any of it. */
+  handling?: Handling;
+  /** The flow hears what becomes of it, as event "$interrupt"; and whoever it tells gets a link that answers it. */
+  tells?: true;
+  link?: true;
   /** The dispatch that paused: where the answer goes on. */
   paused: Pick<Dispatch, "node" | "input" | "at" | "scope" | "group"> | null;
 }
+
+export interface Handling {
+  title: string | null;
+  /** null is nobody in particular. */
+  assignees: string[] | null;
+  /** After so long it is overdue. */
+  dueInMs: number | null;
+  /** What follows by the clock, in order, and how much of that has. */
+  plan: FollowUp[];
+  followed: number;
+  claim: { actor: string; at: number; isExclusive: boolean } | null;
+  snoozedUntil: number | null;
+}
+
+/** What the flow is to hear of a pause. */
+export interface Notice {
+  kind: NoticeKind;
+  /** As it was then. */
+  interrupt: string;
+}
+
+export const noticeKinds = [
+  "raised",
+  "reminded",
+  "escalated",
+  "delegated",
+  "answered",
+  "expired",
+  "withdrawn",
+] as const;
+export type NoticeKind = (typeof noticeKinds)[number];
 
 export interface EarlyAnswer {
   seq: number;

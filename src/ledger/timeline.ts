@@ -66,6 +66,12 @@ export const TimelineRow = z.discriminatedUnion("kind", [
     until: moment.nullable(),
     /** Who answered. */
     actor: z.string().nullable(),
+    title: z.string().nullable().default(null),
+    /** Whom it asked last; null is nobody in particular. */
+    assignees: z.array(z.string()).nullable().default(null),
+    dueAt: moment.nullable().default(null),
+    /** Who had taken it on. */
+    claimedBy: z.string().nullable().default(null),
   }),
   /** An execution that it called. */
   z.object({

@@ -49,6 +49,9 @@ export interface CancelCommand {
   readonly actor: string | null;
 }
 
+/** What people do with an interrupt, by the name of the function that does it. */
+export type Handling = "claim" | "release" | "delegate" | "snooze";
+
 /** What an operator does, by the name of the function that does it. */
 export type Operation = "retry" | "skip" | "editState" | "pause" | "unpause";
 
@@ -64,6 +67,12 @@ export interface Commands {
   continueWith(id: ExecutionId, interrupt: string, command: ResumeCommand): Promise<Json>;
   /** The interrupt as it is then. */
   withdraw(id: ExecutionId, interrupt: string, command: WithdrawCommand): Promise<Json>;
+  /** What a link asks, as its interrupt's record. @throws {TokenUnknownError | TokenUsedError | TokenClosedError} */
+  askedByToken(token: string): Promise<Json>;
+  /** The interrupt as it is then. @param actor null is the link */
+  answerByToken(token: string, value: Json, actor: string | null): Promise<Json>;
+  /** The interrupt as it is then. @param options with who, as the function takes them */
+  handle(id: ExecutionId, interrupt: string, handling: Handling, options: JsonObject): Promise<Json>;
   /** What an answer to the interrupt must be, as JSON Schema; null is any JSON, or no such interrupt. */
   responseSchema(id: ExecutionId, interrupt: string): Promise<Json>;
   /** @param flow names the execution's flow where interventions are off */
@@ -97,6 +106,9 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
   /** The execution's id, in a statement that does not wait for its row: that is up to the lane. */
   const locking = (id: ExecutionId) =>
     sql`case when set_config('lock_timeout', ${tryWithin}, true) <> '' then ${id}::uuid end`;
+  const refuseLink = (error: unknown): never => {
+    throw refusalOf(error, target, { what: "a link" });
+  };
   const done = (rows: readonly { readonly done: boolean }[]) => rows[0]?.done ?? false;
   const recordOf = (rows: readonly { readonly record: Json }[]) => rows[0]?.record ?? null;
   return {
@@ -142,6 +154,29 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
       )
         .then(recordOf)
         .catch(refuse(id, interrupt, `withdraw("${interrupt}")`)),
+    askedByToken: (token) =>
+      sql<{ record: Json }[]>`select flowledger.asked_by_token(${token}) as record`.then(recordOf).catch(refuseLink),
+    answerByToken: (token, value, actor) =>
+      sql<{ record: Json }[]>`
+        select flowledger.answer_by_token(${token}, ${JSON.stringify(value)}::text::jsonb, ${JSON.stringify({ actor })}::text::jsonb) as record`
+        .then(recordOf)
+        .catch(refuseLink),
+    handle(id, interrupt, handling, options) {
+      const given = JSON.stringify(options);
+      const statements = {
+        claim: () => sql<{ record: Json }[]>`
+          select flowledger.claim_interrupt(${locking(id)}, ${interrupt}, ${given}::text::jsonb, false) as record`,
+        release: () => sql<{ record: Json }[]>`
+          select flowledger.release_interrupt(${locking(id)}, ${interrupt}, ${given}::text::jsonb, false) as record`,
+        delegate: () => sql<{ record: Json }[]>`
+          select flowledger.delegate_interrupt(${locking(id)}, ${interrupt}, ${given}::text::jsonb, false) as record`,
+        snooze: () => sql<{ record: Json }[]>`
+          select flowledger.snooze_interrupt(${locking(id)}, ${interrupt}, ${given}::text::jsonb, false) as record`,
+      } satisfies Record<Handling, () => Promise<unknown>>;
+      return inLane(id, statements[handling])
+        .then(recordOf)
+        .catch(refuse(id, interrupt, `${handling}("${interrupt}")`));
+    },
     responseSchema: (id, interrupt) =>
       sql<{ response: Json }[]>`
         select coalesce(i.response, s.response) as response

@@ -8,7 +8,7 @@ import { Meta } from "../ledger/views.ts";
 import type { Database } from "./client.ts";
 import { column, list } from "./columns.ts";
 import { Header, headerColumns } from "./headers.ts";
-import { listsOf } from "./lists.ts";
+import { listsOf, search } from "./lists.ts";
 import type { Lists } from "./lists.ts";
 import { codeOf, mayNot, refusalOf } from "./refusals.ts";
 
@@ -42,6 +42,8 @@ export interface Reads extends Lists {
   findOver(asked: readonly { readonly id: ExecutionId; readonly transaction: string | null }[]): Promise<ExecutionId[]>;
   /** Pending interrupts, oldest first, each as `flowledger.interrupt_record` gives it. */
   listInterrupts(filter: InterruptFilter): Promise<Json[]>;
+  /** What `flowledger.inbox` gives. @throws {SearchTimeoutError | UsageError} */
+  inbox(options: JsonObject): Promise<Json[]>;
   /** Interrupts that wait in an execution and in its sub-flows, oldest first, each as the execution shows it. */
   pendingInterrupts(id: ExecutionId): Promise<Json[]>;
   /** The nodes of a definition that ran here once; null when nobody kept it. */
@@ -147,6 +149,15 @@ export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Read
         order by i.created_at, i.execution_id, i.id
         limit ${limit}::int`;
       return rows.map(({ record }) => record);
+    },
+    async inbox(options) {
+      const query = sql<{ record: Json }[]>`
+        select i.record from flowledger.inbox(${JSON.stringify(options)}::text::jsonb) with ordinality i(record, ord) order by i.ord`;
+      try {
+        return (await search(query, options)).map(({ record }) => record);
+      } catch (error) {
+        throw refusalOf(error, target);
+      }
     },
     async pendingInterrupts(id) {
       const rows = await sql<{ record: Json }[]>`

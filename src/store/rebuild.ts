@@ -13,7 +13,7 @@ import { list } from "./columns.ts";
 /** One row that was not what the ledger says. */
 export interface Difference {
   readonly executionId: string;
-  readonly table: "executions" | "interrupts" | "interventions" | "snapshots" | "ledger";
+  readonly table: "executions" | "interrupts" | "assignments" | "interventions" | "snapshots" | "ledger";
   /** Of a table with several rows per execution: which one. */
   readonly row: string | null;
   /** Null where there was none; otherwise only the columns that differ. */

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import {
   ChunksParkedError,
+  ClaimedError,
   ConflictError,
   ConnectionError,
   DatabaseError,
@@ -19,6 +20,9 @@ import {
   PendingInterruptsError,
   PermissionError,
   ResumeConflictError,
+  TokenClosedError,
+  TokenUnknownError,
+  TokenUsedError,
   UsageError,
 } from "../base/errors.ts";
 import { socketCodes } from "./socket.ts";
@@ -155,6 +159,12 @@ const End = z.object({
   pending: z.array(z.string()),
 });
 
+/** What `refuse_claim` says. */
+const Claim = z.object({ by: z.string(), at: z.string() });
+
+/** When a link was used. */
+const Use = z.object({ at: z.string() });
+
 const Place = z.object({ where: z.string(), path: z.array(z.union([z.string(), z.number()])), problem: z.string() });
 
 const Parked = z.array(z.object({ chunk: z.string(), index: z.int().nullable(), executionId: z.string() }));
@@ -213,6 +223,16 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
       return new FlowPausedError(FlowPause.parse(JSON.parse(detail ?? "{}")));
     case "FL015":
       return new UsageError(message, hint ?? "see the documentation", {}, error);
+    case "FL016": {
+      const { by, at } = Claim.parse(JSON.parse(detail ?? "{}"));
+      return new ClaimedError(id, what, by, at);
+    }
+    case "FL017":
+      return new TokenUnknownError();
+    case "FL018":
+      return new TokenUsedError(Use.parse(JSON.parse(detail ?? "{}")).at);
+    case "FL019":
+      return new TokenClosedError();
     case lockedCode:
       return new LockedError(message.split(" is held ")[0] ?? message, Number(detail) || null, error);
     case "28P01":

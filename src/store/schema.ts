@@ -153,6 +153,16 @@ export function tables(name = "flowledger") {
       index("ledger_event_keys")
         .on(table.executionId, sql`"left"(payload ->> 'idempotencyKey', 200)`)
         .where(sql`type = 'event.emitted' and payload ? 'idempotencyKey'`),
+      // What people did with an interrupt, beside answering it.
+      index("ledger_handling")
+        .on(table.executionId, sql`(payload ->> 'id')`, table.seq)
+        .where(
+          sql`type in ('interrupt.claimed', 'interrupt.released', 'interrupt.delegated', 'interrupt.snoozed', 'interrupt.reminded', 'interrupt.escalated', 'interrupt.linked')`,
+        ),
+      // A token is found by its hash; copies have none.
+      index("ledger_links")
+        .on(sql`(payload ->> 'hash')`)
+        .where(sql`type = 'interrupt.linked' and copied_at is null`),
       // So is an answer that is repeated.
       index("ledger_request_ids")
         .on(table.executionId, sql`"left"(payload ->> 'requestId', 200)`)
@@ -269,15 +279,51 @@ export function tables(name = "flowledger") {
       resolvedSeq: integer("resolved_seq"),
       /** The event that answered it. */
       byEvent: text("by_event"),
+      title: text("title"),
+      /** Whom it asks, in the application's own words; null is nobody in particular. */
+      assignees: text("assignees").array(),
+      dueAt: moment("due_at"),
+      claimedBy: text("claimed_by"),
+      claimedAt: moment("claimed_at"),
+      /** Nobody else may answer. */
+      isExclusive: boolean("is_exclusive"),
+      /** Out of the inbox until then. */
+      snoozedUntil: moment("snoozed_until"),
     },
     (table) => [
       primaryKey({ columns: [table.executionId, table.id] }),
+      index("interrupts_due")
+        .on(table.dueAt, table.createdAt, table.executionId, table.id)
+        .where(sql`status = 'pending' and due_at is not null`),
       index("interrupts_pending")
         .on(table.createdAt, table.executionId, table.id)
         .where(sql`status = 'pending'`),
       index("interrupts_pending_flow")
         .on(table.flow, table.createdAt)
         .where(sql`status = 'pending'`),
+    ],
+  );
+
+  /** Whom a pending interrupt asks, a row each, in the order of the inbox: without a due date last. Derived. */
+  const assignments = schema.table(
+    "assignments",
+    {
+      principal: text("principal").notNull(),
+      /** Infinity: never. */
+      dueAt: moment("due_at").notNull(),
+      createdAt: moment("created_at").notNull(),
+      executionId: uuid("execution_id").notNull(),
+      interruptId: text("interrupt_id").notNull(),
+    },
+    (table) => [
+      primaryKey({ columns: [table.executionId, table.interruptId, table.principal] }),
+      index("assignments_inbox").on(
+        table.principal,
+        table.dueAt,
+        table.createdAt,
+        table.executionId,
+        table.interruptId,
+      ),
     ],
   );
 
@@ -629,6 +675,13 @@ export function tables(name = "flowledger") {
       actor: text("actor"),
       requestId: text("request_id"),
       byEvent: text("by_event"),
+      title: text("title"),
+      assignees: text("assignees").array(),
+      dueAt: moment("due_at"),
+      claimedBy: text("claimed_by"),
+      claimedAt: moment("claimed_at"),
+      isExclusive: boolean("is_exclusive"),
+      snoozedUntil: moment("snoozed_until"),
     })
     .existing();
 
@@ -678,6 +731,7 @@ export function tables(name = "flowledger") {
     prunes,
     snapshots,
     interrupts,
+    assignments,
     interventions,
     streamItems,
     flowData,
@@ -714,6 +768,7 @@ export const {
   prunes,
   snapshots,
   interrupts,
+  assignments,
   interventions,
   streamItems,
   flowData,

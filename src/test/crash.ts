@@ -1,4 +1,5 @@
 /** Cuts off the owner of an execution at each of its commits in turn, lets another worker take over, and asks whether all is well. */
+import { parseDuration, type Duration } from "../base/duration.ts";
 import { FlowledgerError } from "../base/errors.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 import type { Committer } from "../engine/committer.ts";
@@ -23,6 +24,8 @@ export interface CrashContext {
   readonly calls: (name: string) => number;
   /** Where this run is cut, e.g. `before commit 2 of 5 (refund: step.completed "pay")`; null where it is not. */
   readonly boundary: string | null;
+  /** As `clock.advance()` of the kit, on the clock of this run. */
+  readonly advance: (duration: Duration) => Promise<void>;
 }
 
 export type CrashCheck<C extends Contract = Contract> = (run: TestRun<C>, context: CrashContext) => unknown;
@@ -88,6 +91,7 @@ async function runOnce<C extends Contract>(
       effects: (name) => lab.begun.effects(name, since),
       calls: (name) => lab.begun.runs(name, since),
       boundary: cut?.boundary ?? null,
+      advance: (duration) => lab.driver.moveBy(parseDuration(duration, "advance()")),
     });
     await lab.driver.settle();
   } finally {

@@ -68,6 +68,7 @@ export interface WorkerSettings {
   readonly concurrency: number;
   readonly drainTimeoutMs: number;
   readonly cancelGraceMs: number;
+  readonly publicUrl: string | null;
   /** Whether it goes on without a job where it can, and looks for what no job came for. */
   readonly hasShortcuts: boolean;
 }
@@ -241,6 +242,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         committingAlone: new Set(),
         isFlowPaused: (flow) => pauses.has(flow),
         cancelGraceMs: settings.cancelGraceMs,
+        publicUrl: settings.publicUrl,
         hasShortcuts,
       },
     };

@@ -45,6 +45,8 @@ beforeAll(async () => {
   failed = await start("broken");
   await untilPending(approved);
   copy = await orchestrator.getExecution((await approved.fork({ at: (await approved.history()).length })).id);
+  await approved.claim("q", { actor: "bo" });
+  await approved.delegate("q", { to: "user:ann", actor: "bo", reason: "on holiday" });
   await approved.intervene("use the new price", { author: "ann" });
   await approved.continueWith("q", { approved: true }, { actor: "ann", resumeRequestId: "mail-7" });
   await approved.waitForClose();
@@ -64,6 +66,11 @@ const answers: Record<string, (rows: readonly Record<string, unknown>[]) => void
       },
     ]),
   "What waits": (rows) => expect(rows).toMatchObject([{ flow: "refund", id: "q", execution_id: copy.id }]),
+  "Who took": (rows) =>
+    expect(rows).toMatchObject([
+      { execution_id: approved.id, what: "delegated", actor: "bo", now_asks: ["user:ann"], reason: "on holiday" },
+      { execution_id: approved.id, what: "claimed", actor: "bo" },
+    ]),
   "How long": (rows) => expect(rows).toMatchObject([{ type: "approval", pauses: "2", answered: "1" }]),
   "Which questions": (rows) => expect(rows).toEqual([]),
   "Which corrections": (rows) =>

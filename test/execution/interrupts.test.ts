@@ -228,6 +228,13 @@ describe("a pause", () => {
         requestId: null,
         actor: null,
         response: null,
+        title: null,
+        assignees: null,
+        dueAt: null,
+        claimedBy: null,
+        claimedAt: null,
+        isExclusive: false,
+        snoozedUntil: null,
         projectedFrom: null,
       },
     ]);

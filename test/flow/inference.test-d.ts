@@ -3,7 +3,7 @@ import { expectTypeOf, test } from "vitest";
 import { z } from "zod";
 import { defineFlow, Flow } from "../../src/flow/builder.ts";
 import type { CallOptions, Ctx, Paused, Resume, RetryOptions } from "../../src/flow/context.ts";
-import type { EventsOf, StatePath } from "../../src/flow/contract.ts";
+import type { EventsOf, InterruptNotice, StatePath } from "../../src/flow/contract.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
 import type { Duration } from "../../src/base/duration.ts";
 import type { Json } from "../../src/base/json.ts";
@@ -216,6 +216,7 @@ test("when gives the payload, a join by name, an or with its event, a state key 
         { event: "Decided"; value: { decision: string } } | { event: "Counted"; value: number }
       >(),
     );
+  flow.when("$interrupt").to("tell", (ctx) => expectTypeOf(ctx.input).toEqualTypeOf<InterruptNotice>());
   flow.when(["Counted"]).to("d", (ctx) => expectTypeOf(ctx.input).toEqualTypeOf<number>());
   flow.when({ state: "notes" }).to("e", (ctx) => expectTypeOf(ctx.input).toEqualTypeOf<string[] | null>());
   defineFlow("free")

@@ -33,6 +33,13 @@ const raised: LedgerEvent = {
   resumeCount: 0,
   expiresInMs: 500,
 };
+const asking: LedgerEvent = {
+  ...raised,
+  assign: ["group:finance"],
+  dueInMs: 300,
+  plan: [{ inMs: 100 }, { inMs: 200, assign: ["boss"] }],
+  tells: true,
+};
 const intervened: LedgerEvent = {
   type: "intervention.recorded",
   id: "v1",
@@ -283,6 +290,59 @@ const cases: {
     { type: "interrupt.refused", id: "i1", early: 4, problem: "no" },
     ({ early, interrupts }) => [early, interrupts.get("i1")?.status],
     [[], "pending"],
+  ],
+  "interrupt.claimed": [
+    [...running, raised],
+    { type: "interrupt.claimed", id: "i1", exclusive: true, actor: "ann" },
+    ({ interrupts }) => interrupts.get("i1")?.handling?.claim,
+    { actor: "ann", at: 5000, isExclusive: true },
+  ],
+  "interrupt.released": [
+    [...running, raised, { type: "interrupt.claimed", id: "i1", actor: "ann" }],
+    { type: "interrupt.released", id: "i1", actor: "ann" },
+    ({ interrupts }) => interrupts.get("i1")?.handling?.claim,
+    null,
+  ],
+  "interrupt.delegated": [
+    [...running, asking, { type: "interrupt.claimed", id: "i1", actor: "ann" }],
+    { type: "interrupt.delegated", id: "i1", assign: ["user:bo"], actor: "ann" },
+    ({ interrupts, notices }) => [
+      interrupts.get("i1")?.handling?.assignees,
+      interrupts.get("i1")?.handling?.claim,
+      notices,
+    ],
+    [
+      ["user:bo"],
+      null,
+      [
+        { kind: "raised", interrupt: "i1" },
+        { kind: "delegated", interrupt: "i1" },
+      ],
+    ],
+  ],
+  "interrupt.snoozed": [
+    [...running, raised],
+    { type: "interrupt.snoozed", id: "i1", until: 9000, actor: "ann" },
+    ({ interrupts }) => interrupts.get("i1")?.handling?.snoozedUntil,
+    9000,
+  ],
+  "interrupt.reminded": [
+    [...running, asking],
+    { type: "interrupt.reminded", id: "i1" },
+    ({ interrupts }) => interrupts.get("i1")?.handling?.followed,
+    1,
+  ],
+  "interrupt.escalated": [
+    [...running, asking, { type: "interrupt.reminded", id: "i1" }],
+    { type: "interrupt.escalated", id: "i1", assign: ["boss"] },
+    ({ interrupts }) => [interrupts.get("i1")?.handling?.followed, interrupts.get("i1")?.handling?.assignees],
+    [2, ["boss"]],
+  ],
+  "interrupt.linked": [
+    [...running, asking],
+    { type: "interrupt.linked", id: "i1", hash: "00" },
+    ({ interrupts }) => interrupts.get("i1")?.status,
+    "pending",
   ],
   "interrupt.expired": [
     [...running, raised],

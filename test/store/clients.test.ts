@@ -1,14 +1,14 @@
 /** Clients that are limited to flows and to metadata: tried as those roles, at every door that a client has. */
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
-import { afterAll, expect, test } from "vitest";
+import { afterAll, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import type { Json } from "../../src/index.ts";
 import { administer, testDatabase } from "../support/database.ts";
 import { runCli } from "../support/cli.ts";
 import { codeOf, present, untilPending } from "../support/doors.ts";
-import { serving } from "../support/flows.ts";
+import { serving, untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -94,6 +94,10 @@ const calls = [
   `cancel_sub_flow($1, '${nobody}')`,
   `start_execution($1, '1')`,
   `seen(array[$1::uuid])`,
+  `claim_interrupt($1, 'q', '{"actor": "ann"}')`,
+  `release_interrupt($1, 'q', '{"actor": "ann"}')`,
+  `delegate_interrupt($1, 'q', '{"actor": "ann", "to": "bo"}')`,
+  `snooze_interrupt($1, 'q', '{"actor": "ann", "until": "2100-01-01T00:00:00Z"}')`,
 ];
 
 test.each(calls)("%s says the same of another tenant's execution as of none, and changes nothing", async (call) => {
@@ -113,6 +117,8 @@ test("every function that a client may call is tried with another tenant's id", 
     where p.pronamespace = 'flowledger'::regnamespace and has_function_privilege(${`${prefix}_acme`}, p.oid, 'execute')`;
 
   const tried = new Set([...calls.map((call) => call.split("(")[0] ?? ""), "start", "channel", "to_ms"]);
+  // These take no id: the tests below try them.
+  for (const name of ["inbox", "asked_by_token", "answer_by_token"]) tried.add(name);
   expect(rows.map(({ name }) => name).filter((name) => !tried.has(name))).toEqual([]);
 });
 
@@ -135,6 +141,44 @@ test("a limited client starts what it is granted, with the metadata of its limit
   await expect(as("acme", (client) => client`select from flowledger.executions`)).rejects.toMatchObject({
     code: "42501",
   });
+});
+
+test("a limited client finds, claims and answers what waits in its own executions, and nothing else", async () => {
+  const links: string[] = [];
+  const shop = defineFlow("shop");
+  shop.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", assign: ["group:shop"], link: true }));
+  shop.when("$interrupt").to("mail", (ctx) => {
+    if (ctx.input.link) links.push(`${ctx.execution.id} ${ctx.input.link.split("/a/")[1]}`);
+  });
+  await using orchestrator = await serving(database, [shop], { publicUrl: "https://example.com" });
+  const ids = new Map<string, string>();
+  for (const [name, metadata] of Object.entries({ acme, bolt })) {
+    const execution = await orchestrator.flow(shop).startExecution(1, { metadata });
+    await untilPending(execution, 1);
+    await untilEvent(execution, "interrupt.linked");
+    ids.set(name, execution.id);
+  }
+  await vi.waitFor(() => expect([...ids.values()].every((id) => links.some((link) => link.startsWith(id)))).toBe(true));
+  const token = (name: string) => links.find((link) => link.startsWith(ids.get(name) ?? "?"))?.split(" ")[1] ?? "";
+  const listed = (name: Name, options: object) =>
+    as(name, async (client) => {
+      const rows = await client<{ id: string }[]>`
+        select i ->> 'executionId' as id from flowledger.inbox(${JSON.stringify(options)}::text::jsonb) i`;
+      return rows.map(({ id }) => id).filter((id) => [...ids.values()].includes(id));
+    });
+
+  for (const options of [{}, { for: ["group:shop"] }]) {
+    expect(await listed("acme", options)).toEqual([ids.get("acme")]);
+    expect((await listed("both", options)).toSorted()).toEqual([...ids.values()].toSorted());
+    for (const name of ["client", "operator", "auditor", "worker"] as const)
+      expect((await listed(name, options)).toSorted()).toEqual([...ids.values()].toSorted());
+  }
+  const foreign = await told("acme", `answer_by_token('${token("bolt")}', '1')`, nobody);
+  expect(foreign).toEqual(await told("acme", `answer_by_token('${"A".repeat(43)}', '1')`, nobody));
+  expect(await told("acme", `asked_by_token('${token("bolt")}')`, nobody)).toMatchObject({ code: "FL017" });
+  await as("acme", (client) => client`select flowledger.answer_by_token(${token("acme")}, '1')`);
+  expect(await listed("acme", {})).toEqual([]);
+  expect(await listed("bolt", {})).toEqual([ids.get("bolt")]);
 });
 
 test("keys of tenants are apart: none finds, blocks or is told of another's", async () => {

@@ -51,6 +51,7 @@ const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {}
 
 /** S(elect), I(nsert), U(pdate), D(elete), T(runcate). */
 const allowed: Record<string, Record<(typeof names)[number], string>> = {
+  assignments: { worker: "SIUD", client: "", operator: "S", auditor: "S" },
   anchors: { worker: "", client: "", operator: "S", auditor: "S" },
   client_grants: { worker: "", client: "", operator: "S", auditor: "S" },
   flow_pauses: { worker: "S", client: "", operator: "S", auditor: "S" },
@@ -148,15 +149,15 @@ const callable = {
   refusedToWorker:
     "accept_identity anchor apply_grants grant_client grant_roles make_role prune rebuild remove_executions".split(" "),
   client:
-    "cancel cancel_function cancel_sub_flow channel close continue_with emit emit_to_sub_flow intervene mark_intervention_consumed reschedule_function seal seen start start_execution to_ms withdraw".split(
+    "answer_by_token asked_by_token cancel cancel_function cancel_sub_flow channel claim_interrupt close continue_with delegate_interrupt emit emit_to_sub_flow inbox intervene mark_intervention_consumed release_interrupt reschedule_function seal seen snooze_interrupt start start_execution to_ms withdraw".split(
       " ",
     ),
   operator:
-    "alike_error broken_anchors broken_chains bulk bulk_failures bulk_report cancel channel close close_snapshot differences early_record edit_state events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now open_dispatches parked_below parked_of pause pause_flow pause_of pending_on planned_of projected_owner projected_record redrive redriven_by retry seal skip standing state_at status_of timeline to_ms unpause unpause_flow visible_in wall_clock".split(
+    "alike_error asked_of broken_anchors broken_chains bulk bulk_failures bulk_report cancel channel claim_interrupt close close_snapshot delegate_interrupt differences early_record edit_state events explain from_ms handling_of inbox interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms next_follow_up now open_dispatches parked_below parked_of pause pause_flow pause_of pending_on planned_of projected_owner projected_record redrive redriven_by release_interrupt retry seal skip snooze_interrupt standing state_at status_of timeline to_ms unpause unpause_flow visible_in wall_clock".split(
       " ",
     ),
   auditor:
-    "alike_error broken_anchors broken_chains bulk_failures bulk_report channel close_snapshot differences early_record events explain from_ms interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms now parked_of pause_of pending_on projected_owner projected_record redriven_by state_at status_of timeline to_ms visible_in wall_clock".split(
+    "alike_error asked_of broken_anchors broken_chains bulk_failures bulk_report channel close_snapshot differences early_record events explain from_ms handling_of inbox interrupt_of interrupt_record intervention_of is_item is_projected_id iso lifecycle_of meta ms next_follow_up now parked_of pause_of pending_on projected_owner projected_record redriven_by state_at status_of timeline to_ms visible_in wall_clock".split(
       " ",
     ),
 };

@@ -387,12 +387,13 @@ export class Member {
 
   async #emit(event: string, payload: number, actor: string | null): Promise<void> {
     const expected = answeredBy(pendingInterrupts(this.state), event, payload);
+    const of = this.state.seq + 1;
     await storeOn(this.#sql).commands.emit(this.id, { event, payload, idempotencyKey: null, actor });
     const by = actor === null ? {} : { actor };
     this.#compare(
       `emit("${event}")`,
       (await this.#new()).slice(1),
-      expected.map((answer) => ({ ...answer, ...by })),
+      expected.map((answer) => (answer.type === "interrupt.resumed" ? { ...answer, ...by, of } : answer)),
     );
   }
 

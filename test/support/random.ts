@@ -71,11 +71,25 @@ export function foreignTo(state: ExecutionState, choice: number): LedgerEvent[] 
   ];
   for (const { id } of pendingInterrupts(state)) {
     events.push({ type: "interrupt.resumed", id, value: choice });
+    events.push(anyHandling(id, choice));
     // An owner routes an answer before anything is asked anew under the same id.
     if (!state.inbox.some((arrival) => arrival.kind === "resume" && arrival.interrupt === id))
       events.push({ type: "interrupt.cancelled", id, reason: "moot", withdrawn: true, actor: "ann" });
   }
   return events;
+}
+
+/** What somebody does with a question beside answering it. */
+function anyHandling(id: string, choice: number): LedgerEvent {
+  const actor = `actor ${choice % 3}`;
+  const events: LedgerEvent[] = [
+    { type: "interrupt.claimed", id, actor },
+    { type: "interrupt.claimed", id, exclusive: true, actor },
+    { type: "interrupt.released", id, actor },
+    { type: "interrupt.delegated", id, assign: [`user:${choice % 5}`], actor },
+    { type: "interrupt.snoozed", id, until: 1000 * (choice % 99), actor },
+  ];
+  return events[(choice >>> 2) % events.length] ?? { type: "interrupt.released", id, actor };
 }
 
 function outside(state: ExecutionState, choice: number): LedgerEvent {
@@ -110,6 +124,10 @@ export function anyPause(state: ExecutionState, choice: number): Extract<Command
         ? (([null, "fail", "continue", { event: "A", payload: 1 }, { value: 2 }] as const)[choice % 5] ?? null)
         : null,
     response: choice % 4 ? null : { type: "object" },
+    ...(choice % 5 > 2 && { title: `t${choice}`, assign: ["a", `b${choice % 7}`], dueInMs: choice % 3000 }),
+    ...(choice % 7 > 4 && {
+      plan: [{ inMs: choice % 20 }, { inMs: 20 + (choice % 300), assign: ["boss"] }, { inMs: 400, answer: choice }],
+    }),
   };
 }
 
@@ -236,6 +254,7 @@ export function anyFlow(onFailure: fc.Arbitrary<"fail" | "park"> = fc.constant("
       begin(flow.when(["A", "B"]), and);
       begin(flow.when(["A", "B"], { mode: "or" }), or);
       begin(flow.when({ state: "x" }), state);
+      if (roots.length > 1) begin(flow.when("$interrupt"), []);
       return flow;
     });
 }

@@ -1,4 +1,5 @@
 /** The attempt that a `ctx` belongs to, as its parts see it. */
+import type { Json } from "../../base/json.ts";
 import type { Chunk } from "../../flow/graph.ts";
 import type { Dispatch } from "../../ledger/state.ts";
 import type { AttemptTrace } from "../../telemetry/trace.ts";
@@ -13,6 +14,8 @@ export const own: unique symbol = Symbol("attempt");
 export interface CtxAttempt {
   readonly host: AttemptHost;
   readonly dispatch: Dispatch;
+  /** What the dispatch has, with what is this attempt's alone. */
+  readonly input: Json;
   readonly chunk: Chunk;
   readonly journal: Journal;
   readonly turns: Turns;

@@ -13,7 +13,7 @@ export class ChunkCtx extends CallsCtx implements Ctx, SubFlowCtx {
 
   /** @param parsed the input, where the chunk has a contract for it */
   constructor(attempt: CtxAttempt, parsed: Json | undefined) {
-    super(attempt, parsed === undefined ? attempt.dispatch.input : parsed);
+    super(attempt, parsed === undefined ? attempt.input : parsed);
   }
 
   get chunk() {

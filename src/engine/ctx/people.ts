@@ -15,6 +15,7 @@ import type {
   Resume,
   WithdrawOptions,
 } from "../../flow/context.ts";
+import { noticeEvent } from "../../flow/contract.ts";
 import { answerSchema } from "../../ledger/answers.ts";
 import { requireConsumption, requireFilters } from "../../ledger/interventions.ts";
 import type { PauseRequest } from "../../ledger/decide.ts";
@@ -22,6 +23,7 @@ import { idOfPause, isIdFor, takenError } from "../../ledger/pauses.ts";
 import { pendingInterrupts, type Intervention as FoldedIntervention } from "../../ledger/state.ts";
 import { matchesIntervention, publicIntervention } from "../../ledger/views.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
+import { asks, parseAsking } from "./asking.ts";
 import { parseOnExpire } from "./expiry.ts";
 import { EventsCtx } from "./events.ts";
 
@@ -34,6 +36,12 @@ const pauseOptions = Object.keys({
   expiresIn: true,
   onExpire: true,
   response: true,
+  title: true,
+  assign: true,
+  due: true,
+  remind: true,
+  escalate: true,
+  link: true,
 } satisfies Record<keyof PauseOptions, true>);
 
 /** @throws {UsageError} */
@@ -108,7 +116,14 @@ export class PeopleCtx
           `${where}: ${name} is ${show(text)}`,
           "use a text that is not empty, without \\u0000 and half characters",
         );
-    if (isObject(resumeTo)) requireText(resumeTo["event"], `event of resumeTo of ${where}`, { max: 500 });
+    if (isObject(resumeTo)) {
+      requireText(resumeTo["event"], `event of resumeTo of ${where}`, { max: 500 });
+      if (resumeTo["event"] === noticeEvent)
+        throw new UsageError(
+          `${where}: resumeTo is event "${noticeEvent}", which only the library sends`,
+          "name another",
+        );
+    }
     const resumed = this.resume;
     const wanted = options.interruptId ?? resumed?.interruptId ?? `${chunk.name}:${dispatch.id}`;
     const isAgain = resumed !== null && isIdFor(host.state, dispatch, wanted, resumed.interruptId);
@@ -118,6 +133,8 @@ export class PeopleCtx
     const resumeCount = isAgain ? resumed.count : 0;
     if (resumeTo === "self" && maxResumes !== null && resumeCount >= maxResumes && resumed)
       throw new SelfResumeLimitError(host.info.id, id, resumeCount, maxResumes);
+    const expiresInMs = expiresIn === null ? null : parseDuration(expiresIn, `expiresIn of ${where}`);
+    const { flow, publicUrl } = host;
     return {
       id: isAgain ? resumed.interruptId : wanted,
       type,
@@ -125,9 +142,18 @@ export class PeopleCtx
       resumeTo: typeof resumeTo === "string" ? resumeTo : { event: resumeTo.event },
       maxResumes,
       resumeCount,
-      expiresInMs: expiresIn === null ? null : parseDuration(expiresIn, `expiresIn of ${where}`),
-      onExpire: parseOnExpire(options, { flow: host.flow, interrupt: id, response: asked, where }),
+      expiresInMs,
+      onExpire: parseOnExpire(options, { flow, interrupt: id, response: asked, where }),
       response: asked,
+      ...(asks(options) &&
+        parseAsking(options, {
+          interrupt: id,
+          response: asked,
+          expiresInMs,
+          publicUrl,
+          isHeard: host.graph.telling.size > 0,
+          where,
+        })),
     };
   }
 

@@ -1,11 +1,13 @@
 /** The orchestrator. */
 import {
   anything,
+  anyText,
   boolean,
   callable,
   date,
   either,
   id,
+  input,
   integer,
   jsonObject,
   list,
@@ -77,6 +79,30 @@ export const administration: readonly Row[] = [
     of: orchestrator,
     args: { options: optional(object({ flow: filter.flow, lastAfter: optional(date), ...page })) },
   },
+  {
+    name: "Orchestrator.inbox",
+    of: orchestrator,
+    args: {
+      options: optional(
+        object({
+          for: optional(atLeastOne(list(text(1000)))),
+          overdue: optional(boolean),
+          snoozed: optional(boolean),
+          flow: optional(search("f")),
+          type: optional(search("t")),
+          metadata: optional(jsonObject),
+          cursor: optional(made(`- 0 ${someId} q`)),
+          ...page,
+        }),
+      ),
+    },
+  },
+  {
+    name: "Orchestrator.answerByToken",
+    of: orchestrator,
+    args: { token: anyText, value: input, options: optional(object({ actor: optional(text(500)) })) },
+  },
+  { name: "Orchestrator.askedByToken", of: orchestrator, args: { token: anyText } },
   {
     name: "Orchestrator.load",
     of: orchestrator,

@@ -1,5 +1,6 @@
 /** What a chunk may call. */
 import type { Ctx } from "../../../src/index.ts";
+import { parseDuration } from "../../../src/base/duration.ts";
 import {
   anything,
   anyText,
@@ -11,6 +12,7 @@ import {
   integer,
   json,
   jsonObject,
+  list,
   made,
   moment,
   object,
@@ -19,9 +21,22 @@ import {
   orNull,
   search,
   text,
+  type Fields,
   type Kind,
 } from "./kinds.ts";
-import { type Lab, type Row, consume, create, filters, noFlow, retry, schema, waiting } from "./row.ts";
+import {
+  aWhile,
+  atLeastOne,
+  type Lab,
+  type Row,
+  consume,
+  create,
+  filters,
+  noFlow,
+  retry,
+  schema,
+  waiting,
+} from "./row.ts";
 import { dataRows } from "./starts.ts";
 
 export function ctx(lab: Lab): Ctx {
@@ -41,6 +56,25 @@ function expiring(onExpire: Kind): Kind {
     expiresIn: { ...optional(orNull(duration)), sample: () => "1h" },
     onExpire: optional(onExpire),
   });
+  return { ...optional(given), sample: () => given.sample() };
+}
+const due: Kind = {
+  sample: () => "30d",
+  takes: (value) => value === "30d" || optional(orNull(aWhile())).takes(value),
+};
+/** Sooner than it is due. */
+const soon: Kind = {
+  ...duration,
+  takes: (value) =>
+    duration.takes(value) &&
+    (typeof value === "string" || typeof value === "number") &&
+    parseDuration(value, "it") < parseDuration("30d", "it"),
+};
+const some = (one: Kind) => atLeastOne(list(one));
+export const principals: Kind = some(text(100));
+/** With what each of its options needs. */
+function asked(fields: Fields): Kind {
+  const given = object(fields);
   return { ...optional(given), sample: () => given.sample() };
 }
 const silent = optional(object({ emit: optional(boolean) }));
@@ -72,10 +106,29 @@ export const chunkRows: readonly Row[] = [
           maxResumes: optional(orNull(integer(0))),
           expiresIn: optional(orNull(duration)),
           response: optional(orNull(made(schema))),
+          title: optional(text(500)),
+          assign: optional(principals),
+          due: optional(orNull(aWhile())),
+          remind: optional(made(undefined)),
+          escalate: optional(made(undefined)),
+          // Nothing in the lab hears of its pauses.
+          link: optional(made(false)),
         }),
       ),
     },
   },
+  {
+    name: "Ctx.pauseFor",
+    of: ctx,
+    args: {
+      options: asked({ due, remind: optional(some(soon)) }),
+    },
+  },
+  ...[object({ after: aWhile(), assign: principals }), object({ after: aWhile(), answer: json })].map((one): Row => ({
+    name: "Ctx.pauseFor",
+    of: ctx,
+    args: { options: asked({ escalate: optional(some(one)) }) },
+  })),
   ...[either(oneOf("end", "fail", "continue"), onEvent), withValue].map((onExpire): Row => ({
     name: "Ctx.pauseFor",
     of: ctx,

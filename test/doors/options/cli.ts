@@ -131,10 +131,14 @@ export const commandRows: readonly CommandRow[] = [
   {
     name: "inbox",
     options: {
+      "--for": search,
+      "--overdue": null,
+      "--snoozed": null,
       "--flow": search,
       "--type": search,
+      "--metadata": metadata,
       "--limit": limit,
-      "--cursor": { sample: "$asking q", takes: (value) => value === "$asking q" },
+      "--cursor": { sample: "- 0 $asking q", takes: (value) => value === "- 0 $asking q" },
     },
   },
   { name: "show", args: { id }, options: { "--events": whole(0, 999_999_999, "3") } },
@@ -171,6 +175,21 @@ export const commandRows: readonly CommandRow[] = [
     args: { id, interrupt: text(1000) },
     options: { "--reason": text(10_000), "--actor": text(500) },
   },
+  { name: "claim", args: { id, interrupt: text(1000) }, options: { "--exclusive": null, "--actor": text(500) } },
+  { name: "release", args: { id, interrupt: text(1000) }, options: { "--actor": text(500) } },
+  {
+    name: "delegate",
+    args: { id, interrupt: text(1000) },
+    options: { "--to": text(100), "--reason": text(2000), "--actor": text(500) },
+    with: ["--to=user:bo"],
+  },
+  {
+    name: "snooze",
+    args: { id, interrupt: text(1000) },
+    options: { "--until": future, "--actor": text(500) },
+    with: ["--until=2030-01-31T12:00:00Z"],
+  },
+  { name: "answer", args: { token: anyText, json: input }, options: { "--actor": text(500) } },
   {
     name: "intervene",
     args: { id, json: input },

@@ -119,6 +119,7 @@ export const readers: readonly Row[] = [
           resources: optional(record(anything)),
           schedules: optional(list(object(schedule))),
           logger: optional(made(console)),
+          publicUrl: optional(made("https://example.com")),
           telemetry: optional(
             object({
               trace: optional(oneOf("linked", "child", "off")),

@@ -104,6 +104,16 @@ export const handles: readonly Row[] = [
     of: execution,
     args: { interruptId: search("none"), options: optional(object({ reason: optional(text(10_000)), actor })) },
   },
+  ...[
+    { name: "claim", options: { exclusive: optional(boolean) } },
+    { name: "release", options: {} },
+    { name: "delegate", options: { to: text(100), reason: optional(text(2000)) } },
+    { name: "snooze", options: { until: { ...moment, takes: later } } },
+  ].map(({ name, options }): Row => ({
+    name: `Execution.${name}`,
+    of: execution,
+    args: { interruptId: search("none"), options: object({ ...options, actor: text(500) }) },
+  })),
   {
     name: "Execution.intervene",
     of: execution,

@@ -64,6 +64,7 @@ export const kits: readonly Row[] = [
         resources: optional(record(anything)),
         schedules: optional(list(object(schedule))),
         logger: optional(made(console)),
+        publicUrl: optional(made("https://example.com")),
       }),
     },
   },

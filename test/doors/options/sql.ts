@@ -89,6 +89,10 @@ const answer = {
   // What is malformed counts as none.
   traceparent: optional(orNull(anyText)),
 };
+const filled = (of: Kind): Kind => ({
+  ...of,
+  takes: (value) => of.takes(value) && Array.isArray(value) && value.length > 0,
+});
 const path = text(2000);
 const values: Kind = {
   ...jsonObject,
@@ -149,6 +153,15 @@ const commands: readonly SqlRow[] = [
       notify,
     },
   },
+  ...[
+    { name: "claim", options: { exclusive: optional(boolean) } },
+    { name: "release", options: {} },
+    { name: "delegate", options: { to: text(100), reason: optional(text(2000)) } },
+    { name: "snooze", options: { until: momentText } },
+  ].map(({ name, options }): SqlRow => ({
+    name: `${name}_interrupt`,
+    args: { id: of("asking"), interrupt, options: object({ ...options, actor: text(500) }), notify },
+  })),
   { name: "intervene", args: { id: of("asking"), payload, options: object(intervention), notify } },
   {
     name: "mark_intervention_consumed",
@@ -257,6 +270,27 @@ const commands: readonly SqlRow[] = [
 ];
 
 const readers: readonly SqlRow[] = [
+  {
+    name: "inbox",
+    args: {
+      options: object({
+        for: optional(filled(list(text(1000)))),
+        overdue: optional(boolean),
+        snoozed: optional(boolean),
+        flow: optional(text(1000)),
+        type: optional(text(1000)),
+        metadata: optional(jsonObject),
+        cursor: optional({ sample: () => `- 0 ${nobody} q`, takes: (value) => value === `- 0 ${nobody} q` }),
+        limit: optional(integer(1, 1000)),
+      }),
+    },
+  },
+  { name: "asked_by_token", args: { token: anyText }, left: "what is no token leads nowhere, as one that nobody gave" },
+  {
+    name: "answer_by_token",
+    args: { token: anyText, payload, options: object({ actor: optional(orNull(text(500))) }) },
+    left: "what is no token leads nowhere, as one that nobody gave",
+  },
   { name: "state_at", args: { id: of("asking"), seq: orNull(integer(1, 1)) } },
   { name: "close_snapshot", args: { id: anyOf("asking") } },
   { name: "meta", args: { id: anyOf("asking") } },
@@ -356,6 +390,9 @@ export const leftOut: Readonly<Record<string, string>> = Object.fromEntries(
     "status_of",
     "lifecycle_of",
     "interrupt_of",
+    "asked_of",
+    "handling_of",
+    "next_follow_up",
     "intervention_of",
     "wall_clock",
     "is_item",

@@ -1,0 +1,62 @@
+/** What people do with a question besides answering it: checked here, decided under the row lock. */
+import type { JsonObject } from "../base/json.ts";
+import { isoMoment } from "../base/duration.ts";
+import { requireBoolean, requireDate, requireKnown, requireText } from "../base/option.ts";
+import { longestPrincipal } from "../ledger/handling.ts";
+
+export interface HandlingOptions {
+  /** Who does it, 1 to 500 characters: kept in the ledger. */
+  actor: string;
+}
+
+export interface ClaimOptions extends HandlingOptions {
+  /** Nobody else may answer. @default false: others see who has it, and may */
+  exclusive?: boolean;
+}
+
+export interface DelegateOptions extends HandlingOptions {
+  /** Whom it asks from now on, in the place of all others: 1 to 100 characters, such as "user:bo". */
+  to: string;
+  /** Kept in the ledger, up to 2,000 characters. @default none */
+  reason?: string;
+}
+
+export interface SnoozeOptions extends HandlingOptions {
+  /** A moment to come: until then the inbox does not show it. */
+  until: Date | string;
+}
+
+/** What `flowledger.claim_interrupt` takes. @throws {UsageError} */
+export function claimOptions(options: ClaimOptions): JsonObject {
+  const given = requireActor(options, ["exclusive"], "claim()");
+  if (options.exclusive !== undefined) given["exclusive"] = requireBoolean(options.exclusive, "exclusive of claim()");
+  return given;
+}
+
+/** What `flowledger.release_interrupt` takes. @throws {UsageError} */
+export function releaseOptions(options: HandlingOptions): JsonObject {
+  return requireActor(options, [], "release()");
+}
+
+/** What `flowledger.delegate_interrupt` takes. @throws {UsageError} */
+export function delegateOptions(options: DelegateOptions): JsonObject {
+  const given = requireActor(options, ["to", "reason"], "delegate()");
+  given["to"] = requireText(options.to, "to of delegate()", { max: longestPrincipal });
+  if (options.reason !== undefined)
+    given["reason"] = requireText(options.reason, "reason of delegate()", { max: 2000 });
+  return given;
+}
+
+/** What `flowledger.snooze_interrupt` takes. @throws {UsageError} */
+export function snoozeOptions(options: SnoozeOptions): JsonObject {
+  const given = requireActor(options, ["until"], "snooze()");
+  const { until } = options;
+  const moment = requireDate(typeof until === "string" ? isoMoment(until) : until, "until of snooze()");
+  given["until"] = moment.toISOString();
+  return given;
+}
+
+function requireActor(options: HandlingOptions, names: readonly string[], where: string): JsonObject {
+  requireKnown(options, [...names, "actor"], where);
+  return { actor: requireText(options.actor, `actor of ${where}`, { max: 500 }) };
+}

@@ -1,0 +1,64 @@
+/** What a flow hears of its pauses, and what the clock brings to them. */
+import { expect, test } from "vitest";
+import { defineFlow } from "../../src/flow/builder.ts";
+import { nextTimer, settle } from "../../src/ledger/decide.ts";
+import type { LedgerEvent } from "../../src/ledger/event.ts";
+import { created, fold, nothing, recorded, started } from "../support/ledger.ts";
+
+const flow = defineFlow("f");
+flow.to("a", nothing);
+flow.to("b", nothing);
+
+const folding = (events: readonly LedgerEvent[]) => fold(recorded(events));
+const moves = [
+  { move: "run" as const, id: 1, node: "n1", chunk: "a" },
+  { move: "run" as const, id: 2, node: "n2", chunk: "b" },
+];
+const running: LedgerEvent[] = [created(flow), started("in"), { type: "inbox.routed", of: 2, moves }];
+const raised = (id: string, dispatch: number): LedgerEvent => ({
+  type: "interrupt.raised",
+  dispatch,
+  chunk: "a",
+  id,
+  kind: "approval",
+  payload: null,
+  resumeTo: "next",
+  maxResumes: 1,
+  resumeCount: 0,
+  expiresInMs: 9000,
+  plan: [{ inMs: 1000 }, { inMs: 2000, assign: ["boss"] }, { inMs: 3000, answer: "no" }],
+  tells: true,
+});
+const told = (kind: string, id: string): LedgerEvent => ({
+  type: "event.emitted",
+  event: "$interrupt",
+  payload: { kind, interrupt: { id } },
+});
+
+test("what comes in beside the commit that tells is told in the next one, and nothing twice", () => {
+  const answered: LedgerEvent = { type: "interrupt.resumed", id: "x", value: 1 };
+
+  const state = folding([
+    ...running,
+    raised("x", 1),
+    raised("y", 2),
+    answered,
+    told("raised", "x"),
+    told("raised", "y"),
+  ]);
+
+  expect(state.notices).toEqual([{ kind: "answered", interrupt: "x" }]);
+  expect(folding([...running, raised("x", 1), told("raised", "x")]).notices).toBeUndefined();
+});
+
+test("what came due is decided in its order, up to the default answer", () => {
+  const state = folding([...running, raised("x", 1), told("raised", "x")]);
+  const [asked] = [...state.interrupts.values()].map(({ createdAt }) => createdAt);
+  const at = (ms: number) => settle(state, (asked ?? 0) + ms, 0, false)?.events.map(({ type }) => type);
+
+  expect(nextTimer(state)).toBe((asked ?? 0) + 1000);
+  expect(at(999)).toBeUndefined();
+  expect(at(1000)).toEqual(["interrupt.reminded"]);
+  expect(at(2999)).toEqual(["interrupt.reminded", "interrupt.escalated"]);
+  expect(at(99_000)).toEqual(["interrupt.reminded", "interrupt.escalated", "interrupt.resumed"]);
+});
