@@ -73,10 +73,11 @@ function ask(
       ...description(tool),
       ...(reason !== undefined && { reason }),
       ...(problem !== undefined && { problem }),
-      ...(assign && { assign: [...assign] }),
-      ...(due !== undefined && { due: String(due) }),
     },
     response: Answer.extend({ decision: z.enum([first, ...others]) }),
+    title: `May ${call.toolName} run?`,
+    ...(assign && { assign }),
+    ...(due !== undefined && { due }),
     resumeTo: "self",
     maxResumes: null,
     ...(expiresIn !== null && {

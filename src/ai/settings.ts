@@ -51,9 +51,9 @@ export type ToolApproval<TOOLS extends ToolSet> =
 type InputOfTool<T> = T extends { readonly inputSchema: FlexibleSchema<infer Input> } ? Input : unknown;
 
 export interface ApprovalOptions {
-  /** Who is meant to answer: shown with the question. @default none */
+  /** Whom it asks, as `assign` of `pauseFor`: `inbox()` lists it for them. @default nobody in particular */
   readonly assign?: readonly string[];
-  /** By when: shown with the question. @default none */
+  /** After so long it is overdue, which ends nothing. Not after `expiresIn`. @default never */
   readonly due?: Duration;
   /** A call that nobody has decided on by then is rejected. @default never */
   readonly expiresIn?: Duration | null;
@@ -231,8 +231,12 @@ export function checkSettings(name: string, settings: AgentSettings): void {
         (one, at) => (typeof one === "string" ? one : refuse(`${at} is no text, but ${show(one)}`, null)),
         refuse,
       );
-    if (approval.due !== undefined) parseDuration(approval.due, `approval.due of agent "${name}"`);
-    if (approval.expiresIn !== undefined && approval.expiresIn !== null)
-      parseDuration(approval.expiresIn, `approval.expiresIn of agent "${name}"`);
+    const { due, expiresIn = null } = approval;
+    const dueMs = due === undefined ? 0 : parseDuration(due, `approval.due of agent "${name}"`);
+    if (expiresIn !== null && dueMs > parseDuration(expiresIn, `approval.expiresIn of agent "${name}"`))
+      refuse(
+        `approval.due ${show(due)} comes after approval.expiresIn ${show(expiresIn)}`,
+        "let it be due before it expires",
+      );
   }
 }

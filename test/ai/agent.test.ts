@@ -111,7 +111,8 @@ test("a call that a person has to approve waits without a process, and goes on a
 
   expect(pending[0]).toMatchObject({
     type: "tool-approval",
-    payload: { tool: "refund", description: "Pays money back", assign: ["group:support"], due: "1d" },
+    payload: { tool: "refund", description: "Pays money back" },
+    assignees: ["group:support"],
   });
   await execution.continueWith(of(500), { decision: "reject", message: "too much" });
   await execution.continueWith(of(600), { decision: "edit", input: { amount: 60 } });
@@ -315,6 +316,7 @@ test("what cannot be meant is refused where the agent is defined", () => {
     [{ stopWhen: 20 }, /stopWhen is no condition, but 20/],
     [{ budget: { tokens: 0 } }, /budget\.tokens/],
     [{ approval: { due: "soon" } }, /soon/],
+    [{ approval: { due: "2d", expiresIn: "1d" } }, /due "2d" comes after approval\.expiresIn "1d"/],
   ];
 
   for (const [settings, message] of wrong) {
