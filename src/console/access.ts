@@ -1,6 +1,6 @@
 /** Who is there, and what they may do. */
 import { UsageError } from "../base/errors.ts";
-import { isObject, toJson, type JsonObject } from "../base/json.ts";
+import { canonical, isObject, toJson, type JsonObject } from "../base/json.ts";
 import { requireKnown, requireList, requireOneOf, requireRecord, requireText } from "../base/option.ts";
 
 /** Each may what the one before may: read; answer what waits for people; operate executions; edit state. */
@@ -11,7 +11,7 @@ export type Role = (typeof roles)[number];
 export interface Access {
   /** Who it is, as the ledger names them in everything they do: 1 to 500 characters. */
   actor: string;
-  /** "viewer" reads; "responder" answers too; "operator" also retries, skips, pauses, cancels, intervenes, forks and redrives; "admin" also edits state. */
+  /** "viewer" reads; "responder" answers, claims, delegates and puts off too; "operator" also retries, skips, pauses, cancels, intervenes, forks, redrives, and does so in bulk; "admin" also edits state. */
   role: Role;
   /** The groups that they are in. @default none */
   groups?: readonly string[];
@@ -63,4 +63,18 @@ function withinOf(given: unknown, where: string): JsonObject {
   const within = toJson(metadata, `metadata of ${where}`);
   if (!isObject(within)) throw new UsageError(`metadata of ${where} is no object`, null);
   return within;
+}
+
+/**
+ * What they ask for of what they may see, as one condition: what they asked for themselves, if they see all, and "nothing" where the
+ * two cannot both hold.
+ */
+export function narrowed(
+  { within }: Person,
+  asked: Readonly<Record<string, unknown>> | undefined,
+): Readonly<Record<string, unknown>> | undefined | "nothing" {
+  if (within === null || asked === undefined) return within ?? asked;
+  const differs = (name: string) =>
+    Object.hasOwn(asked, name) && canonical(toJson(asked[name], name)) !== canonical(within[name] ?? null);
+  return Object.keys(within).some(differs) ? "nothing" : { ...asked, ...within };
 }

@@ -1,6 +1,6 @@
 /** What people do: each command names the person, and from operators on the reason. */
 import { z } from "zod";
-import { ContractError, FlowledgerError } from "../base/errors.ts";
+import { ClaimedError, ContractError, FlowledgerError } from "../base/errors.ts";
 import { JsonValue, type Json } from "../base/json.ts";
 import type { Execution } from "../execution/execution.ts";
 import { InterruptRecord } from "../execution/interrupt.ts";
@@ -16,6 +16,14 @@ const Answer = z.strictObject({
   value: JsonValue,
   requestId: z.string().min(1).max(500),
 });
+const Asked = z.strictObject({ interrupt: z.string().min(1) });
+const Claim = Asked.extend({ exclusive: z.boolean().optional() });
+const Delegate = Asked.extend({
+  to: z.string().trim().min(1, "say whom it asks from now on").max(100),
+  reason: z.string().max(2000).optional(),
+});
+const Snooze = Asked.extend({ until: z.iso.datetime({ offset: true }) });
+const Claimed = z.object({ claimedBy: z.string(), claimedAt: z.string() });
 const Retry = z.strictObject({ ...address, input: JsonValue.optional(), reason });
 const Skip = z.strictObject({ ...address, output: JsonValue.optional(), reason });
 const Edit = z.strictObject({
@@ -37,6 +45,27 @@ const Redrive = z.strictObject({
 
 export const answer = doing(Answer, async ({ actor }, execution, { interrupt, value, requestId }) => {
   await execution.continueWith(interrupt, value, { resumeRequestId: requestId, actor, onlyIfPending: true });
+  return {};
+});
+
+/** What people do with a question besides answering it. */
+export const claim = doing(Claim, async ({ actor }, execution, { interrupt, ...options }) => {
+  await execution.claim(interrupt, { ...given(options), actor });
+  return {};
+});
+
+export const release = doing(Asked, async ({ actor }, execution, { interrupt }) => {
+  await execution.release(interrupt, { actor });
+  return {};
+});
+
+export const delegate = doing(Delegate, async ({ actor }, execution, { interrupt, ...options }) => {
+  await execution.delegate(interrupt, { ...given(options), actor });
+  return {};
+});
+
+export const snooze = doing(Snooze, async ({ actor }, execution, { interrupt, until }) => {
+  await execution.snooze(interrupt, { until, actor });
   return {};
 });
 
@@ -132,6 +161,10 @@ export class Stale extends Error {
 async function stale({ desk, id }: AskedOfOne, error: unknown, body: unknown): Promise<unknown> {
   if (!(error instanceof FlowledgerError)) return error;
   const { code } = error;
+  if (error instanceof ClaimedError) {
+    const { claimedBy, claimedAt } = Claimed.parse(error.details);
+    return new Stale(refusalOf(error, { by: claimedBy, at: claimedAt }));
+  }
   const reads = (await desk.store()).console;
   if (code === "INTERRUPT_NOT_PENDING" || code === "RESUME_CONFLICT") {
     const interrupt = typeof body === "object" && body !== null ? String(Reflect.get(body, "interrupt")) : "";

@@ -13,6 +13,8 @@ export interface Me {
   /** Only some executions exist for them, and no workers and schedules. */
   readonly isScoped: boolean;
   readonly pageSize: number;
+  /** Executions of one bulk action, at most. */
+  readonly bulk: number;
   readonly release: string;
 }
 
@@ -60,6 +62,14 @@ export interface Question {
   readonly type: string;
   readonly createdAt: string;
   readonly expiresAt: string | null;
+  readonly title: string | null;
+  /** Whom it asks; null is nobody in particular. */
+  readonly assignees: readonly string[] | null;
+  readonly dueAt: string | null;
+  readonly claimedBy: string | null;
+  readonly claimedAt: string | null;
+  readonly isExclusive: boolean;
+  readonly snoozedUntil: string | null;
   readonly payload: Shown;
   /** JSON Schema of an answer; null is any JSON. */
   readonly response: Json;
@@ -160,6 +170,25 @@ export interface FlowShown {
   readonly limits: Readonly<Record<string, number | null>> | null;
   readonly queued: number;
   readonly workers: number;
+  /** Nothing new of it starts. */
+  readonly paused: {
+    readonly intake: "hold" | "refuse";
+    readonly actor: string;
+    readonly reason: string;
+    readonly at: string;
+  } | null;
+}
+
+/** What a bulk would do. */
+export interface BulkShown {
+  readonly matched: number;
+  readonly isMore: boolean;
+  /** Ids of the first. */
+  readonly samples: readonly string[];
+}
+
+export interface BulkBegun {
+  readonly id: string;
 }
 
 export interface WorkerShown {

@@ -4,7 +4,7 @@ import { isoMoment } from "../base/duration.ts";
 import { isObject } from "../base/json.ts";
 import { nearest, show } from "../base/option.ts";
 import type { FailureOptions, ListOptions } from "../execution/list.ts";
-import type { ListInterruptsOptions } from "../execution/inbox.ts";
+import type { InboxOptions } from "../execution/inbox.ts";
 
 /** Which values a name may have: one, several, or one of a kind. */
 type Kind = "text" | "texts" | "date" | "count" | "flag" | "object";
@@ -28,14 +28,18 @@ const listed = {
   limit: "count",
 } as const satisfies Record<keyof ListOptions, Kind>;
 
+/** `mine`: what asks the person or their groups. */
 const asked = {
+  for: "texts",
+  mine: "flag",
+  overdue: "flag",
+  snoozed: "flag",
   flow: "text",
   type: "text",
   metadata: "object",
-  olderThan: "date",
   cursor: "text",
   limit: "count",
-} as const satisfies Record<keyof ListInterruptsOptions, Kind>;
+} as const satisfies Record<keyof InboxOptions | "mine", Kind>;
 
 const failed = { flow: "texts", lastAfter: "date", limit: "count" } as const satisfies Record<
   keyof FailureOptions,
@@ -46,7 +50,7 @@ export function listOptions(query: URLSearchParams): ListOptions {
   return optionsOf(query, listed);
 }
 
-export function inboxOptions(query: URLSearchParams): ListInterruptsOptions {
+export function inboxOptions(query: URLSearchParams): InboxOptions & { mine?: boolean } {
   return optionsOf(query, asked);
 }
 

@@ -1,10 +1,12 @@
 /** What goes across executions: lists, counts, the inbox, failures, flows, workers, schedules. */
 import { timesOf } from "../base/cron.ts";
 import { release } from "../base/release.ts";
-import { inboxPage, parseInbox } from "../execution/inbox.ts";
+import { requireBoolean } from "../base/option.ts";
+import { inboxOptions as inboxChecked } from "../execution/inbox.ts";
 import { parseCount, parseFailures, parseList } from "../execution/list.ts";
 import type { KnownSchedule } from "../store/console.ts";
 import type { Count, FailureShown, FlowShown, Me, Page, Question, Row, ScheduleShown, WorkerShown } from "./api.ts";
+import { narrowed } from "./access.ts";
 import { shared, type Asked } from "./desk.ts";
 import { failureOptions, inboxOptions, listOptions, optionsOf } from "./filters.ts";
 import { Refused } from "./http.ts";
@@ -19,7 +21,8 @@ const nextTimes = 5;
 
 export function me({ desk, person }: Asked): Me {
   const { actor, role, groups, within } = person;
-  return { actor, role, groups, isScoped: within !== null, pageSize: desk.settings.pageSize, release };
+  const { pageSize, bulk } = desk.settings;
+  return { actor, role, groups, isScoped: within !== null, pageSize, bulk, release };
 }
 
 export async function executions(asked: Asked): Promise<Page<Row>> {
@@ -50,13 +53,18 @@ export async function countExecutions(asked: Asked): Promise<Count> {
 
 export async function inbox(asked: Asked): Promise<Page<Question>> {
   const { desk, person, query } = asked;
-  const { limit = desk.settings.pageSize, ...options } = inboxOptions(query);
-  const filter = parseInbox({ ...options, limit });
-  return shared(asked, `inbox ${query.toString()}`, async () => {
-    const records = await (
-      await desk.store()
-    ).reads.listInterrupts({ ...filter, ...(person.within && { within: person.within }) });
-    const { interrupts, nextCursor } = inboxPage(records, filter.limit);
+  const { limit = desk.settings.pageSize, mine, metadata, ...options } = inboxOptions(query);
+  const within = narrowed(person, metadata);
+  if (within === "nothing") return { rows: [], nextCursor: null };
+  const filter = {
+    ...options,
+    limit,
+    ...(requireBoolean(mine ?? false, "filter mine") && { for: [person.actor, ...person.groups].slice(0, 100) }),
+    ...(within && { metadata: within }),
+  };
+  inboxChecked(filter);
+  return shared(asked, `inbox ${JSON.stringify(filter)}`, async () => {
+    const { interrupts, nextCursor } = await desk.orchestrator.inbox(filter);
     return { rows: interrupts.map((record) => questionOf(asked, record)), nextCursor };
   });
 }

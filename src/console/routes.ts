@@ -1,4 +1,5 @@
 /** Every route, who may take it, and what answers. */
+import * as across from "./across.ts";
 import * as actions from "./actions.ts";
 import type { Role } from "./access.ts";
 import type { Asked, AskedOfOne } from "./desk.ts";
@@ -20,6 +21,9 @@ export const routes: Readonly<Record<string, Route>> = {
   "GET flows": { role: "viewer", all: lists.flows },
   "GET workers": { role: "viewer", all: lists.workers },
   "GET schedules": { role: "viewer", all: lists.schedules },
+  "POST pause-flow": { role: "operator", all: across.pauseFlow },
+  "POST unpause-flow": { role: "operator", all: across.unpauseFlow },
+  "POST bulk": { role: "operator", all: across.bulk },
   "GET executions/:id": { role: "viewer", one: one.overview },
   "GET executions/:id/timeline": { role: "viewer", one: one.timeline },
   "GET executions/:id/state": { role: "viewer", one: one.state },
@@ -29,6 +33,10 @@ export const routes: Readonly<Record<string, Route>> = {
   "GET executions/:id/stream": { role: "viewer", one: live.stream },
   "GET executions/:id/watch": { role: "viewer", one: live.watch },
   "POST executions/:id/answer": { role: "responder", one: actions.answer },
+  "POST executions/:id/claim": { role: "responder", one: actions.claim },
+  "POST executions/:id/release": { role: "responder", one: actions.release },
+  "POST executions/:id/delegate": { role: "responder", one: actions.delegate },
+  "POST executions/:id/snooze": { role: "responder", one: actions.snooze },
   "POST executions/:id/retry": { role: "operator", one: actions.retry },
   "POST executions/:id/skip": { role: "operator", one: actions.skip },
   "POST executions/:id/pause": { role: "operator", one: actions.pause },

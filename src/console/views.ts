@@ -10,6 +10,7 @@ type Given = Pick<ErrorShown, "name" | "message"> & { [K in keyof ErrorShown]?: 
 
 export function questionOf({ desk }: Asked, record: InterruptRecord): Question {
   const { id, executionId, flow, chunk, type, createdAt, expiresAt, payload, response } = record;
+  const { title, assignees, dueAt, claimedBy, claimedAt, isExclusive, snoozedUntil } = record;
   return {
     id,
     executionId,
@@ -18,6 +19,13 @@ export function questionOf({ desk }: Asked, record: InterruptRecord): Question {
     type,
     createdAt: createdAt.toISOString(),
     expiresAt: expiresAt?.toISOString() ?? null,
+    title: title === null ? null : desk.showing.text(title, { flow, part: "question" }),
+    assignees,
+    dueAt: dueAt?.toISOString() ?? null,
+    claimedBy,
+    claimedAt: claimedAt?.toISOString() ?? null,
+    isExclusive: isExclusive ?? false,
+    snoozedUntil: snoozedUntil?.toISOString() ?? null,
     payload: desk.showing.show(
       payload,
       { flow, part: "question" },

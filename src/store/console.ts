@@ -51,6 +51,9 @@ export const FlowInUse = z.object({
     .nullable(),
   queued: z.int(),
   workers: z.int(),
+  paused: z
+    .object({ intake: z.enum(["hold", "refuse"]), actor: z.string(), reason: z.string(), at: z.string() })
+    .nullable(),
 });
 export type FlowInUse = z.infer<typeof FlowInUse>;
 
@@ -229,7 +232,9 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
                 : sql`0`
             } as queued,
             (select count(*)::int from flowledger.workers w
-              where w.flows @> array[f.flow] and w.heartbeat_at > flowledger.wall_clock() - interval '15 seconds') as workers
+              where w.flows @> array[f.flow] and w.heartbeat_at > flowledger.wall_clock() - interval '15 seconds') as workers,
+            (select jsonb_build_object('intake', p.intake, 'actor', p.actor, 'reason', p.reason, 'at', flowledger.iso(p.at))
+              from (select x.* from flowledger.flow_pauses x where x.flow = f.flow order by x.number desc limit 1) p where p.intake is not null) as paused
           from (select d.flow from flowledger.definitions d union select unnest(w.flows) from flowledger.workers w) f(flow)
           ${metadata === null ? sql`` : sql`where exists (select from ${of} where e.flow = f.flow)`}
           order by f.flow limit ${limit}::int`,

@@ -49,6 +49,10 @@ beforeAll(async () => {
 
 const bodies: Readonly<Record<string, object>> = {
   answer: { interrupt: "q", value: "yes", requestId: "r" },
+  claim: { interrupt: "q" },
+  release: { interrupt: "q" },
+  delegate: { interrupt: "q", to: "user:bo" },
+  snooze: { interrupt: "q", until: "2100-01-01T00:00:00Z" },
   retry: { reason: "INC-1" },
   skip: { chunk: "fail", reason: "INC-1" },
   pause: { reason: "INC-1" },
@@ -172,6 +176,7 @@ test("each command names the person, and from operators on the reason", async ()
     statuses[path] = answer.status;
     ids[path] = ((await answer.json()) as { id?: string }).id ?? "";
   };
+  for (const path of ["claim", "release", "snooze", "delegate"]) await did("responder", path);
   for (const path of ["intervene", "pause", "unpause", "retry"]) await did("operator", path);
   await untilEvent(execution, "chunk.parked", ({ dispatch: _dispatch }) => true);
   await did("admin", "edit-state");
@@ -180,6 +185,10 @@ test("each command names the person, and from operators on the reason", async ()
   await did("operator", "cancel");
 
   expect(statuses).toEqual({
+    claim: 200,
+    release: 200,
+    snooze: 200,
+    delegate: 200,
     intervene: 200,
     pause: 200,
     unpause: 200,
@@ -197,6 +206,10 @@ test("each command names the person, and from operators on the reason", async ()
     "execution.unpaused": operator,
     "chunk.retried": operator,
     "state.edited": { actor: "admin@own", reason: "INC-1" },
+    "interrupt.claimed": { actor: "responder@own" },
+    "interrupt.released": { actor: "responder@own" },
+    "interrupt.snoozed": { actor: "responder@own" },
+    "interrupt.delegated": { actor: "responder@own", assign: ["user:bo"] },
     "interrupt.resumed": { actor: "responder@own" },
     "cancel.requested": operator,
     "intervention.recorded": { author: "operator@own", note: "INC-1" },
@@ -209,16 +222,127 @@ test("each command names the person, and from operators on the reason", async ()
   expect(await orchestrator.verify()).toEqual([]);
 });
 
-test.each(Object.keys(bodies).filter((name) => name !== "answer"))("%s without a reason is refused", async (name) => {
-  const client = clientOf("admin");
-  for (const reason of [undefined, "", "   "]) {
-    const answer = await client("POST", `executions/${made["own failed"]?.id}/${name}`, { ...bodies[name], reason });
+/** What answers, or hands on, is its own reason. */
+const reasonless = ["answer", "claim", "release", "delegate", "snooze"];
 
-    expect([name, reason, answer.status, await answer.json()]).toMatchObject([
+test.each(Object.keys(bodies).filter((name) => !reasonless.includes(name)))(
+  "%s without a reason is refused",
+  async (name) => {
+    const client = clientOf("admin");
+    for (const reason of [undefined, "", "   "]) {
+      const answer = await client("POST", `executions/${made["own failed"]?.id}/${name}`, { ...bodies[name], reason });
+
+      expect([name, reason, answer.status, await answer.json()]).toMatchObject([
+        name,
+        reason,
+        400,
+        { code: "CONTRACT_VIOLATED", issues: [{ path: ["reason"] }] },
+      ]);
+    }
+  },
+);
+
+test("a question that somebody has is theirs to say, with who and since when", async () => {
+  const execution = await orchestrator
+    .flow(outer)
+    .startExecution(null, { autoClose: false, metadata: { tenant: "own" } });
+  await untilEvent(execution, "interrupt.raised");
+  await execution.claim("q", { actor: "cy", exclusive: true });
+  const client = clientOf("responder");
+
+  for (const name of ["claim", "release", "delegate", "snooze", "answer"]) {
+    const answer = await client("POST", `executions/${execution.id}/${name}`, bodies[name]);
+    expect([name, answer.status, await answer.json()]).toMatchObject([
       name,
-      reason,
-      400,
-      { code: "CONTRACT_VIOLATED", issues: [{ path: ["reason"] }] },
+      409,
+      { code: "INTERRUPT_CLAIMED", by: "cy" },
     ]);
   }
+  await execution.cancel();
+});
+
+test("the inbox is what asks the person or their groups, where they say so", async () => {
+  const asking = defineFlow("asking");
+  asking.to("ask", (ctx) => ctx.pauseFor({ type: "a", title: "May it?", assign: [String(ctx.input)], due: 0 }));
+  await using worker = await serving(database, [asking]);
+  for (const assign of ["ann", "group:finance", "bo"]) {
+    const execution = await worker.flow(asking).startExecution(assign, { metadata: { tenant: "own" } });
+    await untilEvent(execution, "interrupt.raised");
+  }
+  const access = {
+    actor: "ann",
+    role: "viewer" as const,
+    groups: ["group:finance"],
+    where: { metadata: { tenant: "own" } },
+  };
+  const client = consoleClient(createConsole({ orchestrator, authorize: () => access }));
+  const asked = async (query: string) =>
+    ((await (await client("GET", `inbox?flow=asking&${query}`)).json()) as { rows: { assignees: string[] }[] }).rows
+      .flatMap(({ assignees }) => assignees)
+      .toSorted();
+
+  expect(await asked("mine=true")).toEqual(["ann", "group:finance"]);
+  expect(await asked("")).toEqual(["ann", "bo", "group:finance"]);
+  expect(await asked("for=bo&overdue=true")).toEqual(["bo"]);
+  expect(await asked(`metadata=${encodeURIComponent('{"tenant":"other"}')}`)).toEqual([]);
+  expect((await client("GET", "inbox?mine=perhaps")).status).toBe(400);
+});
+
+test("a flow is switched by operators who see all of it", async () => {
+  const body = { flow: "inner", intake: "refuse", reason: "INC-2" };
+  for (const role of roles) {
+    expect((await clientOf(role)("POST", "pause-flow", body)).status).toBe(403);
+    expect((await clientOf(role)("POST", "unpause-flow", { flow: "inner", reason: "INC-2" })).status).toBe(403);
+  }
+  expect((await clientOf("responder", null)("POST", "pause-flow", body)).status).toBe(403);
+  const client = clientOf("operator", null);
+  const flows = async () => ((await (await client("GET", "flows")).json()) as { rows: { flow: string }[] }).rows;
+
+  expect((await client("POST", "pause-flow", { ...body, reason: " " })).status).toBe(400);
+  expect((await client("POST", "pause-flow", { ...body, flow: "iner" })).status).toBe(400);
+  expect(await (await client("POST", "pause-flow", body)).json()).toEqual({ isNews: true });
+  expect((await flows()).find(({ flow }) => flow === "inner")).toMatchObject({
+    paused: { intake: "refuse", actor: "operator@own", reason: "INC-2" },
+  });
+  expect(await (await client("POST", "unpause-flow", { flow: "inner", reason: "INC-2" })).json()).toEqual({
+    isNews: true,
+  });
+  expect((await flows()).find(({ flow }) => flow === "inner")).toMatchObject({ paused: null });
+});
+
+test("a bulk is about what the person sees, in their name", async () => {
+  const client = clientOf("operator");
+  const where = { flow: "broken", status: "failed", errorLike: "secret failure" };
+  const body = { action: "redrive", where, reason: "INC-3" };
+  const other = made["other failed"];
+  // Another test redrives its own; these two are new.
+  const mine = await orchestrator.flow(broken).startExecution(null, { metadata: { tenant: "own", n: 2 } });
+  await mine.waitForClose().catch(() => {});
+
+  expect((await clientOf("responder")("POST", "bulk", body)).status).toBe(403);
+  expect((await client("POST", "bulk", { ...body, reason: "" })).status).toBe(400);
+  expect((await client("POST", "bulk", { ...body, where: { nonsense: 1 } })).status).toBe(400);
+  const preview = (await (await client("POST", "bulk", { ...body, dryRun: true })).json()) as { samples: string[] };
+  expect(preview.samples).toContain(mine.id);
+  expect(preview.samples).not.toContain(other?.id);
+  const foreign = { ...where, metadata: { tenant: "other" } };
+  expect(await (await client("POST", "bulk", { ...body, where: foreign, dryRun: true })).json()).toMatchObject({
+    matched: 0,
+  });
+
+  const begun = (await (await client("POST", "bulk", body)).json()) as { id: string };
+  const bulk = await orchestrator.getBulk(begun.id);
+  await bulk.wait();
+  const { executions } = await orchestrator.listExecutions({ flow: "broken", redriven: true });
+  const redriven = executions.map(({ id }) => id);
+  expect(redriven).toContain(mine.id);
+  expect(redriven).not.toContain(other?.id);
+  const { executions: newest } = await orchestrator.listExecutions({ flow: "broken", metadata: { n: 2 }, limit: 1 });
+  const history = await (await orchestrator.getExecution(newest[0]?.id ?? "")).history();
+  expect(history.find(({ type }) => type === "execution.redriven")).toMatchObject({
+    of: mine.id,
+    actor: "operator@own",
+    reason: "INC-3",
+    bulk: begun.id,
+  });
 });

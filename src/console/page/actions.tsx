@@ -1,4 +1,5 @@
 /** What operators do to an execution: each says what will happen, and asks why. */
+import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import type { Json } from "../../base/json.ts";
 import type { Me, Overview } from "../api.ts";
@@ -23,11 +24,13 @@ export interface Action {
   readonly about: string;
   readonly isDangerous?: boolean;
   readonly inputs: readonly Input[];
+  /** It is its own reason. */
+  readonly needsNoReason?: boolean;
   /** Where it leads, when it makes an execution. */
   readonly isNew?: boolean;
 }
 
-const ranks = { viewer: 0, responder: 1, operator: 2, admin: 3 } as const;
+export const ranks = { viewer: 0, responder: 1, operator: 2, admin: 3 } as const;
 
 /** What this person can do with an execution as it is now. */
 export function actionsOf(
@@ -168,12 +171,18 @@ export function actionsOf(
 
 export function ActionDialog({
   action,
-  id,
+  path,
+  extra = {},
+  children,
   onClose,
   onDone,
 }: {
   action: Action;
-  id: string;
+  /** Where it is sent. */
+  path: string;
+  /** What is sent beside what is typed. */
+  extra?: Readonly<Record<string, Json>>;
+  children?: ComponentChildren;
   onClose: () => void;
   onDone: (said: string) => void;
 }) {
@@ -191,7 +200,7 @@ export function ActionDialog({
     if (typeof body === "string") return setProblem(body);
     setBusy(true);
     try {
-      const { id: made } = await send<{ id?: string }>(`executions/${id}/${action.name}`, body);
+      const { id: made } = await send<{ id?: string }>(path, { ...extra, ...body });
       onDone(`${action.label}: done.`);
       onClose();
       if (action.isNew && made !== undefined) go(hrefOf({ execution: made }));
@@ -211,6 +220,7 @@ export function ActionDialog({
         }}
       >
         <p>{action.about}</p>
+        {children}
         {action.inputs.map((input) => (
           <ActionInput
             key={input.name}
@@ -219,21 +229,23 @@ export function ActionDialog({
             onChange={(value) => setValues({ ...values, [input.name]: value })}
           />
         ))}
-        <div class="field">
-          <label for="reason">Reason</label>
-          <textarea
-            id="reason"
-            rows={2}
-            maxLength={2000}
-            required
-            aria-describedby="reason-help"
-            value={reason}
-            onInput={(event) => setReason(event.currentTarget.value)}
-          />
-          <p id="reason-help" class="quiet">
-            Kept in the ledger with your name.
-          </p>
-        </div>
+        {!action.needsNoReason && (
+          <div class="field">
+            <label for="reason">Reason</label>
+            <textarea
+              id="reason"
+              rows={2}
+              maxLength={2000}
+              required
+              aria-describedby="reason-help"
+              value={reason}
+              onInput={(event) => setReason(event.currentTarget.value)}
+            />
+            <p id="reason-help" class="quiet">
+              Kept with your name.
+            </p>
+          </div>
+        )}
         {problem !== null && (
           <p class="issue" role="alert">
             {problem}
@@ -309,6 +321,7 @@ function bodyOf(
     else if (kind === "moment") body[name] = new Date(text).toISOString();
     else body[name] = text;
   }
+  if (action.needsNoReason) return body;
   if (reason.trim() === "") return "Say why: the reason is empty.";
   // Where a redrive begins has a shape of its own.
   if (action.name === "redrive" && body["chunk"] !== undefined) {

@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import type { Json } from "../../base/json.ts";
 import type { Me, Page, Question, Refusal } from "../api.ts";
+import { ActionDialog, ranks, type Action } from "./actions.tsx";
 import { SchemaForm } from "./form.tsx";
 import { CallError, newName, send, useLoad } from "./net.ts";
 import { filtersIn, hrefOf, stay, usePlace } from "./place.ts";
@@ -20,10 +21,23 @@ export function Inbox({ me }: { me: Me }) {
         <h1>Inbox</h1>
         <p class="quiet">
           {list.value &&
-            (rows.length === 0 ? "" : `${rows.length}${list.value.nextCursor ? "+" : ""} waiting, oldest first`)}
+            (rows.length === 0 ? "" : `${rows.length}${list.value.nextCursor ? "+" : ""} waiting, overdue first`)}
         </p>
       </header>
-      {filters.size > 0 && (
+      <nav class="flex" aria-label="Whose">
+        {views.map(([label, change]) => (
+          <a
+            key={label}
+            class="button"
+            href={hrefOf({ screen: "inbox", ...change })}
+            onClick={stay}
+            aria-current={isSame(filters, change) ? "page" : undefined}
+          >
+            {label}
+          </a>
+        ))}
+      </nav>
+      {filters.size > 0 && !views.some(([, change]) => isSame(filters, change)) && (
         <p class="flex">
           <span class="quiet">
             Filtered by {visible([...filters].map(([name, value]) => `${name}: ${value}`).join(", "))}
@@ -47,8 +61,8 @@ export function Inbox({ me }: { me: Me }) {
             key={`${question.executionId} ${question.id} ${question.createdAt}`}
             question={question}
             me={me}
-            onDone={() => {
-              setDone("Your answer was taken.");
+            onDone={(said) => {
+              setDone(said);
               list.reload();
             }}
           />
@@ -65,8 +79,99 @@ export function Inbox({ me }: { me: Me }) {
   );
 }
 
-export function QuestionCard({ question, me, onDone }: { question: Question; me: Me; onDone: () => void }) {
+const views: readonly (readonly [label: string, change: Readonly<Record<string, string>>])[] = [
+  ["All", {}],
+  ["Mine and my groups'", { mine: "true" }],
+  ["Overdue", { overdue: "true" }],
+  ["Put off too", { snoozed: "true" }],
+];
+
+function isSame(filters: URLSearchParams, change: Readonly<Record<string, string>>): boolean {
+  const names = Object.keys(change);
+  return filters.size === names.length && names.every((name) => filters.get(name) === change[name]);
+}
+
+const delegating: Action = {
+  name: "delegate",
+  label: "Delegate",
+  about: "It asks them from now on, in the place of all others.",
+  needsNoReason: true,
+  inputs: [
+    {
+      name: "to",
+      label: "To whom",
+      kind: "text",
+      isRequired: true,
+      help: "As the flows name people and groups, such as user:bo.",
+    },
+    { name: "reason", label: "Why", kind: "text" },
+  ],
+};
+const puttingOff: Action = {
+  name: "snooze",
+  label: "Put off",
+  about: "The inbox does not show it until then, to nobody. Its due date and its reminders stay.",
+  needsNoReason: true,
+  inputs: [{ name: "until", label: "Until", kind: "moment", isRequired: true }],
+};
+
+/** Who has it, and whom else it may go to. */
+function Handling({ question, me, onDone }: { question: Question; me: Me; onDone: (said: string) => void }) {
+  const { executionId, id, claimedBy, claimedAt, isExclusive } = question;
+  const [action, setAction] = useState<Action | null>(null);
+  const [error, setError] = useState<CallError | null>(null);
+  const act = async (name: string, said: string) => {
+    setError(null);
+    try {
+      await send(`executions/${executionId}/${name}`, { interrupt: id });
+      onDone(said);
+    } catch (refused) {
+      if (!(refused instanceof CallError)) throw refused;
+      setError(refused);
+    }
+  };
+  return (
+    <>
+      <div class="flex" role="group" aria-label={`Who has ${id} of ${executionId}`}>
+        {claimedBy !== null && (
+          <span>
+            {claimedBy === me.actor ? "You have it" : `${visible(claimedBy)} has it`}
+            {isExclusive && ", alone"}, since <Time at={claimedAt} />
+          </span>
+        )}
+        {claimedBy === null && (
+          <button type="button" onClick={() => void act("claim", "You have it.")}>
+            Claim
+          </button>
+        )}
+        {claimedBy === me.actor && (
+          <button type="button" onClick={() => void act("release", "It is free again.")}>
+            Release
+          </button>
+        )}
+        {[delegating, puttingOff].map((one) => (
+          <button key={one.name} type="button" onClick={() => setAction(one)}>
+            {one.label}
+          </button>
+        ))}
+      </div>
+      <Problem error={error} />
+      {action && (
+        <ActionDialog
+          action={action}
+          path={`executions/${executionId}/${action.name}`}
+          extra={{ interrupt: id }}
+          onClose={() => setAction(null)}
+          onDone={onDone}
+        />
+      )}
+    </>
+  );
+}
+
+export function QuestionCard({ question, me, onDone }: { question: Question; me: Me; onDone: (said: string) => void }) {
   const { executionId, id, flow, chunk, type, createdAt, expiresAt, payload, response } = question;
+  const { title, assignees, dueAt, snoozedUntil } = question;
   const [requestId, setRequestId] = useState(newName);
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState<CallError | null>(null);
@@ -75,7 +180,7 @@ export function QuestionCard({ question, me, onDone }: { question: Question; me:
     setError(null);
     try {
       await send(`executions/${executionId}/answer`, { interrupt: id, value, requestId });
-      onDone();
+      onDone("Your answer was taken.");
     } catch (refused) {
       if (!(refused instanceof CallError)) throw refused;
       setError(refused);
@@ -94,9 +199,7 @@ export function QuestionCard({ question, me, onDone }: { question: Question; me:
       aria-label={`${flow} asks: ${type}, ${id} of ${executionId}`}
     >
       <header>
-        <h2>
-          {visible(flow)} asks: {visible(type)}
-        </h2>
+        <h2>{title === null ? `${visible(flow)} asks: ${visible(type)}` : visible(title)}</h2>
         <p class="quiet">
           <ExecutionLink id={executionId} /> · in {visible(chunk)} · since <Time at={createdAt} />
           {expiresAt !== null && (
@@ -105,9 +208,23 @@ export function QuestionCard({ question, me, onDone }: { question: Question; me:
               · expires <Time at={expiresAt} />
             </>
           )}
+          {dueAt !== null && (
+            <>
+              {" "}
+              · <span class={new Date(dueAt).getTime() < Date.now() ? "tone-failed" : ""}>due</span> <Time at={dueAt} />
+            </>
+          )}
+          {assignees !== null && ` · asks ${visible(assignees.join(", "))}`}
+          {snoozedUntil !== null && (
+            <>
+              {" "}
+              · put off until <Time at={snoozedUntil} />
+            </>
+          )}
         </p>
       </header>
       {!("json" in payload && payload.json === null) && <Payload value={payload} label="what is asked" />}
+      {ranks[me.role] >= ranks.responder && <Handling question={question} me={me} onDone={onDone} />}
       {me.role === "viewer" ? (
         <p class="quiet">You may look, and not answer.</p>
       ) : (

@@ -72,9 +72,9 @@ function Screen({ me }: { me: Me }) {
     case "inbox":
       return <Inbox me={me} />;
     case "failures":
-      return <Failures />;
+      return <Failures me={me} />;
     case "flows":
-      return <Flows />;
+      return <Flows me={me} />;
     case "workers":
       return <Workers />;
     case "schedules":

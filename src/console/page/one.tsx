@@ -88,8 +88,8 @@ export function One({ id, me }: { id: string; me: Me }) {
               key={`${question.id} ${question.createdAt}`}
               question={question}
               me={me}
-              onDone={() => {
-                setSaid("Your answer was taken.");
+              onDone={(text) => {
+                setSaid(text);
                 loaded.reload();
               }}
             />
@@ -106,7 +106,7 @@ export function One({ id, me }: { id: string; me: Me }) {
           {action && (
             <ActionDialog
               action={action}
-              id={id}
+              path={`executions/${id}/${action.name}`}
               onClose={() => setAction(null)}
               onDone={(text) => {
                 setSaid(text);

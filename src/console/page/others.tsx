@@ -1,8 +1,22 @@
 /** Failures, flows, workers and schedules. */
-import type { FailureShown, FlowShown, Me, Page, ScheduleShown, WorkerShown } from "../api.ts";
-import { useLoad, type Loaded } from "./net.ts";
+import { useEffect, useState } from "preact/hooks";
+import type { Json } from "../../base/json.ts";
+import type { BulkShown, FailureShown, FlowShown, Me, Page, ScheduleShown, WorkerShown } from "../api.ts";
+import { ActionDialog, ranks, type Action } from "./actions.tsx";
+import { CallError, send, useLoad, type Loaded } from "./net.ts";
 import { hrefOf, stay } from "./place.ts";
-import { Empty, ExecutionLink, Loading, Problem, Status, Time, lengthOf, useKeptFocus, visible } from "./parts.tsx";
+import {
+  Announce,
+  Empty,
+  ExecutionLink,
+  Loading,
+  Problem,
+  Status,
+  Time,
+  lengthOf,
+  useKeptFocus,
+  visible,
+} from "./parts.tsx";
 import type { ComponentChildren } from "preact";
 
 function Frame<T>({
@@ -51,45 +65,107 @@ function Frame<T>({
   );
 }
 
-export function Failures() {
+export function Failures({ me }: { me: Me }) {
   const list = useLoad<Page<FailureShown>>("failures");
+  const [group, setGroup] = useState<Readonly<Record<string, Json>> | null>(null);
+  const [done, setDone] = useState("");
   return (
-    <Frame
-      title="Failures"
-      about="By flow, chunk and error; digits and ids make no other one."
-      list={list}
-      empty="Nothing has failed"
-      heads={["How many", "Error", "Flow", "Last"]}
-    >
-      {({ flow, chunk, error, executions, lastAt, lastId, firstAt }) => (
-        <tr key={`${flow} ${chunk} ${error}`}>
-          <td class="count">{executions.toLocaleString()}</td>
-          <td class="what">
-            <a
-              class="main tone-failed"
-              data-stop
-              href={hrefOf({ flow, status: "failed", errorLike: error.replaceAll("#", "%").slice(0, 900) })}
-              onClick={stay}
-            >
-              {visible(error)}
-            </a>
-            <span class="line quiet">
-              since <Time at={firstAt} />
-            </span>
-          </td>
-          <td>
-            {visible(flow)}
-            {chunk !== null && <span class="line quiet">in {visible(chunk)}</span>}
-          </td>
-          <td>
-            <Time at={lastAt} />
-            <span class="line">
-              <ExecutionLink id={lastId}>the last one</ExecutionLink>
-            </span>
-          </td>
-        </tr>
-      )}
-    </Frame>
+    <>
+      <Announce text={done} />
+      {group && <Bulk action="redrive" where={group} onClose={() => setGroup(null)} onDone={setDone} />}
+      <Frame
+        title="Failures"
+        about="By flow, chunk and error; digits and ids make no other one."
+        list={list}
+        empty="Nothing has failed"
+        heads={["How many", "Error", "Flow", "Last"]}
+      >
+        {({ flow, chunk, error, executions, lastAt, lastId, firstAt }) => (
+          <tr key={`${flow} ${chunk} ${error}`}>
+            <td class="count">{executions.toLocaleString()}</td>
+            <td class="what">
+              <a
+                class="main tone-failed"
+                data-stop
+                href={hrefOf({ flow, status: "failed", errorLike: error.replaceAll("#", "%").slice(0, 900) })}
+                onClick={stay}
+              >
+                {visible(error)}
+              </a>
+              <span class="line quiet">
+                since <Time at={firstAt} />
+              </span>
+            </td>
+            <td>
+              {visible(flow)}
+              {chunk !== null && <span class="line quiet">in {visible(chunk)}</span>}
+            </td>
+            <td>
+              <Time at={lastAt} />
+              <span class="line">
+                <ExecutionLink id={lastId}>the last one</ExecutionLink>
+              </span>
+              {ranks[me.role] >= ranks.operator && (
+                <button
+                  type="button"
+                  class="line"
+                  aria-label={`Redrive what failed in ${flow} with ${error}`}
+                  onClick={() =>
+                    setGroup({ flow, status: "failed", errorLike: error.replaceAll("#", "%").slice(0, 900) })
+                  }
+                >
+                  Redrive them
+                </button>
+              )}
+            </td>
+          </tr>
+        )}
+      </Frame>
+    </>
+  );
+}
+
+const redriving: Action = {
+  name: "redrive",
+  label: "Redrive",
+  about: "Each goes on as a new execution where it failed, with its past; what was redriven before is left out.",
+  inputs: [],
+};
+
+/** The same for many: how many there are is said before. */
+function Bulk({
+  action,
+  where,
+  onClose,
+  onDone,
+}: {
+  action: "redrive";
+  where: Readonly<Record<string, Json>>;
+  onClose: () => void;
+  onDone: (said: string) => void;
+}) {
+  const [preview, setPreview] = useState<BulkShown | null>(null);
+  const [error, setError] = useState<CallError | null>(null);
+  useEffect(() => {
+    send<BulkShown>("bulk", { action, where, dryRun: true, reason: "to see how many" }).then(
+      setPreview,
+      (refused: unknown) => {
+        if (!(refused instanceof CallError)) throw refused;
+        setError(refused);
+      },
+    );
+  }, []);
+  return (
+    <ActionDialog action={redriving} path="bulk" extra={{ action, where }} onClose={onClose} onDone={onDone}>
+      <Problem error={error} />
+      <p role="status">
+        {preview === null
+          ? "Counting…"
+          : preview.isMore
+            ? `More than ${preview.matched.toLocaleString()} match: too many for one go.`
+            : `${preview.matched.toLocaleString()} match.`}
+      </p>
+    </ActionDialog>
   );
 }
 
@@ -97,59 +173,112 @@ function counted(count: number): string {
   return count > 1000 ? "1,000+" : count.toLocaleString();
 }
 
-export function Flows() {
+const pausing: Action = {
+  name: "pause-flow",
+  label: "Pause",
+  about:
+    "No chunk of any of its executions starts any more. What runs reaches its end; events and answers are kept; timeouts go on counting.",
+  isDangerous: true,
+  inputs: [
+    {
+      name: "intake",
+      label: "Starts meanwhile",
+      kind: "choice",
+      options: ["hold", "refuse"],
+      value: "hold",
+      help: "hold: they wait. refuse: whoever starts one is told.",
+    },
+  ],
+};
+const goingOn: Action = { name: "unpause-flow", label: "Go on", about: "All that waited goes on.", inputs: [] };
+
+export function Flows({ me }: { me: Me }) {
   const list = useLoad<Page<FlowShown>>("flows");
+  const [asked, setAsked] = useState<{ action: Action; flow: string } | null>(null);
+  const [done, setDone] = useState("");
+  const maySwitch = ranks[me.role] >= ranks.operator && !me.isScoped;
   return (
-    <Frame
-      title="Flows"
-      about="What is open, under which version, and what holds it."
-      list={list}
-      empty="No flow has been served here"
-      heads={["Flow", "Open", "Versions in flight", "Limits", "Workers"]}
-    >
-      {({ flow, open, failed, versions, limits, queued, workers }) => (
-        <tr key={flow}>
-          <td>
-            <a class="main" data-stop href={hrefOf({ flow })} onClick={stay}>
-              {visible(flow)}
-            </a>
-          </td>
-          <td>
-            {Object.entries(open)
-              .filter(([, count]) => count > 0)
-              .map(([status, count]) => (
-                <a key={status} class="pair" href={hrefOf({ flow, status })} onClick={stay}>
-                  <Status status={status} /> {counted(count)}
+    <>
+      <Announce text={done} />
+      {asked && (
+        <ActionDialog
+          action={{ ...asked.action, label: `${asked.action.label} ${asked.flow}` }}
+          path={asked.action.name}
+          extra={{ flow: asked.flow }}
+          onClose={() => setAsked(null)}
+          onDone={(said) => {
+            setDone(said);
+            list.reload();
+          }}
+        />
+      )}
+      <Frame
+        title="Flows"
+        about="What is open, under which version, and what holds it."
+        list={list}
+        empty="No flow has been served here"
+        heads={["Flow", "Open", "Versions in flight", "Limits", "Workers"]}
+      >
+        {({ flow, open, failed, versions, limits, queued, workers, paused }) => (
+          <tr key={flow}>
+            <td>
+              <a class="main" data-stop href={hrefOf({ flow })} onClick={stay}>
+                {visible(flow)}
+              </a>
+              {paused !== null && (
+                <span class="line tone-parked">
+                  paused by {visible(paused.actor)} <Time at={paused.at} />: {visible(paused.reason)}
+                  {paused.intake === "refuse" && " (starts are refused)"}
+                </span>
+              )}
+              {maySwitch && (
+                <button
+                  type="button"
+                  class="line"
+                  aria-label={`${paused === null ? "Pause" : "Let go on"} flow ${flow}`}
+                  onClick={() => setAsked({ flow, action: paused === null ? pausing : goingOn })}
+                >
+                  {paused === null ? "Pause" : "Go on"}
+                </button>
+              )}
+            </td>
+            <td>
+              {Object.entries(open)
+                .filter(([, count]) => count > 0)
+                .map(([status, count]) => (
+                  <a key={status} class="pair" href={hrefOf({ flow, status })} onClick={stay}>
+                    <Status status={status} /> {counted(count)}
+                  </a>
+                ))}
+              {failed > 0 && (
+                <a class="pair" href={hrefOf({ flow, status: "failed" })} onClick={stay}>
+                  <Status status="failed" /> {counted(failed)}
+                </a>
+              )}
+              {failed === 0 && Object.values(open).every((count) => count === 0) && <span class="quiet">nothing</span>}
+            </td>
+            <td>
+              {versions.length === 0 && <span class="quiet">none</span>}
+              {versions.map(({ fingerprint, executions }) => (
+                <a
+                  key={fingerprint}
+                  class="line mono"
+                  href={hrefOf({ flow, ...(fingerprint !== null && { version: fingerprint }) })}
+                  onClick={stay}
+                >
+                  {fingerprint?.slice(0, 12) ?? "not claimed yet"} × {counted(executions)}
                 </a>
               ))}
-            {failed > 0 && (
-              <a class="pair" href={hrefOf({ flow, status: "failed" })} onClick={stay}>
-                <Status status="failed" /> {counted(failed)}
-              </a>
-            )}
-            {failed === 0 && Object.values(open).every((count) => count === 0) && <span class="quiet">nothing</span>}
-          </td>
-          <td>
-            {versions.length === 0 && <span class="quiet">none</span>}
-            {versions.map(({ fingerprint, executions }) => (
-              <a
-                key={fingerprint}
-                class="line mono"
-                href={hrefOf({ flow, ...(fingerprint !== null && { version: fingerprint }) })}
-                onClick={stay}
-              >
-                {fingerprint?.slice(0, 12) ?? "not claimed yet"} × {counted(executions)}
-              </a>
-            ))}
-          </td>
-          <td>
-            {limits === null ? <span class="quiet">none</span> : <Limits limits={limits} />}
-            {queued > 0 && <span class="line tone-waiting">{counted(queued)} queued</span>}
-          </td>
-          <td>{workers === 0 ? <span class="tone-failed">nobody serves it</span> : workers}</td>
-        </tr>
-      )}
-    </Frame>
+            </td>
+            <td>
+              {limits === null ? <span class="quiet">none</span> : <Limits limits={limits} />}
+              {queued > 0 && <span class="line tone-waiting">{counted(queued)} queued</span>}
+            </td>
+            <td>{workers === 0 ? <span class="tone-failed">nobody serves it</span> : workers}</td>
+          </tr>
+        )}
+      </Frame>
+    </>
   );
 }
 
