@@ -136,8 +136,8 @@ export function requireFitting(request: Request): void {
   if (Number(request.headers.get("content-length") ?? 0) > maxBodyBytes) throw tooLarge();
 }
 
-/** @throws {Refused} it is too large, or no JSON */
-export async function bodyOf(request: Request): Promise<unknown> {
+/** @throws {Refused} it is too large */
+export async function textOf(request: Request): Promise<string> {
   const parts: Uint8Array[] = [];
   let bytes = 0;
   for await (const part of request.body ?? []) {
@@ -145,8 +145,14 @@ export async function bodyOf(request: Request): Promise<unknown> {
     if (bytes > maxBodyBytes) throw tooLarge();
     parts.push(part);
   }
+  return Buffer.concat(parts).toString("utf8");
+}
+
+/** @throws {Refused} it is too large, or no JSON */
+export async function bodyOf(request: Request): Promise<unknown> {
+  const sent = await textOf(request);
   try {
-    return JSON.parse(Buffer.concat(parts).toString("utf8"));
+    return JSON.parse(sent);
   } catch {
     throw new Refused(400, "BODY_NO_JSON", "the request is no JSON: send an object");
   }

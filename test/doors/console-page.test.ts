@@ -13,7 +13,7 @@ import { createConsole, type Access } from "../../src/console.ts";
 import { defineFlow } from "../../src/index.ts";
 import { chromiumPath, openBrowser } from "../support/browser.ts";
 import { testDatabase } from "../support/database.ts";
-import { newGate, serving, untilEvent } from "../support/flows.ts";
+import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
 
 const hostile = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>\u202Egnp.exe\u0007`;
 
@@ -183,6 +183,60 @@ describe.skipIf(chromiumPath === null)("the page", () => {
         extra: { a: 1 },
       },
     });
+  });
+
+  test("a question is claimed, given on and put off; a flow is switched; a group of failures goes on", async () => {
+    const { page, orchestrator } = stage;
+    const [asked, failed] = [await start(refund), await start(failing)];
+    await untilEvent(asked, "interrupt.raised");
+    await failed.waitForClose().catch(() => {});
+    await page.goto(`${stage.base}?screen=inbox`);
+    const card = page.getByRole("article").filter({ hasText: asked.id });
+
+    await card.getByRole("button", { name: "Claim" }).click();
+    await card.getByText("You have it, since").waitFor();
+    await card.getByRole("button", { name: "Delegate" }).click();
+    await page.getByRole("dialog").getByLabel("To whom").fill("user:bo");
+    await page.getByRole("dialog").getByRole("button", { name: "Delegate" }).click();
+    await card.getByText("asks user:bo").waitFor();
+    await page.getByRole("link", { name: "Mine and my groups'" }).click();
+    await page.getByText("Nothing waits for an answer").waitFor();
+    await page.getByRole("link", { name: "All", exact: true }).click();
+    await card.getByRole("button", { name: "Put off" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Put off" }).click();
+    await page.getByRole("dialog").getByText("Until is empty.").waitFor();
+    await page.getByRole("dialog").getByLabel("Until").fill("2100-01-01T09:00");
+    await page.getByRole("dialog").getByRole("button", { name: "Put off" }).click();
+    await card.waitFor({ state: "detached" });
+    const who = await asked.history({ types: ["interrupt.claimed", "interrupt.delegated", "interrupt.snoozed"] });
+
+    await page.goto(`${stage.base}?screen=flows`);
+    await page.getByRole("button", { name: "Pause flow many" }).click();
+    await page.getByRole("dialog").getByLabel("Starts meanwhile").selectOption("refuse");
+    await page.getByRole("dialog").getByLabel("Reason").fill("INC-1");
+    await page.getByRole("dialog").getByRole("button", { name: "Pause many" }).click();
+    await page.getByText("paused by ann@acme.example").waitFor();
+    const refused = await refusal(start(many));
+    await page.getByRole("button", { name: "Let go on flow many" }).click();
+    await page.getByRole("dialog").getByLabel("Reason").fill("it is over");
+    await page.getByRole("dialog").getByRole("button", { name: "Go on many" }).click();
+    await page.getByRole("button", { name: "Pause flow many" }).waitFor();
+
+    await page.goto(`${stage.base}?screen=failures`);
+    await page.getByRole("button", { name: /Redrive what failed in failing with/ }).click();
+    await page
+      .getByRole("dialog")
+      .getByText(/\d+ match\./)
+      .waitFor();
+    await page.getByRole("dialog").getByLabel("Reason").fill("the card is good again");
+    await page.getByRole("dialog").getByRole("button", { name: "Redrive" }).click();
+    await page.getByText("Redrive: done.").waitFor({ state: "attached" });
+
+    expect(who).toMatchObject(Array.from({ length: 3 }, () => ({ actor: "ann@acme.example" })));
+    expect(refused).toMatchObject({ code: "FLOW_PAUSED" });
+    await expect
+      .poll(async () => (await orchestrator.listExecutions({ flow: "failing", redriven: true })).executions.length)
+      .toBeGreaterThan(0);
   });
 
   test("approve, retry and fork by the keyboard alone", async () => {
