@@ -263,7 +263,7 @@ test("a question that somebody has is theirs to say, with who and since when", a
 
 test("the inbox is what asks the person or their groups, where they say so", async () => {
   const asking = defineFlow("asking");
-  asking.to("ask", (ctx) => ctx.pauseFor({ type: "a", title: "May it?", assign: [String(ctx.input)], due: 0 }));
+  asking.to("ask", (ctx) => ctx.pauseFor({ type: "a", title: "May it?", assign: [String(ctx.input)], due: "1ms" }));
   await using worker = await serving(database, [asking]);
   for (const assign of ["ann", "group:finance", "bo"]) {
     const execution = await worker.flow(asking).startExecution(assign, { metadata: { tenant: "own" } });

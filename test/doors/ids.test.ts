@@ -56,12 +56,13 @@ test("the commands that take an id are known", () => {
 
 test.each(commands.map((command) => [command.name(), command] as const))("flowledger %s", async (name, command) => {
   const values: Readonly<Record<string, string>> = { event: "Named", interrupt: "q", json: "null" };
+  const wanted: Readonly<Record<string, string>> = { "--until": "2100-01-01T00:00:00Z" };
   for (const id of wrongIds) {
     const rest = command.registeredArguments.map((argument) =>
       argument.name() === "id" ? id : (values[argument.name()] ?? "x"),
     );
     const flags = idOption(command) ? ["--id", id, "--actor", "ann", "--reason", "INC-1"] : [];
-    for (const { long, mandatory } of command.options) if (mandatory && long) flags.push(long, "x");
+    for (const { long, mandatory } of command.options) if (mandatory && long) flags.push(long, wanted[long] ?? "x");
 
     const error = await refusal(
       newProgram().parseAsync(["--database", database.url, name, ...rest, ...flags], { from: "user" }),

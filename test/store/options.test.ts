@@ -169,7 +169,6 @@ const values: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
   idempotencykey: text(5),
   Delay: durations,
   input: fc.constant({}),
-  hidden: fc.constant(true),
   "": fc.constant(1),
 };
 

@@ -3,8 +3,8 @@ import postgres from "postgres";
 import { internals } from "../../src/orchestrator.ts";
 import { ClockStuckError, type TestOrchestrator } from "../../src/test.ts";
 
-/** Signs of life, and the clock itself. */
-const alive = ["workers", "test_clock", "test_peers"];
+/** Signs of life, the clock itself, and what the runner of the jobs notes of the flows that it serves, when it gets to it. */
+const alive = ["workers", "test_clock", "test_peers", "_private_tasks"];
 const lookMs = 30 * 86_400_000;
 /** More stops by the clock than any test leaves behind. */
 const enoughStops = 100;

@@ -114,7 +114,7 @@ export function Failures({ me }: { me: Me }) {
                     setGroup({ flow, status: "failed", errorLike: error.replaceAll("#", "%").slice(0, 900) })
                   }
                 >
-                  Redrive them
+                  Redrive
                 </button>
               )}
             </td>
