@@ -16,6 +16,7 @@ export function hostAfter(begun: Promise<void>, host: ExecutionHost): ExecutionH
       ...store,
       reads: waiting(store.reads, after),
       commands: waiting(store.commands, after),
+      commandsIn: (tx) => after(() => store.commandsIn(tx)),
       children: waiting(store.children, after),
       starts: waiting(store.starts, after),
     },

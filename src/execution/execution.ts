@@ -10,6 +10,8 @@ import {
   show,
 } from "../base/option.ts";
 import type { Timers } from "../base/timers.ts";
+import type { CallerTransaction } from "../store/caller-transaction.ts";
+import type { CommandsIn } from "../store/commands-in.ts";
 import type { Handling, Operation } from "../store/commands.ts";
 import type { Store } from "../store/store.ts";
 import type { NewId } from "../engine/ids.ts";
@@ -85,14 +87,22 @@ export interface ExecutionHost {
   activeTrace(): string | null;
 }
 
-export interface EmitCallOptions {
+export interface InTransaction {
+  /**
+   * A transaction of yours: the command counts, and is told to owners and readers, when that commits, and never where it rolls back. The
+   * execution's row is locked until then, so commit soon.
+   */
+  tx?: CallerTransaction;
+}
+
+export interface EmitCallOptions extends InTransaction {
   /** Repeating a key changes nothing. */
   idempotencyKey?: string;
   /** Who sent it, for the ledger. */
   actor?: string;
 }
 
-export interface ResumeOptions {
+export interface ResumeOptions extends InTransaction {
   /** Repeating it with the same answer changes nothing. */
   resumeRequestId?: string;
   /** Who answered, for the ledger. */
@@ -103,7 +113,7 @@ export interface ResumeOptions {
   traceparent?: string;
 }
 
-export interface InterveneOptions {
+export interface InterveneOptions extends InTransaction {
   author?: string;
   /** The intervention point or chunk it is meant for. @default the next one */
   target?: string;
@@ -131,6 +141,13 @@ export interface HistoryOptions {
   from?: number;
   /** Only these types. @default all */
   types?: readonly LedgerEventType[];
+}
+
+/** The transaction of a command, and its other options. What is no object of options stays what it is: it is refused by name. */
+function apart<O extends InTransaction>(options: O): [InTransaction, O] {
+  if (!isObject(options) || !("tx" in options)) return [{}, options];
+  const { tx, ...rest } = options as InTransaction;
+  return [tx === undefined ? {} : { tx }, rest as O];
 }
 
 /** A client may not look at what is left of an execution. */
@@ -189,19 +206,21 @@ export class Execution<C extends Contract = Contract> {
     payload: EmitPayload<C, E>,
     options: EmitCallOptions = {},
   ): Promise<void> {
-    requireKnown(options, ["idempotencyKey", "actor"], "emit()");
-    requireWords(options, "emit()");
+    requireKnown(options, ["idempotencyKey", "actor", "tx"], "emit()");
+    const [{ tx }, words] = apart(options);
+    requireWords(words, "emit()");
     const { idempotencyKey = null, actor = null } = options;
     const door = this.#definition ?? { name: this.flow, contract: {} };
     const parsed: Json = parseEvent(door, event, payload);
-    await this.#told(this.#commands.emit(this.id, { event, payload: parsed, idempotencyKey, actor }));
+    await this.#command(tx, (commands) => commands.emit(this.id, { event, payload: parsed, idempotencyKey, actor }));
   }
 
   /** Takes nothing new from outside from now on; accepted work runs on. */
-  async seal(options: { actor?: string } = {}): Promise<void> {
-    requireKnown(options, ["actor"], "seal()");
-    requireWords(options, "seal()");
-    await this.#told(this.#commands.seal(this.id, options.actor ?? null));
+  async seal(options: { actor?: string } & InTransaction = {}): Promise<void> {
+    requireKnown(options, ["actor", "tx"], "seal()");
+    const [{ tx }, words] = apart(options);
+    requireWords(words, "seal()");
+    await this.#command(tx, (commands) => commands.seal(this.id, options.actor ?? null));
   }
 
   /**
@@ -221,7 +240,7 @@ export class Execution<C extends Contract = Contract> {
     requireOneOf(pendingInterrupts, ["reject", "cancel"], "pendingInterrupts of close()");
     requireOneOf(parked, ["reject", "fail"], "parked of close()");
     requireWords({ ...options, reason }, "close()");
-    await this.#told(this.#commands.close(this.id, { reason, pendingInterrupts, parked, actor }));
+    await this.#told(this.#host.store.commands.close(this.id, { reason, pendingInterrupts, parked, actor }));
     const { outcomes } = this.#host;
     // What asks, or would park, on the way is ended too where that was said: then it is nothing to stop at.
     const stops = { pause: pendingInterrupts === "reject", park: parked === "reject" };
@@ -240,10 +259,11 @@ export class Execution<C extends Contract = Contract> {
   }
 
   /** Asks for the end of whatever runs. False when it had closed before. */
-  async cancel(reason = "cancelled", options: { actor?: string } = {}): Promise<boolean> {
-    requireKnown(options, ["actor"], "cancel()");
-    requireWords({ reason, ...options }, "cancel()");
-    return this.#told(this.#commands.cancel(this.id, { reason, actor: options.actor ?? null }));
+  async cancel(reason = "cancelled", options: { actor?: string } & InTransaction = {}): Promise<boolean> {
+    requireKnown(options, ["actor", "tx"], "cancel()");
+    const [{ tx }, words] = apart(options);
+    requireWords({ reason, ...words }, "cancel()");
+    return this.#command(tx, (commands) => commands.cancel(this.id, { reason, actor: options.actor ?? null }));
   }
 
   /**
@@ -340,16 +360,17 @@ export class Execution<C extends Contract = Contract> {
    * @throws {UsageError} this execution has no such sub-flow, or it is not active any more
    */
   async emitToSubFlow(frameId: string, event: string, payload?: unknown, options: EmitCallOptions = {}): Promise<void> {
-    requireKnown(options, ["idempotencyKey", "actor"], "emitToSubFlow()");
-    requireWords(options, "emitToSubFlow()");
+    requireKnown(options, ["idempotencyKey", "actor", "tx"], "emitToSubFlow()");
+    const [{ tx }, words] = apart(options);
+    requireWords(words, "emitToSubFlow()");
     const { idempotencyKey = null, actor = null } = options;
     const frame = parseFrameId(this.id, frameId);
     const { flow } = await this.#host.outcomes.header(frame).catch((error: unknown) => {
       throw error instanceof ExecutionNotFoundError ? noFrame(this.id, frameId) : error;
     });
     const parsed = parseEvent(this.#definition?.subFlows.get(flow) ?? { name: flow, contract: {} }, event, payload);
-    await this.#told(this.#commands.emitToSubFlow(this.id, frame, { event, payload: parsed, idempotencyKey, actor }));
-    this.#host.store.wakeups.call(frame);
+    const command = { event, payload: parsed, idempotencyKey, actor };
+    await this.#command(tx, (commands) => commands.emitToSubFlow(this.id, frame, command), frame);
   }
 
   /**
@@ -361,16 +382,14 @@ export class Execution<C extends Contract = Contract> {
   async cancelSubFlow(
     frameId: string,
     reason = "sub_flow_cancelled",
-    options: { actor?: string } = {},
+    options: { actor?: string } & InTransaction = {},
   ): Promise<boolean> {
-    requireKnown(options, ["actor"], "cancelSubFlow()");
-    requireWords({ reason, ...options }, "cancelSubFlow()");
+    requireKnown(options, ["actor", "tx"], "cancelSubFlow()");
+    const [{ tx }, words] = apart(options);
+    requireWords({ reason, ...words }, "cancelSubFlow()");
     const frame = parseFrameId(this.id, frameId);
-    const done = await this.#told(
-      this.#commands.cancelSubFlow(this.id, frame, { reason, actor: options.actor ?? null }),
-    );
-    this.#host.store.wakeups.call(frame);
-    return done;
+    const command = { reason, actor: options.actor ?? null };
+    return this.#command(tx, (commands) => commands.cancelSubFlow(this.id, frame, command), frame);
   }
 
   /**
@@ -384,18 +403,19 @@ export class Execution<C extends Contract = Contract> {
    * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
    */
   async continueWith(interruptId: string, value?: unknown, options: ResumeOptions = {}): Promise<InterruptRecord> {
-    requireKnown(options, ["resumeRequestId", "actor", "onlyIfPending", "traceparent"], "continueWith()");
+    requireKnown(options, ["resumeRequestId", "actor", "onlyIfPending", "traceparent", "tx"], "continueWith()");
+    const [{ tx }, words] = apart(options);
     // An empty one is nobody's, as by SQL.
     if (interruptId !== "") requireText(interruptId, "interruptId of continueWith()", { max: 1000 });
-    requireWords(options, "continueWith()");
+    requireWords(words, "continueWith()");
     const { resumeRequestId: requestId = null, actor = null, onlyIfPending = false } = options;
     requireBoolean(onlyIfPending, "onlyIfPending of continueWith()");
     const traceparent =
       options.traceparent === undefined ? this.#host.activeTrace() : parseTraceparent(options.traceparent);
-    const schema = await this.#commands.responseSchema(this.id, interruptId);
+    const schema = await this.#host.store.commands.responseSchema(this.id, interruptId);
     const answer = parseAnswer(interruptId, schema, value);
-    const record = await this.#told(
-      this.#commands.continueWith(this.id, interruptId, {
+    const record = await this.#command(tx, (commands) =>
+      commands.continueWith(this.id, interruptId, {
         value: answer,
         requestId,
         actor,
@@ -416,15 +436,17 @@ export class Execution<C extends Contract = Contract> {
    */
   async withdraw(
     interruptId: string,
-    options: WithdrawOptions & { readonly actor?: string } = {},
+    options: WithdrawOptions & { readonly actor?: string } & InTransaction = {},
   ): Promise<InterruptRecord> {
-    requireKnown(options, ["actor", "reason"], "withdraw()");
+    requireKnown(options, ["actor", "reason", "tx"], "withdraw()");
     // An empty one is nobody's, as by SQL.
     if (interruptId !== "") requireText(interruptId, "interruptId of withdraw()", { max: 1000 });
     const { actor = null, reason = null } = options;
     if (options.reason !== undefined) requireText(reason, "reason of withdraw()", { max: 10_000 });
     requireWords({ actor: options.actor }, "withdraw()");
-    return InterruptRecord.parse(await this.#told(this.#commands.withdraw(this.id, interruptId, { actor, reason })));
+    return InterruptRecord.parse(
+      await this.#command(options.tx, (commands) => commands.withdraw(this.id, interruptId, { actor, reason })),
+    );
   }
 
   /**
@@ -434,23 +456,23 @@ export class Execution<C extends Contract = Contract> {
    * @throws {ClaimedError} somebody else has it; says who, and since when
    * @throws {InterruptNotPendingError} unknown, answered, expired, cancelled or withdrawn
    */
-  claim(interruptId: string, options: ClaimOptions): Promise<InterruptRecord> {
-    return this.#handle(interruptId, "claim", () => claimOptions(options));
+  claim(interruptId: string, options: ClaimOptions & InTransaction): Promise<InterruptRecord> {
+    return this.#handle(interruptId, "claim", options, claimOptions);
   }
 
   /** Gives a question back that the actor has claimed. @throws {ClaimedError | InterruptNotPendingError | UsageError} nobody has it */
-  release(interruptId: string, options: HandlingOptions): Promise<InterruptRecord> {
-    return this.#handle(interruptId, "release", () => releaseOptions(options));
+  release(interruptId: string, options: HandlingOptions & InTransaction): Promise<InterruptRecord> {
+    return this.#handle(interruptId, "release", options, releaseOptions);
   }
 
   /** Gives a question to somebody else, in the place of all whom it asked; nobody has it then. @throws {ClaimedError | InterruptNotPendingError} */
-  delegate(interruptId: string, options: DelegateOptions): Promise<InterruptRecord> {
-    return this.#handle(interruptId, "delegate", () => delegateOptions(options));
+  delegate(interruptId: string, options: DelegateOptions & InTransaction): Promise<InterruptRecord> {
+    return this.#handle(interruptId, "delegate", options, delegateOptions);
   }
 
   /** Takes a question out of the inbox until a moment; it stays due when it was. @throws {ClaimedError | InterruptNotPendingError} */
-  snooze(interruptId: string, options: SnoozeOptions): Promise<InterruptRecord> {
-    return this.#handle(interruptId, "snooze", () => snoozeOptions(options));
+  snooze(interruptId: string, options: SnoozeOptions & InTransaction): Promise<InterruptRecord> {
+    return this.#handle(interruptId, "snooze", options, snoozeOptions);
   }
 
   /**
@@ -460,28 +482,31 @@ export class Execution<C extends Contract = Contract> {
    * @throws {InterventionDisabledError} the execution was created without interventions
    */
   async intervene(payload: unknown, options: InterveneOptions = {}): Promise<Intervention> {
-    requireKnown(options, ["author", "target", "note", "metadata"], "intervene()");
-    requireWords(options, "intervene()");
+    requireKnown(options, ["author", "target", "note", "metadata", "tx"], "intervene()");
+    const [{ tx }, words] = apart(options);
+    requireWords(words, "intervene()");
     if (options.metadata !== undefined) requireRecord(options.metadata, "metadata of intervene()");
     const body = toJson(payload, "payload of intervene()");
-    const set = Object.entries(options).filter(([, value]) => value !== undefined);
+    const set = Object.entries(words).filter(([, value]) => value !== undefined);
     const given = toJson(Object.fromEntries(set), "options of intervene()");
-    const record = await this.#told(this.#commands.intervene(this.id, this.flow, body, isObject(given) ? given : {}));
+    const record = await this.#command(tx, (commands) =>
+      commands.intervene(this.id, this.flow, body, isObject(given) ? given : {}),
+    );
     return InterventionRecord.parse(record);
   }
 
   /** Says what became of an intervention. Marking again overwrites the consumer's mark. */
   async markInterventionConsumed(
     interventionId: string,
-    options: ConsumeOptions & { consumer: string },
+    options: ConsumeOptions & { consumer: string } & InTransaction,
   ): Promise<Intervention> {
-    requireKnown(options, ["consumer", "status", "note", "metadata"], "markInterventionConsumed()");
+    requireKnown(options, ["consumer", "status", "note", "metadata", "tx"], "markInterventionConsumed()");
     const { consumer, status = "applied", note = null, metadata = {} } = options;
     requireText(interventionId, "interventionId of markInterventionConsumed()", { max: 500 });
     requireConsumption(interventionId, { status, consumer, note, metadata });
     const given = toJson(metadata, "metadata of markInterventionConsumed()");
-    const record = await this.#told(
-      this.#commands.markInterventionConsumed(this.id, interventionId, {
+    const record = await this.#command(options.tx, (commands) =>
+      commands.markInterventionConsumed(this.id, interventionId, {
         consumer,
         status,
         note,
@@ -499,8 +524,8 @@ export class Execution<C extends Contract = Contract> {
    * @throws {UsageError} nothing there is parked; says where the execution stands
    * @throws {ContractError} the input is not what the chunk's `input` takes
    */
-  async retry(options: RetryChunkOptions): Promise<ParkedChunk[]> {
-    return parseAddresses(await this.#operate("retry", retryOptions(this.#definition, options)));
+  async retry(options: RetryChunkOptions & InTransaction): Promise<ParkedChunk[]> {
+    return parseAddresses(await this.#operate("retry", options, (given) => retryOptions(this.#definition, given)));
   }
 
   /**
@@ -511,8 +536,10 @@ export class Execution<C extends Contract = Contract> {
    * @throws {UsageError} nothing there can be skipped, or several could; says where the execution stands
    * @throws {ContractError} the output is not what the chunk's `output` takes
    */
-  async skip(options: SkipChunkOptions): Promise<ParkedChunk> {
-    const [skipped] = parseAddresses(await this.#operate("skip", skipOptions(this.#definition, options)));
+  async skip(options: SkipChunkOptions & InTransaction): Promise<ParkedChunk> {
+    const [skipped] = parseAddresses(
+      await this.#operate("skip", options, (given) => skipOptions(this.#definition, given)),
+    );
     return skipped ?? { chunk: "", index: null, executionId: this.id };
   }
 
@@ -523,23 +550,25 @@ export class Execution<C extends Contract = Contract> {
    * @throws {ConflictError} the ledger has gone on since `expectedSeq`; says what came
    * @throws {ContractError} the state would not be what the flow's contract says
    */
-  async editState(edit: StateEdit, options: EditStateOptions): Promise<EditedState> {
+  async editState(edit: StateEdit, options: EditStateOptions & InTransaction): Promise<EditedState> {
     const state = await this.#host.store.reads.loadState(this.id);
     if (!state) throw new ExecutionNotFoundError(this.id);
-    return parseEdited(await this.#operate("editState", editOptions(this.#definition, state.values, edit, options)));
+    return parseEdited(
+      await this.#operate("editState", options, (given) => editOptions(this.#definition, state.values, edit, given)),
+    );
   }
 
   /**
    * No chunk starts any more. What runs reaches its end; events and answers are kept; timers that come due fire after `unpause()`;
    * the timeout of the execution goes on counting. Executions below it go on. Pausing what is paused moves its `until`.
    */
-  async pause(options: PauseExecutionOptions): Promise<void> {
-    await this.#operate("pause", pauseOptions(options));
+  async pause(options: PauseExecutionOptions & InTransaction): Promise<void> {
+    await this.#operate("pause", options, pauseOptions);
   }
 
   /** Goes on; works while the execution is sealed. @throws {UsageError} it is not paused */
-  async unpause(options: OperatorOptions): Promise<void> {
-    await this.#operate("unpause", unpauseOptions(options));
+  async unpause(options: OperatorOptions & InTransaction): Promise<void> {
+    await this.#operate("unpause", options, unpauseOptions);
   }
 
   /** Application state as it was after an event, or at a moment. @throws {UsageError} before the beginning or after the end */
@@ -577,18 +606,38 @@ export class Execution<C extends Contract = Contract> {
     return save(this.#host.store, this.id, this.#definition, options);
   }
 
-  get #commands() {
-    return this.#host.store.commands;
-  }
-
-  async #handle(interruptId: string, handling: Handling, options: () => JsonObject): Promise<InterruptRecord> {
+  async #handle<O extends InTransaction>(
+    interruptId: string,
+    handling: Handling,
+    options: O,
+    parse: (options: O) => JsonObject,
+  ): Promise<InterruptRecord> {
     // An empty one is nobody's, as by SQL.
     if (interruptId !== "") requireText(interruptId, `interruptId of ${handling}()`, { max: 1000 });
-    return InterruptRecord.parse(await this.#told(this.#commands.handle(this.id, interruptId, handling, options())));
+    const [{ tx }, rest] = apart(options);
+    const given = parse(rest);
+    return InterruptRecord.parse(
+      await this.#command(tx, (commands) => commands.handle(this.id, interruptId, handling, given)),
+    );
   }
 
-  #operate(operation: Operation, { options, raw }: Operated): Promise<Json> {
-    return this.#told(this.#commands.operate(this.id, operation, options, raw));
+  #operate<O extends InTransaction>(operation: Operation, options: O, parse: (options: O) => Operated): Promise<Json> {
+    const [{ tx }, rest] = apart(options);
+    const given = parse(rest);
+    return this.#command(tx, (commands) => commands.operate(this.id, operation, given.options, given.raw));
+  }
+
+  /** In a transaction of the caller's it is told when that commits; on its own at once. @param also told as well */
+  async #command<T>(
+    tx: CallerTransaction | undefined,
+    send: (commands: CommandsIn) => Promise<T>,
+    also?: ExecutionId,
+  ): Promise<T> {
+    const { store } = this.#host;
+    if (tx !== undefined) return send(await store.commandsIn(tx));
+    const answer = await this.#told(send(store.commands));
+    if (also !== undefined) store.wakeups.call(also);
+    return answer;
   }
 
   /** What was accepted is told to the owner and to everybody who waits. */

@@ -70,9 +70,12 @@ export interface OpenTransaction {
    *
    * @param expression of type text, with every name in full: the caller's `search_path` is anything
    * @param values for $1, $2 …; texts, because the caller's driver may have codecs of its own
+   * @param about what was asked, for what Postgres refuses
    */
-  ask(expression: string, values: readonly (string | null)[]): Promise<string>;
+  ask(expression: string, values: readonly (string | null)[], about?: About): Promise<string>;
 }
+
+type About = Parameters<typeof refusalOf>[2];
 
 /** Which database of which cluster. */
 export interface DatabaseIdentity {
@@ -108,17 +111,28 @@ export async function openTransaction(
   const target: Target = { place, user, schema: names.schema };
   return {
     id,
-    async ask(expression, values) {
+    async ask(expression, values, about) {
       // In a transaction block all statements have its id. A pool, or a client outside of one, has another for each statement.
       const guarded = `select case when pg_catalog.pg_current_xact_id()::pg_catalog.text operator(pg_catalog.=) $${values.length + 1}
         then (${withNames(expression, names)}) end`;
       const answer = await send(guarded, [...values, id]).catch((error: unknown) => {
-        throw refusalOf(error, target);
+        throw refusalOf(error, target, about);
       });
       if (answer === null) throw notOpen();
       return answer;
     },
   };
+}
+
+/** Opens what callers pass as `tx`; which database is ours is asked once. */
+export function callerTransactions({ sql, names }: { readonly sql: Sql; readonly names: SchemaNames }) {
+  let own: Promise<DatabaseIdentity> | undefined;
+  const ours = () =>
+    (own ??= identityOf(sql).catch((error: unknown) => {
+      own = undefined;
+      throw error;
+    }));
+  return (tx: unknown) => openTransaction(tx, names, ours);
 }
 
 /** Of the database that a client of ours is connected to. */

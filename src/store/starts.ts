@@ -4,8 +4,8 @@ import { toJson, type Json, type JsonObject } from "../base/json.ts";
 import { ExecutionId } from "../ledger/event.ts";
 import type { Recorded, Settings, WorkerId } from "../ledger/event.ts";
 import { parseEvents } from "../ledger/codec.ts";
-import { identityOf, openTransaction } from "./caller-transaction.ts";
-import type { CallerTransaction, DatabaseIdentity, OpenTransaction } from "./caller-transaction.ts";
+import { callerTransactions } from "./caller-transaction.ts";
+import type { CallerTransaction, OpenTransaction } from "./caller-transaction.ts";
 import type { Database, Sql } from "./client.ts";
 import { column, jsonList } from "./columns.ts";
 import { leftToOthers, openLane } from "./lane.ts";
@@ -90,12 +90,7 @@ interface CreatedRow {
 }
 
 export function startsOf({ sql, names, target }: Pick<Database, "sql" | "names" | "target">): Starts {
-  let own: Promise<DatabaseIdentity> | undefined;
-  const ours = () =>
-    (own ??= identityOf(sql).catch((error: unknown) => {
-      own = undefined;
-      throw error;
-    }));
+  const open = callerTransactions({ sql, names });
   /** A few at once, so that others find connections. */
   const waiting = openLane(leftToOthers + 2);
   /** False for a role that may only command: one of `grant_roles`' clients, limited or not. */
@@ -122,7 +117,7 @@ export function startsOf({ sql, names, target }: Pick<Database, "sql" | "names" 
       }
     },
     async createIn(tx, execution) {
-      const transaction = await openTransaction(tx, names, ours);
+      const transaction = await open(tx);
       return { created: await createOne(transaction, execution), transaction: transaction.id };
     },
     async startRaw(flow, input, options) {

@@ -12,6 +12,8 @@ import { acquainted, openDatabase, pgConfig, refusing, threadOptions } from "./c
 import type { ConnectionOption } from "./client.ts";
 import { collectionsOf } from "./collections.ts";
 import type { Collections } from "./collections.ts";
+import type { CallerTransaction } from "./caller-transaction.ts";
+import { commandsInOf, type CommandsIn } from "./commands-in.ts";
 import { commandsOf } from "./commands.ts";
 import type { Commands } from "./commands.ts";
 import { bulksOf, type Bulks } from "./bulks.ts";
@@ -55,6 +57,8 @@ export interface Store {
   readonly commits: Commits;
   readonly transactions: Transactions;
   readonly commands: Commands;
+  /** The same in a transaction of the caller's own. */
+  readonly commandsIn: (tx: CallerTransaction) => Promise<CommandsIn>;
   readonly operators: Operators;
   readonly bulks: Bulks;
   readonly children: Children;
@@ -127,6 +131,7 @@ export function openStore(
     commits: guard({ append: (items, skipLocked) => append(database.sql, items, skipLocked) } satisfies Commits),
     transactions,
     commands: commandsOf(database),
+    commandsIn: commandsInOf(database),
     operators: guard(operatorsOf(database)),
     bulks: guard(bulksOf(database)),
     children: guard(childrenOf(database)),

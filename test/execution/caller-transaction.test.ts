@@ -199,6 +199,28 @@ test.each(matrix)("%s in a transaction of %s leaves nothing when that rolls back
   expect(await written()).toEqual(before);
 });
 
+test.each(Object.keys(kinds))(
+  "a command in a transaction of %s counts when that commits, and never else",
+  async (kind) => {
+    const execution = await bound.createExecution({ autoClose: false });
+    const sent = async () =>
+      (await ledgerOf(database.sql, execution.id)).filter((type) => type === "event.emitted").length;
+
+    for (const [how, comes] of [
+      ["rollback", 0],
+      ["commit", 1],
+    ] as const) {
+      await using open = await named(kinds, kind)();
+      await execution.emit("Said", { text: "ü'\"\\" }, { tx: open.tx, idempotencyKey: "once", actor: "ann" });
+      expect(await sent()).toBe(0);
+      await open.end(how);
+
+      expect(await sent()).toBe(comes);
+    }
+    await expectGuarantees(database.sql, execution.id);
+  },
+);
+
 async function* held<T>(value: T, release: () => unknown): AsyncGenerator<T, void, undefined> {
   try {
     yield value;

@@ -21,7 +21,7 @@ import {
   text,
   moment,
 } from "./kinds.ts";
-import { type Lab, type Row, actor, consume, emitCall, filters, later, someId, stream, waiting } from "./row.ts";
+import { type Lab, type Row, actor, consume, emitCall, filters, later, someId, stream, tx, waiting } from "./row.ts";
 import { key } from "./administration.ts";
 
 export const execution = (lab: Lab) => lab.execution;
@@ -31,7 +31,7 @@ export const handler = (lab: Lab) => lab.handler;
 export const handles: readonly Row[] = [
   { name: "Execution.start", of: spare, waits: true, args: { input, options: optional(object(waiting)) } },
   { name: "Execution.emit", of: execution, args: { event: text(500), payload: input, options: emitCall } },
-  { name: "Execution.seal", of: spare, args: { options: optional(object({ actor })) } },
+  { name: "Execution.seal", of: spare, args: { options: optional(object({ actor, tx })) } },
   {
     name: "Execution.close",
     of: execution,
@@ -51,7 +51,7 @@ export const handles: readonly Row[] = [
   {
     name: "Execution.cancel",
     of: spare,
-    args: { reason: optional(text(10_000)), options: optional(object({ actor })) },
+    args: { reason: optional(text(10_000)), options: optional(object({ actor, tx })) },
   },
   { name: "Execution.waitForClose", of: execution, waits: true, args: { options: optional(object(waiting)) } },
   { name: "Execution.getRuntimeStream", of: execution, waits: true, args: { options: optional(object(stream)) } },
@@ -81,7 +81,7 @@ export const handles: readonly Row[] = [
   {
     name: "Execution.cancelSubFlow",
     of: execution,
-    args: { frameId: id(someId), reason: optional(text(10_000)), options: optional(object({ actor })) },
+    args: { frameId: id(someId), reason: optional(text(10_000)), options: optional(object({ actor, tx })) },
   },
   {
     name: "Execution.continueWith",
@@ -95,6 +95,7 @@ export const handles: readonly Row[] = [
           actor,
           onlyIfPending: optional(boolean),
           traceparent: optional(anyText),
+          tx,
         }),
       ),
     },
@@ -102,7 +103,7 @@ export const handles: readonly Row[] = [
   {
     name: "Execution.withdraw",
     of: execution,
-    args: { interruptId: search("none"), options: optional(object({ reason: optional(text(10_000)), actor })) },
+    args: { interruptId: search("none"), options: optional(object({ reason: optional(text(10_000)), actor, tx })) },
   },
   ...[
     { name: "claim", options: { exclusive: optional(boolean) } },
@@ -112,7 +113,7 @@ export const handles: readonly Row[] = [
   ].map(({ name, options }): Row => ({
     name: `Execution.${name}`,
     of: execution,
-    args: { interruptId: search("none"), options: object({ ...options, actor: text(500) }) },
+    args: { interruptId: search("none"), options: object({ ...options, actor: text(500), tx }) },
   })),
   {
     name: "Execution.intervene",
@@ -125,6 +126,7 @@ export const handles: readonly Row[] = [
           target: optional(text(500)),
           note: optional(text(10_000)),
           metadata: optional(jsonObject),
+          tx,
         }),
       ),
     },
@@ -132,7 +134,7 @@ export const handles: readonly Row[] = [
   {
     name: "Execution.markInterventionConsumed",
     of: execution,
-    args: { interventionId: made(undefined), options: object(consume) },
+    args: { interventionId: made(undefined), options: object({ ...consume, tx }) },
     run: ([given, options], lab) =>
       Reflect.apply(Reflect.get(lab.execution, "markInterventionConsumed"), lab.execution, [
         given === undefined ? lab.correction : given,

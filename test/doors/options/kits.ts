@@ -15,7 +15,7 @@ import {
   record,
   text,
 } from "./kinds.ts";
-import { type Row, actor, noFlow, schedule, worker } from "./row.ts";
+import { type Row, actor, noFlow, schedule, tx, worker } from "./row.ts";
 
 const beside = "has a test of its own beside this one: a kit is a database each";
 export const kits: readonly Row[] = [
@@ -38,6 +38,7 @@ export const kits: readonly Row[] = [
           actor,
           onlyIfPending: optional(boolean),
           traceparent: optional(anyText),
+          tx,
         }),
       ),
     },

@@ -1,5 +1,5 @@
 /** What operators do to an execution. */
-import { atLeastOne, aWhile, later, someId, waiting, type Lab, type Row } from "./row.ts";
+import { atLeastOne, aWhile, later, someId, tx, waiting, type Lab, type Row } from "./row.ts";
 import { filter } from "./administration.ts";
 import {
   boolean,
@@ -36,8 +36,8 @@ const edit = {
 };
 
 export const operations: readonly Row[] = [
-  { name: "Execution.retry", of: execution, args: { options: object({ ...who, ...address, input }) } },
-  { name: "Execution.skip", of: execution, args: { options: object({ ...who, ...address, output: input }) } },
+  { name: "Execution.retry", of: execution, args: { options: object({ ...who, ...address, input, tx }) } },
+  { name: "Execution.skip", of: execution, args: { options: object({ ...who, ...address, output: input, tx }) } },
   {
     name: "Execution.editState",
     of: execution,
@@ -47,15 +47,15 @@ export const operations: readonly Row[] = [
         // What changes nothing was not meant.
         takes: (value) => object(edit).takes(value) && Object.keys(Object(value)).length > 0,
       },
-      options: object({ ...who, expectedSeq: optional(integer(1)) }),
+      options: object({ ...who, expectedSeq: optional(integer(1)), tx }),
     },
   },
   {
     name: "Execution.pause",
     of: execution,
-    args: { options: object({ ...who, until: optional({ ...moment, takes: later }) }) },
+    args: { options: object({ ...who, until: optional({ ...moment, takes: later }), tx }) },
   },
-  { name: "Execution.unpause", of: execution, args: { options: object(who) } },
+  { name: "Execution.unpause", of: execution, args: { options: object({ ...who, tx }) } },
   {
     name: "Orchestrator.pauseFlow",
     of: orchestrator,

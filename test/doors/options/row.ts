@@ -138,7 +138,9 @@ export const flowOptions = {
 };
 export const noWarning = optional(boolean);
 export const actor = optional(text(500));
-export const emitCall = optional(object({ idempotencyKey: optional(text(10_000)), actor }));
+/** Of a command: a transaction of the caller's. */
+export const tx = optional(made(undefined));
+export const emitCall = optional(object({ idempotencyKey: optional(text(10_000)), actor, tx }));
 export const stream = {
   timeout: optional(orNull(duration)),
   from: optional(either(integer(0, Number.MAX_SAFE_INTEGER, 0), oneOf("1"))),
