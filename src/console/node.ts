@@ -1,7 +1,6 @@
 /** The console for servers that speak Node's own requests: Express, NestJS, Fastify, `node:http`. */
 import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { Readable } from "node:stream";
 
 /**
  * `app.use("/admin/flows", toNodeHandler(console))` of Express and NestJS. A body that the application has parsed already
@@ -16,7 +15,10 @@ export function toNodeHandler(console: {
     outgoing.once("close", () => gone.abort());
     const request = requestOf(incoming, gone.signal);
     if (request === null) return void outgoing.writeHead(400).end();
-    await send(await console.fetch(request), incoming.method === "HEAD", outgoing, gone.signal);
+    const answer = await console.fetch(request);
+    // What nobody has read would stand before the next request of the connection.
+    if (request.body && !request.bodyUsed) void request.body.cancel().catch(() => {});
+    await send(answer, incoming.method === "HEAD", outgoing, gone.signal);
   };
 }
 
@@ -45,8 +47,51 @@ function requestOf(incoming: IncomingMessage, signal: AbortSignal): Request | nu
 
 function bodyOf(incoming: IncomingMessage): ReadableStream | string {
   const parsed: unknown = Reflect.get(incoming, "body");
-  if (parsed === undefined || !incoming.readableEnded) return Readable.toWeb(incoming);
+  if (parsed === undefined || !incoming.readableEnded) return streamOf(incoming);
   return typeof parsed === "string" ? parsed : JSON.stringify(parsed);
+}
+
+/** So much of a body that was refused is still taken off the wire, so that the connection can be used again. */
+const mostDropped = 67_108_864;
+
+/** What is not read to its end does not end the connection, as the stream of Node would: the answer is on its way on it. */
+function streamOf(incoming: IncomingMessage): ReadableStream {
+  let isOver = false;
+  return new ReadableStream({
+    start(controller) {
+      const end = (last: () => void) => () => {
+        if (!isOver) last();
+        isOver = true;
+      };
+      incoming.on("data", (part: Buffer) => {
+        if (isOver) return;
+        controller.enqueue(part);
+        if ((controller.desiredSize ?? 0) <= 0) incoming.pause();
+      });
+      incoming.once(
+        "end",
+        end(() => controller.close()),
+      );
+      incoming.once(
+        "close",
+        end(() => controller.error(new Error("the request was cut off"))),
+      );
+      incoming.on(
+        "error",
+        end(() => controller.error(new Error("the request was cut off"))),
+      );
+    },
+    pull: () => void incoming.resume(),
+    cancel() {
+      isOver = true;
+      let dropped = 0;
+      incoming.on("data", (part: Buffer) => {
+        dropped += part.length;
+        if (dropped > mostDropped) incoming.destroy();
+      });
+      incoming.resume();
+    },
+  });
 }
 
 async function send(answer: Response, isHead: boolean, outgoing: ServerResponse, gone: AbortSignal): Promise<void> {

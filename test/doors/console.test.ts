@@ -1,5 +1,5 @@
 /** What the console asks the database, what it refuses to strangers, and its command. The page is in console-page.test.ts. */
-import { request } from "node:http";
+import { Agent, request } from "node:http";
 import { resolve } from "node:path";
 import { expect, test } from "vitest";
 import { openConsole } from "../../src/console.ts";
@@ -135,3 +135,39 @@ async function statusOf(options: {
     .end();
   return promise;
 }
+
+test("a body that is too large, said or not, leaves its connection to the next request", async () => {
+  await using orchestrator = visiting(database, [review]);
+  await using opened = await openConsole(orchestrator);
+  const { port, hash, host } = new URL(opened.url);
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const headers = {
+    authorization: `Bearer ${hash.slice(1)}`,
+    "content-type": "application/json",
+    origin: `http://${host}`,
+  };
+  const large = JSON.stringify({ reason: "x".repeat(2_000_000) });
+  const ask = (method: string, path: string, body: string, isSaid: boolean) =>
+    new Promise<number>((done, failed) => {
+      const sent = request({
+        agent,
+        port,
+        method,
+        path,
+        headers: { ...headers, ...(isSaid && { "content-length": body.length }) },
+      });
+      sent.on("response", (answer) => answer.resume().once("end", () => done(answer.statusCode ?? 0)));
+      sent.on("error", failed);
+      if (!isSaid && body !== "") sent.write(body.slice(0, 10));
+      sent.end(isSaid ? body : body.slice(10));
+    });
+  const statuses = [];
+  for (const isSaid of [true, false]) {
+    statuses.push(await ask("POST", "/api/executions/01a1fc32-0000-7000-8000-00000000dead/cancel", large, isSaid));
+    statuses.push(await ask("GET", "/api/executions", "", true));
+  }
+  agent.destroy();
+
+  expect(statuses[0]).toBe(413);
+  expect([statuses[1], statuses[3]]).toEqual([200, 200]);
+});
