@@ -93,7 +93,7 @@ begin
   end if;
 end $$;
 
--- Refuses the name of a flow that nobody knows here: a pause of it would hold nothing.
+-- Refuses the name of a flow that nobody knows here: a pause of it would hold nothing, and a bulk over it do nothing.
 create or replace function flowledger.check_flow(p_flow text, p_what text) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

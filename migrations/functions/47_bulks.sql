@@ -21,7 +21,7 @@ as $$
     else case when p_value is not null then '{}'::text[] end end
 $$;
 
--- Refuses a filter that has nothing, or what cannot be meant: what the library refuses too, in `execution/list.ts`.
+-- Refuses a filter that has nothing, a flow that nobody knows, or what cannot be meant: what the library refuses too, in `execution/list.ts`.
 create or replace function flowledger.check_filter(p_where jsonb, p_what text) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -75,6 +75,9 @@ begin
     end case;
     if v_is_right is not true then
       raise exception '% in % must be %, got %', o.key, p_what, v_expected, left(o.value::text, 40) using errcode = 'FL008', hint = 'correct it, or leave it out';
+    elsif o.key = 'flow' then
+      -- Nothing would be done, and it would look as if all was well.
+      perform flowledger.check_flow(f, p_what) from unnest(flowledger.texts_of(o.value)) f;
     end if;
   end loop;
 end $$;

@@ -8,8 +8,6 @@ export interface Turn {
   readonly number: number;
   /** Of a sleep: when it ends. What comes with it goes first. */
   until?: number;
-  /** It has come by the ledger, and is still being read. */
-  isComing?: boolean;
 }
 
 export class Turns {
@@ -20,8 +18,11 @@ export class Turns {
   /** Those that no commit has taken along. */
   #given: number[] = [];
   #begun = 0;
-  readonly #open = new Map<number, Turn>();
-  readonly #waiting = new Map<number, () => void>();
+  readonly #open = new Set<number>();
+  readonly #waiting = new Map<number, { readonly turn: Turn; readonly go: () => void }>();
+  /** What has come by the ledger, and is still being read. */
+  readonly #coming = new Set<number>();
+  #known: ReadonlySet<number> | undefined;
   #isGiving = false;
 
   /** @param isRetry an earlier attempt has recorded something, which is here at once */
@@ -32,8 +33,13 @@ export class Turns {
 
   begin(): Turn {
     const turn = { number: this.#begun++ };
-    this.#open.set(turn.number, turn);
+    this.#open.add(turn.number);
     return turn;
+  }
+
+  /** It has come by the ledger: what has come since waits for it. */
+  expect({ number }: Turn): void {
+    this.#coming.add(number);
   }
 
   /** For what seldom waits. @param ready undefined when it does not. Returns what to wait for, if anything */
@@ -41,10 +47,10 @@ export class Turns {
     const number = this.#begun++;
     // How much is on its way is another matter in each attempt.
     const waits =
-      this.#next < this.#recorded.length ? this.#recorded.includes(number, this.#next) : ready !== undefined;
+      this.#next < this.#recorded.length ? (this.#known ??= new Set(this.#recorded)).has(number) : ready !== undefined;
     if (!waits) return undefined;
     const turn = { number };
-    this.#open.set(number, turn);
+    this.#open.add(number);
     return this.#passed(turn, ready);
   }
 
@@ -63,7 +69,8 @@ export class Turns {
       return undefined;
     }
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiting.set(turn.number, resolve);
+    this.#coming.delete(turn.number);
+    this.#waiting.set(turn.number, { turn, go: resolve });
     this.#give();
     return promise;
   }
@@ -89,7 +96,7 @@ export class Turns {
       const number = this.#whose();
       if (number === null) return;
       this.#open.delete(number);
-      this.#waiting.get(number)?.();
+      this.#waiting.get(number)?.go();
       this.#waiting.delete(number);
       this.#give();
     });
@@ -108,15 +115,14 @@ export class Turns {
       // Another attempt did not come to it, or has had it already, where the code is another.
       if (this.#open.has(next)) return null;
     }
-    let first: Turn | null = null;
-    for (const turn of this.#open.values())
-      if ((this.#waiting.has(turn.number) || turn.isComing) && (first === null || isBefore(turn, first))) first = turn;
-    if (first === null || !this.#waiting.has(first.number)) return null;
+    let first: Turn | undefined;
+    for (const { turn } of this.#waiting.values()) if (first === undefined || isBefore(turn, first)) first = turn;
+    if (!first || (first.until !== undefined && this.#coming.size > 0)) return null;
     if (!isAlone) this.#given.push(first.number);
     return first.number;
   }
 }
 
-function isBefore({ until = 0 }: Turn, { until: other = 0 }: Turn): boolean {
-  return until < other;
+function isBefore({ until = 0, number }: Turn, { until: other = 0, number: others }: Turn): boolean {
+  return until === other ? number < others : until < other;
 }

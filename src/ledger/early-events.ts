@@ -2,13 +2,19 @@
 import type { EventOf, LedgerEvent } from "./event.ts";
 import type { ExecutionState, HeardEvent, Interrupt } from "./state.ts";
 
-/** So many are kept; of more, the oldest is heard by its handlers alone. */
-export const maxHeard = 100;
+/** So many are kept, of so many characters of JSON together; of more, the oldest are heard by their handlers alone. */
+export const maxHeard = { events: 100, size: 2_097_152 };
 
 /** It has come, and what waits for it by now is answered in the same transaction. */
 export function hears(state: ExecutionState, { event, payload }: EventOf<"event.emitted">, seq: number): void {
-  if (state.heard.length === maxHeard) state.heard.shift();
-  state.heard.push({ seq, event, value: payload });
+  const size = JSON.stringify(payload).length;
+  state.heard.push({ seq, event, value: payload, size });
+  let all = 0;
+  const tooOld = state.heard.findLastIndex((one, index) => {
+    all += one.size;
+    return all > maxHeard.size || state.heard.length - index > maxHeard.events;
+  });
+  state.heard.splice(0, tooOld + 1);
 }
 
 /** What a pause that waits for an event may take; undefined for any other. */

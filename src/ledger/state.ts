@@ -284,6 +284,8 @@ export interface HeardEvent {
   seq: number;
   event: string;
   value: Json;
+  /** In characters of JSON. */
+  size: number;
 }
 
 export interface Intervention {

@@ -61,7 +61,7 @@ beforeAll(async () => {
   }
   const correction = (await execution.intervene({ text: "other prices" })).id;
   const spare = await bound.createExecution({ autoClose: false });
-  const bulk = await orchestrator.bulk({ action: "cancel", where: { flow: "nobodys" }, actor: "a", reason: "r" });
+  const bulk = await orchestrator.bulk({ action: "cancel", where: { idPrefix: "00000000" }, actor: "a", reason: "r" });
   const saved = await execution.save();
   const handler = bound.run(null, { delay: "7d" });
   handler.then(null, () => {});

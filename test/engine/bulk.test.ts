@@ -280,6 +280,7 @@ test("what is wrong with a bulk is said before anything is written", async () =>
   const wrong: [Record<string, unknown>, RegExp][] = [
     [{ ...right, action: "stop" }, /action of bulk\(\)/],
     [{ ...right, where: {} }, /where of bulk\(\) is empty/],
+    [{ ...right, where: { flow: [right.where.flow, "bulk.nobody"] } }, /no flow named "bulk.nobody" is known here/],
     [{ ...right, where: undefined }, /where of bulk\(\)/],
     [{ ...right, where: { flows: "x" } }, /unknown option "flows"|flows/],
     [{ ...right, where: { status: "broken" } }, /status/],

@@ -246,16 +246,22 @@ describe("an event that comes before the pause that waits for it", () => {
 
     await execution.emit("Again", null);
     await expect.poll(async () => (await execution.getPendingInterrupts()).length).toBe(1);
+    // What answers a question that waits is no answer to the next.
+    await execution.emit("Paid", "live");
+    await expect.poll(async () => (await execution.history({ types: ["interrupt.resumed"] })).length).toBe(2);
+    await execution.emit("Again", null);
+    await expect.poll(async () => (await execution.getPendingInterrupts()).length).toBe(1);
+    await expect.poll(async () => (await execution.history({ types: ["state.appended"] })).length).toBe(3);
     const fork = await execution.fork({ at: (await execution.history()).length });
     const loaded = await orchestrator.load(await execution.save());
     expect(await orchestrator.rebuild({ id: execution.id })).toEqual([]);
 
     for (const one of [execution, fork, loaded]) {
       await one.emit("Paid", 3);
-      expect(await one.close()).toEqual({ heard: [1, 2, 3] });
+      expect(await one.close()).toEqual({ heard: [1, 2, "live", 3] });
       const resumed = await one.history({ types: ["interrupt.resumed"] });
-      expect(resumed).toMatchObject([{ value: 1 }, { value: 3 }]);
-      expect(resumed).toHaveLength(2);
+      expect(resumed).toMatchObject([{ value: 1 }, { value: "live" }, { value: 3 }]);
+      expect(resumed).toHaveLength(3);
       await expectGuarantees(sql, one.id);
     }
   });
@@ -292,5 +298,24 @@ describe("an event that comes before the pause that waits for it", () => {
     await execution.waitForClose();
 
     expect(await execution.history({ types: ["interrupt.resumed"] })).toMatchObject([{ value: 1 }]);
+  });
+
+  test("is kept as far as there is room: large ones push the oldest out, and the last one counts whatever its size", async () => {
+    const gate = newGate();
+    const flow = defineFlow("early-event-large");
+    flow.to("hold", () => gate.passed).to("ask", (ctx) => ctx.pauseFor({ resumeTo: { event: "Paid" } }));
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+    await untilEvent(execution, "inbox.routed");
+    const large = "x".repeat(1_000_000);
+    for (const name of ["first", "second", "third"]) await execution.emit("Paid", [name, large]);
+    await expect.poll(async () => (await execution.history({ types: ["inbox.routed"] })).length).toBe(4);
+    gate.open();
+
+    await execution.waitForClose();
+
+    const [resumed] = await execution.history({ types: ["interrupt.resumed"] });
+    expect(resumed).toMatchObject({ value: ["second", large] });
+    expect(await orchestrator.rebuild({ id: execution.id })).toEqual([]);
   });
 });

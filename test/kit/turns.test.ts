@@ -1,4 +1,5 @@
 /** Side by side in a chunk, and again in its retry: which effect is whose, which one won, and what a lost race may not do. */
+import postgres from "postgres";
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/index.ts";
 import type { Ctx } from "../../src/index.ts";
@@ -109,6 +110,70 @@ for (const [what, { body, comes }] of Object.entries(bodies))
     expect(seen.length).toBeGreaterThan(1);
     for (const value of seen) expect(value).toEqual(comes);
   });
+
+test("who has won is kept also where nothing was recorded since, and the attempt failed", async () => {
+  const flow = defineFlow("turns-won");
+  const winners: unknown[] = [];
+  flow
+    .to(
+      "work",
+      async (ctx) => {
+        const winner = await Promise.race([
+          ctx.call(child, 7_200_000).then(() => "child"),
+          ctx.sleep("1h").then(() => "sleep"),
+        ]);
+        winners.push(winner);
+        if (ctx.attempt === 1) throw new Error("once");
+      },
+      // By then the child has ended as well.
+      { retry: { maxAttempts: 2, initialInterval: "5h", jitter: false } },
+    )
+    .end();
+  await using t = await kit({ flows: [flow, child] });
+  const run = await t.start(flow, null);
+
+  await untilClosed(t, run);
+
+  expect(winners).toEqual(["sleep", "sleep"]);
+});
+
+test("a transaction that fails at its commit takes nothing along: who had won before it is kept with what follows", async () => {
+  const flow = defineFlow("turns-transaction");
+  const seen: unknown[] = [];
+  flow
+    .to(
+      "work",
+      async (ctx) => {
+        const winner = await Promise.race([
+          ctx.call(child, 7_200_000).then(() => "child"),
+          ctx.sleep("1h").then(() => "sleep"),
+        ]);
+        // Its constraint is looked at when it commits, behind the record of the chunk.
+        const sent = await ctx
+          .transaction("twice", async (tx) => {
+            await tx.query("insert into twice values (1)");
+            return "in";
+          })
+          .catch((error: unknown) => (error instanceof Error ? error.name : "?"));
+        await ctx.step(`after ${winner}`, () => null);
+        await ctx.sleep("5h");
+        seen.push([winner, sent]);
+      },
+      { retry },
+    )
+    .end();
+  await using t = await kit({ flows: [flow, child] });
+  const sql = postgres(t.database, { max: 1, onnotice: () => {} });
+  await sql`create table twice (n int, unique (n) deferrable initially deferred)`;
+  await sql`insert into twice values (1)`;
+  await sql.end();
+  const run = await t.start(flow, null);
+
+  await untilClosed(t, run);
+
+  expect(seen).toEqual([["sleep", expect.stringMatching(/error/i)]]);
+  await run.waitForClose();
+});
 
 test("a race with a far sleep in front goes on in a retry", async () => {
   const { flow, seen } = flowOf((ctx) =>

@@ -277,7 +277,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       journal.buffer({ ordinal, effect: "call", child: id, flow });
       await this[own].flush();
     }
-    turn.isComing = (host.state.children.get(id)?.closed ?? null) !== null;
+    if ((host.state.children.get(id)?.closed ?? null) !== null) this[own].turns.expect(turn);
     const ending = await host.runChild(dispatch.id, { ...child, id, flow, ordinal }, signal);
     this[own].requireLive();
     return { id, ending };

@@ -229,6 +229,8 @@ export const commandRows: readonly CommandRow[] = [
     options: {
       ...filter,
       ...who,
+      // Of the executions of the lab; what nobody knows is refused.
+      "--flow": oneOf("matrix.cli"),
       // A cancel has none.
       "--options": { sample: "{}", takes: (value) => value === "{}" },
       "--rate": { sample: "50/1s", takes: (value) => value === "50/1s" },
@@ -236,7 +238,7 @@ export const commandRows: readonly CommandRow[] = [
       "--dry-run": null,
       "--wait": null,
     },
-    with: ["--reason=r", "--dry-run", "--flow=nobodys"],
+    with: ["--reason=r", "--dry-run", "--id-prefix=0"],
   },
   {
     name: "bulk-report",
