@@ -1,8 +1,9 @@
-/** Stored text on its way to a terminal. */
+/** Stored text on its way to a terminal, or to a page. */
 
-// Control characters but tab and line feed, and what changes the direction of others or has no width.
-// oxlint-disable-next-line no-control-regex
-const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+/** Control characters but tab and line feed, and what changes the direction of others or has no width. */
+export const hidden =
+  // oxlint-disable-next-line no-control-regex
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
 
 /** Stored text as it may be written to a terminal: what would move its cursor, or change what else is there, is shown as what it is. */
 export function visible(text: string): string {
@@ -11,7 +12,8 @@ export function visible(text: string): string {
 
 /** A character as JSON writes it. */
 export function escapeOf(character: string): string {
-  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  const units = Array.from({ length: character.length }, (_, at) => character.charCodeAt(at));
+  return units.map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join("");
 }
 
 /** Text of several lines below what begins a line: none of them looks like another one. */

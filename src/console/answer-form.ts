@@ -1,6 +1,8 @@
 /** A form in plain HTML from an answer's JSON Schema, and the answer that a browser sends back from it. */
 import type { Json, JsonObject } from "../base/json.ts";
-import { fieldOf, wordsOf, type Field } from "./page/schema.ts";
+import { visible } from "../base/visible.ts";
+import { fieldOf, wordsOf, type Field } from "./fields.ts";
+import { escaped } from "./html.ts";
 
 /** What was typed, by the names of the fields. */
 export type Typed = Pick<URLSearchParams, "get" | "getAll" | "has">;
@@ -68,16 +70,17 @@ function without(field: Field, [name]: readonly string[]): Field | null {
 }
 
 function choice(path: readonly string[], value: string, label: string): string {
-  return `<button name="${nameOf(path)}" value="${value}">${escaped(label)}</button>`;
+  return `<button name="${escaped(nameOf(path))}" value="${value}">${escaped(label)}</button>`;
 }
 
 function shown(place: Place, typed: Typed | null, problems: Problems): string {
   const { field, path, at: within, isRequired } = place;
-  const name = nameOf(path);
+  const raw = nameOf(path);
+  const name = escaped(raw);
   const label = escaped(field.title ?? place.label) + (isRequired ? "" : " <small>(may be left out)</small>");
   const help = field.description === null ? "" : `<small class="help">${escaped(field.description)}</small>`;
   const issue = said(problems, within);
-  const value = typed?.get(name) ?? "";
+  const value = typed?.get(raw) ?? "";
   const one = (control: string) => `<p><label><span>${label}</span>${help}${control}</label>${issue}</p>`;
   const group = (inner: string) => `<fieldset><legend>${label}</legend>${help}${inner}${issue}</fieldset>`;
   const needed = isRequired ? " required" : "";
@@ -109,7 +112,7 @@ function shown(place: Place, typed: Typed | null, problems: Problems): string {
               .join("")}</select>`,
           );
     case "several": {
-      const chosen = typed?.getAll(name) ?? [];
+      const chosen = typed?.getAll(raw) ?? [];
       return group(
         field.options
           .map(({ label: words }, at) => {
@@ -163,7 +166,7 @@ function shown(place: Place, typed: Typed | null, problems: Problems): string {
       );
     }
     case "nullable": {
-      const isNone = typed?.has(`${name}?`) ? " checked" : "";
+      const isNone = typed?.has(`${raw}?`) ? " checked" : "";
       const inner = shown({ ...place, field: named(field.field, field), isRequired: false }, typed, problems);
       return `${inner}<label class="choice"><input type="checkbox" name="${name}?" value="none"${isNone}> ${label}: none</label>`;
     }
@@ -253,23 +256,7 @@ function momentOf(text: string): string {
   return day === undefined ? text : `${day}T${minute}${second}Z`;
 }
 
+/** Of its control; it is the same in the page and in what comes back. */
 function nameOf(path: readonly string[]): string {
-  return escaped(["answer", ...path.map((part) => part.replaceAll("~", "~0").replaceAll("/", "~1"))].join("/"));
-}
-
-export function escaped(value: string): string {
-  return shownText(value)
-    .replaceAll("&", "&amp;")
-    .replaceAll('"', "&quot;")
-    .replaceAll("<", "&lt;")
-    .replaceAll(">", "&gt;");
-}
-
-// Control characters but tab and line ends, and what changes the direction of others or has no width.
-const hidden =
-  // oxlint-disable-next-line no-control-regex
-  /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
-
-function shownText(text: string): string {
-  return text.replace(hidden, (character) => `\\u{${character.charCodeAt(0).toString(16)}}`);
+  return visible(["answer", ...path.map((part) => part.replaceAll("~", "~0").replaceAll("/", "~1"))].join("/"));
 }

@@ -1,6 +1,7 @@
 /** The one document of the console. It names its script and style by a query, so that it works under any path. */
 import { createHash } from "node:crypto";
 import { assets } from "./assets.ts";
+import { escaped } from "./html.ts";
 import { text } from "./http.ts";
 import type { Settings } from "./options.ts";
 import { themeCss } from "./theme.ts";
@@ -49,8 +50,4 @@ export function notSignedIn(): Response {
 
 function nameOf(content: string): string {
   return createHash("sha256").update(content).digest("hex").slice(0, 12);
-}
-
-function escaped(value: string): string {
-  return value.replaceAll("&", "&amp;").replaceAll('"', "&quot;").replaceAll("<", "&lt;");
 }

@@ -16,8 +16,6 @@ export interface InterruptFilter {
   flow?: string;
   type?: string;
   metadata?: JsonObject;
-  /** The same, of whoever asks: it holds beside `metadata`. */
-  within?: JsonObject;
   olderThan?: Date;
   /** Ids of the last record of the page before. */
   cursor?: { readonly executionId: ExecutionId; readonly id: string };
@@ -126,7 +124,7 @@ export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Read
         where e.id is null or e.closed_at is not null`;
       return rows.map(({ id }) => id);
     },
-    async listInterrupts({ flow, type, metadata, within, olderThan, cursor, limit }) {
+    async listInterrupts({ flow, type, metadata, olderThan, cursor, limit }) {
       const rows = await sql<{ record: Json }[]>`
         select flowledger.interrupt_record(i.execution_id, i.id) as record
         from flowledger.interrupts i
@@ -134,11 +132,11 @@ export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Read
           ${flow === undefined ? sql`` : sql`and i.flow = ${flow}`}
           ${type === undefined ? sql`` : sql`and i.type = ${type}`}
           ${olderThan === undefined ? sql`` : sql`and i.created_at < ${olderThan.toISOString()}::text::timestamptz`}
-          ${[metadata, within].map((one) =>
-            one === undefined
+          ${
+            metadata === undefined
               ? sql``
-              : sql`and exists (select 1 from flowledger.executions e where e.id = i.execution_id and e.metadata @> ${JSON.stringify(one)}::text::jsonb)`,
-          )}
+              : sql`and exists (select 1 from flowledger.executions e where e.id = i.execution_id and e.metadata @> ${JSON.stringify(metadata)}::text::jsonb)`
+          }
           ${
             cursor === undefined
               ? sql``

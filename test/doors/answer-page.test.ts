@@ -26,6 +26,7 @@ const Review = z.object({
     z.object({ kind: z.literal("drop") }),
   ]),
   nobody: z.number().nullable(),
+  'A & "B" <c>/~': z.string(),
   approved: z.boolean().meta({ trueLabel: "Approve", falseLabel: "Decline" }),
 });
 const schemas: Readonly<Record<string, z.ZodType>> = {
@@ -94,7 +95,7 @@ test("a look answers nothing, however often; what is stored is text, and its hea
 
   expect([first.status, second.status, head.status]).toEqual([200, 200, 200]);
   expect(html).toContain("Approve the refund");
-  expect(html).toContain("&lt;script&gt;alert(1)&lt;/script&gt;\\u{202e}");
+  expect(html).toContain("&lt;script&gt;alert(1)&lt;/script&gt;\\u202e");
   expect(html).toContain("•••");
   expect(html).not.toMatch(/<script|\u202e|DE00/);
   expect(Object.fromEntries(first.headers)).toMatchObject({
@@ -138,6 +139,7 @@ test("every kind of field is read as what it is", async () => {
     "answer/how": "0",
     "answer/how/0/why": "because",
     "answer/nobody?": "none",
+    'answer/A & "B" <c>~1~0': "odd",
     "answer/approved": "false",
   });
   fields.append("answer/tags", "0");
@@ -151,7 +153,11 @@ test("every kind of field is read as what it is", async () => {
 
   expect([noJson.status, wrong.status, right.status]).toEqual([400, 400, 200]);
   expect(await noJson.text()).toContain("people: this is no JSON");
-  expect(await wrong.text()).toContain("count: Too big");
+  const again = await wrong.text();
+  expect(again).toContain("count: Too big");
+  // What was typed is there again, at the same names, and no line end has changed.
+  expect(again).toContain('name="answer/A &amp; &quot;B&quot; &lt;c&gt;~1~0" rows="4" required>odd</textarea>');
+  expect(again).toContain(">long\ntext</textarea>");
   expect(await execution.waitForClose()).toEqual({
     answer: {
       grade: "fair",
@@ -163,6 +169,7 @@ test("every kind of field is read as what it is", async () => {
       people: [{ name: "Ann" }],
       how: { kind: "keep", why: "because" },
       nobody: null,
+      'A & "B" <c>/~': "odd",
       approved: false,
     },
   });

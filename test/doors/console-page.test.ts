@@ -310,7 +310,7 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     for (const tab of ["timeline", "data", "state", "ledger", "stream"]) {
       await page.goto(`${stage.base}?execution=${execution.id}&tab=${tab}`);
       await page.getByRole("article").waitFor();
-      await page.getByText("\\u{202e}gnp.exe").first().waitFor();
+      await page.getByText("\\u202egnp.exe").first().waitFor();
 
       expect([tab, await page.locator("img").count(), await page.title()]).toEqual([
         tab,
@@ -599,6 +599,8 @@ async function openStage() {
 
 /** Presses Tab until something of that name has the focus. */
 async function tabTo(page: Page, name: string): Promise<void> {
+  // By mouse one waits for what one sees; by keyboard one would go around without it.
+  await page.getByText(name, { exact: true }).first().waitFor();
   const seen: string[] = [];
   for (let press = 0; press < 80; press++) {
     const found = (await page.evaluate(

@@ -1,11 +1,12 @@
 /** What operators do to an execution: each says what will happen, and asks why. */
+import { visible } from "../../base/visible.ts";
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import type { Json } from "../../base/json.ts";
 import type { Me, Overview } from "../api.ts";
 import { CallError, send } from "./net.ts";
 import { go, hrefOf } from "./place.ts";
-import { Dialog, Problem, visible } from "./parts.tsx";
+import { Dialog, Problem } from "./parts.tsx";
 
 interface Input {
   readonly name: string;

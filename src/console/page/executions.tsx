@@ -1,9 +1,11 @@
 /** The list of executions: a search that is the address, pages by cursor, views that are kept. */
+import type { JSX } from "preact";
+import { visible } from "../../base/visible.ts";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { Count, FlowShown, Page, Row, Status as StatusName } from "../api.ts";
 import { useLoad } from "./net.ts";
 import { filtersIn, go, hrefOf, stay, usePlace } from "./place.ts";
-import { Announce, Empty, Loading, Problem, Status, Time, lengthOf, useKeptFocus, visible } from "./parts.tsx";
+import { Announce, Empty, Loading, Problem, Status, Time, lengthOf, useKeptFocus } from "./parts.tsx";
 
 const statuses: readonly StatusName[] = ["created", "running", "waiting", "parked", "completed", "failed", "cancelled"];
 
@@ -48,22 +50,10 @@ export function Executions() {
         </Empty>
       )}
       {rows.length > 0 && (
-        <table class="rows">
-          <thead>
-            <tr>
-              <th scope="col">Status</th>
-              <th scope="col">Execution</th>
-              <th scope="col">What</th>
-              <th scope="col">Started</th>
-              <th scope="col">Took</th>
-            </tr>
-          </thead>
-          <tbody id="executions" ref={kept.ref} onFocusIn={kept.onFocusIn} onFocusOut={kept.onFocusOut}>
-            {rows.map((row) => (
-              <ExecutionRow key={row.id} row={row} />
-            ))}
-          </tbody>
-        </table>
+        <ExecutionTable
+          rows={rows}
+          body={{ id: "executions", ref: kept.ref, onFocusIn: kept.onFocusIn, onFocusOut: kept.onFocusOut }}
+        />
       )}
       <nav class="pages" aria-label="Pages">
         {filters.has("cursor") && (
@@ -81,7 +71,28 @@ export function Executions() {
   );
 }
 
-export function ExecutionRow({ row }: { row: Row }) {
+function ExecutionTable({ rows, body }: { rows: readonly Row[]; body?: JSX.IntrinsicElements["tbody"] }) {
+  return (
+    <table class="rows">
+      <thead>
+        <tr>
+          <th scope="col">Status</th>
+          <th scope="col">Execution</th>
+          <th scope="col">What</th>
+          <th scope="col">Started</th>
+          <th scope="col">Took</th>
+        </tr>
+      </thead>
+      <tbody {...body}>
+        {rows.map((row) => (
+          <ExecutionRow key={row.id} row={row} />
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+function ExecutionRow({ row }: { row: Row }) {
   const { id, flow, status, createdAt, startedAt, closedAt, error, pending, parked, metadata } = row;
   const from = new Date(startedAt ?? createdAt).getTime();
   const took = (closedAt === null ? Date.now() : new Date(closedAt).getTime()) - from;
@@ -372,24 +383,7 @@ export function Children({ id }: { id: string }) {
       <Problem error={list.error} onRetry={list.reload} />
       {list.isLoading && <Loading rows={3} />}
       {list.value && rows.length === 0 && <Empty title="It called no other execution" />}
-      {rows.length > 0 && (
-        <table class="rows">
-          <thead>
-            <tr>
-              <th scope="col">Status</th>
-              <th scope="col">Execution</th>
-              <th scope="col">What</th>
-              <th scope="col">Started</th>
-              <th scope="col">Took</th>
-            </tr>
-          </thead>
-          <tbody>
-            {rows.map((row) => (
-              <ExecutionRow key={row.id} row={row} />
-            ))}
-          </tbody>
-        </table>
-      )}
+      {rows.length > 0 && <ExecutionTable rows={rows} />}
       {list.value?.nextCursor && (
         <p class="flex">
           <span class="quiet">The first {rows.length}.</span>

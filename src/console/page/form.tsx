@@ -1,10 +1,10 @@
 /** A form from a JSON Schema, with each refusal at its field. */
+import { visible } from "../../base/visible.ts";
 import type { ComponentChildren } from "preact";
 import { useId, useRef, useState, useEffect } from "preact/hooks";
 import type { Json, JsonObject } from "../../base/json.ts";
 import type { Refusal } from "../api.ts";
-import { emptyOf, fieldOf, wordsOf, type Field } from "./schema.ts";
-import { visible } from "./parts.tsx";
+import { emptyOf, fieldOf, wordsOf, type Field } from "../fields.ts";
 
 type Path = readonly (string | number)[];
 type Issues = ReadonlyMap<string, string>;

@@ -1,4 +1,5 @@
 /** What waits for people, with the form that answers it. */
+import { visible } from "../../base/visible.ts";
 import { useState } from "preact/hooks";
 import type { Json } from "../../base/json.ts";
 import type { Me, Page, Question, Refusal } from "../api.ts";
@@ -6,7 +7,7 @@ import { ActionDialog, ranks, type Action } from "./actions.tsx";
 import { SchemaForm } from "./form.tsx";
 import { CallError, newName, send, useLoad } from "./net.ts";
 import { filtersIn, hrefOf, stay, usePlace } from "./place.ts";
-import { Announce, Empty, ExecutionLink, Loading, Payload, Problem, Time, useKeptFocus, visible } from "./parts.tsx";
+import { Announce, Empty, ExecutionLink, Loading, Payload, Problem, Time, useKeptFocus } from "./parts.tsx";
 
 export function Inbox({ me }: { me: Me }) {
   const { query } = usePlace();

@@ -1,4 +1,5 @@
 /** The page of the console. */
+import { visible } from "../../base/visible.ts";
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import type { Me } from "../api.ts";
@@ -8,7 +9,7 @@ import { useLoad } from "./net.ts";
 import { One } from "./one.tsx";
 import { Failures, Flows, Schedules, Workers, screensOf } from "./others.tsx";
 import { hrefOf, stay, usePlace } from "./place.ts";
-import { Loading, Problem, visible } from "./parts.tsx";
+import { Loading, Problem } from "./parts.tsx";
 
 function App() {
   const place = usePlace();

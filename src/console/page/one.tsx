@@ -1,4 +1,5 @@
 /** One execution: why it is where it is, what it asks, and all that is known of it. */
+import { visible } from "../../base/visible.ts";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { EventShown, Me, Overview, Page, Shown, StateShown } from "../api.ts";
 import { ActionDialog, actionsOf, type Action } from "./actions.tsx";
@@ -22,7 +23,6 @@ import {
   Tree,
   Windowed,
   lengthOf,
-  visible,
 } from "./parts.tsx";
 import { Timeline } from "./timeline.tsx";
 

@@ -1,22 +1,12 @@
 /** Failures, flows, workers and schedules. */
+import { visible } from "../../base/visible.ts";
 import { useEffect, useState } from "preact/hooks";
 import type { Json } from "../../base/json.ts";
 import type { BulkShown, FailureShown, FlowShown, Me, Page, ScheduleShown, WorkerShown } from "../api.ts";
 import { ActionDialog, ranks, type Action } from "./actions.tsx";
 import { CallError, send, useLoad, type Loaded } from "./net.ts";
 import { hrefOf, stay } from "./place.ts";
-import {
-  Announce,
-  Empty,
-  ExecutionLink,
-  Loading,
-  Problem,
-  Status,
-  Time,
-  lengthOf,
-  useKeptFocus,
-  visible,
-} from "./parts.tsx";
+import { Announce, Empty, ExecutionLink, Loading, Problem, Status, Time, lengthOf, useKeptFocus } from "./parts.tsx";
 import type { ComponentChildren } from "preact";
 
 function Frame<T>({

@@ -2,18 +2,9 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { ErrorShown, Shown } from "../api.ts";
+import { visible } from "../../base/visible.ts";
 import { CallError, read } from "./net.ts";
 import { hrefOf, stay } from "./place.ts";
-
-/** Control characters but tab and line feed, and what changes the direction of others or has no width. */
-const hidden =
-  // oxlint-disable-next-line no-control-regex
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
-
-/** Stored text as it is, with what cannot be seen, or changes what else is seen, shown as what it is. */
-export function visible(text: string): string {
-  return text.replace(hidden, (character) => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`);
-}
 
 const shapes: Readonly<Record<string, JSX.Element>> = {
   created: <circle cx="8" cy="8" r="5" class="hollow" />,

@@ -1,9 +1,10 @@
 /** What an execution did: a bar for each run of a chunk, step, wait, sleep and child, with its attempts. */
+import { visible } from "../../base/visible.ts";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Overview, Page, TimelineShown } from "../api.ts";
 import { CallError, read } from "./net.ts";
 import { hrefOf, stay } from "./place.ts";
-import { Empty, ErrorView, Loading, Problem, Status, Time, Windowed, lengthOf, toneOf, visible } from "./parts.tsx";
+import { Empty, ErrorView, Loading, Problem, Status, Time, Windowed, lengthOf, toneOf } from "./parts.tsx";
 
 const rowHeight = 34;
 

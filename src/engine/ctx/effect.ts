@@ -1,8 +1,5 @@
 /** A promise of `ctx` that knows whether anybody looks at it, and that ends no process when nobody does. */
 
-/** Which of them a chunk must not forget: buffered writes are committed with its return and need no `await`. */
-export type EffectKind = "write" | "durable";
-
 export class Effect<T> extends Promise<T> {
   // What `then` makes is an ordinary promise: only the first look counts.
   static override readonly [Symbol.species] = Promise;

@@ -1,5 +1,5 @@
 /** A JSON Schema as the fields of a form; what it says is checked by the server, so this may understand less than all of it. */
-import type { Json, JsonObject } from "../../base/json.ts";
+import type { Json, JsonObject } from "../base/json.ts";
 
 export interface Named {
   readonly title: string | null;
