@@ -11,8 +11,7 @@ import {
 } from "../base/option.ts";
 import type { Timers } from "../base/timers.ts";
 import type { CallerTransaction } from "../store/caller-transaction.ts";
-import type { CommandsIn } from "../store/commands-in.ts";
-import type { Handling, Operation } from "../store/commands.ts";
+import type { CommandsIn, Handling, Operation } from "../store/commands.ts";
 import type { Store } from "../store/store.ts";
 import type { NewId } from "../engine/ids.ts";
 import {

@@ -1,10 +1,6 @@
-/** Commands from outside: the same functions that `psql` calls, with what they refuse as the library's own errors. */
+/** Commands from outside: which function of ours each is, with which arguments. How it is sent is `command-senders.ts`. */
 import type { Json, JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import type { Database } from "./client.ts";
-import { openLane, tryWithin } from "./lane.ts";
-import type { Lane } from "./lane.ts";
-import { codeOf, mayNot, refusalOf } from "./refusals.ts";
 
 export interface EmitCommand {
   readonly event: string;
@@ -91,153 +87,81 @@ export interface Commands {
   cancelSubFlow(id: ExecutionId, subFlow: ExecutionId, command: CancelCommand): Promise<boolean>;
 }
 
-export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): Commands {
-  /** @param what names what was asked; `refused` names it where the execution takes nothing any more */
-  const refuse =
-    (id: ExecutionId, what: string, refused = what) =>
-    (error: unknown): never => {
-      throw refusalOf(error, target, { id, what, refused });
-    };
-  let lane: Lane | undefined;
-  const inLane = <T>(id: ExecutionId, work: () => Promise<T>): Promise<T> => {
-    lane ??= openLane(sql.options.max);
-    return lane.run(id, work);
-  };
-  /** The execution's id, in a statement that does not wait for its row: that is up to the lane. */
-  const locking = (id: ExecutionId) =>
-    sql`case when set_config('lock_timeout', ${tryWithin}, true) <> '' then ${id}::uuid end`;
-  const refuseLink = (error: unknown): never => {
-    throw refusalOf(error, target, { what: "a link" });
-  };
-  const done = (rows: readonly { readonly done: boolean }[]) => rows[0]?.done ?? false;
-  const recordOf = (rows: readonly { readonly record: Json }[]) => rows[0]?.record ?? null;
+/** What a transaction of the caller's may hold: a close would wait for what cannot come before it commits. */
+export type CommandsIn = Omit<Commands, "close" | "askedByToken" | "answerByToken" | "responseSchema">;
+
+export type Argument = readonly [type: "uuid" | "text" | "jsonb" | "bool", value: string | boolean | null];
+
+/** Calls a function of ours about an execution, whose id comes first. @param about what was asked, for what is refused */
+export type Call = (
+  name: string,
+  about: { readonly id: ExecutionId; readonly what: string; readonly refused?: string },
+  ...args: readonly Argument[]
+) => Promise<Json>;
+
+const uuid = (value: ExecutionId): Argument => ["uuid", value];
+const text = (value: string | null): Argument => ["text", value];
+const json = (value: Json): Argument => ["jsonb", JSON.stringify(value)];
+const flag = (value: boolean): Argument => ["bool", value];
+
+const operations = {
+  retry: "retry",
+  skip: "skip",
+  editState: "edit_state",
+  pause: "pause",
+  unpause: "unpause",
+} as const satisfies Record<Operation, string>;
+const handlings = {
+  claim: "claim_interrupt",
+  release: "release_interrupt",
+  delegate: "delegate_interrupt",
+  snooze: "snooze_interrupt",
+} as const satisfies Record<Handling, string>;
+
+/** @param notifies owners and readers hear of it by the database */
+export function commandsBy(call: Call, { notifies }: { readonly notifies: boolean }): CommandsIn {
+  const notify = flag(notifies);
+  const done = async (called: Promise<Json>) => (await called) === true;
   return {
     async emit(id, { event, payload, idempotencyKey, actor }) {
-      await inLane(
-        id,
-        () => sql`
-        select flowledger.emit(${locking(id)}, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false, false)`,
-      ).catch(refuse(id, `"${event}"`));
+      const args = [text(event), json(payload), text(idempotencyKey), text(actor), notify, flag(false)];
+      await call("emit", { id, what: `"${event}"` }, ...args);
     },
-    seal: (id, actor) =>
-      inLane(id, () => sql<{ done: boolean }[]>`select flowledger.seal(${locking(id)}, ${actor}, false) as done`)
-        .then(done)
-        .catch(refuse(id, "seal")),
-    close: (id, { reason, pendingInterrupts, parked, actor }) =>
-      inLane(
-        id,
-        () => sql<{ done: boolean }[]>`
-        select flowledger.close(${locking(id)}, ${reason}, ${pendingInterrupts}, ${actor}, false, ${parked}) as done`,
-      )
-        .then(done)
-        .catch(refuse(id, "close")),
-    cancel: (id, { reason, actor }) =>
-      inLane(
-        id,
-        () => sql<{ done: boolean }[]>`select flowledger.cancel(${locking(id)}, ${reason}, ${actor}, false) as done`,
-      )
-        .then(done)
-        .catch(refuse(id, "cancel")),
-    continueWith: (id, interrupt, { value, requestId, actor, onlyIfPending, isChecked, traceparent }) =>
-      inLane(
-        id,
-        () => sql<{ record: Json }[]>`
-        select flowledger.continue_with(${locking(id)}, ${interrupt}, ${JSON.stringify(value)}::text::jsonb, ${requestId}, ${actor}, false, ${!isChecked}, ${onlyIfPending}, ${traceparent}) as record`,
-      )
-        .then(recordOf)
-        .catch(refuse(id, interrupt, `continueWith("${interrupt}")`)),
-    withdraw: (id, interrupt, { reason, actor }) =>
-      inLane(
-        id,
-        () => sql<{ record: Json }[]>`
-        select flowledger.withdraw(${locking(id)}, ${interrupt}, ${reason}, ${actor}, false) as record`,
-      )
-        .then(recordOf)
-        .catch(refuse(id, interrupt, `withdraw("${interrupt}")`)),
-    askedByToken: (token) =>
-      sql<{ record: Json }[]>`select flowledger.asked_by_token(${token}) as record`.then(recordOf).catch(refuseLink),
-    answerByToken: (token, value, actor) =>
-      sql<{ record: Json }[]>`
-        select flowledger.answer_by_token(${token}, ${JSON.stringify(value)}::text::jsonb, ${JSON.stringify({ actor })}::text::jsonb) as record`
-        .then(recordOf)
-        .catch(refuseLink),
+    seal: (id, actor) => done(call("seal", { id, what: "seal" }, text(actor), notify)),
+    cancel: (id, { reason, actor }) => done(call("cancel", { id, what: "cancel" }, text(reason), text(actor), notify)),
+    continueWith(id, interrupt, { value, requestId, actor, onlyIfPending, isChecked, traceparent }) {
+      const about = { id, what: interrupt, refused: `continueWith("${interrupt}")` };
+      const answer = [text(interrupt), json(value), text(requestId), text(actor), notify];
+      return call("continue_with", about, ...answer, flag(!isChecked), flag(onlyIfPending), text(traceparent));
+    },
+    withdraw(id, interrupt, { reason, actor }) {
+      const about = { id, what: interrupt, refused: `withdraw("${interrupt}")` };
+      return call("withdraw", about, text(interrupt), text(reason), text(actor), notify);
+    },
     handle(id, interrupt, handling, options) {
-      const given = JSON.stringify(options);
-      const statements = {
-        claim: () => sql<{ record: Json }[]>`
-          select flowledger.claim_interrupt(${locking(id)}, ${interrupt}, ${given}::text::jsonb, false) as record`,
-        release: () => sql<{ record: Json }[]>`
-          select flowledger.release_interrupt(${locking(id)}, ${interrupt}, ${given}::text::jsonb, false) as record`,
-        delegate: () => sql<{ record: Json }[]>`
-          select flowledger.delegate_interrupt(${locking(id)}, ${interrupt}, ${given}::text::jsonb, false) as record`,
-        snooze: () => sql<{ record: Json }[]>`
-          select flowledger.snooze_interrupt(${locking(id)}, ${interrupt}, ${given}::text::jsonb, false) as record`,
-      } satisfies Record<Handling, () => Promise<unknown>>;
-      return inLane(id, statements[handling])
-        .then(recordOf)
-        .catch(refuse(id, interrupt, `${handling}("${interrupt}")`));
+      const about = { id, what: interrupt, refused: `${handling}("${interrupt}")` };
+      return call(handlings[handling], about, text(interrupt), json(options), notify);
     },
-    responseSchema: (id, interrupt) =>
-      sql<{ response: Json }[]>`
-        select coalesce(i.response, s.response) as response
-        from (select flowledger.projected_owner(${id}::uuid, ${interrupt}) as id) owner
-        left join flowledger.interrupts i on i.execution_id = ${id}::uuid and i.id = ${interrupt}
-        left join flowledger.interrupts s on i.id is null and s.execution_id = owner.id and s.id = substr(${interrupt}, 38)`
-        .then((rows) => rows[0]?.response ?? null)
-        .catch((error: unknown) => {
-          // A client may not look: its answer is compared where it is accepted.
-          if (codeOf(error) === mayNot) return null;
-          return refuse(id, interrupt)(error);
-        }),
     intervene: (id, flow, payload, options) =>
-      inLane(
-        id,
-        () => sql<{ record: Json }[]>`
-        select flowledger.intervene(${locking(id)}, ${JSON.stringify(payload)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb, false) as record`,
-      )
-        .then(recordOf)
-        .catch(refuse(id, flow, "intervene()")),
-    markInterventionConsumed: (id, intervention, { consumer, status, note, metadata }) =>
-      inLane(
-        id,
-        () => sql<{ record: Json }[]>`
-        select flowledger.mark_intervention_consumed(${locking(id)}, ${intervention}, ${consumer}, ${status}, ${note},
-          ${JSON.stringify(metadata)}::text::jsonb, false) as record`,
-      )
-        .then(recordOf)
-        .catch(refuse(id, "markInterventionConsumed()")),
+      call("intervene", { id, what: flow, refused: "intervene()" }, json(payload), json(options), notify),
+    markInterventionConsumed(id, intervention, { consumer, status, note, metadata }) {
+      const about = { id, what: intervention, refused: "markInterventionConsumed()" };
+      const mark = [text(consumer), text(status), text(note), json(metadata)];
+      return call("mark_intervention_consumed", about, text(intervention), ...mark, notify);
+    },
     operate(id, operation, { changes, ...options }, raw) {
-      const given = JSON.stringify(options);
-      const statements = {
-        retry: () => sql<{ record: Json }[]>`
-          select flowledger.retry(${locking(id)}, ${given}::text::jsonb, false) as record`,
-        skip: () => sql<{ record: Json }[]>`
-          select flowledger.skip(${locking(id)}, ${given}::text::jsonb, false, ${raw}) as record`,
-        pause: () =>
-          sql<{ record: Json }[]>`select flowledger.pause(${locking(id)}, ${given}::text::jsonb, false) as record`,
-        unpause: () =>
-          sql<{ record: Json }[]>`select flowledger.unpause(${locking(id)}, ${given}::text::jsonb, false) as record`,
-        editState: () => sql<{ record: Json }[]>`
-          select flowledger.edit_state(${locking(id)}, ${JSON.stringify(changes ?? null)}::text::jsonb, ${given}::text::jsonb, false, ${raw}) as record`,
-      } satisfies Record<Operation, () => Promise<unknown>>;
-      return inLane(id, statements[operation])
-        .then(recordOf)
-        .catch(refuse(id, `${operation}()`));
+      const edited = operation === "editState" ? [json(changes ?? null)] : [];
+      const isRaw = operation === "editState" || operation === "skip" ? [flag(raw)] : [];
+      const about = { id, what: `${operation}()` };
+      return call(operations[operation], about, ...edited, json(options), notify, ...isRaw);
     },
     async emitToSubFlow(id, subFlow, { event, payload, idempotencyKey, actor }) {
-      await inLane(
-        id,
-        () => sql`
-        select flowledger.emit_to_sub_flow(${locking(id)}, ${subFlow}::uuid, ${event}, ${JSON.stringify(payload)}::text::jsonb, ${idempotencyKey}, ${actor}, false, false)`,
-      ).catch(refuse(id, `"${event}"`));
+      const args = [text(event), json(payload), text(idempotencyKey), text(actor), notify, flag(false)];
+      await call("emit_to_sub_flow", { id, what: `"${event}"` }, uuid(subFlow), ...args);
     },
-    cancelSubFlow: (id, subFlow, { reason, actor }) =>
-      inLane(
-        id,
-        () => sql<{ done: boolean }[]>`
-        select flowledger.cancel_sub_flow(${locking(id)}, ${subFlow}::uuid, ${reason}, ${actor}, false) as done`,
-      )
-        .then(done)
-        .catch(refuse(id, "cancelSubFlow()")),
+    cancelSubFlow(id, subFlow, { reason, actor }) {
+      const about = { id, what: "cancelSubFlow()" };
+      return done(call("cancel_sub_flow", about, uuid(subFlow), text(reason), text(actor), notify));
+    },
   };
 }

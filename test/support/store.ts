@@ -3,7 +3,7 @@ import type postgres from "postgres";
 import { auditOf } from "../../src/store/audit.ts";
 import { childrenOf } from "../../src/store/children.ts";
 import { claimsOf } from "../../src/store/claims.ts";
-import { commandsOf } from "../../src/store/commands.ts";
+import { commandsOf } from "../../src/store/command-senders.ts";
 import { defaultNames } from "../../src/store/names.ts";
 import { readsOf } from "../../src/store/reads.ts";
 import { schedulesOf } from "../../src/store/schedules.ts";
