@@ -286,6 +286,32 @@ test("TF-INV-11: what is pending at the close expires before the snapshot is fro
   await expectGuarantees(sql, execution.id);
 });
 
+test.each(doorsOf(sql))(
+  "more than an execution can end with is refused, by $name: it can still be cancelled",
+  async (door) => {
+    const flow = reviewed(`flooded-${door.name}`);
+    await using orchestrator = await serving(database, [flow]);
+    const start = () => orchestrator.flow(flow).startExecution(null, { autoClose: false });
+    const [many, large] = [await start(), await start()];
+    for (const { id } of [many, large]) await untilPending(await orchestrator.getExecution(id));
+    await sql`select flowledger.intervene(${many.id}, to_jsonb(n)) from generate_series(1, 1000) n`;
+    await sql`select flowledger.intervene(${large.id}, to_jsonb(repeat('x', 1000000))) from generate_series(1, 67)`;
+
+    for (const [execution, words] of [
+      [many, /1000 of which nothing has taken up/],
+      [large, /interventions of 67\d{6} bytes/],
+    ] as const) {
+      const before = (await ledgerOf(sql, execution.id)).length;
+      const refused = door.intervene(execution, "x".repeat(200_000));
+      expect(String(await refusal(refused))).toMatch(words);
+      expect(await codeOf(refused)).toBe("USAGE_INVALID");
+      expect((await ledgerOf(sql, execution.id)).length).toBe(before);
+      await execution.cancel();
+      await untilEvent(execution, "execution.closed");
+    }
+  },
+);
+
 test("TF-RES-12, TF-RES-13: records are read by version, by all filters at once, and reading consumes nothing", async () => {
   const flow = reviewed("filtered");
   await using orchestrator = visiting(database, [flow]);
