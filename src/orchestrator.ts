@@ -43,7 +43,7 @@ import { inboxOptions, inboxPage, listedPage, parseInbox, parsePublicUrl, requir
 import type { AnswerByTokenOptions, InboxOptions, ListInterruptsOptions } from "./execution/inbox.ts";
 import { InterruptRecord } from "./execution/interrupt.ts";
 import { parseAnswer } from "./ledger/answers.ts";
-import { endingOf, openOutcomes } from "./execution/outcomes.ts";
+import { openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
 import { pauseFlowOptions, unpauseFlowOptions } from "./execution/operate.ts";
 import type { OperatorOptions, PauseFlowOptions } from "./execution/operate.ts";
@@ -275,7 +275,7 @@ export class Orchestrator implements AsyncDisposable {
           const ending = await this.#outcomes.closed(id, { flow, signal });
           signal.throwIfAborted();
           this.#executionResources.drop(id);
-          return ending ?? endingOf(await this.#outcomes.header(id));
+          return ending ?? this.#outcomes.endingOf(await this.#outcomes.header(id));
         },
         announce: (id, closed) => {
           if (closed) {

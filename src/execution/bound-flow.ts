@@ -31,7 +31,7 @@ import { Execution } from "./execution.ts";
 import type { ExecutionHost } from "./execution.ts";
 import { Handler } from "./handler.ts";
 import { parseId } from "./ids.ts";
-import { endingOf, snapshotOf } from "./outcomes.ts";
+import { snapshotOf } from "./outcomes.ts";
 import { followStream, parseCursor, requireStreamOptions, stoppable } from "./stream.ts";
 import type { StreamOptions } from "./stream.ts";
 import { requireWaiting, untilClosed } from "./waiting.ts";
@@ -247,7 +247,7 @@ export class BoundFlow<C extends Contract = Contract> {
       for await (const { item } of followStream<C>(streams, id, read)) yield item as StreamItem<C>;
       isRead = !stop.aborted;
       const header = await outcomes.header(id);
-      if (header.lifecycle === "closed") snapshotOf(id, endingOf(header));
+      if (header.lifecycle === "closed") snapshotOf(id, outcomes.endingOf(header));
     } finally {
       // Nobody can read what it would still put. Where the database is away, the reader has heard of that.
       if (!isRead)

@@ -6,7 +6,7 @@ import type { Header } from "../store/headers.ts";
 import type { Reads } from "../store/reads.ts";
 import { isEnded } from "../store/refusals.ts";
 import type { Store } from "../store/store.ts";
-import { ExecutionNotFoundError, NoResumeHandleError, NoWorkerWarning } from "../base/errors.ts";
+import { ExecutionNotFoundError, NoResumeHandleError, NoWorkerWarning, PermissionError } from "../base/errors.ts";
 import { systemTimers as liveness, type Timers } from "../base/timers.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { JsonObject } from "../base/json.ts";
@@ -20,6 +20,8 @@ export interface Outcomes {
   /** Resolves when the execution has closed; null when the time runs out. */
   closed(id: ExecutionId, options?: WaitOptions): Promise<Ending | null>;
   header(id: ExecutionId): Promise<Header>;
+  /** @throws {PermissionError} this role may not read how it ended */
+  endingOf(header: Header): Ending;
   /** Calls back whenever there may be something new; returns how to stop. */
   watch(id: ExecutionId, listener: () => void): () => void;
 }
@@ -52,6 +54,12 @@ export function openOutcomes({ reads, wakeups }: Store, timers: Timers): Outcome
     return found;
   };
 
+  const endingOf = (of: Header): Ending => {
+    const { flow, outcome, closeReason, error, closeSnapshot } = of;
+    if (closeSnapshot === null) throw reads.hiddenEnd(of);
+    return { flow, outcome: outcome ?? "completed", reason: closeReason ?? "", error, snapshot: closeSnapshot };
+  };
+
   const closed = (id: ExecutionId, options: WaitOptions = {}): Promise<Ending | null> => {
     const { promise, resolve, reject } = Promise.withResolvers<Ending | null>();
     const { timeoutMs = null, flow, signal } = options;
@@ -79,8 +87,9 @@ export function openOutcomes({ reads, wakeups }: Store, timers: Timers): Outcome
         if (found.lifecycle === "closed") settle(endingOf(found));
         else if (options.until?.(found)) settle(null);
       } catch (error) {
-        // Any other trouble is waited out, but a connection that we ended ourselves does not come back.
-        if (!isEnded(error) && !(error instanceof ExecutionNotFoundError)) return;
+        // Any other trouble is waited out, but a connection that we ended ourselves does not come back, nor does a right.
+        const isFinal = error instanceof ExecutionNotFoundError || error instanceof PermissionError;
+        if (!isEnded(error) && !isFinal) return;
         reject(error);
         settle(null);
       } finally {
@@ -111,6 +120,7 @@ export function openOutcomes({ reads, wakeups }: Store, timers: Timers): Outcome
     },
     closed,
     header,
+    endingOf,
     watch: (id, listener) => wakeups.on(id, listener),
   };
 }
@@ -126,16 +136,6 @@ export function errorOf(id: ExecutionId, ending: Ending): Error {
   if (outcome === "failed" && error?.code === "NO_RESUME_HANDLE")
     return new NoResumeHandleError(flow, error.chunk ?? "");
   return endingError(id, ending);
-}
-
-export function endingOf(header: Header): Ending {
-  return {
-    flow: header.flow,
-    outcome: header.outcome ?? "completed",
-    reason: header.closeReason ?? "",
-    error: header.error,
-    snapshot: header.closeSnapshot ?? {},
-  };
 }
 
 async function warnUnserved(reads: Reads, id: ExecutionId, flow: string): Promise<void> {

@@ -1,4 +1,5 @@
 /** Reads: headers and ledgers of one execution or of many, lists, definitions. */
+import { PermissionError } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import { foldFrom, parseEvents } from "../ledger/codec.ts";
 import type { ExecutionId, Recorded } from "../ledger/event.ts";
@@ -24,6 +25,8 @@ export interface InterruptFilter {
 
 export interface Reads extends Lists {
   headers(ids: readonly ExecutionId[]): Promise<Map<ExecutionId, Header>>;
+  /** What to say of one whose end is not for this role to read: a client is told that it has ended, and no more. */
+  hiddenEnd(header: Header): PermissionError;
   /** Ledger events of several executions, each after a seq of its own. */
   events(asked: readonly { readonly id: ExecutionId; readonly after: number }[]): Promise<(readonly Recorded[])[]>;
   /** The ledger after a seq, in order; only some types where they are named. */
@@ -74,6 +77,12 @@ export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Read
       );
       return new Map(rows.map((row) => Header.parse(row)).map((header) => [header.id, header]));
     },
+    hiddenEnd: ({ id, outcome }) =>
+      new PermissionError(
+        target.user,
+        target.place,
+        `execution ${id} is ${outcome ?? "closed"}, and its result and error are not for a client without grant_client()`,
+      ),
     async events(asked) {
       const rows = await sql<{ events: unknown }[]>`
         select flowledger.events(a.id, a.after) as events
