@@ -242,6 +242,46 @@ test("DF-DEF-08: with maxConcurrencyAction cancel a start beyond the limit is cl
   expect(await verify(sql)).toEqual([]);
 });
 
+test("with maxConcurrencyAction cancel a key that is full cancels what comes for it, and nothing of another key", async () => {
+  const gate = newGate();
+  const flow = defineFlow(
+    "limits.cancelkey",
+    { input: Tenant },
+    { limits: { key: (input) => input.tenant, perKey: { concurrency: 1 }, maxConcurrencyAction: "cancel" } },
+  );
+  flow.to("work", () => gate.passed);
+  await using orchestrator = await serving(database, [flow]);
+  const start = (tenant: string) => orchestrator.flow(flow).startExecution({ tenant }, atOnce);
+  const held = await start("a");
+  await untilEvent(held, "execution.claimed");
+
+  const [surplus, other] = [await start("a"), await start("b")];
+
+  await expect(surplus.waitForClose()).rejects.toThrow(`concurrency limit of flow ${flow.name}`);
+  await untilEvent(other, "execution.claimed");
+  gate.open();
+  await Promise.all([held.waitForClose(), other.waitForClose()]);
+});
+
+test("a place whose execution nobody owns any more is given to the next one", async () => {
+  const flow = defineFlow("limits.left", {}, { limits: { concurrency: 1 } });
+  flow.to("work", () => null);
+  await using orchestrator = await serving(database, [flow]);
+  const closed = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await closed.waitForClose();
+  await until(async () => (await sql`select from flowledger.slots where flow = ${flow.name}`).length === 0);
+  // As a worker leaves it that dies between its last commit and giving up the place.
+  await sql`
+    insert into flowledger.slots (execution_id, flow, key, priority, queue_position, acquired, not_started)
+    values (${closed.id}, ${flow.name}, '', 0, 1, true, false)`;
+  const next = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await untilInLine(flow.name, 1);
+
+  await sql`select flowledger.sweep(1000)`;
+
+  await next.waitForClose();
+});
+
 test("one that queues is cancelled at once", async () => {
   const gate = newGate();
   const flow = defineFlow("limits.cancelled", {}, { limits: { concurrency: 1 } });
@@ -364,4 +404,27 @@ test("one that was notified, and found the slot taken by then, is notified again
 
   expect(await jobs()).toBe(2);
   expect((await take(second.id))?.id).toBe(second.id);
+});
+
+test("who looks again at a full worker's queue notifies nobody twice", async () => {
+  const flow = "limits.notified";
+  const { starts, claims } = storeOn(sql);
+  await sql`
+    select flowledger.declare_limits(array[${flow}::text], jsonb_build_array(jsonb_build_object('flow', ${flow}::text, 'concurrency', 2, 'action', 'keep')))`;
+  const waiting = [newExecution({ flow }), newExecution({ flow }), newExecution({ flow })];
+  await starts.create(waiting);
+  await sql`delete from flowledger_jobs._private_jobs`;
+  // A worker without room comes with their jobs, so each that could begin is notified for another.
+  await claims.claimLimited(
+    someWorker,
+    waiting.map(({ id }) => ({ flow, id, left: null, hasRoom: false })),
+  );
+  const jobs = async () => (await sql`select 1 from flowledger_jobs._private_jobs`).length;
+  const told = await jobs();
+
+  await sql`select flowledger.sweep_slots()`;
+  await sql`select flowledger.sweep_slots()`;
+
+  expect(told).toBe(1);
+  expect(await jobs()).toBe(told);
 });
