@@ -279,7 +279,7 @@ test("a place whose execution nobody owns any more is given to the next one", as
 
   await sql`select flowledger.sweep(1000)`;
 
-  await next.waitForClose();
+  expect(await next.waitForClose()).toEqual({});
 });
 
 test("one that queues is cancelled at once", async () => {

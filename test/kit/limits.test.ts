@@ -49,6 +49,7 @@ test("executions begin as soon as their rates allow, and no sooner, whenever the
 
   await t.clock.advance("15h");
 
+  const wrong: string[] = [];
   for (const { flow, rate, keyRate } of cases) {
     const begun: { key: string; arrived: number; at: number }[] = [];
     for (const { id, metadata } of (await t.orchestrator.listExecutions({ flow: flow.name })).executions) {
@@ -67,14 +68,15 @@ test("executions begin as soon as their rates allow, and no sooner, whenever the
         keyRate ? (ofKey.at(-keyRate.limit)?.at ?? -Infinity) + keyRate.per * minute : -Infinity,
       );
       const what = `${flow.name}, the ${index + 1}th: ${JSON.stringify({ rate, keyRate, begun })}`;
-      expect(at, what).toBeGreaterThanOrEqual(earliest);
       // Where others came first it waits for the next window.
       const windows = before.flatMap((other) => [
         ...(rate ? [other.at + rate.per * minute] : []),
         ...(keyRate ? [other.at + keyRate.per * minute] : []),
       ]);
       const isPrompt = [arrived, ...windows].some((opened) => at >= opened && at - opened <= lateMs);
-      expect(isPrompt, what).toBe(true);
+      if (at < earliest) wrong.push(`sooner than it may: ${what}`);
+      if (!isPrompt) wrong.push(`late: ${what}`);
     }
   }
+  expect(wrong).toEqual([]);
 });
