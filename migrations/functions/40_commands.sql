@@ -338,9 +338,9 @@ begin
   end if;
   -- All of them are in the close snapshot, which Postgres has to hold: else nothing could end the execution.
   select count(*) filter (where v.status = 'pending'), sum(octet_length(v.record::text)) into v_waiting, v_size from flowledger.interventions v where v.execution_id = e.id;
-  if v_waiting >= 1000 or coalesce(v_size, 0) + octet_length(payload::text) > 67108864 then
+  if v_waiting >= 1000 or coalesce(v_size, 0) + octet_length(payload::text) > 16777216 then
     raise exception 'execution % has interventions of % bytes, % of which nothing has taken up, and takes no more', e.id, coalesce(v_size, 0), v_waiting
-      using errcode = 'FL008', hint = 'an execution takes 64 MiB of them, and 1,000 may wait: keep large data elsewhere, and send a reference to it';
+      using errcode = 'FL008', hint = 'an execution takes 16 MiB of them, and 1,000 may wait: keep large data elsewhere, and send a reference to it';
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'intervention.recorded', 'id', v_id, 'payload', coalesce(payload, 'null'),
     'target', options -> 'target', 'author', options -> 'author', 'note', options -> 'note', 'metadata', options -> 'metadata',
