@@ -6,6 +6,7 @@ import { internals } from "../../src/orchestrator.ts";
 import { configure, defer, discardAfter, rescheduleExecution, reRunExecution } from "../../src/defer.ts";
 import type { Committer } from "../../src/engine/committer.ts";
 import { TestOrchestrator } from "../../src/test.ts";
+import { collect } from "../support/flows.ts";
 import { kit } from "../support/kit.ts";
 
 /** How an execution ended, and after how many minutes. */
@@ -205,6 +206,33 @@ test.each([
 
   expect(await endOf(late, begun)).toBe("completed auto_close_idle_timeout 1440");
 });
+
+test.each(["parked meanwhile", "on a worker that was lost"])(
+  "between the items of two attempts the stream says once that there was a retry: %s",
+  async (what) => {
+    const flow = defineFlow("talks").to(
+      "talk",
+      async (ctx) => {
+        await ctx.putIntoStream(`attempt ${ctx.attempt}`);
+        if (ctx.attempt === 1) throw new Error("no");
+      },
+      { retry: { maxAttempts: 2, initialInterval: "10m", jitter: false } },
+    );
+    await using t = await kit({ flows: [flow] });
+    const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+    await t.clock.advance("5m");
+    if (what !== "parked meanwhile") await crash(t);
+
+    await t.clock.advance("10m");
+
+    await run.until("closed");
+    expect(await collect(run.getRuntimeStream())).toEqual([
+      "attempt 1",
+      expect.objectContaining({ type: "retry", chunk: "talk", attempt: 2 }),
+      "attempt 2",
+    ]);
+  },
+);
 
 test("a retry waits ten minutes at most where nothing else is said", async () => {
   const at: number[] = [];
