@@ -6,7 +6,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { defineFlow, type Ctx, type Execution, type Flow, type FlowDefinition } from "../../src/index.ts";
 import { internals } from "../../src/orchestrator.ts";
 import type { TestOrchestrator } from "../../src/test.ts";
-import { kit } from "../support/kit.ts";
+import { beginClose, kit } from "../support/kit.ts";
 
 /** What each state waits for takes so long. */
 const wait = "24h";
@@ -132,11 +132,11 @@ const happenings: Record<string, Happening> = {
   },
   "a seal": { each: (execution) => execution.seal() },
   "a close": {
-    each: (execution) => said(execution.close()),
+    each: (execution) => beginClose(execution),
     ends: (state) => (state === "parked by a pause" ? "refused" : `completed manual ${drained(state)}`),
   },
   "a close that cancels what waits for an answer": {
-    each: (execution) => said(execution.close({ pendingInterrupts: "cancel" })),
+    each: (execution) => beginClose(execution, { pendingInterrupts: "cancel" }),
     ends: (state) =>
       state === "parked by a pause" ? "cancelled manual 01:00:00" : `completed manual ${drained(state)}`,
   },
@@ -170,16 +170,6 @@ const happenings: Record<string, Happening> = {
   "a drain": { once: replace((worker) => worker.stop()) },
   "a kill": { once: replace((worker) => worker.inside.crash()) },
 };
-
-/** What a close ends in is said later: it drains first. At once only that it is refused. */
-async function said(closing: Promise<unknown>): Promise<void> {
-  const refused = closing.then(
-    () => null,
-    (error: unknown) => error,
-  );
-  const first = await Promise.race([refused, new Promise<null>((resolve) => setTimeout(resolve, 30, null))]);
-  if (first !== null) throw first;
-}
 
 const lengthOf = (ms: number) =>
   [ms / 3_600_000, (ms / 60_000) % 60, (ms / 1000) % 60]

@@ -5,7 +5,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import {
   defineFlow,
-  ExecutionFailedError,
   type CloseOptions,
   type Ctx,
   type CreateOptions,
@@ -14,7 +13,7 @@ import {
 } from "../../src/index.ts";
 import { internals } from "../../src/orchestrator.ts";
 import type { TestOrchestrator } from "../../src/test.ts";
-import { kit } from "../support/kit.ts";
+import { beginClose, kit } from "../support/kit.ts";
 
 const by = { actor: "ann", reason: "INC-12" };
 /** All is as usual: idle for ten seconds, and closed. */
@@ -212,7 +211,7 @@ const mend = async (execution: Execution, state: State) => {
 const mended = (state: State) => states[state].mended;
 const skip = (execution: Execution) => execution.skip({ ...by, output: "skipped" });
 const answer = (execution: Execution) => execution.continueWith("boss", "late");
-const close = (options: CloseOptions) => (execution: Execution) => said(execution.close(options));
+const close = (options: CloseOptions) => (execution: Execution) => beginClose(execution, options);
 const openChunks = (state: State) => Object.keys(states[state].chunks).toSorted();
 /** A close of what an operator paused comes when it goes on. */
 const closes = (state: State) => (state === "paused for two hours" ? "completed manual 02:00:00" : undefined);
@@ -335,16 +334,6 @@ const happenings: Record<string, Happening> = {
     ends: mended,
   },
 };
-
-/** What a close ends in is said later: it drains first. At once only that it is refused. */
-async function said(closing: Promise<unknown>): Promise<void> {
-  const refused = closing.then(
-    () => null,
-    (error: unknown) => error,
-  );
-  const first = await Promise.race([refused, new Promise<null>((resolve) => setTimeout(resolve, 30, null))]);
-  if (first !== null && !(first instanceof ExecutionFailedError)) throw first;
-}
 
 const lengthOf = (ms: number) =>
   [ms / 3_600_000, (ms / 60_000) % 60, (ms / 1000) % 60]

@@ -1,6 +1,7 @@
 /** The kit on the server of this run. What a test leaves behind comes to rest and stays so, or the test fails. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, inject } from "vitest";
-import type { FlowDefinition } from "../../src/index.ts";
+import type { CloseOptions, Execution, FlowDefinition } from "../../src/index.ts";
 import { testOrchestrator, type TestOptions, type TestOrchestrator } from "../../src/test.ts";
 import { quietTwice } from "./quiet.ts";
 
@@ -33,4 +34,16 @@ export async function kit<const F extends readonly FlowDefinition[] = readonly F
     return closed;
   };
   return t;
+}
+
+/** What a close ends in is said later: it drains first. At once only whether it is taken: it is refused, or stands in the ledger. */
+export async function beginClose(execution: Execution, options?: CloseOptions): Promise<void> {
+  const eventsNow = async () => (await execution.history()).length;
+  const before = await eventsNow();
+  let isAnswered = false;
+  const closing = execution.close(options).finally(() => (isAnswered = true));
+  closing.catch(() => {});
+  const isTaken = async () => (await eventsNow()) > before;
+  while (!isAnswered && !(await isTaken())) await Promise.race([closing.catch(() => {}), sleep(5)]);
+  if (isAnswered && !(await isTaken())) await closing;
 }
