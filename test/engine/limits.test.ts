@@ -406,6 +406,24 @@ test("one that was notified, and found the slot taken by then, is notified again
   expect((await take(second.id))?.id).toBe(second.id);
 });
 
+test("what is queued waits for a slot: no look for lost jobs makes it another one", async () => {
+  const flow = "limits.swept";
+  const { starts, claims } = storeOn(sql);
+  await sql`
+    select flowledger.declare_limits(array[${flow}::text], jsonb_build_array(jsonb_build_object('flow', ${flow}::text, 'concurrency', 1, 'action', 'keep')))`;
+  const [held, queued] = [newExecution({ flow }), newExecution({ flow })];
+  await starts.create([held, queued]);
+  for (const { id } of [held, queued]) await claims.claimLimited(someWorker, [{ flow, id, left: null, hasRoom: true }]);
+  await sql`delete from flowledger_jobs._private_jobs`;
+  await sql`update flowledger.executions set wake_at = wake_at - interval '1 hour' where id = ${queued.id}`;
+
+  await sql`select flowledger.sweep(1000)`;
+
+  expect(
+    await sql`select 1 from flowledger_jobs._private_jobs where payload::jsonb @> ${sql.json([queued.id])}`,
+  ).toEqual([]);
+});
+
 test("who looks again at a full worker's queue notifies nobody twice", async () => {
   const flow = "limits.notified";
   const { starts, claims } = storeOn(sql);

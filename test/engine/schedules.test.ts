@@ -406,6 +406,23 @@ test("times that come again, as after a clock was set back, wait once", async ()
   expect(await fired(flow.name)).toHaveLength(1);
 });
 
+test("whoever fires before a time, as with a clock that is ahead, fires nothing", async () => {
+  const flow = defineFlow("schedules.early");
+  flow.to("work", () => null);
+  await (await scheduling([{ flow, cron: "0 0 1 1 *", name: flow.name }])).close();
+  const { schedules } = storeOn(sql);
+  const row = await schedules.read(flow.name);
+  const until = new Date(Date.parse(row?.now ?? "") + 60_000);
+  const execution = newExecution({ flow: flow.name });
+  const times = [until];
+  const after = row?.firedUntil ?? "";
+
+  const said = await schedules.fire({ name: flow.name, after, until, times, overlap: "allow", execution });
+
+  expect(said).toMatchObject({ done: false });
+  expect(await fired(flow.name)).toEqual([]);
+});
+
 test("whoever comes second to a time fires nothing", async () => {
   const flow = defineFlow("schedules.raced");
   flow.to("work", () => null);
