@@ -144,6 +144,24 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
     expect(await execution.waitForClose()).toEqual({ answers: ["first", "second"] });
   });
 
+  test("TF-PAU-12: a request id is that of one interrupt: with another it answers another", async () => {
+    const flow = defineFlow(`both-${door.name}`);
+    flow
+      .to("left", (ctx) => ctx.pauseFor({ interruptId: "left" }))
+      .to("kept left", (ctx) => ctx.setState("left", ctx.input));
+    flow
+      .to("right", (ctx) => ctx.pauseFor({ interruptId: "right" }))
+      .to("kept right", (ctx) => ctx.setState("right", ctx.input));
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+    await untilPending(execution, 2);
+
+    await door.continueWith(execution, "left", 1, { resumeRequestId: "r" });
+    await door.continueWith(execution, "right", 2, { resumeRequestId: "r" });
+
+    expect(await execution.waitForClose()).toEqual({ left: 1, right: 2 });
+  });
+
   test("TF-PAU-13: a request id with another answer is a conflict, and the first one stands", async () => {
     const flow = defineFlow(`conflict-${door.name}`);
     flow
