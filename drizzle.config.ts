@@ -1,4 +1,4 @@
-/** How drizzle-kit turns `src/store/schema.ts` into migrations. */
+/** How drizzle-kit turns the tables of `src/store/schema.ts` into migrations. */
 import { defineConfig } from "drizzle-kit";
 
 export default defineConfig({
