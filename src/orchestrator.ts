@@ -55,7 +55,7 @@ import { openStreams } from "./execution/stream.ts";
 import type { Streams } from "./execution/stream.ts";
 import type { Logger } from "./flow/context.ts";
 import { parseInput, requireFlow } from "./flow/contract.ts";
-import { bulkFlowName, reservedPrefix } from "./flow/draft.ts";
+import { bulkFlowName, reservedPrefix } from "./flow/names.ts";
 import type { Contract } from "./flow/contract.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration } from "./base/duration.ts";

@@ -10,7 +10,7 @@ import { systemTimers as liveness } from "./base/timers.ts";
 import type { BoundFlow, CreateOptions, InputArgs } from "./execution/bound-flow.ts";
 import { newExecution } from "./execution/bound-flow.ts";
 import { parseInput, type Contract, type StartInput } from "./flow/contract.ts";
-import { bulkFlowName } from "./flow/draft.ts";
+import { bulkFlowName } from "./flow/names.ts";
 import type { Hooks } from "./engine/host.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { internals, Orchestrator, type OrchestratorOptions, type WorkerOptions } from "./orchestrator.ts";

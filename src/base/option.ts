@@ -159,6 +159,11 @@ export function show(value: unknown): string {
   return Array.isArray(value) ? "a list" : "an object";
 }
 
+/** The same with texts whole: names, which are looked for in the source. */
+export function showWhole(value: unknown): string {
+  return typeof value === "string" ? JSON.stringify(value) : show(value);
+}
+
 /** The name that was meant, as far as a typing error or two goes. */
 export function nearest(name: string, names: readonly string[]): string | undefined {
   const near = names

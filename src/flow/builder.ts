@@ -1,7 +1,7 @@
 /** `defineFlow()`: to, when, if, match, batch, forEach … and the inference they carry. */
 import type { z } from "zod";
 import { DefinitionError } from "../base/errors.ts";
-import { requireKnown, requireRecord, show } from "../base/option.ts";
+import { requireKnown, requireRecord } from "../base/option.ts";
 import type { Json } from "../base/json.ts";
 import { readBlueprint, toBlueprint, toMermaid, type Blueprint } from "./blueprint.ts";
 import type { Callable, ChunkHandler, Output, Predicate } from "./context.ts";
@@ -24,7 +24,10 @@ import type {
   ResourceRequirement,
   SubFlowOptions,
 } from "./definition.ts";
-import { Draft, otherwise, reservedPrefix, type ChunkParts, type Position } from "./draft.ts";
+import { otherwise, type Position } from "./blocks.ts";
+import { branchPartsOf, erase, partsOf } from "./chunk-parts.ts";
+import { Draft } from "./draft.ts";
+import { reservedPrefix } from "./names.ts";
 import type { Graph } from "./graph.ts";
 import { flowOptionNames, refusalOf } from "./limits.ts";
 import type { FlowLimits, FlowOptions, StreamLimits } from "./limits.ts";
@@ -146,7 +149,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     handler: ChunkHandler<C, Parsed<I, In>, Out>,
     options?: ChunkOptions<I, R, ChunkHandler<C, Parsed<I, In>>>,
   ): ChunkRef<C, Parsed<I, In>, Parsed<R, Output<Out>>> {
-    const { handler: erased } = this.#draft.register(parts(name, handler, options));
+    const { handler: erased } = this.#draft.register(partsOf(name, handler, options));
     return { name, handler: erased as ChunkHandler<C, Parsed<I, In>, Parsed<R, Output<Out>>>, options };
   }
 
@@ -160,7 +163,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   to<Out>(chunk: ChunkRef<C, Last, Out> | ChunkHandler<C, Last, Out>): Flow<C, Output<Out>, Frame, Known>;
   to(chunk: unknown, handler?: unknown, options?: ChunkOptions): Flow<C, never, Frame, never> {
     const isMade = typeof chunk === "function" || (typeof chunk === "object" && chunk !== null && "handler" in chunk);
-    const given = isMade ? branchParts(chunk, null) : parts(chunk, handler, options);
+    const given = isMade ? branchPartsOf(chunk, null) : partsOf(chunk, handler, options);
     return this.#go(this.#draft.chunk(this.#at, given));
   }
 
@@ -223,7 +226,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     options?: BlockOptions,
   ): Flow<C, { -readonly [K in keyof B]: BranchOutput<B[K]> }, Frame, Known> {
     requireRecord(branches, "the branches of batch()", refusalOf(this.name));
-    const all = Object.entries(branches).map(([key, branch]) => ({ ...branchParts(branch, key), key }));
+    const all = Object.entries(branches).map(([key, branch]) => ({ ...branchPartsOf(branch, key), key }));
     return this.#go(this.#draft.batch(this.#at, all, options));
   }
 
@@ -382,27 +385,3 @@ export type BranchOutput<B> = B extends { readonly handler: (ctx: never) => infe
     ? Output<Out>
     : never;
 export type SubFlowResult<K extends Contract> = K extends { readonly state: z.ZodObject } ? StateOf<K> : Json;
-
-// ── from typed to stored ────────────────────────────────────────────────────────────────────────────────────
-
-function parts(name: unknown, handler: unknown, options: ChunkOptions | undefined): ChunkParts {
-  return { name: erase(name), handler: erase(handler), options };
-}
-
-function branchParts(branch: unknown, key: string | null): ChunkParts {
-  if (typeof branch === "function") return parts(key ?? branch.name, branch, undefined);
-  if (typeof branch === "object" && branch !== null && "handler" in branch) return branch as ChunkParts;
-  throw new DefinitionError(
-    "?",
-    `${show(key ?? branch)} is no chunk`,
-    "give a function of ctx, or what flow.chunk() returned",
-  );
-}
-
-/**
- * The one cast of this file. A handler is stored for any input, and the engine gives it what the step before returned:
- * that this is its `In` was checked where the two were chained.
- */
-function erase<F>(handler: unknown): F {
-  return handler as F;
-}

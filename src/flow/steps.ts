@@ -235,6 +235,17 @@ export function sameStep(a: Step, b: Step): boolean {
   return isDeepStrictEqual(left, right);
 }
 
+/** A batch of the same chunks under the same keys, and run in the same way. */
+export function isBatchOf(
+  step: Step,
+  chunks: readonly { readonly key: string; readonly chunk: string }[],
+  { concurrency, distribute }: Pick<BatchStep, "concurrency" | "distribute">,
+): step is Outlet & BatchStep {
+  if (step.kind !== "batch" || step.concurrency !== concurrency || step.distribute !== distribute) return false;
+  const own = step.branches.map(({ key, entry }) => ({ key, chunk: entry.kind === "chunk" && entry.chunk }));
+  return isDeepStrictEqual(own, chunks);
+}
+
 /** Two closed blocks with the same bodies, whatever follows them. */
 export function sameBlock(a: Step, b: Step): boolean {
   if (a.kind === "forEach" && b.kind === "forEach")
@@ -306,4 +317,42 @@ function append(map: Map<string, NodeId[]>, key: string, id: NodeId): void {
   const list = map.get(key);
   if (list) list.push(id);
   else map.set(key, [id]);
+}
+
+/** The step of a node with nothing attached: `link` does that, once every step is there. */
+export function shellOf(node: Node): Step {
+  const empty = { next: [] as Step[], label: node.id };
+  const end: Step = { ...empty, kind: "endMatch", of: null };
+  switch (node.kind) {
+    case "chunk":
+      return { ...empty, kind: node.kind, chunk: node.chunk, label: node.chunk };
+    case "match":
+      return { ...empty, kind: node.kind, mode: node.mode, cases: [], otherwise: [], end };
+    case "batch": {
+      const { kind, concurrency, distribute } = node;
+      return { ...empty, kind, branches: [], concurrency, distribute, end };
+    }
+    case "forEach": {
+      const { kind, concurrency, distribute } = node;
+      return { ...empty, kind, entry: [], concurrency, distribute, end };
+    }
+    case "endMatch":
+    case "endBatch":
+    case "endForEach":
+      return { ...empty, kind: node.kind, of: null };
+    case "when":
+      return { ...empty, kind: node.kind, trigger: node.trigger, mode: node.mode, label: heardLabel(node.trigger) };
+    case "subFlow": {
+      const { kind, flow, capture, writeBack, concurrency } = node;
+      return { ...empty, kind, flow, capture, writeBack, concurrency, label: flow };
+    }
+    case "interventionPoint":
+      return { ...empty, kind: node.kind, name: node.name, target: node.target, label: node.name };
+    case "finalResult":
+      return { ...empty, kind: node.kind };
+  }
+}
+
+export function heardLabel(trigger: WhenNode["trigger"]): string {
+  return "state" in trigger ? trigger.state : trigger.events.join("+");
 }
