@@ -297,7 +297,7 @@ test.each([
 });
 
 test.each([
-  ["a word", "fast", /has "fast" as its options/],
+  ["a word", "fast", /must be an object, got "fast"/],
   [
     "a mistyped name",
     { concurency: 2 },
