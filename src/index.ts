@@ -103,7 +103,8 @@ export type { CountOptions, ExecutionFilter, ExecutionSummary, FailureOptions, L
 export type { Bulk, BulkFailurePage, BulkOptions, BulkPreview } from "./execution/bulk.ts";
 export type { BulkFailure, BulkReport } from "./store/bulks.ts";
 export type { PruneOptions } from "./execution/retention.ts";
-export type { CloseOptions, EmitCallOptions, Execution, HistoryEntry, HistoryOptions } from "./execution/execution.ts";
+export type { Execution } from "./execution/execution.ts";
+export type { CloseOptions, EmitCallOptions, HistoryEntry, HistoryOptions } from "./execution/command-options.ts";
 export type {
   ChunkAddress,
   OperatorOptions,

@@ -33,7 +33,7 @@ import { BoundFlow, newExecution } from "./execution/bound-flow.ts";
 import type { BoundHost } from "./execution/bound-flow.ts";
 import { Bulk, bulkOptions, type BulkOptions, type BulkPreview } from "./execution/bulk.ts";
 import { Execution } from "./execution/execution.ts";
-import type { ExecutionHost } from "./execution/execution.ts";
+import type { ExecutionHost } from "./execution/host.ts";
 import { requireExecutionId } from "./execution/ids.ts";
 import { inspectLoad, load } from "./execution/history.ts";
 import { parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";

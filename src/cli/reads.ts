@@ -4,7 +4,7 @@ import { PermissionError, UsageError, type SerializedError } from "../base/error
 import { nearest } from "../base/option.ts";
 import { indented } from "../base/visible.ts";
 import { requireExecutionId } from "../execution/ids.ts";
-import type { HistoryEntry } from "../execution/execution.ts";
+import type { HistoryEntry } from "../execution/command-options.ts";
 import type { InterruptRecord } from "../execution/interrupt.ts";
 import { LedgerEvent } from "../ledger/event.ts";
 import type { LedgerEventType } from "../ledger/event.ts";

@@ -1,5 +1,5 @@
 /** The host of a handle whose execution is on its way into the database: whatever it asks waits for that. */
-import type { ExecutionHost } from "./execution.ts";
+import type { ExecutionHost } from "./host.ts";
 
 /** @param begun rejects with what was wrong with the start, and so does whatever is asked then */
 export function hostAfter(begun: Promise<void>, host: ExecutionHost): ExecutionHost {

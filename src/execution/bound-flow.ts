@@ -28,7 +28,7 @@ import { ExecutionId, type Settings } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { hostAfter } from "./begun.ts";
 import { Execution } from "./execution.ts";
-import type { ExecutionHost } from "./execution.ts";
+import type { ExecutionHost } from "./host.ts";
 import { Handler } from "./handler.ts";
 import { parseId } from "./ids.ts";
 import { snapshotOf } from "./outcomes.ts";

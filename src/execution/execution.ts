@@ -1,36 +1,25 @@
-/** The handle of one execution, from any process: commands go to the ledger, reads come from it. */
+/**
+ * The handle of one execution, from any process: commands go to the ledger, reads come from it. It is longer than other files, because
+ * it reads better whole: what users can call, each with what it promises, a check of its options and one command.
+ */
 import {
   requireBoolean,
   requireInteger,
   requireKnown,
   requireList,
-  requireOneOf,
   requireRecord,
   requireText,
   show,
 } from "../base/option.ts";
-import type { Timers } from "../base/timers.ts";
 import type { CallerTransaction } from "../store/caller-transaction.ts";
 import type { CommandsIn, Handling, Operation } from "../store/commands.ts";
-import type { Store } from "../store/store.ts";
-import type { NewId } from "../engine/ids.ts";
-import {
-  ChunksParkedError,
-  type ParkedChunk,
-  DrainTimeoutError,
-  ExecutionNotFoundError,
-  PendingInterruptsError,
-  PermissionError,
-  UsageError,
-} from "../base/errors.ts";
+import { type ParkedChunk, ExecutionNotFoundError, UsageError } from "../base/errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { parseDuration } from "../base/duration.ts";
-import type { Duration } from "../base/duration.ts";
 import { limitKeyOf } from "../flow/limits.ts";
 import { isLedgerEventType } from "../ledger/event.ts";
-import type { ExecutionId, LedgerEvent, LedgerEventType } from "../ledger/event.ts";
+import type { ExecutionId } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { Explanation } from "../ledger/explanation.ts";
 import { TimelineRow } from "../ledger/timeline.ts";
@@ -45,7 +34,7 @@ import { parseTraceparent } from "../telemetry/traceparent.ts";
 import { frameOf, noFrame, parseFrameId } from "./frame.ts";
 import type { SubFlowFrame } from "./frame.ts";
 import { parseAnswer } from "../ledger/answers.ts";
-import { InterruptRecord } from "./interrupt.ts";
+import { InterruptRecord, listPendingInterrupts } from "./interrupt.ts";
 import {
   editOptions,
   parseAddresses,
@@ -67,93 +56,25 @@ import {
 } from "./operate.ts";
 import { claimOptions, delegateOptions, releaseOptions, snoozeOptions } from "./handling.ts";
 import type { ClaimOptions, DelegateOptions, HandlingOptions, SnoozeOptions } from "./handling.ts";
-import { errorOf, snapshotOf } from "./outcomes.ts";
-import type { Outcomes } from "./outcomes.ts";
+import { snapshotOf } from "./outcomes.ts";
 import { ExecutionResult } from "./result.ts";
 import { followStream, requireStreamOptions, stoppable } from "./stream.ts";
-import type { StreamEntry, StreamOptions, Streams } from "./stream.ts";
+import type { StreamEntry, StreamOptions } from "./stream.ts";
 import { requireWaiting, untilClosed } from "./waiting.ts";
 import type { WaitingOptions } from "./waiting.ts";
-
-/** What handles need of the process they live in. */
-export interface ExecutionHost {
-  readonly store: Store;
-  readonly outcomes: Outcomes;
-  readonly streams: Streams;
-  readonly timers: Timers;
-  readonly newId: NewId;
-  /** The active span, where somebody traces. */
-  activeTrace(): string | null;
-}
-
-export interface InTransaction {
-  /**
-   * A transaction of yours: the command counts, and is told to owners and readers, when that commits, and never where it rolls back. The
-   * execution's row is locked until then, so commit soon.
-   */
-  tx?: CallerTransaction;
-}
-
-export interface EmitCallOptions extends InTransaction {
-  /** Repeating a key changes nothing. */
-  idempotencyKey?: string;
-  /** Who sent it, for the ledger. */
-  actor?: string;
-}
-
-export interface ResumeOptions extends InTransaction {
-  /** Repeating it with the same answer changes nothing. */
-  resumeRequestId?: string;
-  /** Who answered, for the ledger. */
-  actor?: string;
-  /** Refuses what nobody has asked yet, instead of keeping the answer for it. @default false */
-  onlyIfPending?: boolean;
-  /** W3C Trace Context of who answers, which the span of the pause links to; a malformed one is ignored. @default the active span */
-  traceparent?: string;
-}
-
-export interface InterveneOptions extends InTransaction {
-  author?: string;
-  /** The intervention point or chunk it is meant for. @default the next one */
-  target?: string;
-  note?: string;
-  metadata?: Readonly<Record<string, unknown>>;
-}
-
-export interface CloseOptions {
-  /** How long accepted work may take to drain; null waits for ever. @default null */
-  timeout?: Duration | null;
-  /** What to do while interrupts wait: "cancel" also cancels those that come until it has closed. @default "reject" */
-  pendingInterrupts?: "reject" | "cancel";
-  /** What to do while chunks are parked: "fail" fails them, also those that would park until it has closed. @default "reject" */
-  parked?: "reject" | "fail";
-  /** Kept as the close reason. @default "manual" */
-  reason?: string;
-  actor?: string;
-}
-
-/** One event of the ledger, as `history()` gives it. */
-export type HistoryEntry = LedgerEvent & { readonly seq: number; readonly epoch: number; readonly at: Date };
-
-export interface HistoryOptions {
-  /** Only events after this seq. @default 0 */
-  from?: number;
-  /** Only these types. @default all */
-  types?: readonly LedgerEventType[];
-}
-
-/** The transaction of a command, and its other options. What is no object of options stays what it is: it is refused by name. */
-function apart<O extends InTransaction>(options: O): [InTransaction, O] {
-  if (!isObject(options) || !("tx" in options)) return [{}, options];
-  const { tx, ...rest } = options as InTransaction;
-  return [tx === undefined ? {} : { tx }, rest as O];
-}
-
-/** A client may not look at what is left of an execution. */
-function unseen(error: unknown): [] {
-  if (error instanceof PermissionError) return [];
-  throw error;
-}
+import { close } from "./closing.ts";
+import {
+  apart,
+  requireWords,
+  type CloseOptions,
+  type EmitCallOptions,
+  type HistoryEntry,
+  type HistoryOptions,
+  type InterveneOptions,
+  type InTransaction,
+  type ResumeOptions,
+} from "./command-options.ts";
+import type { ExecutionHost } from "./host.ts";
 
 export class Execution<C extends Contract = Contract> {
   readonly id: ExecutionId;
@@ -232,29 +153,7 @@ export class Execution<C extends Contract = Contract> {
    * @throws {ExecutionFailedError} when the execution failed
    */
   async close(options: CloseOptions = {}): Promise<CloseSnapshot<C>> {
-    requireKnown(options, ["timeout", "pendingInterrupts", "parked", "reason", "actor"], "close()");
-    const { pendingInterrupts = "reject", parked = "reject", reason = "manual", actor = null } = options;
-    const { timeout = null } = options;
-    const timeoutMs = timeout === null ? null : parseDuration(timeout, "timeout of close()");
-    requireOneOf(pendingInterrupts, ["reject", "cancel"], "pendingInterrupts of close()");
-    requireOneOf(parked, ["reject", "fail"], "parked of close()");
-    requireWords({ ...options, reason }, "close()");
-    await this.#told(this.#host.store.commands.close(this.id, { reason, pendingInterrupts, parked, actor }));
-    const { outcomes } = this.#host;
-    // What asks, or would park, on the way is ended too where that was said: then it is nothing to stop at.
-    const stops = { pause: pendingInterrupts === "reject", park: parked === "reject" };
-    const until = (header: { pendingInterrupts: number; parked: number; owner: unknown }) =>
-      header.owner === null && ((stops.pause && header.pendingInterrupts > 0) || (stops.park && header.parked > 0));
-    const ending = await outcomes.closed(this.id, { timeoutMs, until, flow: this.flow });
-    if (!ending) {
-      const left = stops.park ? await this.#host.store.operators.parked(this.id).catch(unseen) : [];
-      if (left.length > 0) throw new ChunksParkedError(this.id, left);
-      const pending = stops.pause ? (await this.getPendingInterrupts().catch(unseen)).map(({ id }) => id) : [];
-      if (pending.length > 0) throw new PendingInterruptsError(this.id, pending);
-      throw new DrainTimeoutError(this.id, timeoutMs ?? 0);
-    }
-    if (ending.outcome === "failed") throw errorOf(this.id, ending);
-    return ending.snapshot as CloseSnapshot<C>;
+    return (await close(this.#host, this.id, this.flow, options)) as CloseSnapshot<C>;
   }
 
   /** Asks for the end of whatever runs. False when it had closed before. */
@@ -343,8 +242,7 @@ export class Execution<C extends Contract = Contract> {
 
   /** Interrupts that wait for an answer, here and in sub-flows, oldest first. */
   async getPendingInterrupts(): Promise<InterruptRecord[]> {
-    await this.#host.outcomes.header(this.id);
-    return (await this.#host.store.reads.pendingInterrupts(this.id)).map((record) => InterruptRecord.parse(record));
+    return listPendingInterrupts(this.#host, this.id);
   }
 
   /** The sub-flows that this execution began, in that order: how they are, what they wait for, how they ended. */
@@ -644,16 +542,5 @@ export class Execution<C extends Contract = Contract> {
     const answer = await accepted;
     this.#host.store.wakeups.call(this.id);
     return answer;
-  }
-}
-
-/** Texts that are kept in the ledger, as `check_text` of SQL takes them: names 500 characters, all else 10,000. */
-function requireWords(given: object, where: string): void {
-  for (const name of ["actor", "author", "target", "reason", "note", "idempotencyKey", "resumeRequestId"]) {
-    const value: unknown = Reflect.get(given, name);
-    if (value === undefined) continue;
-    requireText(value, `${name} of ${where}`, {
-      max: ["actor", "author", "target"].includes(name) ? 500 : 10_000,
-    });
   }
 }

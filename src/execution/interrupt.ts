@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { ExecutionId, ResumeTo } from "../ledger/event.ts";
 import { JsonValue } from "../base/json.ts";
+import type { ExecutionHost } from "./host.ts";
 
 const moment = z.iso.datetime().transform((text) => new Date(text));
 
@@ -46,3 +47,12 @@ export const InterruptRecord = z.object({
   projectedFrom: z.object({ executionId: ExecutionId, interruptId: z.string() }).nullable(),
 });
 export type InterruptRecord = z.infer<typeof InterruptRecord>;
+
+/** Those that wait for an answer, here and in sub-flows, oldest first. @throws {ExecutionNotFoundError} */
+export async function listPendingInterrupts(
+  { store, outcomes }: ExecutionHost,
+  id: ExecutionId,
+): Promise<InterruptRecord[]> {
+  await outcomes.header(id);
+  return (await store.reads.pendingInterrupts(id)).map((record) => InterruptRecord.parse(record));
+}

@@ -1,5 +1,7 @@
 /** An execution under test: the handle that everybody has, and waits that cannot hang. */
-import { Execution, type ExecutionHost, type ResumeOptions } from "../execution/execution.ts";
+import { Execution } from "../execution/execution.ts";
+import type { ExecutionHost } from "../execution/host.ts";
+import type { ResumeOptions } from "../execution/command-options.ts";
 import type { InterruptRecord } from "../execution/interrupt.ts";
 import type { CloseSnapshot, Contract } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";

@@ -1,0 +1,80 @@
+/** What commands and reads of an execution may say. */
+import type { Duration } from "../base/duration.ts";
+import { isObject } from "../base/json.ts";
+import { requireText } from "../base/option.ts";
+import type { LedgerEvent, LedgerEventType } from "../ledger/event.ts";
+import type { CallerTransaction } from "../store/caller-transaction.ts";
+
+export interface InTransaction {
+  /**
+   * A transaction of yours: the command counts, and is told to owners and readers, when that commits, and never where it rolls back. The
+   * execution's row is locked until then, so commit soon.
+   */
+  tx?: CallerTransaction;
+}
+
+export interface EmitCallOptions extends InTransaction {
+  /** Repeating a key changes nothing. */
+  idempotencyKey?: string;
+  /** Who sent it, for the ledger. */
+  actor?: string;
+}
+
+export interface ResumeOptions extends InTransaction {
+  /** Repeating it with the same answer changes nothing. */
+  resumeRequestId?: string;
+  /** Who answered, for the ledger. */
+  actor?: string;
+  /** Refuses what nobody has asked yet, instead of keeping the answer for it. @default false */
+  onlyIfPending?: boolean;
+  /** W3C Trace Context of who answers, which the span of the pause links to; a malformed one is ignored. @default the active span */
+  traceparent?: string;
+}
+
+export interface InterveneOptions extends InTransaction {
+  author?: string;
+  /** The intervention point or chunk it is meant for. @default the next one */
+  target?: string;
+  note?: string;
+  metadata?: Readonly<Record<string, unknown>>;
+}
+
+export interface CloseOptions {
+  /** How long accepted work may take to drain; null waits for ever. @default null */
+  timeout?: Duration | null;
+  /** What to do while interrupts wait: "cancel" also cancels those that come until it has closed. @default "reject" */
+  pendingInterrupts?: "reject" | "cancel";
+  /** What to do while chunks are parked: "fail" fails them, also those that would park until it has closed. @default "reject" */
+  parked?: "reject" | "fail";
+  /** Kept as the close reason. @default "manual" */
+  reason?: string;
+  actor?: string;
+}
+
+/** One event of the ledger, as `history()` gives it. */
+export type HistoryEntry = LedgerEvent & { readonly seq: number; readonly epoch: number; readonly at: Date };
+
+export interface HistoryOptions {
+  /** Only events after this seq. @default 0 */
+  from?: number;
+  /** Only these types. @default all */
+  types?: readonly LedgerEventType[];
+}
+
+/** The transaction of a command, and its other options. What is no object of options stays what it is: it is refused by name. */
+export function apart<O extends InTransaction>(options: O): [InTransaction, O] {
+  if (!isObject(options) || !("tx" in options)) return [{}, options];
+  const { tx, ...rest } = options as InTransaction;
+  return [tx === undefined ? {} : { tx }, rest as O];
+}
+
+/** Texts that are kept in the ledger, as `check_text` of SQL takes them: names 500 characters, all else 10,000. */
+export function requireWords(given: object, where: string): void {
+  for (const name of ["actor", "author", "target", "reason", "note", "idempotencyKey", "resumeRequestId"]) {
+    const value: unknown = Reflect.get(given, name);
+    if (value === undefined) continue;
+    requireText(value, `${name} of ${where}`, {
+      max: ["actor", "author", "target"].includes(name) ? 500 : 10_000,
+    });
+  }
+}
