@@ -148,4 +148,4 @@ export type { TelemetryOptions } from "./telemetry/trace.ts";
 export type { JsonLoggerOptions } from "./telemetry/log.ts";
 export type { Health, HealthCheck } from "./telemetry/health.ts";
 export type { ScheduleOptions } from "./worker/schedules.ts";
-export type { Worker } from "./worker/worker.ts";
+export type { Worker } from "./worker/host.ts";

@@ -69,7 +69,7 @@ import { Tracing, type TelemetryOptions } from "./telemetry/trace.ts";
 import { Telemetry } from "./telemetry/telemetry.ts";
 import { resolveSchedules, scheduleOptionNames } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
-import type { LocalWorker, Worker } from "./worker/worker.ts";
+import type { LocalWorker, Worker } from "./worker/host.ts";
 
 export interface OrchestratorOptions {
   /** A connection string, or options of postgres.js. It connects at the first use. @default process.env.DATABASE_URL, read at the first use */

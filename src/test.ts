@@ -25,7 +25,7 @@ import { CrashProcesses, moduleOf } from "./test/process.ts";
 import { TestRun } from "./test/run.ts";
 import { TestTimers } from "./test/timers.ts";
 import type { ExecutionId, WorkerId } from "./ledger/event.ts";
-import type { LocalWorker } from "./worker/worker.ts";
+import type { LocalWorker } from "./worker/host.ts";
 
 export { ClockStuckError, CrashFoundError, UnreachableError } from "./test/errors.ts";
 export type { CrashCheck, CrashContext } from "./test/crash.ts";

@@ -1,4 +1,7 @@
-/** Every error of flowledger, in the order of the docs: one class per thing a caller would do differently. */
+/**
+ * Every error of flowledger, in the order of the docs: one class per thing a caller would do differently. It is longer than other files,
+ * because it reads better whole: a code, a name and a wording are found in one place, and compared with their neighbours.
+ */
 import { z } from "zod";
 
 /** What a chunk or a worker threw, as the ledger keeps it. */

@@ -5,7 +5,7 @@ import type { ExecutionId, WorkerId } from "../ledger/event.ts";
 import { duesOf } from "../ledger/dues.ts";
 import type { Store } from "../store/store.ts";
 import type { Stepped, TestClock } from "../store/test-clock.ts";
-import type { LocalWorker } from "../worker/worker.ts";
+import type { LocalWorker } from "../worker/host.ts";
 import { ClockStuckError } from "./errors.ts";
 import type { TestTimers } from "./timers.ts";
 

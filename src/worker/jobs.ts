@@ -3,7 +3,10 @@ import { EventEmitter } from "node:events";
 import { Logger as GraphileLogger, run } from "graphile-worker";
 import type { JobHelpers, Runner, TaskList, WorkerEvents } from "graphile-worker";
 import pg from "pg";
+import { z } from "zod";
 import { systemTimers as liveness } from "../base/timers.ts";
+import { failpoint } from "../engine/failpoints.ts";
+import { ExecutionId } from "../ledger/event.ts";
 import { dropWhenStalled } from "../store/driver.ts";
 import type { Store } from "../store/store.ts";
 import type { Logger } from "../flow/context.ts";
@@ -145,4 +148,24 @@ function ignoreMigrations(client: pg.ClientBase): void {
   const emit = client.emit.bind(client);
   client.emit = (event: string | symbol, ...args: { readonly channel?: string }[]): boolean =>
     event === "notification" && args[0]?.channel === "worker:migrate" ? false : emit(event, ...args);
+}
+
+const JobPayload = z.array(ExecutionId);
+
+/** What graphile-worker runs: it advances each execution that a job names. */
+export function taskOf(
+  log: Logger,
+  advance: (id: ExecutionId, flow: string, priority: number) => Promise<void>,
+): (flow: string, payload: unknown, priority: number) => Promise<void> {
+  // Never throws into graphile-worker: where a message has what Postgres cannot hold, recording the failure fails, and the
+  // unhandled rejection ends the process. Errors are ledger events.
+  return async (flow: string, payload: unknown, priority: number): Promise<void> => {
+    const ids = JobPayload.safeParse(payload);
+    if (!ids.success) return log.error("a job is not ours", { problem: ids.error.message });
+    const outcomes = await Promise.allSettled(ids.data.map((id) => advance(id, flow, priority)));
+    const failures = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? String(outcome.reason) : []));
+    for (const [error, alike] of Map.groupBy(failures, (failure) => failure))
+      log.error("advancing failed", { error, executions: alike.length });
+    failpoint("before-job-done");
+  };
 }

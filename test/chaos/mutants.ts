@@ -73,20 +73,20 @@ export const mutants: Readonly<Record<string, Mutant>> = {
       ],
     ],
     source: {
-      "worker/worker.ts": [
+      "worker/jobs.ts": [
         [
-          "const outcomes = await Promise.allSettled(ids.data.map((id) => advanceOne(id, flow, priority)));",
-          "const outcomes: PromiseSettledResult<void>[] = []; void Promise.allSettled(ids.data.map((id) => advanceOne(id, flow, priority)));",
+          "const outcomes = await Promise.allSettled(ids.data.map((id) => advance(id, flow, priority)));",
+          "const outcomes: PromiseSettledResult<void>[] = []; void Promise.allSettled(ids.data.map((id) => advance(id, flow, priority)));",
         ],
-        ["stealDue().catch(onTrouble);", ""],
       ],
+      "worker/upkeep.ts": [["stealDue().catch(onTrouble);", ""]],
     },
     faults: { kill: 6 },
   },
   "notification-is-truth": {
     defect: "owners and readers look only when a notification arrives",
     source: {
-      "worker/worker.ts": [["if (beats % (pollEveryMs / beatEveryMs) === 0)", "if (beats < 0)"]],
+      "worker/upkeep.ts": [["if (beats % (pollEveryMs / beatEveryMs) === 0)", "if (beats < 0)"]],
       "store/wakeups.ts": [
         ["for (const set of listeners.values()) for (const listener of set) listener();", ""],
         ["if (isUp) listeners.forEach((_, id) => hear(id));", ""],

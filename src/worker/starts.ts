@@ -1,0 +1,52 @@
+/** Starts in the process of a worker: what can begin here and now is created and claimed in one statement, and needs no job. */
+import type { Semaphore } from "../base/async.ts";
+import type { Claim } from "../store/claims.ts";
+import { isClaimRefused } from "../store/refusals.ts";
+import type { CreateResult, NewExecution } from "../store/starts.ts";
+import type { Claims } from "./claims.ts";
+import type { FlowPauses } from "./flow-pauses.ts";
+import type { LocalWorker, WorkerHost } from "./host.ts";
+
+export interface StartsHost {
+  readonly host: Pick<WorkerHost, "flows" | "store">;
+  readonly capacity: Semaphore;
+  readonly claims: Claims;
+  readonly pauses: FlowPauses;
+  readonly isTaking: () => boolean;
+  /** Runs what was claimed with capacity that is taken already. */
+  readonly runHere: (claimed: Claim) => void;
+}
+
+export function openStarts(parts: StartsHost): Pick<LocalWorker, "create"> {
+  const { host, capacity, claims, pauses, isTaking, runHere } = parts;
+  const { store } = host;
+  const create = async (executions: readonly NewExecution[]): Promise<CreateResult[]> => {
+    const here = executions.filter((execution) => isTaking() && canBeginHere(execution) && capacity.tryAcquire());
+    if (here.length === 0) return store.starts.create(executions);
+    try {
+      const { created, claimed } = await claims.create(executions, here);
+      for (const execution of here) {
+        const own = claimed.get(execution);
+        if (own) runHere(own);
+        else capacity.release();
+      }
+      return created;
+    } catch (error) {
+      for (const _ of here) capacity.release();
+      if (!isClaimRefused(error)) throw error;
+      // It was paused a moment ago, and nobody here has heard of it.
+      await pauses.look();
+      return store.starts.create(executions);
+    }
+  };
+  const canBeginHere = ({ flow, input, idempotencyKey, delayMs, startAt, discardAfter }: NewExecution): boolean =>
+    // A known key waits for the transaction that has it; such a start may come through long after its connection is lost.
+    input !== undefined &&
+    idempotencyKey === null &&
+    delayMs === null &&
+    startAt === null &&
+    discardAfter == null &&
+    !pauses.has(flow) &&
+    host.flows.get(flow)?.limits === null;
+  return { create };
+}
