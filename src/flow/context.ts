@@ -1,4 +1,7 @@
-/** What a chunk may do: the type of `ctx`. Types only; `engine/ctx/` makes it real. */
+/**
+ * What a chunk may do: the type of `ctx`. Types only; `engine/ctx/` makes it real, a file by subject. It reads better whole: users look up
+ * one type.
+ */
 import type { z } from "zod";
 import type { Json, JsonObject } from "../base/json.ts";
 import type {

@@ -1,4 +1,7 @@
-/** Every ledger event: one union, one row each. What happened, in the past tense, with the routing that was decided. */
+/**
+ * Every ledger event: one union, one row each. What happened, in the past tense, with the routing that was decided. It is longer than
+ * other files, because it reads better whole: what can stand in a ledger is this list.
+ */
 import { z } from "zod";
 import { SerializedError } from "../base/errors.ts";
 import { JsonValue } from "../base/json.ts";
