@@ -9,7 +9,7 @@ import {
   requireText,
   show,
 } from "./base/option.ts";
-import { Batcher, insist } from "./store/batcher.ts";
+import { Batcher, retryTransient } from "./store/batcher.ts";
 import type { CallerTransaction } from "./store/caller-transaction.ts";
 import type { ConnectionOption } from "./store/client.ts";
 import type { Anchor } from "./store/anchors.ts";
@@ -263,12 +263,12 @@ export class Orchestrator implements AsyncDisposable {
         schedules: this.#schedules,
         flowResources: (flow) => this.#flowResources.get(flow) ?? {},
         executionResources: (id) => this.#executionResources.get(id),
-        flowData: (flow) => this.#flowData(flow, insist),
+        flowData: (flow) => this.#flowData(flow, retryTransient),
         runChild: async (child, { onCreated, signal }) => {
           const { id, flow } = child;
           const execution = this.#tracing.started(childExecution(child, this.#flows.get(flow)));
           // It has its id already, so a lost connection costs its parent time, and not an attempt.
-          const created = insist(() => this.#starts.submit(execution), signal).then(() => id);
+          const created = retryTransient(() => this.#starts.submit(execution), signal).then(() => id);
           this.#executionResources.keep(id, child.resources, created);
           await created;
           onCreated();
@@ -282,7 +282,7 @@ export class Orchestrator implements AsyncDisposable {
             this.#executionResources.drop(id);
             if (this.#hasShortcuts) this.#outcomes.deliver(id, closed);
           }
-          this.#store.wakeups.send(id);
+          this.#store.wakeups.notifyReaders(id);
         },
       },
       {
@@ -453,7 +453,7 @@ export class Orchestrator implements AsyncDisposable {
     }
     // With an id of its own it may be sent again.
     const id = this.#newId();
-    const { id: started } = await insist(() => bulks.start({ ...given, id }));
+    const { id: started } = await retryTransient(() => bulks.start({ ...given, id }));
     return this.#bulk(started);
   }
 
@@ -502,7 +502,7 @@ export class Orchestrator implements AsyncDisposable {
     const asked = await this.askedByToken(token);
     const answer = parseAnswer(asked.id, asked.response, value);
     const record = InterruptRecord.parse(await this.#store.commands.answerByToken(token, answer, actor ?? null));
-    this.#store.wakeups.call(record.executionId);
+    this.#store.wakeups.notifyOwner(record.executionId);
     return record;
   }
 

@@ -228,9 +228,9 @@ export class TestOrchestrator implements AsyncDisposable {
         ],
         patienceMs: settings.patienceMs,
       });
-      const stopHearing = store.wakeups.on(clockId, () => void driver.hear().catch(() => {}));
+      const stopListening = store.wakeups.subscribe(clockId, () => void driver.hear().catch(() => {}));
       await store.wakeups.ready();
-      cleanup.push(async () => stopHearing());
+      cleanup.push(async () => stopListening());
       for (let count = 0; count < settings.workers; count++) await orchestrator.startWorker(settings.worker ?? {});
       cleanup.push(() => driver.close());
       return new TestOrchestrator({ settings, orchestrator, database, driver, begun, close });

@@ -66,7 +66,7 @@ export async function watch({ desk, id, request }: AskedOfOne): Promise<Response
           timers.add(timer.unref());
         }
       };
-      const stops = [wakeups.onNews(hear), wakeups.onAny(hear)];
+      const stops = [wakeups.onReaderWakeup(hear), wakeups.onOwnerWakeup(hear)];
       timers.add(liveness.every(15_000, () => send(": beat\n\n")).unref());
       timers.add(liveness.after(longestMs, () => leave()).unref());
       leave = () => {

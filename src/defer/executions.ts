@@ -68,7 +68,7 @@ export async function cancelExecution(id: string, force = false): Promise<Functi
   if (state === null) throw new ExecutionNotFound(id);
   if (state === "aborting" && force) throw new ExecutionAbortingAlreadyInProgress(id);
   if (state !== "created" && !(state === "started" && force)) throw new ExecutionNotCancellable(id, state);
-  wakeups.call(executionId);
+  wakeups.notifyOwner(executionId);
   return getExecution(id);
 }
 

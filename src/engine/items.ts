@@ -71,7 +71,7 @@ export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): 
     if (!answer) throw new Error("the database gave no answer");
     return answer.value;
   };
-  const stopHearing = wakeups.onNews((id) => {
+  const stopListening = wakeups.onReaderWakeup((id) => {
     if (listeners.size > 0) listeners.get(familyOf(id))?.(indexOf(id), null);
   });
   const idsOf = (base: ExecutionId, indices: readonly number[]) => indices.map((index) => itemId(base, index));
@@ -81,7 +81,7 @@ export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): 
     endings: (base, indices) => ask(() => collections.endings(idsOf(base, indices))),
     writes: (base, indices) => ask(() => collections.writes(idsOf(base, indices))),
     cancel: (base, size, reason) =>
-      ask(() => collections.cancel(base, size, reason, (ids) => ids.forEach((id) => wakeups.call(id)))),
+      ask(() => collections.cancel(base, size, reason, (ids) => ids.forEach((id) => wakeups.notifyOwner(id)))),
     listen(base, listener) {
       listeners.set(familyOf(base), listener);
       return () => listeners.get(familyOf(base)) === listener && listeners.delete(familyOf(base));
@@ -110,7 +110,7 @@ export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): 
       return known;
     },
     async close() {
-      stopHearing();
+      stopListening();
       asks.close();
       wakes.close();
       await Promise.allSettled(waking);

@@ -1,7 +1,7 @@
 /** The stream's own lane: items of all executions of a worker leave in batches, in order, with back-pressure by bytes. */
 import { backoff } from "../base/async.ts";
 import { systemTimers as liveness, type Timers } from "../base/timers.ts";
-import { answered } from "../store/batcher.ts";
+import { withAnswerLimit } from "../store/batcher.ts";
 import { isEnded, isTransient } from "../store/refusals.ts";
 import type { LoadItem, RetryMark, StreamStore, StreamVerdict } from "../store/streams.ts";
 import type { Wakeups } from "../store/wakeups.ts";
@@ -68,7 +68,7 @@ interface Lane {
 
 export class Streamer {
   readonly #streams: Pick<StreamStore, "put">;
-  readonly #wakeups: Pick<Wakeups, "send">;
+  readonly #wakeups: Pick<Wakeups, "notifyReaders">;
   /** For the rate. */
   readonly #timers: Pick<Timers, "monotonic">;
   readonly #onStored: (items: number) => void;
@@ -82,7 +82,7 @@ export class Streamer {
   /** @param onStored told how many items are in their streams now */
   constructor(
     streams: Pick<StreamStore, "put">,
-    wakeups: Pick<Wakeups, "send">,
+    wakeups: Pick<Wakeups, "notifyReaders">,
     timers: Pick<Timers, "monotonic">,
     onStored: (items: number) => void = () => {},
   ) {
@@ -211,7 +211,7 @@ export class Streamer {
     if (!first) return 0;
     try {
       const loads = flight.map(({ load }) => load);
-      const verdicts = await answered(this.#streams.put(loads));
+      const verdicts = await withAnswerLimit(this.#streams.put(loads));
       return flight.filter((departure, index) => !this.#settle(departure, verdicts[index] ?? "busy")).length;
     } catch (error) {
       // Also where the answer was lost: by its number a load that is in already is known. A pool that was ended under us
@@ -234,7 +234,7 @@ export class Streamer {
       this.#leave(lane, load);
       load.resolve();
       this.#onStored(load.items.length);
-      for (const id of [load.id, ...(load.visibleIn ?? [])]) this.#wakeups.send(id);
+      for (const id of [load.id, ...(load.visibleIn ?? [])]) this.#wakeups.notifyReaders(id);
     } else this.#fail(lane, refusalOf(verdict, load));
     return true;
   }

@@ -25,7 +25,7 @@ export async function close(
   requireOneOf(parked, ["reject", "fail"], "parked of close()");
   requireWords({ ...options, reason }, "close()");
   await store.commands.close(id, { reason, pendingInterrupts, parked, actor });
-  store.wakeups.call(id);
+  store.wakeups.notifyOwner(id);
   // What asks, or would park, on the way is ended too where that was said: then it is nothing to stop at.
   const stops = { pause: pendingInterrupts === "reject", park: parked === "reject" };
   const until = (header: { pendingInterrupts: number; parked: number; owner: unknown }) =>

@@ -533,14 +533,14 @@ export class Execution<C extends Contract = Contract> {
     const { store } = this.#host;
     if (tx !== undefined) return send(await store.commandsIn(tx));
     const answer = await this.#told(send(store.commands));
-    if (also !== undefined) store.wakeups.call(also);
+    if (also !== undefined) store.wakeups.notifyOwner(also);
     return answer;
   }
 
   /** What was accepted is told to the owner and to everybody who waits. */
   async #told<T>(accepted: Promise<T>): Promise<T> {
     const answer = await accepted;
-    this.#host.store.wakeups.call(this.id);
+    this.#host.store.wakeups.notifyOwner(this.id);
     return answer;
   }
 }

@@ -100,7 +100,7 @@ export function openOutcomes({ reads, wakeups }: Store, timers: Timers): Outcome
     const local = waiting.get(id) ?? new Set();
     local.add(settle);
     waiting.set(id, local);
-    const stop = wakeups.on(id, () => void check());
+    const stop = wakeups.subscribe(id, () => void check());
     const end = () => settle(null);
     signal?.addEventListener("abort", end);
     const timer =
@@ -121,7 +121,7 @@ export function openOutcomes({ reads, wakeups }: Store, timers: Timers): Outcome
     closed,
     header,
     endingOf,
-    watch: (id, listener) => wakeups.on(id, listener),
+    watch: (id, listener) => wakeups.subscribe(id, listener),
   };
 }
 

@@ -63,7 +63,7 @@ const pagesPerStatement = 32;
 const maxReaders = 100_000;
 
 export function openStreams(
-  { streams, wakeups }: Pick<Store, "streams"> & { readonly wakeups: Pick<Wakeups, "on"> },
+  { streams, wakeups }: Pick<Store, "streams"> & { readonly wakeups: Pick<Wakeups, "subscribe"> },
   timers: Timers,
 ): Streams {
   const channels = new Map<ExecutionId, Channel>();
@@ -82,7 +82,7 @@ export function openStreams(
       version: 0,
       quiet: null,
       waiting: new Set(),
-      stop: wakeups.on(id, () => {
+      stop: wakeups.subscribe(id, () => {
         channel.version += 1;
         for (const wake of channel.waiting) wake();
       }),

@@ -105,7 +105,10 @@ export class Batcher<Item, Result> {
   async #deliver(batch: readonly Waiting<Item, Result>[]): Promise<void> {
     for (let attempt = 0; ; attempt++) {
       try {
-        const results = await answered(this.#options.send(batch.map(({ item }) => item)), this.#options.timeoutMs);
+        const results = await withAnswerLimit(
+          this.#options.send(batch.map(({ item }) => item)),
+          this.#options.timeoutMs,
+        );
         batch.forEach(({ resolve }, index) => resolve(results[index] as Result));
         return;
       } catch (error) {
@@ -133,7 +136,9 @@ export class Batcher<Item, Result> {
   async #deliverAlone({ item, resolve, reject }: Waiting<Item, Result>): Promise<void> {
     this.#alone ??= openLane(aloneAtOnce);
     try {
-      const [result] = await this.#alone.run("", () => answered(this.#options.send([item]), this.#options.timeoutMs));
+      const [result] = await this.#alone.run("", () =>
+        withAnswerLimit(this.#options.send([item]), this.#options.timeoutMs),
+      );
       resolve(result as Result);
     } catch (error) {
       reject(error);
@@ -151,8 +156,8 @@ function halves<T>(list: readonly T[]): [readonly T[], readonly T[]] {
 }
 
 /** Does again what changes nothing when it is repeated, while only connections and locks are in the way. */
-export function insist<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-  return retry(() => answered(work()), {
+export function retryTransient<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  return retry(() => withAnswerLimit(work()), {
     shouldRetry: (error) => isTransient(error) && !isEnded(error),
     waitMs: backoffMs,
     signal,
@@ -164,7 +169,7 @@ function backoffMs(attempt: number): number {
 }
 
 /** On a connection that went dead without a word no answer ever comes: nothing shall wait for it, and hold up others. */
-export function answered<T>(answer: Promise<T>, timeoutMs = answerWithinMs): Promise<T> {
+export function withAnswerLimit<T>(answer: Promise<T>, timeoutMs = answerWithinMs): Promise<T> {
   return withTimeout(answer, timeoutMs, () => {
     const cause = Object.assign(new Error(`no answer for ${timeoutMs} ms`), { code: noAnswer });
     throw new ConnectionError(null, cause.message, "try again; with an idempotencyKey nothing happens twice", cause);

@@ -6,7 +6,7 @@ import { systemTimers as liveness } from "../base/timers.ts";
 import type { Transaction, TransactionSource } from "../flow/context.ts";
 import { append } from "./append.ts";
 import type { Append, Committed } from "./append.ts";
-import { insist } from "./batcher.ts";
+import { retryTransient } from "./batcher.ts";
 import { isPg, isPostgresJs, type PgClient } from "./caller-transaction.ts";
 import { named, pgConfig } from "./client.ts";
 import type { Database, Queries } from "./client.ts";
@@ -156,7 +156,7 @@ async function appended(send: () => ReturnType<typeof append>): Promise<Committe
 
 /** Whether a commit that got no answer is in: with the row's lock nothing of that transaction is under way any more. */
 async function isIn({ sql }: Database, { id, epoch, token, commitNo, base }: Append): Promise<boolean> {
-  const [row] = await insist(
+  const [row] = await retryTransient(
     () => sql<[{ verdict: string }]>`
       with locked as materialized (select h.id from flowledger.executions h where h.id = ${id}::uuid for no key update)
       select flowledger.append_verdict(l.id, ${epoch}, ${token}::uuid, ${commitNo}, ${base}) as verdict from locked l`,

@@ -20,18 +20,18 @@ export const nobody = "00000000-0000-0000-0000-000000000000";
 const lookEveryMs = 2000;
 
 export interface Wakeups extends AsyncDisposable {
-  /** Tells readers in every process, this one first, that an execution has something new. */
-  send(id: ExecutionId): void;
-  /** Tells the owner too: something came in from outside. */
-  call(id: ExecutionId): void;
+  /** Notifies readers in every process, this one first, that an execution has something new. */
+  notifyReaders(id: ExecutionId): void;
+  /** Notifies the owner too: something came in from outside. */
+  notifyOwner(id: ExecutionId): void;
   /** Calls back on wake-ups of one execution, and every two seconds in case one was lost. Returns how to stop. */
-  on(id: ExecutionId, listener: () => void): () => void;
+  subscribe(id: ExecutionId, listener: () => void): () => void;
   /** Calls back when something came in from outside for any execution. */
-  onAny(listener: (id: ExecutionId) => void): () => void;
+  onOwnerWakeup(listener: (id: ExecutionId) => void): () => void;
   /** Calls back on every wake-up of readers, of any execution. */
-  onNews(listener: (id: ExecutionId) => void): () => void;
+  onReaderWakeup(listener: (id: ExecutionId) => void): () => void;
   /** Calls back once the database itself has brought a wake-up of the id. */
-  onRemote(id: ExecutionId, listener: () => void): () => void;
+  onDatabaseWakeup(id: ExecutionId, listener: () => void): () => void;
   /** Calls back everybody who listens to one execution: there may be something to see, whatever it is. */
   callAll(): void;
   /** Resolves when LISTEN stands: what is sent from now on is heard. */
@@ -45,10 +45,10 @@ export interface Wakeups extends AsyncDisposable {
 /** @param hasShortcuts whether a process hears itself before the database does, and those who wait look again unasked */
 export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, hasShortcuts = true): Wakeups {
   const listeners = new Map<string, Set<() => void>>();
-  const remoteListeners = new Map<string, () => void>();
-  const anyListeners = new Set<(id: ExecutionId) => void>();
+  const databaseListeners = new Map<string, () => void>();
+  const ownerListeners = new Set<(id: ExecutionId) => void>();
   const changeListeners = new Set<(isListening: boolean) => void>();
-  const newsListeners = new Set<(id: ExecutionId) => void>();
+  const readerListeners = new Set<(id: ExecutionId) => void>();
   const outgoing = new Batcher<string, null>({
     maxItems: 10_000,
     send: async (ids) => {
@@ -64,23 +64,23 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
   };
   const look = hasShortcuts ? liveness.every(lookEveryMs, callAll).unref() : null;
 
-  const hear = (message: string) => {
+  const deliver = (message: string) => {
     const isForReaders = message.startsWith(forReaders);
     const id = isForReaders ? message.slice(forReaders.length) : message;
     const set = listeners.get(id);
     if (set) for (const listener of set) listener();
     // What an owner tells the world is no news to it.
-    if (isForReaders) for (const listener of newsListeners) listener(id as ExecutionId);
-    else for (const listener of anyListeners) listener(id as ExecutionId);
+    if (isForReaders) for (const listener of readerListeners) listener(id as ExecutionId);
+    else for (const listener of ownerListeners) listener(id as ExecutionId);
   };
-  const tell = (message: string) => {
-    if (hasShortcuts) hear(message);
+  const publish = (message: string) => {
+    if (hasShortcuts) deliver(message);
     if (!isClosed) outgoing.submit(message).catch(() => {});
   };
-  const hearAll = (payload: string) => {
+  const deliverAll = (payload: string) => {
     for (const message of new Set(payload.match(messages))) {
-      remoteListeners.get(message)?.();
-      hear(message);
+      databaseListeners.get(message)?.();
+      deliver(message);
     }
   };
   const change = (isUp: boolean) => {
@@ -88,10 +88,10 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
     isListening = isUp;
     if (isNews) for (const listener of changeListeners) listener(isUp);
     // Meanwhile something may have been missed.
-    if (isUp) listeners.forEach((_, id) => hear(id));
+    if (isUp) listeners.forEach((_, id) => deliver(id));
   };
   const listen = () => {
-    if (!isClosed) session ??= openListener(sql, channelsOf(names), hearAll, change);
+    if (!isClosed) session ??= openListener(sql, channelsOf(names), deliverAll, change);
     return session;
   };
   const close = async () => {
@@ -102,9 +102,9 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
   };
 
   return {
-    send: (id) => tell(`${forReaders}${id}`),
-    call: (id) => tell(id),
-    on(id, listener) {
+    notifyReaders: (id) => publish(`${forReaders}${id}`),
+    notifyOwner: (id) => publish(id),
+    subscribe(id, listener) {
       listen();
       const set = listeners.get(id) ?? new Set();
       set.add(listener);
@@ -114,18 +114,18 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
         if (set.size === 0 && listeners.get(id) === set) listeners.delete(id);
       };
     },
-    onAny(listener) {
+    onOwnerWakeup(listener) {
       listen();
-      anyListeners.add(listener);
-      return () => anyListeners.delete(listener);
+      ownerListeners.add(listener);
+      return () => ownerListeners.delete(listener);
     },
-    onNews(listener) {
-      newsListeners.add(listener);
-      return () => newsListeners.delete(listener);
+    onReaderWakeup(listener) {
+      readerListeners.add(listener);
+      return () => readerListeners.delete(listener);
     },
-    onRemote(id, listener) {
-      remoteListeners.set(id, listener);
-      return () => remoteListeners.delete(id);
+    onDatabaseWakeup(id, listener) {
+      databaseListeners.set(id, listener);
+      return () => databaseListeners.delete(id);
     },
     callAll,
     async ready() {

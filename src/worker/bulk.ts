@@ -8,7 +8,7 @@ import { Draft } from "../flow/draft.ts";
 import { bulkFlowName } from "../flow/names.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { ExecutionId } from "../ledger/event.ts";
-import { insist } from "../store/batcher.ts";
+import { retryTransient } from "../store/batcher.ts";
 import type { Bulks } from "../store/bulks.ts";
 
 const Asked = z.object({ bulk: ExecutionId });
@@ -31,7 +31,7 @@ export function bulkFlow(bulks: Bulks): FlowDefinition {
     let waitMs: number | null;
     do {
       // Sent again it goes on where the one before has come.
-      waitMs = await insist(() => bulks.run(bulk, by, targetsAtOnce), signal);
+      waitMs = await retryTransient(() => bulks.run(bulk, by, targetsAtOnce), signal);
     } while (waitMs === 0 && !signal.aborted && liveness.monotonic() < until);
     return waitMs;
   };
@@ -42,7 +42,7 @@ export function bulkFlow(bulks: Bulks): FlowDefinition {
       const by = ExecutionId.parse(ctx.execution.id);
       const waitMs = await ctx.step("rounds", () => rounds(bulk, by, ctx.signal));
       if (waitMs === null) {
-        const report = await ctx.step("report", () => insist(() => bulks.report(bulk), ctx.signal));
+        const report = await ctx.step("report", () => retryTransient(() => bulks.report(bulk), ctx.signal));
         for (const name of ["matched", "done", "skipped", "failed"] as const)
           if (report) await ctx.setState(name, report[name]);
         return;

@@ -32,8 +32,8 @@ export async function checkWakeups(wakeups: Wakeups, log: Logger): Promise<boole
   await wakeups.ready();
   const probe = ExecutionId.parse(crypto.randomUUID());
   const { promise: heard, resolve } = Promise.withResolvers<boolean>();
-  const stop = wakeups.onRemote(probe, () => resolve(true));
-  wakeups.call(probe);
+  const stop = wakeups.onDatabaseWakeup(probe, () => resolve(true));
+  wakeups.notifyOwner(probe);
   const isHeard = await withTimeout(heard, 2000, () => false);
   stop();
   if (!isHeard)

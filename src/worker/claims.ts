@@ -1,7 +1,7 @@
 /** How this worker comes to own executions, in batches; and how it lets go of what the database holds for it by mistake. */
 import type { Semaphore } from "../base/async.ts";
 import { foldFrom } from "../ledger/codec.ts";
-import { answered, Batcher } from "../store/batcher.ts";
+import { withAnswerLimit, Batcher } from "../store/batcher.ts";
 import type { BrokenClaim, Claim, ClaimOptions, LostClaim, SlotRequest } from "../store/claims.ts";
 import { firstEvents } from "../store/starts.ts";
 import type { CreateResult, NewExecution } from "../store/starts.ts";
@@ -61,7 +61,7 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
       takesSuspects,
       onBroken: (broken, error) => onBroken({ ...broken, token }, error),
     };
-    const claimed = await answered(ask(options))
+    const claimed = await withAnswerLimit(ask(options))
       .catch((error: unknown) => {
         lost.push({ token, ...asked, hasBegun: false });
         isUnsure = true;
@@ -102,7 +102,7 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
   });
 
   const free = async (claimed: LostClaim): Promise<void> => {
-    const executions = await answered(store.claims.free(claimed));
+    const executions = await withAnswerLimit(store.claims.free(claimed));
     if (executions > 0) log.info("freed what the database held for this worker, and nobody here did", { executions });
   };
 
@@ -116,7 +116,7 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
       failpoint("before-claim");
       try {
         const owned = { worker, token, ids: new Set(here.map(({ id }) => id)) };
-        const created = await answered(store.starts.create(executions, owned));
+        const created = await withAnswerLimit(store.starts.create(executions, owned));
         failpoint("after-claim");
         const results = new Map(executions.map((execution, index) => [execution, created[index]]));
         const claimed = new Map<NewExecution, Claim>();
@@ -148,7 +148,7 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
     },
     async freeUnknown() {
       if (!isUnsure) return;
-      const rows = await answered(store.claims.listOwned(workerId()));
+      const rows = await withAnswerLimit(store.claims.listOwned(workerId()));
       const unknown = rows.filter(({ id, token }) => !isOwned(id) && !underWay.has(token));
       for (const [token, alike] of Map.groupBy(unknown, (row) => row.token))
         await free({ token, ids: alike.map(({ id }) => id), flows: [], hasBegun: false });

@@ -1,5 +1,5 @@
 /** Which flows of a worker are paused: told by a wake-up of nobody, and asked now and then, should one be lost. */
-import { answered } from "../store/batcher.ts";
+import { withAnswerLimit } from "../store/batcher.ts";
 import type { Operators } from "../store/operators.ts";
 import { nobody, type Wakeups } from "../store/wakeups.ts";
 
@@ -12,7 +12,10 @@ export interface FlowPauses {
 }
 
 export interface FlowPausesHost {
-  readonly store: { readonly operators: Pick<Operators, "pausedFlows">; readonly wakeups: Pick<Wakeups, "onAny"> };
+  readonly store: {
+    readonly operators: Pick<Operators, "pausedFlows">;
+    readonly wakeups: Pick<Wakeups, "onOwnerWakeup">;
+  };
   readonly flows: readonly string[];
   readonly onChange: (changed: ReadonlySet<string>) => void;
   readonly onTrouble: (error: unknown) => void;
@@ -25,7 +28,7 @@ export function openFlowPauses({ store, flows, onChange, onTrouble }: FlowPauses
   const ask = async (): Promise<void> => {
     do {
       isStale = false;
-      const found = new Set(await answered(store.operators.pausedFlows(flows)));
+      const found = new Set(await withAnswerLimit(store.operators.pausedFlows(flows)));
       const changed = found.symmetricDifference(paused);
       paused = found;
       if (changed.size > 0) onChange(changed);
@@ -36,7 +39,7 @@ export function openFlowPauses({ store, flows, onChange, onTrouble }: FlowPauses
     if (looking) isStale = true;
     return (looking ??= ask().finally(() => (looking = undefined)));
   };
-  const stop = store.wakeups.onAny((id) => {
+  const stop = store.wakeups.onOwnerWakeup((id) => {
     if (id === nobody) look().catch(onTrouble);
   });
   return { has: (flow) => paused.has(flow), look, stop };

@@ -6,14 +6,14 @@ import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { repeatWrites } from "../ledger/state.ts";
 import { fitVersion, type Fit } from "../ledger/version.ts";
-import { answered } from "../store/batcher.ts";
+import { withAnswerLimit } from "../store/batcher.ts";
 import type { Claim } from "../store/claims.ts";
 import type { Store } from "../store/store.ts";
 
 /** Whether a claimed execution can go on by this worker's version of its flow. */
 export async function fitOf({ reads }: Store, claimed: Claim, flow: FlowDefinition): Promise<Fit> {
   if (claimed.fingerprint === null || claimed.fingerprint === flow.fingerprint) return { nodes: {} };
-  const kept = await answered(reads.definition(flow.name, claimed.fingerprint));
+  const kept = await withAnswerLimit(reads.definition(flow.name, claimed.fingerprint));
   if (kept === null) return { problem: "the definition it ran by was not kept" };
   const before = new Map(readBlueprint(kept).nodes.map((node) => [node.id, node]));
   return fitVersion(claimed.state, before, flow.graph);
@@ -27,7 +27,7 @@ export async function recentPuts(
   timers: Timers,
 ): Promise<number[]> {
   if (!rate || items === 0) return [];
-  const ages = await answered(streams.recentPuts(id, rate.limit, rate.perMs));
+  const ages = await withAnswerLimit(streams.recentPuts(id, rate.limit, rate.perMs));
   const now = timers.monotonic();
   return ages.map((age) => now - age);
 }

@@ -3,7 +3,7 @@ import { cronProblem, isTimeZone, timesOf } from "../base/cron.ts";
 import type { CronTimes } from "../base/cron.ts";
 import { requireKnown, requireOneOf, show } from "../base/option.ts";
 import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
-import { answered } from "../store/batcher.ts";
+import { withAnswerLimit } from "../store/batcher.ts";
 import type { FireCommand, ScheduleRow, Schedules, Span } from "../store/schedules.ts";
 import type { NewExecution } from "../store/starts.ts";
 import type { Wakeups } from "../store/wakeups.ts";
@@ -134,7 +134,7 @@ export interface RunningSchedules {
 
 /** Looks at each schedule when its next time comes; the database says whether it has. */
 export async function startSchedules(
-  store: { readonly schedules: Schedules; readonly wakeups: Pick<Wakeups, "on"> },
+  store: { readonly schedules: Schedules; readonly wakeups: Pick<Wakeups, "subscribe"> },
   log: Logger,
   schedules: readonly Schedule[],
   timers: Timers,
@@ -173,7 +173,7 @@ export async function startSchedules(
   const listenTo = (schedule: Schedule, id: ExecutionId): boolean => {
     if (isStopped || awaited.get(schedule)?.id === id) return false;
     awaited.get(schedule)?.stop();
-    const stop = store.wakeups.on(id, () => {
+    const stop = store.wakeups.subscribe(id, () => {
       if (heard.has(schedule)) return;
       heard.add(schedule);
       lookIn(schedule, heardWaitMs);
@@ -186,29 +186,29 @@ export async function startSchedules(
     cancelLooks(schedule);
     looking.add(schedule);
     try {
-      const row = await answered(store.schedules.read(schedule.name));
+      const row = await withAnswerLimit(store.schedules.read(schedule.name));
       if (row === null || !isSame(schedule, row)) {
         // Another version of the program has another idea of it, and came later. When its workers are gone, this one counts.
         if (row?.isServed) return lookBy(schedule, [timers, longestWaitMs]);
-        await answered(store.schedules.declare(schedule));
+        await withAnswerLimit(store.schedules.declare(schedule));
         return lookIn(schedule, 1);
       }
       // As if no worker ran: when it goes on, `catchUp` decides.
       if (row.isPaused) return lookIn(schedule, pausedWaitMs);
       const now = new Date(row.now);
       if (now < new Date(row.firedUntil)) {
-        await answered(store.schedules.rewind(schedule.name, row.firedUntil));
+        await withAnswerLimit(store.schedules.rewind(schedule.name, row.firedUntil));
         return lookIn(schedule, 1);
       }
       const due = dueTimes(schedule, new Date(row.firedUntil), now, row.removedAt !== null);
       if (due.isDue || row.waiting > 0 || row.removedAt !== null) {
-        const fired = await answered(store.schedules.fire(fireCommand(schedule, row.firedUntil, due)));
+        const fired = await withAnswerLimit(store.schedules.fire(fireCommand(schedule, row.firedUntil, due)));
         if (fired.leftOutFrom !== null) {
           const { leftOutFrom: from, leftOutUntil: until } = fired;
           log.warn("times of a schedule were left out", { schedule: schedule.name, from, until });
         }
         if (!fired.done || due.until < now) return lookIn(schedule, 1);
-        const after = await answered(store.schedules.read(schedule.name));
+        const after = await withAnswerLimit(store.schedules.read(schedule.name));
         if (after?.lastId && after.waiting > 0) {
           // It may have closed before anybody listened.
           if (listenTo(schedule, after.lastId)) return lookIn(schedule, 1);

@@ -6,7 +6,7 @@ import type { Semaphore } from "../base/async.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 import type { Owner } from "../engine/owner.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import { answered } from "../store/batcher.ts";
+import { withAnswerLimit } from "../store/batcher.ts";
 import { checkDatabase } from "./checks.ts";
 import type { FlowPauses } from "./flow-pauses.ts";
 import type { WorkerHost, WorkerSettings } from "./host.ts";
@@ -64,7 +64,7 @@ export function openUpkeep(parts: UpkeepHost): { tick(): void } {
     if (limit === 0 || isStopping() || isStealing) return;
     isStealing = true;
     const flows = unlimited.filter((flow) => !pauses.has(flow));
-    const asked = answered(store.claims.listDue(flows, stealAfterMs, limit));
+    const asked = withAnswerLimit(store.claims.listDue(flows, stealAfterMs, limit));
     const due = await asked.finally(() => (isStealing = false));
     for (const { id, flow, priority } of due) advance(id, flow, priority).catch(onTrouble);
   };
@@ -77,7 +77,7 @@ export function openUpkeep(parts: UpkeepHost): { tick(): void } {
     const idle = [...host.flows.keys()].filter((flow) => !here.has(flow) && !pauses.has(flow));
     if (idle.length === 0) return;
     nextVisit = Infinity;
-    const due = await answered(store.claims.firstDue(idle, stealAfterMs)).finally(() => {
+    const due = await withAnswerLimit(store.claims.firstDue(idle, stealAfterMs)).finally(() => {
       // What takes long is asked more seldom.
       const now = liveness.monotonic();
       nextVisit = now + visitShare * (now - begun);
@@ -88,10 +88,13 @@ export function openUpkeep(parts: UpkeepHost): { tick(): void } {
   let isMaintaining = false;
   const maintain = async (): Promise<void> => {
     const isSweep = beats++ % (sweepAfterMs / beatEveryMs) === 0;
-    await answered(store.workers.reap(missedMs, silentMs));
+    await withAnswerLimit(store.workers.reap(missedMs, silentMs));
     if (!isSweep || !hasShortcuts) return;
-    await answered(store.workers.sweep(sweepAfterMs));
-    await Promise.all([answered(watchTimeline()), answered(store.children.propagateOverdue(sweepAfterMs))]);
+    await withAnswerLimit(store.workers.sweep(sweepAfterMs));
+    await Promise.all([
+      withAnswerLimit(watchTimeline()),
+      withAnswerLimit(store.children.propagateOverdue(sweepAfterMs)),
+    ]);
     await freeUnknown();
   };
   const lookUnasked = (): void => {

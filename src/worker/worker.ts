@@ -2,7 +2,7 @@
 import { hostname } from "node:os";
 import { once, Semaphore, withTimeout } from "../base/async.ts";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
-import { answered } from "../store/batcher.ts";
+import { withAnswerLimit } from "../store/batcher.ts";
 import type { Claim } from "../store/claims.ts";
 import { giveBack } from "../engine/commit.ts";
 import { openCommitter } from "../engine/committer.ts";
@@ -284,20 +284,20 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           liveness.after(endWithinMs, () => pool.endAll()).unref();
         }
         // What it had fetched would stay locked in its name for hours. Unlocking what it still works on does no harm.
-        unlocking = answered(store.workers.unlockJobs(begun.pool)).catch(onTrouble);
+        unlocking = withAnswerLimit(store.workers.unlockJobs(begun.pool)).catch(onTrouble);
       },
     ).catch((error: unknown) => {
       pool.endAll();
       throw error;
     });
     runner = begun;
-    await answered(store.workers.keepPool(membership.engine.workerId, begun.pool));
+    await withAnswerLimit(store.workers.keepPool(membership.engine.workerId, begun.pool));
   };
   membership = await register().catch(async (error: unknown) => {
     await items.close();
     throw store.explain(error);
   });
-  const stopHearing = wakeups.onAny((execution) => owners.get(execution)?.poke());
+  const stopListening = wakeups.onOwnerWakeup((execution) => owners.get(execution)?.poke());
   await pauses.look();
   const stopWatching = wakeups.onChange((isListening) => {
     if (isListening) log.info("LISTEN stands again", { event: "listen_back" });
@@ -339,7 +339,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     await unlocking;
     await items.close();
     runner?.endPool();
-    stopHearing();
+    stopListening();
     pauses.stop();
     stopWatching();
     committer.close();

@@ -58,13 +58,14 @@ export class Clients {
 
   async finish(): Promise<void> {
     await Promise.all(this.#tasks);
-    for (const { execution, staysOpen } of this.#open) if (staysOpen) await this.#insist(() => execution.seal());
+    for (const { execution, staysOpen } of this.#open)
+      if (staysOpen) await this.#retryTransient(() => execution.seal());
     await Promise.all(this.#readers);
     closeSync(this.#log);
   }
 
   /** Tries again until somebody has answered: an error or silence says nothing about what happened. */
-  async #insist<T>(call: () => Promise<T>): Promise<T | null> {
+  async #retryTransient<T>(call: () => Promise<T>): Promise<T | null> {
     for (;;) {
       this.acknowledged.calls += 1;
       const answer = call().catch((error: unknown) => (isRefusal(error) ? null : failed));
@@ -81,7 +82,7 @@ export class Clients {
       const n = this.#random.between(0, 2);
       const staysOpen = this.#random.chance(0.2);
       const idempotencyKey = `start ${++this.#names}`;
-      const execution = await this.#insist(() =>
+      const execution = await this.#retryTransient(() =>
         this.#orchestrator
           .flow(flow)
           .startExecution({ n }, { idempotencyKey, metadata: { n }, autoCloseTimeout: staysOpen ? null : 0 }),
@@ -102,7 +103,7 @@ export class Clients {
   async #seal(execution: Execution | undefined): Promise<void> {
     if (!execution) return;
     this.#open = this.#open.filter((open) => open.execution !== execution);
-    await this.#insist(() => execution.seal());
+    await this.#retryTransient(() => execution.seal());
   }
 
   /** Bursts, because what comes in while an owner lets go is what may get lost. */
@@ -112,7 +113,7 @@ export class Clients {
       for (let burst = open?.staysOpen ? this.#random.between(2, 6) : 1; open && burst > 0; burst--) {
         const text = `poke ${++this.#names}`;
         const { execution } = open;
-        const sent = await this.#insist(async () => {
+        const sent = await this.#retryTransient(async () => {
           await execution.emit(pokeEvent, text, { idempotencyKey: text });
           return true;
         });
@@ -130,7 +131,7 @@ export class Clients {
     while (!this.#isOver) {
       await delay(this.#random.between(500, 1500));
       const open = this.#open.length > 0 ? this.#random.pick(this.#open) : null;
-      if (open && (await this.#insist(() => open.execution.cancel("chaos")))) {
+      if (open && (await this.#retryTransient(() => open.execution.cancel("chaos")))) {
         this.#write({ cancel: open.execution.id });
         this.acknowledged.cancels.add(open.execution.id);
       }

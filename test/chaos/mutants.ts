@@ -89,7 +89,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
       "worker/upkeep.ts": [["if (beats % (pollEveryMs / beatEveryMs) === 0)", "if (beats < 0)"]],
       "store/wakeups.ts": [
         ["for (const set of listeners.values()) for (const listener of set) listener();", ""],
-        ["if (isUp) listeners.forEach((_, id) => hear(id));", ""],
+        ["if (isUp) listeners.forEach((_, id) => deliver(id));", ""],
       ],
     },
     faults: { deafen: 10, terminateListener: 4 },

@@ -184,7 +184,7 @@ test("of two versions of a schedule the later counts, and the other one again wh
   const first = { ...version("0 0 1 1 *"), execution: newExecution({ flow: name }) };
   const timers = new ManualTimers();
   const cron = async () => (await schedules.read(name))?.cron;
-  const running = await startSchedules({ schedules, wakeups: { on: () => () => {} } }, quiet, [first], timers);
+  const running = await startSchedules({ schedules, wakeups: { subscribe: () => () => {} } }, quiet, [first], timers);
 
   const later = await scheduling([{ flow, cron: "0 0 2 1 *", name }]);
   await later.looked;

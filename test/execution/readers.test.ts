@@ -518,7 +518,7 @@ async function owned(name: string, count = 1) {
   const [id] = ids;
   const claimed = id && claims.get(id);
   if (!claimed) throw new Error("nothing was claimed");
-  const streamer = new Streamer(storeOn(sql).streams, { send: () => {} }, systemTimers);
+  const streamer = new Streamer(storeOn(sql).streams, { notifyReaders: () => {} }, systemTimers);
   const { epoch, token, items } = claimed;
   return { sql, streamer, target: { id, ids, epoch, token, items, maxItems: null, rate: null, recent: [] } };
 }

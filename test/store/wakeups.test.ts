@@ -12,7 +12,7 @@ test("who listens looks when LISTEN is back: what was said meanwhile was heard b
   // Without looks of their own, every two seconds, that would hide it.
   await using wakeups = openWakeups({ sql: database.sql, names: defaultNames }, false);
   let looks = 0;
-  wakeups.on(id, () => (looks += 1));
+  wakeups.subscribe(id, () => (looks += 1));
   await wakeups.ready();
   const before = looks;
 
