@@ -18,7 +18,7 @@ const Note = z.object({ url: z.string(), pid: z.int() });
 type Note = z.infer<typeof Note>;
 
 /** How long a server is kept that nobody tests with: the next file of a run begins by then. */
-const lingerMs = 10_000;
+const leaveAfterMs = 10_000;
 const lookEveryMs = 500;
 /** What a keeper may take to make its server. */
 const startWithinMs = 60_000;
@@ -53,7 +53,7 @@ async function untilUnused(url: string): Promise<void> {
     for (let unusedMs = 0; ; unusedMs += lookEveryMs) {
       await liveness.sleep(lookEveryMs);
       if ((await watch.count()) > 0) unusedMs = -lookEveryMs;
-      if (unusedMs < lingerMs) continue;
+      if (unusedMs < leaveAfterMs) continue;
       await fs.rm(notePath(), { force: true });
       // Somebody may have read it just before.
       await liveness.sleep(lookEveryMs);

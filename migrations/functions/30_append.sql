@@ -5,7 +5,7 @@
 --   p_counts, p_conditionals   events of the item, and how many of the last ones count only if nothing came in meanwhile; so do
 --                              the close and the release
 --   p_progress, p_sealed, p_stream_ended, p_people, p_fingerprints   what its events do to the header, as `headerOf` says it
---   p_outcomes, p_reasons, p_errors, p_close_snapshots, p_relatives  how it closes, and whether a family must hear of that
+--   p_outcomes, p_reasons, p_errors, p_close_snapshots, p_relatives  how it closes, and whether relatives must hear of that
 --   p_releases, p_wakes_ms     given back, to wake up in so many milliseconds; null for only by something from outside
 --   p_state_seqs, p_states     folded state to keep
 -- p_event_*: all events of all items, in item order. p_skip_locked: leave rows that somebody else has locked for the next batch,
@@ -60,7 +60,7 @@ begin
       stream_ended = h.stream_ended or coalesce(x.stream_ended, false),
       (owner, wake_at, sealed_at, closed_at, pending_interrupts, parked, outcome, close_reason, error, close_snapshot) = (
         select case when w.closes or w.releases then null else h.owner end,
-          -- One with a family stays due until that has heard of its end.
+          -- One with relatives stays due until they have heard of its end.
           case when w.closes then case when x.relatives then v_at end when w.releases then v_at + flowledger.ms(x.wake_ms) else h.wake_at end,
           case when w.closes or x.sealed and w.is_whole then coalesce(h.sealed_at, v_at) else h.sealed_at end,
           case when w.closes then v_at end,

@@ -323,12 +323,12 @@ create or replace function flowledger.pending_on(p_id uuid) returns table (id te
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with recursive family as (
+  with recursive relatives as (
     select p_id as id
     union all
-    select c.id from family f join flowledger.executions c on c.parent_id = f.id
+    select c.id from relatives f join flowledger.executions c on c.parent_id = f.id
     where c.pending_interrupts > 0 and c.closed_at is null and p_id = any(flowledger.visible_in(c.id))
   )
   select case when f.id = p_id then i.id else f.id || ':' || i.id end, f.id, i.id, i.created_at
-  from family f join flowledger.interrupts i on i.execution_id = f.id and i.status = 'pending'
+  from relatives f join flowledger.interrupts i on i.execution_id = f.id and i.status = 'pending'
 $$;

@@ -42,12 +42,12 @@ create or replace function flowledger.parked_below(p_id uuid) returns setof uuid
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with recursive family as (
+  with recursive relatives as (
     select e.id, e.parked, 0 as depth from flowledger.executions e where e.id = p_id
     union all
-    select c.id, c.parked, f.depth + 1 from family f join flowledger.executions c on c.parent_id = f.id where c.closed_at is null
+    select c.id, c.parked, f.depth + 1 from relatives f join flowledger.executions c on c.parent_id = f.id where c.closed_at is null
   )
-  select f.id from family f where f.parked > 0 order by f.depth, f.id
+  select f.id from relatives f where f.parked > 0 order by f.depth, f.id
 $$;
 
 -- A close does not wait for what is parked: it says so, or fails that. The caller has the lock of p_id.

@@ -1,6 +1,6 @@
 -- Parents and children: who hears of whose end, and what a sub-flow shows in the executions above it.
 
--- Tells the families of closed executions: a parent that is still open gets `child.closed`, and children of an execution
+-- Tells the relatives of closed executions: a parent that is still open gets `child.closed`, and children of an execution
 -- that did not get to its end are cancelled. Whoever closed it calls this; should they die before, or find a row locked, it
 -- stays due, and every worker looks for that (p_overdue_ms).
 create or replace function flowledger.propagate_close(p_ids uuid[], p_overdue_ms float8 default null) returns void

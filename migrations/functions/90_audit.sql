@@ -223,16 +223,16 @@ create or replace function flowledger.pending_in(p_id uuid) returns int
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with recursive family as (
+  with recursive relatives as (
     select p_id as id
     union all
     select c.execution_id
-    from family f
+    from relatives f
     join flowledger.ledger s on s.execution_id = f.id and s.type = 'child.started'
     join flowledger.ledger c on c.execution_id = (s.payload ->> 'child')::uuid and c.seq = 1 and c.payload -> 'parent' -> 'visibleIn' ? p_id::text
     where not exists (select from flowledger.ledger x where x.execution_id = c.execution_id and x.type = 'execution.closed')
   ), raised as (
-    select distinct f.id, r.payload ->> 'id' as interrupt from family f join flowledger.ledger r on r.execution_id = f.id and r.type = 'interrupt.raised'
+    select distinct f.id, r.payload ->> 'id' as interrupt from relatives f join flowledger.ledger r on r.execution_id = f.id and r.type = 'interrupt.raised'
   )
   select count(*)::int from raised r cross join lateral flowledger.asked_of(r.id, r.interrupt) i where i.status = 'pending'
 $$;

@@ -161,7 +161,7 @@ begin
         = (select r.seq, r.flow, r.created_at, r.fingerprint, r.priority, r.idempotency_key, r.limit_key, r.parent_id, r.metadata, r.started_at, r.sealed_at,
             r.closed_at, r.outcome, r.close_reason, r.error, r.close_snapshot, r.epoch, r.stream_ended, r.stream_seq, r.pending_interrupts, r.parked,
             r.due_at, r.discard_at,
-            -- What has closed is due only until its family has heard of it; a header that was gone tells once more.
+            -- What has closed is due only until its relatives have heard of it; a header that was gone tells once more.
             case when r.closed_at is not null then case when d.actual is null then flowledger.now() else e.wake_at end
               when e.owner is not null then e.wake_at
               when flowledger.is_untouched(r.id) then least(e.wake_at, r.discard_at, case when r.started_at is not null then greatest(r.started_at, r.due_at) end)
@@ -325,12 +325,12 @@ begin
     raise exception 'execution % cannot be pruned while its parent is open', v_id using errcode = 'FL008', hint = 'prune the parent, once it has closed';
   end if;
   v_ids := array(
-    with recursive family as (
+    with recursive relatives as (
       select unnest(p_ids) as id
       union
-      select c.id from family f join flowledger.executions c on c.parent_id = f.id
+      select c.id from relatives f join flowledger.executions c on c.parent_id = f.id
     )
-    select e.id from flowledger.executions e join family f on f.id = e.id order by e.id for update of e);
+    select e.id from flowledger.executions e join relatives f on f.id = e.id order by e.id for update of e);
   select e.id into v_id from flowledger.executions e where e.id = any(v_ids) and e.closed_at is null order by e.id = any(p_ids) desc, e.id limit 1;
   if found then
     raise exception 'execution % is open and cannot be pruned', v_id using errcode = 'FL008', hint = 'cancel it, and prune it once it has closed';

@@ -1,4 +1,4 @@
-/** The AI SDK that the application has: one door to it, so that another major is refused with a sentence and not by a name that is missing. */
+/** The AI SDK that the application has: loaded in one place, so that another major is refused with a sentence and not by a name that is missing. */
 import * as ai from "ai";
 import { UsageError } from "../base/errors.ts";
 

@@ -58,7 +58,7 @@ export interface ContractIssue {
 export class ContractError extends FlowledgerError {
   declare readonly details: { readonly where: string; readonly issues: readonly ContractIssue[] };
 
-  /** @param where the door, e.g. `input of flow "refund"` */
+  /** @param where what is checked, e.g. `input of flow "refund"` */
   constructor(where: string, zodIssues: readonly Pick<z.core.$ZodIssue, "path" | "message" | "code">[]) {
     const issues = zodIssues.map(({ path, message, code }) => ({
       path: path.map(plainKey),

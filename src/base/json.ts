@@ -20,7 +20,7 @@ export const maxPayloadBytes = 1_048_576;
  * Copies a value into plain JSON, or says why it cannot be one. The copy is deep, so what a caller changes
  * afterwards never reaches the ledger.
  *
- * @param where names the door for the error, e.g. `input`, `state "a.b"`
+ * @param where names the value for the error, e.g. `input`, `state "a.b"`
  * @throws {PayloadError} undefined, functions, symbols, BigInt, NaN and infinities, class instances, cycles,
  *   `\u0000`, lone surrogates, a `__proto__` key, a `prototype` in a `constructor`, more than 200 levels, more than `maxBytes`
  *

@@ -58,7 +58,7 @@ interface CloseFlags {
 export function addExecutionCommands(program: Command): void {
   program
     .command("start")
-    .description("start an execution through the SQL front door, and print its id")
+    .description("start an execution through the SQL function, and print its id")
     .argument("<flow>")
     .argument("<json>", "the input", parseJson)
     .option("--options <json>", "options of flowledger.start(), e.g. '{\"metadata\": {}}'", parseObject, {})

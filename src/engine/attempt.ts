@@ -5,7 +5,7 @@ import type { Timer } from "../base/timers.ts";
 import { getPath } from "../base/path.ts";
 import { parseReturn } from "../flow/contract.ts";
 import type { Chunk } from "../flow/graph.ts";
-import type { Effect as LedgerEffect, Hits, PauseRequest } from "../ledger/decide.ts";
+import type { Effect as LedgerEffect, Matches, PauseRequest } from "../ledger/decide.ts";
 import type { Dispatch } from "../ledger/state.ts";
 import { dropped } from "./child.ts";
 import type { CtxAttempt } from "./ctx/attempt.ts";
@@ -27,7 +27,7 @@ export type Ended =
       readonly kind: "completed";
       readonly output: Json;
       readonly effects: LedgerEffect[];
-      readonly hits: Hits | undefined;
+      readonly matches: Matches | undefined;
     }
   | { readonly kind: "paused"; readonly effects: LedgerEffect[]; readonly interrupt: PauseRequest }
   | { readonly kind: "dropped" }
@@ -114,10 +114,10 @@ export class Attempt implements CtxAttempt {
       if (returned === dropped) return { kind: "dropped" };
       const output = parseReturn(options.output, returned, `return of chunk "${chunk.name}"`);
       const next = host.graph.nodes.get(dispatch.node)?.next ?? [];
-      const hits = meetsMatch(host.graph, next)
+      const matches = meetsMatch(host.graph, next)
         ? await askConditions(host.graph, next, output, (value) => new ReadCtx(host, value))
         : undefined;
-      return { kind: "completed", output, effects: await this.#end(), hits };
+      return { kind: "completed", output, effects: await this.#end(), matches };
     } catch (error) {
       this.#phase = "ended";
       this.host.busy(dispatch.id);
@@ -294,7 +294,7 @@ export class Attempt implements CtxAttempt {
         effect.effect === "emit"
           ? effect.payload
           : (getPath(withWrites(state.values, effects.slice(0, index + 1)), effect.key) ?? null);
-      effect.hits = await askConditions(graph, ids, value, (asked) => new ReadCtx(this.host, asked));
+      effect.matches = await askConditions(graph, ids, value, (asked) => new ReadCtx(this.host, asked));
     }
     return effects;
   }

@@ -1,7 +1,7 @@
 /** The appends of one owner: numbered within its epoch, fenced by its lease, folded when the database has answered. */
 import type { Settlement } from "../ledger/decide.ts";
 import { writeAgain } from "../ledger/edits.ts";
-import { evolve, stamp } from "../ledger/evolve.ts";
+import { applyCommitTime, evolve } from "../ledger/evolve.ts";
 import type { ExecutionId, LedgerEvent, Recorded } from "../ledger/event.ts";
 import { freezeState, type ExecutionState } from "../ledger/state.ts";
 import { closeSnapshot } from "../ledger/views.ts";
@@ -179,7 +179,7 @@ export class Commits {
     if (result.verdict === "repeat") return result;
     this.#observe(result);
     const isMoved = result.foreign !== null;
-    for (const event of own) stamp(this.#state, event, result.at);
+    for (const event of own) applyCommitTime(this.#state, event, result.at);
     // It is in the ledger all the same: the next owner folds that in its order.
     if (result.foreign && !this.#foldsBehind(result.foreign, [...own, ...this.#unsent])) return { verdict: "repeat" };
     let last = result.firstSeq + own.length - 1;

@@ -35,7 +35,7 @@ export function openCommitter(
     },
     // Small batches on two connections keep Postgres busy while this process works on the answers (`npm run bench`).
     maxItems: 200,
-    maxFlights: 2,
+    maxInFlight: 2,
     isPersistent: true,
     onTrouble,
   });

@@ -28,8 +28,8 @@ export function failpoint(name: FailpointName): void {
 
 function parse(text: string | undefined): Failpoint | null {
   if (!text) return null;
-  const [name = "", action = "kill", hits = "1"] = text.split(":");
-  return { name, action, hitsLeft: Number(hits) };
+  const [name = "", action = "kill", count = "1"] = text.split(":");
+  return { name, action, hitsLeft: Number(count) };
 }
 
 function hit(point: Failpoint, name: FailpointName): void {

@@ -42,7 +42,7 @@ const recordEveryMs = 250;
  * When nothing has ended for so long, somebody looks whether it went unheard, and after twice the time the execution is
  * given back. One more millisecond per item: both cost more the more items there are.
  */
-const patienceMs = 1000;
+const idleCheckMs = 1000;
 
 export class FanOut {
   readonly dispatch: Dispatch;
@@ -66,7 +66,7 @@ export class FanOut {
   #isRecording = false;
   #creating: Promise<void> | null = null;
   #recordTimer: Timer | undefined;
-  #lookTimer: Timer | undefined;
+  #pollTimer: Timer | undefined;
   #stopListening: () => void = () => {};
   #quietSince = liveness.monotonic();
 
@@ -89,10 +89,10 @@ export class FanOut {
       this.#frame.done.forEach((isDone, index) => isDone && this.#ended.add(index));
       if (!isNew) await this.#look();
       this.#isBegun = true;
-      this.#lookTimer = liveness.every(this.#patienceMs, () => this.#lookAround());
+      this.#pollTimer = liveness.every(this.#idleCheckMs, () => this.#poll());
       this.pump();
       const end = await this.#end.promise;
-      this.#lookTimer?.cancel();
+      this.#pollTimer?.cancel();
       if (!end) return null;
       if (end.error) return [{ type: "fail", dispatch: id, error: end.error, retryInMs: null }];
       const writers = readsState ? this.#values.map((_, index) => index) : wrote.toSorted((a, b) => a - b);
@@ -106,7 +106,7 @@ export class FanOut {
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#stopListening();
-    this.#lookTimer?.cancel();
+    this.#pollTimer?.cancel();
     this.#recordTimer?.cancel();
     this.#end.resolve(null);
     await this.#creating;
@@ -266,10 +266,10 @@ export class FanOut {
     }
   }
 
-  #lookAround(): void {
+  #poll(): void {
     const quietMs = liveness.monotonic() - this.#quietSince;
-    if (quietMs < this.#patienceMs || this.#creating || this.#isReading || this.#isRecording) return;
-    if (quietMs >= 2 * this.#patienceMs && this.#heard.size === 0 && this.#results.length === 0) {
+    if (quietMs < this.#idleCheckMs || this.#creating || this.#isReading || this.#isRecording) return;
+    if (quietMs >= 2 * this.#idleCheckMs && this.#heard.size === 0 && this.#results.length === 0) {
       this.isIdle = true;
       this.#host.idle();
     } else void this.look();
@@ -302,8 +302,8 @@ export class FanOut {
     return commands;
   }
 
-  get #patienceMs(): number {
-    return patienceMs + this.#values.length;
+  get #idleCheckMs(): number {
+    return idleCheckMs + this.#values.length;
   }
 
   get #frame(): Frame {

@@ -48,7 +48,7 @@ export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): 
   const asks = new Batcher<() => Promise<unknown>, unknown>({
     send: (works) => Promise.all(works.map((work) => work())),
     maxItems: 1,
-    maxFlights: 4,
+    maxInFlight: 4,
     isPersistent: true,
     timeoutMs: answerWithinMs,
   });

@@ -11,7 +11,7 @@ import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { BatchNode, Chunk, ForEachNode, Graph } from "../flow/graph.ts";
 import { deadlineOf, decide, entryNodes, nextTimer, settle } from "../ledger/decide.ts";
-import type { Command, Effect, Hits, Settlement } from "../ledger/decide.ts";
+import type { Command, Effect, Matches, Settlement } from "../ledger/decide.ts";
 import type { ExecutionId, LedgerEvent } from "../ledger/event.ts";
 import type { Dispatch, ExecutionState, Notice } from "../ledger/state.ts";
 import { goesOnTo } from "../ledger/pauses.ts";
@@ -1003,7 +1003,7 @@ export class Owner implements AttemptHost {
     }
     this.#phase = "routing";
     const asked = askConditions(this.graph, nodes, value ?? arrival.value, (seen) => new ReadCtx(this, seen));
-    void this.#afterAsking(asked, (hits) => ({ type: "route", hits, value }), arrival);
+    void this.#afterAsking(asked, (matches) => ({ type: "route", matches, value }), arrival);
     return false;
   }
 
@@ -1031,8 +1031,8 @@ export class Owner implements AttemptHost {
   }
 
   async #afterAsking(
-    asked: Promise<Hits>,
-    command: (hits: Hits) => Command,
+    asked: Promise<Matches>,
+    command: (matches: Matches) => Command,
     arrival: ExecutionState["inbox"][number],
   ): Promise<void> {
     const folded = await asked.then(command, (error: unknown): Command => {
@@ -1121,7 +1121,7 @@ export class Owner implements AttemptHost {
       case "completed":
         return [
           ...effectCommands(id, ended.effects),
-          { type: "complete", dispatch: id, output: ended.output, hits: ended.hits, times },
+          { type: "complete", dispatch: id, output: ended.output, matches: ended.matches, times },
         ];
       case "paused":
         return [
@@ -1148,7 +1148,7 @@ export class Owner implements AttemptHost {
     const { dispatch } = running;
     const asked = askConditions(this.graph, [dispatch.node], dispatch.input, (value) => new ReadCtx(this, value));
     const command = await asked.then(
-      (hits): Command => ({ type: "forward", dispatch: dispatch.id, hits }),
+      (matches): Command => ({ type: "forward", dispatch: dispatch.id, matches }),
       (error: unknown): Command => {
         const serialized = serializeError(error, dispatch.node, 1);
         return { type: "fail", dispatch: dispatch.id, error: serialized, retryInMs: null };

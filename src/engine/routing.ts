@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Predicate } from "../flow/context.ts";
 import type { Graph, MatchNode, Node, NodeId } from "../flow/graph.ts";
-import type { Hits } from "../ledger/decide.ts";
+import type { Matches } from "../ledger/decide.ts";
 import type { Json } from "../base/json.ts";
 
 type ReadCtx = Parameters<Predicate>[0];
@@ -26,20 +26,20 @@ export function meetsMatch(graph: Graph, ids: readonly NodeId[]): boolean {
   return false;
 }
 
-/** Which cases the value hits at every match it meets on its way, each asked once. */
+/** Which cases the value fits at every match it meets on its way, each asked once. */
 export async function askConditions(
   graph: Graph,
   ids: readonly NodeId[],
   value: Json,
   makeCtx: (value: Json) => ReadCtx,
-): Promise<Hits> {
-  const hits = new Map<NodeId, readonly number[]>();
+): Promise<Matches> {
+  const matches = new Map<NodeId, readonly number[]>();
   const visit = async (id: NodeId): Promise<void> => {
     const node = graph.nodes.get(id);
-    if (!node || node.kind === "chunk" || hits.has(id)) return;
+    if (!node || node.kind === "chunk" || matches.has(id)) return;
     if (node.kind === "match") {
       const hit = await askMatch(graph, node, value, makeCtx);
-      hits.set(id, hit);
+      matches.set(id, hit);
       const entered = hit.length === 0 ? node.otherwise : hit.flatMap((index) => node.cases[index]?.entry ?? []);
       for (const next of entered) await visit(next);
     } else if (node.kind === "batch") {
@@ -49,7 +49,7 @@ export async function askConditions(
     }
   };
   for (const id of ids) await visit(id);
-  return hits;
+  return matches;
 }
 
 async function askMatch(
@@ -58,7 +58,7 @@ async function askMatch(
   value: Json,
   makeCtx: (value: Json) => ReadCtx,
 ): Promise<number[]> {
-  const hits: number[] = [];
+  const matches: number[] = [];
   for (const [index, { test }] of node.cases.entries()) {
     // Only `true` counts: a condition that forgot its comparison must not let a payment through.
     const isHit =
@@ -66,10 +66,10 @@ async function askMatch(
         ? (await graph.predicates.get(test.predicate)?.(makeCtx(value))) === true
         : isDeepStrictEqual(test.equals, value);
     if (!isHit) continue;
-    hits.push(index);
+    matches.push(index);
     if (node.mode === "first") break;
   }
-  return hits;
+  return matches;
 }
 
 /** Does the value leave this node unchanged? */

@@ -1,4 +1,4 @@
-/** The stream's own lane: items of all executions of a worker leave in batches, in order, with back-pressure by bytes. */
+/** The stream: items of all executions of a worker leave in batches, in order, with back-pressure by bytes. */
 import { backoff } from "../base/async.ts";
 import { systemTimers as liveness, type Timers } from "../base/timers.ts";
 import { withAnswerLimit } from "../store/batcher.ts";
@@ -16,7 +16,7 @@ const maxItemBytes = 262_144;
 const maxBacklogBytes = 262_144;
 /** Items of one execution in one statement, and bytes of all of them. */
 const maxLoadItems = 2000;
-const maxFlightBytes = 1_048_576;
+const maxBatchBytes = 1_048_576;
 
 /** One owner, as its stream sees it. */
 export interface StreamTarget {
@@ -55,7 +55,7 @@ interface Load extends Pick<StreamTarget, "id" | "epoch" | "token" | "visibleIn"
 }
 
 /** What waits of one owner, in order. */
-interface Lane {
+interface ItemQueue {
   readonly target: StreamTarget;
   readonly loads: Load[];
   lastNo: number;
@@ -72,12 +72,12 @@ export class Streamer {
   /** For the rate. */
   readonly #timers: Pick<Timers, "monotonic">;
   readonly #onStored: (items: number) => void;
-  readonly #lanes = new WeakMap<StreamTarget, Lane>();
-  /** The lanes that have something to send, those that waited longest first. */
-  readonly #waiting = new Set<Lane>();
+  readonly #queues = new WeakMap<StreamTarget, ItemQueue>();
+  /** The queues that have something to send, those that waited longest first. */
+  readonly #waiting = new Set<ItemQueue>();
   #backlogBytes = 0;
   #room: PromiseWithResolvers<void> | null = null;
-  #isFlying = false;
+  #isSending = false;
 
   /** @param onStored told how many items are in their streams now */
   constructor(
@@ -112,29 +112,29 @@ export class Streamer {
         `larger than ${maxItemBytes} bytes`,
         "store the data elsewhere and send a reference to it",
       );
-    const lane = this.#laneOf(target);
-    this.#requireRoom(lane);
-    const load = this.#openLoad(lane);
+    const queue = this.#queueOf(target);
+    this.#requireRoom(queue);
+    const load = this.#openLoad(queue);
     load.items.push({ dispatch, text });
     if (mark) load.marks.push(mark);
     load.bytes += bytes;
-    lane.items += 1;
+    queue.items += 1;
     this.#backlogBytes += bytes;
-    if (!this.#isFlying) {
-      this.#isFlying = true;
+    if (!this.#isSending) {
+      this.#isSending = true;
       // At the end of the loop's turn, so that everything put in it leaves together.
-      setImmediate(() => void this.#fly());
+      setImmediate(() => void this.#sendAll());
     }
     const isFull = this.#backlogBytes >= maxBacklogBytes;
     const admitted = isFull ? (this.#room ??= Promise.withResolvers<void>()).promise : undefined;
     return { durable: load.durable, admitted };
   }
 
-  #laneOf(target: StreamTarget): Lane {
-    const known = this.#lanes.get(target);
+  #queueOf(target: StreamTarget): ItemQueue {
+    const known = this.#queues.get(target);
     if (known) return known;
     const { items, recent, rate } = target;
-    const lane = {
+    const queue = {
       target,
       loads: [],
       lastNo: 0,
@@ -142,117 +142,117 @@ export class Streamer {
       times: [...recent],
       next: rate ? recent.length % rate.limit : 0,
     };
-    this.#lanes.set(target, lane);
-    return lane;
+    this.#queues.set(target, queue);
+    return queue;
   }
 
   /** @throws {StreamLimitError} */
-  #requireRoom(lane: Lane): void {
-    const { id, maxItems, rate } = lane.target;
-    if (maxItems !== null && lane.items >= maxItems)
-      throw new StreamLimitError(id, "maxStreamItems", maxItems, lane.items + 1);
+  #requireRoom(queue: ItemQueue): void {
+    const { id, maxItems, rate } = queue.target;
+    if (maxItems !== null && queue.items >= maxItems)
+      throw new StreamLimitError(id, "maxStreamItems", maxItems, queue.items + 1);
     if (!rate) return;
     const now = this.#timers.monotonic();
-    const first = lane.times[lane.next];
+    const first = queue.times[queue.next];
     if (first !== undefined && now - first < rate.perMs)
       throw new StreamLimitError(id, "maxStreamRate", rate.limit, rate.limit + 1, rate.perMs);
-    lane.times[lane.next] = now;
-    lane.next = (lane.next + 1) % rate.limit;
+    queue.times[queue.next] = now;
+    queue.next = (queue.next + 1) % rate.limit;
   }
 
-  #openLoad(lane: Lane): Load {
-    this.#waiting.add(lane);
-    const last = lane.loads.at(-1);
+  #openLoad(queue: ItemQueue): Load {
+    this.#waiting.add(queue);
+    const last = queue.loads.at(-1);
     if (last && !last.isSent && last.items.length < maxLoadItems && last.bytes < maxBacklogBytes) return last;
     const { promise: durable, resolve, reject } = Promise.withResolvers<void>();
     // Whoever puts looks at its next commit point.
     durable.catch(() => {});
-    const { id, epoch, token, visibleIn, maxItems } = lane.target;
-    const no = ++lane.lastNo;
+    const { id, epoch, token, visibleIn, maxItems } = queue.target;
+    const no = ++queue.lastNo;
     const sent = { isSent: false, durable, resolve, reject };
     const load = { id, epoch, token, visibleIn, maxItems, no, items: [], marks: [], bytes: 0, ...sent };
-    lane.loads.push(load);
+    queue.loads.push(load);
     return load;
   }
 
-  async #fly(): Promise<void> {
+  async #sendAll(): Promise<void> {
     for (let trouble = 0; this.#waiting.size > 0;) {
-      const lanes = this.#nextFlight();
-      const left = await this.#deliver(lanes);
-      trouble = left === lanes.length ? trouble + 1 : 0;
+      const queues = this.#nextBatch();
+      const left = await this.#deliver(queues);
+      trouble = left === queues.length ? trouble + 1 : 0;
       if (trouble > 0)
         await liveness.sleep(backoff({ attempt: trouble, base: 2, max: 1000, jitter: 1 }), { ref: false });
     }
-    this.#isFlying = false;
+    this.#isSending = false;
   }
 
-  /** The first load of each lane: one under way per execution keeps its order, also where a load has to be sent again. */
-  #nextFlight(): Departure[] {
-    const flight: Departure[] = [];
+  /** The first load of each queue: one under way per execution keeps its order, also where a load has to be sent again. */
+  #nextBatch(): Outgoing[] {
+    const batch: Outgoing[] = [];
     let bytes = 0;
-    for (const lane of this.#waiting) {
-      const [load] = lane.loads;
-      if (!load || (bytes > 0 && bytes + load.bytes > maxFlightBytes)) break;
+    for (const queue of this.#waiting) {
+      const [load] = queue.loads;
+      if (!load || (bytes > 0 && bytes + load.bytes > maxBatchBytes)) break;
       bytes += load.bytes;
       load.isSent = true;
-      flight.push({ lane, load });
+      batch.push({ queue, load });
     }
-    // Behind the others, for the next flight.
-    for (const { lane } of flight) {
-      this.#waiting.delete(lane);
-      this.#waiting.add(lane);
+    // Behind the others, for the next batch.
+    for (const { queue } of batch) {
+      this.#waiting.delete(queue);
+      this.#waiting.add(queue);
     }
-    return flight;
+    return batch;
   }
 
   /** Sends loads and settles those that got an answer; says how many have to be sent again. */
-  async #deliver(flight: readonly Departure[]): Promise<number> {
-    const [first] = flight;
+  async #deliver(batch: readonly Outgoing[]): Promise<number> {
+    const [first] = batch;
     if (!first) return 0;
     try {
-      const loads = flight.map(({ load }) => load);
+      const loads = batch.map(({ load }) => load);
       const verdicts = await withAnswerLimit(this.#streams.put(loads));
-      return flight.filter((departure, index) => !this.#settle(departure, verdicts[index] ?? "busy")).length;
+      return batch.filter((outgoing, index) => !this.#settle(outgoing, verdicts[index] ?? "busy")).length;
     } catch (error) {
       // Also where the answer was lost: by its number a load that is in already is known. A pool that was ended under us
       // sends nothing any more.
-      if (isTransient(error) && !isEnded(error)) return flight.length;
-      if (flight.length === 1) {
-        this.#fail(first.lane, error);
+      if (isTransient(error) && !isEnded(error)) return batch.length;
+      if (batch.length === 1) {
+        this.#fail(first.queue, error);
         return 0;
       }
       // What Postgres cannot hold must not take the others with it.
       let left = 0;
-      for (const departure of flight) left += await this.#deliver([departure]);
+      for (const outgoing of batch) left += await this.#deliver([outgoing]);
       return left;
     }
   }
 
-  #settle({ lane, load }: Departure, verdict: StreamVerdict): boolean {
+  #settle({ queue, load }: Outgoing, verdict: StreamVerdict): boolean {
     if (verdict === "busy") return false;
     if (verdict === "ok") {
-      this.#leave(lane, load);
+      this.#leave(queue, load);
       load.resolve();
       this.#onStored(load.items.length);
       for (const id of [load.id, ...(load.visibleIn ?? [])]) this.#wakeups.notifyReaders(id);
-    } else this.#fail(lane, refusalOf(verdict, load));
+    } else this.#fail(queue, refusalOf(verdict, load));
     return true;
   }
 
   /** An item that cannot be put takes those behind it along: the stream has no holes. */
-  #fail(lane: Lane, error: unknown): void {
+  #fail(queue: ItemQueue, error: unknown): void {
     // Its number is free again, should the lease go on.
-    lane.lastNo = (lane.loads[0]?.no ?? 1) - 1;
-    for (let lost = lane.loads[0]; lost; lost = lane.loads[0]) {
-      this.#leave(lane, lost);
-      lane.items -= lost.items.length;
+    queue.lastNo = (queue.loads[0]?.no ?? 1) - 1;
+    for (let lost = queue.loads[0]; lost; lost = queue.loads[0]) {
+      this.#leave(queue, lost);
+      queue.items -= lost.items.length;
       lost.reject(error);
     }
   }
 
-  #leave(lane: Lane, load: Load): void {
-    lane.loads.splice(lane.loads.indexOf(load), 1);
-    if (lane.loads.length === 0) this.#waiting.delete(lane);
+  #leave(queue: ItemQueue, load: Load): void {
+    queue.loads.splice(queue.loads.indexOf(load), 1);
+    if (queue.loads.length === 0) this.#waiting.delete(queue);
     this.#backlogBytes -= load.bytes;
     if (!this.#room || this.#backlogBytes >= maxBacklogBytes) return;
     this.#room.resolve();
@@ -260,8 +260,8 @@ export class Streamer {
   }
 }
 
-interface Departure {
-  readonly lane: Lane;
+interface Outgoing {
+  readonly queue: ItemQueue;
   readonly load: Load;
 }
 

@@ -112,8 +112,8 @@ export class Execution<C extends Contract = Contract> {
   ): Promise<CloseSnapshot<C> | this> {
     requireKnown(options, ["timeout", "signal"], "start()");
     requireWaiting(options, "start()").signal?.throwIfAborted();
-    const door = this.#definition ?? { name: this.flow, contract: {} };
-    const parsed = parseInput(door, input);
+    const owner = this.#definition ?? { name: this.flow, contract: {} };
+    const parsed = parseInput(owner, input);
     const limitKey = this.#definition && limitKeyOf(this.#definition, parsed);
     await this.#told(this.#host.store.starts.start(this.id, parsed, limitKey));
     const isClosing = this.#autoClose ?? (await this.#host.store.reads.loadState(this.id))?.settings.autoClose ?? true;
@@ -130,8 +130,8 @@ export class Execution<C extends Contract = Contract> {
     const [{ tx }, words] = apart(options);
     requireWords(words, "emit()");
     const { idempotencyKey = null, actor = null } = options;
-    const door = this.#definition ?? { name: this.flow, contract: {} };
-    const parsed: Json = parseEvent(door, event, payload);
+    const owner = this.#definition ?? { name: this.flow, contract: {} };
+    const parsed: Json = parseEvent(owner, event, payload);
     await this.#command(tx, (commands) => commands.emit(this.id, { event, payload: parsed, idempotencyKey, actor }));
   }
 

@@ -134,22 +134,22 @@ export function editOptions(
   const { set: written = {}, delete: removed = [] } = edit;
   requireRecord(written, "set of editState()");
   requireList(removed, "delete of editState()", (path, where) => requireText(path, where, { max: 2000 }));
-  const door = definition ?? { name: "?", contract: {} };
+  const owner = definition ?? { name: "?", contract: {} };
   const set: JsonObject = {};
   const after = copyJson(values);
   for (const [path, value] of Object.entries(written)) {
-    set[path] = parseState(door, path, value);
+    set[path] = parseState(owner, path, value);
     setPath(after, path, set[path]);
   }
   for (const path of removed) {
-    requireStatePath(door, path);
+    requireStatePath(owner, path);
     deletePath(after, path);
   }
   if (definition?.contract.state)
     for (const key of new Set(
       [...Object.keys(set), ...removed].filter((path) => path.includes(".")).map((path) => path.split(".")[0] ?? ""),
     ))
-      if (Object.hasOwn(after, key)) parseState(door, key, after[key]);
+      if (Object.hasOwn(after, key)) parseState(owner, key, after[key]);
   return { options: { ...given, changes: { set, delete: [...removed] } }, raw: definition === null };
 }
 

@@ -201,7 +201,7 @@ function invalid(json: unknown, problem: string): DefinitionError {
 }
 
 function neighbours(node: Node): NodeId[] {
-  const all = [...node.next, ...doors(node).map(({ to }) => to)];
+  const all = [...node.next, ...entriesOf(node).map(({ to }) => to)];
   if ("end" in node) all.push(node.end);
   if ("of" in node) all.push(node.of);
   return all;
@@ -316,7 +316,7 @@ function shape(node: Node, picture: Picture): string[] {
 
 function group(node: Extract<Node, { end: NodeId }>, title: string, opener: string, picture: Picture): string[] {
   const { graph } = picture.flow;
-  const entries = doors(node).map(({ to }) => to);
+  const entries = entriesOf(node).map(({ to }) => to);
   const end = graph.nodes.get(node.end);
   const held = [
     opener,
@@ -328,12 +328,12 @@ function group(node: Extract<Node, { end: NodeId }>, title: string, opener: stri
 
 function arrows(node: Node, picture: Picture): string[] {
   const from = nameOf(node.id, picture);
-  const inner = doors(node).map(({ label, to }) => `${from} -->|"${escape(label)}"| ${nameOf(to, picture)}`);
+  const inner = entriesOf(node).map(({ label, to }) => `${from} -->|"${escape(label)}"| ${nameOf(to, picture)}`);
   return [...inner, ...node.next.map((to) => `${from} --> ${nameOf(to, picture)}`)];
 }
 
 /** How a value gets from a block's first node into its bodies. */
-function doors(node: Node): { readonly label: string; readonly to: NodeId }[] {
+function entriesOf(node: Node): { readonly label: string; readonly to: NodeId }[] {
   switch (node.kind) {
     case "match":
       return [

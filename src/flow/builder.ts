@@ -51,10 +51,10 @@ export function defineFlow<C extends Contract = Contract, const N extends string
 }
 
 /**
- * A place in a flow, and the flow around it. `Last` is what the next chunk receives; `Frame` holds the blocks that are
+ * A place in a flow, and the flow around it. `Last` is what the next chunk receives; `Open` holds the blocks that are
  * open. Every method gives a new place, so two calls on one place fan out; the flow's own methods begin at its start.
  */
-export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null, Known = unknown>
+export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null, Known = unknown>
   implements FlowDefinition<C>, Callable<StartInput<C>, CloseSnapshot<C>>
 {
   declare readonly "~types"?: { readonly input: (input: StartInput<C>) => void; readonly output: CloseSnapshot<C> };
@@ -158,10 +158,10 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     name: N,
     handler: ChunkHandler<C, Parsed<I, Last>, Out>,
     options?: ChunkOptions<I, R, ChunkHandler<C, Parsed<I, Last>>>,
-  ): Flow<C, Parsed<R, Output<Out>>, Frame, Known & KnownChunk<N, ChunkHandler<C, Parsed<I, Last>, Out>>>;
+  ): Flow<C, Parsed<R, Output<Out>>, Open, Known & KnownChunk<N, ChunkHandler<C, Parsed<I, Last>, Out>>>;
   /** The next chunk, made by `chunk()`, or a named function. */
-  to<Out>(chunk: ChunkRef<C, Last, Out> | ChunkHandler<C, Last, Out>): Flow<C, Output<Out>, Frame, Known>;
-  to(chunk: unknown, handler?: unknown, options?: ChunkOptions): Flow<C, never, Frame, never> {
+  to<Out>(chunk: ChunkRef<C, Last, Out> | ChunkHandler<C, Last, Out>): Flow<C, Output<Out>, Open, Known>;
+  to(chunk: unknown, handler?: unknown, options?: ChunkOptions): Flow<C, never, Open, never> {
     const isMade = typeof chunk === "function" || (typeof chunk === "object" && chunk !== null && "handler" in chunk);
     const given = isMade ? branchPartsOf(chunk, null) : partsOf(chunk, handler, options);
     return this.#go(this.#draft.chunk(this.#at, given));
@@ -179,44 +179,42 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   }
 
   /** Begins two or more ways. Only a condition that says `true` counts. */
-  ifCondition(condition: Predicate<C, Last>): Flow<C, Last, MatchFrame<Last, never, "case", "first", Frame>, Known> {
+  ifCondition(condition: Predicate<C, Last>): Flow<C, Last, OpenMatch<Last, never, "case", "first", Open>, Known> {
     const opened = this.#draft.openMatch(this.#at, "if");
     return this.#go(this.#draft.case(opened, "if", "ifCondition()", erase(condition)));
   }
 
-  elifCondition(
-    condition: Predicate<C, EntryOf<Frame>>,
-  ): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "case">, Known> {
+  elifCondition(condition: Predicate<C, EntryOf<Open>>): Flow<C, EntryOf<Open>, NextCase<Open, Last, "case">, Known> {
     return this.#go(this.#draft.case(this.#at, "if", "elifCondition()", erase(condition)));
   }
 
-  elseCondition(): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "else">, Known> {
+  elseCondition(): Flow<C, EntryOf<Open>, NextCase<Open, Last, "else">, Known> {
     return this.#go(this.#draft.case(this.#at, "if", "elseCondition()", otherwise));
   }
 
   /** The ways meet. Without an else, a value that no condition took passes through. */
-  endCondition(): Flow<C, Joined<Frame, Last>, OuterOf<Frame>, Known> {
+  endCondition(): Flow<C, Joined<Open, Last>, OuterOf<Open>, Known> {
     return this.#go(this.#draft.close(this.#at, "if", "endCondition()"));
   }
 
-  /** Begins cases: the value goes into the first that hits, or with mode "all" into every one. */
+  /** Begins cases: the value goes into the first that matches, or with mode "all" into every one. */
   match<M extends "first" | "all" = "first">(options?: {
     /** @default "first" */ readonly mode?: M;
-  }): Flow<C, Last, MatchFrame<Last, never, "start", M, Frame>, Known> {
+  }): Flow<C, Last, OpenMatch<Last, never, "start", M, Open>, Known> {
     return this.#go(this.#draft.openMatch(this.#at, "match", options));
   }
 
-  /** Hits when the input equals a JSON value, or when a condition says `true`. */
-  case(test: Json | Predicate<C, EntryOf<Frame>>): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "case">, Known> {
+  /** MatchOutput when the input equals a JSON value, or when a condition says `true`. */
+  case(test: Json | Predicate<C, EntryOf<Open>>): Flow<C, EntryOf<Open>, NextCase<Open, Last, "case">, Known> {
     return this.#go(this.#draft.case(this.#at, "match", "case()", typeof test === "function" ? erase(test) : test));
   }
 
-  caseElse(): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "else">, Known> {
+  caseElse(): Flow<C, EntryOf<Open>, NextCase<Open, Last, "else">, Known> {
     return this.#go(this.#draft.case(this.#at, "match", "caseElse()", otherwise));
   }
 
   /** The cases meet. With mode "all" the results of the cases that hit are a list, in the order of the cases. */
-  endMatch(): Flow<C, Joined<Frame, Last>, OuterOf<Frame>, Known> {
+  endMatch(): Flow<C, Joined<Open, Last>, OuterOf<Open>, Known> {
     return this.#go(this.#draft.close(this.#at, "match", "endMatch()"));
   }
 
@@ -224,19 +222,19 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   batch<B extends Readonly<Record<string, ChunkHandler<C, Last> | ChunkRef<C, Last, unknown>>>>(
     branches: B,
     options?: BlockOptions,
-  ): Flow<C, { -readonly [K in keyof B]: BranchOutput<B[K]> }, Frame, Known> {
+  ): Flow<C, { -readonly [K in keyof B]: BranchOutput<B[K]> }, Open, Known> {
     requireRecord(branches, "the branches of batch()", refusalOf(this.name));
     const all = Object.entries(branches).map(([key, branch]) => ({ ...branchPartsOf(branch, key), key }));
     return this.#go(this.#draft.batch(this.#at, all, options));
   }
 
   /** What follows runs once per item of a list, side by side; an input that is no list is one item. */
-  forEach(options?: BlockOptions): Flow<C, ItemOf<Last>, ForEachFrame<Frame>, Known> {
+  forEach(options?: BlockOptions): Flow<C, ItemOf<Last>, ForEachFrame<Open>, Known> {
     return this.#go(this.#draft.openForEach(this.#at, options));
   }
 
   /** The results as a list, in the order of the items. */
-  endForEach(): Flow<C, Last[], OuterOf<Frame>, Known> {
+  endForEach(): Flow<C, Last[], OuterOf<Open>, Known> {
     return this.#go(this.#draft.close(this.#at, "forEach", "endForEach()"));
   }
 
@@ -247,7 +245,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   toSubFlow<K extends Contract, W extends Readonly<Record<string, string>> | null = null>(
     flow: FlowDefinition<K>,
     options?: SubFlowOptions<W>,
-  ): Flow<C, W extends null ? SubFlowResult<K> : Json, Frame, Known> {
+  ): Flow<C, W extends null ? SubFlowResult<K> : Json, Open, Known> {
     return this.#go(this.#draft.subFlow(this.#at, flow, options));
   }
 
@@ -255,7 +253,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
   interventionPoint(point: {
     readonly name: string;
     /** @default any */ readonly target?: string | null;
-  }): Flow<C, Last, Frame, Known> {
+  }): Flow<C, Last, Open, Known> {
     return this.#go(this.#draft.interventionPoint(this.#at, point));
   }
 
@@ -265,7 +263,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
    *
    * @throws {DefinitionError} no function, or another one before
    */
-  onCancel(handler: ChunkHandler<C, null>): Flow<C, Last, Frame, Known> {
+  onCancel(handler: ChunkHandler<C, null>): Flow<C, Last, Open, Known> {
     this.#draft.onCancel(erase(handler));
     return this;
   }
@@ -277,13 +275,13 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
       /** @default none */ readonly resolver?: ResourceRequirement["resolver"];
       /** @default "closed" */ readonly failPolicy?: "closed" | "open";
     } = {},
-  ): Flow<C, Last, Frame, Known> {
+  ): Flow<C, Last, Open, Known> {
     this.#draft.require(name, options);
     return this;
   }
 
   /** Compatibility: writes what arrives here to `$final_result`. */
-  end(): Flow<C, Last, Frame, Known> {
+  end(): Flow<C, Last, Open, Known> {
     return this.#go(this.#draft.finalResult(this.#at));
   }
 
@@ -350,7 +348,7 @@ export type Heard<C extends Contract, T, M> = T extends string
         : never;
 
 /** An open match or condition: what entered, what its cases gave so far, and the blocks around it. */
-export interface MatchFrame<Entry, Outs, Part extends "start" | "case" | "else", Mode extends "first" | "all", Outer> {
+export interface OpenMatch<Entry, Outs, Part extends "start" | "case" | "else", Mode extends "first" | "all", Outer> {
   readonly match: { readonly entry: Entry; readonly outs: Outs; readonly part: Part; readonly mode: Mode };
   readonly outer: Outer;
 }
@@ -361,20 +359,20 @@ export interface ForEachFrame<Outer> {
 }
 
 export type EntryOf<F> =
-  F extends MatchFrame<infer Entry, unknown, "start" | "case" | "else", "first" | "all", unknown> ? Entry : never;
+  F extends OpenMatch<infer Entry, unknown, "start" | "case" | "else", "first" | "all", unknown> ? Entry : never;
 export type OuterOf<F> = F extends { readonly outer: infer Outer } ? Outer : never;
 export type NextCase<F, Last, Part extends "case" | "else"> =
-  F extends MatchFrame<infer Entry, infer Outs, infer Before, infer Mode, infer Outer>
-    ? MatchFrame<Entry, Before extends "start" ? Outs : Outs | Last, Part, Mode, Outer>
+  F extends OpenMatch<infer Entry, infer Outs, infer Before, infer Mode, infer Outer>
+    ? OpenMatch<Entry, Before extends "start" ? Outs : Outs | Last, Part, Mode, Outer>
     : never;
 /** What comes out of a closed match: the results of the cases, then the else or, without one, the input. */
 export type Joined<F, Last> =
-  F extends MatchFrame<infer Entry, infer Outs, infer Part, infer Mode, unknown>
+  F extends OpenMatch<infer Entry, infer Outs, infer Part, infer Mode, unknown>
     ? Part extends "else"
-      ? Hits<Mode, Outs> | Last
-      : Hits<Mode, Outs | Last> | Entry
+      ? MatchOutput<Mode, Outs> | Last
+      : MatchOutput<Mode, Outs | Last> | Entry
     : never;
-type Hits<Mode, Outs> = Mode extends "all" ? Outs[] : Outs;
+type MatchOutput<Mode, Outs> = Mode extends "all" ? Outs[] : Outs;
 
 /** What a schema makes of a value; without a schema the value itself. */
 export type Parsed<S, Value> = S extends z.ZodType ? z.output<S> : Value;

@@ -1,4 +1,4 @@
-/** The zod parts of a flow: what its input, state, events and stream may be, and parsing at those doors. */
+/** The zod parts of a flow: what its input, state, events and stream may be, and parsing where they come in. */
 import { z } from "zod";
 import { ContractError, DefinitionError, UsageError } from "../base/errors.ts";
 import { toJson, type Json } from "../base/json.ts";
@@ -135,13 +135,13 @@ type ItemOf<T> = T extends readonly (infer Item)[] ? Item : T;
 
 // ── at run time ─────────────────────────────────────────────────────────────────────────────────────────────
 
-/** What the doors need of a flow. */
-export interface Door {
+/** What parsing needs of a flow. */
+export interface ContractOwner {
   readonly name: string;
   readonly contract: Contract;
 }
 
-export function isDoor(value: unknown): value is Door {
+export function isContractOwner(value: unknown): value is ContractOwner {
   return typeof value === "object" && value !== null && "name" in value && "contract" in value;
 }
 
@@ -192,18 +192,18 @@ export function checkSchema(flow: string, where: string, schema: unknown): void 
 }
 
 /** What starts an execution, coerced by the contract. A missing input is null. */
-export function parseInput(flow: Door, value: unknown): Json {
+export function parseInput(flow: ContractOwner, value: unknown): Json {
   return parseReturn(flow.contract.input, value, `input of flow "${flow.name}"`);
 }
 
 /** The payload of an event, coerced by the contract. A missing payload is null. */
-export function parseEvent(flow: Door, event: string, payload: unknown): Json {
+export function parseEvent(flow: ContractOwner, event: string, payload: unknown): Json {
   requireEvent(flow, event);
   return parseReturn(flow.contract.events?.[event], payload, `event "${event}" of flow "${flow.name}"`);
 }
 
 /** @throws {ContractError} for an event that the contract does not have */
-export function requireEvent(flow: Door, event: string): void {
+export function requireEvent(flow: ContractOwner, event: string): void {
   if (!isStorable(event))
     throw new UsageError(
       `${show(event)} is not an event name of flow "${flow.name}"`,
@@ -226,7 +226,7 @@ export function requireEvent(flow: Door, event: string): void {
  * A write to the state. At a top-level key the value is coerced by the contract. At a dot path only the key is
  * checked, so that no coercion runs twice: whoever writes calls again with the key and the whole new value below it.
  */
-export function parseState(flow: Door, path: string, value: unknown): Json {
+export function parseState(flow: ContractOwner, path: string, value: unknown): Json {
   const schema = requireStatePath(flow, path);
   return parseValue(path.includes(".") ? undefined : schema, value, `state "${path}" of flow "${flow.name}"`);
 }
@@ -236,7 +236,7 @@ export function parseState(flow: Door, path: string, value: unknown): Json {
  *
  * @throws {ContractError} for a key that the contract does not have
  */
-export function requireStatePath(flow: Door, path: string): z.core.$ZodType | undefined {
+export function requireStatePath(flow: ContractOwner, path: string): z.core.$ZodType | undefined {
   const [key = ""] = pathOf(path, `a state key of flow "${flow.name}"`);
   const { state } = flow.contract;
   if (state === undefined) return undefined;
@@ -251,7 +251,7 @@ export function requireStatePath(flow: Door, path: string): z.core.$ZodType | un
   ]);
 }
 
-export function parseStreamItem(flow: Door, item: unknown): Json {
+export function parseStreamItem(flow: ContractOwner, item: unknown): Json {
   return parseValue(flow.contract.stream, item, `stream item of flow "${flow.name}"`);
 }
 

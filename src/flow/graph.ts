@@ -47,12 +47,12 @@ export interface ChunkNode extends Place {
   readonly chunk: string;
 }
 
-/** `match()` and `ifCondition()`: the value enters the first case that hits (mode "first") or every one (mode "all"). */
+/** `match()` and `ifCondition()`: the value enters the first case that matches (mode "first") or every one (mode "all"). */
 export interface MatchNode extends Place {
   readonly kind: "match";
   readonly mode: "first" | "all";
   readonly cases: readonly MatchCase[];
-  /** Where the value enters when no case hits; `[end]` when there is no else (it passes through unchanged). */
+  /** Where the value enters when no case matches; `[end]` when there is no else (it passes through unchanged). */
   readonly otherwise: readonly NodeId[];
   readonly end: NodeId;
 }

@@ -39,7 +39,7 @@ import { UsageError, type SerializedError } from "../base/errors.ts";
 import { copyJson, type Json, type JsonObject } from "../base/json.ts";
 
 /** Which cases a value entered, by match node: conditions are the user's code, so they are asked before `decide`. */
-export type Hits = ReadonlyMap<NodeId, readonly number[]>;
+export type Matches = ReadonlyMap<NodeId, readonly number[]>;
 
 /** What a chunk did, in its journal's order. */
 export type Effect = {
@@ -47,9 +47,9 @@ export type Effect = {
   /** What had reached the chunk since its last commit, where several things were under way: their numbers, in that order. */
   turns?: readonly number[];
 } & (
-  | { effect: "set" | "append"; key: string; value: Json; hits?: Hits; silent?: boolean }
-  | { effect: "delete"; key: string; hits?: Hits; silent?: boolean }
-  | { effect: "emit"; event: string; payload: Json; wait: boolean; hits?: Hits }
+  | { effect: "set" | "append"; key: string; value: Json; matches?: Matches; silent?: boolean }
+  | { effect: "delete"; key: string; matches?: Matches; silent?: boolean }
+  | { effect: "emit"; event: string; payload: Json; wait: boolean; matches?: Matches }
   | { effect: "step"; name: string; value: Json }
   | { effect: "stepFailed"; name: string; attempt: number; error: SerializedError; retryInMs: number | null }
   | { effect: "sleep"; forMs: number; until?: number }
@@ -80,11 +80,11 @@ export type Command =
   /** This worker's version of the flow does not have what the execution stands at. */
   | { type: "block"; worker: WorkerId; fingerprint: string; problem: string }
   /** Sends the oldest arrival on its way; `value` is what the contract made of it, `refused` why it went nowhere. */
-  | { type: "route"; hits?: Hits | undefined; value?: Json | undefined; refused?: string | undefined }
+  | { type: "route"; matches?: Matches | undefined; value?: Json | undefined; refused?: string | undefined }
   | { type: "effect"; dispatch: number; effect: Effect }
-  | { type: "complete"; dispatch: number; output: Json; hits?: Hits | undefined; times?: AttemptTimes }
+  | { type: "complete"; dispatch: number; output: Json; matches?: Matches | undefined; times?: AttemptTimes }
   /** A dispatch without a chunk goes on from its node. */
-  | { type: "forward"; dispatch: number; hits?: Hits | undefined }
+  | { type: "forward"; dispatch: number; matches?: Matches | undefined }
   /** A distributed collection begins; its items' ids follow from `base`. */
   | { type: "fanOut"; dispatch: number; base: ExecutionId }
   /** A batch of its items has ended. */
@@ -170,7 +170,7 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       return effect(state, graph, requireDispatch(state, command.dispatch), command.effect);
     case "complete": {
       const dispatch = requireDispatch(state, command.dispatch);
-      const walk = newWalk(state, graph, command.hits);
+      const walk = newWalk(state, graph, command.matches);
       enterAll(walk, node(graph, dispatch.node).next, onward(dispatch, command.output));
       const event: EventOf<"chunk.completed"> = {
         type: "chunk.completed",
@@ -184,7 +184,7 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
     }
     case "forward": {
       const dispatch = requireDispatch(state, command.dispatch);
-      const walk = newWalk(state, graph, command.hits);
+      const walk = newWalk(state, graph, command.matches);
       enter(walk, dispatch.node, onward(dispatch, dispatch.input));
       return done(walk, { type: "value.routed", dispatch: dispatch.id });
     }
@@ -378,7 +378,7 @@ function route(state: ExecutionState, graph: Graph, command: Extract<Command, { 
   if (!arrival) return [];
   const event: EventOf<"inbox.routed"> = { type: "inbox.routed", of: arrival.seq };
   if (command.refused !== undefined) return [{ ...event, refused: command.refused }];
-  const walk = newWalk(state, graph, command.hits);
+  const walk = newWalk(state, graph, command.matches);
   if (arrival.kind === "skip" && !arrival.paused) {
     if (!state.dispatches.has(arrival.dispatch)) return [{ ...event, refused: "the chunk had ended by then" }];
     event.dispatch = arrival.dispatch;
@@ -445,7 +445,7 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
     case "set":
     case "append":
     case "delete": {
-      const walk = newWalk(state, graph, done_.hits);
+      const walk = newWalk(state, graph, done_.matches);
       const value = done_.effect === "delete" ? null : done_.value;
       const listeners = done_.silent ? [] : (graph.whenState.get(done_.key) ?? []);
       if (listeners.length > 0) {
@@ -457,7 +457,7 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
       return done(walk, { type, ...place, key: done_.key, value });
     }
     case "emit": {
-      const walk = newWalk(state, graph, done_.hits);
+      const walk = newWalk(state, graph, done_.matches);
       const { event, payload } = done_;
       const emitted: EventOf<"event.emitted"> = { type: "event.emitted", ...place, event, payload };
       if (done_.wait) emitted.group = walk.nextId++;
@@ -558,7 +558,7 @@ interface Token {
 interface Walk {
   readonly state: ExecutionState;
   readonly graph: Graph;
-  readonly hits: Hits | undefined;
+  readonly matches: Matches | undefined;
   readonly moves: Move[];
   readonly inserted: LedgerEvent[];
   /** Results that this walk has collected, by frame. */
@@ -567,11 +567,11 @@ interface Walk {
   nextId: number;
 }
 
-function newWalk(state: ExecutionState, graph: Graph, hits: Hits | undefined): Walk {
+function newWalk(state: ExecutionState, graph: Graph, matches: Matches | undefined): Walk {
   return {
     state,
     graph,
-    hits,
+    matches,
     moves: [],
     inserted: [],
     collecting: new Map(),
@@ -604,20 +604,20 @@ function enter(walk: Walk, id: NodeId, token: Token): void {
       walk.moves.push(run(walk, id, token));
       return;
     case "match": {
-      const hits = token.from === undefined ? walk.hits?.get(id) : undefined;
+      const matches = token.from === undefined ? walk.matches?.get(id) : undefined;
       // Only what the owner held in its hands could be asked beforehand; a collected value is asked in its own turn.
-      if (hits === undefined) {
+      if (matches === undefined) {
         walk.moves.push(run(walk, id, token));
         return;
       }
-      if (here.mode === "all" && hits.length > 0) {
-        const frame = openFrame(walk, id, token, hits.length, null);
-        hits.forEach((hit, index) =>
+      if (here.mode === "all" && matches.length > 0) {
+        const frame = openFrame(walk, id, token, matches.length, null);
+        matches.forEach((hit, index) =>
           enterAll(walk, here.cases[hit]?.entry ?? [], { ...token, at: [frame, index], begins: true }),
         );
         return;
       }
-      const [hit] = hits;
+      const [hit] = matches;
       const chosen = hit === undefined ? here.otherwise : (here.cases[hit]?.entry ?? []);
       enterAll(walk, chosen, token);
       return;

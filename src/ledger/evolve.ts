@@ -359,9 +359,9 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
 
 /**
  * Sets the database's time on what an owner folded before the database had answered. `evolve` at a guessed time and
- * then `stamp` at the real one equals `evolve` at the real one.
+ * then `applyCommitTime` at the real one equals `evolve` at the real one.
  */
-export function stamp(state: ExecutionState, event: LedgerEvent, at: number): void {
+export function applyCommitTime(state: ExecutionState, event: LedgerEvent, at: number): void {
   if (isActivity(event)) state.activeAt = at;
   if ("moves" in event && event.moves) forEachPlanned(event.moves, (id) => stampPlan(state, id, at));
   if ("ordinal" in event && event.dispatch !== undefined && event.ordinal !== undefined) {

@@ -16,7 +16,7 @@ export function parked(state: ExecutionState, event: EventOf<"chunk.parked">, at
   state.parked.set(dispatch.id, { at, until: event.failInMs === undefined ? null : at + event.failInMs });
 }
 
-/** The database's time of it: see `stamp`. */
+/** The database's time of it: see `applyCommitTime`. */
 export function stampParked(state: ExecutionState, event: EventOf<"chunk.parked">, at: number): void {
   const dispatch = state.dispatches.get(event.dispatch);
   const found = state.parked.get(event.dispatch);

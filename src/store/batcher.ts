@@ -2,8 +2,8 @@
 import { backoff, retry, withTimeout } from "../base/async.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 import { ConnectionError } from "../base/errors.ts";
-import { leftToOthers, openLane } from "./lane.ts";
-import type { Lane } from "./lane.ts";
+import { leftToOthers, openCommandQueue } from "./command-queue.ts";
+import type { CommandQueue } from "./command-queue.ts";
 import { isConnectionLoss, isEnded, isLocked, isTransient, noAnswer } from "./refusals.ts";
 
 export interface BatcherOptions<Item, Result> {
@@ -12,7 +12,7 @@ export interface BatcherOptions<Item, Result> {
   /** Items in one statement. @default 1000 */
   maxItems?: number;
   /** Statements under way at once. @default 1 */
-  maxFlights?: number;
+  maxInFlight?: number;
   /** Wait out lost connections, full disks and lock timeouts instead of failing the callers. @default false */
   isPersistent?: boolean;
   /** An answer that takes longer counts as a lost connection. @default 5000 */
@@ -48,16 +48,16 @@ class Waiting<Item, Result> {
 
 export class Batcher<Item, Result> {
   #queue: Waiting<Item, Result>[] = [];
-  #flights = 0;
+  #inFlight = 0;
   #isScheduled = false;
   #isClosed = false;
-  #alone: Lane | undefined;
+  #alone: CommandQueue | undefined;
   readonly #options: Required<Omit<BatcherOptions<Item, Result>, "onTrouble" | "mayWait">>;
   readonly #mayWait: ((item: Item) => boolean) | undefined;
   readonly #onTrouble: (error: unknown) => void;
 
   constructor(options: BatcherOptions<Item, Result>) {
-    this.#options = { maxItems: 1000, maxFlights: 1, isPersistent: false, timeoutMs: answerWithinMs, ...options };
+    this.#options = { maxItems: 1000, maxInFlight: 1, isPersistent: false, timeoutMs: answerWithinMs, ...options };
     this.#mayWait = options.mayWait;
     this.#onTrouble = options.onTrouble ?? (() => {});
   }
@@ -76,28 +76,28 @@ export class Batcher<Item, Result> {
 
   // At the end of the loop's turn, so that everything the last answer set off leaves together.
   #schedule(): void {
-    if (this.#isScheduled || this.#flights >= this.#options.maxFlights || this.#queue.length === 0) return;
+    if (this.#isScheduled || this.#inFlight >= this.#options.maxInFlight || this.#queue.length === 0) return;
     this.#isScheduled = true;
     setImmediate(() => {
       this.#isScheduled = false;
-      void this.#fly();
+      void this.#sendBatch();
     });
   }
 
-  async #fly(): Promise<void> {
-    const { maxItems, maxFlights } = this.#options;
-    // What could travel as one convoy is shared out, so that no free flight stays empty while the others wait for it.
-    const share = Math.max(minShare, Math.ceil(this.#queue.length / (maxFlights - this.#flights)));
+  async #sendBatch(): Promise<void> {
+    const { maxItems, maxInFlight } = this.#options;
+    // What could travel in one batch is shared out, so that no free connection stays idle while the others wait for it.
+    const share = Math.max(minShare, Math.ceil(this.#queue.length / (maxInFlight - this.#inFlight)));
     const count = Math.min(maxItems, share);
     const batch = this.#queue.length <= count ? this.#queue : this.#queue.slice(0, count);
     this.#queue = this.#queue.length <= count ? [] : this.#queue.slice(count);
     if (batch.length === 0) return;
-    this.#flights += 1;
+    this.#inFlight += 1;
     this.#schedule();
     try {
       await this.#deliver(batch);
     } finally {
-      this.#flights -= 1;
+      this.#inFlight -= 1;
       this.#schedule();
     }
   }
@@ -132,9 +132,9 @@ export class Batcher<Item, Result> {
     }
   }
 
-  /** Beside the flights, so that nothing waits behind it. */
+  /** Beside what is in flight, so that nothing waits behind it. */
   async #deliverAlone({ item, resolve, reject }: Waiting<Item, Result>): Promise<void> {
-    this.#alone ??= openLane(aloneAtOnce);
+    this.#alone ??= openCommandQueue(aloneAtOnce);
     try {
       const [result] = await this.#alone.run("", () =>
         withAnswerLimit(this.#options.send([item]), this.#options.timeoutMs),

@@ -3,16 +3,16 @@ import { JsonValue, type Json } from "../base/json.ts";
 import { callerTransactions, type CallerTransaction } from "./caller-transaction.ts";
 import type { Database } from "./client.ts";
 import { commandsBy, type Call, type Commands, type CommandsIn } from "./commands.ts";
-import { openLane, tryWithin } from "./lane.ts";
-import type { Lane } from "./lane.ts";
+import { openCommandQueue, tryWithin } from "./command-queue.ts";
+import type { CommandQueue } from "./command-queue.ts";
 import { codeOf, mayNot, refusalOf } from "./refusals.ts";
 
 export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): Commands {
-  let lane: Lane | undefined;
+  let lane: CommandQueue | undefined;
   /** Texts of statements by what is called: a statement is prepared once. */
   const statements = new Map<string, TemplateStringsArray>();
   const call: Call = async (name, about, ...args) => {
-    lane ??= openLane(sql.options.max);
+    lane ??= openCommandQueue(sql.options.max);
     const types = args.map(([type]) => type);
     const key = [name, ...types].join();
     const statement = statements.get(key) ?? statementOf(name, types);

@@ -8,7 +8,7 @@ import { callerTransactions } from "./caller-transaction.ts";
 import type { CallerTransaction, OpenTransaction } from "./caller-transaction.ts";
 import type { Database, Sql } from "./client.ts";
 import { column, jsonList } from "./columns.ts";
-import { leftToOthers, openLane } from "./lane.ts";
+import { leftToOthers, openCommandQueue } from "./command-queue.ts";
 import { codeOf, isLocked, mayNot, refusalOf } from "./refusals.ts";
 
 /** One execution to create; with an `input` it starts at once. */
@@ -74,7 +74,7 @@ export interface Starts {
   createAll(executions: readonly NewExecution[]): Promise<CreateResult[]>;
   /** Inside a transaction of the caller's own, which `transaction` names for `Reads.findOver`. */
   createIn(tx: CallerTransaction, execution: NewExecution): Promise<{ created: CreateResult; transaction: string }>;
-  /** The front door as `psql` has it: the flow's contract has not seen the input, and options are those of `flowledger.start`. */
+  /** What `flowledger.start` does for `psql`: the flow's contract has not seen the input, and options are those of `flowledger.start`. */
   startRaw(flow: string, input: Json, options: Json): Promise<ExecutionId>;
   /** @throws {UsageError} no worker ever served the flow here, though some served others */
   requireServed(flow: string): Promise<void>;
@@ -92,7 +92,7 @@ interface CreatedRow {
 export function startsOf({ sql, names, target }: Pick<Database, "sql" | "names" | "target">): Starts {
   const open = callerTransactions({ sql, names });
   /** A few at once, so that others find connections. */
-  const waiting = openLane(leftToOthers + 2);
+  const waiting = openCommandQueue(leftToOthers + 2);
   /** False for a role that may only command: one of `grant_roles`' clients, limited or not. */
   let mayCreate = true;
   async function createOrCommand(executions: readonly NewExecution[], lease: FirstLease | null = null) {
@@ -167,7 +167,7 @@ function isCommand({ input, parent, item, state, resourceKeys }: NewExecution): 
   return input !== undefined && parent === null && !item && isEmpty(state) && resourceKeys.length === 0;
 }
 
-/** The same as a client may: through the front door, where the flow's contract has not seen the input. */
+/** The same as a client may: through `flowledger.start`, where the flow's contract has not seen the input. */
 async function command(sql: Sql, executions: readonly NewExecution[]): Promise<CreateResult[]> {
   const rows = await sql<{ id: ExecutionId; at_ms: number }[]>`
     select flowledger.start(x.item ->> 'flow', x.item -> 'input', x.item -> 'options') as id, flowledger.to_ms(statement_timestamp()) as at_ms

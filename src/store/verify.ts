@@ -222,12 +222,12 @@ const streamsAreVisible: Invariant = (sql, { after, until }) => sql<Violation[]>
   select 'I10' as invariant, p.id as "executionId", format('%s items of sub-flows, and %s in the stream', put.items, shown.items) as detail
   from flowledger.executions p
   cross join lateral (
-    with recursive family as (
+    with recursive relatives as (
       select c.id from flowledger.executions c where c.parent_id = p.id and p.id = any(flowledger.visible_in(c.id))
       union all
-      select c.id from family f join flowledger.executions c on c.parent_id = f.id and p.id = any(flowledger.visible_in(c.id))
+      select c.id from relatives f join flowledger.executions c on c.parent_id = f.id and p.id = any(flowledger.visible_in(c.id))
     )
-    select count(*) as items from family f join flowledger.stream_items s on s.execution_id = f.id and s.kind is null) put
+    select count(*) as items from relatives f join flowledger.stream_items s on s.execution_id = f.id and s.kind is null) put
   cross join lateral (
     select count(*) as items from flowledger.stream_items s where s.execution_id = p.id and s.kind = 'subFlow') shown
   where p.id > ${after}::uuid and p.id <= ${until}::uuid and not p.stream_ended and coalesce(p.outcome, 'completed') = 'completed'

@@ -75,7 +75,7 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
   };
   const claims = new Batcher<ExecutionId, Claim | null>({
     maxItems: 200,
-    maxFlights: 2,
+    maxInFlight: 2,
     send: async (ids) => {
       const wanted = [...new Set(ids)];
       const claimed = await claimWith({ ids: wanted, flows: [] }, (options) =>

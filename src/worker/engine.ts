@@ -41,7 +41,7 @@ export function openEngines(parts: EnginesHost): Engines {
     },
   });
   const propagating = new Set<Promise<unknown>>();
-  const putIntoStream = openStreamLane(store, host.timers, meter);
+  const putIntoStream = openStreamSender(store, host.timers, meter);
   const clock = new DatabaseClock(host.timers);
   const disposals = new Set<Promise<void>>();
   return {
@@ -95,8 +95,8 @@ export function openEngines(parts: EnginesHost): Engines {
   };
 }
 
-/** The stream's lane, shared by all owners of this worker. */
-function openStreamLane({ streams, wakeups }: Store, timers: Timers, meter: Meter): Engine["putIntoStream"] {
+/** The stream's sender, shared by all owners of this worker. */
+function openStreamSender({ streams, wakeups }: Store, timers: Timers, meter: Meter): Engine["putIntoStream"] {
   const streamer = new Streamer(streams, wakeups, timers, (items) => void (meter.streamItems += items));
   return (target, item, dispatch, mark) => streamer.put(target, item, dispatch, mark);
 }

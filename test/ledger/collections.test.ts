@@ -172,7 +172,7 @@ test("match with mode all gives the results of the cases that hit, in the order 
   expect(ledger.one("after").input).toEqual(["X", "Z"]);
 });
 
-test("a match without a case that hits lets the value through", () => {
+test("a match without a case that matches lets the value through", () => {
   const flow = defineFlow("f");
   flow.to("a", nothing).match().case(1).to("x", nothing).endMatch().to("after", nothing);
   const ledger = new Ledger(flow).start();

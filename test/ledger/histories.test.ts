@@ -1,7 +1,7 @@
 /** Random histories of random flows: what `evolve` folds, however it is cut and timed. */
 import { expect, test } from "vitest";
 import type { Recorded } from "../../src/ledger/event.ts";
-import { evolve, stamp } from "../../src/ledger/evolve.ts";
+import { applyCommitTime, evolve } from "../../src/ledger/evolve.ts";
 import { freezeState, initialState, thawState } from "../../src/ledger/state.ts";
 import { fold, folded } from "../support/ledger.ts";
 import { check, expectSame, play } from "./random.ts";
@@ -43,7 +43,7 @@ test("evolve at a guessed time, then stamp at the real one, equals evolve at the
       const at = (batch[0]?.at ?? 0) + 5000;
       const guessed = thawState(folded(before));
       for (const recorded of batch) evolve(guessed, { ...recorded, at: at - (guesses.next().value ?? 0) });
-      for (const { event } of batch) stamp(guessed, event, at);
+      for (const { event } of batch) applyCommitTime(guessed, event, at);
 
       const real = fold(
         batch.map((recorded) => ({ ...recorded, at })),

@@ -8,7 +8,7 @@ import type { Claim } from "../../src/store/claims.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
 import type { Graph } from "../../src/flow/graph.ts";
 import { decide, settle } from "../../src/ledger/decide.ts";
-import type { Command, Effect, Hits } from "../../src/ledger/decide.ts";
+import type { Command, Effect, Matches } from "../../src/ledger/decide.ts";
 import { evolve } from "../../src/ledger/evolve.ts";
 import {
   freezeState,
@@ -115,8 +115,8 @@ export class Ledger {
     return this.route();
   }
 
-  route(hits?: Hits): this {
-    while (this.state.inbox.length > 0) this.do({ type: "route", hits });
+  route(matches?: Matches): this {
+    while (this.state.inbox.length > 0) this.do({ type: "route", matches });
     return this;
   }
 
@@ -134,8 +134,8 @@ export class Ledger {
     return [...this.state.dispatches.values()].map(({ chunk, node }) => chunk ?? node);
   }
 
-  complete(dispatch: Dispatch, output: Json = null, hits?: Hits): this {
-    this.do({ type: "complete", dispatch: dispatch.id, output, hits });
+  complete(dispatch: Dispatch, output: Json = null, matches?: Matches): this {
+    this.do({ type: "complete", dispatch: dispatch.id, output, matches });
     return this;
   }
 
@@ -148,7 +148,7 @@ export class Ledger {
       if (turns > 10_000) throw new Error(`no end in sight: ${this.names().slice(0, 10).join(", ")}`);
       const dispatch = pick([...this.state.dispatches.values()]);
       if (!dispatch) break;
-      if (dispatch.chunk === null) this.do({ type: "forward", dispatch: dispatch.id, hits: new Map() });
+      if (dispatch.chunk === null) this.do({ type: "forward", dispatch: dispatch.id, matches: new Map() });
       else this.complete(dispatch, (handlers[dispatch.chunk] ?? same)(dispatch.input));
     }
     return this;

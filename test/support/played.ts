@@ -257,9 +257,9 @@ export class Member {
     const [dispatch] = this.state.dispatches.values();
     if (this.state.startedAt === null && this.state.sealedAt !== null) await this.#cancel("nothing came", null);
     else if (this.state.startedAt === null) await storeOn(this.#sql).starts.start(this.id, null, null);
-    else if (this.state.inbox.length > 0) await this.do({ type: "route", hits: new Map() });
+    else if (this.state.inbox.length > 0) await this.do({ type: "route", matches: new Map() });
     else if (!dispatch) await this.#settle(10_000);
-    else if (dispatch.chunk === null) await this.do({ type: "forward", dispatch: dispatch.id, hits: new Map() });
+    else if (dispatch.chunk === null) await this.do({ type: "forward", dispatch: dispatch.id, matches: new Map() });
     else await this.do({ type: "complete", dispatch: dispatch.id, output: { by: dispatch.id } });
   }
 

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { defineFlow } from "../../src/flow/builder.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
 import type { Json } from "../../src/base/json.ts";
-import type { Command, Effect, Hits } from "../../src/ledger/decide.ts";
+import type { Command, Effect, Matches } from "../../src/ledger/decide.ts";
 import type { LedgerEvent } from "../../src/ledger/event.ts";
 import { pendingInterrupts, type ExecutionState } from "../../src/ledger/state.ts";
 import { nothing, someWorker, type Ledger } from "./ledger.ts";
@@ -35,22 +35,22 @@ export function nextStep(ledger: Owned, choice: number): Step {
   if (what === 0) return { command: { type: "claim", worker: someWorker, fingerprint: rest % 2 ? "new" : null } };
   if (what === 1) return { event: outside(state, rest) };
   if (what === 2) return "settle";
-  const hits = anyHits(ledger, rest);
-  if (state.inbox.length > 0 && (what < 6 || state.dispatches.size === 0)) return { command: { type: "route", hits } };
+  const matches = anyHits(ledger, rest);
+  if (state.inbox.length > 0 && (what < 6 || state.dispatches.size === 0)) return { command: { type: "route", matches } };
   const dispatches = [...state.dispatches.values()].filter(({ id }) => !state.parked.has(id));
   const dispatch = dispatches[rest % Math.max(1, dispatches.length)];
   if (!dispatch) return { event: outside(state, rest) };
   const { id } = dispatch;
-  if (dispatch.chunk === null) return { command: { type: "forward", dispatch: id, hits } };
+  if (dispatch.chunk === null) return { command: { type: "forward", dispatch: id, matches } };
   const ordinal = dispatch.journal.length;
   const wants = rest >>> 4;
-  if (what < 10) return { command: { type: "complete", dispatch: id, output: anyOutput(wants), hits } };
+  if (what < 10) return { command: { type: "complete", dispatch: id, output: anyOutput(wants), matches } };
   if (what === 10)
     return {
       command: { type: "fail", dispatch: id, error: { name: "E", message: "m" }, retryInMs: wants % 5 ? wants : null },
     };
   if (what === 11) return { command: { type: "pause", dispatch: id, interrupt: anyPause(state, wants) } };
-  return { command: { type: "effect", dispatch: id, effect: anyEffect(state, ordinal, wants, hits) } };
+  return { command: { type: "effect", dispatch: id, effect: anyEffect(state, ordinal, wants, matches) } };
 }
 
 export function foreignTo(state: ExecutionState, choice: number): LedgerEvent[] {
@@ -131,17 +131,17 @@ export function anyPause(state: ExecutionState, choice: number): Extract<Command
   };
 }
 
-function anyEffect(state: ExecutionState, ordinal: number, choice: number, hits: Hits): Effect {
+function anyEffect(state: ExecutionState, ordinal: number, choice: number, matches: Matches): Effect {
   const key = ["x", "x.y", "list", "deep.er.key", "$final_result"][choice % 5] ?? "x";
   const value = anyOutput(choice >>> 2);
   const effects: Effect[] = [
-    { effect: "set", ordinal, key: "x", value: { y: 1 }, hits },
-    { effect: "set", ordinal, key, value, hits },
-    { effect: "append", ordinal, key, value, hits },
-    { effect: "delete", ordinal, key, hits },
-    { effect: "emit", ordinal, event: "A", payload: value, wait: false, hits },
-    { effect: "emit", ordinal, event: "B", payload: value, wait: true, hits },
-    { effect: "emit", ordinal, event: "A", payload: value, wait: true, hits },
+    { effect: "set", ordinal, key: "x", value: { y: 1 }, matches },
+    { effect: "set", ordinal, key, value, matches },
+    { effect: "append", ordinal, key, value, matches },
+    { effect: "delete", ordinal, key, matches },
+    { effect: "emit", ordinal, event: "A", payload: value, wait: false, matches },
+    { effect: "emit", ordinal, event: "B", payload: value, wait: true, matches },
+    { effect: "emit", ordinal, event: "A", payload: value, wait: true, matches },
     { effect: "step", ordinal, name: "s", value },
     {
       effect: "stepFailed",
@@ -168,17 +168,17 @@ function anyEffect(state: ExecutionState, ordinal: number, choice: number, hits:
   return effects[(choice >>> 3) % effects.length] ?? { effect: "stopStream", ordinal };
 }
 
-/** As if every condition had been asked; a match with mode "first" hits one case or none. */
-function anyHits(ledger: Owned, choice: number): Hits {
-  const hits = new Map<string, readonly number[]>();
+/** As if every condition had been asked; a match with mode "first" matches one case or none. */
+function anyHits(ledger: Owned, choice: number): Matches {
+  const matches = new Map<string, readonly number[]>();
   let bits = choice;
   for (const node of ledger.graph.nodes.values()) {
     if (node.kind !== "match") continue;
     const all = node.cases.map((_, index) => index).filter((index) => (bits >>> index) & 1);
-    hits.set(node.id, node.mode === "all" ? all : all.slice(0, 1));
+    matches.set(node.id, node.mode === "all" ? all : all.slice(0, 1));
     bits = (bits >>> 3) ^ choice;
   }
-  return hits;
+  return matches;
 }
 
 type Block =

@@ -25,7 +25,7 @@ import type {
   TransactionOptions,
   TransactionSource,
 } from "../../flow/context.ts";
-import { isDoor, parseInput, parseReturn } from "../../flow/contract.ts";
+import { isContractOwner, parseInput, parseReturn } from "../../flow/contract.ts";
 import { resolveRetry } from "../../flow/retry.ts";
 import type { Effect as LedgerEffect } from "../../ledger/decide.ts";
 import type { ExecutionId } from "../../ledger/event.ts";
@@ -228,7 +228,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       throw new UsageError(`${where} got no flow, but ${show(target)}`, "pass a flow, or a deferred function");
     requireKnown(options, callOptions, where);
     const definition = "flow" in target ? target.flow : target;
-    const door = isDoor(definition) ? definition : { name: target.name, contract: {} };
+    const owner = isContractOwner(definition) ? definition : { name: target.name, contract: {} };
     const { metadata, priority = 0, delay, startAt, discardAfter, timeout, idempotencyKey, signal } = options;
     if (signal !== undefined) requireSignal(signal, `signal of ${where}`);
     requireInteger(priority, `priority of ${where}`, { min: -32_767, max: 32_767 });
@@ -236,7 +236,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     if (metadata !== undefined) requireRecord(metadata, `metadata of ${where}`);
     const given = metadata === undefined ? null : toJson(metadata, `metadata of ${where}`);
     const called = {
-      input: parseInput(door, input),
+      input: parseInput(owner, input),
       state: {},
       resources: {},
       metadata: isObject(given) ? given : null,

@@ -1,13 +1,13 @@
-/** Commands have a lane of their own in the pool: one that waits for somebody's lock leaves connections to everybody else. */
+/** Commands queue for a few connections of the pool: one that waits for somebody's lock leaves connections to everybody else. */
 import { backoff } from "../base/async.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 import { isLocked } from "./refusals.ts";
 
-export interface Lane {
+export interface CommandQueue {
   /**
    * Does it as soon as there is room, and again while what it needs is locked; after five seconds it throws what the last try threw.
    *
-   * @param key what is waited for: one that is locked takes few places
+   * @param key what is waited for: one that is locked takes few permits
    */
   run<T>(key: string, work: () => Promise<T>): Promise<T>;
 }
@@ -18,17 +18,17 @@ export const tryWithin = "100ms";
 const giveUpAfterMs = 5000;
 /** Connections that commands leave to claims, commits and starts. */
 export const leftToOthers = 4;
-const placesPerKey = 3;
+const permitsPerKey = 3;
 
 /** @param connections of the pool */
-export function openLane(connections: number): Lane {
-  const places = Math.max(1, connections - leftToOthers);
+export function openCommandQueue(connections: number): CommandQueue {
+  const permits = Math.max(1, connections - leftToOthers);
   const taken = new Map<string, number>();
   const waiting: { readonly key: string; readonly enter: () => void }[] = [];
   let count = 0;
 
   function fits(key: string): boolean {
-    return count < places && (taken.get(key) ?? 0) < placesPerKey;
+    return count < permits && (taken.get(key) ?? 0) < permitsPerKey;
   }
   function take(key: string): void {
     count += 1;
