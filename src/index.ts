@@ -13,6 +13,22 @@
  * - `worker/` the process: jobs in, executions claimed, drained on stop
  * - `execution/` what callers hold: handle, result, stream, handler
  * - `test/` what tests hold: a clock that they move, mocks, crashes
+ *
+ * The words, as they are meant everywhere here:
+ *
+ * - **flow**: a definition: chunks, how they follow each other, and a contract. It has no state
+ * - **contract**: the zod schemas of a flow: its input, state, events and stream items
+ * - **chunk**: one named part of a flow: a function of `ctx`, with its retries and its timeout
+ * - **execution**: one run of a flow, with a ledger of its own
+ * - **ledger**: all that happened to an execution, in order, append-only. Everything else is read from it
+ * - **event**: what `emit` sends and `when` hears, named by the flow. An entry of the ledger is a ledger event
+ * - **step**: work inside a chunk whose result is recorded, so that a retry gets it back: `ctx.step()`
+ * - **commit point**: where a chunk's effects enter the ledger together: a step, a sleep, a call, an `emit`, a flush, its return
+ * - **interrupt**: a pause that waits for an answer: `pauseFor()` raises it, `continueWith()` answers it
+ * - **intervention**: a correction that nobody asked for; nothing waits for it
+ * - **stream item**: one live output of an execution, read from any process and from any cursor
+ * - **worker**: a process that claims executions and advances them, one owner for each at a time
+ * - **close snapshot**: the frozen state that a closed execution leaves: its result
  */
 export { defineFlow, Flow } from "./flow/builder.ts";
 export { createOrchestrator } from "./orchestrator.ts";

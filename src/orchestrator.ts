@@ -325,7 +325,7 @@ export class Orchestrator implements AsyncDisposable {
   /**
    * A page of executions, newest first unless `order` says otherwise.
    *
-   * @throws {UsageError} a filter that is unknown, or cannot be meant
+   * @throws {UsageError} a filter that is unknown, or is invalid
    * @throws {SearchTimeoutError} it took more than two seconds: filters without a flow, a status or a range of times may read all
    */
   async listExecutions(
@@ -437,7 +437,7 @@ export class Orchestrator implements AsyncDisposable {
    * worker takes it, over crashes, at its rate, and until somebody cancels it. What it is about is fixed now; each command carries
    * who asked, why, and the id of the bulk. A dry run says what it would do.
    *
-   * @throws {UsageError} an option that is unknown or cannot be meant, no filter, or more match than `limit`
+   * @throws {UsageError} an option that is unknown or is invalid, no filter, or more match than `limit`
    */
   bulk(options: BulkOptions & { dryRun: true }): Promise<BulkPreview>;
   bulk(options: BulkOptions & { dryRun?: false }): Promise<Bulk>;
@@ -474,7 +474,7 @@ export class Orchestrator implements AsyncDisposable {
    * What waits for an answer: overdue first, then by its due date, then what is never due, the oldest first. What somebody has put
    * off is not there. The same as `flowledger.inbox`.
    *
-   * @throws {UsageError} a filter that is unknown, or cannot be meant
+   * @throws {UsageError} a filter that is unknown, or is invalid
    * @throws {SearchTimeoutError} it took more than two seconds: flow, type and metadata alone may read all
    */
   async inbox(options: InboxOptions = {}): Promise<{ interrupts: InterruptRecord[]; nextCursor: string | null }> {
@@ -797,7 +797,7 @@ const orchestratorOptions = Object.keys({
   telemetry: true,
 } satisfies Record<keyof OrchestratorOptions, true>);
 
-/** @throws {UsageError} naming the option that cannot be meant */
+/** @throws {UsageError} naming the option that is invalid */
 function checkOptions(options: OrchestratorOptions): void {
   const where = "createOrchestrator()";
   requireKnown(options, orchestratorOptions, where);

@@ -198,7 +198,7 @@ begin
     using hint = 'pass 00-<32 hex>-<16 hex>-<2 hex>, as W3C Trace Context writes it';
 end $$;
 
--- Refuses a start by the name of its flow, or by an option that is unknown or cannot be meant: what the library refuses too, in
+-- Refuses a start by the name of its flow, or by an option that is unknown or is invalid: what the library refuses too, in
 -- `execution/bound-flow.ts`, and for names in `flow/draft.ts`.
 create or replace function flowledger.check_start(p_flow text, p_options jsonb) returns void
 language plpgsql stable

@@ -71,7 +71,7 @@ begin
   perform flowledger.close(b.id, p_reason, p_pending, p_actor, true, 'fail') from unnest(v_below) b(id) where b.id <> p_id;
 end $$;
 
--- Refuses options of an operator's command that cannot be meant: who and why are wanted of each.
+-- Refuses invalid options of an operator's command: who and why are wanted of each.
 create or replace function flowledger.check_operator(p_options jsonb, p_what text, p_known text[]) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -10,7 +10,7 @@ as $$
     ('pause', '{until}'), ('unpause', '{}')
 $$;
 
--- Texts of an option that is one, or a list of some; null where it is not there, and the empty list where it cannot be meant.
+-- Texts of an option that is one, or a list of some; null where it is not there, and the empty list where it is invalid.
 create or replace function flowledger.texts_of(p_value jsonb) returns text[]
 language sql immutable
 set search_path = pg_catalog, pg_temp
@@ -21,7 +21,7 @@ as $$
     else case when p_value is not null then '{}'::text[] end end
 $$;
 
--- Refuses a filter that has nothing, a flow that nobody knows, or what cannot be meant: what the library refuses too, in `execution/list.ts`.
+-- Refuses a filter that has nothing, a flow that nobody knows, or what is invalid: what the library refuses too, in `execution/list.ts`.
 create or replace function flowledger.check_filter(p_where jsonb, p_what text) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

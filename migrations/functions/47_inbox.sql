@@ -11,7 +11,7 @@ begin
     using errcode = 'FL016', hint = 'ask them to release it', detail = jsonb_build_object('by', i.claimed_by, 'at', flowledger.iso(i.claimed_at))::text;
 end $$;
 
--- Refuses options of these commands that cannot be meant: who does it is wanted of each.
+-- Refuses invalid options of these commands: who does it is wanted of each.
 create or replace function flowledger.check_handling(p_options jsonb, p_what text, p_known text[]) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

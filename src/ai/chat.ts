@@ -91,7 +91,7 @@ const Answer = z.union([
  * Handlers for the routes that `useChat({ id, resume: true })` of `@ai-sdk/react` calls. Each message of the person is one execution.
  * Of what the page sends only the last message counts: the conversation, and what was asked of people, are those of the ledger.
  *
- * @throws {UsageError} an option that cannot be meant
+ * @throws {UsageError} an option that is invalid
  */
 export function chatRoutes(options: ChatRoutesOptions): ChatRoutes {
   const where = "chatRoutes()";

@@ -65,7 +65,7 @@ type Part = Streamed["stream"] extends ReadableStream<infer P> ? P : never;
  * `generateText`, `streamText` and agents. What a model says goes into the execution's stream as it comes, and to the caller when it is
  * whole and recorded.
  *
- * @throws {UsageError} an option that cannot be meant, or `ctx` is none
+ * @throws {UsageError} an option that is invalid, or `ctx` is none
  */
 export function durableCalls(ctx: DurableStream, options?: DurableCallsOptions): LanguageModelMiddleware;
 export function durableCalls(ctx: Durable, options: Silent<DurableCallsOptions>): LanguageModelMiddleware;
@@ -140,7 +140,7 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
  * The same tools, each call a recorded step: a retry of the chunk gets its result back. `execute` also gets an `idempotencyKey`. Give
  * them to a model with `durableCalls(ctx)`, so that the calls are the same again.
  *
- * @throws {UsageError} a tool that is none, an option that cannot be meant, or `ctx` is none
+ * @throws {UsageError} a tool that is none, an option that is invalid, or `ctx` is none
  */
 export function durableTools<TOOLS extends ToolSet>(
   ctx: DurableStream,

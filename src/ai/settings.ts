@@ -134,7 +134,7 @@ const settingNames = Object.keys({
   reasoning: true,
 } satisfies Record<keyof AgentSettings, true>);
 
-/** @throws {DefinitionError} naming the setting that cannot be meant */
+/** @throws {DefinitionError} naming the setting that is invalid */
 export function checkSettings(name: string, settings: AgentSettings): void {
   const refuse = refusalOf(name);
   requireKnown(settings, settingNames, "agentFlow()", refuse);

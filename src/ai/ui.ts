@@ -41,7 +41,7 @@ const optionNames = ["request", "onPause", "after", "onError", "heartbeat"];
  * The response to a page that uses `useChat`: the message of this execution from its beginning, then as it comes. What is there already
  * comes in one piece per part.
  *
- * @throws {UsageError} an option that cannot be meant, or no execution
+ * @throws {UsageError} an option that is invalid, or no execution
  */
 export function toUIMessageStreamResponse(execution: Streaming, options: UIMessageStreamOptions = {}): Response {
   const keepAliveMs = parseDuration(options.heartbeat ?? "15s", "heartbeat of toUIMessageStreamResponse()");

@@ -55,7 +55,7 @@ export function newProgram(): Command {
   return program;
 }
 
-/** Prints what went wrong; gives the exit code: 2 for a command line that cannot be meant, else 1. */
+/** Prints what went wrong; gives the exit code: 2 for a command line that is invalid, else 1. */
 function report(error: unknown, program: Command): number {
   if (error instanceof CommanderError && error.exitCode === 0) return 0;
   const { json = process.argv.includes("--json"), verbose = false } = program.opts<GlobalOptions>();

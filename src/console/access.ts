@@ -28,7 +28,7 @@ export interface Person {
   readonly within: JsonObject | null;
 }
 
-/** @throws {UsageError} what `authorize` gave cannot be meant: nobody gets in by it */
+/** @throws {UsageError} what `authorize` gave is invalid: nobody gets in by it */
 export function personOf(given: unknown): Person {
   const where = "the answer of authorize()";
   requireKnown(given, ["actor", "role", "groups", "where"], where);

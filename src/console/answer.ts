@@ -28,7 +28,7 @@ export interface AnswerPage {
  * The pages that links of `pauseFor({ link: true })` lead to: mount it where `publicUrl` of the orchestrator points. A GET shows what
  * is asked and answers nothing, as programs that scan mail follow links; the form's POST answers, once. Whoever has the link may.
  *
- * @throws {UsageError} an option that is unknown, or cannot be meant
+ * @throws {UsageError} an option that is unknown, or is invalid
  */
 export function createAnswerPage(options: AnswerPageOptions): AnswerPage {
   const where = "createAnswerPage()";

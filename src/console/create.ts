@@ -22,7 +22,7 @@ export interface Console {
 /** Before what is asked of the server, as its own paths may be in any path of the application's. */
 const marks = ["/-/"];
 
-/** @throws {UsageError} an option is unknown, missing, or cannot be meant: without `authorize` nobody is let in */
+/** @throws {UsageError} an option is unknown, missing, or is invalid: without `authorize` nobody is let in */
 export function createConsole(options: ConsoleOptions): Console {
   return consoleWith(options, marks);
 }

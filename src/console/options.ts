@@ -61,7 +61,7 @@ export interface Settings {
 
 const where = "createConsole()";
 
-/** @throws {UsageError} naming the option that cannot be meant */
+/** @throws {UsageError} naming the option that is invalid */
 export function settingsOf(options: ConsoleOptions): Settings {
   requireKnown(options, ["orchestrator", "authorize", "redact", "theme", "links", "limits"], where);
   const { orchestrator, authorize, redact, theme = {}, links = {}, limits = {} } = options;

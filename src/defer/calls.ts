@@ -16,7 +16,7 @@ import { deferred, requireDeferred, type DeferredFunction } from "./define.ts";
 /**
  * The same function with options for its calls; those it had stay, key by key.
  *
- * @throws {UsageError} naming the option that cannot be meant
+ * @throws {UsageError} naming the option that is invalid
  */
 export function assignOptions<Args extends unknown[], Out>(
   fn: DeferredFunction<Args, Out>,
@@ -25,7 +25,7 @@ export function assignOptions<Args extends unknown[], Out>(
   requireDeferred(fn, "assignOptions()");
   requireKnown(options, optionNames, "assignOptions()");
   const merged = { ...fn.__execOptions, ...options };
-  // What cannot be meant shows here, where it was written.
+  // What is invalid shows here, where it was written.
   startOptions(merged);
   return deferred(fn.__fn, fn.flow, fn.__metadata, merged);
 }

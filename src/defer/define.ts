@@ -46,7 +46,7 @@ export interface FunctionMetadata {
  * Makes a background function of a function: calling it stores an execution, and workers with it among
  * `createOrchestrator({ functions })` run that.
  *
- * @throws {DefinitionError} no function, no name, an option that cannot be meant
+ * @throws {DefinitionError} no function, no name, an option that is invalid
  */
 export function defer<Args extends unknown[], Out>(
   fn: (...args: Args) => Out,

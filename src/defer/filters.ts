@@ -23,7 +23,7 @@ export interface ExecutionFilters {
 /** Of the attempts of one execution. All that are given must hold; of a list of values, one. */
 export type AttemptFilters = Pick<ExecutionFilters, "states" | "errorCodes" | "executedBy" | "startedAt">;
 
-/** The filters with lists of alternatives. @throws {UsageError} naming the one that cannot be meant */
+/** The filters with lists of alternatives. @throws {UsageError} naming the one that is invalid */
 export function requireFilters(filters: ExecutionFilters, names: readonly string[], where: string) {
   requireKnown(filters, names, where);
   const { states, functionIds, errorCodes, executedBy, metadata, startedAt, scheduleAt } = filters;

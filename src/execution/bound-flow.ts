@@ -327,7 +327,7 @@ function hasTx(options: unknown): boolean {
   return isObject(options) && "tx" in options && options["tx"] !== undefined;
 }
 
-/** @throws {UsageError} for an option that cannot be meant */
+/** @throws {UsageError} for an option that is invalid */
 export function newExecution(
   definition: FlowDefinition,
   options: CreateOptions,

@@ -46,7 +46,7 @@ export interface BulkPreview {
   readonly samples: readonly ExecutionSummary[];
 }
 
-/** What `flowledger.bulk` takes. @throws {UsageError | PayloadError} naming what is unknown, or cannot be meant */
+/** What `flowledger.bulk` takes. @throws {UsageError | PayloadError} naming what is unknown, or is invalid */
 export function bulkOptions(options: BulkOptions): JsonObject {
   const names = ["action", "where", "options", "rate", "limit", "dryRun"];
   const given = requireOperator(options, names, "bulk()");

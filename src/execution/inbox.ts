@@ -52,7 +52,7 @@ export interface InboxOptions {
   limit?: number;
 }
 
-/** What `flowledger.inbox` takes. @throws {UsageError} naming what is unknown, or cannot be meant */
+/** What `flowledger.inbox` takes. @throws {UsageError} naming what is unknown, or is invalid */
 export function inboxOptions(options: InboxOptions): JsonObject & { limit: number } {
   const where = "inbox()";
   requireKnown(options, ["for", "overdue", "snoozed", "flow", "type", "metadata", "cursor", "limit"], where);
@@ -103,7 +103,7 @@ export function listedPage(rows: readonly Json[], limit: number) {
   return { interrupts, nextCursor };
 }
 
-/** @throws {UsageError} naming what is unknown, or cannot be meant */
+/** @throws {UsageError} naming what is unknown, or is invalid */
 export function parseInbox(options: ListInterruptsOptions): InterruptFilter {
   const where = "listPendingInterrupts()";
   requireKnown(options, ["flow", "type", "metadata", "olderThan", "cursor", "limit"], where);

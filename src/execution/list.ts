@@ -93,7 +93,7 @@ export interface ExecutionSummary {
   readonly closeReason: string | null;
 }
 
-/** @throws {UsageError} naming what is unknown, or cannot be meant */
+/** @throws {UsageError} naming what is unknown, or is invalid */
 export function parseList(options: ListOptions): ListQuery {
   const where = "listExecutions()";
   requireKnown(options, [...filterNames, "order", "cursor", "limit"], where);
@@ -106,7 +106,7 @@ export function parseList(options: ListOptions): ListQuery {
   };
 }
 
-/** @throws {UsageError} naming what is unknown, or cannot be meant */
+/** @throws {UsageError} naming what is unknown, or is invalid */
 export function parseCount(options: CountOptions): { readonly filter: Wanted; readonly upTo: number } {
   const where = "countExecutions()";
   requireKnown(options, [...filterNames, "upTo"], where);
@@ -117,7 +117,7 @@ export function parseCount(options: CountOptions): { readonly filter: Wanted; re
   };
 }
 
-/** @throws {UsageError} naming what is unknown, or cannot be meant */
+/** @throws {UsageError} naming what is unknown, or is invalid */
 export function parseFailures(options: FailureOptions): FailureFilter {
   const where = "failures()";
   requireKnown(options, ["flow", "lastAfter", "limit"], where);
@@ -129,7 +129,7 @@ export function parseFailures(options: FailureOptions): FailureFilter {
   };
 }
 
-/** @throws {UsageError} naming what cannot be meant; `where` names the call */
+/** @throws {UsageError} naming what is invalid; `where` names the call */
 export function parseFilter(options: ExecutionFilter, where: string): Wanted {
   const wanted: Wanted = {};
   const { flow, status, version, parent, idPrefix, idempotencyKey, errorLike, metadata } = options;

@@ -29,7 +29,7 @@ export const parking: FailurePolicy = { parks: true, afterMs: null };
  * @param where names the flow or chunk for the error
  * @param flow what holds where a chunk leaves it open; null of the flow itself
  * @returns null where a chunk leaves all of it to its flow
- * @throws {DefinitionError} naming the option that cannot be meant
+ * @throws {DefinitionError} naming the option that is invalid
  */
 export function resolveFailure(
   { onFailure, park }: ParkOptions,

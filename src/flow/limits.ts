@@ -74,7 +74,7 @@ export const flowOptionNames = Object.keys({
 const most = 1_000_000;
 const defaultStreamItems = 100_000;
 
-/** @throws {DefinitionError} naming the option that cannot be meant */
+/** @throws {DefinitionError} naming the option that is invalid */
 export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefined): FlowLimits | null {
   if (options === undefined) return null;
   const refuse = refusalOf(flow);
@@ -100,7 +100,7 @@ export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefi
   return limits;
 }
 
-/** @throws {DefinitionError} naming the option that cannot be meant */
+/** @throws {DefinitionError} naming the option that is invalid */
 export function resolveStreamLimits(flow: string, options: FlowOptions<never>): StreamLimits {
   const { maxStreamItems = defaultStreamItems, maxStreamRate } = options;
   const range = { min: 1, orNull: "no limit" };

@@ -20,7 +20,7 @@ const maxWaits = 1_000;
 
 /**
  * @param where names the chunk or step for the error, e.g. `chunk "score"`
- * @throws {UsageError} naming the option that cannot be meant
+ * @throws {UsageError} naming the option that is invalid
  */
 export function resolveRetry(options: RetryOptions | undefined, where: string): RetryPolicy {
   requireKnown(

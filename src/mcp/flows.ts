@@ -58,7 +58,7 @@ type Extra = RequestHandlerExtra<ServerRequest, ServerNotification>;
  * flow is a tool with the input of its contract. A call waits for the end; what takes longer, or asks a person, answers with the
  * execution's id, for `flow_wait` and `flow_answer`. A call as a task has the execution as its handle.
  *
- * @throws {UsageError} an option that cannot be meant, or a flow that the orchestrator does not have
+ * @throws {UsageError} an option that is invalid, or a flow that the orchestrator does not have
  */
 export function createMcpServer(options: McpServerOptions): Server {
   const where = "createMcpServer()";

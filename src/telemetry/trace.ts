@@ -53,7 +53,7 @@ export class Tracing {
   #loading: Promise<void> | undefined;
   #hasWarned = false;
 
-  /** @throws {UsageError} an option that cannot be meant */
+  /** @throws {UsageError} an option that is invalid */
   constructor(given: TelemetryOptions | undefined, log: Logger) {
     const options = given === undefined ? {} : given;
     requireKnown(options, ["trace", "detail", "waits", "attributes", "api"], "telemetry of createOrchestrator()");

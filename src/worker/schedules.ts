@@ -87,7 +87,7 @@ export const scheduleOptionNames = [
   "priority",
 ];
 
-/** @throws {UsageError | ContractError} naming the schedule and the option that cannot be meant */
+/** @throws {UsageError | ContractError} naming the schedule and the option that is invalid */
 export function resolveSchedules(
   schedules: readonly ScheduleOptions[],
   newExecution: (

@@ -54,3 +54,17 @@ test.each(Object.entries(replaced))("%s is the word", (_, old) => {
   expect(files.length).toBeGreaterThan(250);
   expect(found).toEqual([]);
 });
+
+test("the glossary is the same in the code and in the guide", () => {
+  const glossary = (file: string) =>
+    [...readFileSync(join(root, file), "utf8").matchAll(/^(?: \* )?(- \*\*[a-z ]+\*\*: .*)$/gm)].map(
+      ([, line]) => line,
+    );
+  const [, words = ""] = readFileSync(join(root, "docs/guide.md"), "utf8").split("\n## Words\n");
+  const inGuide = glossary("docs/guide.md").filter((line = "") =>
+    words.slice(0, words.indexOf("\n## ")).includes(line),
+  );
+
+  expect(inGuide.length).toBeGreaterThanOrEqual(12);
+  expect(glossary("src/index.ts")).toEqual(inGuide);
+});

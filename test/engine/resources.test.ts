@@ -53,7 +53,7 @@ test("TF-RSC-08: a factory that throws fails the attempt by name, and the next a
   expect(calls).toBe(4);
   const failed = await untilEvent(handler.execution, "chunk.failed");
   expect(failed.error).toMatchObject({ name: "ResourceMissingError", code: "RESOURCE_MISSING" });
-  expect(failed.error.message).toMatch(/"sync" could not be made for execution .* \(busy\)/);
+  expect(failed.error.message).toMatch(/factory of resource "sync" failed in execution .* \(busy\)/);
 });
 
 test("TF-RSC-08: what a worker made is disposed before it has stopped, and made anew by the next one", async () => {

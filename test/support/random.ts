@@ -36,7 +36,8 @@ export function nextStep(ledger: Owned, choice: number): Step {
   if (what === 1) return { event: outside(state, rest) };
   if (what === 2) return "settle";
   const matches = anyHits(ledger, rest);
-  if (state.inbox.length > 0 && (what < 6 || state.dispatches.size === 0)) return { command: { type: "route", matches } };
+  if (state.inbox.length > 0 && (what < 6 || state.dispatches.size === 0))
+    return { command: { type: "route", matches } };
   const dispatches = [...state.dispatches.values()].filter(({ id }) => !state.parked.has(id));
   const dispatch = dispatches[rest % Math.max(1, dispatches.length)];
   if (!dispatch) return { event: outside(state, rest) };

@@ -26,7 +26,7 @@ interface Pausing {
 /** So many principals, reminders or escalations a pause has at most. */
 const most = 100;
 
-/** @throws {UsageError} naming what cannot be meant, or would never come */
+/** @throws {UsageError} naming what is invalid, or would never come */
 export function parseAsking(
   options: Pick<PauseOptions, (typeof askingOptions)[number]>,
   pausing: Pausing,
