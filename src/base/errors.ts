@@ -352,7 +352,7 @@ export class ResourceMissingError extends FlowledgerError {
       cause === undefined
         ? `resource ${quote(resource)} is missing in execution ${executionId} (there: ${names.length ? listed(names) : "none"}): ` +
             `give it as resources of createOrchestrator() or as runtimeResources`
-        : `the factory of resource ${quote(resource)} failed in execution ${executionId} (${cause instanceof Error ? cause.message : String(cause)}): ` +
+        : `the factory or resolver of resource ${quote(resource)} failed in execution ${executionId} (${cause instanceof Error ? cause.message : String(cause)}): ` +
             `correct it, the next attempt calls it again`,
       { executionId, resource, available: names },
       cause,

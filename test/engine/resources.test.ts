@@ -53,7 +53,7 @@ test("TF-RSC-08: a factory that throws fails the attempt by name, and the next a
   expect(calls).toBe(4);
   const failed = await untilEvent(handler.execution, "chunk.failed");
   expect(failed.error).toMatchObject({ name: "ResourceMissingError", code: "RESOURCE_MISSING" });
-  expect(failed.error.message).toMatch(/factory of resource "sync" failed in execution .* \(busy\)/);
+  expect(failed.error.message).toMatch(/factory or resolver of resource "sync" failed in execution .* \(busy\)/);
 });
 
 test("TF-RSC-08: what a worker made is disposed before it has stopped, and made anew by the next one", async () => {
@@ -169,7 +169,7 @@ test("TF-RSC-07: a resolver that fails is an error where the policy is closed, a
 
   expect(() => resources.get("strict")).toThrow(ResourceMissingError);
   expect(resources.get("lax")).toBeUndefined();
-  expect(warned).toEqual([expect.stringContaining('"lax" could not be made')]);
+  expect(warned).toEqual([expect.stringContaining('resource "lax" failed')]);
   expect(resources.get("gone")).toBeUndefined();
   for (const name of ["strict", "lax", "gone"]) expect(() => resources.require(name)).toThrow(ResourceMissingError);
 });
