@@ -12,7 +12,8 @@ import {
 import { Header } from "../store/headers.ts";
 import type { JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import type { ExecutionFilter as Wanted, FailureFilter, ListOrder, ListQuery } from "../store/lists.ts";
+import type { ExecutionFilter as Wanted, ListOrder } from "../store/list-filter.ts";
+import type { FailureFilter, ListQuery } from "../store/lists.ts";
 import { parseMetadata } from "./bound-flow.ts";
 import { parseId } from "./ids.ts";
 
