@@ -19,7 +19,10 @@ import { parseId } from "./ids.ts";
 
 type Status = Header["status"];
 
-/** All of it must hold; of a list, one. Beside a flow, a status or a range of times each of these goes by an index. */
+/**
+ * All of it must hold; of a list, one. Beside a flow, a status or a range of times each of these goes by an index, but for a `version`
+ * or an `errorLike` that few have: those are looked for among all that is left.
+ */
 export interface ExecutionFilter {
   flow?: string | readonly string[];
   status?: Status | readonly Status[];

@@ -47,7 +47,7 @@ export function narrowed(sql: Sql, narrow: readonly Narrow[], time: Part, look: 
 
 /** The parts of a filter that an index answers, what is likely to be fewest first. */
 export function narrowParts(sql: Sql, filter: ExecutionFilter, order: ListOrder, flows: Part): Narrow[] {
-  const { idempotencyKey, parent, redriven, metadata, within, version, ids } = filter;
+  const { idempotencyKey, parent, redriven, metadata, within, ids } = filter;
   const { createdAfter, createdBefore, closedAfter, closedBefore } = filter;
   const parts: Narrow[] = [];
   const held = (condition: Part) =>
@@ -70,9 +70,6 @@ export function narrowParts(sql: Sql, filter: ExecutionFilter, order: ListOrder,
   for (const one of [metadata, within])
     if (one !== undefined && Object.keys(one).length > 0)
       held(sql`e.metadata is not null and e.metadata @> ${JSON.stringify(one)}::text::jsonb`);
-  if (version !== undefined)
-    // Fingerprints are of hex digits, which sort before "~".
-    held(sql`e.fingerprint ~>=~ ${version} and e.fingerprint ~<~ ${`${version}~`}`);
   if (ids !== undefined) held(sql`e.id between ${ids[0]}::uuid and ${ids[1]}::uuid`);
   const range = (column: Part, after: Date | undefined, before: Date | undefined) => {
     if (after === undefined && before === undefined) return;

@@ -107,10 +107,6 @@ export function tables(name = "flowledger") {
       index("executions_ended")
         .on(table.flow, table.status, table.closedAt, table.id)
         .where(sql`closed_at is not null`),
-      // Few versions are found by how they begin; entries that are alike take little room.
-      index("executions_version")
-        .on(table.fingerprint.op("text_pattern_ops"))
-        .where(sql`fingerprint is not null`),
       uniqueIndex("executions_idempotency")
         .on(table.flow, table.idempotencyKey)
         .where(sql`idempotency_key is not null`),
