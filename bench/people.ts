@@ -33,6 +33,7 @@ export async function people(bench: Bench): Promise<Figure[]> {
     { name: "continueWith → next chunk runs, idle, p95", value: at(0.95), unit: "ms", target: { atMost: 20 } },
   );
 
+  figures.push(...(await retries(bench)));
   await fill(bench);
   const first: number[] = [];
   const resumed: number[] = [];
@@ -66,6 +67,31 @@ export async function people(bench: Bench): Promise<Figure[]> {
     note: "its sign of life and its look for lost work",
   });
   return figures;
+}
+
+/** From `retry()` of what parked to its chunk, which a worker begins that has nothing else to do. */
+async function retries(bench: Bench): Promise<Figure[]> {
+  const goesOn = new Map<string, () => void>();
+  const flow = defineFlow("bench-parked", {}, { onFailure: "park" });
+  flow.to("work", (ctx) => {
+    const hears = goesOn.get(ctx.execution.id);
+    if (!hears) throw new Error("not mended");
+    hears();
+  });
+  await using orchestrator = await openWorker(bench, [flow], 500);
+  const times: number[] = [];
+  for (let n = 0; n < samples + 20; n++) {
+    const execution = await orchestrator.flow(flow).startExecution({}, { autoCloseTimeout: 0 });
+    while ((await execution.result.getMeta()).status !== "parked") await pause(2);
+    const ran = new Promise<void>((resolve) => goesOn.set(execution.id, resolve));
+    const began = performance.now();
+    await execution.retry({ actor: "bench", reason: "mended" });
+    await ran;
+    times.push(performance.now() - began);
+  }
+  const sorted = times.slice(20).toSorted((a, b) => a - b);
+  const value = sorted[sorted.length >> 1] ?? NaN;
+  return [{ name: "retry → parked chunk runs, idle, p50", value, unit: "ms", target: { atMost: 5 } }];
 }
 
 /** As a pause leaves them, without running each: the ledgers of one that waits, copied. */

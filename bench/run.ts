@@ -8,6 +8,7 @@ import { floor } from "./floor.ts";
 import { kit } from "./kit.ts";
 import { latency } from "./latency.ts";
 import { limited } from "./limited.ts";
+import { lists } from "./lists.ts";
 import { load } from "./load.ts";
 import { neighbours } from "./neighbours.ts";
 import { people } from "./people.ts";
@@ -33,6 +34,7 @@ const promises: Record<string, (bench: Bench) => Promise<Figure[]>> = {
   waiting,
   people,
   bulk,
+  lists,
   rebuild,
   stream,
   chats: chatting,

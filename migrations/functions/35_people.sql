@@ -149,7 +149,8 @@ declare
   v_stopped int;
   v_assignees text[];
   v_version int;
-  v_parks boolean := false;
+  v_parked int := 0;
+  v_unparks boolean := not p_stream;
   v_before int;
   v_after int;
   v_up uuid[];
@@ -173,10 +174,12 @@ begin
       if l.p ? 'retryInMs' then
         v_item := jsonb_build_object('type', 'retry', 'chunk', l.chunk, 'attempt', (l.p -> 'attempt')::int + 1);
       else
-        v_parks := true;
+        v_unparks := true;
       end if;
-    elsif l.type in ('chunk.parked', 'chunk.retried', 'chunk.skipped', 'cleanup.planned') then
-      v_parks := true;
+    elsif l.type = 'chunk.parked' then
+      v_parked := v_parked + 1;
+    elsif l.type in ('chunk.retried', 'chunk.skipped', 'cleanup.planned') then
+      v_unparks := true;
     elsif l.type = 'execution.copied' then
       update flowledger.interrupts i
       set (created_at, expires_at, due_at) = (select o.created_at, o.expires_at, o.due_at from flowledger.asked_of(p_id, i.id, l.seq) o)
@@ -235,7 +238,8 @@ begin
   from flowledger.executions e where e.id = p_id;
   update flowledger.executions e
   set pending_interrupts = case when e.closed_at is null then flowledger.waiting_on(p_id) else 0 end,
-    parked = case when e.closed_at is not null then 0 when v_parks then (select count(*) from flowledger.parked_of(p_id)) else e.parked end,
+    -- What parks had run, and is one more. Whether what was retried, skipped or failed was one of them, the ledger says.
+    parked = case when e.closed_at is not null then 0 when v_unparks and e.parked + v_parked > 0 then (select count(*) from flowledger.parked_of(p_id)) else e.parked + v_parked end,
     stream_seq = e.stream_seq + v_shown
   where e.id = p_id
   returning e.pending_interrupts into v_after;

@@ -226,7 +226,9 @@ export class FanOut {
     if (this.node.concurrency !== null) this.#host.itemsEnded(this.node.id);
   }
 
+  /** Nothing more begins: the place that came free is nobody's. */
   #fail(error: SerializedError): void {
+    this.#isStopped = true;
     this.#end.resolve({ error });
   }
 
@@ -286,9 +288,10 @@ export class FanOut {
 
   async #writesOf(indices: readonly number[]): Promise<Command[]> {
     const commands: Command[] = [];
+    const { base, earlier = [] } = this.#items;
     for (let start = 0; start < indices.length; start += createAtOnce) {
       const page = indices.slice(start, start + createAtOnce);
-      for (const { effect, key, value } of await this.#host.items.writes(this.#items.base, page)) {
+      for (const { effect, key, value } of await this.#host.items.writes([base, ...earlier], page)) {
         const ordinal = commands.length;
         // Whoever listens to the key has heard of it in the item.
         const write = effect === "delete" ? { effect } : { effect, value };

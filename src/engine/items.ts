@@ -18,7 +18,8 @@ export interface Items {
   /** Those from `first` on that exist, and whether they have closed. */
   survey(base: ExecutionId, first: number, size: number): Promise<{ index: number; isClosed: boolean }[]>;
   endings(base: ExecutionId, indices: readonly number[]): Promise<Map<ExecutionId, CloseHeader>>;
-  writes(base: ExecutionId, indices: readonly number[]): Promise<StateWrite[]>;
+  /** What they wrote, whichever of these collections they completed in. */
+  writes(bases: readonly ExecutionId[], indices: readonly number[]): Promise<StateWrite[]>;
   cancel(base: ExecutionId, size: number, reason: string): Promise<void>;
   /** Calls back when an item of the collection has ended, here or elsewhere. Returns how to stop. */
   listen(base: ExecutionId, listener: ItemListener): () => void;
@@ -79,7 +80,7 @@ export function openItems(store: Store, isOwned: (id: ExecutionId) => boolean): 
     create: (items) => ask(async () => void (await store.starts.create(items))),
     survey: (base, first, size) => ask(() => collections.survey(base, first, size)),
     endings: (base, indices) => ask(() => collections.endings(idsOf(base, indices))),
-    writes: (base, indices) => ask(() => collections.writes(idsOf(base, indices))),
+    writes: (bases, indices) => ask(() => collections.writes(bases.flatMap((base) => idsOf(base, indices)))),
     cancel: (base, size, reason) =>
       ask(() => collections.cancel(base, size, reason, (ids) => ids.forEach((id) => wakeups.notifyOwner(id)))),
     listen(base, listener) {

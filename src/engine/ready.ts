@@ -1,6 +1,6 @@
 /** Which dispatches may start: due, in the order of their planning, within the limits of collections and sub-flows. */
 import type { Graph, Node } from "../flow/graph.ts";
-import type { LedgerEvent } from "../ledger/event.ts";
+import type { LedgerEvent, Position } from "../ledger/event.ts";
 import { forEachPlanned } from "../ledger/evolve.ts";
 import type { Dispatch, ExecutionState } from "../ledger/state.ts";
 import { isHeld, readyAt } from "../ledger/waits.ts";
@@ -51,11 +51,12 @@ export class Ready {
     this.#planned.push(id);
     const { dispatches, frames, parked } = this.#state;
     for (let at = dispatches.get(id)?.at ?? null; at !== null; at = frames.get(at[0])?.at ?? null) {
-      const key = at.join(".");
-      const node = frames.get(at[0])?.node ?? "";
+      const item = at;
+      const key = item.join(".");
+      const node = frames.get(item[0])?.node ?? "";
       const underWay = this.#itemsUnderWay.get(node);
       const isBusy = () => {
-        for (const other of dispatches.values()) if (!parked.has(other.id) && this.#isWithin(other, key)) return true;
+        for (const other of dispatches.values()) if (!parked.has(other.id) && this.#isWithin(other, item)) return true;
         return false;
       };
       if (underWay?.has(key) && !isBusy() && underWay.delete(key)) this.#unblock(node);
@@ -63,9 +64,9 @@ export class Ready {
   }
 
   /** Whether a dispatch belongs to an item, or to a collection within it. */
-  #isWithin(dispatch: Dispatch, key: string): boolean {
+  #isWithin(dispatch: Dispatch, [frame, index]: Position): boolean {
     for (let { at } = dispatch; at !== null; at = this.#state.frames.get(at[0])?.at ?? null)
-      if (at.join(".") === key) return true;
+      if (at[0] === frame && at[1] === index) return true;
     return false;
   }
 

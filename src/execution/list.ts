@@ -12,13 +12,17 @@ import {
 import { Header } from "../store/headers.ts";
 import type { JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import type { ExecutionFilter as Wanted, FailureFilter, ListOrder, ListQuery } from "../store/lists.ts";
+import type { ExecutionFilter as Wanted, ListOrder } from "../store/list-filter.ts";
+import type { FailureFilter, ListQuery } from "../store/lists.ts";
 import { parseMetadata } from "./bound-flow.ts";
 import { parseId } from "./ids.ts";
 
 type Status = Header["status"];
 
-/** All of it must hold; of a list, one. Beside a flow, a status or a range of times each of these goes by an index. */
+/**
+ * All of it must hold; of a list, one. Beside a flow, a status or a range of times each of these goes by an index, but for a `version`
+ * or an `errorLike` that few have: those are looked for among all that is left.
+ */
 export interface ExecutionFilter {
   flow?: string | readonly string[];
   status?: Status | readonly Status[];

@@ -340,6 +340,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     base: ExecutionId,
     size: id,
     keys: z.array(z.string()).optional(),
+    /** Of what was redriven: where the items are that had completed before. */
+    earlier: z.array(ExecutionId).optional(),
   }),
   /** How a batch of them ended: index and result; `wrote` names those that wrote application state. */
   z.strictObject({

@@ -523,7 +523,12 @@ function fanOut(state: ExecutionState, event: EventOf<"items.started">): void {
     at,
     scope,
     group,
-    items: { base: event.base, readsState: state.item?.readsState || Object.keys(state.values).length > 0, wrote: [] },
+    items: {
+      base: event.base,
+      readsState: state.item?.readsState || Object.keys(state.values).length > 0,
+      wrote: [],
+      ...(event.earlier && { earlier: event.earlier }),
+    },
   });
 }
 

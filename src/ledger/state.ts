@@ -193,8 +193,8 @@ export interface Frame {
   at: Position | null;
   scope: string | null;
   group: number | null;
-  /** Only of a distributed collection: where its items are, and which of them wrote application state. */
-  items?: { base: ExecutionId; readsState: boolean; wrote: number[] };
+  /** Only of a distributed collection: where its items are, or are that a redrive kept; and which of them wrote application state. */
+  items?: { base: ExecutionId; readsState: boolean; wrote: number[]; earlier?: ExecutionId[] };
 }
 
 export interface Group {

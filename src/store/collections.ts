@@ -17,7 +17,7 @@ export interface Collections {
   survey(base: ExecutionId, first: number, size: number): Promise<{ index: number; isClosed: boolean }[]>;
   /** How those of these executions ended that have closed. */
   endings(ids: readonly ExecutionId[]): Promise<Map<ExecutionId, CloseHeader>>;
-  /** What items wrote to application state: item by item, each in its ledger's order. */
+  /** What those of these items wrote to application state that completed: item by item, each in its ledger's order. */
   writes(ids: readonly ExecutionId[]): Promise<StateWrite[]>;
   /** What the items of a collection read of their parent. */
   parentAtFanOut(id: ExecutionId, dispatch: number): Promise<ParentOfItems>;
@@ -63,9 +63,9 @@ export function collectionsOf({ sql }: Pick<Database, "sql">): Collections {
     async writes(ids) {
       const rows = await sql<{ type: string; key: string; value: Json }[]>`
         select l.type, l.payload ->> 'key' as key, l.payload -> 'value' as value
-        from unnest(${list(ids)}::text::uuid[]) a(id) join flowledger.ledger l on l.execution_id = a.id
-        where l.type in ('state.set', 'state.appended', 'state.deleted')
-        order by l.execution_id, l.seq`;
+        from unnest(${list(ids)}::text::uuid[]) a(id) join flowledger.executions e on e.id = a.id join flowledger.ledger l on l.execution_id = a.id
+        where l.type in ('state.set', 'state.appended', 'state.deleted') and e.outcome = 'completed'
+        order by right(l.execution_id::text, 8), l.seq`;
       return rows.map(({ type, key, value }) => ({ effect: effects[type] ?? "delete", key, value }));
     },
     parentAtFanOut: (id, dispatch) => parentAtFanOut(sql, id, dispatch),

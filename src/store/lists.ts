@@ -7,31 +7,8 @@ import { ExecutionId } from "../ledger/event.ts";
 import type { Database, Sql } from "./client.ts";
 import { list } from "./columns.ts";
 import { Header, headerColumns } from "./headers.ts";
-
-/** What executions have in common; all of it must hold. */
-export interface ExecutionFilter {
-  flow?: readonly string[];
-  status?: readonly string[];
-  /** Of the flow's definition, or how that begins. */
-  version?: string;
-  createdAfter?: Date;
-  createdBefore?: Date;
-  closedAfter?: Date;
-  closedBefore?: Date;
-  parent?: ExecutionId;
-  /** The first and the last id that begin so. */
-  ids?: readonly [string, string];
-  idempotencyKey?: string;
-  /** For `ilike`, on "name: message". */
-  errorPattern?: string;
-  metadata?: JsonObject;
-  /** Whether it goes on as another one. */
-  redriven?: boolean;
-  /** The same, of whoever asks: it holds beside `metadata`, whatever that says. */
-  within?: JsonObject;
-}
-
-export type ListOrder = "newest" | "oldest" | "lastClosed";
+import type { ExecutionFilter, ListOrder } from "./list-filter.ts";
+import { narrowed, narrowParts } from "./narrowed.ts";
 
 export interface ListQuery {
   readonly filter: ExecutionFilter;
@@ -51,6 +28,8 @@ export interface Lists {
 }
 
 type Part = ReturnType<Sql>;
+/** The page of one flow and status: its rows for which a condition holds. */
+type Cell = (condition: Part) => Part;
 
 export interface FailureFilter {
   readonly flow?: readonly string[];
@@ -82,13 +61,15 @@ const searchMs = 2000;
 
 export function listsOf({ sql }: Pick<Database, "sql">): Lists {
   return {
-    async listHeaders({ filter, order, cursor, limit }) {
+    async listHeaders(query) {
+      const { filter, order, cursor, limit } = query;
       const sorted = sortOf(sql, filter, order, cursor);
       const page: Part = sql`${sorted.after} order by ${sorted.by} limit ${limit}::int`;
-      const cell = cellPage(sql, order, cursor, limit);
+      const ids: Part = found(sql, filter, order, page, cellPage(sql, query));
       const rows = await search(
         sql`
-          select ${headerColumns(sql)} from (${cells(sql, filter, order, page, cell)}) found join flowledger.executions e on e.id = found.id
+          select ${headerColumns(sql)} from (select p.id from (${ids}) p order by ${sorted.ofIds} limit ${limit}::int) found
+          cross join lateral (select x.* from flowledger.executions x where x.id = found.id offset 0) e
           order by ${sorted.by} limit ${limit}::int`,
         filter,
       );
@@ -96,10 +77,10 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
     },
     async countExecutions(filter, upTo) {
       const page: Part = sql`limit ${upTo}::int`;
-      const cell: Part = sql`and e.flow = f.flow and e.status = s.status ${page}`;
+      const cell = cellPage(sql, { filter, order: "newest", limit: upTo });
       const [row] = await search(
         sql<{ count: number }[]>`
-          select count(*)::int as count from (select found.id from (${cells(sql, filter, "newest", page, cell)}) found limit ${upTo}::int) counted`,
+          select count(*)::int as count from (select found.id from (${found(sql, filter, "newest", page, cell)}) found limit ${upTo}::int) counted`,
         filter,
       );
       return row?.count ?? 0;
@@ -136,6 +117,7 @@ function failuresWithin(sql: Sql, within: JsonObject): Part {
 function sortOf(sql: Sql, filter: ExecutionFilter, order: ListOrder, cursor: ExecutionId | undefined) {
   const at = (column: Part, isDescending: boolean) => ({
     by: isDescending ? sql`${column} desc, e.id desc` : sql`${column}, e.id`,
+    ofIds: isDescending ? sql`p.at desc, p.id desc` : sql`p.at, p.id`,
     after:
       cursor === undefined
         ? sql``
@@ -150,65 +132,73 @@ function sortOf(sql: Sql, filter: ExecutionFilter, order: ListOrder, cursor: Exe
   const isNewest = order === "newest";
   return {
     by: isNewest ? sql`e.id desc` : sql`e.id`,
+    ofIds: isNewest ? sql`p.id desc` : sql`p.id`,
     after: cursor === undefined ? sql`` : sql`and e.id ${isNewest ? sql`<` : sql`>`} ${cursor}::uuid`,
   };
 }
 
-/** Statuses of executions that have an error to look into. */
-const withError = ["failed"];
+/** Statuses of executions that may have an error to look into. */
+const withError = ["failed", "cancelled"];
+
+/** The ids of a page, from what narrows it down, or in the order of the list. */
+function found(sql: Sql, given: ExecutionFilter, order: ListOrder, page: Part, cell: Cell): Part {
+  const { status = Header.shape.status.options, ...others } = given;
+  const filter =
+    given.errorPattern === undefined ? given : { ...others, status: status.filter((one) => withError.includes(one)) };
+  const flows: Part =
+    filter.flow === undefined
+      ? knownFlows(sql)
+      : sql`(select distinct unnest(${list(filter.flow)}::text::text[]) as flow)`;
+  const look: Part = sql`${place(sql, filter)} ${where(sql, filter)}`;
+  const walk: Part = walked(sql, filter, order, flows, page, cell);
+  return narrowed(sql, narrowParts(sql, filter, order, flows), timeOf(sql, order), look, page, walk);
+}
+
+/** What a list by time is sorted by; one by id needs none. */
+function timeOf(sql: Sql, order: ListOrder): Part {
+  return order === "lastClosed" ? sql`e.closed_at` : sql`e.created_at`;
+}
+
+/** A loose scan: one look per flow. */
+function knownFlows(sql: Sql): Part {
+  return sql`
+    (with recursive known as (
+      select min(x.flow) as flow from flowledger.executions x
+      union all
+      select (select min(x.flow) from flowledger.executions x where x.flow > k.flow) from known k where k.flow is not null
+    ) select k.flow from known k where k.flow is not null)`;
+}
+
+function place(sql: Sql, { flow, status }: ExecutionFilter): Part {
+  return sql`
+    ${flow === undefined ? sql`` : sql`and e.flow = any(${list(flow)}::text::text[])`}
+    ${status === undefined ? sql`` : sql`and e.status = any(${list(status)}::text::text[])`}`;
+}
 
 /**
- * A page per flow and status: in each the index has the order of the list, so that nothing is sorted that is not shown. What has
- * an index of its own, such as a range of times, a parent or metadata, goes by that.
+ * A page per flow and status: in each an index has the order of the list, so that nothing is sorted that is not shown. Without both
+ * there is an index for all; and a range of another time than the list's order, or for each flow and status the whole of it would be read.
  */
-function cells(sql: Sql, filter: ExecutionFilter, order: ListOrder, page: Part, cell: Part) {
-  const { flow, errorPattern, status = errorPattern === undefined ? undefined : withError, ...others } = filter;
-  const { createdAfter, createdBefore, closedAfter, closedBefore, parent, ids, idempotencyKey, metadata, within } =
-    others;
-  const hasIndex = [
-    createdAfter,
-    createdBefore,
-    closedAfter,
-    closedBefore,
-    parent,
-    ids,
-    metadata,
-    within,
-    flow && idempotencyKey,
-  ];
-  const all = where(sql, filter);
-  if (
-    order === "lastClosed" ||
-    hasIndex.some((one) => one !== undefined) ||
-    (flow === undefined && status === undefined)
-  )
-    return sql`
-      select e.id from flowledger.executions e
-      where true ${flow === undefined ? sql`` : sql`and e.flow = any(${list(flow)}::text::text[])`}
-        ${status === undefined ? sql`` : sql`and e.status = any(${list(status)}::text::text[])`} ${all} ${page}`;
-  const flows =
-    flow === undefined
-      ? sql`
-          (with recursive known as (
-            select min(x.flow) as flow from flowledger.executions x
-            union all
-            select (select min(x.flow) from flowledger.executions x where x.flow > k.flow) from known k where k.flow is not null
-          ) select k.flow from known k where k.flow is not null)`
-      : sql`(select distinct unnest(${list(flow)}::text::text[]) as flow)`;
+function walked(sql: Sql, filter: ExecutionFilter, order: ListOrder, flows: Part, page: Part, cell: Cell): Part {
+  const { flow, status, createdAfter, createdBefore, closedAfter, closedBefore, ...others } = filter;
+  const isCreated = createdAfter !== undefined || createdBefore !== undefined;
+  const isClosed = closedAfter !== undefined || closedBefore !== undefined;
+  if (isCreated || (isClosed && order !== "lastClosed") || (flow === undefined && status === undefined))
+    return sql`select e.id, ${timeOf(sql, order)} as at from flowledger.executions e where true ${place(sql, filter)} ${where(sql, filter)} ${page}`;
   const statuses = list([...new Set(status ?? Header.shape.status.options)]);
   return sql`
-    select c.id from ${flows} f(flow) cross join unnest(${statuses}::text::text[]) s(status)
-    cross join lateral (
-      select e.id from flowledger.executions e where true ${all} ${cell}) c`;
+    select c.id, c.at from ${flows} f(flow) cross join unnest(${statuses}::text::text[]) s(status)
+    cross join lateral (${cell(where(sql, others))}) c`;
 }
 
 /**
  * A page of one flow and status, by the index of both. They are compared as a row: told that they are equal the planner would read
  * all executions from the newest on, hoping for one of a flow that never had it.
  */
-function cellPage(sql: Sql, order: ListOrder, cursor: ExecutionId | undefined, limit: number): Part {
+function cellPage(sql: Sql, { filter, order, cursor, limit }: ListQuery): Cell {
+  if (order === "lastClosed") return closedCellPage(sql, filter, cursor, limit);
   const isNewest = order !== "oldest";
-  const [first, last] = ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"];
+  const [first, last] = [firstId, lastId];
   const from: Part =
     cursor === undefined || isNewest
       ? sql`>= (f.flow, s.status, ${first}::uuid)`
@@ -218,11 +208,38 @@ function cellPage(sql: Sql, order: ListOrder, cursor: ExecutionId | undefined, l
       ? sql`<= (f.flow, s.status, ${last}::uuid)`
       : sql`< (f.flow, s.status, ${cursor}::uuid)`;
   const by: Part = isNewest ? sql`e.flow desc, e.status desc, e.id desc` : sql`e.flow, e.status, e.id`;
-  return sql`and (e.flow, e.status, e.id) ${from} and (e.flow, e.status, e.id) ${until} order by ${by} limit ${limit}::int`;
+  return inOrder(sql, sql`(e.flow, e.status, e.id) ${from} and (e.flow, e.status, e.id) ${until}`, by, limit);
+}
+
+const [firstId, lastId] = ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"];
+
+/** The same in the order of their ends. */
+function closedCellPage(
+  sql: Sql,
+  { closedAfter, closedBefore }: ExecutionFilter,
+  cursor: ExecutionId | undefined,
+  limit: number,
+): Cell {
+  const [after, before] = [closedAfter?.toISOString() ?? "-infinity", closedBefore?.toISOString() ?? "infinity"];
+  const until: Part =
+    cursor === undefined
+      ? sql`< (f.flow, s.status, ${before}::text::timestamptz, ${firstId}::uuid)`
+      : sql`< (f.flow, s.status, (select c.closed_at from flowledger.executions c where c.id = ${cursor}::uuid), ${cursor}::uuid)`;
+  const range: Part = sql`
+    e.closed_at is not null and (e.flow, e.status, e.closed_at, e.id) > (f.flow, s.status, ${after}::text::timestamptz, ${lastId}::uuid)
+    and (e.flow, e.status, e.closed_at, e.id) ${until}`;
+  return inOrder(sql, range, sql`e.flow desc, e.status desc, e.closed_at desc, e.id desc`, limit);
+}
+
+/** In the order of the index, whatever the planner expects of the condition: of a limit that it cannot know it takes the first tenth to be read. */
+function inOrder(sql: Sql, range: Part, by: Part, limit: number): Cell {
+  return (condition): Part => sql`
+    select e.id, e.closed_at as at from (select e.* from flowledger.executions e where ${range} order by ${by} limit (select 2000000000)) e
+    where true ${condition} order by ${by} limit ${limit}::int`;
 }
 
 /** All but flow and status. */
-function where(sql: Sql, filter: ExecutionFilter) {
+function where(sql: Sql, filter: ExecutionFilter): Part {
   const { version, createdAfter, createdBefore, closedAfter, closedBefore, parent, ids } = filter;
   const { idempotencyKey, errorPattern, metadata, redriven, within } = filter;
   const moment = (at: Date) => sql`${at.toISOString()}::text::timestamptz`;
@@ -237,7 +254,15 @@ function where(sql: Sql, filter: ExecutionFilter) {
     ${idempotencyKey === undefined ? sql`` : sql`and e.idempotency_key = ${idempotencyKey}`}
     ${errorPattern === undefined ? sql`` : sql`and e.error is not null and concat(e.error ->> 'name', ': ', e.error ->> 'message') ilike ${errorPattern}`}
     ${[metadata, within].map((one) => (one === undefined ? sql`` : sql`and e.metadata is not null and e.metadata @> ${JSON.stringify(one)}::text::jsonb`))}
-    ${redriven === undefined ? sql`` : sql`and exists (select from flowledger.redriven_by(e.id)) = ${redriven}::boolean`}`;
+    ${redriven === undefined ? sql`` : sql`and ${isRedriven(sql)} = ${redriven}::boolean`}`;
+}
+
+/** As `flowledger.redriven_by` says, which is too slow to be called for each. */
+function isRedriven(sql: Sql): Part {
+  return sql`exists (
+    select from flowledger.ledger l
+    where l.seq = 1 and l.type = 'execution.created' and l.payload ? 'forkedFrom' and l.payload -> 'forkedFrom' ->> 'id' = e.id::text
+      and exists (select from flowledger.ledger r where r.execution_id = l.execution_id and r.type = 'execution.redriven' and r.payload ->> 'of' = e.id::text))`;
 }
 
 export function search<R>(query: Promise<readonly R[]> & { cancel(): void }, filter: object): Promise<readonly R[]> {

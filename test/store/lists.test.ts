@@ -3,8 +3,11 @@ import { randomUUID } from "node:crypto";
 import { beforeAll, expect, test } from "vitest";
 import { createOrchestrator, SearchTimeoutError, UsageError } from "../../src/index.ts";
 import type { ExecutionSummary, ListOptions, Orchestrator } from "../../src/index.ts";
-import { testDatabase } from "../support/database.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
+import type { ExecutionFilter } from "../../src/store/list-filter.ts";
+import { administer, testDatabase } from "../support/database.ts";
 import { refusal } from "../support/flows.ts";
+import { storeOn } from "../support/store.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -109,6 +112,23 @@ const filters: [string, ListOptions, (row: Row) => boolean][] = [
     { closedAfter: at(0), status: ["cancelled"] },
     (row) => row.closed !== null && row.status === "cancelled",
   ],
+  [
+    "closed between, of flows",
+    { closedAfter: at(599), closedBefore: at(601), flow: ["flow.1", "flow.3", "flow.4"] },
+    ({ closed, flow }) =>
+      closed !== null && closed > at(599) && closed < at(601) && ["flow.1", "flow.3", "flow.4"].includes(flow),
+  ],
+  [
+    "created after, a version and metadata",
+    { createdAfter: at(200), version: "d", metadata: { tenant: "t1" } },
+    (row) => row.created > at(200) && row.fingerprint === "def2" && row.metadata?.tenant === "t1",
+  ],
+  [
+    "an idempotency key of a status",
+    { idempotencyKey: "key_25", status: ["running", "completed"] },
+    ({ key, status }) => key === "key_25" && (status === "running" || status === "completed"),
+  ],
+  ["an error of what has none", { errorLike: "card", status: "completed" }, () => false],
   ["a parent", { parent: "0190A000-0000-7000-8000-00000000000a" }, ({ parent }) => parent !== null],
   [
     "how an id begins",
@@ -226,6 +246,70 @@ test("a list that takes more than two seconds ends, in the database too, and say
   expect(count).toBeInstanceOf(SearchTimeoutError);
   expect([...left]).toEqual([]);
 });
+
+/** What is few and looked through, and a page of each flow and status. */
+const most = 2500;
+
+test("with 60,000 executions a page reads no more than it shows and looks through, whatever it is asked", async () => {
+  await using other = await testDatabase();
+  const moment = (hours: number) => new Date(begin + hours * 60 * minute);
+  await other.sql`
+    insert into flowledger.executions (id, seq, flow, fingerprint, created_at, started_at, closed_at, outcome, error, parent_id, idempotency_key, metadata)
+    select ('0190a000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 1, 'list.' || case when n % 5 < 4 then 0 else n % 9 end,
+      case when n % 20000 = 0 then 'fe' else 'f0' end, c.at, c.at, c.at + interval '1 minute' * (n % 50), case when n % 100 = 1 then 'failed' else 'completed' end,
+      case when n % 100 = 1 then '{"name": "CardError", "message": "declined"}'::jsonb end, case when n % 3000 = 0 then '0190a000-0000-7000-8000-00000000000a'::uuid end,
+      'key-' || n, jsonb_build_object('tenant', case when n % 10000 = 0 then 'rare' else 'big' end)
+    from generate_series(1, 60000) n cross join lateral (select ${at(0)}::timestamptz + interval '1 minute' * n as at) c`;
+  await other.sql`vacuum analyze flowledger.executions`;
+  const places: ExecutionFilter[] = [
+    { flow: ["list.0"] },
+    { flow: ["list.7"] },
+    { status: ["completed"] },
+    { status: ["failed"] },
+    { createdAfter: moment(500), createdBefore: moment(502) },
+    { closedAfter: moment(500), closedBefore: moment(502) },
+  ];
+  const asked: ExecutionFilter[] = [
+    {},
+    { version: "f0" },
+    { parent: ExecutionId.parse("0190a000-0000-7000-8000-00000000000a") },
+    { ids: ["0190a000-0000-7000-8000-000000001200", "0190a000-0000-7000-8000-0000000012ff"] },
+    { idempotencyKey: "key-1200" },
+    { idempotencyKey: "other" },
+    { metadata: { tenant: "big" } },
+    { metadata: { tenant: "rare" } },
+    { metadata: { tenant: "none" } },
+    { redriven: true },
+    { errorPattern: "%no such%" },
+  ];
+
+  // One session, so that what a list has read is counted at once.
+  const wide = await administer(other.url, async (client) => {
+    const { reads } = storeOn(client);
+    const read = async () => {
+      await client`select pg_stat_force_next_flush()`;
+      await client`select pg_stat_clear_snapshot()`;
+      const [row] = await client<[{ rows: number }]>`
+        select (seq_tup_read + idx_tup_fetch)::int as rows from pg_stat_user_tables where relname = 'executions' and schemaname = 'flowledger'`;
+      return row.rows;
+    };
+    const found: string[] = [];
+    for (const place of places)
+      for (const wanted of asked)
+        for (const order of ["newest", "oldest", "lastClosed"] as const) {
+          const filter = { ...wanted, ...place };
+          const before = await read();
+          await reads.listHeaders({ filter, order, limit: 20 });
+          const listed = (await read()) - before;
+          await reads.countExecutions(filter, 20);
+          const counted = (await read()) - before - listed;
+          if (listed > most || counted > most) found.push(`${JSON.stringify(filter)} ${order}: ${listed}, ${counted}`);
+        }
+    return found;
+  });
+
+  expect(wide).toEqual([]);
+}, 120_000);
 
 test("failures are grouped by flow, chunk and error, whatever numbers and ids are in it", async () => {
   await using other = await testDatabase();

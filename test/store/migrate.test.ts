@@ -209,14 +209,14 @@ test("a database from before operators keeps its rows, indexes, triggers and vie
   expect(await sql`select executions from flowledger.failures`).toMatchObject([{ executions: 1 }]);
 });
 
-/** Undoes 0006_operators, with the view on what it changes as the release before had it. */
+/** Undoes 0006_operators and the index of 0011 on what it changes, with the view on it as the release before had it. */
 async function undoOperators(sql: postgres.Sql): Promise<void> {
   const [view] = await sql`select pg_get_viewdef('flowledger.failures'::regclass) as text`;
   await sql.unsafe(`drop view flowledger.failures;
     alter table flowledger.executions drop column status, drop column parked;
     alter table flowledger.executions add column status text generated always as (flowledger.status_of(outcome, started_at, pending_interrupts)) stored not null;
     create view flowledger.failures as ${String(view?.["text"])};
-    delete from flowledger.migrations where name = '0006_operators';
+    delete from flowledger.migrations where name in ('0006_operators', '0011_list_index');
     update flowledger.migrations set release = '0.0.1', hash = 'old' where name = 'functions'`);
 }
 

@@ -91,6 +91,9 @@ export function historyTables(schema: PgSchema) {
       index("executions_closed")
         .on(table.closedAt, table.id)
         .where(sql`closed_at is not null`),
+      index("executions_ended")
+        .on(table.flow, table.status, table.closedAt, table.id)
+        .where(sql`closed_at is not null`),
       uniqueIndex("executions_idempotency")
         .on(table.flow, table.idempotencyKey)
         .where(sql`idempotency_key is not null`),
