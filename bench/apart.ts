@@ -57,6 +57,7 @@ function figure(sheet: Sheet, row: Row, target: Figure["target"] & object): Figu
 async function measure(bench: Bench, sheet: Sheet, round: number, way: Way, seconds: number): Promise<void> {
   const workers = way === together ? [] : await Promise.all([forkWorker(bench), forkWorker(bench)]);
   const all = Object.values(flows);
+  await bench.sql`checkpoint`;
   try {
     await using orchestrator =
       workers.length > 0
@@ -65,7 +66,6 @@ async function measure(bench: Bench, sheet: Sheet, round: number, way: Way, seco
     sheet.add(result, way, round, await sample(seconds * 1000, () => startOne(orchestrator)));
     sheet.add(answer, way, round, await sample(seconds * 1000, () => ask(orchestrator)));
     for (const inFlight of [100, 1000]) {
-      await bench.sql`checkpoint`;
       const rows = rowsOf(inFlight);
       const load = new Load(() => orchestrator.flow(flows.five).start({ n: 0 }), inFlight);
       const ended = async () => load.done;

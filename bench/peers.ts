@@ -65,6 +65,9 @@ export async function peers(bench: Bench, { rounds, seconds, engines: asked, new
     const first = round % present.length;
     for (const engine of [...present.slice(first), ...present.slice(0, first)]) {
       const url = urls.get(engine) ?? "";
+      // One in the middle would put full-page images into one figure and not into another. The pages that all touch are behind it
+      // before the first load.
+      await bench.sql`checkpoint`;
       await idle(sheet, round, engine, url, seconds);
       for (const inFlight of compared.includes(engine) ? [50, 100, 1000] : [100])
         await load(bench, sheet, round, engine, url, inFlight, seconds);
@@ -106,8 +109,6 @@ async function load(
   if (!queues.includes(engine)) works.push({ steps: 5, style: "steps" });
   if (engine === "flowledger") works.push(...works.map(({ steps }) => ({ steps, style: "chunks" }) as const));
   for (const work of works) {
-    // A checkpoint in the middle of one would put full-page images into its figures and not into another's.
-    await bench.sql`checkpoint`;
     const column = work.style === "chunks" ? chunks : titles[engine];
     const rows = rowsOf(work.steps, inFlight);
     const { rate, statements, wal, cpu, server } = await measure(bench, process, url, work, inFlight, seconds);
@@ -157,8 +158,8 @@ async function measure(
  * in a process that is started at once, as its docs have it without Conductor. Infinity when that takes longer than our patience.
  */
 async function killed(engine: EngineName, url: string): Promise<number> {
-  const first = await EngineProcess.open(engine, url, idleConcurrency);
-  const fleet = [first, ...(engine === "dbos" ? [] : [await EngineProcess.open(engine, url, idleConcurrency)])];
+  const first = await EngineProcess.open(engine, url, 1);
+  const fleet = [first, ...(engine === "dbos" ? [] : [await EngineProcess.open(engine, url, 1)])];
   try {
     await first.do({ ask: "hold" });
     const victim = await Promise.race(fleet.map((process) => process.running.then(() => process)));
@@ -167,7 +168,7 @@ async function killed(engine: EngineName, url: string): Promise<number> {
     const began = performance.now();
     victim.child.kill("SIGKILL");
     let heir = fleet.find((process) => process !== victim);
-    if (!heir) fleet.push((heir = new EngineProcess(engine, url, idleConcurrency)));
+    if (!heir) fleet.push((heir = new EngineProcess(engine, url, 1)));
     const timeout = AbortSignal.timeout(patience * 1000);
     const isOver = new Promise<"over">((resolve) => timeout.addEventListener("abort", () => resolve("over")));
     return (await Promise.race([heir.running, isOver])) === "over" ? Infinity : (performance.now() - began) / 1000;

@@ -35,6 +35,7 @@ import { checkDatabase, checkWakeups } from "./checks.ts";
 import { isSuspect, openClaims } from "./claims.ts";
 import type { Meter } from "../telemetry/meter.ts";
 import type { Tracing } from "../telemetry/trace.ts";
+import { traceIdOf } from "../telemetry/traceparent.ts";
 import type { Vitals } from "../telemetry/vitals.ts";
 import { openFlowPauses } from "./flow-pauses.ts";
 import { startHeartbeat } from "./heartbeat.ts";
@@ -396,6 +397,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           event: "blocked",
           executionId: claimed.id,
           flow: flow.name,
+          ...traceIdOf(claimed.state.trace),
           error: mismatch.message,
         });
         meter.flow(flow.name).blocked += 1;

@@ -345,7 +345,9 @@ test("an attempt that lost its worker ends its span, and the next owner's links 
     await gate.passed;
   });
   await using own = await testDatabase();
-  await using orchestrator = await serving(own, [held]);
+  const lines: string[] = [];
+  const logger = jsonLogger({ write: (line) => lines.push(line) });
+  await using orchestrator = await serving(own, [held], { logger });
   const execution = await orchestrator.flow(held).startExecution(null, { autoClose: false });
   await begun.passed;
   // The first claim is in the ledger before somebody else takes it.
@@ -367,6 +369,12 @@ test("an attempt that lost its worker ends its span, and the next owner's links 
 
   const last = attempts.at(-1);
   expect(last && linked(last)).toEqual([["takeover", queue.spanContext().spanId]]);
+  const of = z.object({ event: z.string().optional(), traceId: z.string().optional() });
+  const said = () => lines.map((line) => of.parse(JSON.parse(line))).filter(({ event }) => event !== undefined);
+  await expect.poll(said).toEqual([
+    { event: "fenced", traceId: traceOf(queue) },
+    { event: "taken_over", traceId: traceOf(queue) },
+  ]);
   expect(new Set(attempts.map(traceOf)).size).toBe(1);
 });
 
