@@ -6,6 +6,7 @@ const pure = [
   "test/register.test.ts",
   "test/tree.test.ts",
   "test/base/**/*.test.ts",
+  "test/bench/table.test.ts",
   "test/engine/clock.test.ts",
   "test/engine/past.test.ts",
   "test/engine/turn.test.ts",

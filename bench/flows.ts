@@ -12,6 +12,17 @@ export function chain(length: number, kind = "chain"): FlowDefinition {
   return flow;
 }
 
+/** One chunk with steps, one after the other, that each give a small object. */
+export function steps(length: number): FlowDefinition {
+  const flow = defineFlow(`bench-steps-${length}`);
+  flow.to("work", async (ctx) => {
+    let last: { n: number } | null = null;
+    for (let n = 1; n <= length; n++) last = await ctx.step(`s${n}`, () => ({ n }));
+    return last;
+  });
+  return flow;
+}
+
 /** One chunk per item of a list of this size. */
 export function fan(size: number): FlowDefinition {
   const flow = defineFlow(`bench-fan-${size}`);
@@ -48,6 +59,13 @@ export function waitingFlow(): FlowDefinition {
   const flow = defineFlow("bench-waiting");
   flow.to("ask", () => ({ asked: true }));
   flow.when("Answered").to("done", () => null);
+  return flow;
+}
+
+/** Asks a person, `q`, and goes on with the answer. */
+export function asking(): FlowDefinition {
+  const flow = defineFlow("bench-asking");
+  flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", type: "approval" })).to("done", (ctx) => ctx.input);
   return flow;
 }
 

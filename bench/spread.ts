@@ -1,11 +1,9 @@
 /** A distributed forEach over two worker processes: items per second, and what the parent's ledger costs. */
-import { fork } from "node:child_process";
-import { once } from "node:events";
-import { fileURLToPath } from "node:url";
 import { createOrchestrator } from "../src/orchestrator.ts";
 import { spread as spreadFlow } from "./flows.ts";
 import { countStatements } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";
+import { endWorker, forkWorker } from "./workers.ts";
 
 const runs: readonly (readonly [items: number, isWarmUp: boolean])[] = [
   [10_000, true],
@@ -14,10 +12,8 @@ const runs: readonly (readonly [items: number, isWarmUp: boolean])[] = [
 ];
 
 export async function spread(bench: Bench): Promise<Figure[]> {
-  const module = fileURLToPath(new URL("worker.ts", import.meta.url));
-  const workers = [1, 2].map(() => fork(module, [bench.url], { execArgv: ["--expose-gc"] }));
+  const workers = await Promise.all([forkWorker(bench), forkWorker(bench)]);
   try {
-    await Promise.all(workers.map((worker) => once(worker, "message")));
     const flow = spreadFlow();
     await using orchestrator = createOrchestrator({ connection: bench.url, flows: [flow] });
     const figures: Figure[] = [];
@@ -48,7 +44,6 @@ export async function spread(bench: Bench): Promise<Figure[]> {
     }
     return figures;
   } finally {
-    for (const worker of workers) worker.disconnect();
-    await Promise.all(workers.map((worker) => once(worker, "exit")));
+    await Promise.all(workers.map(endWorker));
   }
 }

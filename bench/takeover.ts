@@ -1,22 +1,20 @@
 /** How long work stands still: workers that are killed or frozen in the middle of it, and a Postgres that crashes under load. */
-import { fork } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { createOrchestrator } from "../src/orchestrator.ts";
 import { busy, chain } from "./flows.ts";
+import { untilLocksCount } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";
+import { forkWorker } from "./workers.ts";
 
 const kills = 12;
 const freezes = 2;
 const inFlight = 40;
 
 export async function takeover(bench: Bench): Promise<Figure[]> {
-  const fleet = [await newWorker(bench), await newWorker(bench)];
-  // A lost lock says nothing while everybody has lost it: for ten seconds after the start of Postgres only silence counts.
-  await bench.sql`
-    select pg_sleep(greatest(0, extract(epoch from pg_postmaster_start_time() + interval '11 seconds' - clock_timestamp())))`;
+  const fleet = [await forkWorker(bench), await forkWorker(bench)];
+  await untilLocksCount(bench);
   try {
     const killed: number[] = [];
     for (let n = 0; n < kills; n++) killed.push(...(await strike(bench, fleet, "SIGKILL")));
@@ -64,7 +62,7 @@ async function strike(bench: Bench, fleet: ChildProcess[], signal: "SIGKILL" | "
     select extract(epoch from min(l.at) - ${now.at})::float8 as seconds from flowledger.ledger l
     where l.execution_id = any(${hit}) and l.type = 'execution.claimed' and l.at > ${now.at} group by l.execution_id`;
   await end(victim);
-  fleet.splice(fleet.indexOf(victim), 1, await newWorker(bench));
+  fleet.splice(fleet.indexOf(victim), 1, await forkWorker(bench));
   return claims.map(({ seconds }) => seconds);
 }
 
@@ -95,14 +93,6 @@ async function eventually<T>(ask: () => Promise<T>): Promise<T> {
       await delay(1);
     }
   }
-}
-
-async function newWorker(bench: Bench): Promise<ChildProcess> {
-  const worker = fork(fileURLToPath(new URL("worker.ts", import.meta.url)), [bench.url], {
-    execArgv: ["--expose-gc"],
-  });
-  await once(worker, "message");
-  return worker;
 }
 
 async function end(worker: ChildProcess): Promise<void> {

@@ -1,17 +1,14 @@
 /** Memory of a worker, in a process of its own, while 10,000 executions wait in the database. */
-import { fork } from "node:child_process";
 import { once } from "node:events";
-import { fileURLToPath } from "node:url";
 import { createOrchestrator } from "../src/orchestrator.ts";
 import { waitingFlow } from "./flows.ts";
 import type { Bench, Figure } from "./server.ts";
+import { endWorker, forkWorker } from "./workers.ts";
 
 const executions = 10_000;
 
 export async function waiting(bench: Bench): Promise<Figure[]> {
-  const worker = fork(fileURLToPath(new URL("worker.ts", import.meta.url)), [bench.url], {
-    execArgv: ["--expose-gc"],
-  });
+  const worker = await forkWorker(bench);
   const ask = async () => {
     const answer = once(worker, "message");
     worker.send("rss");
@@ -19,7 +16,6 @@ export async function waiting(bench: Bench): Promise<Figure[]> {
     return Number(bytes) / 1e6;
   };
   try {
-    await once(worker, "message");
     const idle = await ask();
     const flow = waitingFlow();
     await using orchestrator = createOrchestrator({ connection: bench.url, flows: [flow] });
@@ -37,8 +33,7 @@ export async function waiting(bench: Bench): Promise<Figure[]> {
       { name: "startMany of 10,000 until all of them wait", value: took, unit: "ms" },
     ];
   } finally {
-    worker.disconnect();
-    await once(worker, "exit");
+    await endWorker(worker);
   }
 }
 

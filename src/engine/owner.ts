@@ -22,6 +22,7 @@ import type { Claim } from "../store/claims.ts";
 import type { Send, Transactions } from "../store/transactions.ts";
 import type { OwnerTrace } from "../telemetry/trace.ts";
 import { OwnerMeter } from "../telemetry/meter.ts";
+import { traceIdOf } from "../telemetry/traceparent.ts";
 import { Attempt, type Ended } from "./attempt.ts";
 import { subFlowChunk } from "./child.ts";
 import { cleanupChunk, goneCommand, overdueCommand } from "./cleanup.ts";
@@ -875,6 +876,7 @@ export class Owner implements AttemptHost {
       event: "given_back",
       executionId: this.id,
       flow: this.flow.name,
+      ...traceIdOf(this.state.trace),
       error: error instanceof Error ? (error.stack ?? error.message) : String(error),
     });
     // Of what was cut off before anything of this epoch was in the ledger nothing can be said there.

@@ -6,6 +6,7 @@ import type { ExecutionState } from "../ledger/state.ts";
 import type { Claim } from "../store/claims.ts";
 import { Histogram, longBounds, shortBounds, workBounds } from "./histogram.ts";
 import { LoopLag } from "./loop.ts";
+import { traceIdOf } from "./traceparent.ts";
 
 export type AttemptOutcome = "completed" | "paused" | "retried" | "failed" | "parked" | "interrupted";
 
@@ -69,6 +70,8 @@ export class OwnerMeter {
   readonly #name: string;
   /** Limits make what they hold back late, as they should. */
   readonly #mayBeLate: boolean;
+  /** The `traceparent` of its root; the first owner may make that. */
+  #trace: string | null;
   readonly #takeovers: number;
   /** How long it was due before it was claimed for the first time; null where it had been. */
   readonly #latenessMs: number | null;
@@ -84,14 +87,16 @@ export class OwnerMeter {
     this.#log = log;
     this.#id = id;
     this.#name = flow;
+    this.#trace = state.trace;
     this.#mayBeLate = limits !== null;
     this.#takeovers = takeovers;
     this.#latenessMs = state.firstClaim === null ? now - dueAt(state) : null;
   }
 
   /** @param at the commit's time, milliseconds since 1970 @param state with the commit folded in */
-  committed(events: readonly LedgerEvent[], at: number, { closed, firstClaim }: ExecutionState): void {
+  committed(events: readonly LedgerEvent[], at: number, { closed, firstClaim, trace }: ExecutionState): void {
     const flow = this.#flow;
+    this.#trace = trace;
     if (this.#isFirst) {
       this.#isFirst = false;
       if (this.#takeovers > 0) this.#tookOver();
@@ -160,8 +165,8 @@ export class OwnerMeter {
     });
   }
 
-  #fields(event: string): { event: string; executionId: ExecutionId; flow: string } {
-    return { event, executionId: this.#id, flow: this.#name };
+  #fields(event: string): { event: string; executionId: ExecutionId; flow: string; traceId?: string } {
+    return { event, executionId: this.#id, flow: this.#name, ...traceIdOf(this.#trace) };
   }
 }
 

@@ -300,6 +300,9 @@ export class OwnerTrace {
   }
 }
 
+/** Runs code with a span as the active one. */
+export type Inside = <T>(run: () => T) => T;
+
 /** The span of one attempt, and those in it. */
 export class AttemptTrace {
   readonly #api: TraceApi;
@@ -333,15 +336,20 @@ export class AttemptTrace {
     return this.#api.context.with(this.#context, work);
   }
 
-  /** Runs a step of it in a span of its own. */
-  async step<T>(name: string, work: () => Promise<T>): Promise<T> {
+  /**
+   * Runs a step of it in a span of its own, which is the active one in `work` and in what that runs by `inside`: a driver may call
+   * back from anywhere.
+   */
+  async step<T>(kind: "step" | "transaction", name: string, work: (inside: Inside) => Promise<T>): Promise<T> {
     const span = this.#tracer.startSpan(
-      `step ${name}`,
+      `${kind} ${name}`,
       { kind: kinds.internal, attributes: { ...this.#attributes, "flowledger.step": name } },
       this.#context,
     );
+    const context = this.#api.trace.setSpan(this.#context, span);
+    const inside: Inside = (run) => this.#api.context.with(context, run);
     try {
-      return await this.#api.context.with(this.#api.trace.setSpan(this.#context, span), work);
+      return await inside(() => work(inside));
     } catch (error) {
       fail(span, error instanceof Error ? error.name : typeof error);
       throw error;

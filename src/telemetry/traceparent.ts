@@ -25,3 +25,9 @@ export function parseTraceparent(text: unknown): string | null {
   );
   return null;
 }
+
+/** What a line of the log says of the trace; nothing where there is none, or its spans go nowhere. */
+export function traceIdOf(traceparent: string | null): { readonly traceId?: string } {
+  const [, traceId, , flags = "0"] = traceparent?.split("-") ?? [];
+  return traceId !== undefined && Number.parseInt(flags, 16) & 1 ? { traceId } : {};
+}

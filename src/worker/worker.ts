@@ -18,6 +18,7 @@ import { isItem } from "../ledger/state.ts";
 import { WorkerId, type ExecutionId } from "../ledger/event.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { isSuspect, openClaims } from "./claims.ts";
+import { traceIdOf } from "../telemetry/traceparent.ts";
 import type { Vitals } from "../telemetry/vitals.ts";
 import { openFlowPauses } from "./flow-pauses.ts";
 import { startHeartbeat } from "./heartbeat.ts";
@@ -208,6 +209,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           event: "blocked",
           executionId: claimed.id,
           flow: flow.name,
+          ...traceIdOf(claimed.state.trace),
           error: mismatch.message,
         });
         meter.flow(flow.name).blocked += 1;

@@ -1,4 +1,6 @@
 /** What is logged, in which shape, and how often. */
+import { globSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { format } from "node:util";
 import { expect, test, vi } from "vitest";
 import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
@@ -6,6 +8,8 @@ import type { Logger } from "../../src/index.ts";
 import { openLogs } from "../../src/telemetry/log.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, serving, visiting } from "../support/flows.ts";
+
+const root = resolve(import.meta.dirname, "../..");
 
 interface Line {
   readonly level: number;
@@ -93,6 +97,52 @@ test("what a lost worker leaves is said: fenced, taken over, claimed late", asyn
   expect(late["lateMs"]).toBeGreaterThanOrEqual(60_000);
   expect(fenced).toMatchObject({ ...whose, level: 30 });
   expect(taken).toMatchObject({ ...whose, level: 30, takeovers: 1 });
+});
+
+test("a stop says that it drains, and what it gives back when its time is over", async () => {
+  const { lines, logger } = recorded();
+  const begun = newGate();
+  const stuck = defineFlow("stuck");
+  stuck.to("hang", () => {
+    begun.open();
+    return new Promise(() => {});
+  });
+  await using own = await testDatabase();
+  await using orchestrator = createOrchestrator({ connection: own.url, flows: [stuck], logger });
+  const worker = await orchestrator.startWorker({ drainTimeout: "100ms" });
+  await orchestrator.flow(stuck).startExecution(null, { autoClose: false });
+  await begun.passed;
+
+  await worker.stop();
+
+  expect(
+    lines.filter(({ event }) => event !== undefined).map(({ event, level, executions }) => [event, level, executions]),
+  ).toEqual([
+    ["draining", 30, 1],
+    ["given_back", 40, 1],
+  ]);
+});
+
+test("each event that a line has is in the docs with its level, and each there is in the source", () => {
+  const levels = new Map<string, Set<string>>();
+  for (const file of globSync("src/**/*.ts", { cwd: root })) {
+    const text = readFileSync(join(root, file), "utf8");
+    for (const [, level = "", , one, other] of text.matchAll(
+      /log\.(info|warn|error)\(([^;]*?)(?:\bevent: "(\w+)"|#fields\("(\w+)"\))/g,
+    )) {
+      const event = one ?? other ?? "";
+      levels.set(event, (levels.get(event) ?? new Set()).add(level));
+    }
+  }
+  const docs = readFileSync(join(root, "docs/observability.md"), "utf8");
+  const documented = [...docs.matchAll(/^\| `(\w+)` +\| (info|warn|error) +\|/gm)].map(([, event = "", level = ""]) => [
+    event,
+    level,
+  ]);
+
+  expect(documented.length).toBeGreaterThan(10);
+  for (const [event = "", level = ""] of documented) expect([event, ...(levels.get(event) ?? [])]).toContain(level);
+  for (const event of levels.keys()) expect(docs).toContain(`\`${event}\``);
 });
 
 test("a crash loop is said with the number of workers it took", async () => {

@@ -145,6 +145,35 @@ test("with trace: child the spans are in the caller's trace, and detail: steps s
   expect(step.attributes["flowledger.step"]).toBe("book");
 });
 
+test("with detail: steps a transaction has a span until its commit, which is active in its work", async () => {
+  const paying = defineFlow("traced.paying");
+  const active: (string | undefined)[] = [];
+  paying.to(
+    "pay",
+    async (ctx) => {
+      await ctx.transaction("book", async (tx) => {
+        await tx.query("select 1");
+        active.push(api.trace.getActiveSpan()?.spanContext().spanId);
+        if (ctx.attempt === 1) throw new RangeError("a secret");
+      });
+    },
+    { retry: { maxAttempts: 2, initialInterval: "10ms" } },
+  );
+  await using orchestrator = await serving(database, [paying], { telemetry: { detail: "steps" } });
+  const execution = await orchestrator.flow(paying).startExecution(null, { autoClose: false });
+  await untilEvent(execution, "chunk.completed");
+
+  const attempts = spans(execution.id, "chunk traced.paying/pay");
+  const [failed, booked] = spans(execution.id, "transaction book");
+  expect(active).toEqual([failed?.spanContext().spanId, booked?.spanContext().spanId]);
+  expect([failed, booked].map((one) => one?.parentSpanContext?.spanId)).toEqual(
+    attempts.map((one) => one.spanContext().spanId),
+  );
+  expect(failed?.attributes).toMatchObject({ "flowledger.step": "book", "error.type": "RangeError" });
+  expect(JSON.stringify(failed?.attributes)).not.toContain("secret");
+  expect(booked?.attributes["error.type"]).toBeUndefined();
+});
+
 test("trace: off, and a start that was sampled out, have no span anywhere", async () => {
   await using off = await serving(database, [atWork], { telemetry: { trace: "off" } });
   await off.flow(atWork).start(null);
@@ -316,7 +345,9 @@ test("an attempt that lost its worker ends its span, and the next owner's links 
     await gate.passed;
   });
   await using own = await testDatabase();
-  await using orchestrator = await serving(own, [held]);
+  const lines: string[] = [];
+  const logger = jsonLogger({ write: (line) => lines.push(line) });
+  await using orchestrator = await serving(own, [held], { logger });
   const execution = await orchestrator.flow(held).startExecution(null, { autoClose: false });
   await begun.passed;
   // The first claim is in the ledger before somebody else takes it.
@@ -338,6 +369,12 @@ test("an attempt that lost its worker ends its span, and the next owner's links 
 
   const last = attempts.at(-1);
   expect(last && linked(last)).toEqual([["takeover", queue.spanContext().spanId]]);
+  const of = z.object({ event: z.string().optional(), traceId: z.string().optional() });
+  const said = () => lines.map((line) => of.parse(JSON.parse(line))).filter(({ event }) => event !== undefined);
+  await expect.poll(said).toEqual([
+    { event: "fenced", traceId: traceOf(queue) },
+    { event: "taken_over", traceId: traceOf(queue) },
+  ]);
   expect(new Set(attempts.map(traceOf)).size).toBe(1);
 });
 
@@ -360,7 +397,32 @@ test("a fork is a trace of its own that links to its source; a child links to th
   const source = await span(execution.id, "start traced.outer");
   expect(linked(copied)).toEqual([["copy", source.spanContext().spanId]]);
   expect(traceOf(copied)).not.toBe(traceOf(source));
-  expect((await fork.result.getMeta()).trace).toContain(traceOf(copied));
+  // The span is there before its claim is in the ledger.
+  await expect.poll(async () => (await fork.result.getMeta()).trace ?? "").toContain(traceOf(copied));
+});
+
+test("a redrive links to what it was redriven from", async () => {
+  let isBroken = true;
+  const failing = defineFlow("traced.failing");
+  failing.to("fail", () => {
+    if (isBroken) throw new Error("broken");
+  });
+  await using orchestrator = await serving(database, [failing]);
+  const execution = await orchestrator.flow(failing).startExecution(null);
+  await untilEvent(execution, "execution.closed");
+  isBroken = false;
+
+  const again = await execution.redrive({ actor: "ada", reason: "mended" });
+
+  const [source, queue] = [
+    await span(execution.id, "start traced.failing"),
+    await span(again.id, "queue traced.failing"),
+  ];
+  const root = await span(again.id, "start traced.failing");
+  const claim = await span(execution.id, "queue traced.failing");
+  expect(linked(root)).toEqual([["copy", claim.spanContext().spanId]]);
+  expect(traceOf(root)).not.toBe(traceOf(source));
+  expect(traceOf(queue)).toBe(traceOf(root));
 });
 
 test("attributes of the user's are on each span; a function that throws is one warning, and spans go without them", async () => {

@@ -35,6 +35,7 @@ import { resultOf } from "../child.ts";
 import type { Captured, NewChild } from "../child.ts";
 import type { ClosedExecution } from "../host.ts";
 import { backoffMs, serializeError } from "../retries.ts";
+import type { Inside } from "../../telemetry/trace.ts";
 import type { Turn } from "../turns.ts";
 import { PeopleCtx } from "./people.ts";
 
@@ -91,7 +92,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       try {
         value = await attempt.busy(async () => {
           const idempotencyKey = `${attempt.idempotencyKey}/${ordinal}`;
-          const keyed = (signal: AbortSignal) => traced(attempt, name, () => work(signal, idempotencyKey));
+          const keyed = (signal: AbortSignal) => traced(attempt, "step", name, () => work(signal, idempotencyKey));
           host.began?.({ chunk: chunk.name, attempt: attempt.number, step: name, idempotencyKey });
           return parseReturn(null, await this.#timed(name, keyed, timeoutMs), `result of ${where}`);
         });
@@ -162,7 +163,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     if (entry?.effect === "step") return copyJson(entry.value);
     await attempt.flush();
     let recorded: Json = null;
-    await attempt.busy(() =>
+    const run = (inside: Inside) =>
       host.transactions.run(
         client ?? null,
         async (tx) => {
@@ -172,7 +173,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
             step: name,
             idempotencyKey: `${attempt.idempotencyKey}/${ordinal}`,
           });
-          const returning = async () => this.#timed(name, () => work(tx as never), timeoutMs);
+          const returning = async () => this.#timed(name, () => inside(() => work(tx as never)), timeoutMs);
           // What is cut off rolls back at once: it would hold its rows and its connection.
           return parseReturn(null, await unlessAborted(returning(), signal), `result of ${where}`);
         },
@@ -186,8 +187,8 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
             throw error;
           });
         },
-      ),
-    );
+      );
+    await attempt.busy(async () => traced(attempt, "transaction", name, run));
     attempt.requireLive();
     return copyJson(recorded);
   }
@@ -330,7 +331,12 @@ function reviveError(error: SerializedError): Error {
 }
 
 /** A step in a span of its own, where that is asked for. */
-function traced(attempt: CtxAttempt, name: string, work: () => unknown): unknown {
+function traced<T>(
+  attempt: CtxAttempt,
+  kind: "step" | "transaction",
+  name: string,
+  work: (inside: Inside) => T,
+): T | Promise<T> {
   const { host, trace } = attempt;
-  return trace && host.tracesSteps ? trace.step(name, async () => await work()) : work();
+  return trace && host.tracesSteps ? trace.step<T>(kind, name, async (inside) => work(inside)) : work((run) => run());
 }
