@@ -86,7 +86,7 @@ export interface OrchestratorOptions {
   schedules?: readonly ScheduleOptions[];
   /**
    * Where the library and `ctx.log` write: pino, console, or an object with debug, info, warn and error, called with a message
-   * and fields (pino: fields and message). @default warnings and errors to stderr
+   * and fields (pino: fields and message). @default to stderr: lines of `ctx.log` from info on, warnings and errors of the library
    */
   logger?: Logger;
   /**
@@ -142,6 +142,8 @@ export interface OrchestratorInternals {
   readonly functions: ReadonlyMap<string, FunctionDefinition>;
   readonly timers: Timers;
   readonly isClosed: boolean;
+  /** Of an orchestrator without a logger: lines of JSON from now on. */
+  readonly logJson: () => void;
   readonly create: (execution: NewExecution) => Promise<ExecutionId>;
   /** The database, once it is known to fit. */
   readonly store: () => Promise<Store>;
@@ -685,6 +687,7 @@ export class Orchestrator implements AsyncDisposable {
       functions: this.#functions,
       timers: this.#timers,
       isClosed: this.#isClosed,
+      logJson: () => this.#logs.useJson(),
       create: (execution) => this.#create(execution, undefined),
       store: () => this.#readyStore(),
     };

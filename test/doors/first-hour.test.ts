@@ -181,6 +181,11 @@ test("what was mistyped is refused with what was meant, and exit code 2", async 
     [["lst"], /unknown command 'lst' \(Did you mean list\?\)/],
     [["list", "--flwo", "x"], /unknown option '--flwo' \(Did you mean --flow\?\)/],
     [["list", "--flow", "declinde"], /did you mean "declined"\?/],
+    [["inbox", "--flow", "asking.bos"], /did you mean "asking.boss"\?/],
+    [["failures", "--flow", "declinde"], /did you mean "declined"\?/],
+    [["list", "--status", "runing"], /Did you mean running\?/],
+    [["list", "--status", "x".repeat(100)], /Allowed choices are/],
+    [["show"], /missing required argument 'id': see --help/],
     [["list", "--limit", "0"], /must be an integer from 1 to 1000/],
     [["list", "--limit", "1001"], /must be an integer from 1 to 1000/],
     [["inbox", "--limit", "0"], /must be an integer from 1 to 1000/],
@@ -189,9 +194,9 @@ test("what was mistyped is refused with what was meant, and exit code 2", async 
     [["start", "declined", "null", "--options", '{"delay": "soon"}'], /"10s"/],
   ];
 
-  for (const [args, words] of wrongs) {
-    const { code, stdout, stderr } = await run(...args);
+  const results = await Promise.all(wrongs.map(async ([args, words]) => ({ args, words, ...(await run(...args)) })));
 
+  for (const { args, words, code, stdout, stderr } of results) {
     expect([args, code, stdout]).toEqual([args, 2, ""]);
     expect(lines(stderr)).toEqual([expect.stringMatching(words)]);
   }
