@@ -86,6 +86,7 @@ export interface ExecutionHost {
   activeTrace(): string | null;
 }
 
+/** Of every command. */
 export interface InTransaction {
   /**
    * A transaction of yours: the command counts, and is told to owners and readers, when that commits, and never where it rolls back. The
@@ -94,6 +95,7 @@ export interface InTransaction {
   tx?: CallerTransaction;
 }
 
+/** Of `emit()` from outside. */
 export interface EmitCallOptions extends InTransaction {
   /** Repeating a key changes nothing. */
   idempotencyKey?: string;
@@ -101,6 +103,7 @@ export interface EmitCallOptions extends InTransaction {
   actor?: string;
 }
 
+/** Of `continueWith()`. */
 export interface ResumeOptions extends InTransaction {
   /** Repeating it with the same answer changes nothing. */
   resumeRequestId?: string;
@@ -112,14 +115,19 @@ export interface ResumeOptions extends InTransaction {
   traceparent?: string;
 }
 
+/** Of `intervene()`. */
 export interface InterveneOptions extends InTransaction {
+  /** Whose correction it is, for the ledger. */
   author?: string;
   /** The intervention point or chunk it is meant for. @default the next one */
   target?: string;
+  /** For people who read it later. @default none */
   note?: string;
+  /** For programs that read it later. @default {} */
   metadata?: Readonly<Record<string, unknown>>;
 }
 
+/** Of `close()`. */
 export interface CloseOptions {
   /** How long accepted work may take to drain; null waits for ever. @default null */
   timeout?: Duration | null;
@@ -129,12 +137,14 @@ export interface CloseOptions {
   parked?: "reject" | "fail";
   /** Kept as the close reason. @default "manual" */
   reason?: string;
+  /** Who closes it, for the ledger. */
   actor?: string;
 }
 
 /** One event of the ledger, as `history()` gives it. */
 export type HistoryEntry = LedgerEvent & { readonly seq: number; readonly epoch: number; readonly at: Date };
 
+/** Of `history()`. */
 export interface HistoryOptions {
   /** Only events after this seq. @default 0 */
   from?: number;
@@ -155,6 +165,7 @@ function unseen(error: unknown): [] {
   throw error;
 }
 
+/** One execution, from any process: sends it commands, and reads its ledger, stream and result. */
 export class Execution<C extends Contract = Contract> {
   readonly id: ExecutionId;
   readonly flow: string;

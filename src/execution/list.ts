@@ -20,7 +20,9 @@ type Status = Header["status"];
 
 /** All of it must hold; of a list, one. Beside a flow, a status or a range of times each of these goes by an index. */
 export interface ExecutionFilter {
+  /** Names of flows. @default any */
   flow?: string | readonly string[];
+  /** @default any */
   status?: Status | readonly Status[];
   /** Fingerprint of the flow's definition, or how it begins. */
   version?: string;
@@ -28,12 +30,15 @@ export interface ExecutionFilter {
   createdAfter?: Date;
   /** Earlier than this. */
   createdBefore?: Date;
+  /** Closed later than this. */
   closedAfter?: Date;
+  /** Closed earlier than this. */
   closedBefore?: Date;
   /** Id of the execution that called it. */
   parent?: string;
   /** How its id begins, dashes included. */
   idPrefix?: string;
+  /** The key that it was started with. */
   idempotencyKey?: string;
   /** A part of "name: message" of the error that it failed with, in any case; `%` stands for any text. */
   errorLike?: string;
@@ -43,6 +48,7 @@ export interface ExecutionFilter {
   redriven?: boolean;
 }
 
+/** Of `listExecutions()`. */
 export interface ListOptions extends ExecutionFilter {
   /** "lastClosed" has closed executions only. @default "newest" */
   order?: ListOrder;
@@ -52,12 +58,15 @@ export interface ListOptions extends ExecutionFilter {
   limit?: number;
 }
 
+/** Of `countExecutions()`. */
 export interface CountOptions extends ExecutionFilter {
   /** Where counting stops: 1 to 100,000. @default 1000 */
   upTo?: number;
 }
 
+/** Of `failures()`. */
 export interface FailureOptions {
+  /** Names of flows. @default any */
   flow?: string | readonly string[];
   /** Only what has failed since. */
   lastAfter?: Date;
@@ -81,6 +90,7 @@ export const filterNames = [
   "redriven",
 ] as const satisfies readonly (keyof ExecutionFilter)[];
 
+/** An execution in a list. */
 export interface ExecutionSummary {
   readonly id: ExecutionId;
   readonly flow: string;

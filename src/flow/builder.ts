@@ -132,10 +132,12 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     return this.#draft.definedAt;
   }
 
+  /** The structure as JSON, for `Flow.fromBlueprint()`: functions and schemas are not in it. */
   toBlueprint(): Blueprint {
     return toBlueprint(this);
   }
 
+  /** The graph as text of Mermaid, for documents. */
   toMermaid(): string {
     return toMermaid(this);
   }
@@ -181,12 +183,14 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     return this.#go(this.#draft.case(opened, "if", "ifCondition()", erase(condition)));
   }
 
+  /** Another branch of the open `ifCondition()`, for what no branch before has taken. @throws {DefinitionError} no condition is open */
   elifCondition(
     condition: Predicate<C, EntryOf<Frame>>,
   ): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "case">, Known> {
     return this.#go(this.#draft.case(this.#at, "if", "elifCondition()", erase(condition)));
   }
 
+  /** The branch for what no other one has taken. @throws {DefinitionError} no condition is open */
   elseCondition(): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "else">, Known> {
     return this.#go(this.#draft.case(this.#at, "if", "elseCondition()", otherwise));
   }
@@ -208,6 +212,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Frame = null
     return this.#go(this.#draft.case(this.#at, "match", "case()", typeof test === "function" ? erase(test) : test));
   }
 
+  /** The branch for what no case has taken. @throws {DefinitionError} no match is open */
   caseElse(): Flow<C, EntryOf<Frame>, NextCase<Frame, Last, "else">, Known> {
     return this.#go(this.#draft.case(this.#at, "match", "caseElse()", otherwise));
   }
@@ -302,10 +307,12 @@ function requireOwnName(name: unknown): void {
 /** A chunk by itself, from `flow.chunk()`. */
 export interface ChunkRef<C extends Contract, In, Out> {
   readonly name: string;
+  /** What it runs. */
   readonly handler: ChunkHandler<C, In, Out>;
   readonly options: ChunkOptions | undefined;
 }
 
+/** Of `batch()` and `forEach()`. */
 export interface BlockOptions {
   /** Branches or items at once. @default unlimited */
   readonly concurrency?: number | null;
