@@ -56,6 +56,7 @@ export {
   ExecutionResultNotAvailableYet,
 } from "./base/errors.ts";
 
+/** Of `defer()`. */
 export interface DeferOptions {
   /** What the database knows it by; needed where the function has no name, or a bundler shortens it. @default fn.name */
   readonly name?: string;
@@ -111,6 +112,7 @@ export interface DeferredFunction<Args extends unknown[], Out> extends Callable<
   readonly __execOptions: ExecutionOptions | undefined;
 }
 
+/** What `defer()` made of its options. */
 export interface FunctionMetadata {
   readonly name: string;
   /** Of Defer's manifest, whose form this is. */
@@ -368,6 +370,7 @@ export function getContext(): Ctx | undefined {
 
 // ── executions by id ────────────────────────────────────────────────────────────────────────────────────────
 
+/** An execution of a function. */
 export interface FunctionExecution {
   readonly id: ExecutionId;
   readonly state: FunctionState;
@@ -473,12 +476,15 @@ export async function reRunExecution(id: string): Promise<FunctionExecution> {
 export interface PageOptions {
   /** 1 to 1000. @default 100 */
   readonly first?: number;
+  /** `endCursor` of the page before. */
   readonly after?: string;
   /** Instead of `first`. */
   readonly last?: number;
+  /** `startCursor` of the page behind. */
   readonly before?: string;
 }
 
+/** A page of a list, with what is needed for the next one. */
 export interface Page<T> {
   readonly data: readonly T[];
   readonly pageInfo: {
@@ -494,6 +500,7 @@ type Choice<T> = T | readonly T[];
 
 /** All that are given must hold; of a list of values, one. */
 export interface ExecutionFilters {
+  /** @default any */
   readonly states?: Choice<FunctionState>;
   /** Names of functions. @default those given to `createOrchestrator()` */
   readonly functionIds?: Choice<string>;
@@ -501,8 +508,11 @@ export interface ExecutionFilters {
   readonly errorCodes?: Choice<string>;
   /** Ids of workers. */
   readonly executedBy?: Choice<string>;
+  /** When an attempt began. @default any time */
   readonly startedAt?: { readonly from?: Date; readonly to?: Date };
+  /** When it was to begin. @default any time */
   readonly scheduleAt?: { readonly from?: Date; readonly to?: Date };
+  /** Keys of its metadata, with one of these values each. @default any */
   readonly metadata?: readonly { readonly key: string; readonly values: Choice<string> }[];
 }
 
@@ -549,6 +559,7 @@ export async function listExecutions(
   return pageOf(records.map(publicExecution), ({ id }) => id, page, { limit, isLast });
 }
 
+/** One try of an execution. */
 export interface ExecutionAttempt {
   /** From 1. */
   readonly attempt: number;
