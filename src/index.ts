@@ -85,42 +85,97 @@ export {
   WorkerError,
 } from "./base/errors.ts";
 
+export type { BlockOptions, ChunkRef } from "./flow/builder.ts";
 export type {
+  Callable,
   CallOptions,
   ChunkHandler,
+  ConsumeOptions,
   Ctx,
+  EmitOptions,
   Escalation,
+  ExecutionInfo,
+  FlowDataOptions,
+  FlowDataWriteOptions,
   Intervention,
+  InterventionConsumer,
+  InterventionFilters,
   Logger,
   Paused,
   PauseOptions,
   Predicate,
   Resume,
   RetryOptions,
+  StateWriteOptions,
   StepOptions,
   Transaction,
   TransactionOptions,
   TransactionSource,
+  WithdrawOptions,
 } from "./flow/context.ts";
-export type { ChunkOptions, FlowDefinition } from "./flow/definition.ts";
+export type {
+  ChunkOptions,
+  FlowDefinition,
+  InterventionPoint,
+  ResourceRequirement,
+  ResourceResolver,
+  SubFlowOptions,
+} from "./flow/definition.ts";
+export type { Graph } from "./flow/graph.ts";
 export type { ParkOptions } from "./flow/failure.ts";
-export type { FlowOptions, Limit, LimitOptions } from "./flow/limits.ts";
-export type { CloseSnapshot, Contract, InputOf, InterruptNotice, StateOf, StreamItem } from "./flow/contract.ts";
+export type { FlowLimits, FlowOptions, Limit, LimitOptions, Rate, ResolvedRate, StreamLimits } from "./flow/limits.ts";
+export type {
+  CloseSnapshot,
+  Contract,
+  InputOf,
+  InterruptNotice,
+  StartInput,
+  StateOf,
+  StreamItem,
+} from "./flow/contract.ts";
+export type {
+  CallerTransaction,
+  DrizzleTransaction,
+  KnexTransaction,
+  KyselyTransaction,
+  MikroOrmTransaction,
+  PgClient,
+  PrismaTransaction,
+} from "./store/caller-transaction.ts";
+export type { ConnectionOption } from "./store/client.ts";
+export type { DriverOptions } from "./store/driver.ts";
 export type {
   BoundFlow,
   CreateOptions,
+  InputArgs,
   RunOptions,
   StartAndWaitOptions,
   StartManyOptions,
 } from "./execution/bound-flow.ts";
-export type { Orchestrator, OrchestratorOptions, WorkerOptions } from "./orchestrator.ts";
+export type {
+  FunctionDefinition,
+  LoadOptions,
+  Orchestrator,
+  OrchestratorOptions,
+  WorkerOptions,
+} from "./orchestrator.ts";
+export type { ForkOptions, LoadReport, SavedExecution } from "./execution/history.ts";
+export type { KeyOptions } from "./execution/signature.ts";
 export type { FailureGroup } from "./store/lists.ts";
 export type { CountOptions, ExecutionFilter, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";
 export type { Bulk, BulkFailurePage, BulkOptions, BulkPreview } from "./execution/bulk.ts";
 export type { BulkFailure, BulkReport } from "./store/bulks.ts";
 export type { PruneOptions } from "./execution/retention.ts";
 export type { Execution } from "./execution/execution.ts";
-export type { CloseOptions, EmitCallOptions, HistoryEntry, HistoryOptions } from "./execution/command-options.ts";
+export type {
+  CloseOptions,
+  EmitCallOptions,
+  HistoryEntry,
+  HistoryOptions,
+  InTransaction,
+  InterveneOptions,
+  ResumeOptions,
+} from "./execution/command-options.ts";
 export type {
   ChunkAddress,
   OperatorOptions,
@@ -134,7 +189,7 @@ export type {
   StateEdit,
 } from "./execution/operate.ts";
 export type { ClaimOptions, DelegateOptions, HandlingOptions, SnoozeOptions } from "./execution/handling.ts";
-export type { InboxOptions } from "./execution/inbox.ts";
+export type { AnswerByTokenOptions, InboxOptions, ListInterruptsOptions } from "./execution/inbox.ts";
 export type { InterruptRecord } from "./execution/interrupt.ts";
 export type { ParkedChunk } from "./base/errors.ts";
 export type { SubFlowFrame } from "./execution/frame.ts";
@@ -160,6 +215,7 @@ export type { TimelineRow } from "./ledger/timeline.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Duration } from "./base/duration.ts";
 export type { Json, JsonObject } from "./base/json.ts";
+export type { TraceApi } from "./telemetry/otel.ts";
 export type { TelemetryOptions } from "./telemetry/trace.ts";
 export type { JsonLoggerOptions } from "./telemetry/log.ts";
 export type { Health, HealthCheck } from "./telemetry/health.ts";

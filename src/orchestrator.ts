@@ -71,6 +71,7 @@ import { resolveSchedules, scheduleOptionNames } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
 import type { LocalWorker, Worker } from "./worker/host.ts";
 
+/** Of `createOrchestrator()`. */
 export interface OrchestratorOptions {
   /** A connection string, or options of postgres.js. It connects at the first use. @default process.env.DATABASE_URL, read at the first use */
   connection?: ConnectionOption | undefined;
@@ -86,7 +87,7 @@ export interface OrchestratorOptions {
   schedules?: readonly ScheduleOptions[];
   /**
    * Where the library and `ctx.log` write: pino, console, or an object with debug, info, warn and error, called with a message
-   * and fields (pino: fields and message). @default warnings and errors to stderr
+   * and fields (pino: fields and message). @default to stderr: lines of `ctx.log` from info on, warnings and errors of the library
    */
   logger?: Logger;
   /**
@@ -105,6 +106,7 @@ export interface FunctionDefinition {
   readonly __metadata: { readonly cron?: string };
 }
 
+/** Of `startWorker()`. */
 export interface WorkerOptions {
   /** Executions advanced at once. @default 100 */
   concurrency?: number;
@@ -118,7 +120,7 @@ export interface WorkerOptions {
 const longest = 1000;
 
 /** Of a load. */
-interface LoadOptions extends KeyOptions {
+export interface LoadOptions extends KeyOptions {
   /** Live objects for the execution, in this process only. */
   readonly runtimeResources?: Resources;
 }
@@ -142,15 +144,24 @@ export interface OrchestratorInternals {
   readonly functions: ReadonlyMap<string, FunctionDefinition>;
   readonly timers: Timers;
   readonly isClosed: boolean;
+  /** Of an orchestrator without a logger: lines of JSON from now on. */
+  readonly logJson: () => void;
   readonly create: (execution: NewExecution) => Promise<ExecutionId>;
   /** The database, once it is known to fit. */
   readonly store: () => Promise<Store>;
 }
 
+/**
+ * An orchestrator for one database. It connects at its first use, not here.
+ *
+ * @throws {UsageError} an option that is unknown, or cannot be meant
+ * @throws {DefinitionError} two flows have one name, or one is not finished
+ */
 export function createOrchestrator(options: OrchestratorOptions = {}): Orchestrator {
   return new Orchestrator(options);
 }
 
+/** The library against one database: starts executions and reads them, serves flows, looks after what is stored. */
 export class Orchestrator implements AsyncDisposable {
   readonly #timers: Timers;
   readonly #newId: NewId;
@@ -685,6 +696,7 @@ export class Orchestrator implements AsyncDisposable {
       functions: this.#functions,
       timers: this.#timers,
       isClosed: this.#isClosed,
+      logJson: () => this.#logs.useJson(),
       create: (execution) => this.#create(execution, undefined),
       store: () => this.#readyStore(),
     };

@@ -66,24 +66,43 @@ export function printFields(out: Terminal, title: string, fields: object): void 
   for (const [key, value] of Object.entries(fields)) out.line(`${out.paint.dim(key.padEnd(width))}  ${inline(value)}`);
 }
 
-/** On a screen each row is one line: the last columns give way. */
+/** What the last column needs to be worth its place in the line. */
+const leastOfLast = 24;
+
+/** No line is wider than the screen. Where the last column, which says most, would get too little of it, it has lines of its own. */
 export function printTable(out: Terminal, heads: readonly string[], rows: readonly (readonly string[])[]): void {
   const shown = rows.map((row) => row.map((cell) => visible(cell).replaceAll(/[\t\n]/g, escapeOf)));
   const lengthIn = (cell: string | undefined) => out.plain(cell ?? "").length;
   const widths = heads.map((head, column) => Math.max(head.length, ...shown.map((row) => lengthIn(row[column]))));
-  const format = (row: readonly string[]) => {
-    const cells = row.map((cell, column) => cell + " ".repeat(Math.max(0, (widths[column] ?? 0) - lengthIn(cell))));
-    const line = cells.join("  ").trimEnd();
-    return out.width !== null && lengthIn(line) > out.width ? fitted(out, row, widths, out.width) : line;
-  };
+  const last = heads.length - 1;
+  const before = widths.slice(0, last).reduce((sum, width) => sum + width + gap, 0);
+  const ofLast = Math.max(0, ...shown.map((row) => lengthIn(row[last])));
+  const isApart = out.width !== null && last > 0 && out.width - before < Math.min(ofLast, leastOfLast);
+  const format = (row: readonly string[]) => lineOf(out, isApart ? row.slice(0, last) : row, widths);
   out.line(out.paint.dim(format(heads)));
-  for (const row of shown) out.line(format(row));
+  for (const row of shown) {
+    out.line(format(row));
+    const apart = isApart ? out.plain(row[last] ?? "") : "";
+    if (apart !== "") out.line(`${" ".repeat(gap)}${fit(apart, (out.width ?? Infinity) - gap)}`);
+  }
 }
 
-/** Without colour, whose end a cut would lose. */
-function fitted(out: Terminal, row: readonly string[], widths: readonly number[], width: number): string {
-  const cells = row.map((cell, column) => out.plain(cell).padEnd(widths[column] ?? 0));
-  return fit(cells.join("  ").trimEnd(), width);
+/** Between columns. */
+const gap = 2;
+
+/** The columns that fit; a cell that is cut has no colour, whose end would be lost. */
+function lineOf(out: Terminal, row: readonly string[], widths: readonly number[]): string {
+  let [line, used] = ["", 0];
+  for (const [column, cell] of row.entries()) {
+    const text = out.plain(cell);
+    const left = (out.width ?? Infinity) - used;
+    if (left <= 0) break;
+    if (text.length > left) return line + fit(text, left);
+    const padding = " ".repeat((widths[column] ?? 0) - text.length + gap);
+    line += cell + padding;
+    used += text.length + padding.length;
+  }
+  return line.trimEnd();
 }
 
 export function fit(text: string, width: number): string {

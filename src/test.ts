@@ -31,8 +31,10 @@ export { ClockStuckError, CrashFoundError, UnreachableError } from "./test/error
 export type { CrashCheck, CrashContext } from "./test/crash.ts";
 export type { Condition } from "./test/conditions.ts";
 export type { Due } from "./test/driver.ts";
+export type { Mocks } from "./test/mocks.ts";
 export type { TestRun } from "./test/run.ts";
 
+/** Of `testOrchestrator()`. */
 export interface TestOptions<F extends readonly FlowDefinition[] = readonly FlowDefinition[]> extends Pick<
   OrchestratorOptions,
   "functions" | "schedules" | "resources" | "logger" | "publicUrl"
@@ -53,6 +55,7 @@ export interface TestOptions<F extends readonly FlowDefinition[] = readonly Flow
   readonly patience?: Duration;
 }
 
+/** Of `crashEverywhere()`. */
 export interface CrashOptions {
   /** How each execution is started. @default as `start()` has it */
   readonly start?: Omit<CreateOptions, "id" | "idempotencyKey" | "tx" | "runtimeResources">;
@@ -147,6 +150,7 @@ interface Settings extends Pick<
   readonly gone?: () => readonly WorkerId[];
 }
 
+/** An orchestrator on a database of its own, with a clock that the test moves. */
 export class TestOrchestrator implements AsyncDisposable {
   /** The real one, for whatever the kit has no shorthand for. */
   readonly orchestrator: Orchestrator;

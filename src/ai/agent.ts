@@ -12,6 +12,7 @@ import { checkSettings, type AgentSettings, type BudgetOptions } from "./setting
 import { stepsOf } from "./steps.ts";
 import { useTool } from "./tools.ts";
 
+/** An agent: a flow whose chunks are its model calls and whose items are its tool calls. */
 export type AgentFlow = Flow<AgentContract>;
 
 const defaultRetry = { maxAttempts: 3 };

@@ -21,6 +21,7 @@ import { decisions } from "./settings.ts";
 import { beginTurn, busy, contentOf, historyAfter, messagesOf, turnsOf, type Chat } from "./turns.ts";
 import { toUIMessageStreamResponse, type UIMessageStreamOptions } from "./ui.ts";
 
+/** Who uses a chat, as `authorize` says it. */
 export interface ChatAccess {
   /** Who it is, for the ledger: of each answer and each stop. */
   readonly actor: string;
@@ -28,13 +29,16 @@ export interface ChatAccess {
   readonly metadata?: Readonly<Record<string, unknown>>;
 }
 
+/** What a request wants of which chat. */
 export interface ChatRequest {
   /** As the page named it: a text of 1 to 200 characters that anybody may guess. */
   readonly chat: string;
   readonly action: "send" | "read" | "answer" | "stop";
 }
 
+/** Of `chatRoutes()`. */
 export interface ChatRoutesOptions {
+  /** Which database the chats are in. */
   readonly orchestrator: Orchestrator;
   /** An agent, or a flow with agents in it: then `input` says what it takes. */
   readonly flow: FlowDefinition;
@@ -54,9 +58,11 @@ export interface ChatRoutesOptions {
   }) => unknown;
   /** @default "finish" */
   readonly onPause?: UIMessageStreamOptions["onPause"];
+  /** What the page is told of a failure. @default a sentence that says nothing of the inside */
   readonly onError?: UIMessageStreamOptions["onError"];
 }
 
+/** The routes of a chat, as handlers of requests. */
 export interface ChatRoutes {
   /** `POST /chat` (a message, or what a person decided), `POST /chat/:id/stop`, `POST /chat/:id/answer`. */
   POST(this: void, request: Request): Promise<Response>;

@@ -47,6 +47,7 @@ export const agentContract = {
   /** Chunks of the AI SDK's UI message stream, with whose they are. */
   stream: z.looseObject({ type: z.string() }),
 };
+/** What every agent takes, keeps in its state, and puts into its stream. */
 export type AgentContract = typeof agentContract;
 
 /** A stream item: a chunk for the page. `from` is the same for all that one model call or tool call puts, in each of its attempts. */

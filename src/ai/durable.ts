@@ -22,6 +22,7 @@ import { runTool, type DurableToolOptions } from "./tools.ts";
 export interface Durable {
   readonly idempotencyKey: string;
   readonly signal: AbortSignal;
+  /** `ctx.step()`. */
   step<T>(
     name: string,
     work: (signal: AbortSignal, idempotencyKey: string) => T,
@@ -31,9 +32,11 @@ export interface Durable {
 
 /** The same, of a flow whose stream takes what a page shows. */
 export interface DurableStream extends Durable {
+  /** `ctx.putIntoStream()`. */
   putIntoStream(item: AgentItem): Promise<void>;
 }
 
+/** Of `durableCalls()`. */
 export interface DurableCallsOptions {
   /** Of the recorded steps. @default "model" */
   readonly name?: string;
@@ -45,6 +48,7 @@ export interface DurableCallsOptions {
   readonly stream?: boolean;
 }
 
+/** Of `durableTools()`. */
 export interface DurableToolsOptions {
   /** As for a step. @default one try */
   readonly retry?: RetryOptions;

@@ -30,6 +30,7 @@ type SdkSettings<TOOLS extends ToolSet, OUTPUT extends Output> = ToolLoopAgentSe
 export type Decision = "approve" | "edit" | "reject" | "respond";
 export const decisions = ["approve", "edit", "reject", "respond"] as const;
 
+/** How one tool runs. */
 export interface ToolOptions {
   /** As for a step. @default one try; what it throws is told to the model */
   readonly retry?: RetryOptions;
@@ -50,6 +51,7 @@ export type ToolApproval<TOOLS extends ToolSet> =
   | { readonly [Name in keyof TOOLS]?: ApprovalRule<InputOfTool<TOOLS[Name]>> };
 type InputOfTool<T> = T extends { readonly inputSchema: FlexibleSchema<infer Input> } ? Input : unknown;
 
+/** How a call that waits for a person is asked about. */
 export interface ApprovalOptions {
   /** Whom it asks, as `assign` of `pauseFor`: `inbox()` lists it for them. @default nobody in particular */
   readonly assign?: readonly string[];
@@ -59,6 +61,7 @@ export interface ApprovalOptions {
   readonly expiresIn?: Duration | null;
 }
 
+/** How much an agent may use, and what follows when that is used up. */
 export interface BudgetOptions {
   /** Tokens of all model calls together. */
   readonly tokens: number;
@@ -73,14 +76,23 @@ export interface AgentSettings<
 > extends LanguageModelCallOptions {
   /** The model, unless the resource `<name>.model` is given: to `createOrchestrator()`, to the flow, or to one execution. */
   readonly model?: LanguageModel;
+  /** What the model is told first, as in the AI SDK. @default none */
   readonly instructions?: SdkSettings<TOOLS, OUTPUT>["instructions"];
+  /** What the model may call, by name. @default none */
   readonly tools?: TOOLS;
+  /** Whether and which tool it must call, as in the AI SDK. @default "auto" */
   readonly toolChoice?: SdkSettings<TOOLS, OUTPUT>["toolChoice"];
+  /** The tools that it is told of, as in the AI SDK. @default all */
   readonly activeTools?: SdkSettings<TOOLS, OUTPUT>["activeTools"];
+  /** In which order it is told of them, as in the AI SDK. */
   readonly toolOrder?: SdkSettings<TOOLS, OUTPUT>["toolOrder"];
+  /** Mends a call whose input does not fit, as in the AI SDK. @default it is told to the model */
   readonly repairToolCall?: SdkSettings<TOOLS, OUTPUT>["repairToolCall"];
+  /** What the provider alone knows, as in the AI SDK. @default none */
   readonly providerOptions?: SdkSettings<TOOLS, OUTPUT>["providerOptions"];
+  /** Of the AI SDK; the spans of chunks and steps are `telemetry` of `createOrchestrator()`. @default none */
   readonly telemetry?: SdkSettings<TOOLS, OUTPUT>["telemetry"];
+  /** Of each request to the provider. @default none */
   readonly headers?: Readonly<Record<string, string>>;
   /** Structured output; it is in the state as `output`. */
   readonly output?: OUTPUT;
@@ -96,7 +108,9 @@ export interface AgentSettings<
   readonly retry?: RetryOptions;
   /** Longest time of one model call. @default none */
   readonly timeout?: Duration | null;
+  /** How much all model calls together may use. @default no end */
   readonly budget?: BudgetOptions;
+  /** Whom calls that wait for a person ask, and until when. */
   readonly approval?: ApprovalOptions;
   /** Of the flow: limits, `maxDuration`, `onFailure` … @default maxStreamItems 1_000_000 */
   readonly flow?: FlowOptions<InputOf<AgentContract>>;

@@ -19,6 +19,7 @@ export interface Streaming {
   readonly result: { getMeta(): Promise<{ readonly lifecycleState: string }> };
 }
 
+/** Of `toUIMessageStreamResponse()` and `toUIMessageChunks()`. */
 export interface UIMessageStreamOptions {
   /** Ends the stream when the page goes away; the execution goes on. */
   readonly request?: { readonly signal: AbortSignal };

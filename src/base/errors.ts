@@ -96,6 +96,7 @@ export class PayloadError extends FlowledgerError {
   }
 }
 
+/** There is no such execution in this database. `EXECUTION_NOT_FOUND` */
 export class ExecutionNotFoundError extends FlowledgerError {
   constructor(executionId: string) {
     super(
@@ -106,6 +107,7 @@ export class ExecutionNotFoundError extends FlowledgerError {
   }
 }
 
+/** The execution takes nothing new from outside. `EXECUTION_SEALED` */
 export class ExecutionSealedError extends FlowledgerError {
   /** @param refused what was asked, e.g. `event "Decided"` */
   constructor(executionId: string, refused: string) {
@@ -117,6 +119,7 @@ export class ExecutionSealedError extends FlowledgerError {
   }
 }
 
+/** The execution has ended, and takes nothing more. `EXECUTION_CLOSED` */
 export class ExecutionClosedError extends FlowledgerError {
   /** @param refused what was asked, e.g. `event "Decided"` */
   constructor(executionId: string, refused: string) {
@@ -142,6 +145,7 @@ export class LockedError extends FlowledgerError {
   }
 }
 
+/** `close()` while somebody has to answer. `INTERRUPTS_PENDING` */
 export class PendingInterruptsError extends FlowledgerError {
   constructor(executionId: string, interruptIds: readonly string[]) {
     super(
@@ -162,6 +166,7 @@ export interface ParkedChunk {
   readonly executionId: string;
 }
 
+/** `close()` while chunks are parked, there or below it. `CHUNKS_PARKED` */
 export class ChunksParkedError extends FlowledgerError {
   constructor(executionId: string, parked: readonly ParkedChunk[]) {
     const names = parked.map(({ chunk, index }) => (index === null ? chunk : `${chunk} ${index}`));
@@ -226,6 +231,7 @@ export interface InterruptEnd {
   readonly pending?: readonly string[] | undefined;
 }
 
+/** The interrupt is unknown, or waits no more. `INTERRUPT_NOT_PENDING` */
 export class InterruptNotPendingError extends FlowledgerError {
   constructor(executionId: string, interruptId: string, { status, by, at, reason, pending = [] }: InterruptEnd) {
     const place = `interrupt ${quote(interruptId)} of execution ${executionId}`;
@@ -298,6 +304,7 @@ export class ResumeConflictError extends FlowledgerError {
   }
 }
 
+/** A pause that resumes its own chunk was answered more often than `maxResumes`. `SELF_RESUME_LIMIT` */
 export class SelfResumeLimitError extends FlowledgerError {
   constructor(executionId: string, interruptId: string, resumeCount: number, maxResumes: number) {
     super(
@@ -321,6 +328,7 @@ export class InterruptExpiredError extends FlowledgerError {
   }
 }
 
+/** A chunk paused where nobody has a handle to answer it. `NO_RESUME_HANDLE` */
 export class NoResumeHandleError extends FlowledgerError {
   constructor(flowName: string, chunk: string) {
     super(
@@ -332,6 +340,7 @@ export class NoResumeHandleError extends FlowledgerError {
   }
 }
 
+/** The execution takes no interventions. `INTERVENTION_DISABLED` */
 export class InterventionDisabledError extends FlowledgerError {
   constructor(executionId: string, flowName: string) {
     super(
@@ -343,6 +352,7 @@ export class InterventionDisabledError extends FlowledgerError {
   }
 }
 
+/** A chunk requires what this worker does not have. `RESOURCE_MISSING` */
 export class ResourceMissingError extends FlowledgerError {
   /** @param available names that are there; `cause` is what its factory or resolver threw */
   constructor(executionId: string, resource: string, available: readonly string[], cause?: unknown) {
@@ -373,6 +383,7 @@ export class DefinitionMismatchError extends FlowledgerError {
   }
 }
 
+/** The stream of a handler is read twice. `STREAM_CONSUMED` */
 export class StreamConsumedError extends FlowledgerError {
   constructor(executionId: string) {
     super(
@@ -429,6 +440,7 @@ export class StreamStalledError extends FlowledgerError {
   }
 }
 
+/** The schema is missing, or older than this library. `NOT_MIGRATED` */
 export class NotMigratedError extends FlowledgerError {
   constructor(schema: string, cause?: unknown) {
     super(
@@ -466,6 +478,7 @@ export class NotConfiguredError extends FlowledgerError {
 /** What `flowledger/defer` throws on its own account; the messages begin as Defer's do. */
 export class DeferError extends FlowledgerError {}
 
+/** There is no such execution of a function in this database. */
 export class ExecutionNotFound extends DeferError {
   constructor(executionId: string) {
     super(
@@ -476,6 +489,7 @@ export class ExecutionNotFound extends DeferError {
   }
 }
 
+/** It has ended, or it has begun and the cancel was not to abort it: `cancelExecution(id, true)` does. */
 export class ExecutionNotCancellable extends DeferError {
   constructor(executionId: string, state: string) {
     super(
@@ -487,6 +501,7 @@ export class ExecutionNotCancellable extends DeferError {
   }
 }
 
+/** It is being aborted already. */
 export class ExecutionAbortingAlreadyInProgress extends DeferError {
   constructor(executionId: string) {
     super(
@@ -497,6 +512,7 @@ export class ExecutionAbortingAlreadyInProgress extends DeferError {
   }
 }
 
+/** It has begun, or has ended. */
 export class ExecutionNotReschedulable extends DeferError {
   constructor(executionId: string, state: string) {
     super(
@@ -507,6 +523,7 @@ export class ExecutionNotReschedulable extends DeferError {
   }
 }
 
+/** It has not ended. */
 export class ExecutionResultNotAvailableYet extends DeferError {
   constructor(executionId: string, state: string) {
     super(
@@ -517,6 +534,7 @@ export class ExecutionResultNotAvailableYet extends DeferError {
   }
 }
 
+/** It ended without a result: cancelled, aborted or discarded. */
 export class ExecutionResultNotAvailable extends DeferError {
   constructor(executionId: string, state: string) {
     super(
@@ -611,6 +629,7 @@ export class ExecutionFailedError extends FlowledgerError {
   }
 }
 
+/** Somebody cancelled the execution that was waited for. `EXECUTION_CANCELLED` */
 export class ExecutionCancelledError extends FlowledgerError {
   constructor(executionId: string, reason: string | null) {
     super("EXECUTION_CANCELLED", `execution ${executionId} was cancelled${reason ? `: ${reason}` : ""}`, {
@@ -620,6 +639,7 @@ export class ExecutionCancelledError extends FlowledgerError {
   }
 }
 
+/** The code of a chunk ran longer than its `timeout`. `CHUNK_TIMEOUT` */
 export class ChunkTimeoutError extends FlowledgerError {
   constructor(executionId: string, chunk: string, timeoutMs: number) {
     super(
@@ -630,6 +650,7 @@ export class ChunkTimeoutError extends FlowledgerError {
   }
 }
 
+/** A step ran longer than its `timeout`. `STEP_TIMEOUT` */
 export class StepTimeoutError extends FlowledgerError {
   constructor(executionId: string, chunk: string, step: string, timeoutMs: number) {
     super(
@@ -652,6 +673,7 @@ export class SearchTimeoutError extends FlowledgerError {
   }
 }
 
+/** What was accepted had not run when the `timeout` of `close()` was over; the execution stays sealed. `DRAIN_TIMEOUT` */
 export class DrainTimeoutError extends FlowledgerError {
   constructor(executionId: string, timeoutMs: number) {
     super(

@@ -2,7 +2,9 @@
 import { z } from "zod";
 import { PayloadError } from "./errors.ts";
 
+/** What JSON holds: no functions, dates or class instances. */
 export type Json = null | boolean | number | string | Json[] | JsonObject;
+/** An object of JSON. */
 export interface JsonObject {
   [key: string]: Json;
 }

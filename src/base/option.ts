@@ -167,6 +167,8 @@ export function showWhole(value: unknown): string {
 /** The name that was meant, as far as a typing error or two goes. */
 export function nearest(name: string, names: readonly string[]): string | undefined {
   const near = names
+    // As many letters more or fewer are as many errors: no long text is compared.
+    .filter((known) => Math.abs(name.length - known.length) <= Math.max(1, Math.floor(known.length / 3)))
     .map((known) => ({ known, distance: distanceOf(name.toLowerCase(), known.toLowerCase()) }))
     .filter(({ known, distance }) => distance <= Math.max(1, Math.floor(known.length / 3)))
     .toSorted((a, b) => a.distance - b.distance);

@@ -7,7 +7,7 @@ import { UsageError } from "../base/errors.ts";
 import type { JsonObject } from "../base/json.ts";
 import { done, open, terminalOf } from "./command.ts";
 import { filterOf, withFilters, type FilterFlags } from "./filters.ts";
-import { parseCount, parseObject, parseWhole } from "./parse.ts";
+import { parseCount, parseLimit, parseObject } from "./parse.ts";
 
 interface BulkFlags extends FilterFlags {
   options?: JsonObject;
@@ -62,7 +62,7 @@ export function addBulkCommands(program: Command): void {
     .command("bulk-report")
     .description("say how far a bulk is, and what failed of it")
     .argument("<id>")
-    .option("--limit <number>", "how many failures, up to 1000", parseWhole, 20)
+    .option("--limit <number>", "how many failures, up to 1000", parseLimit, 20)
     .option("--cursor <place>", "go on after the page before")
     .action(async (id: string, options: { limit: number; cursor?: string }, command: Command) => {
       await using orchestrator = open(command);

@@ -78,8 +78,12 @@ export function done(command: Command, text: string, value: Readonly<Record<stri
   else out.line(text);
 }
 
+/** Below npm and its kin: how often it looks whether they are still there. */
+const parentEveryMs = 500;
+
 /**
- * Runs work that ends on the first SIGINT or SIGTERM; a second one ends the process at once.
+ * Runs work that ends on the first SIGINT or SIGTERM; a second one ends the process at once. Started by npx or a script of npm it
+ * ends with them, too: a signal ends the shell that they put between, and nobody passes it on.
  *
  * @returns whether a signal came
  */
@@ -90,7 +94,11 @@ export async function untilSignal(work: (signal: AbortSignal) => Promise<void>):
     stop.abort();
   };
   process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
+  const parent = process.ppid;
+  const isBelowNpm = process.env["npm_lifecycle_event"] !== undefined;
+  const watch = isBelowNpm && liveness.every(parentEveryMs, () => process.ppid !== parent && stop.abort()).unref();
   await work(stop.signal);
+  if (watch) watch.cancel();
   return stop.signal.aborted;
 }
 

@@ -79,7 +79,8 @@ async function startDev(port: number | undefined): Promise<EmbeddedPostgres> {
 function startWorker(module: string, url: string, command: Command): ChildProcess {
   const { schema } = schemaOf(command);
   const [cli = ""] = process.argv.slice(1);
-  return spawn(process.execPath, ["--watch", "--watch-preserve-output", cli, "worker", module], {
+  const form = terminalOf(command).isJson ? ["--json"] : [];
+  return spawn(process.execPath, ["--watch", "--watch-preserve-output", cli, "worker", module, ...form], {
     // Its input ends when we are gone, however that came about.
     stdio: ["pipe", "inherit", "inherit"],
     env: {

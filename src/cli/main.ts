@@ -7,7 +7,9 @@ import { indented, visible } from "../base/visible.ts";
 import type { GlobalOptions } from "./command.ts";
 import { addAuditCommands } from "./audit.ts";
 import { addBulkCommands } from "./bulk.ts";
+import { addCopyCommands } from "./copies.ts";
 import { addExecutionCommands } from "./executions.ts";
+import { addFleetCommands } from "./fleet.ts";
 import { addMcpCommand } from "./mcp.ts";
 import { addInboxCommands } from "./inbox.ts";
 import { addOperatorCommands } from "./operators.ts";
@@ -46,8 +48,10 @@ export function newProgram(): Command {
     .showSuggestionAfterError(true);
   addRunCommands(program);
   addReadCommands(program);
+  addFleetCommands(program);
   addExecutionCommands(program);
   addInboxCommands(program);
+  addCopyCommands(program);
   addOperatorCommands(program);
   addMcpCommand(program);
   addBulkCommands(program);
@@ -58,6 +62,8 @@ export function newProgram(): Command {
 /** Prints what went wrong; gives the exit code: 2 for a command line that is invalid, else 1. */
 function report(error: unknown, program: Command): number {
   if (error instanceof CommanderError && error.exitCode === 0) return 0;
+  // Without a command there is the help, on stderr, and nothing else to say.
+  if (error instanceof CommanderError && error.code === "commander.help") return 2;
   const { json = process.argv.includes("--json"), verbose = false } = program.opts<GlobalOptions>();
   process.stderr.write(
     json ? `${visible(JSON.stringify(jsonOf(error)))}\n` : `error: ${indented(sentenceOf(error))}\n`,

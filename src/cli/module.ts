@@ -7,7 +7,6 @@ import { configure } from "../defer.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { createOrchestrator, internals } from "../orchestrator.ts";
 import type { FunctionDefinition, Orchestrator } from "../orchestrator.ts";
-import { jsonLogger } from "../telemetry/log.ts";
 import { importModule } from "../terminal.ts";
 import { requireDatabase, schemaOf, type GlobalOptions } from "./command.ts";
 
@@ -37,7 +36,8 @@ export async function loadOrchestrator(path: string, command: Command): Promise<
   requireModule(path);
   const module = await importModule(path);
   const whole = AnOrchestrator.safeParse(module["default"]);
-  if (whole.success) return whole.data;
+  const { json = false } = command.optsWithGlobals<GlobalOptions>();
+  if (whole.success) return json ? loggingJson(whole.data) : whole.data;
   const parts = FlowModule.safeParse(module);
   if (!parts.success)
     throw new UsageError(
@@ -52,11 +52,15 @@ export async function loadOrchestrator(path: string, command: Command): Promise<
     flows,
     functions,
     ...(resources && { resources }),
-    // What scripts read is JSON, line by line.
-    ...(command.optsWithGlobals<GlobalOptions>().json && { logger: jsonLogger() }),
   });
   // A function may call another one.
   if (functions.length > 0) configure(orchestrator);
+  return json ? loggingJson(orchestrator) : orchestrator;
+}
+
+/** What scripts read is JSON, line by line. */
+function loggingJson(orchestrator: Orchestrator): Orchestrator {
+  if (internals in orchestrator) orchestrator[internals].logJson();
   return orchestrator;
 }
 

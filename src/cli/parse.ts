@@ -47,6 +47,20 @@ export function parseWhole(text: string): number {
   throw new InvalidArgumentError("It is not a whole number.");
 }
 
+/** Of a page. */
+export function parseLimit(text: string): number {
+  if (/^[1-9]\d{0,3}$/.test(text) && Number(text) <= 1000) return Number(text);
+  throw new InvalidArgumentError("It must be an integer from 1 to 1000.");
+}
+
+/** A point of a ledger. */
+export function parsePoint(text: string): number | Date {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  const date = isoMoment(text);
+  if (date) return date;
+  throw new InvalidArgumentError("It is neither a seq from 1 on nor a time: write 7, or 2026-01-31T12:00:00Z.");
+}
+
 export function parseCount(text: string): number {
   if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
   throw new InvalidArgumentError("It is not a whole number from 1 on.");

@@ -15,7 +15,7 @@ import type { ExecutionSummary, FailureOptions, ListOptions } from "../execution
 import { ageOf, fit, lengthOf, paintStatus, printFields, printTable, type Terminal } from "../terminal.ts";
 import { done, open, terminalOf, untilSignal, withExecution, withStore } from "./command.ts";
 import { filterOf, withFilters, type FilterFlags } from "./filters.ts";
-import { parseDate, parseObject, parsePlace, parseWhole } from "./parse.ts";
+import { parseDate, parseLimit, parseObject, parsePlace, parseWhole } from "./parse.ts";
 
 const eventTypes = LedgerEvent.options.map(({ shape }) => shape.type.value);
 
@@ -30,7 +30,7 @@ export function addReadCommands(program: Command): void {
       new Option("--order <order>", "what comes first (default: newest)").choices(["newest", "oldest", "lastClosed"]),
     )
     .option("--count [up-to]", "only say how many there are, counted up to so many (default: 1000)", parseWhole)
-    .option("--limit <number>", "how many, up to 1000", parseWhole, 20)
+    .option("--limit <number>", "how many, up to 1000", parseLimit, 20)
     .option("--cursor <id>", "go on after the last id of the page before")
     .action(async (flags: ListFlags, command: Command) => {
       await using orchestrator = open(command);
@@ -46,7 +46,7 @@ export function addReadCommands(program: Command): void {
         ...(cursor !== undefined && { cursor }),
         ...(order !== undefined && { order }),
       });
-      if (page.executions.length === 0) for (const flow of flags.flow ?? []) await requireFlow(command, flow);
+      if (page.executions.length === 0) await requireFlows(command, flags.flow);
       const out = terminalOf(command);
       if (out.isJson) out.json(page);
       else printList(out, page.executions, page.nextCursor);
@@ -59,17 +59,18 @@ export function addReadCommands(program: Command): void {
     )
     .option("--flow <name...>", "only of these flows")
     .option("--last-after <date>", "only what has failed since: ISO date or time", parseDate)
-    .option("--limit <number>", "how many, up to 1000", parseWhole, 20)
+    .option("--limit <number>", "how many, up to 1000", parseLimit, 20)
     .action(async (options: FailureOptions, command: Command) => {
       await using orchestrator = open(command);
       const groups = await orchestrator.failures(options);
+      if (groups.length === 0) await requireFlows(command, options.flow);
       const out = terminalOf(command);
       if (out.isJson) return out.json(groups);
       const rows = groups.map(({ executions, flow, chunk, error, lastAt, lastId }) => [
         String(executions),
         flow,
         chunk ?? "-",
-        lastAt.toISOString(),
+        out.isInteractive ? ageOf(lastAt) : lastAt.toISOString(),
         lastId,
         fit(error, 120),
       ]);
@@ -85,11 +86,12 @@ export function addReadCommands(program: Command): void {
     .option("--flow <name>", "only of this flow")
     .option("--type <type>", "only of this type")
     .option("--metadata <json>", "only of executions whose metadata contain this", parseObject)
-    .option("--limit <number>", "how many, up to 1000", parseWhole, 20)
+    .option("--limit <number>", "how many, up to 1000", parseLimit, 20)
     .option("--cursor <cursor>", "go on after the page before")
     .action(async (options: InboxOptions, command: Command) => {
       await using orchestrator = open(command);
       const page = await orchestrator.inbox(options);
+      if (page.interrupts.length === 0) await requireFlows(command, options.flow);
       const out = terminalOf(command);
       if (out.isJson) return out.json(page);
       const isHandled = page.interrupts.some(({ dueAt, assignees, claimedBy }) => dueAt ?? assignees ?? claimedBy);
@@ -158,7 +160,7 @@ export function addReadCommands(program: Command): void {
     .command("timeline")
     .description("print what an execution did: a line for each run of a chunk, step, pause, sleep and child")
     .argument("<id>")
-    .option("--limit <number>", "how many, up to 1000", parseWhole, 100)
+    .option("--limit <number>", "how many, up to 1000", parseLimit, 100)
     .option("--cursor <cursor>", "go on after the page before")
     .action(async (id: string, options: { limit: number; cursor?: string }, command: Command) =>
       withExecution(command, id, async (execution) => {
@@ -168,13 +170,12 @@ export function addReadCommands(program: Command): void {
         const rows = page.rows.map((row) => [
           row.kind,
           subjectOf(row),
-          row.status,
-          row.queuedAt?.toISOString() ?? "-",
-          row.startedAt?.toISOString() ?? "-",
-          row.endedAt?.toISOString() ?? "-",
+          paintStatus(out, row.status),
+          ...(out.isInteractive ? lengthsOf(row) : timesOf(row)),
           "attempts" in row ? String(row.attempts.length) : "-",
         ]);
-        printTable(out, ["what", "which", "status", "queued", "started", "ended", "attempts"], rows);
+        const times = out.isInteractive ? ["began", "waited", "took"] : ["queued", "started", "ended"];
+        printTable(out, ["what", "which", "status", ...times, "attempts"], rows);
         sayMore(out, page.nextCursor);
       }),
     );
@@ -228,17 +229,34 @@ export function addReadCommands(program: Command): void {
     );
 }
 
-/** @throws {UsageError} the name is like that of a flow that has run here, and not the same */
-async function requireFlow(command: Command, flow: string): Promise<void> {
+/**
+ * Asked where nothing was found.
+ *
+ * @throws {UsageError} a name is like that of a flow that has run here, and not the same
+ */
+async function requireFlows(command: Command, flows: string | readonly string[] = []): Promise<void> {
+  if (flows.length === 0) return;
   const known = await withStore(command, (store) => store.reads.knownFlows()).catch(nothingWithoutRights);
-  const meant = known.includes(flow) ? undefined : nearest(flow, known);
-  if (meant !== undefined) throw new UsageError(`no flow is named "${flow}" here`, `did you mean "${meant}"?`);
+  for (const flow of [flows].flat()) {
+    const meant = known.includes(flow) ? undefined : nearest(flow, known);
+    if (meant !== undefined) throw new UsageError(`no flow is named "${flow}" here`, `did you mean "${meant}"?`);
+  }
 }
 
 const handlingHeads = ["due", "for", "claimed"];
 
 function handlingOf({ dueAt, assignees, claimedBy }: InterruptRecord): string[] {
   return [dueAt?.toISOString() ?? "-", assignees?.join(", ") ?? "-", claimedBy ?? "-"];
+}
+
+function timesOf({ queuedAt, startedAt, endedAt }: TimelineRow): string[] {
+  return [queuedAt, startedAt, endedAt].map((at) => at?.toISOString() ?? "-");
+}
+
+/** How long ago it began, how long it had waited before, and how long it took. */
+function lengthsOf({ queuedAt, startedAt, endedAt }: TimelineRow): string[] {
+  if (!startedAt) return ["-", queuedAt ? lengthOf(queuedAt, endedAt) : "-", "-"];
+  return [ageOf(startedAt), queuedAt ? lengthOf(queuedAt, startedAt) : "-", lengthOf(startedAt, endedAt)];
 }
 
 /** What a row of the timeline is about. */
@@ -276,7 +294,8 @@ function printList(out: Terminal, executions: readonly ExecutionSummary[], nextC
       paintStatus(out, status),
       ageOf(createdAt),
       startedAt ? lengthOf(startedAt, closedAt) : "-",
-      (status === "completed" ? null : closeReason) ?? "",
+      // The status says as much.
+      (status === "completed" || status === closeReason ? null : closeReason) ?? "",
     ]);
     printTable(out, ["id", "flow", "status", "age", "took", "reason"], rows);
   } else {

@@ -1,6 +1,7 @@
 /** Errors as somebody at a terminal needs them: remedies are commands here, where the library's name methods. */
 import { CommanderError } from "commander";
 import { FlowledgerError, UsageError, type ErrorDetails } from "../base/errors.ts";
+import { nearest } from "../base/option.ts";
 
 /** Is it the command line that is wrong, so that nothing was done? */
 export function isUsage(error: unknown): boolean {
@@ -31,7 +32,11 @@ function ofCommander({ message }: CommanderError): string {
     .replace(/^error: /, "")
     .replace(/\n\((.*)\)$/s, " ($1)")
     .trim();
-  return /unknown (command|option)|too many arguments/.test(text) ? `${text}: see --help` : text;
+  const [, given = "", choices = ""] = /'([^']*)' is invalid.* Allowed choices are (.*)\.$/s.exec(text) ?? [];
+  const meant = choices === "" ? undefined : nearest(given, choices.split(", "));
+  if (meant !== undefined) return `${text.replace(/ Allowed choices are .*$/s, "")} Did you mean ${meant}?`;
+  const isLost = /unknown (command|option)|too many arguments|missing required argument|not specified/.test(text);
+  return isLost ? `${text.replace(/\.$/, "")}: see --help` : text;
 }
 
 type Texts = Readonly<Record<string, string>>;

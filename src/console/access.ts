@@ -5,6 +5,7 @@ import { requireKnown, requireList, requireOneOf, requireRecord, requireText } f
 
 /** Each may what the one before may: read; answer what waits for people; operate executions; edit state. */
 export const roles = ["viewer", "responder", "operator", "admin"] as const;
+/** What somebody may do: a viewer reads, a responder also answers what waits for people, an operator also operates executions, an admin also edits state. */
 export type Role = (typeof roles)[number];
 
 /** What `authorize` says of a request. */

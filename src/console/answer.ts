@@ -11,7 +11,9 @@ import { Refused, requireFitting, text, textOf } from "./http.ts";
 import type { Redact } from "./options.ts";
 import { showingOf } from "./shown.ts";
 
+/** Of `createAnswerPage()`. */
 export interface AnswerPageOptions {
+  /** Whose links these are. */
   orchestrator: Orchestrator;
   /** What leaves the server instead of a value of what is asked. @default the value */
   redact?: Redact;
@@ -19,6 +21,7 @@ export interface AnswerPageOptions {
   actor?: (request: Request) => string | Promise<string>;
 }
 
+/** The pages behind links, as a handler of requests. */
 export interface AnswerPage {
   /** For Hono, Next.js, Bun and Deno; for other servers see `toNodeHandler`. */
   readonly fetch: (request: Request) => Promise<Response>;

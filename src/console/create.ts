@@ -11,6 +11,7 @@ import { Poll } from "./poll.ts";
 import { routeOf } from "./routes.ts";
 import { showingOf } from "./shown.ts";
 
+/** The console, as a handler of requests. */
 export interface Console {
   /**
    * Answers a request, under any path: `app.mount("/admin/flows", console.fetch)` of Hono, a catch-all route of Next.js,

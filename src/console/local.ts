@@ -11,11 +11,13 @@ import type { Orchestrator } from "../orchestrator.ts";
 import { json, securityHeaders } from "./http.ts";
 import { toNodeHandler } from "./node.ts";
 
+/** A console that listens on this machine. */
 export interface LocalConsole extends AsyncDisposable {
   /** With the token behind `#`, where no server, proxy or log sees it. */
   readonly url: string;
 }
 
+/** Of `openConsole()`. */
 export interface LocalOptions {
   /** On 127.0.0.1. @default a free one */
   port?: number | undefined;

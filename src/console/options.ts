@@ -17,7 +17,9 @@ export interface RedactContext {
 /** Called for a value and then for each value in it, until it gives something else in its place. */
 export type Redact = (value: unknown, context: RedactContext) => unknown;
 
+/** Of `createConsole()`. */
 export interface ConsoleOptions {
+  /** Of the database that it shows. */
   orchestrator: Orchestrator;
   /**
    * Who sent a request, and what they may do: null is answered with 401, a `Response` (to a login, for instance) is sent as it is.
@@ -26,16 +28,19 @@ export interface ConsoleOptions {
   authorize: (request: Request) => Access | Response | null | Promise<Access | Response | null>;
   /** What leaves the server instead of a value: of payloads, state, metadata, errors. @default the value */
   redact?: Redact;
+  /** How it looks. @default as it is */
   theme?: {
     /** Of links and buttons, like "#0a6": made darker or lighter until it can be read. */
     accent?: string;
     /** A style sheet of yours, loaded after the console's own: a path, or an https URL. */
     css?: string;
   };
+  /** Where it leads to in pages of yours. @default nowhere */
   links?: {
     /** The page of a trace, by its id: an http or https URL. */
     trace?: (traceId: string) => string;
   };
+  /** How much it shows and does at once. */
   limits?: {
     /** Longer payloads are shown in part, with a button for the rest: 1,000 to 1,048,576. @default 65,536 */
     previewBytes?: number;

@@ -30,6 +30,7 @@ export interface DeferredFunction<Args extends unknown[], Out> extends Callable<
   readonly __execOptions: ExecutionOptions | undefined;
 }
 
+/** What `defer()` made of its options. */
 export interface FunctionMetadata {
   readonly name: string;
   /** Of Defer's manifest, whose form this is. */

@@ -18,6 +18,7 @@ import type { FunctionRecord, FunctionState } from "../store/functions.ts";
 import { momentOf } from "./call-options.ts";
 import { requireOrchestrator } from "./configure.ts";
 
+/** An execution of a function. */
 export interface FunctionExecution {
   readonly id: ExecutionId;
   readonly state: FunctionState;

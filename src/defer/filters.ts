@@ -8,6 +8,7 @@ type Choice<T> = T | readonly T[];
 
 /** All that are given must hold; of a list of values, one. */
 export interface ExecutionFilters {
+  /** @default any */
   readonly states?: Choice<FunctionState>;
   /** Names of functions. @default those given to `createOrchestrator()` */
   readonly functionIds?: Choice<string>;
@@ -15,8 +16,11 @@ export interface ExecutionFilters {
   readonly errorCodes?: Choice<string>;
   /** Ids of workers. */
   readonly executedBy?: Choice<string>;
+  /** When an attempt began. @default any time */
   readonly startedAt?: { readonly from?: Date; readonly to?: Date };
+  /** When it was to begin. @default any time */
   readonly scheduleAt?: { readonly from?: Date; readonly to?: Date };
+  /** Keys of its metadata, with one of these values each. @default any */
   readonly metadata?: readonly { readonly key: string; readonly values: Choice<string> }[];
 }
 

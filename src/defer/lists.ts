@@ -55,6 +55,7 @@ export async function listExecutions(
   return pageOf(records.map(publicExecution), ({ id }) => id, page, { limit, isLast });
 }
 
+/** One try of an execution. */
 export interface ExecutionAttempt {
   /** From 1. */
   readonly attempt: number;

@@ -5,6 +5,7 @@ import { DefinitionError } from "../base/errors.ts";
 import { isObject } from "../base/json.ts";
 import { requireInteger, requireKnown, requireNumber, requireOneOf, show, type Refuse } from "../base/option.ts";
 
+/** Of `defer()`. */
 export interface DeferOptions {
   /** What the database knows it by; needed where the function has no name, or a bundler shortens it. @default fn.name */
   readonly name?: string;

@@ -6,12 +6,15 @@ import { requireInteger, requireKnown } from "../base/option.ts";
 export interface PageOptions {
   /** 1 to 1000. @default 100 */
   readonly first?: number;
+  /** `endCursor` of the page before. */
   readonly after?: string;
   /** Instead of `first`. */
   readonly last?: number;
+  /** `startCursor` of the page behind. */
   readonly before?: string;
 }
 
+/** A page of a list, with what is needed for the next one. */
 export interface Page<T> {
   readonly data: readonly T[];
   readonly pageInfo: {

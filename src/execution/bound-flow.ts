@@ -36,6 +36,7 @@ import { followStream, parseCursor, requireStreamOptions, stoppable } from "./st
 import type { StreamOptions } from "./stream.ts";
 import { requireWaiting, untilClosed } from "./waiting.ts";
 
+/** Of an execution, when it is created or started. */
 export interface CreateOptions {
   /** uuid v7. @default generated */
   id?: string;
@@ -116,6 +117,7 @@ export interface BoundHost extends ExecutionHost {
   updateResources(resources: Resources): void;
 }
 
+/** The arguments of a start: the input, which may be left out where the contract lets it, and the options. */
 export type InputArgs<C extends Contract, Options> =
   undefined extends StartInput<C>
     ? [input?: StartInput<C>, options?: Options]
@@ -130,6 +132,7 @@ export interface StartManyOptions<C extends Contract = Contract> extends Omit<
   readonly idempotencyKey?: (input: StartInput<C>, index: number) => string;
 }
 
+/** A flow of one database: starts executions, and has the data that they share. */
 export class BoundFlow<C extends Contract = Contract> {
   readonly definition: FlowDefinition<C>;
   readonly #host: BoundHost;
@@ -262,14 +265,17 @@ export class BoundFlow<C extends Contract = Contract> {
     requireFlowData("getFlowData", key, options);
     return (await this.#host.flowData.get(key)) ?? options.default ?? null;
   }
+  /** Replaces a value that all executions of the flow share; durable when it resolves. @throws {PayloadError} it cannot be stored */
   async setFlowData(key: string, value: unknown, options: FlowDataWriteOptions = {}): Promise<void> {
     requireFlowData("setFlowData", key, options);
     await this.#host.flowData.set(key, toJson(value, `flow data "${key}"`));
   }
+  /** Appends to a list that all executions of the flow share; durable when it resolves. @throws {PayloadError} it cannot be stored */
   async appendFlowData(key: string, value: unknown, options: FlowDataWriteOptions = {}): Promise<void> {
     requireFlowData("appendFlowData", key, options);
     await this.#host.flowData.append(key, toJson(value, `flow data "${key}"`));
   }
+  /** Removes a value that all executions of the flow share; one that is not there is no error. */
   async delFlowData(key: string, options: FlowDataWriteOptions = {}): Promise<void> {
     requireFlowData("delFlowData", key, options);
     await this.#host.flowData.delete(key);

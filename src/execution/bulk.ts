@@ -19,7 +19,9 @@ import type { WaitingOptions } from "./waiting.ts";
 
 const actions = ["redrive", "retry", "skip", "cancel", "pause", "unpause"] as const;
 
+/** Of `bulk()`: which executions get which command, how fast, who asks and why. */
 export interface BulkOptions extends OperatorOptions {
+  /** The command that each execution gets. */
   action: (typeof actions)[number];
   /**
    * Which executions, one filter at least. Of those only what the action could do anything about: `retry` takes what is parked, `redrive`
@@ -99,6 +101,7 @@ function objectOf(values: object, where: string): JsonObject {
   return given;
 }
 
+/** A page of what a bulk could not do; `nextCursor` is null at its end. */
 export interface BulkFailurePage {
   readonly failures: readonly BulkFailure[];
   readonly nextCursor: string | null;

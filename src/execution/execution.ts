@@ -76,6 +76,7 @@ import {
 } from "./command-options.ts";
 import type { ExecutionHost } from "./host.ts";
 
+/** One execution, from any process: sends it commands, and reads its ledger, stream and result. */
 export class Execution<C extends Contract = Contract> {
   readonly id: ExecutionId;
   readonly flow: string;

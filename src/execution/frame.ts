@@ -8,6 +8,7 @@ import type { Json } from "../base/json.ts";
 import { executionIdOf } from "./ids.ts";
 import { InterruptRecord } from "./interrupt.ts";
 
+/** A sub-flow that an execution has called. */
 export interface SubFlowFrame {
   /** The sub-flow's own execution id. */
   readonly id: ExecutionId;

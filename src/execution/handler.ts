@@ -37,11 +37,13 @@ export type Question = SystemItem & { readonly type: "interrupt"; readonly actio
 /** What `streamEvents()` gives. */
 export type HandlerEvent<C extends Contract> = StreamItem<C> | Question | StopEvent;
 
+/** Of `streamEvents()`. */
 export interface StreamEventsOptions {
   /** Also answers, interventions and retries, in their place. @default false */
   exposeInternal?: boolean;
 }
 
+/** Of `cancelRun()`. */
 export interface CancelRunOptions {
   /** How long to wait for the end; null waits for ever. @default "5s" */
   timeout?: Duration | null;
@@ -55,6 +57,7 @@ interface Stopped {
 
 type Events<C extends Contract> = AsyncGenerator<StreamEntry<C> | Stopped, void, undefined>;
 
+/** One run: to be awaited, streamed, or cancelled. Rejects as `start()` does. */
 export class Handler<C extends Contract = Contract> implements PromiseLike<Json> {
   readonly id: ExecutionId;
   /** The run as every other process sees it. */
@@ -94,6 +97,7 @@ export class Handler<C extends Contract = Contract> implements PromiseLike<Json>
       .then(resolved, rejected);
   }
 
+  /** Whether it has ended, as far as this handler has heard. */
   isDone(): boolean {
     return this.#known !== null;
   }

@@ -4,16 +4,19 @@ import { isoMoment } from "../base/duration.ts";
 import { requireBoolean, requireDate, requireKnown, requireText } from "../base/option.ts";
 import { longestPrincipal } from "../ledger/handling.ts";
 
+/** Of what people do with a question without answering it. */
 export interface HandlingOptions {
   /** Who does it, 1 to 500 characters: kept in the ledger. */
   actor: string;
 }
 
+/** Of `claim()`. */
 export interface ClaimOptions extends HandlingOptions {
   /** Nobody else may answer. @default false: others see who has it, and may */
   exclusive?: boolean;
 }
 
+/** Of `delegate()`. */
 export interface DelegateOptions extends HandlingOptions {
   /** Whom it asks from now on, in the place of all others: 1 to 100 characters, such as "user:bo". */
   to: string;
@@ -21,6 +24,7 @@ export interface DelegateOptions extends HandlingOptions {
   reason?: string;
 }
 
+/** Of `snooze()`. */
 export interface SnoozeOptions extends HandlingOptions {
   /** A moment to come: until then the inbox does not show it. */
   until: Date | string;

@@ -20,6 +20,7 @@ import { requireSigned, sign } from "./signature.ts";
 import type { KeyOptions } from "./signature.ts";
 import { heldUntil } from "../ledger/waits.ts";
 
+/** Of `fork()`: up to where the copy has the past of its source, and what is otherwise in it. */
 export interface ForkOptions {
   /** The last event the copy has: a seq, or the last one up to a time. */
   at: number | Date;
@@ -73,6 +74,7 @@ export const SavedExecution = z.strictObject({
 });
 export type SavedExecution = z.infer<typeof SavedExecution>;
 
+/** What `load()` would say. */
 export interface LoadReport {
   readonly isReady: boolean;
   readonly status: "ready" | "missing_resources" | "definition_mismatch" | "invalid_snapshot";

@@ -20,7 +20,9 @@ import { InterruptRecord } from "./interrupt.ts";
 /** Of a text that is searched for: longer ones are nowhere. */
 const longest = 1000;
 
+/** Of `listPendingInterrupts()`: all that is given must hold. */
 export interface ListInterruptsOptions {
+  /** Name of a flow. @default any */
   flow?: string;
   /** The `type` given to `pauseFor`. */
   type?: string;
@@ -34,6 +36,7 @@ export interface ListInterruptsOptions {
   limit?: number;
 }
 
+/** Of `inbox()`: all that is given must hold. */
 export interface InboxOptions {
   /** Whom it asks: any of these, 1 to 100 of what `pauseFor({ assign })` took. @default whomever */
   for?: readonly string[];
@@ -41,6 +44,7 @@ export interface InboxOptions {
   overdue?: boolean;
   /** Also what somebody has put off. @default false */
   snoozed?: boolean;
+  /** Name of a flow. @default any */
   flow?: string;
   /** The `type` given to `pauseFor`. */
   type?: string;
@@ -80,6 +84,7 @@ export function inboxOptions(options: InboxOptions): JsonObject & { limit: numbe
 
 const Place = z.object({ cursor: z.string() });
 
+/** Of `answerByToken()`. */
 export interface AnswerByTokenOptions {
   /** Who answers, 1 to 500 characters: kept in the ledger. @default "link" */
   actor?: string;

@@ -24,7 +24,9 @@ type Status = Header["status"];
  * or an `errorLike` that few have: those are looked for among all that is left.
  */
 export interface ExecutionFilter {
+  /** Names of flows. @default any */
   flow?: string | readonly string[];
+  /** @default any */
   status?: Status | readonly Status[];
   /** Fingerprint of the flow's definition, or how it begins. */
   version?: string;
@@ -32,12 +34,15 @@ export interface ExecutionFilter {
   createdAfter?: Date;
   /** Earlier than this. */
   createdBefore?: Date;
+  /** Closed later than this. */
   closedAfter?: Date;
+  /** Closed earlier than this. */
   closedBefore?: Date;
   /** Id of the execution that called it. */
   parent?: string;
   /** How its id begins, dashes included. */
   idPrefix?: string;
+  /** The key that it was started with. */
   idempotencyKey?: string;
   /** A part of "name: message" of the error that it failed with, in any case; `%` stands for any text. */
   errorLike?: string;
@@ -47,6 +52,7 @@ export interface ExecutionFilter {
   redriven?: boolean;
 }
 
+/** Of `listExecutions()`. */
 export interface ListOptions extends ExecutionFilter {
   /** "lastClosed" has closed executions only. @default "newest" */
   order?: ListOrder;
@@ -56,12 +62,15 @@ export interface ListOptions extends ExecutionFilter {
   limit?: number;
 }
 
+/** Of `countExecutions()`. */
 export interface CountOptions extends ExecutionFilter {
   /** Where counting stops: 1 to 100,000. @default 1000 */
   upTo?: number;
 }
 
+/** Of `failures()`. */
 export interface FailureOptions {
+  /** Names of flows. @default any */
   flow?: string | readonly string[];
   /** Only what has failed since. */
   lastAfter?: Date;
@@ -85,6 +94,7 @@ export const filterNames = [
   "redriven",
 ] as const satisfies readonly (keyof ExecutionFilter)[];
 
+/** An execution in a list. */
 export interface ExecutionSummary {
   readonly id: ExecutionId;
   readonly flow: string;

@@ -24,6 +24,7 @@ export interface OperatorOptions {
   reason: string;
 }
 
+/** Which chunk of an execution; neither is whatever there is. */
 export interface ChunkAddress {
   /** Name of the chunk, or of the flow of a sub-flow. @default whatever there is */
   chunk?: string;
@@ -31,11 +32,13 @@ export interface ChunkAddress {
   index?: number;
 }
 
+/** Of `retry()`. */
 export interface RetryChunkOptions extends OperatorOptions, ChunkAddress {
   /** What it gets instead of the input it had; only where one chunk is retried. @default the input it had */
   input?: unknown;
 }
 
+/** Of `skip()`. */
 export interface SkipChunkOptions extends OperatorOptions, ChunkAddress {
   /** What the chunk is taken to have returned; it has the chunk's `output` contract. @default null */
   output?: unknown;
@@ -76,6 +79,7 @@ export function skipOptions(definition: FlowDefinition | null, options: SkipChun
   return { options: { ...given, output }, raw: false };
 }
 
+/** What of the application state becomes what. */
 export interface StateEdit {
   /** New values by path; a path has dots, and makes the objects on its way. */
   set?: Readonly<Record<string, unknown>>;
@@ -83,6 +87,7 @@ export interface StateEdit {
   delete?: readonly string[];
 }
 
+/** Of `editState()`. */
 export interface EditStateOptions extends OperatorOptions {
   /** Refused where the ledger has gone on since: the `stateVersion` that you read. @default whatever came */
   expectedSeq?: number;
@@ -153,6 +158,7 @@ export function editOptions(
   return { options: { ...given, changes: { set, delete: [...removed] } }, raw: definition === null };
 }
 
+/** Of `pause()`. */
 export interface PauseExecutionOptions extends OperatorOptions {
   /** It goes on by itself then. @default when somebody unpauses it */
   until?: Date | string;
@@ -170,6 +176,7 @@ export function unpauseOptions(options: OperatorOptions): Operated {
   return { options: requireOperator(options, [], "unpause()"), raw: false };
 }
 
+/** Of `pauseFlow()`. */
 export interface PauseFlowOptions extends OperatorOptions {
   /**
    * What becomes of starts meanwhile: "hold" accepts them, and they wait; "refuse" answers each with a `FlowPausedError`. What other
@@ -197,6 +204,7 @@ function momentOf(until: Date | string): Date {
   return requireDate(typeof until === "string" ? isoMoment(until) : until, "until of pause()");
 }
 
+/** Of `redrive()`: from where the new execution goes on, and with what. */
 export interface RedriveOptions extends OperatorOptions {
   /** Where it goes on: at the failure, before the last run of a chunk, or behind an event. @default "failure" */
   from?: "failure" | { chunk: string } | number;

@@ -18,6 +18,7 @@ import type { Outcomes } from "./outcomes.ts";
 import { requireWaiting } from "./waiting.ts";
 import type { WaitingOptions } from "./waiting.ts";
 
+/** The outcome of an execution, as live or as frozen as it is; stores nothing of its own. */
 export class ExecutionResult<C extends Contract = Contract> {
   readonly #reads: Reads;
   readonly #outcomes: Outcomes;

@@ -32,6 +32,7 @@ export interface NamedPruneOptions {
   reason: string;
 }
 
+/** Of `prune()`: by age, or by id with who asked for it and why. */
 export type PruneOptions = AgePruneOptions | NamedPruneOptions;
 
 const endings = new Set<string>(Outcome.options);

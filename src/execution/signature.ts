@@ -2,6 +2,7 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { UsageError } from "../base/errors.ts";
 
+/** Of `save()` and `load()`. */
 export interface KeyOptions {
   /** Shared by who saves and who loads: at least 16 bytes, a text counting as UTF-8. With it a load takes only what was saved with it. @default none */
   key?: string | Uint8Array;

@@ -9,6 +9,7 @@ import type { Duration } from "../base/duration.ts";
 import { parseCursor } from "./stream.ts";
 import type { StreamEntry } from "./stream.ts";
 
+/** Of `toSSE()`. */
 export interface SSEOptions {
   /** Ends the stream when the reader goes away. */
   request?: { readonly signal: AbortSignal };

@@ -13,6 +13,7 @@ import type { Duration } from "../base/duration.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { copyJson, type JsonObject } from "../base/json.ts";
 
+/** Of a reader of a stream. */
 export interface StreamOptions {
   /** Ends the iteration, with a warning, when no item came for so long; null waits until the stream ends. @default "10s" */
   timeout?: Duration | null;

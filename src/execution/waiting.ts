@@ -6,6 +6,7 @@ import { requireSignal } from "../base/option.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Ending, Outcomes } from "./outcomes.ts";
 
+/** Of what waits for an execution, and can stop waiting: the execution goes on. */
 export interface WaitingOptions {
   /** How long to wait; null waits for ever. The execution goes on when it passes. @default null */
   readonly timeout?: Duration | null | undefined;

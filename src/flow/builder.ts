@@ -135,10 +135,12 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null,
     return this.#draft.definedAt;
   }
 
+  /** The structure as JSON, for `Flow.fromBlueprint()`: functions and schemas are not in it. */
   toBlueprint(): Blueprint {
     return toBlueprint(this);
   }
 
+  /** The graph as text of Mermaid, for documents. */
   toMermaid(): string {
     return toMermaid(this);
   }
@@ -184,10 +186,12 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null,
     return this.#go(this.#draft.case(opened, "if", "ifCondition()", erase(condition)));
   }
 
+  /** Another branch of the open `ifCondition()`, for what no branch before has taken. @throws {DefinitionError} no condition is open */
   elifCondition(condition: Predicate<C, EntryOf<Open>>): Flow<C, EntryOf<Open>, NextCase<Open, Last, "case">, Known> {
     return this.#go(this.#draft.case(this.#at, "if", "elifCondition()", erase(condition)));
   }
 
+  /** The branch for what no other one has taken. @throws {DefinitionError} no condition is open */
   elseCondition(): Flow<C, EntryOf<Open>, NextCase<Open, Last, "else">, Known> {
     return this.#go(this.#draft.case(this.#at, "if", "elseCondition()", otherwise));
   }
@@ -209,6 +213,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null,
     return this.#go(this.#draft.case(this.#at, "match", "case()", typeof test === "function" ? erase(test) : test));
   }
 
+  /** The branch for what no case has taken. @throws {DefinitionError} no match is open */
   caseElse(): Flow<C, EntryOf<Open>, NextCase<Open, Last, "else">, Known> {
     return this.#go(this.#draft.case(this.#at, "match", "caseElse()", otherwise));
   }
@@ -303,10 +308,12 @@ function requireOwnName(name: unknown): void {
 /** A chunk by itself, from `flow.chunk()`. */
 export interface ChunkRef<C extends Contract, In, Out> {
   readonly name: string;
+  /** What it runs. */
   readonly handler: ChunkHandler<C, In, Out>;
   readonly options: ChunkOptions | undefined;
 }
 
+/** Of `batch()` and `forEach()`. */
 export interface BlockOptions {
   /** Branches or items at once. @default unlimited */
   readonly concurrency?: number | null;

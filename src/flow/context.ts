@@ -108,6 +108,7 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
 
   /** The interventions that were inserted when this chunk was dispatched. */
   readonly interventions: readonly Intervention[];
+  /** The corrections so far, in the order of their versions; it consumes none. */
   getInterventions(filters?: InterventionFilters): readonly Intervention[];
   /** Says what became of an intervention. The consumer is this chunk unless another is named. */
   markInterventionConsumed(interventionId: string, options?: ConsumeOptions): Promise<Intervention>;
@@ -145,8 +146,11 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   /** Commits what this chunk has written so far. */
   flush(): Promise<void>;
 
+  /** Replaces a value that all executions of the flow share; durable when it resolves. @throws {PayloadError} it cannot be stored */
   setFlowData(key: string, value: unknown, options?: FlowDataWriteOptions): Promise<void>;
+  /** Appends to a list that all executions of the flow share; durable when it resolves. @throws {PayloadError} it cannot be stored */
   appendFlowData(key: string, value: unknown, options?: FlowDataWriteOptions): Promise<void>;
+  /** Removes a value that all executions of the flow share; one that is not there is no error. */
   delFlowData(key: string, options?: FlowDataWriteOptions): Promise<void>;
 
   /** Compatibility: the internal result, read after `$final_result` and before the close snapshot. */
@@ -176,6 +180,7 @@ export interface Callable<In, Out> {
   readonly "~types"?: { readonly input: (input: In) => void; readonly output: Out };
 }
 
+/** Which execution a chunk runs in. */
 export interface ExecutionInfo {
   readonly id: string;
   readonly flow: string;
@@ -198,6 +203,7 @@ export type OnExpire<C extends Contract = Contract> =
   | { readonly event: EventName<C>; readonly payload?: unknown }
   | { readonly value: unknown };
 
+/** Of `ctx.pauseFor()`: what is asked of whom, until when, and where the answer goes. */
 export interface PauseOptions<S extends z.ZodType | null = null, T = ResumeTo, X = OnExpire> {
   /** What kind of answer is asked for; listed and searched by it. @default "pause" */
   readonly type?: string;
@@ -238,17 +244,20 @@ export interface PauseOptions<S extends z.ZodType | null = null, T = ResumeTo, X
   readonly link?: boolean;
 }
 
+/** What happens when nobody has answered so long: it asks others, or is answered by a value. */
 export type Escalation = { readonly after: Duration } & (
   | { readonly assign: readonly string[]; readonly answer?: never }
   /** It has to be what `response` says. */
   | { readonly answer: unknown; readonly assign?: never }
 );
 
+/** Of `withdraw()`: a question is taken back. */
 export interface WithdrawOptions {
   /** Kept in the ledger, and told to who answers later. @default "withdrawn" */
   readonly reason?: string;
 }
 
+/** The answer that this run of a chunk has. */
 export interface Resume {
   readonly value: Json;
   readonly interruptId: string;
@@ -258,6 +267,7 @@ export interface Resume {
   readonly actor: string | null;
 }
 
+/** Of `ctx.step()`. */
 export interface StepOptions {
   /** As for a chunk, counted for the step alone. */
   readonly retry?: RetryOptions;
@@ -274,6 +284,7 @@ export interface Transaction {
   ): Promise<{ readonly rows: Row[]; readonly rowCount: number | null }>;
 }
 
+/** Of `ctx.transaction()`. */
 export interface TransactionOptions {
   /** Longest time of the work. @default none */
   readonly timeout?: Duration | null;
@@ -315,19 +326,25 @@ export interface RetryOptions {
   readonly retryIf?: (error: unknown) => boolean;
 }
 
+/** Of `ctx.emit()`. */
 export interface EmitOptions {
   /** Resolve only when the event's handlers and all that follows from them have run. @default false */
   readonly wait?: boolean;
 }
 
+/** Of `setState()`, `appendState()` and `delState()`. */
 export interface StateWriteOptions {
   /** Whether `when({ state })` hears this write. @default true */
   readonly emit?: boolean;
 }
 
+/** Of `ctx.call()`: the child execution, and the waiting for it. */
 export interface CallOptions {
+  /** Of the child, beside what it has of its parent; own keys win. @default none */
   readonly metadata?: JsonObject;
+  /** Lower runs first. @default 0 */
   readonly priority?: number;
+  /** The child starts so long after it was called. @default at once */
   readonly delay?: Duration;
   /** Earliest start. */
   readonly startAt?: Date;
@@ -335,6 +352,7 @@ export interface CallOptions {
   readonly discardAfter?: Date | Duration;
   /** The child's own limit, from the first time that a worker takes it: when it passes the child has failed. @default none */
   readonly timeout?: Duration | null;
+  /** Two calls with one key have one child. @default a child for each call */
   readonly idempotencyKey?: string;
   /**
    * Ends the waiting with its reason when it aborts; the child goes on. It is nothing that is recorded: a retry of the chunk
@@ -343,11 +361,13 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Of what changes flow data. */
 export interface FlowDataWriteOptions {
   /** @default false */
   readonly noWarning?: boolean;
 }
 
+/** Of `getFlowData()`. */
 export interface FlowDataOptions extends FlowDataWriteOptions {
   /** When the key is missing. @default null */
   readonly default?: Json;
@@ -376,6 +396,7 @@ export interface Intervention {
   readonly consumers: Readonly<Record<string, InterventionConsumer>>;
 }
 
+/** What a chunk made of a correction. */
 export interface InterventionConsumer {
   readonly status: "applied" | "ignored";
   readonly note: string | null;
@@ -383,8 +404,11 @@ export interface InterventionConsumer {
   readonly consumedAt: Date;
 }
 
+/** Which corrections: all that is given must hold. */
 export interface InterventionFilters {
+  /** Only those that are so. @default any */
   readonly status?: Intervention["status"];
+  /** Only those for this point or chunk. @default any */
   readonly target?: string;
   /** Only later ones: `version > sinceVersion`. */
   readonly sinceVersion?: number;
@@ -392,19 +416,26 @@ export interface InterventionFilters {
   readonly consumedBy?: string;
 }
 
+/** Of `markInterventionConsumed()`. */
 export interface ConsumeOptions {
   /** @default "applied" */
   readonly status?: "applied" | "ignored";
   /** @default the chunk's name */
   readonly consumer?: string;
+  /** For people who read it later. @default none */
   readonly note?: string;
+  /** For programs that read it later. @default {} */
   readonly metadata?: JsonObject;
 }
 
 /** Where `ctx.log` writes. */
 export interface Logger {
+  /** Of no interest but to whoever looks for a fault. */
   debug(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  /** Something happened, as it should. */
   info(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  /** Something went wrong, and is tried again or goes on without. */
   warn(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  /** Something went wrong, and somebody has to look. */
   error(message: string, fields?: Readonly<Record<string, unknown>>): void;
 }

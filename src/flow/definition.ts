@@ -27,6 +27,7 @@ export interface FlowDefinition<C extends Contract = Contract> {
   readonly streamLimits: StreamLimits;
 }
 
+/** A live object that a flow needs, and how it is made where nobody gives it. */
 export interface ResourceRequirement {
   readonly name: string;
   /** Makes the resource in a worker where it was not given, when it is first needed; null leaves it missing. */
@@ -35,6 +36,7 @@ export interface ResourceRequirement {
   readonly failPolicy: "closed" | "open";
 }
 
+/** Makes a live object for one execution; what it throws follows `failPolicy`. */
 export type ResourceResolver = (request: {
   readonly name: string;
   readonly executionId: string;
@@ -42,6 +44,7 @@ export type ResourceResolver = (request: {
   readonly metadata: Readonly<Record<string, Json>>;
 }) => unknown;
 
+/** A place in a flow where corrections are read. */
 export interface InterventionPoint {
   readonly name: string;
   readonly target: string | null;
@@ -53,10 +56,13 @@ export interface ChunkOptions<
   R extends z.ZodType | null = z.ZodType | null,
   Cleanup = unknown,
 > extends ParkOptions {
+  /** What is done when it throws. @default it is tried once */
   readonly retry?: RetryOptions;
   /** Longest time of one attempt. @default none */
   readonly timeout?: Duration | null;
+  /** What its input must be; a value that does not fit is a `ContractError`. @default any JSON */
   readonly input?: I;
+  /** What it must return; a value that does not fit is a `ContractError`. @default any JSON */
   readonly output?: R;
   /**
    * Runs before the close when the execution is cancelled while this chunk runs, sleeps, pauses, waits for its retry or is about to
@@ -66,6 +72,7 @@ export interface ChunkOptions<
   readonly onCancel?: Cleanup;
 }
 
+/** Of `toSubFlow()`: what goes into the sub-flow, and what of it comes back. */
 export interface SubFlowOptions<
   W extends Readonly<Record<string, string>> | null = Readonly<Record<string, string>> | null,
 > {

@@ -3,6 +3,7 @@ import { requireKnown, requireOneOf, type Refuse } from "../base/option.ts";
 import { parseDuration, type Duration } from "../base/duration.ts";
 import { isObject } from "../base/json.ts";
 
+/** What becomes of a chunk that has failed for the last time. */
 export interface ParkOptions {
   /**
    * What follows when the last attempt has failed, for whatever reason. "fail" ends the execution. "park" leaves the chunk

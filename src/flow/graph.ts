@@ -7,6 +7,7 @@ import type { FailurePolicy } from "./failure.ts";
 /** Identifies one place in the graph; stable for one definition (`fingerprint`), e.g. "n3". */
 export type NodeId = string;
 
+/** The finished structure of a flow: nodes, and what follows which. */
 export interface Graph {
   /** Where the start input enters. */
   readonly roots: readonly NodeId[];

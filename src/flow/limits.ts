@@ -5,6 +5,7 @@ import type { Json } from "../base/json.ts";
 import { parseDuration, type Duration } from "../base/duration.ts";
 import type { ParkOptions } from "./failure.ts";
 
+/** Of `defineFlow()`: limits of the flow and of each execution. */
 export interface FlowOptions<I = Json> extends ParkOptions {
   /** @default none */
   readonly limits?: LimitOptions<I>;
@@ -21,14 +22,17 @@ export interface FlowOptions<I = Json> extends ParkOptions {
   readonly maxStreamRate?: Rate;
 }
 
+/** The limits of a flow over the whole fleet. */
 export interface LimitOptions<I = Json> extends Limit {
   /** What the limits of `perKey` count by, say a tenant: a text of 1 to 200 characters. */
   readonly key?: (input: I) => string;
+  /** The limits of each key, beside those of the flow. @default none */
   readonly perKey?: Limit;
   /** What becomes of a start while `concurrency` is used up: "keep" waits in the queue, "cancel" closes it as cancelled. @default "keep" */
   readonly maxConcurrencyAction?: "keep" | "cancel";
 }
 
+/** How much at once, and how fast. None is unlimited. */
 export interface Limit {
   /** Executions that a worker owns at once; one that waits for time or an answer is owned by nobody. @default unlimited */
   readonly concurrency?: number;
@@ -36,7 +40,8 @@ export interface Limit {
   readonly rate?: Rate;
 }
 
-interface Rate {
+/** So many, 1 or more, in any time of `per`. */
+export interface Rate {
   readonly limit: number;
   readonly per: Duration;
 }
@@ -51,6 +56,7 @@ export interface FlowLimits {
   readonly key: ((input: Json) => string) | null;
 }
 
+/** A rate as it is kept. */
 export interface ResolvedRate {
   readonly limit: number;
   readonly perMs: number;

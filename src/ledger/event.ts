@@ -6,6 +6,7 @@ import { z } from "zod";
 import { SerializedError } from "../base/errors.ts";
 import { JsonValue } from "../base/json.ts";
 
+/** A UUID of version 7, so that ids sort by the time of their creation. */
 export const ExecutionId = z.uuid().brand<"ExecutionId">();
 export type ExecutionId = z.infer<typeof ExecutionId>;
 
@@ -155,6 +156,7 @@ export type FollowUp = z.infer<typeof FollowUp>;
 export const Outcome = z.enum(["completed", "failed", "cancelled"]);
 export type Outcome = z.infer<typeof Outcome>;
 
+/** One fact of a ledger: what happened, with all that the fold needs of it. */
 export const LedgerEvent = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("execution.created"),

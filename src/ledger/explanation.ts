@@ -123,6 +123,7 @@ const base = {
     .nullable(),
 };
 
+/** Why an execution is where it is, as one sentence and as data. */
 export const Explanation = z.discriminatedUnion("kind", [
   /** It has ended. */
   z.object({

@@ -30,6 +30,7 @@ const Attempt = z.object({
   error: ErrorInBrief.nullable(),
 });
 
+/** A run of a chunk, a step, a pause, a sleep, a child or items, with its times. */
 export const TimelineRow = z.discriminatedUnion("kind", [
   z.object({
     ...times,

@@ -29,6 +29,7 @@ import type { InterruptRecord } from "../execution/interrupt.ts";
 import type { Orchestrator } from "../orchestrator.ts";
 import { callTool, objectSchema, serverOf, toolOf, type ToolDefinition } from "./serve.ts";
 
+/** A flow as a tool: what a client is told of it. */
 export interface McpFlow {
   /** For the model that chooses among tools. */
   readonly description: string;
@@ -36,7 +37,9 @@ export interface McpFlow {
   readonly tool?: string;
 }
 
+/** Of `createMcpServer()`. */
 export interface McpServerOptions {
+  /** Which database the executions are in. */
   readonly orchestrator: Orchestrator;
   /** By the names of flows that the orchestrator has. */
   readonly flows: Readonly<Record<string, McpFlow>>;

@@ -1,6 +1,7 @@
 /** Anchors: what all chains said at a moment, as one hash that is worth keeping outside of the database. */
 import type { Sql } from "./client.ts";
 
+/** What all hash chains of a database said at a moment. */
 export interface Anchor {
   readonly number: number;
   /** Milliseconds since 1970, by the database's own clock. */

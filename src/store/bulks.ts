@@ -9,6 +9,7 @@ import { refusalOf } from "./refusals.ts";
 const Started = z.object({ id: ExecutionId, matched: z.int() });
 const Preview = z.object({ matched: z.int(), isMore: z.boolean(), samples: z.array(ExecutionId) });
 
+/** How far a bulk is. */
 export const BulkReport = z.object({
   /** Its targets, fixed when it was asked for. */
   matched: z.int(),

@@ -65,6 +65,8 @@ export interface MikroOrmTransaction {
 export interface OpenTransaction {
   /** Postgres' name for it. */
   readonly id: string;
+  /** False for a role that may only command, as a client of `grant_roles` or `grant_client`. */
+  readonly mayCreate: boolean;
   /**
    * What one expression says, evaluated in this transaction and in no other.
    *
@@ -101,7 +103,7 @@ export async function openTransaction(
       `${hint} what sql.begin, db.transaction or client.query('begin') gave you`,
     );
   }
-  const { id, place, user, system, oid } = await identify(send);
+  const { id, place, user, system, oid, mayCreate } = await identify(send, names);
   const own = await ours();
   if (system !== own.system || oid !== own.oid)
     throw new UsageError(
@@ -111,6 +113,7 @@ export async function openTransaction(
   const target: Target = { place, user, schema: names.schema };
   return {
     id,
+    mayCreate,
     async ask(expression, values, about) {
       // In a transaction block all statements have its id. A pool, or a client outside of one, has another for each statement.
       const guarded = `select case when pg_catalog.pg_current_xact_id()::pg_catalog.text operator(pg_catalog.=) $${values.length + 1}
@@ -214,7 +217,10 @@ const oid =
 
 const identity = `select pg_catalog.json_build_array($1::pg_catalog.text, pg_catalog.pg_current_xact_id()::pg_catalog.text,
   pg_catalog.current_setting('transaction_read_only'), pg_catalog.current_database(), current_user,
-  pg_catalog.json_build_object('system', ${system}, 'oid', ${oid}))::pg_catalog.text`;
+  pg_catalog.json_build_object('system', ${system}, 'oid', ${oid}, 'mayCreate', exists (
+    select from pg_catalog.pg_proc p where p.proname operator(pg_catalog.=) 'create_executions'
+      and p.pronamespace operator(pg_catalog.=) pg_catalog.to_regnamespace('flowledger')::pg_catalog.oid
+      and pg_catalog.has_function_privilege(p.oid, 'execute'))))::pg_catalog.text`;
 
 const echo = "flowledger";
 const Identity = z.tuple([
@@ -223,16 +229,16 @@ const Identity = z.tuple([
   z.enum(["on", "off"]),
   z.string(),
   z.string(),
-  z.object({ system: z.string(), oid: z.string() }),
+  z.object({ system: z.string(), oid: z.string(), mayCreate: z.boolean() }),
 ]);
 
 const answerWithinMs = 5000;
 
-async function identify(send: Send) {
+async function identify(send: Send, names: SchemaNames) {
   let answer: unknown;
   try {
     // A pg client that was never connected keeps what it is asked for ever.
-    const sent = withTimeout(send(identity, [echo]), answerWithinMs, () => {
+    const sent = withTimeout(send(withNames(identity, names), [echo]), answerWithinMs, () => {
       throw new Error(`no answer for ${answerWithinMs} ms`);
     });
     answer = JSON.parse((await sent) ?? "");

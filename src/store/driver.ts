@@ -8,6 +8,7 @@ import { systemTimers as liveness } from "../base/timers.ts";
 import { failing, openSockets, problem, socketCodes, anyName } from "./socket.ts";
 import type { Link, SocketOptions, Sockets, SslOption } from "./socket.ts";
 
+/** Options of postgres.js, e.g. `{ host, port, database, username, password, ssl }`. */
 export type DriverOptions = postgres.Options<Record<string, postgres.PostgresType>>;
 
 type Settings = Readonly<Record<string, string>>;

@@ -22,6 +22,7 @@ export interface Difference {
   readonly expected: JsonObject | null;
 }
 
+/** How far `verify()` or `rebuild()` is. */
 export interface Progress {
   readonly executions: number;
   readonly events: number;
@@ -29,6 +30,7 @@ export interface Progress {
   readonly problems: number;
 }
 
+/** Of `rebuild()`. */
 export interface RebuildOptions {
   /** Only this execution. @default all */
   id?: string;

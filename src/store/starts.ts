@@ -118,7 +118,10 @@ export function startsOf({ sql, names, target }: Pick<Database, "sql" | "names" 
     },
     async createIn(tx, execution) {
       const transaction = await open(tx);
-      return { created: await createOne(transaction, execution), transaction: transaction.id };
+      // A refusal would end the caller's transaction, so it is asked before.
+      const isCreated = transaction.mayCreate || !isCommand(execution);
+      const created = await (isCreated ? createOne : commandOne)(transaction, execution);
+      return { created, transaction: transaction.id };
     },
     async startRaw(flow, input, options) {
       const [row] = await sql<[{ id: ExecutionId }]>`
@@ -199,6 +202,22 @@ function startOf(execution: NewExecution) {
     allowUnknown: true,
   };
   return { flow, input: given === undefined ? input : toJson(given, `input of flow "${flow}"`), options };
+}
+
+const Started = z.tuple([ExecutionId, z.number()]);
+
+/** As `command`, for one in the caller's transaction. */
+async function commandOne(transaction: OpenTransaction, execution: NewExecution): Promise<CreateResult> {
+  const { flow, input, options } = startOf(execution);
+  const answer = await transaction.ask(
+    `select pg_catalog.json_build_array(
+      flowledger.start($1::pg_catalog.text, $2::pg_catalog.text::pg_catalog.jsonb, $3::pg_catalog.text::pg_catalog.jsonb),
+      flowledger.to_ms(pg_catalog.statement_timestamp())::pg_catalog.numeric)::pg_catalog.text`,
+    [flow, JSON.stringify(input ?? null), JSON.stringify(options)],
+    { what: "start" },
+  );
+  const [id, at] = Started.parse(JSON.parse(answer));
+  return { id, isNew: id === execution.id, isConflict: false, at };
 }
 
 const Created = z.tuple([ExecutionId, z.boolean(), z.boolean(), z.number()]);

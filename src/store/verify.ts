@@ -7,6 +7,7 @@ import { list } from "./columns.ts";
 import { countEvents, findDifferences, readPages, unfoldable } from "./rebuild.ts";
 import type { Difference, Page, Progress } from "./rebuild.ts";
 
+/** A guarantee that does not hold, and where. */
 export interface Violation {
   /** The invariant's name in docs/guarantees.md, e.g. "I2". */
   readonly invariant: string;
@@ -15,6 +16,7 @@ export interface Violation {
   readonly detail: string;
 }
 
+/** Of `verify()`. */
 export interface VerifyOptions {
   /** Only this execution. @default all */
   id?: string;

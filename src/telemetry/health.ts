@@ -1,6 +1,7 @@
 /** Whether a process is alive and whether it takes work, from what its workers say. */
 import type { Vitals } from "./vitals.ts";
 
+/** One thing that was looked at. */
 export interface HealthCheck {
   readonly name: "loop" | "lease" | "migrated" | "claims";
   readonly ok: boolean;
@@ -8,6 +9,7 @@ export interface HealthCheck {
   readonly detail: string;
 }
 
+/** Whether a process is well, and what was looked at. */
 export interface Health {
   /** All checks are. */
   readonly ok: boolean;

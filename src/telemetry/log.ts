@@ -15,6 +15,8 @@ export interface Logs {
   readonly library: Logger;
   /** For lines of users: each is written. */
   readonly user: Logger;
+  /** Writes lines of JSON from now on, unless a logger was given. */
+  useJson(): void;
   /** Says what was counted and not said yet. */
   flush(): void;
 }
@@ -31,20 +33,26 @@ const ownFields: ReadonlySet<string> = new Set(["executionId", "epoch", "attempt
 
 /** @throws {UsageError} no logger */
 export function openLogs(logger: Logger | undefined): Logs {
-  const user = sinkOf(logger ?? stderrLogger);
+  let [ours, users] = [stderrLogger, terminalLogger];
+  const given = logger && sinkOf(logger);
+  const sink = given ?? byLevel((level) => (message, fields) => ours[level](message, fields));
+  const user = given ?? byLevel((level) => (message, fields) => users[level](message, fields));
   const repeated = new Map<string, Repeated>();
   const say = (level: Level, message: string, fields: Fields | undefined) => {
     const kind = kindOf(level, message, fields);
     const known = repeated.get(kind);
     if (known) return known.count(fields);
-    user[level](message, fields);
+    sink[level](message, fields);
     if (repeated.size >= maxKinds) return;
     const forget = () => void repeated.delete(kind);
-    repeated.set(kind, new Repeated((count, last) => user[level](message, { ...last, repeated: count }), forget));
+    repeated.set(kind, new Repeated((count, last) => sink[level](message, { ...last, repeated: count }), forget));
   };
   return {
     user,
     library: byLevel((level) => (message, fields) => say(level, message, fields)),
+    useJson: () => {
+      ours = users = jsonLogger();
+    },
     flush: () => repeated.forEach((one) => one.end()),
   };
 }
@@ -132,18 +140,28 @@ function byLevel(write: (level: Level) => (message: string, fields?: Fields) => 
   return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
 }
 
+/** For lines of the library. */
 const stderrLogger: Logger = {
   debug: () => {},
   info: () => {},
-  warn: (message, fields) => console.warn("%s", shown(message, fields)),
-  error: (message, fields) => console.error("%s", shown(message, fields)),
+  warn: (message, fields) => console.warn("%s", shown("flowledger:", message, fields)),
+  error: (message, fields) => console.error("%s", shown("flowledger:", message, fields)),
 };
 
-/** What executions bring along may be in both. */
-function shown(message: string, fields?: Fields): string {
-  return indented(`flowledger: ${message}${fields === undefined ? "" : ` ${inspect(fields)}`}`);
+/** For lines of `ctx.log`: whoever writes one wants to see it. */
+const terminalLogger: Logger = {
+  debug: () => {},
+  info: (message, fields) => console.error("%s", shown("info", message, fields)),
+  warn: (message, fields) => console.warn("%s", shown("warn", message, fields)),
+  error: (message, fields) => console.error("%s", shown("error", message, fields)),
+};
+
+/** What executions bring along may be in all of them. */
+function shown(head: string, message: string, fields?: Fields): string {
+  return indented(`${head} ${message}${fields === undefined ? "" : ` ${inspect(fields, { breakLength: Infinity })}`}`);
 }
 
+/** Of `jsonLogger()`. */
 export interface JsonLoggerOptions {
   /** Lines below it are left out. @default "info" */
   readonly level?: Level;

@@ -29,6 +29,7 @@ import {
   type Tracer,
 } from "./otel.ts";
 
+/** Of traces. */
 export interface TelemetryOptions {
   /**
    * `"linked"`: a trace per execution, linked to that of its start. `"child"`: the spans are in the trace of the start. `"off"`:

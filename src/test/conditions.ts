@@ -6,6 +6,7 @@ import type { InterruptRecord } from "../execution/interrupt.ts";
 import type { Reads } from "../store/reads.ts";
 import type { Due } from "./driver.ts";
 
+/** What `until()` waits for. */
 export type Condition =
   /** It has ended. */
   | "closed"

@@ -28,6 +28,7 @@ export interface CrashContext {
   readonly advance: (duration: Duration) => Promise<void>;
 }
 
+/** What must hold of a run, wherever a worker was killed in it: throw where it does not. */
 export type CrashCheck<C extends Contract = Contract> = (run: TestRun<C>, context: CrashContext) => unknown;
 
 /** What `crashEverywhere` needs of the kit it works in, and of the processes that are cut. */

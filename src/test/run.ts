@@ -19,6 +19,7 @@ export interface RunHost {
   readonly begun: BegunCode;
 }
 
+/** An execution in a test. */
 export class TestRun<C extends Contract = Contract> extends Execution<C> {
   readonly #host: RunHost;
 

@@ -12,7 +12,9 @@ import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 
+/** What starts by the clock, once in the fleet. */
 export interface ScheduleOptions {
+  /** What each time starts an execution of. */
   readonly flow: FlowDefinition;
   /**
    * Five fields (minute, hour, day of month, month, weekday), or six with seconds first, or a name like "@daily". Fixed times go

@@ -125,9 +125,11 @@ test("failures are shown in groups", async () => {
 
   const { stdout } = await run("failures", "--flow", "declined");
   const groups = JSON.parse((await run("failures", "--json")).stdout) as object[];
+  const mistyped = await run("failures", "--flow", "declinde");
 
   expect(lines(stdout)[0]).toMatch(/^failed +flow +chunk +last +last execution +error$/);
   expect(lines(stdout)[1]).toMatch(/card # was declined$/);
+  expect(mistyped).toMatchObject({ code: 2, stderr: expect.stringContaining('did you mean "declined"?') as string });
   expect(groups).toEqual(expect.arrayContaining([expect.objectContaining({ flow: "declined", chunk: "capture" })]));
 });
 
@@ -181,17 +183,18 @@ test("what was mistyped is refused with what was meant, and exit code 2", async 
     [["lst"], /unknown command 'lst' \(Did you mean list\?\)/],
     [["list", "--flwo", "x"], /unknown option '--flwo' \(Did you mean --flow\?\)/],
     [["list", "--flow", "declinde"], /did you mean "declined"\?/],
+    [["inbox", "--flow", "asking.bos"], /did you mean "asking.boss"\?/],
+    [["list", "--status", "runing"], /Did you mean running\?/],
+    [["show"], /missing required argument 'id': see --help/],
     [["list", "--limit", "0"], /must be an integer from 1 to 1000/],
-    [["list", "--limit", "1001"], /must be an integer from 1 to 1000/],
-    [["inbox", "--limit", "0"], /must be an integer from 1 to 1000/],
     [["start", "declinde", "null"], /did you mean "declined"\?.*--force/],
     [["start", "declined", "null", "--options", '{"idempotencykey": "k"}'], /did you mean "idempotencyKey"\?/],
     [["start", "declined", "null", "--options", '{"delay": "soon"}'], /"10s"/],
   ];
 
-  for (const [args, words] of wrongs) {
-    const { code, stdout, stderr } = await run(...args);
+  const results = await Promise.all(wrongs.map(async ([args, words]) => ({ args, words, ...(await run(...args)) })));
 
+  for (const { args, words, code, stdout, stderr } of results) {
     expect([args, code, stdout]).toEqual([args, 2, ""]);
     expect(lines(stderr)).toEqual([expect.stringMatching(words)]);
   }

@@ -41,6 +41,7 @@ test("the package holds the build, the demo's example and its documents, nothing
     "README.md",
     "examples/document-review.ts",
     "examples/lease-agreement.md",
+    "llms.txt",
     "package.json",
   ];
 

@@ -427,3 +427,42 @@ test.each(["acme", "client"] as const)(
     expect(await codeOf(shop.createExecution(options))).toBe("PERMISSION_DENIED");
   },
 );
+
+test.each(["acme", "client"] as const)(
+  "role %s starts in a transaction of its own, with rows of its own: a commit shows both, a rollback neither",
+  async (name) => {
+    const flow = defineFlow("shop", { input: z.object({ n: z.string().transform(Number) }) });
+    flow.to("double", (ctx) => ctx.input.n * 2).end();
+    await using worker = await serving(database, [flow]);
+    await using client = createOrchestrator({ connection: urlOf(name), flows: [flow] });
+    await sql.unsafe(
+      `create table if not exists public.baskets (id text); grant insert, select on public.baskets to public`,
+    );
+    const options = { metadata: acme, autoCloseTimeout: 0 };
+    const begin = (work: (tx: postgres.TransactionSql) => Promise<string>) =>
+      as(name, async (own) => (await own.begin(work)) as string);
+    const buy = async (tx: postgres.TransactionSql, more: object = {}) => {
+      const { id } = await client.flow(flow).startExecution({ n: "21" }, { ...options, ...more, tx });
+      await tx`insert into public.baskets values (${id})`;
+      return id;
+    };
+    const baskets = (id: string) => sql`select from public.baskets where id = ${id}`;
+
+    const kept = await begin((tx) => buy(tx, { idempotencyKey: `tx-${name}` }));
+    let lost = "";
+    const rolledBack = begin(async (tx) => {
+      lost = await buy(tx);
+      throw new Error("never mind");
+    });
+
+    await expect(rolledBack).rejects.toThrow("never mind");
+    expect(await (await worker.getExecution(kept)).waitForClose()).toEqual({ $final_result: 42 });
+    expect(await begin((tx) => buy(tx, { idempotencyKey: `tx-${name}` }))).toBe(kept);
+    expect(await codeOf(worker.getExecution(lost))).toBe("EXECUTION_NOT_FOUND");
+    expect([(await baskets(kept)).length, (await baskets(lost)).length]).toEqual([2, 0]);
+    const unscoped = await codeOf(begin((tx) => buy(tx, { metadata: bolt, delay: "1h" })));
+    expect(unscoped).toBe(name === "acme" ? "USAGE_INVALID" : "ok");
+    const created = begin(async (tx) => (await client.flow(flow).createExecution({ ...options, tx })).id);
+    expect(await codeOf(created)).toBe("PERMISSION_DENIED");
+  },
+);

@@ -58,6 +58,7 @@ const file: Word = {
   takes: (value) => value === "/dev/null",
   skips: (value) => isStorable(value, 2000) || !value.isWellFormed(),
 };
+const nowhere: Word = { sample: "nowhere.ts", takes: () => false };
 const input = jsonText(json, '{"n": 1}');
 const metadata = jsonText(jsonObject, '{"n": 1}');
 const limit = whole(1, 1000, "5");
@@ -288,4 +289,25 @@ export const commandRows: readonly CommandRow[] = [
     },
   },
   { name: "doctor" },
+  { name: "workers", options: { "--limit": limit } },
+  { name: "schedules", options: { "--limit": limit } },
+  {
+    name: "fork",
+    args: { id },
+    options: {
+      "--at": { sample: "2", takes: (value) => /^[12]$/.test(value) || value === "2026-01-01" },
+      "--input": input,
+      "--metadata": metadata,
+      "--reason": text(2000),
+      "--actor": text(500),
+    },
+    with: ["--at=2"],
+  },
+  { name: "save", args: { id }, options: { "--file": file } },
+  {
+    name: "load",
+    args: { file: { sample: "/dev/null", takes: () => false, skips: (value) => value === "-" }, module: nowhere },
+    options: { "--check": null },
+    isOnlyRefused: true,
+  },
 ];
