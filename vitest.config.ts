@@ -1,6 +1,11 @@
 /** Tests in three projects: the pure rooms alone, those that kill, and all others; the last two each with one Postgres (`test/support/server.ts`). */
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { configDefaults, defineConfig } from "vitest/config";
 import { retries } from "./test/support/retries.ts";
+
+// For all that a test starts: a process or thread that runs our source takes off its types, and compiles it, once per version of it.
+process.env["NODE_COMPILE_CACHE"] ??= join(tmpdir(), "node-compile-cache");
 
 const pure = [
   "test/register.test.ts",

@@ -1,7 +1,7 @@
 /** Every ledger event: one union, one row each. What happened, in the past tense, with the routing that was decided. */
 import { z } from "zod";
-import { SerializedError } from "../base/errors.ts";
-import { JsonValue } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
+import { SerializedError } from "../base/serialized-error.ts";
 
 export const ExecutionId = z.uuid().brand<"ExecutionId">();
 export type ExecutionId = z.infer<typeof ExecutionId>;
