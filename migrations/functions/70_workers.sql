@@ -30,15 +30,65 @@ begin
   return v_key;
 end $$;
 
--- Registers a worker, in the session that will speak for it.
-create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_schedules jsonb, p_pool text) returns void
+-- Registers a worker, in the session that will speak for it. p_fingerprints: the version of each flow, null where it is not known.
+create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_fingerprints text[], p_schedules jsonb, p_pool text) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into flowledger.workers (id, host, pid, flows, schedules, pool, role, backend_pid, session_key, started_at, heartbeat_at)
-  values (p_id, p_host, p_pid, p_flows, p_schedules, p_pool, flowledger.caller(), pg_backend_pid(), flowledger.hold_session(), flowledger.wall_clock(), flowledger.wall_clock());
+  insert into flowledger.workers (id, host, pid, flows, fingerprints, schedules, pool, role, backend_pid, session_key, started_at, heartbeat_at)
+  values (p_id, p_host, p_pid, p_flows, p_fingerprints, p_schedules, p_pool, flowledger.caller(), pg_backend_pid(), flowledger.hold_session(),
+    flowledger.wall_clock(), flowledger.wall_clock());
   select flowledger.note_removed_schedules()
 $$;
+
+-- The form of releases before.
+create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_schedules jsonb, p_pool text) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.register_worker(p_id, p_host, p_pid, p_flows, null, p_schedules, p_pool) $$;
+
+-- Whether a worker serves the flow in another version than these.
+create or replace function flowledger.has_other_version(p_flow text, p_fingerprints text[]) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from flowledger.workers w where p_flow = any(w.flows)
+      and not coalesce(w.fingerprints[array_position(w.flows, p_flow)] = any(p_fingerprints), false))
+$$;
+
+-- The versions that were tried in vain since a worker could last go on; null where it is not blocked.
+create or replace function flowledger.tried_versions(p_id uuid) returns text[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when (
+      select l.type = 'execution.blocked' from flowledger.ledger l
+      where l.execution_id = p_id and l.type in ('execution.claimed', 'execution.blocked') order by l.seq desc limit 1)
+    then array(
+      select l.payload ->> 'fingerprint' from flowledger.ledger l
+      where l.execution_id = p_id and l.type = 'execution.blocked' and l.seq > coalesce((
+        -- A claim that is blocked has that as its next event.
+        select max(c.seq) from flowledger.ledger c where c.execution_id = p_id and c.type = 'execution.claimed' and not exists (
+          select from flowledger.ledger n where n.execution_id = p_id and n.seq = c.seq + 1 and n.type = 'execution.blocked')), 0)) end
+$$;
+
+-- Wakes what is blocked and was not tried with this version of its flow. Looks through p_limit that are parked and ran with another
+-- version, in the order of their ids; returns the last of these, null at the end.
+create or replace function flowledger.wake_blocked(p_flow text, p_fingerprint text, p_after uuid, p_limit int) returns uuid
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids uuid[] := array(
+    select e.id from flowledger.executions e
+    where e.flow = p_flow and e.closed_at is null and e.owner is null and coalesce(e.wake_at, 'infinity') > flowledger.now()
+      and (p_after is null or e.id > p_after)
+    order by e.id limit p_limit);
+begin
+  perform flowledger.wake(array(select i.id from unnest(v_ids) i(id) where not p_fingerprint = any(flowledger.tried_versions(i.id))));
+  return case when cardinality(v_ids) = p_limit then v_ids[p_limit] end;
+end $$;
 
 -- Takes a worker that stops out of the fleet.
 create or replace function flowledger.leave_worker(p_id uuid) returns void

@@ -82,6 +82,10 @@ export interface Claims {
   firstDue(flows: readonly string[], ageMs: number): Promise<readonly DueExecution[]>;
   /** Wakes executions that are parked and have something to look at. */
   wake(ids: readonly ExecutionId[]): Promise<void>;
+  /** Wakes what is blocked and was not tried with this version of its flow. */
+  wakeBlocked(flow: string, fingerprint: string): Promise<void>;
+  /** Whether a worker serves the flow in another version than these. */
+  hasOtherVersion(flow: string, fingerprints: readonly string[]): Promise<boolean>;
 }
 
 export interface DueExecution {
@@ -145,8 +149,24 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
     async wake(ids) {
       await sql`select flowledger.wake(${column(ids, (id) => id)}::text::uuid[])`;
     },
+    async wakeBlocked(flow, fingerprint) {
+      for (let after: string | null = null; ;) {
+        const [row]: [{ last: string | null }] = await sql`
+          select flowledger.wake_blocked(${flow}, ${fingerprint}, ${after}::text::uuid, ${lookedAtOnce}::int) as last`;
+        after = row.last;
+        if (after === null) return;
+      }
+    },
+    async hasOtherVersion(flow, fingerprints) {
+      const [row] = await sql<[{ has: boolean }]>`
+        select flowledger.has_other_version(${flow}, ${list(fingerprints)}::text::text[]) as has`;
+      return row.has;
+    },
   };
 }
+
+/** Parked executions that one statement looks through. */
+const lookedAtOnce = 1000;
 
 /** Bytes of JSON in one answer. */
 const pageBytes = 16_777_216;

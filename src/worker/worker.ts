@@ -20,18 +20,18 @@ import { openItems } from "../engine/items.ts";
 import { Owner } from "../engine/owner.ts";
 import type { Resources, WorkerResources } from "../engine/resources.ts";
 import { Streamer } from "../engine/streamer.ts";
-import { DefinitionMismatchError, LeaseLostError } from "../base/errors.ts";
+import { LeaseLostError } from "../base/errors.ts";
 import type { Logger } from "../flow/context.ts";
 import { readBlueprint, toBlueprint } from "../flow/blueprint.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { decide, endsByItself, nextTimer } from "../ledger/decide.ts";
-import type { Command } from "../ledger/decide.ts";
+import { endsByItself } from "../ledger/decide.ts";
 import { isItem, repeatWrites } from "../ledger/state.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
 import type { Recorded } from "../ledger/event.ts";
 import { fitVersion } from "../ledger/version.ts";
 import type { Fit } from "../ledger/version.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
+import { openBlocked } from "./blocked.ts";
 import { isSuspect, openClaims } from "./claims.ts";
 import type { Meter } from "../telemetry/meter.ts";
 import type { Tracing } from "../telemetry/trace.ts";
@@ -106,12 +106,8 @@ export interface WorkerInside {
 
 const JobPayload = z.array(ExecutionId);
 
-/**
- * An execution that this worker's version of its flow does not fit is left to others: for a moment at first, then for as long
- * as it has stood still already, up to this.
- */
-const otherVersionWaitMs = 15_000;
-const firstVersionWaitMs = 250;
+/** What an execution needs to go on could not be read: it is left alone for so long. */
+const unreadWaitMs = 15_000;
 /** Time between signs of life, and between looks at the others. */
 const beatEveryMs = 500;
 /** A worker whose session has ended and that was silent for so long is dead: its process has ended. */
@@ -179,6 +175,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         host: hostname(),
         pid: process.pid,
         flows: [...host.flows.keys()],
+        fingerprints: [...host.flows.values()].map(({ fingerprint }) => fingerprint),
         schedules: Object.fromEntries(
           host.schedules.map(({ name, flow, cron, timeZone }) => [name, { flow, cron, timeZone }]),
         ),
@@ -200,6 +197,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       },
     );
     await heartbeat.registered;
+    // Those who give back what is blocked from now on see this version.
+    void blocked.look().catch(onTrouble);
     return {
       heartbeat,
       engine: {
@@ -265,6 +264,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     if (!isStopped) log.warn("worker trouble", { error: String(error) });
   };
 
+  const blocked = openBlocked({ store, committer, log, meter, flows: host.flows });
   const pauses = openFlowPauses({
     store,
     flows: [...host.flows.keys()],
@@ -383,32 +383,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       });
       if (!known) {
         if (isSuspect(claimed)) suspects.release();
-        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: otherVersionWaitMs });
+        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: unreadWaitMs });
       }
       const [fit, recent] = known;
       // What ends without running anything of the flow does not need the flow's past.
       if ("problem" in fit && !endsByItself(claimed.state, claimed.now)) {
         if (isSuspect(claimed)) suspects.release();
-        const { fingerprint } = flow;
-        const before = claimed.fingerprint ?? "";
-        const mismatch = new DefinitionMismatchError(claimed.id, flow.name, before, fingerprint, fit.problem);
-        log.error("blocked: this version of the flow does not have what the execution stands at", {
-          event: "blocked",
-          executionId: claimed.id,
-          flow: flow.name,
-          error: mismatch.message,
-        });
-        meter.flow(flow.name).blocked += 1;
-        const block: Command = { type: "block", worker: engine.workerId, fingerprint, problem: mismatch.message };
-        // Said once per version in the ledger; what it stands at stays as it is.
-        const { blocked } = claimed.state;
-        const isSaid = blocked?.epoch === claimed.state.claimedIn && blocked.fingerprints.includes(fingerprint);
-        const events = isSaid ? [] : decide(claimed.state, block, flow.graph);
-        const stoodMs = claimed.now - (blocked?.at ?? claimed.now);
-        // What ends it by time does so all the same, and in time.
-        const dueInMs = (nextTimer(claimed.state, claimed.now) ?? Infinity) - claimed.now;
-        const wakeInMs = Math.min(Math.max(stoodMs, firstVersionWaitMs), otherVersionWaitMs, dueInMs);
-        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs, events });
+        return await blocked.leave(claimed, flow, fit.problem);
       }
       if (isItem(claimed.state) && !(await readParent(claimed))) {
         if (isSuspect(claimed)) suspects.release();
