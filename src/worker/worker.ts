@@ -197,8 +197,6 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       },
     );
     await heartbeat.registered;
-    // Those who give back what is blocked from now on see this version.
-    void blocked.look().catch(onTrouble);
     return {
       heartbeat,
       engine: {
@@ -250,7 +248,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     while (!isStopping) {
       try {
         membership = await register();
-        return;
+        return lookAtBlocked();
       } catch (error) {
         // The connection was lost in the middle of it.
         onTrouble(error);
@@ -265,6 +263,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
 
   const blocked = openBlocked({ store, committer, log, meter, flows: host.flows });
+  /** Once registered: who gives back what is blocked from then on sees this version. */
+  const lookAtBlocked = (): void => void blocked.look().catch(onTrouble);
   const pauses = openFlowPauses({
     store,
     flows: [...host.flows.keys()],
@@ -546,6 +546,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   try {
     await beginJobs();
     schedules = await startSchedules(store, log, host.schedules, host.timers);
+    lookAtBlocked();
   } catch (error) {
     await stopOnce().catch(onTrouble);
     throw store.explain(error);
