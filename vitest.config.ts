@@ -20,7 +20,8 @@ function named<T>(name: "crash" | "browser", test: T) {
 export default defineConfig({
   test: {
     pool: "forks",
-    maxWorkers: 2,
+    // More than cores: what a test waits for is often the database, or a process.
+    maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 30_000,
     expect: { poll: { timeout: 8000 } },

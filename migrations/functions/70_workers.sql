@@ -73,22 +73,17 @@ as $$
           select from flowledger.ledger n where n.execution_id = p_id and n.seq = c.seq + 1 and n.type = 'execution.blocked')), 0)) end
 $$;
 
--- Wakes what is blocked and was not tried with this version of its flow. Looks through p_limit that are parked and ran with another
--- version, in the order of their ids; returns the last of these, null at the end.
-create or replace function flowledger.wake_blocked(p_flow text, p_fingerprint text, p_after uuid, p_limit int) returns uuid
-language plpgsql volatile
+-- Wakes what is blocked and was not tried with this version of its flow.
+create or replace function flowledger.wake_blocked(p_flows text[], p_fingerprints text[]) returns void
+language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_ids uuid[] := array(
-    select e.id from flowledger.executions e
-    where e.flow = p_flow and e.closed_at is null and e.owner is null and coalesce(e.wake_at, 'infinity') > flowledger.now()
-      and (p_after is null or e.id > p_after)
-    order by e.id limit p_limit);
-begin
-  perform flowledger.wake(array(select i.id from unnest(v_ids) i(id) where not p_fingerprint = any(flowledger.tried_versions(i.id))));
-  return case when cardinality(v_ids) = p_limit then v_ids[p_limit] end;
-end $$;
+  select flowledger.wake(array(
+    select e.id from unnest(p_flows, p_fingerprints) v(flow, fingerprint)
+    join flowledger.executions e on e.flow = v.flow and e.status in ('created', 'running', 'waiting', 'parked')
+    where e.closed_at is null and e.owner is null and coalesce(e.wake_at, 'infinity') > flowledger.now()
+      and not v.fingerprint = any(flowledger.tried_versions(e.id))))
+$$;
 
 -- Takes a worker that stops out of the fleet.
 create or replace function flowledger.leave_worker(p_id uuid) returns void

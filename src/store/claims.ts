@@ -83,7 +83,7 @@ export interface Claims {
   /** Wakes executions that are parked and have something to look at. */
   wake(ids: readonly ExecutionId[]): Promise<void>;
   /** Wakes what is blocked and was not tried with this version of its flow. */
-  wakeBlocked(flow: string, fingerprint: string): Promise<void>;
+  wakeBlocked(versions: readonly { readonly flow: string; readonly fingerprint: string }[]): Promise<void>;
   /** Whether a worker serves the flow in another version than these. */
   hasOtherVersion(flow: string, fingerprints: readonly string[]): Promise<boolean>;
 }
@@ -149,13 +149,10 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
     async wake(ids) {
       await sql`select flowledger.wake(${column(ids, (id) => id)}::text::uuid[])`;
     },
-    async wakeBlocked(flow, fingerprint) {
-      for (let after: string | null = null; ;) {
-        const [row]: [{ last: string | null }] = await sql`
-          select flowledger.wake_blocked(${flow}, ${fingerprint}, ${after}::text::uuid, ${lookedAtOnce}::int) as last`;
-        after = row.last;
-        if (after === null) return;
-      }
+    async wakeBlocked(versions) {
+      await sql`
+        select flowledger.wake_blocked(${list(versions.map(({ flow }) => flow))}::text::text[],
+          ${list(versions.map(({ fingerprint }) => fingerprint))}::text::text[])`;
     },
     async hasOtherVersion(flow, fingerprints) {
       const [row] = await sql<[{ has: boolean }]>`
@@ -164,9 +161,6 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
     },
   };
 }
-
-/** Parked executions that one statement looks through. */
-const lookedAtOnce = 1000;
 
 /** Bytes of JSON in one answer. */
 const pageBytes = 16_777_216;

@@ -66,9 +66,8 @@ export function openBlocked({ store, committer, log, meter, flows }: BlockedHost
       // One that began meanwhile has not seen it, as somebody had it.
       if (!isAwaited && (await hasOther(name, all))) await store.claims.wake([id]);
     },
-    async look() {
-      for (const { name, fingerprint } of flows.values()) await store.claims.wakeBlocked(name, fingerprint);
-    },
+    look: () =>
+      store.claims.wakeBlocked([...flows.values()].map(({ name, fingerprint }) => ({ flow: name, fingerprint }))),
   };
 }
 
