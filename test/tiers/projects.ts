@@ -16,6 +16,7 @@ export const projects = {
     "test/engine/turn.test.ts",
     "test/flow/**/*.test.ts",
     "test/ledger/**/*.test.ts",
+    "test/store/batcher.test.ts",
     "test/tiers/**/*.test.ts",
   ],
   /** Real processes are killed here, and real servers. */
