@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, inject } from "vitest";
 import type { CloseOptions, Execution, FlowDefinition, WorkerOptions } from "../../src/index.ts";
 import { testOrchestrator, TestOrchestrator, type TestOptions } from "../../src/test.ts";
+import type { Machine } from "./machine.ts";
 import { quietTwice } from "./quiet.ts";
 
 const now = "2026-01-01T09:00Z";
