@@ -1,26 +1,27 @@
-/** Tests in three projects: the pure rooms alone, those that kill, and all others; the last two each with one Postgres (`test/support/server.ts`). */
+/** Tests in projects (`test/tiers/projects.ts`): the pure rooms alone, all others with one Postgres per project (`test/support/server.ts`). */
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { configDefaults, defineConfig } from "vitest/config";
 import { retries } from "./test/support/retries.ts";
+import { isNamed, projects } from "./test/tiers/projects.ts";
 
-const pure = [
-  "test/register.test.ts",
-  "test/tree.test.ts",
-  "test/base/**/*.test.ts",
-  "test/bench/table.test.ts",
-  "test/engine/clock.test.ts",
-  "test/engine/past.test.ts",
-  "test/engine/turn.test.ts",
-  "test/flow/**/*.test.ts",
-  "test/ledger/**/*.test.ts",
-  "test/tiers/**/*.test.ts",
-];
-/** Real processes are killed here, and real servers. */
-const crash = ["test/crash/**/*.test.ts"];
+// For all that a test starts: a process or thread that runs our source takes off its types, and compiles it, once per version of it.
+process.env["NODE_COMPILE_CACHE"] ??= join(tmpdir(), "node-compile-cache");
+
+const pure = [...projects.pure];
+const crash = [...projects.crash];
+const browser = [...projects.browser];
+const onPostgres = { testTimeout: 90_000, globalSetup: "test/support/server.ts" };
+
+function named<T>(name: "crash" | "browser", test: T) {
+  return isNamed(name, process.argv.slice(3)) ? [{ extends: true as const, test: { name, ...test } }] : [];
+}
 
 export default defineConfig({
   test: {
     pool: "forks",
-    maxWorkers: 2,
+    // More than cores: what a test waits for is often the database, or a process.
+    maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 30_000,
     expect: { poll: { timeout: 8000 } },
@@ -39,22 +40,13 @@ export default defineConfig({
         test: {
           name: "postgres",
           include: ["test/**/*.test.ts"],
-          exclude: [...pure, ...crash],
-          testTimeout: 90_000,
-          globalSetup: "test/support/server.ts",
+          exclude: [...pure, ...crash, ...browser],
+          ...onPostgres,
         },
       },
-      {
-        extends: true,
-        test: {
-          name: "crash",
-          include: crash,
-          // Real kills on real clocks: a machine that is busy with something else may be late once, a defect is late each time.
-          retry: 2,
-          testTimeout: 90_000,
-          globalSetup: "test/support/server.ts",
-        },
-      },
+      // Real kills on real clocks: a machine that is busy with something else may be late once, a defect is late each time.
+      ...named("crash", { include: crash, retry: 2, ...onPostgres }),
+      ...named("browser", { include: browser, ...onPostgres }),
     ],
   },
 });

@@ -18,7 +18,10 @@ export interface EmbeddedPostgresOptions {
   port?: number | undefined;
   /** More arguments for the server, e.g. `["-c", "max_connections=200"]`. @default [] */
   flags?: readonly string[] | undefined;
-  /** Whether a commit waits for the disk. `false` is for tests: a power cut then loses the data. @default true */
+  /**
+   * Whether a commit waits for the disk. `false` is for tests: a power cut then loses the data, and a temporary folder is in memory
+   * where Linux has room there (2 GiB free in `/dev/shm`) and no `TMPDIR` says otherwise. @default true
+   */
   durable?: boolean | undefined;
 }
 
@@ -40,7 +43,7 @@ export interface EmbeddedPostgres extends AsyncDisposable {
 
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions = {}): Promise<EmbeddedPostgres> {
   const binaries = await findBinaries();
-  const home = await openHome(options.dataDir);
+  const home = await openHome(options.dataDir ?? null, options.durable === false ? await fastFolder() : tmpdir());
   const watchdog = startWatchdog(home);
   try {
     if (!existsSync(home.data)) await initialize(home, binaries, watchdog);
@@ -80,7 +83,11 @@ class Server implements EmbeddedPostgres {
       "-c",
       setting,
     ]);
-    this.#settings = [...(options.durable === false ? unsafe : []), ...(options.flags ?? [])];
+    this.#settings = [
+      ...(options.durable === false ? unsafe : []),
+      ...(home.root.startsWith(`${memoryFolder}/`) ? memorySettings : []),
+      ...(options.flags ?? []),
+    ];
   }
 
   get url(): string {
@@ -270,9 +277,28 @@ interface Home {
 /** `nobody` exists everywhere, so no user has to be made. */
 const NOBODY = process.platform === "darwin" ? { uid: 4294967294, gid: 4294967294 } : { uid: 65534, gid: 65534 };
 
-async function openHome(dataDir: string | undefined): Promise<Home> {
-  const isTemporary = dataDir === undefined;
-  const parent = isTemporary ? tmpdir() : dirname(resolve(dataDir));
+/** Of Linux, in memory: a database is hundreds of files, which some disks take half a second to make. */
+const memoryFolder = "/dev/shm";
+const memoryNeeded = 2 * 2 ** 30;
+/** Keeps what the log of changes takes of it small. */
+const memorySettings = ["-c", "max_wal_size=256MB"];
+
+/** For data that may be lost. Containers often have 64 MiB of that memory. */
+async function fastFolder(): Promise<string> {
+  if (process.platform !== "linux" || process.env["TMPDIR"]) return tmpdir();
+  try {
+    await fs.access(memoryFolder, fs.constants.W_OK);
+    const { bavail, bsize } = await fs.statfs(memoryFolder);
+    return bavail * bsize >= memoryNeeded ? memoryFolder : tmpdir();
+  } catch {
+    return tmpdir();
+  }
+}
+
+/** @param temporary where a folder is made that is gone at the end, without a `dataDir` */
+async function openHome(dataDir: string | null, temporary: string): Promise<Home> {
+  const isTemporary = dataDir === null;
+  const parent = isTemporary ? temporary : dirname(resolve(dataDir));
   await fs.mkdir(parent, { recursive: true });
   const existing = isTemporary ? undefined : await ownerOf(join(resolve(dataDir), "data"));
   const user = isRoot() ? (existing ?? NOBODY) : undefined;

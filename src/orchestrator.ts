@@ -215,7 +215,7 @@ export class Orchestrator implements AsyncDisposable {
       const store = openStore(connection, {
         ...(options.schema !== undefined && { schema: options.schema }),
         hasShortcuts,
-        hasTestClock: timers.follow !== undefined,
+        hasTestClock: timers.isMoved === true,
       });
       return { store, outcomes: openOutcomes(store, timers), streams: openStreams(store, timers) };
     };

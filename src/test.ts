@@ -6,7 +6,7 @@ import { randomUUID } from "node:crypto";
 import { parseDuration, parseMoment, type Duration } from "./base/duration.ts";
 import { UsageError } from "./base/errors.ts";
 import { requireInteger, requireKnown } from "./base/option.ts";
-import { systemTimers as liveness } from "./base/timers.ts";
+import { systemTimers as liveness, type Timers } from "./base/timers.ts";
 import type { BoundFlow, CreateOptions, InputArgs } from "./execution/bound-flow.ts";
 import { newExecution } from "./execution/bound-flow.ts";
 import { parseInput, type Contract, type StartInput } from "./flow/contract.ts";
@@ -14,7 +14,7 @@ import { bulkFlowName } from "./flow/names.ts";
 import type { Hooks } from "./engine/host.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { internals, Orchestrator, type OrchestratorOptions, type WorkerOptions } from "./orchestrator.ts";
-import { clockId, openTestClock } from "./store/test-clock.ts";
+import { clockId, openTestClock, type TestClock } from "./store/test-clock.ts";
 import { openTestDatabases } from "./store/test-databases.ts";
 import { requireTestServer } from "./test-server.ts";
 import { BegunCode } from "./test/begun.ts";
@@ -148,6 +148,8 @@ interface Settings extends Pick<
   readonly hasMocks?: boolean;
   /** Workers of other processes that are gone. */
   readonly gone?: () => readonly WorkerId[];
+  /** Of tests of our own: what workers have in the place of a clock that is the database's. */
+  readonly machine?: { timers(own: TestTimers): Timers; clock(own: TestClock): TestClock };
 }
 
 /** An orchestrator on a database of its own, with a clock that the test moves. */
@@ -191,7 +193,9 @@ export class TestOrchestrator implements AsyncDisposable {
       if (databases) cleanup.push(() => databases.close());
       const database = settings.database ?? (await databases?.create(settings.begin.getTime())) ?? "";
       const peer = randomUUID();
-      const clock = openTestClock(database, peer);
+      const { machine } = settings;
+      const own = openTestClock(database, peer);
+      const clock = machine?.clock(own) ?? own;
       cleanup.push(() => clock.close());
       const { nowMs } = await clock.read();
       const timers = new TestTimers(nowMs);
@@ -207,7 +211,7 @@ export class TestOrchestrator implements AsyncDisposable {
           ...(logger && { logger }),
           ...(publicUrl !== undefined && { publicUrl }),
         },
-        timers,
+        machine?.timers(timers) ?? timers,
         true,
         {
           ...hooks,

@@ -30,14 +30,59 @@ begin
   return v_key;
 end $$;
 
--- Registers a worker, in the session that will speak for it.
-create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_schedules jsonb, p_pool text) returns void
+-- Registers a worker, in the session that will speak for it. p_fingerprints: the version of each flow, null where it is not known.
+create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_fingerprints text[], p_schedules jsonb, p_pool text) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into flowledger.workers (id, host, pid, flows, schedules, pool, role, backend_pid, session_key, started_at, heartbeat_at)
-  values (p_id, p_host, p_pid, p_flows, p_schedules, p_pool, flowledger.caller(), pg_backend_pid(), flowledger.hold_session(), flowledger.wall_clock(), flowledger.wall_clock());
+  insert into flowledger.workers (id, host, pid, flows, fingerprints, schedules, pool, role, backend_pid, session_key, started_at, heartbeat_at)
+  values (p_id, p_host, p_pid, p_flows, p_fingerprints, p_schedules, p_pool, flowledger.caller(), pg_backend_pid(), flowledger.hold_session(),
+    flowledger.wall_clock(), flowledger.wall_clock());
   select flowledger.note_removed_schedules()
+$$;
+
+-- The form of releases before.
+create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_schedules jsonb, p_pool text) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.register_worker(p_id, p_host, p_pid, p_flows, null, p_schedules, p_pool) $$;
+
+-- Whether a worker serves the flow in another version than these.
+create or replace function flowledger.has_other_version(p_flow text, p_fingerprints text[]) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from flowledger.workers w where p_flow = any(w.flows)
+      and not coalesce(w.fingerprints[array_position(w.flows, p_flow)] = any(p_fingerprints), false))
+$$;
+
+-- The versions that were tried in vain since a worker could last go on; null where it is not blocked.
+create or replace function flowledger.tried_versions(p_id uuid) returns text[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when (
+      select l.type = 'execution.blocked' from flowledger.ledger l
+      where l.execution_id = p_id and l.type in ('execution.claimed', 'execution.blocked') order by l.seq desc limit 1)
+    then array(
+      select l.payload ->> 'fingerprint' from flowledger.ledger l
+      where l.execution_id = p_id and l.type = 'execution.blocked' and l.seq > coalesce((
+        -- A claim that is blocked has that as its next event.
+        select max(c.seq) from flowledger.ledger c where c.execution_id = p_id and c.type = 'execution.claimed' and not exists (
+          select from flowledger.ledger n where n.execution_id = p_id and n.seq = c.seq + 1 and n.type = 'execution.blocked')), 0)) end
+$$;
+
+-- Wakes what is blocked and was not tried with this version of its flow.
+create or replace function flowledger.wake_blocked(p_flows text[], p_fingerprints text[]) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select flowledger.wake(array(
+    select e.id from unnest(p_flows, p_fingerprints) v(flow, fingerprint)
+    join flowledger.executions e on e.flow = v.flow and e.status in ('created', 'running', 'waiting', 'parked')
+    where e.closed_at is null and e.owner is null and coalesce(e.wake_at, 'infinity') > flowledger.now()
+      and not v.fingerprint = any(flowledger.tried_versions(e.id))))
 $$;
 
 -- Takes a worker that stops out of the fleet.

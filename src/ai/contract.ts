@@ -2,7 +2,8 @@
 import type { ModelMessage, UIMessageChunk } from "ai";
 import { z } from "zod";
 import { ContractError } from "../base/errors.ts";
-import { JsonValue, toJson, type Json } from "../base/json.ts";
+import { toJson, type Json } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
 import { ai } from "./sdk.ts";
 
 /** A message of a model, as the AI SDK has it, in JSON: files are base64. */

@@ -2,19 +2,10 @@
  * Every error of flowledger, in the order of the docs: one class per thing a caller would do differently. It is longer than other files,
  * because it reads better whole: a code, a name and a wording are found in one place, and compared with their neighbours.
  */
-import { z } from "zod";
+import type { z } from "zod";
+import type { SerializedError } from "./serialized-error.ts";
 
-/** What a chunk or a worker threw, as the ledger keeps it. */
-export const SerializedError = z.strictObject({
-  name: z.string(),
-  message: z.string(),
-  stack: z.string().optional(),
-  code: z.string().optional(),
-  /** The chunk it came out of, where one did. */
-  chunk: z.string().optional(),
-  attempt: z.int().optional(),
-});
-export type SerializedError = z.infer<typeof SerializedError>;
+export type { SerializedError } from "./serialized-error.ts";
 
 /** Plain data about an error: ids, names, numbers. */
 export type ErrorDetails = Readonly<Record<string, unknown>>;

@@ -1,5 +1,4 @@
 /** What JSON and Postgres can hold. Everything that enters the ledger passes `toJson` once. */
-import { z } from "zod";
 import { PayloadError } from "./errors.ts";
 
 /** What JSON holds: no functions, dates or class instances. */
@@ -8,9 +7,6 @@ export type Json = null | boolean | number | string | Json[] | JsonObject;
 export interface JsonObject {
   [key: string]: Json;
 }
-
-/** For what is JSON by where it comes from (jsonb, a parsed body): only its presence is checked. */
-export const JsonValue = z.custom<Json>((value) => value !== undefined);
 
 /** Nesting allowed in one payload. V8's `JSON.stringify` overflows its stack between 3,000 and 5,000 levels. */
 export const maxDepth = 200;

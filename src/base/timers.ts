@@ -24,6 +24,8 @@ export interface Timers {
   every(ms: number, callback: () => void): Timer;
   /** Rejects with the signal's reason when that aborts first. */
   sleep(ms: number, options?: SleepOptions): Promise<void>;
+  /** Only of a test's clock: it belongs to the database of a test, and to no other. */
+  readonly isMoved?: boolean;
   /**
    * Only of a test's clock: it is the database's own, stands still until it is moved, and hears here what the database says.
    * Nothing has to look in between whether it was set.

@@ -1,7 +1,7 @@
 /** What operators do to a whole flow, or to many executions at once. */
 import { z } from "zod";
 import { ContractError } from "../base/errors.ts";
-import { JsonValue } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
 import { narrowed } from "./access.ts";
 import type { BulkBegun, BulkShown } from "./api.ts";
 import type { Asked } from "./desk.ts";

@@ -1,7 +1,8 @@
 /** What people do: each command names the person, and from operators on the reason. */
 import { z } from "zod";
 import { ClaimedError, ContractError, FlowledgerError } from "../base/errors.ts";
-import { JsonValue, type Json } from "../base/json.ts";
+import type { Json } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
 import type { Execution } from "../execution/execution.ts";
 import { InterruptRecord } from "../execution/interrupt.ts";
 import type { AskedOfOne } from "./desk.ts";

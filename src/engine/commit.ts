@@ -67,7 +67,10 @@ class NextAppend implements Append {
 }
 
 export interface GivingBack {
-  readonly wakeInMs: number;
+  /** Null where only something from outside can go on with it. */
+  readonly wakeInMs: number | null;
+  /** The same should something have come in since it was claimed. @default wakeInMs */
+  readonly moreInMs?: number;
   /** What is to be known of it, whatever else came in. @default none */
   readonly events?: readonly LedgerEvent[];
   /** Goes with the events, where they are the first of an epoch. */
@@ -80,7 +83,7 @@ export interface GivingBack {
 export async function giveBack(
   committer: Committer,
   { seq, ...lease }: Lease & { readonly seq: number },
-  { wakeInMs, events = [], fingerprint = null, after = 0 }: GivingBack,
+  { wakeInMs, moreInMs, events = [], fingerprint = null, after = 0 }: GivingBack,
 ): Promise<void> {
   // What came in from outside meanwhile makes the release wait for the next try.
   for (let [base, left, commitNo, waitMs] = [seq, events, after + 1, wakeInMs]; ; commitNo++, left = []) {
@@ -88,9 +91,9 @@ export async function giveBack(
     if (left.length > 0) item.fingerprint = fingerprint;
     item.release = { wakeInMs: waitMs };
     const result = await committer.commit(item).catch(() => null);
-    if (result === null && left.length > 0) waitMs = Math.max(waitMs, refusedWaitMs);
+    if (result === null && left.length > 0) waitMs = Math.max(waitMs ?? 0, refusedWaitMs);
     else if (result?.verdict !== "ok" || result.foreign === null) return;
-    else base = result.firstSeq + left.length - 1;
+    else [base, waitMs] = [result.firstSeq + left.length - 1, moreInMs ?? waitMs];
   }
 }
 

@@ -6,8 +6,8 @@ import { ExecutionId } from "../ledger/event.ts";
 /** Of two ids the later one is greater. */
 export type NewId = () => ExecutionId;
 
-export function idsBy(timers: Pick<Timers, "now" | "follow">): NewId {
-  if (!timers.follow) return () => ExecutionId.parse(uuidv7());
+export function idsBy(timers: Pick<Timers, "now" | "isMoved">): NewId {
+  if (timers.isMoved !== true) return () => ExecutionId.parse(uuidv7());
   // A clock that stands still: what the package counts within a millisecond it only counts by the real one.
   let seq = 0;
   return () => ExecutionId.parse(uuidv7({ msecs: timers.now(), seq: seq++ }));

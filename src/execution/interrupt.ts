@@ -1,7 +1,7 @@
 /** Interrupts as people and systems that answer them see them. */
 import { z } from "zod";
 import { ExecutionId, ResumeTo } from "../ledger/event.ts";
-import { JsonValue } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
 import type { ExecutionHost } from "./host.ts";
 
 const moment = z.iso.datetime().transform((text) => new Date(text));

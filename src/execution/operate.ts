@@ -2,7 +2,8 @@
 import { z } from "zod";
 import type { ParkedChunk } from "../base/errors.ts";
 import { isoMoment } from "../base/duration.ts";
-import { copyJson, JsonValue, toJson, type Json, type JsonObject } from "../base/json.ts";
+import { copyJson, toJson, type Json, type JsonObject } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
 import { deletePath, setPath } from "../base/path.ts";
 import {
   requireDate,

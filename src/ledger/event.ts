@@ -3,8 +3,8 @@
  * other files, because it reads better whole: what can stand in a ledger is this list.
  */
 import { z } from "zod";
-import { SerializedError } from "../base/errors.ts";
-import { JsonValue } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
+import { SerializedError } from "../base/serialized-error.ts";
 
 /** A UUID of version 7, so that ids sort by the time of their creation. */
 export const ExecutionId = z.uuid().brand<"ExecutionId">();

@@ -5,7 +5,8 @@ import type { Intervention as PublicIntervention, InterventionFilters } from "..
 import { repeatWrites, type ExecutionState, type Intervention } from "./state.ts";
 import { ExecutionId } from "./event.ts";
 import type { Outcome } from "./event.ts";
-import { JsonValue, copyJson, type Json, type JsonObject } from "../base/json.ts";
+import { copyJson, type Json, type JsonObject } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
 
 export const finalResultKey = "$final_result";
 export const interventionsKey = "$interventions";

@@ -82,6 +82,10 @@ export interface Claims {
   firstDue(flows: readonly string[], ageMs: number): Promise<readonly DueExecution[]>;
   /** Wakes executions that are parked and have something to look at. */
   wake(ids: readonly ExecutionId[]): Promise<void>;
+  /** Wakes what is blocked and was not tried with this version of its flow. */
+  wakeBlocked(versions: readonly { readonly flow: string; readonly fingerprint: string }[]): Promise<void>;
+  /** Whether a worker serves the flow in another version than these. */
+  hasOtherVersion(flow: string, fingerprints: readonly string[]): Promise<boolean>;
 }
 
 export interface DueExecution {
@@ -144,6 +148,16 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
       order by d.flow, d.wake_at`,
     async wake(ids) {
       await sql`select flowledger.wake(${column(ids, (id) => id)}::text::uuid[])`;
+    },
+    async wakeBlocked(versions) {
+      await sql`
+        select flowledger.wake_blocked(${list(versions.map(({ flow }) => flow))}::text::text[],
+          ${list(versions.map(({ fingerprint }) => fingerprint))}::text::text[])`;
+    },
+    async hasOtherVersion(flow, fingerprints) {
+      const [row] = await sql<[{ has: boolean }]>`
+        select flowledger.has_other_version(${flow}, ${list(fingerprints)}::text::text[]) as has`;
+      return row.has;
     },
   };
 }

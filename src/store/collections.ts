@@ -1,7 +1,7 @@
 /** The items of distributed collections: executions whose ids follow from one base, read and told to stop by range. */
 import { z } from "zod";
-import { SerializedError } from "../base/errors.ts";
-import { JsonValue } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
+import { SerializedError } from "../base/serialized-error.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import { foldFrom, parseEvents } from "../ledger/codec.ts";
 import { ExecutionId, Outcome } from "../ledger/event.ts";

@@ -1,5 +1,6 @@
 /** Commands are sent alone, or in a transaction of the caller's own; what the database refuses is the library's own error. */
-import { JsonValue, type Json } from "../base/json.ts";
+import type { Json } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
 import { callerTransactions, type CallerTransaction } from "./caller-transaction.ts";
 import type { Database } from "./client.ts";
 import { commandsBy, type Call, type Commands, type CommandsIn } from "./commands.ts";

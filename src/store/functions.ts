@@ -1,7 +1,7 @@
 /** Executions of background functions: their states in Defer's words, lists of them, and the commands that only they know. */
 import { z } from "zod";
-import { SerializedError } from "../base/errors.ts";
-import { JsonValue } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
+import { SerializedError } from "../base/serialized-error.ts";
 import type { JsonObject } from "../base/json.ts";
 import { ExecutionId } from "../ledger/event.ts";
 import type { Settings } from "../ledger/event.ts";

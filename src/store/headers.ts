@@ -1,7 +1,7 @@
 /** The header of an execution, as readers get it. */
 import { z } from "zod";
-import { SerializedError } from "../base/errors.ts";
-import { JsonValue } from "../base/json.ts";
+import { JsonValue } from "../base/json-value.ts";
+import { SerializedError } from "../base/serialized-error.ts";
 import { ExecutionId, Outcome, WorkerId } from "../ledger/event.ts";
 import type { Sql } from "./client.ts";
 

@@ -11,6 +11,8 @@ export interface Registration {
   readonly host: string;
   readonly pid: number;
   readonly flows: readonly string[];
+  /** The version of each. */
+  readonly fingerprints: readonly string[];
   /** Its schedules by name. */
   readonly schedules: Readonly<Record<string, ScheduleVersion>>;
   /** graphile-worker's name for whoever locks our jobs. */
@@ -40,10 +42,10 @@ export function openSession(connection: DriverOptions, names: SchemaNames, answe
   const sql = <T extends readonly object[]>(strings: TemplateStringsArray, ...values: (string | number | null)[]) =>
     client<T>(templateWithNames(strings, names), ...values);
   return {
-    async register({ id, host, pid, flows, schedules, pool }) {
+    async register({ id, host, pid, flows, fingerprints, schedules, pool }) {
       await sql`
         select flowledger.register_worker(${id}::uuid, ${host}, ${pid}::int, ${list(flows)}::text::text[],
-          ${JSON.stringify(schedules)}::text::jsonb, ${pool})`;
+          ${list(fingerprints)}::text::text[], ${JSON.stringify(schedules)}::text::jsonb, ${pool})`;
     },
     async beat(id) {
       const [row] = await sql<[{ known: boolean }]>`select flowledger.heartbeat(${id}::uuid) as known`;

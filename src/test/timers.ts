@@ -18,6 +18,7 @@ interface Entry {
 }
 
 export class TestTimers implements Timers {
+  readonly isMoved = true;
   readonly #begunAt: number;
   #now: number;
   readonly #entries = new Set<Entry>();

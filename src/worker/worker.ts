@@ -10,15 +10,14 @@ import type { Committer } from "../engine/committer.ts";
 import type { Engine } from "../engine/host.ts";
 import { openItems } from "../engine/items.ts";
 import { Owner } from "../engine/owner.ts";
-import { DefinitionMismatchError, LeaseLostError } from "../base/errors.ts";
+import { LeaseLostError } from "../base/errors.ts";
 import { toBlueprint } from "../flow/blueprint.ts";
-import { decide, endsByItself, nextTimer } from "../ledger/decide.ts";
-import type { Command } from "../ledger/decide.ts";
+import { endsByItself } from "../ledger/decide.ts";
 import { isItem } from "../ledger/state.ts";
 import { WorkerId, type ExecutionId } from "../ledger/event.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
+import { openBlocked } from "./blocked.ts";
 import { isSuspect, openClaims } from "./claims.ts";
-import { traceIdOf } from "../telemetry/traceparent.ts";
 import type { Vitals } from "../telemetry/vitals.ts";
 import { openFlowPauses } from "./flow-pauses.ts";
 import { startHeartbeat } from "./heartbeat.ts";
@@ -34,12 +33,8 @@ import { openSlots } from "./slots.ts";
 import { openStarts } from "./starts.ts";
 import { beatEveryMs, openUpkeep } from "./upkeep.ts";
 
-/**
- * An execution that this worker's version of its flow does not fit is left to others: for a moment at first, then for as long
- * as it has stood still already, up to this.
- */
-const otherVersionWaitMs = 15_000;
-const firstVersionWaitMs = 250;
+/** What an execution needs to go on could not be read: it is left alone for so long. */
+const unreadWaitMs = 15_000;
 /** So long the main loop may stand still: a part of the silence after which the others give a worker up. */
 const stuckMs = 5000;
 /** A ledger that this version cannot fold is looked at again after so long. */
@@ -79,6 +74,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         host: hostname(),
         pid: process.pid,
         flows: [...host.flows.keys()],
+        fingerprints: [...host.flows.values()].map(({ fingerprint }) => fingerprint),
         schedules: Object.fromEntries(
           host.schedules.map(({ name, flow, cron, timeZone }) => [name, { flow, cron, timeZone }]),
         ),
@@ -106,7 +102,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     while (!isStopping) {
       try {
         membership = await register();
-        return;
+        return lookAtBlocked();
       } catch (error) {
         // The connection was lost in the middle of it.
         onTrouble(error);
@@ -120,6 +116,9 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     if (!isStopped) log.warn("worker trouble", { error: String(error) });
   };
 
+  const blocked = openBlocked({ store, committer, log, meter, flows: host.flows });
+  /** Once registered: who gives back what is blocked from then on sees this version. */
+  const lookAtBlocked = (): void => void blocked.look().catch(onTrouble);
   const pauses = openFlowPauses({
     store,
     flows: [...host.flows.keys()],
@@ -196,33 +195,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       });
       if (!known) {
         if (isSuspect(claimed)) suspects.release();
-        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: otherVersionWaitMs });
+        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: unreadWaitMs });
       }
       const [fit, recent] = known;
       // What ends without running anything of the flow does not need the flow's past.
       if ("problem" in fit && !endsByItself(claimed.state, claimed.now)) {
         if (isSuspect(claimed)) suspects.release();
-        const { fingerprint } = flow;
-        const before = claimed.fingerprint ?? "";
-        const mismatch = new DefinitionMismatchError(claimed.id, flow.name, before, fingerprint, fit.problem);
-        log.error("blocked: this version of the flow does not have what the execution stands at", {
-          event: "blocked",
-          executionId: claimed.id,
-          flow: flow.name,
-          ...traceIdOf(claimed.state.trace),
-          error: mismatch.message,
-        });
-        meter.flow(flow.name).blocked += 1;
-        const block: Command = { type: "block", worker: engine.workerId, fingerprint, problem: mismatch.message };
-        // Said once per version in the ledger; what it stands at stays as it is.
-        const { blocked } = claimed.state;
-        const isSaid = blocked?.epoch === claimed.state.claimedIn && blocked.fingerprints.includes(fingerprint);
-        const events = isSaid ? [] : decide(claimed.state, block, flow.graph);
-        const stoodMs = claimed.now - (blocked?.at ?? claimed.now);
-        // What ends it by time does so all the same, and in time.
-        const dueInMs = (nextTimer(claimed.state, claimed.now) ?? Infinity) - claimed.now;
-        const wakeInMs = Math.min(Math.max(stoodMs, firstVersionWaitMs), otherVersionWaitMs, dueInMs);
-        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs, events });
+        return await blocked.leave(claimed, flow, fit.problem);
       }
       if (isItem(claimed.state) && !(await readParent(items, log, claimed))) {
         if (isSuspect(claimed)) suspects.release();
@@ -352,6 +331,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   try {
     await beginJobs();
     schedules = await startSchedules(store, log, host.schedules, host.timers);
+    lookAtBlocked();
   } catch (error) {
     await stopOnce().catch(onTrouble);
     throw store.explain(error);

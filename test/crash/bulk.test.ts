@@ -10,7 +10,7 @@ import { startWorker, until } from "./support.ts";
 const database = await testDatabase();
 const { sql } = database;
 const names = ["one", "two", "three", "four", "five"];
-/** `PROOF_SIZE=1000` is the nightly tier's. */
+/** `PROOF_SIZE=1000` in `npm run test:all`. */
 const size = Number(process.env["PROOF_SIZE"] ?? 60);
 const rate = { limit: Math.ceil(size / 6), per: "250ms" } as const;
 

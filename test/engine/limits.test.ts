@@ -32,13 +32,13 @@ async function untilInLine(flow: string, count: number): Promise<void> {
   });
 }
 
-async function until(check: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 15_000;
+async function until(check: () => Promise<boolean>, withinMs = 15_000): Promise<void> {
+  const deadline = performance.now() + withinMs;
   while (!(await check())) {
     if (performance.now() > deadline) {
       const rows = await sql`
         select p.*, e.owner, e.wake_at, e.closed_at from flowledger.slots p join flowledger.executions e on e.id = p.execution_id`;
-      throw new Error(`not within 15 s:\n${rows.map((row) => JSON.stringify(row)).join("\n")}`);
+      throw new Error(`not within ${withinMs} ms:\n${rows.map((row) => JSON.stringify(row)).join("\n")}`);
     }
     await delay(10);
   }
@@ -127,6 +127,32 @@ test("a limit per key holds for each key, and the keys take turns", async () => 
   const most = await mostAtOnce(sql, flow.name);
   expect(most.flow).toBe(2);
   expect([...most.perKey.values()]).toEqual([1, 1, 1, 1, 1]);
+});
+
+test("a slot does not stay with the worker that had it first: one that came later gets executions of the queue", async () => {
+  const ran: Record<string, number> = { first: 0, later: 0 };
+  const gate = newGate();
+  const flowOf = (worker: string) => {
+    const flow = defineFlow("limits.handed-on", {}, { limits: { concurrency: 1 } });
+    flow.to("work", async () => {
+      ran[worker] = (ran[worker] ?? 0) + 1;
+      await gate.passed;
+    });
+    return flow;
+  };
+  const flow = flowOf("first");
+  await using first = await serving(database, [flow]);
+  await first.flow(flow).startMany(
+    Array.from({ length: 400 }, () => null),
+    atOnce,
+  );
+  await untilInLine(flow.name, 399);
+  await using _later = await serving(database, [flowOf("later")]);
+
+  gate.open();
+  await until(async () => (ran["later"] ?? 0) > 0 || ran["first"] === 400, 60_000);
+
+  expect(ran["later"]).toBeGreaterThan(0);
 });
 
 test("a lower priority goes first where slots are scarce, and what has begun before what has not", async () => {

@@ -6,7 +6,8 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { defineFlow, type Ctx, type Execution, type Flow, type FlowDefinition } from "../../src/index.ts";
 import { internals } from "../../src/orchestrator.ts";
 import type { TestOrchestrator } from "../../src/test.ts";
-import { beginClose, kit } from "../support/kit.ts";
+import { beginClose, kit, kitOn } from "../support/kit.ts";
+import { Machine } from "../support/machine.ts";
 
 /** What each state waits for takes so long. */
 const wait = "24h";
@@ -110,6 +111,8 @@ interface Happening {
   /** Where that is another end than when nothing happens; "refused" is that end, and an error. */
   readonly ends?: Partial<Record<State, string>> | ((state: State) => string | undefined);
   readonly copies?: Partial<Record<State, string>>;
+  /** What the worker runs on. @default one whose clock is the database's */
+  readonly machine?: Machine;
 }
 
 const drained = (state: State) => (state === "created" || state === "owned" ? "01:00:00" : "24:00:00");
@@ -123,6 +126,8 @@ const replace =
     if (worker) await leave(worker);
     await t.orchestrator.startWorker();
   };
+
+const setBack = new Machine();
 
 const happenings: Record<string, Happening> = {
   nothing: {},
@@ -169,6 +174,16 @@ const happenings: Record<string, Happening> = {
   },
   "a drain": { once: replace((worker) => worker.stop()) },
   "a kill": { once: replace((worker) => worker.inside.crash()) },
+  "a worker whose clock is 5 % fast": { machine: new Machine(1.05) },
+  // A worker notices within a minute. Times that are due stay as they are, by the database's clock.
+  "the database's clock, set back by ten minutes,": {
+    machine: setBack,
+    once: async (t) => {
+      await setBack.setBack(t, 600_000);
+      await t.clock.advance("2m");
+    },
+    ends: { owned: `${usual} 00:52:10` },
+  },
 };
 
 const lengthOf = (ms: number) =>
@@ -191,13 +206,12 @@ async function inLedger(execution: Execution): Promise<string[]> {
 
 const ran = (execution: Execution) => ended.filter((one) => one.startsWith(execution.id)).toSorted();
 
-describe.each(Object.entries(happenings))("%s", (_, { each, once: happenOnce, ends = {}, copies = {} }) => {
+describe.each(Object.entries(happenings))("%s", (_, { each, once: happenOnce, ends = {}, copies = {}, machine }) => {
   test(`comes to executions that are ${all.join(", ")}`, async () => {
-    await using t = await kit({
-      flows: served,
-      patience: "20ms",
-      worker: { drainTimeout: "10ms", cancelGrace: "10ms" },
-    });
+    const worker = { drainTimeout: "10ms", cancelGrace: "10ms" } as const;
+    await using t = machine
+      ? await kitOn(machine, served, worker, 20)
+      : await kit({ flows: served, patience: "20ms", worker });
     now = () => t.clock.now().getTime();
     begunAt = now();
     const executions = new Map<State, Execution>();

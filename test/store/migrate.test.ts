@@ -216,7 +216,7 @@ async function undoOperators(sql: postgres.Sql): Promise<void> {
     alter table flowledger.executions drop column status, drop column parked;
     alter table flowledger.executions add column status text generated always as (flowledger.status_of(outcome, started_at, pending_interrupts)) stored not null;
     create view flowledger.failures as ${String(view?.["text"])};
-    delete from flowledger.migrations where name in ('0006_operators', '0011_list_index');
+    delete from flowledger.migrations where name in ('0006_operators', '0012_list_index');
     update flowledger.migrations set release = '0.0.1', hash = 'old' where name = 'functions'`);
 }
 

@@ -1,9 +1,12 @@
 /** The kit on the server of this run. What a test leaves behind comes to rest and stays so, or the test fails. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, inject } from "vitest";
-import type { CloseOptions, Execution, FlowDefinition } from "../../src/index.ts";
-import { testOrchestrator, type TestOptions, type TestOrchestrator } from "../../src/test.ts";
+import type { CloseOptions, Execution, FlowDefinition, WorkerOptions } from "../../src/index.ts";
+import { testOrchestrator, TestOrchestrator, type TestOptions } from "../../src/test.ts";
+import type { Machine } from "./machine.ts";
 import { quietTwice } from "./quiet.ts";
+
+const now = "2026-01-01T09:00Z";
 
 /** What was not quiet in the kits that this test has closed. */
 const unrest: string[] = [];
@@ -18,14 +21,30 @@ export async function kit<const F extends readonly FlowDefinition[] = readonly F
   options: TestOptions<F>,
 ): Promise<TestOrchestrator> {
   process.env["DATABASE_URL"] = inject("serverUrl");
-  const t = await testOrchestrator(options.database === undefined ? { now: "2026-01-01T09:00Z", ...options } : options);
+  const isOwn = options.database === undefined;
+  return restful(await testOrchestrator(isOwn ? { now, ...options } : options), isOwn);
+}
+
+/** The same on a machine of its own kind. @param patienceMs as `patience` */
+export async function kitOn(
+  machine: Machine,
+  flows: readonly FlowDefinition[],
+  worker: WorkerOptions,
+  patienceMs: number,
+): Promise<TestOrchestrator> {
+  process.env["DATABASE_URL"] = inject("serverUrl");
+  const begin = new Date(now);
+  return restful(await TestOrchestrator.open({ flows, begin, workers: 1, patienceMs, worker, machine }), true);
+}
+
+function restful(t: TestOrchestrator, isOwn: boolean): TestOrchestrator {
   const close = t.close.bind(t);
   let closed: Promise<void> | undefined;
   t.close = () => {
     closed ??= (async () => {
       try {
         // Whoever made the database closes last.
-        if (options.database === undefined) unrest.push(...(await quietTwice(t)));
+        if (isOwn) unrest.push(...(await quietTwice(t)));
       } catch (error) {
         unrest.push(String(error));
       }

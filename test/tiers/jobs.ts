@@ -1,4 +1,4 @@
-/** What each tier runs, as data: a job more is one entry more. `npm test` is vitest alone, with what it finds. */
+/** What each tier runs, as data: a job more is one entry more. `npm test` is vitest alone; `all` has what that leaves out. */
 import { mutants } from "../chaos/mutants.ts";
 
 export interface Job {
@@ -37,25 +37,22 @@ export const fuzzed = [
   "test/engine/state-size",
   "test/engine/turn",
   "test/kit/bodies",
+  "test/kit/limits",
 ];
 
 export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {
   all: [
-    { name: "suites", run: vitest() },
+    // Each at its full size: these are the proofs.
+    { name: "crash suites", run: vitest("--project", "crash"), env: { PROOF_SIZE: "1000" }, minutes: 25 },
     { name: "fuzz", run: vitest(...fuzzed, "--testTimeout=1200000"), env: { FUZZ_RUNS: "100000" }, minutes: 20 },
-    { name: "browsers", run: vitest("test/doors/browser", "test/doors/console"), isBrowsing: true },
+    { name: "browsers", run: vitest("--project", "browser"), isBrowsing: true },
     { name: "hosts", run: hosts("hono", "express", "fastify", "tsx", "commonjs", "node-test", "vitest", "jest") },
-    { name: "crash suites in a container", run: vitest("test/crash"), ...inContainer(newest) },
+    { name: "crash suites in a container", run: vitest("--project", "crash"), ...inContainer(newest) },
     { name: "Postgres 15", run: vitest(...onPostgres), ...inContainer(oldest) },
     { name: "Postgres 18", run: vitest(...onPostgres), ...inContainer(newest) },
   ],
   nightly: [
     ...Object.keys(mutants).map((name) => ({ name: `mutant ${name}`, run: chaos(1, "--mutant", name), minutes: 5 })),
-    {
-      name: "a bulk over a thousand executions",
-      run: vitest("test/crash/bulk"),
-      env: { PROOF_SIZE: "1000" },
-    },
     { name: "heavy hosts", run: hosts("nest", "next", "bun", "deno") },
     ...numbers(10).map((seed) => ({ name: `chaos, seed ${seed}`, run: chaos(seed), minutes: 5 })),
   ],

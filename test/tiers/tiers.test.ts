@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import { expect, test, vi } from "vitest";
 import { startProcess } from "../support/processes.ts";
 import { fuzzed, tiers } from "./jobs.ts";
+import { isNamed, projects } from "./projects.ts";
 import { runJobs } from "./runner.ts";
 import { staleness, statusPage } from "./status.ts";
 
@@ -76,6 +77,31 @@ test("jobs have names of their own, and files that exist", () => {
     expect(new Set(jobs.map(({ name }) => name)).size).toBe(jobs.length);
     expect(paths.filter((path) => globSync(`${path}*`, { cwd: root }).length === 0)).toEqual([]);
   }
+});
+
+test("npm test and test:all have every test file between them, once", () => {
+  const files = globSync("test/**/*.test.ts", { cwd: root });
+  const ofProject = (patterns: readonly string[]) => globSync([...patterns], { cwd: root });
+  const { pure, ...others } = projects;
+  const elsewhere = Object.values(others).flatMap(ofProject);
+  // What is tried on another server, or more often, is no repetition.
+  const plain = tiers.all.filter(({ image, env }) => image === undefined && env?.["FUZZ_RUNS"] === undefined);
+  const jobs = plain.filter(({ run }) => run[0]?.endsWith("vitest.mjs"));
+
+  expect(files.filter((file) => ofProject(pure).includes(file) && elsewhere.includes(file))).toEqual([]);
+  expect(new Set(elsewhere).size).toBe(elsewhere.length);
+  expect(jobs.map(({ run }) => run.slice(2))).toEqual(Object.keys(others).map((name) => ["--project", name]));
+});
+
+test.each([
+  [[], false],
+  [["--retry", "0", "test/engine/"], false],
+  [["test/crash/killed.test.ts"], true],
+  [[join(root, "test/crash")], true],
+  [["killed"], true],
+  [["--project", "crash"], true],
+])("vitest with %j has the crash suites: %s", (args, isThere) => {
+  expect(isNamed("crash", args)).toBe(isThere);
 });
 
 test("every property is part of the fuzz job", () => {

@@ -9,6 +9,8 @@ export function fleetTables(schema: PgSchema) {
     host: text("host").notNull(),
     pid: integer("pid").notNull(),
     flows: text("flows").array().notNull(),
+    /** The version of each of its flows, in the same order; null where an older release registered it. */
+    fingerprints: text("fingerprints").array(),
     /** Its schedules by name: `{ flow, cron, timeZone }`. */
     schedules: jsonb("schedules").notNull().default({}),
     /** The pool id that graphile-worker locks this worker's jobs with. */

@@ -1,0 +1,37 @@
+/** Which files are tests of which kind: the first two are `npm test`, the others have a job each in `npm run test:all`. */
+import { globSync } from "node:fs";
+import { relative, resolve } from "node:path";
+
+const root = resolve(import.meta.dirname, "../..");
+
+/** By name; a file that is in none needs a Postgres, and is part of `npm test`. */
+export const projects = {
+  /** Rooms that need no Postgres. */
+  pure: [
+    "test/register.test.ts",
+    "test/tree.test.ts",
+    "test/base/**/*.test.ts",
+    "test/bench/table.test.ts",
+    "test/engine/clock.test.ts",
+    "test/engine/past.test.ts",
+    "test/engine/turn.test.ts",
+    "test/flow/**/*.test.ts",
+    "test/ledger/**/*.test.ts",
+    "test/store/batcher.test.ts",
+    "test/tiers/**/*.test.ts",
+  ],
+  /** Real processes are killed here, and real servers. */
+  crash: ["test/crash/**/*.test.ts"],
+  /** What is tested is on a page. */
+  browser: ["test/doors/answer-page.test.ts", "test/doors/browser.test.ts", "test/doors/console-page.test.ts"],
+} as const;
+
+/**
+ * Whether a run with these arguments has a project of `npm run test:all`: when it is named, or a part of a path of one of its files
+ * is, so that `npm test -- test/crash/killed` needs to know nothing of this.
+ */
+export function isNamed(project: "crash" | "browser", args: readonly string[]): boolean {
+  const files = globSync([...projects[project]], { cwd: root });
+  const parts = args.filter((arg) => !arg.startsWith("-")).map((arg) => relative(root, resolve(root, arg)));
+  return parts.some((part) => part === project || (part !== "" && files.some((file) => file.includes(part))));
+}
