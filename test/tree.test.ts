@@ -156,6 +156,7 @@ const publicTypes = [
   "Resume",
   "RetryOptions",
   "RunOptions",
+  "RunScheduleOptions",
   "SSEOptions",
   "ScheduleOptions",
   "StartManyOptions",

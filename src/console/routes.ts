@@ -23,6 +23,7 @@ export const routes: Readonly<Record<string, Route>> = {
   "GET schedules": { role: "viewer", all: lists.schedules },
   "POST pause-flow": { role: "operator", all: across.pauseFlow },
   "POST unpause-flow": { role: "operator", all: across.unpauseFlow },
+  "POST run-schedule": { role: "operator", all: across.runSchedule },
   "POST bulk": { role: "operator", all: across.bulk },
   "GET executions/:id": { role: "viewer", one: one.overview },
   "GET executions/:id/timeline": { role: "viewer", one: one.timeline },

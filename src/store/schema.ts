@@ -471,7 +471,7 @@ export function tables(name = "flowledger") {
     host: text("host").notNull(),
     pid: integer("pid").notNull(),
     flows: text("flows").array().notNull(),
-    /** Its schedules by name: `{ flow, cron, timeZone }`. */
+    /** Its schedules by name: `{ flow, cron, timeZone, overlap }`, and what each time starts. */
     schedules: jsonb("schedules").notNull().default({}),
     /** The pool id that graphile-worker locks this worker's jobs with. */
     pool: text("pool"),

@@ -41,6 +41,7 @@ import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 import { newPool, runJobs } from "./jobs.ts";
 import type { Jobs } from "./jobs.ts";
+import { registeredSchedule } from "../store/schedules.ts";
 import { startSchedules } from "./schedules.ts";
 import type { RunningSchedules, Schedule } from "./schedules.ts";
 
@@ -180,7 +181,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         pid: process.pid,
         flows: [...host.flows.keys()],
         schedules: Object.fromEntries(
-          host.schedules.map(({ name, flow, cron, timeZone }) => [name, { flow, cron, timeZone }]),
+          host.schedules.map((schedule) => [
+            schedule.name,
+            registeredSchedule(schedule, schedule.overlap, schedule.execution),
+          ]),
         ),
         pool: runner?.pool ?? null,
         connection: store.links.thread("flowledger heartbeat"),

@@ -238,6 +238,23 @@ describe.skipIf(chromiumPath === null)("the page", () => {
       .toBeGreaterThan(0);
   });
 
+  test("a schedule is run now, and its execution opened", async () => {
+    const { page } = stage;
+    await page.goto(`${stage.base}?screen=schedules`);
+    await page.getByRole("button", { name: "Run now: once a year" }).waitFor();
+    const times = await page.locator("tbody tr").filter({ hasText: "once a year" }).locator("time").count();
+    await page.getByRole("button", { name: "Run now: once a year" }).click();
+    await page.getByRole("dialog").getByLabel("Reason").fill("the auditors ask");
+    await page.getByRole("dialog").getByRole("button", { name: "Run once a year now" }).click();
+    await page.waitForURL(/execution=/);
+    const id = new URL(page.url()).searchParams.get("execution") ?? "";
+
+    expect(times).toBeGreaterThanOrEqual(5);
+    expect(await (await stage.orchestrator.getExecution(id)).history({ types: ["execution.started"] })).toMatchObject([
+      { actor: "ann@acme.example", reason: "the auditors ask" },
+    ]);
+  });
+
   test("approve, retry and fork by the keyboard alone", async () => {
     const { page } = stage;
     const [asked, parked] = [await start(refund), await start(parking)];

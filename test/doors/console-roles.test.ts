@@ -288,6 +288,29 @@ test("the inbox is what asks the person or their groups, where they say so", asy
   expect((await client("GET", "inbox?mine=perhaps")).status).toBe(400);
 });
 
+test("a schedule is run by operators who see all executions, with who and why", async () => {
+  const flow = defineFlow("scheduled");
+  flow.to("work", () => null);
+  await using _worker = await serving(database, [], { schedules: [{ flow, cron: "0 7 1 1 *", name: "yearly" }] });
+  const body = { name: "yearly", reason: "INC-4" };
+  for (const role of roles) expect((await clientOf(role)("POST", "run-schedule", body)).status).toBe(403);
+  for (const role of ["viewer", "responder"] as const)
+    expect((await clientOf(role, null)("POST", "run-schedule", body)).status).toBe(403);
+  const client = clientOf("operator", null);
+
+  for (const wrong of [{ ...body, reason: " " }, { name: "yearly" }, { ...body, name: "yaerly" }, { ...body, at: 1 }])
+    expect([wrong, (await client("POST", "run-schedule", wrong)).status]).toEqual([wrong, 400]);
+  const { id } = (await (await client("POST", "run-schedule", body)).json()) as { id: string };
+  const rows = ((await (await client("GET", "schedules")).json()) as { rows: object[] }).rows;
+
+  expect(rows).toMatchObject([
+    { name: "yearly", lastId: id, next: Array.from({ length: 5 }, () => expect.any(String)) },
+  ]);
+  expect(await (await orchestrator.getExecution(id)).history({ types: ["execution.started"] })).toMatchObject([
+    { actor: "operator@own", reason: "INC-4" },
+  ]);
+});
+
 test("a flow is switched by operators who see all of it", async () => {
   const body = { flow: "inner", intake: "refuse", reason: "INC-2" };
   for (const role of roles) {

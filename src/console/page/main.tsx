@@ -79,7 +79,7 @@ function Screen({ me }: { me: Me }) {
     case "workers":
       return <Workers />;
     case "schedules":
-      return <Schedules />;
+      return <Schedules me={me} />;
   }
 }
 

@@ -328,55 +328,89 @@ export function Workers() {
   );
 }
 
-export function Schedules() {
+const runningNow: Action = {
+  name: "run-schedule",
+  label: "Run now",
+  about: "One execution of it starts at once, beside its times: those stay as they are.",
+  isNew: true,
+  inputs: [],
+};
+
+export function Schedules({ me }: { me: Me }) {
   const list = useLoad<Page<ScheduleShown>>("schedules");
+  const [asked, setAsked] = useState<string | null>(null);
+  const [done, setDone] = useState("");
+  const mayRun = ranks[me.role] >= ranks.operator;
   return (
-    <Frame
-      title="Schedules"
-      about="What starts by the clock."
-      list={list}
-      empty="There is no schedule"
-      heads={["Schedule", "When", "Next five times", "Last"]}
-    >
-      {({ name, flow, cron, timeZone, next, firedUntil, lastId, waiting, removedAt }) => (
-        <tr key={name}>
-          <td>
-            <strong>{visible(name)}</strong>
-            <a class="line" href={hrefOf({ flow })} onClick={stay}>
-              {visible(flow)}
-            </a>
-          </td>
-          <td>
-            <span class="mono">{visible(cron)}</span>
-            <span class="line quiet">{visible(timeZone)}</span>
-          </td>
-          <td>
-            {removedAt !== null ? (
-              <span class="tone-failed">
-                no worker has it, since <Time at={removedAt} />
-              </span>
-            ) : (
-              next.map((at) => (
-                <span key={at} class="line">
-                  <Time at={at} isFull />
-                </span>
-              ))
-            )}
-          </td>
-          <td>
-            {lastId === null ? (
-              <span class="quiet">has not fired</span>
-            ) : (
-              <ExecutionLink id={lastId}>the last execution</ExecutionLink>
-            )}
-            <span class="line quiet">
-              looked at <Time at={firedUntil} />
-            </span>
-            {waiting > 0 && <span class="line tone-waiting">{waiting} times wait</span>}
-          </td>
-        </tr>
+    <>
+      <Announce text={done} />
+      {asked !== null && (
+        <ActionDialog
+          action={{ ...runningNow, label: `Run ${asked} now` }}
+          path={runningNow.name}
+          extra={{ name: asked }}
+          onClose={() => setAsked(null)}
+          onDone={setDone}
+        />
       )}
-    </Frame>
+      <Frame
+        title="Schedules"
+        about="What starts by the clock."
+        list={list}
+        empty="There is no schedule"
+        heads={["Schedule", "When", "Next five times", "Last"]}
+      >
+        {({ name, flow, cron, timeZone, next, firedUntil, lastId, waiting, removedAt }) => (
+          <tr key={name}>
+            <td>
+              <strong>{visible(name)}</strong>
+              <a class="line" href={hrefOf({ flow })} onClick={stay}>
+                {visible(flow)}
+              </a>
+              {mayRun && removedAt === null && (
+                <button
+                  type="button"
+                  class="line"
+                  data-stop
+                  aria-label={`Run now: ${name}`}
+                  onClick={() => setAsked(name)}
+                >
+                  Run now
+                </button>
+              )}
+            </td>
+            <td>
+              <span class="mono">{visible(cron)}</span>
+              <span class="line quiet">{visible(timeZone)}</span>
+            </td>
+            <td>
+              {removedAt !== null ? (
+                <span class="tone-failed">
+                  no worker has it, since <Time at={removedAt} />
+                </span>
+              ) : (
+                next.map((at) => (
+                  <span key={at} class="line">
+                    <Time at={at} isFull />
+                  </span>
+                ))
+              )}
+            </td>
+            <td>
+              {lastId === null ? (
+                <span class="quiet">has not fired</span>
+              ) : (
+                <ExecutionLink id={lastId}>the last execution</ExecutionLink>
+              )}
+              <span class="line quiet">
+                looked at <Time at={firedUntil} />
+              </span>
+              {waiting > 0 && <span class="line tone-waiting">{waiting} times wait</span>}
+            </td>
+          </tr>
+        )}
+      </Frame>
+    </>
   );
 }
 
