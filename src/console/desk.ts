@@ -7,6 +7,7 @@ import { requireExecutionId } from "../execution/ids.ts";
 import type { Orchestrator } from "../orchestrator.ts";
 import type { Store } from "../store/store.ts";
 import type { Person } from "./access.ts";
+import type { Drawing } from "./drawing.ts";
 import type { Settings } from "./options.ts";
 import type { Poll } from "./poll.ts";
 import type { Showing } from "./shown.ts";
@@ -18,6 +19,8 @@ export interface Desk {
   readonly showing: Showing;
   readonly poll: Poll;
   readonly known: Known;
+  /** Where executions stand in their graphs, as far as their ledgers have been read. */
+  readonly drawing: Drawing;
   /** The database, once it is known to fit. */
   store(): Promise<Store>;
   lookout(): Promise<Lookout>;

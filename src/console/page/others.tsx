@@ -5,7 +5,8 @@ import type { Json } from "../../base/json.ts";
 import type { BulkShown, FailureShown, FlowShown, Me, Page, ScheduleShown, WorkerShown } from "../api.ts";
 import { ActionDialog, ranks, type Action } from "./actions.tsx";
 import { CallError, send, useLoad, type Loaded } from "./net.ts";
-import { hrefOf, stay } from "./place.ts";
+import { FlowGraph } from "./graph.tsx";
+import { hrefOf, stay, usePlace } from "./place.ts";
 import { Announce, Empty, ExecutionLink, Loading, Problem, Status, Time, lengthOf, useKeptFocus } from "./parts.tsx";
 import type { ComponentChildren } from "preact";
 
@@ -183,6 +184,12 @@ const pausing: Action = {
 const goingOn: Action = { name: "unpause-flow", label: "Go on", about: "All that waited goes on.", inputs: [] };
 
 export function Flows({ me }: { me: Me }) {
+  const { query } = usePlace();
+  const graph = query.get("graph");
+  return graph === null ? <AllFlows me={me} /> : <FlowGraph flow={graph} version={query.get("version")} />;
+}
+
+function AllFlows({ me }: { me: Me }) {
   const list = useLoad<Page<FlowShown>>("flows");
   const [asked, setAsked] = useState<{ action: Action; flow: string } | null>(null);
   const [done, setDone] = useState("");
@@ -221,6 +228,14 @@ export function Flows({ me }: { me: Me }) {
                   {paused.intake === "refuse" && " (starts are refused)"}
                 </span>
               )}
+              <a
+                class="line"
+                href={hrefOf({ screen: "flows", graph: flow })}
+                onClick={stay}
+                aria-label={`Graph of ${flow}`}
+              >
+                Graph
+              </a>
               {maySwitch && (
                 <button
                   type="button"
@@ -250,14 +265,27 @@ export function Flows({ me }: { me: Me }) {
             <td>
               {versions.length === 0 && <span class="quiet">none</span>}
               {versions.map(({ fingerprint, executions }) => (
-                <a
-                  key={fingerprint}
-                  class="line mono"
-                  href={hrefOf({ flow, ...(fingerprint !== null && { version: fingerprint }) })}
-                  onClick={stay}
-                >
-                  {fingerprint?.slice(0, 12) ?? "not claimed yet"} × {counted(executions)}
-                </a>
+                <span key={fingerprint} class="line">
+                  <a
+                    class="mono"
+                    href={hrefOf({ flow, ...(fingerprint !== null && { version: fingerprint }) })}
+                    onClick={stay}
+                  >
+                    {fingerprint?.slice(0, 12) ?? "not claimed yet"} × {counted(executions)}
+                  </a>
+                  {fingerprint !== null && (
+                    <>
+                      {" "}
+                      <a
+                        href={hrefOf({ screen: "flows", graph: flow, version: fingerprint })}
+                        onClick={stay}
+                        aria-label={`graph of version ${fingerprint.slice(0, 12)} of ${flow}`}
+                      >
+                        graph
+                      </a>
+                    </>
+                  )}
+                </span>
               ))}
             </td>
             <td>
@@ -421,6 +449,7 @@ export function screensOf({ isScoped }: Me): readonly (readonly [name: string, l
     ["inbox", "Inbox"],
     ["failures", "Failures"],
     ["flows", "Flows"],
+    ["operations", "Operations"],
   ] as const;
   return isScoped ? all : [...all, ["workers", "Workers"], ["schedules", "Schedules"]];
 }
