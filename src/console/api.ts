@@ -133,6 +133,13 @@ export interface TimelineShown {
   readonly size: number | null;
 }
 
+export interface TimelinePage extends Page<TimelineShown> {
+  /** As of which event. */
+  readonly seq: number;
+  /** Events of the ledger; where `seq` is less, the rest is being read. */
+  readonly of: number;
+}
+
 export interface EventShown {
   readonly seq: number;
   readonly at: string;

@@ -4,7 +4,7 @@ import { requireInteger, requireText } from "../base/option.ts";
 import { Refused } from "./http.ts";
 import { Blueprint, caseLabel, doors } from "../flow/blueprint.ts";
 import type { Node } from "../flow/graph.ts";
-import { statesOf } from "../ledger/picture.ts";
+import { drawOn, newPicture, statesOf } from "../ledger/picture.ts";
 import type { GraphNode, GraphShown, PictureShown } from "./api.ts";
 import { shared, type Asked, type AskedOfOne } from "./desk.ts";
 import { optionsOf } from "./filters.ts";
@@ -23,8 +23,14 @@ export async function ofOne(asked: AskedOfOne): Promise<PictureShown> {
     if (at !== null && at > of)
       throw new UsageError(`seq ${at} is beyond the ledger, which has ${of} events`, "use one that it has");
     const until = at ?? of;
-    const [{ picture, now }, definition] = await Promise.all([
-      desk.drawing.draw(store.pictures, id, at, until),
+    let now = 0;
+    const [picture, definition] = await Promise.all([
+      desk.pictures.goOn(`${id} ${at}`, newPicture, async (drawn) => {
+        const page = await store.pictures.routed(id, drawn.seq, until);
+        for (const event of page.events) drawOn(drawn, event);
+        drawn.seq = page.seq ?? drawn.seq;
+        now = page.now;
+      }),
       store.pictures.definition(header?.flow ?? "", header?.fingerprint ?? null),
     ]);
     const graph = definition && shownOf(asked, definition.fingerprint, definition.blueprint);

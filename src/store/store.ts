@@ -18,6 +18,7 @@ import type { CommandsIn } from "./commands.ts";
 import type { Commands } from "./commands.ts";
 import { bulksOf, type Bulks } from "./bulks.ts";
 import { operationsOf, type Operations } from "./operations.ts";
+import { timedOf, type Timed } from "./timed.ts";
 import { picturesOf, type Pictures } from "./pictures.ts";
 import { consoleReadsOf } from "./console.ts";
 import type { ConsoleReads } from "./console.ts";
@@ -65,6 +66,7 @@ export interface Store {
   readonly bulks: Bulks;
   readonly operations: Operations;
   readonly pictures: Pictures;
+  readonly timed: Timed;
   readonly children: Children;
   readonly reads: Reads;
   readonly looks: Looks;
@@ -140,6 +142,7 @@ export function openStore(
     bulks: guard(bulksOf(database)),
     operations: guard(operationsOf(database)),
     pictures: guard(picturesOf(database)),
+    timed: guard(timedOf(database)),
     children: guard(childrenOf(database)),
     reads: guard(readsOf(database)),
     looks: guard(looksOf(database)),

@@ -390,6 +390,9 @@ const groups: readonly (readonly [label: string, types: readonly string[]])[] = 
   ],
 ];
 
+/** So many fill a window. */
+const enoughRows = 40;
+
 function Ledger({ id, seq: version }: { id: string; seq: number }) {
   const [group, setGroup] = useState("all");
   const types = groups.find(([label]) => label === group)?.[1] ?? [];
@@ -409,13 +412,22 @@ function Ledger({ id, seq: version }: { id: string; seq: number }) {
     if (next === null || isAsking.current) return;
     isAsking.current = true;
     try {
-      const page = await read<Page<EventShown>>(`${path}?before=${next}${filter && `&${filter}`}`);
-      setOlder({ key, rows: [...rows, ...page.rows], next: page.nextCursor });
+      // A look for some kinds goes through a piece of the ledger, in which there may be few of them, or none.
+      let [found, from]: [EventShown[], string | null] = [[], next];
+      while (from !== null && found.length < enoughRows) {
+        const page: Page<EventShown> = await read(`${path}?before=${from}${filter && `&${filter}`}`);
+        found = [...found, ...page.rows];
+        from = page.nextCursor;
+      }
+      setOlder({ key, rows: [...rows, ...found], next: from });
     } catch {
       // The next scroll asks again.
     }
     isAsking.current = false;
   };
+  useEffect(() => {
+    if (rows.length < enoughRows) void loadOlder();
+  }, [next, rows.length]);
   const detail = rows.find(({ seq }) => seq === chosen) ?? null;
   return (
     <>
@@ -428,7 +440,7 @@ function Ledger({ id, seq: version }: { id: string; seq: number }) {
       </div>
       <Problem error={first.error} onRetry={first.reload} />
       {first.isLoading && <Loading rows={6} />}
-      {first.value && rows.length === 0 && <Empty title="No such event" />}
+      {first.value && rows.length === 0 && next === null && <Empty title="No such event" />}
       {detail && (
         <section class="card detail" aria-label={`Event ${detail.seq}`}>
           <header class="flex">
