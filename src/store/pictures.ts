@@ -23,8 +23,8 @@ export interface Pictures {
   definition(flow: string, fingerprint: string | null): Promise<{ fingerprint: string; blueprint: Json } | null>;
 }
 
-/** One page: so many events, or so many bytes, but one event at least. */
-const page = { events: 5000, bytes: 8_388_608 };
+/** One page: so many events, or so many bytes, but one event at least; the first is short, so that there is something to see. */
+const page = { firstEvents: 500, events: 2000, bytes: 8_388_608 };
 const longestMs = 5000;
 
 const Row = z.object({ events: z.array(RoutedEvent), seq: z.int().nullable(), now: z.number() });
@@ -43,7 +43,7 @@ export function picturesOf({ sql }: Pick<Database, "sql">): Pictures {
               from (
                 select x.seq, x.at, x.type, x.dispatch, x.payload from flowledger.ledger x
                 where x.execution_id = ${id}::uuid and x.seq > ${after}::int and x.seq <= ${until}::int
-                order by x.seq limit ${page.events}::int) l) r
+                order by x.seq limit ${after === 0 ? page.firstEvents : page.events}::int) l) r
             where r.bytes < ${page.bytes}::bigint)
           select max(page.seq) as seq, flowledger.to_ms(flowledger.now()) as now, coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
             'type', page.type, 'at', flowledger.to_ms(page.at), 'dispatch', coalesce(page.dispatch, (page.p ->> 'dispatch')::int),

@@ -23,8 +23,8 @@ export interface Timed {
   waits(id: ExecutionId, asked: readonly AskedRow[]): Promise<JsonObject[]>;
 }
 
-/** One page: so many events, or so many bytes, but one event at least. */
-const page = { events: 5000, bytes: 8_388_608 };
+/** One page: so many events, or so many bytes, but one event at least; the first is short, so that there is something to see. */
+const page = { firstEvents: 500, events: 2000, bytes: 8_388_608 };
 const longestMs = 5000;
 
 const Row = z.object({ events: z.array(TimedEvent), seq: z.int().nullable(), now: z.string() });
@@ -42,7 +42,7 @@ export function timedOf({ sql }: Pick<Database, "sql">): Timed {
             from (
               select x.seq, x.at, x.type, x.dispatch, x.chunk, x.payload from flowledger.ledger x
               where x.execution_id = ${id}::uuid and x.seq > ${after}::int and x.seq <= ${until}::int
-              order by x.seq limit ${page.events}::int) l) r
+              order by x.seq limit ${after === 0 ? page.firstEvents : page.events}::int) l) r
           where r.bytes < ${page.bytes}::bigint)
         select max(page.seq) as seq, flowledger.iso(flowledger.now()) as now, coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
           'seq', page.seq, 'at', flowledger.iso(page.at), 'type', page.type, 'dispatch', page.dispatch, 'chunk', page.chunk)

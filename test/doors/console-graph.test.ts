@@ -144,12 +144,15 @@ test("a long ledger is read by pages, each look one further", async () => {
   const execution = await worker.flow(long).startExecution(null, { autoCloseTimeout: 0 });
   await execution.waitForClose();
 
-  const first = await pictureOf(`executions/${execution.id}/graph`);
-  const second = await pictureOf(`executions/${execution.id}/graph?after=${first.seq}`);
+  const seen: number[] = [];
+  let shown = await pictureOf(`executions/${execution.id}/graph`);
+  while (shown.seq < shown.of) {
+    seen.push(shown.seq);
+    shown = await pictureOf(`executions/${execution.id}/graph?after=${shown.seq}`);
+  }
 
-  expect([first.seq, first.of > 6000]).toEqual([5000, true]);
-  expect(second.seq).toBe(second.of);
-  expect(byLabel(second)).toMatchObject({ steps: { status: "completed", completed: 1 } });
+  expect(seen).toEqual([500, 2500, 4500]);
+  expect(byLabel(shown)).toMatchObject({ steps: { status: "completed", completed: 1 } });
 });
 
 describe.skipIf(chromiumPath === null)("the page", () => {

@@ -63,7 +63,7 @@ describe.skipIf(chromiumPath === null)("an execution of 50,000 events", () => {
     const next = await ask(`after=${page.seq}&cursor=${page.nextCursor ?? ""}`);
 
     expect(page.of).toBeGreaterThan(50_000);
-    expect(seen).toEqual(Array.from({ length: seen.length }, (_, look) => (look + 1) * 5000));
+    expect(seen).toEqual(Array.from({ length: seen.length }, (_, look) => 500 + look * 2000));
     expect(page.rows).toHaveLength(200);
     expect(page.rows[1]).toMatchObject({ kind: "chunk", name: "item", status: "completed" });
     expect(next.rows).toHaveLength(200);
