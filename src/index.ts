@@ -186,6 +186,7 @@ export type {
   EditStateOptions,
   PauseExecutionOptions,
   PauseFlowOptions,
+  RunScheduleOptions,
   StateEdit,
 } from "./execution/operate.ts";
 export type { ClaimOptions, DelegateOptions, HandlingOptions, SnoozeOptions } from "./execution/handling.ts";

@@ -45,8 +45,8 @@ import { InterruptRecord } from "./execution/interrupt.ts";
 import { parseAnswer } from "./ledger/answers.ts";
 import { openOutcomes } from "./execution/outcomes.ts";
 import type { Outcomes } from "./execution/outcomes.ts";
-import { pauseFlowOptions, unpauseFlowOptions } from "./execution/operate.ts";
-import type { OperatorOptions, PauseFlowOptions } from "./execution/operate.ts";
+import { pauseFlowOptions, runScheduleOptions, unpauseFlowOptions } from "./execution/operate.ts";
+import type { OperatorOptions, PauseFlowOptions, RunScheduleOptions } from "./execution/operate.ts";
 import { parsePrune } from "./execution/retention.ts";
 import type { PruneOptions } from "./execution/retention.ts";
 import { requireKey } from "./execution/signature.ts";
@@ -436,6 +436,22 @@ export class Orchestrator implements AsyncDisposable {
     const isNews = await this.#store.operators.unpauseFlow(flow, given);
     await this.#tellOfPause();
     return isNews;
+  }
+
+  /**
+   * Starts an execution of a schedule now, beside its times, as a worker that has the schedule would; by whichever process asks. Its
+   * ledger has who and why, its metadata `schedule` and `scheduledAt`. `overlap` of the schedule counts.
+   *
+   * @throws {UsageError} there is no such schedule, no worker has it, or its executions do not overlap and one is under way
+   * @throws {FlowPausedError} its flow takes no starts
+   */
+  async runSchedule(name: string, options: RunScheduleOptions): Promise<Execution> {
+    const given = runScheduleOptions(name, options);
+    await this.#ready();
+    const { schedules } = this.#store;
+    // With an id of its own it may be sent again.
+    const id = this.#newId();
+    return this.getExecution(await retryTransient(() => schedules.run(name, { ...given, id })));
   }
 
   /** Workers of other processes hear of it by a wake-up. */

@@ -200,6 +200,7 @@ const publicTypes = [
   "Resume",
   "RetryOptions",
   "RunOptions",
+  "RunScheduleOptions",
   "SSEOptions",
   "ScheduleOptions",
   "StartManyOptions",

@@ -16,7 +16,7 @@
 --   47_inbox     what waits for whom; who has it, gives it on, or puts it off; answers by links
 --   50_children  parents and children hear of each other's end; what a sub-flow shows above
 --   60_stream    items of owners, fenced and once
---   65_schedules a time fires once in the fleet; which schedules were removed
+--   65_schedules a time fires once in the fleet; one that somebody runs now; which schedules were removed
 --   70_workers   registration, heartbeat, reap, sweep; whether this database is the original
 --   80_defer     background functions
 --   90_audit     views and reads derived from the ledger alone

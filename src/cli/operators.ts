@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import { UsageError, type ParkedChunk } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
+import type { RunScheduleOptions } from "../execution/operate.ts";
 import { done, open, withExecution } from "./command.ts";
 import { parseDate, parseJson, parseObject, parseWhole } from "./parse.ts";
 
@@ -92,6 +93,18 @@ export function addOperatorCommands(program: Command): void {
       done(command, unpaused ? "goes on" : "it is not paused", { paused: false, changed: unpaused });
     },
   );
+
+  program
+    .command("run-schedule")
+    .description("start an execution of a schedule now, beside its times")
+    .argument("<name>")
+    .option("--reason <text>", "why, for the ledger")
+    .option("--actor <name>", "who does it, for the ledger", "cli")
+    .action(async (name: string, options: RunScheduleOptions, command: Command) => {
+      await using orchestrator = open(command);
+      const { id } = await orchestrator.runSchedule(name, options);
+      done(command, `started ${id}`, { id });
+    });
 
   operatorCommand(program, "unpause", "go on with what was paused").action(
     async (id: string, options: OperatorFlags, command: Command) => {

@@ -11,6 +11,7 @@ const reason = z.string().trim().min(1, "say why: a reason that is not empty").m
 const flow = z.string().min(1).max(100);
 
 const PauseFlow = z.strictObject({ flow, intake: z.enum(["hold", "refuse"]).optional(), reason });
+const RunSchedule = z.strictObject({ name: z.string().min(1).max(200), reason });
 const UnpauseFlow = z.strictObject({ flow, reason });
 const Bulk = z.strictObject({
   action: z.enum(["retry", "redrive", "skip", "cancel", "pause", "unpause"]),
@@ -26,7 +27,7 @@ const Bulk = z.strictObject({
 
 export async function pauseFlow(asked: Asked): Promise<Response> {
   const { flow: name, intake, reason: why } = await asOf(asked, PauseFlow);
-  requireAll(asked);
+  requireAll(asked, "a flow");
   const { desk, person } = asked;
   const options = { actor: person.actor, reason: why, ...(intake !== undefined && { intake }) };
   const isNews = await desk.orchestrator.pauseFlow(name, options).finally(() => desk.poll.clear());
@@ -35,12 +36,23 @@ export async function pauseFlow(asked: Asked): Promise<Response> {
 
 export async function unpauseFlow(asked: Asked): Promise<Response> {
   const { flow: name, reason: why } = await asOf(asked, UnpauseFlow);
-  requireAll(asked);
+  requireAll(asked, "a flow");
   const { desk, person } = asked;
   const isNews = await desk.orchestrator
     .unpauseFlow(name, { actor: person.actor, reason: why })
     .finally(() => desk.poll.clear());
   return json({ isNews });
+}
+
+/** One beside its times; who sees some executions only does not know of schedules. */
+export async function runSchedule(asked: Asked): Promise<Response> {
+  const { name, reason: why } = await asOf(asked, RunSchedule);
+  requireAll(asked, "a schedule");
+  const { desk, person } = asked;
+  const { id } = await desk.orchestrator
+    .runSchedule(name, { actor: person.actor, reason: why })
+    .finally(() => desk.poll.clear());
+  return json({ id });
 }
 
 /** Of what the person sees. A dry run counts, and names the first. */
@@ -70,8 +82,8 @@ async function asOf<T>({ request }: Asked, schema: z.ZodType<T>): Promise<T> {
   throw new ContractError(`what was sent to ${new URL(request.url).pathname.split("/").at(-1)}`, parsed.error.issues);
 }
 
-/** A flow runs for all. */
-function requireAll({ person }: Asked): void {
+/** It is for all. */
+function requireAll({ person }: Asked, what: string): void {
   if (person.within !== null)
-    throw new Refused(403, "SCOPED", "a flow belongs to all executions, and you see some of them");
+    throw new Refused(403, "SCOPED", `${what} belongs to all executions, and you see some of them`);
 }

@@ -133,6 +133,13 @@ export interface TimelineShown {
   readonly size: number | null;
 }
 
+export interface TimelinePage extends Page<TimelineShown> {
+  /** As of which event. */
+  readonly seq: number;
+  /** Events of the ledger; where `seq` is less, the rest is being read. */
+  readonly of: number;
+}
+
 export interface EventShown {
   readonly seq: number;
   readonly at: string;
@@ -149,6 +156,46 @@ export interface StateShown {
   /** Events of the ledger. */
   readonly of: number;
   readonly problem: string | null;
+}
+
+/** A place in the graph of a flow. */
+export interface GraphNode {
+  readonly id: string;
+  readonly kind: string;
+  readonly label: string;
+  readonly next: readonly string[];
+  /** How a value gets from a block's first node into its bodies. */
+  readonly doors: readonly { readonly label: string; readonly to: string }[];
+  /** Where a block's bodies meet again. */
+  readonly end: string | null;
+}
+
+export interface GraphShown {
+  readonly flow: string;
+  readonly fingerprint: string;
+  readonly roots: readonly string[];
+  readonly nodes: readonly GraphNode[];
+}
+
+export interface NodeShown {
+  readonly status: string;
+  readonly completed: number;
+  readonly failed: number;
+  readonly cancelled: number;
+  readonly running: number;
+  readonly waiting: number;
+  readonly parked: number;
+  readonly items: { readonly size: number; readonly completed: number; readonly failed: number } | null;
+}
+
+export interface PictureShown {
+  /** Null where no worker has told what the flow looks like. */
+  readonly graph: GraphShown | null;
+  readonly states: Readonly<Record<string, NodeShown>>;
+  /** As of which event. */
+  readonly seq: number;
+  /** Up to which it was asked for; where `seq` is less, the rest is being read. */
+  readonly of: number;
 }
 
 export interface FailureShown {
@@ -189,6 +236,30 @@ export interface BulkShown {
 
 export interface BulkBegun {
   readonly id: string;
+}
+
+/** What somebody does, or did, to many executions. */
+export interface OperationShown {
+  readonly id: string;
+  readonly action: string;
+  /** Which executions it is about. */
+  readonly filter: Shown;
+  readonly actor: string;
+  readonly reason: string;
+  readonly at: string;
+  readonly status: Status;
+  readonly closedAt: string | null;
+  readonly matched: number;
+  readonly done: number;
+  readonly skipped: number;
+  readonly failed: number;
+}
+
+export interface OperationFailureShown {
+  readonly executionId: string;
+  readonly at: string;
+  readonly code: string;
+  readonly message: string;
 }
 
 export interface WorkerShown {

@@ -7,6 +7,7 @@ import { Known, requireVisible, type Asked, type Desk } from "./desk.ts";
 import { Refused, json, refusalOf, requireFitting, requireOwnOrigin, securityHeaders } from "./http.ts";
 import { settingsOf, type ConsoleOptions } from "./options.ts";
 import { asset, document, notSignedIn } from "./page.ts";
+import { Folds } from "./folds.ts";
 import { Poll } from "./poll.ts";
 import { routeOf } from "./routes.ts";
 import { showingOf } from "./shown.ts";
@@ -40,6 +41,8 @@ export function consoleWith(options: ConsoleOptions, calls: readonly string[]): 
     showing: showingOf(settings.redact, settings.previewBytes),
     poll: new Poll(),
     known: new Known(),
+    pictures: new Folds(16),
+    timelines: new Folds(4),
     store,
     lookout() {
       lookout ??= store().then((opened) => new Lookout(opened));

@@ -2,11 +2,14 @@
 import { ExecutionNotFoundError } from "../base/errors.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 import type { ExecutionId } from "../ledger/event.ts";
+import type { Picture } from "../ledger/picture.ts";
+import type { TimelineFold } from "../ledger/timeline-fold.ts";
 import type { Lookout } from "../execution/look.ts";
 import { requireExecutionId } from "../execution/ids.ts";
 import type { Orchestrator } from "../orchestrator.ts";
 import type { Store } from "../store/store.ts";
 import type { Person } from "./access.ts";
+import type { Folds } from "./folds.ts";
 import type { Settings } from "./options.ts";
 import type { Poll } from "./poll.ts";
 import type { Showing } from "./shown.ts";
@@ -18,6 +21,9 @@ export interface Desk {
   readonly showing: Showing;
   readonly poll: Poll;
   readonly known: Known;
+  /** Where executions stand in their graphs, and their timelines, as far as their ledgers have been read. */
+  readonly pictures: Folds<Picture>;
+  readonly timelines: Folds<TimelineFold>;
   /** The database, once it is known to fit. */
   store(): Promise<Store>;
   lookout(): Promise<Lookout>;

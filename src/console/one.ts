@@ -6,15 +6,20 @@ import { InterruptRecord } from "../execution/interrupt.ts";
 import { isLedgerEventType } from "../ledger/event.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { Explanation } from "../ledger/explanation.ts";
+import { askedIn, entriesOf, newTimeline, rowsAfter, timeOn } from "../ledger/timeline-fold.ts";
 import { TimelineRow } from "../ledger/timeline.ts";
 import type { Header } from "../store/headers.ts";
-import type { EventShown, Overview, Page, StateShown, TimelineShown } from "./api.ts";
+import type { EventShown, Overview, Page, StateShown, TimelinePage, TimelineShown } from "./api.ts";
 import { shared, visibleOf, type AskedOfOne } from "./desk.ts";
 import { optionsOf } from "./filters.ts";
 import { json } from "./http.ts";
 import type { Showing } from "./shown.ts";
 import { errorOf, isoOf, questionOf } from "./views.ts";
 
+/** Events that one look for some types goes through. */
+const mostFiltered = 10_000;
+/** Rows of one timeline, which are kept while it is looked at. */
+const mostRows = 100_000;
 /** Rows of a timeline, and events of a ledger, in one answer. */
 const pageRows = 200;
 
@@ -97,13 +102,27 @@ async function overviewOf(asked: AskedOfOne): Promise<Overview> {
   };
 }
 
-export async function timeline(asked: AskedOfOne): Promise<Page<TimelineShown>> {
+export async function timeline(asked: AskedOfOne): Promise<TimelinePage> {
   const { desk, id, query } = asked;
-  const { cursor = null } = optionsOf<{ cursor?: string }>(query, { cursor: "text" });
+  // `after` is how far the page has it: who asks for more is not shown the same again.
+  const given = optionsOf<{ cursor?: string; after?: number }>(query, { cursor: "text", after: "count" });
+  const cursor = given.cursor === undefined ? null : placeOf(given.cursor);
+  if (given.after !== undefined) requireInteger(given.after, "after", { min: 0 });
   return shared(asked, `timeline ${id} ${query.toString()}`, async () => {
     const store = await desk.store();
     const header = (await store.reads.headers([id])).get(id);
-    const found = (await store.console.timeline(id, cursor, pageRows)).map((row) => TimelineRow.parse(row));
+    const of = header?.seq ?? 0;
+    let now = new Date(0).toISOString();
+    const fold = await desk.timelines.goOn(id, newTimeline, async (known) => {
+      if (known.rows.length >= mostRows) return;
+      const page = await store.timed.page(id, known.seq, of);
+      for (const event of page.events) timeOn(known, event);
+      known.seq = page.seq ?? known.seq;
+      now = page.now;
+    });
+    const rows = rowsAfter(fold, cursor, pageRows);
+    const waits = await store.timed.waits(id, askedIn(rows));
+    const found = entriesOf(fold, rows, waits, now).map((row) => TimelineRow.parse(row));
     const visible = await visibleOf(
       asked,
       found.map((row) => (row.kind === "child" ? row.executionId : null)),
@@ -111,8 +130,20 @@ export async function timeline(asked: AskedOfOne): Promise<Page<TimelineShown>> 
     return {
       rows: found.map((row) => timelineRow(desk.showing, header?.flow ?? "", row, visible)),
       nextCursor: found.length === pageRows ? (found.at(-1)?.cursor ?? null) : null,
+      seq: Math.min(fold.seq, of),
+      of,
     };
   });
+}
+
+function placeOf(cursor: string): { seq: number; place: number } {
+  const [, seq, place] = /^(\d{1,9})\.(\d{1,9})$/.exec(cursor) ?? [];
+  if (seq === undefined || place === undefined)
+    throw new UsageError(
+      `cursor ${JSON.stringify(cursor.slice(0, 40))} of a timeline is none`,
+      "use the one that the page before gave",
+    );
+  return { seq: Number(seq), place: Number(place) };
 }
 
 function timelineRow(showing: Showing, flow: string, row: TimelineRow, visible: ReadonlySet<string>): TimelineShown {
@@ -182,9 +213,12 @@ export async function ledger(asked: AskedOfOne): Promise<Page<EventShown>> {
       throw new UsageError(`type "${type}" is no type of a ledger event`, 'use one like "chunk.completed"');
   return shared(asked, `ledger ${id} ${query.toString()}`, async () => {
     const store = await desk.store();
-    const flow = (await store.reads.headers([id])).get(id)?.flow ?? "";
+    const header = (await store.reads.headers([id])).get(id);
+    const flow = header?.flow ?? "";
     const bytes = desk.settings.previewBytes;
-    const events = await store.console.ledger(id, { before, types, limit: pageRows, bytes });
+    // Among many events few may be of a type.
+    const from = types === null ? 1 : Math.max(1, (before ?? (header?.seq ?? 0) + 1) - mostFiltered);
+    const events = await store.console.ledger(id, { before, types, limit: pageRows, bytes, from });
     const rows = events.map(({ seq, at, type, chunk, actor, payload, bytes: stored }) => {
       const load = `executions/${id}/payload?part=event&seq=${seq}`;
       const shown = payload
@@ -194,7 +228,8 @@ export async function ledger(asked: AskedOfOne): Promise<Page<EventShown>> {
           : null;
       return { seq, at: at.toISOString(), type, chunk, actor, payload: shown };
     });
-    return { rows, nextCursor: events.length === pageRows ? String(events.at(-1)?.seq ?? "") : null };
+    if (events.length === pageRows) return { rows, nextCursor: String(events.at(-1)?.seq ?? "") };
+    return { rows, nextCursor: from > 1 ? String(from) : null };
   });
 }
 

@@ -1,11 +1,13 @@
 /** Every route, who may take it, and what answers. */
 import * as across from "./across.ts";
+import * as graphs from "./graphs.ts";
 import * as actions from "./actions.ts";
 import type { Role } from "./access.ts";
 import type { Asked, AskedOfOne } from "./desk.ts";
 import * as lists from "./lists.ts";
 import * as live from "./live.ts";
 import * as one from "./one.ts";
+import { cancelOperation, operationFailures, operations } from "./operations.ts";
 
 export type Route =
   | { readonly role: Role; readonly all: (asked: Asked) => unknown }
@@ -19,15 +21,21 @@ export const routes: Readonly<Record<string, Route>> = {
   "GET inbox": { role: "viewer", all: lists.inbox },
   "GET failures": { role: "viewer", all: lists.failures },
   "GET flows": { role: "viewer", all: lists.flows },
+  "GET graph": { role: "viewer", all: graphs.ofFlow },
+  "GET operations": { role: "viewer", all: operations },
+  "GET operation-failures": { role: "viewer", all: operationFailures },
+  "POST cancel-operation": { role: "operator", all: cancelOperation },
   "GET workers": { role: "viewer", all: lists.workers },
   "GET schedules": { role: "viewer", all: lists.schedules },
   "POST pause-flow": { role: "operator", all: across.pauseFlow },
   "POST unpause-flow": { role: "operator", all: across.unpauseFlow },
+  "POST run-schedule": { role: "operator", all: across.runSchedule },
   "POST bulk": { role: "operator", all: across.bulk },
   "GET executions/:id": { role: "viewer", one: one.overview },
   "GET executions/:id/timeline": { role: "viewer", one: one.timeline },
   "GET executions/:id/state": { role: "viewer", one: one.state },
   "GET executions/:id/ledger": { role: "viewer", one: one.ledger },
+  "GET executions/:id/graph": { role: "viewer", one: graphs.ofOne },
   "GET executions/:id/payload": { role: "viewer", one: one.payload },
   "GET executions/:id/children": { role: "viewer", one: lists.children },
   "GET executions/:id/stream": { role: "viewer", one: live.stream },

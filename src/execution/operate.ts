@@ -201,6 +201,25 @@ export function unpauseFlowOptions(flow: string, options: OperatorOptions): Json
   return requireOperator(options, [], "unpauseFlow()");
 }
 
+export interface RunScheduleOptions {
+  /** Who does it: 1 to 500 characters. */
+  actor: string;
+  /** Why: 1 to 2,000 characters. @default nothing */
+  reason?: string;
+}
+
+/** What `flowledger.run_schedule` takes. @throws {UsageError} */
+export function runScheduleOptions(name: string, options: RunScheduleOptions): JsonObject {
+  const where = "runSchedule()";
+  requireText(name, `name of ${where}`, { max: 200 });
+  requireKnown(options, ["actor", "reason"], where);
+  const { actor, reason } = options;
+  return {
+    actor: requireText(actor, `actor of ${where}`, { max: 500 }),
+    ...(reason !== undefined && { reason: requireText(reason, `reason of ${where}`, { max: 2000 }) }),
+  };
+}
+
 function momentOf(until: Date | string): Date {
   return requireDate(typeof until === "string" ? isoMoment(until) : until, "until of pause()");
 }

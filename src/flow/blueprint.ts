@@ -333,7 +333,7 @@ function arrows(node: Node, picture: Picture): string[] {
 }
 
 /** How a value gets from a block's first node into its bodies. */
-function entriesOf(node: Node): { readonly label: string; readonly to: NodeId }[] {
+export function entriesOf(node: Node): { readonly label: string; readonly to: NodeId }[] {
   switch (node.kind) {
     case "match":
       return [
@@ -351,7 +351,7 @@ function entriesOf(node: Node): { readonly label: string; readonly to: NodeId }[
   }
 }
 
-function caseLabel({ test }: MatchCase): string {
+export function caseLabel({ test }: MatchCase): string {
   return "predicate" in test ? test.predicate : JSON.stringify(test.equals);
 }
 

@@ -193,6 +193,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     /** What the limits per key count it by. */
     limitKey: z.string().optional(),
     actor: z.string().optional(),
+    /** Why somebody ran its schedule. */
+    reason: z.string().optional(),
   }),
   /** Not before another time, asked for before anybody had taken it. */
   z.strictObject({ type: z.literal("execution.rescheduled"), dueAt: ms }),

@@ -30,6 +30,8 @@ export interface LedgerPage {
   readonly limit: number;
   /** Longer payloads stay where they are. */
   readonly bytes: number;
+  /** Only events from this one on. */
+  readonly from: number;
 }
 
 /** What is known of a flow, over executions that are not closed; 1001 is more than 1000. */
@@ -93,7 +95,6 @@ export interface ConsoleReads {
   /** Those of them whose metadata contain this; null is any that exist. */
   within(ids: readonly ExecutionId[], metadata: JsonObject | null): Promise<Set<ExecutionId>>;
   explain(id: ExecutionId): Promise<unknown>;
-  timeline(id: ExecutionId, cursor: string | null, limit: number): Promise<unknown[]>;
   /** The newest first. */
   ledger(id: ExecutionId, page: LedgerPage): Promise<StoredEvent[]>;
   /** One event with all of its payload, as JSON text; null when there is none. */
@@ -135,21 +136,13 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
       );
       return row?.explanation;
     },
-    async timeline(id, cursor, limit) {
-      const rows = await ended(
-        sql<{ entry: unknown }[]>`
-          select t.entry from flowledger.timeline(${id}::uuid, ${cursor}, ${limit}::int) with ordinality t(entry, ord) order by t.ord`,
-        "id",
-      );
-      return rows.map(({ entry }) => entry);
-    },
-    async ledger(id, { before, types, limit, bytes }) {
+    async ledger(id, { before, types, limit, bytes, from }) {
       const rows = await ended(
         sql`
           select l.seq, l.at, l.type, l.dispatch, l.chunk, l.actor, coalesce(pg_column_size(l.payload), 0) as bytes,
             case when pg_column_size(l.payload) <= ${bytes}::int then l.payload - 'moves' end as payload
           from flowledger.ledger l
-          where l.execution_id = ${id}::uuid ${before === null ? sql`` : sql`and l.seq < ${before}::int`}
+          where l.execution_id = ${id}::uuid and l.seq >= ${from}::int ${before === null ? sql`` : sql`and l.seq < ${before}::int`}
             ${types === null ? sql`` : sql`and l.type = any(${list(types)}::text::text[])`}
           order by l.seq desc limit ${limit}::int`,
         "ledger",

@@ -1,4 +1,5 @@
 /** Schedules: when each last fired, and how a time starts its execution once in the fleet. */
+import type { Json, JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Database } from "./client.ts";
 import { list } from "./columns.ts";
@@ -10,6 +11,24 @@ export interface ScheduleVersion {
   readonly flow: string;
   readonly cron: string;
   readonly timeZone: string;
+}
+
+/** What a worker says of a schedule that it has, so that anybody can start one of it. */
+export interface RegisteredSchedule extends ScheduleVersion {
+  readonly overlap: "allow" | "skip" | "queue";
+  readonly input: Json;
+  readonly created: ReturnType<typeof createdPayload>;
+  readonly priority: number;
+  readonly limitKey: string | null;
+}
+
+export function registeredSchedule(
+  { flow, cron, timeZone }: ScheduleVersion,
+  overlap: RegisteredSchedule["overlap"],
+  execution: NewExecution,
+): RegisteredSchedule {
+  const { input = null, priority, limitKey } = execution;
+  return { flow, cron, timeZone, overlap, input, created: createdPayload(execution), priority, limitKey };
 }
 
 /** A schedule's own row. The clock is the database's. */
@@ -62,6 +81,8 @@ export interface Schedules {
   declare(schedule: { readonly name: string } & ScheduleVersion): Promise<void>;
   read(name: string): Promise<ScheduleRow | null>;
   fire(command: FireCommand): Promise<Fired>;
+  /** Starts one now; with the same id again it is the same one. @throws {UsageError} */
+  run(name: string, options: JsonObject): Promise<ExecutionId>;
   /** Goes back to now, where the database's clock was set back since `after` was read. */
   rewind(name: string, after: string): Promise<void>;
 }
@@ -82,7 +103,7 @@ export function schedulesOf({ sql }: Pick<Database, "sql">): Schedules {
           exists (select from flowledger.flow_pause_of(s.flow)) as "isPaused",
           exists (
             select from flowledger.workers w
-            where w.schedules -> s.name = jsonb_build_object('flow', s.flow, 'cron', s.cron, 'timeZone', s.time_zone)) as "isServed"
+            where w.schedules -> s.name @> jsonb_build_object('flow', s.flow, 'cron', s.cron, 'timeZone', s.time_zone)) as "isServed"
         from flowledger.schedules s where s.name = ${name}`;
       return row ?? null;
     },
@@ -95,6 +116,11 @@ export function schedulesOf({ sql }: Pick<Database, "sql">): Schedules {
           ${JSON.stringify(execution.input ?? null)}::text::jsonb, ${JSON.stringify(createdPayload(execution))}::text::jsonb,
           ${execution.priority}::int, ${execution.limitKey}) f`;
       return row;
+    },
+    async run(name, options) {
+      const [row] = await sql<[{ id: ExecutionId }]>`
+        select flowledger.run_schedule(${name}, ${JSON.stringify(options)}::text::jsonb) as id`;
+      return row.id;
     },
     async rewind(name, after) {
       await sql`

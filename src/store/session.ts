@@ -4,7 +4,7 @@ import type { DriverOptions } from "./driver.ts";
 import { templateWithNames } from "./names.ts";
 import type { SchemaNames } from "./names.ts";
 import { list } from "./columns.ts";
-import type { ScheduleVersion } from "./schedules.ts";
+import type { RegisteredSchedule } from "./schedules.ts";
 
 export interface Registration {
   readonly id: string;
@@ -14,7 +14,7 @@ export interface Registration {
   /** The version of each. */
   readonly fingerprints: readonly string[];
   /** Its schedules by name. */
-  readonly schedules: Readonly<Record<string, ScheduleVersion>>;
+  readonly schedules: Readonly<Record<string, RegisteredSchedule>>;
   /** graphile-worker's name for whoever locks our jobs. */
   readonly pool: string | null;
 }

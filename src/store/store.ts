@@ -17,6 +17,9 @@ import { commandsInOf, commandsOf } from "./command-senders.ts";
 import type { CommandsIn } from "./commands.ts";
 import type { Commands } from "./commands.ts";
 import { bulksOf, type Bulks } from "./bulks.ts";
+import { operationsOf, type Operations } from "./operations.ts";
+import { timedOf, type Timed } from "./timed.ts";
+import { picturesOf, type Pictures } from "./pictures.ts";
 import { consoleReadsOf } from "./console.ts";
 import type { ConsoleReads } from "./console.ts";
 import { operatorsOf, type Operators } from "./operators.ts";
@@ -61,6 +64,9 @@ export interface Store {
   readonly commandsIn: (tx: CallerTransaction) => Promise<CommandsIn>;
   readonly operators: Operators;
   readonly bulks: Bulks;
+  readonly operations: Operations;
+  readonly pictures: Pictures;
+  readonly timed: Timed;
   readonly children: Children;
   readonly reads: Reads;
   readonly looks: Looks;
@@ -134,6 +140,9 @@ export function openStore(
     commandsIn: commandsInOf(database),
     operators: guard(operatorsOf(database)),
     bulks: guard(bulksOf(database)),
+    operations: guard(operationsOf(database)),
+    pictures: guard(picturesOf(database)),
+    timed: guard(timedOf(database)),
     children: guard(childrenOf(database)),
     reads: guard(readsOf(database)),
     looks: guard(looksOf(database)),

@@ -24,6 +24,7 @@ import { startHeartbeat } from "./heartbeat.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 import { newPool, runJobs, taskOf } from "./jobs.ts";
 import type { Jobs } from "./jobs.ts";
+import { registeredSchedule } from "../store/schedules.ts";
 import { startSchedules } from "./schedules.ts";
 import type { RunningSchedules } from "./schedules.ts";
 import { openEngines } from "./engine.ts";
@@ -76,7 +77,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         flows: [...host.flows.keys()],
         fingerprints: [...host.flows.values()].map(({ fingerprint }) => fingerprint),
         schedules: Object.fromEntries(
-          host.schedules.map(({ name, flow, cron, timeZone }) => [name, { flow, cron, timeZone }]),
+          host.schedules.map((schedule) => [
+            schedule.name,
+            registeredSchedule(schedule, schedule.overlap, schedule.execution),
+          ]),
         ),
         pool: runner?.pool ?? null,
         connection: store.links.thread("flowledger heartbeat"),

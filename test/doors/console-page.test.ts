@@ -1,19 +1,10 @@
 /** The console's page in a real Chromium: mounted under a prefix, behind a login, under the host's own strict policy. */
-import { readFileSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
-import { join, resolve } from "node:path";
-import { getRequestListener } from "@hono/node-server";
-import { Hono } from "hono";
-import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
-import { createConsole, type Access } from "../../src/console.ts";
 import { defineFlow } from "../../src/index.ts";
-import { chromiumPath, openBrowser } from "../support/browser.ts";
-import { testDatabase } from "../support/database.ts";
-import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
+import { chromiumPath } from "../support/browser.ts";
+import { admin, faultsOf, openStage, picture, tabTo } from "../support/console-stage.ts";
+import { newGate, refusal, untilEvent } from "../support/flows.ts";
 
 const hostile = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>\u202Egnp.exe\u0007`;
 
@@ -95,7 +86,9 @@ const metadata = { tenant: "acme" };
 describe.skipIf(chromiumPath === null)("the page", () => {
   let stage: Awaited<ReturnType<typeof openStage>>;
   beforeAll(async () => {
-    stage = await openStage();
+    stage = await openStage(flows, {
+      schedules: [{ flow: failing, cron: "0 7 1 1 *", name: "once a year" }],
+    });
   });
   afterAll(() => stage?.[Symbol.asyncDispose]());
 
@@ -236,6 +229,60 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     await expect
       .poll(async () => (await orchestrator.listExecutions({ flow: "failing", redriven: true })).executions.length)
       .toBeGreaterThan(0);
+  });
+
+  test("a schedule is run now, and its execution opened", async () => {
+    const { page } = stage;
+    await page.goto(`${stage.base}?screen=schedules`);
+    await page.getByRole("button", { name: "Run now: once a year" }).waitFor();
+    const times = await page.locator("tbody tr").filter({ hasText: "once a year" }).locator("time").count();
+    await page.getByRole("button", { name: "Run now: once a year" }).click();
+    await page.getByRole("dialog").getByLabel("Reason").fill("the auditors ask");
+    await page.getByRole("dialog").getByRole("button", { name: "Run once a year now" }).click();
+    await page.waitForURL(/execution=/);
+    const id = new URL(page.url()).searchParams.get("execution") ?? "";
+
+    expect(times).toBeGreaterThanOrEqual(5);
+    expect(await (await stage.orchestrator.getExecution(id)).history({ types: ["execution.started"] })).toMatchObject([
+      { actor: "ann@acme.example", reason: "the auditors ask" },
+    ]);
+  });
+
+  test("a bulk in progress says how far it is and what failed of it, and is ended by who may", async () => {
+    const { page, orchestrator } = stage;
+    const targets = [await start(refund), await start(refund), await start(refund)];
+    for (const target of targets) await untilEvent(target, "interrupt.raised");
+    // The second one refuses: what is asked has no chunk of that name.
+    const bulk = await orchestrator.bulk({
+      action: "skip",
+      where: { flow: "refund", status: "waiting" },
+      options: { chunk: "nothing", output: null },
+      rate: { limit: 1, per: "1h" },
+      actor: "bo",
+      reason: "INC-7",
+    });
+    await expect.poll(async () => (await bulk.report()).failed).toBe(1);
+    await page.goto(`${stage.base}?screen=operations`);
+    const row = page.getByRole("row").filter({ hasText: "INC-7" });
+
+    await row.getByText("1 failed").waitFor();
+    await row.getByRole("button", { name: "What failed" }).click();
+    await row.getByText(/"nothing"/).waitFor();
+    expect(await row.textContent()).toMatch(/skip.*flow refund.*0 of \d+ done, 1 failed, \d+ to come.*bo.*INC-7/);
+    await row.getByRole("button", { name: "Cancel skip by bo" }).focus();
+    await page.keyboard.press("Enter");
+    await page.getByRole("dialog").getByLabel("Reason").fill("wrong chunk");
+    await page
+      .getByRole("dialog")
+      .getByRole("button", { name: /^Cancel skip of/ })
+      .click();
+    await row.getByText("cancelled", { exact: true }).waitFor();
+    await row.getByText(/left out/).waitFor();
+
+    expect(await bulk.execution.history({ types: ["cancel.requested"] })).toMatchObject([
+      { actor: "ann@acme.example", reason: "wrong chunk" },
+    ]);
+    for (const target of targets) await target.cancel();
   });
 
   test("approve, retry and fork by the keyboard alone", async () => {
@@ -425,10 +472,18 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     expect(await log.locator("li").allTextContents()).toEqual(["first", "second", "third", "last"]);
   });
 
-  const axe = readFileSync(resolve(import.meta.dirname, "../../node_modules/axe-core/axe.min.js"), "utf8");
-  const shots = resolve(import.meta.dirname, "../../docs/console");
   /** Those that a phone lays out in another way. */
-  const onPhone = ["executions", "inbox", "failures", "flows", "schedules", "waiting", "failed", "ledger"];
+  const onPhone = [
+    "executions",
+    "inbox",
+    "failures",
+    "flows",
+    "operations",
+    "schedules",
+    "waiting",
+    "failed",
+    "ledger",
+  ];
   /** Those of docs/console.md: `UPDATE_SCREENSHOTS=1` takes them anew. */
   const pictures: Readonly<Record<string, readonly string[]>> = {
     "light 1440": [
@@ -440,6 +495,7 @@ describe.skipIf(chromiumPath === null)("the page", () => {
       "ledger",
       "failures",
       "flows",
+      "operations",
       "workers",
       "schedules",
     ],
@@ -463,6 +519,7 @@ describe.skipIf(chromiumPath === null)("the page", () => {
         inbox: "?screen=inbox",
         failures: "?screen=failures",
         flows: "?screen=flows",
+        operations: "?screen=operations",
         workers: "?screen=workers",
         schedules: "?screen=schedules",
         waiting: of(waiting),
@@ -486,26 +543,15 @@ describe.skipIf(chromiumPath === null)("the page", () => {
           await page.goto(stage.base + query);
           await page.locator("main h1, main .empty, main .problem").first().waitFor();
           await page.locator(".loading").waitFor({ state: "detached" });
-          await page.evaluate(axe);
-          const { violations } = (await page.evaluate("axe.run()")) as {
-            violations: { id: string; nodes: { html: string }[] }[];
-          };
-          for (const { id, nodes } of violations) faults.push({ name, size, id, html: nodes[0]?.html });
+          for (const fault of await faultsOf(page)) faults.push({ name, size, ...fault });
           if (await page.evaluate("document.documentElement.scrollWidth > innerWidth"))
             faults.push({ name, size, id: "wide" });
-          if (
-            process.env["UPDATE_SCREENSHOTS"] === "1" &&
-            pictures[`${colorScheme} ${size.width}`]?.includes(name) === true
-          ) {
-            await mkdir(shots, { recursive: true });
-            await page.screenshot({ path: join(shots, `${name}-${size.width}-${colorScheme}.png`) });
-          }
+          if (pictures[`${colorScheme} ${size.width}`]?.includes(name) === true)
+            await picture(page, `${name}-${size.width}-${colorScheme}`);
         }
         await page.goto(`${stage.base}${of(waiting)}`);
         await page.getByRole("button", { name: "Edit state" }).click();
-        await page.evaluate(axe);
-        const { violations } = (await page.evaluate("axe.run()")) as { violations: { id: string }[] };
-        for (const { id } of violations) faults.push({ name: "dialog", size, id });
+        for (const fault of await faultsOf(page)) faults.push({ name: "dialog", size, ...fault });
       }
       await page.setViewportSize({ width: 1440, height: 900 });
 
@@ -534,82 +580,6 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     stage.complaints.length = 0;
 
     expect(buttons).toBe(0);
-    expect(screens).toEqual(["Executions", "Inbox", "Failures", "Flows"]);
+    expect(screens).toEqual(["Executions", "Inbox", "Failures", "Flows", "Operations"]);
   });
 });
-
-const admin: Access = { actor: "ann@acme.example", role: "admin" };
-
-/** The console of an application: its login, its prefix, its own policy. */
-async function openStage() {
-  const database = await testDatabase();
-  const orchestrator = await serving(database, flows, {
-    schedules: [{ flow: failing, cron: "0 7 1 1 *", name: "once a year" }],
-  });
-  const stage = { access: admin as Access | null };
-  const app = new Hono();
-  app.use(async (c, next) => {
-    await next();
-    c.header("content-security-policy", "default-src 'self'; object-src 'none'; base-uri 'none'", { append: true });
-  });
-  app.mount("/admin/flows", createConsole({ orchestrator, authorize: () => stage.access }).fetch);
-  const listener = getRequestListener(app.fetch);
-  const sockets = new Set<Socket>();
-  let server: Server;
-  const listen = async (port: number) => {
-    server = createServer((request, response) => void listener(request, response));
-    server.on("connection", (socket) => {
-      sockets.add(socket);
-      socket.on("close", () => sockets.delete(socket));
-    });
-    await new Promise<void>((resolved) => server.listen(port, "127.0.0.1", resolved));
-    return (server.address() as AddressInfo).port;
-  };
-  const end = async () => {
-    const closed = new Promise((resolved) => server.close(resolved));
-    for (const socket of sockets) socket.destroy();
-    await closed;
-  };
-  const port = await listen(0);
-  const browser = await openBrowser();
-  const page = await browser.newPage({ viewport: { width: 1440, height: 900 } });
-  page.setDefaultTimeout(10_000);
-  /** What the browser refused to do, or a script threw. */
-  const complaints: string[] = [];
-  page.on("pageerror", (error) => complaints.push(error.message));
-  page.on("console", (message) => {
-    if (/Content Security Policy|Refused to/.test(message.text())) complaints.push(message.text());
-  });
-  return Object.assign(stage, {
-    base: `http://127.0.0.1:${port}/admin/flows`,
-    page,
-    orchestrator,
-    complaints,
-    async restart() {
-      await end();
-      await listen(port);
-    },
-    async [Symbol.asyncDispose]() {
-      await browser.close();
-      await end();
-      await orchestrator.close();
-    },
-  });
-}
-
-/** Presses Tab until something of that name has the focus. */
-async function tabTo(page: Page, name: string): Promise<void> {
-  // By mouse one waits for what one sees; by keyboard one would go around without it.
-  await page.getByText(name, { exact: true }).first().waitFor();
-  const seen: string[] = [];
-  for (let press = 0; press < 80; press++) {
-    const found = (await page.evaluate(
-      "(() => { const at = document.activeElement; return at.labels?.[0]?.textContent ?? at.textContent; })()",
-    )) as string;
-    const text = found.trim();
-    if (press > 0 && text === name) return;
-    seen.push(text.slice(0, 30));
-    await page.keyboard.press("Tab");
-  }
-  throw new Error(`nothing is named ${name}: ${seen.join(" | ")}`);
-}

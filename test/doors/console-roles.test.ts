@@ -288,6 +288,29 @@ test("the inbox is what asks the person or their groups, where they say so", asy
   expect((await client("GET", "inbox?mine=perhaps")).status).toBe(400);
 });
 
+test("a schedule is run by operators who see all executions, with who and why", async () => {
+  const flow = defineFlow("scheduled");
+  flow.to("work", () => null);
+  await using _worker = await serving(database, [], { schedules: [{ flow, cron: "0 7 1 1 *", name: "yearly" }] });
+  const body = { name: "yearly", reason: "INC-4" };
+  for (const role of roles) expect((await clientOf(role)("POST", "run-schedule", body)).status).toBe(403);
+  for (const role of ["viewer", "responder"] as const)
+    expect((await clientOf(role, null)("POST", "run-schedule", body)).status).toBe(403);
+  const client = clientOf("operator", null);
+
+  for (const wrong of [{ ...body, reason: " " }, { name: "yearly" }, { ...body, name: "yaerly" }, { ...body, at: 1 }])
+    expect([wrong, (await client("POST", "run-schedule", wrong)).status]).toEqual([wrong, 400]);
+  const { id } = (await (await client("POST", "run-schedule", body)).json()) as { id: string };
+  const rows = ((await (await client("GET", "schedules")).json()) as { rows: object[] }).rows;
+
+  expect(rows).toMatchObject([
+    { name: "yearly", lastId: id, next: Array.from({ length: 5 }, () => expect.any(String)) },
+  ]);
+  expect(await (await orchestrator.getExecution(id)).history({ types: ["execution.started"] })).toMatchObject([
+    { actor: "operator@own", reason: "INC-4" },
+  ]);
+});
+
 test("a flow is switched by operators who see all of it", async () => {
   const body = { flow: "inner", intake: "refuse", reason: "INC-2" };
   for (const role of roles) {
@@ -345,4 +368,58 @@ test("a bulk is about what the person sees, in their name", async () => {
     reason: "INC-3",
     bulk: begun.id,
   });
+});
+
+test("operations: what, who, why and how far, for who sees all that they are about; operators end them", async () => {
+  interface Row {
+    id: string;
+    status: string;
+  }
+  const rows = async (role: Role, tenant: string | null) =>
+    ((await (await clientOf(role, tenant)("GET", "operations")).json()) as { rows: Row[] }).rows;
+  const begin = async (tenant: string | null, body: object) =>
+    ((await (await clientOf("operator", tenant)("POST", "bulk", { reason: "INC-5", ...body })).json()) as Row).id;
+  // What nobody serves is not ended by itself, so its bulk is in progress for long enough.
+  const where = { flow: "outer" };
+  const [own, other, all] = [
+    await begin("own", { action: "pause", where }),
+    await begin("other", { action: "pause", where }),
+    await begin(null, { action: "unpause", where }),
+  ];
+  for (const id of [own, other, all]) await (await orchestrator.getBulk(id)).wait();
+
+  expect((await rows("viewer", null)).slice(0, 3).map(({ id }) => id)).toEqual([all, other, own]);
+  for (const role of roles) {
+    const ids = (await rows(role, "own")).map(({ id }) => id);
+    expect([role, ids.includes(own), ids.includes(other), ids.includes(all)]).toEqual([role, true, false, false]);
+  }
+  expect(await rows("viewer", "nobody")).toEqual([]);
+  expect((await rows("viewer", "own")).find(({ id }) => id === own)).toMatchObject({
+    action: "pause",
+    filter: { json: { flow: "outer", metadata: { tenant: "own" } } },
+    actor: "operator@own",
+    reason: "INC-5",
+    status: "completed",
+    closedAt: expect.any(String),
+    failed: 0,
+  });
+  for (const role of roles)
+    for (const [id, status] of [
+      [own, 200],
+      [other, 404],
+      [all, 404],
+      ["01890000-0000-7000-8000-000000000000", 404],
+    ] as const) {
+      expect((await clientOf(role)("GET", `operation-failures?id=${id}`)).status).toBe(status);
+      const answer = await clientOf(role)("POST", "cancel-operation", { id, reason: "INC-5" });
+      expect([role, id, answer.status]).toEqual([
+        role,
+        id,
+        roles.indexOf(role) < roles.indexOf("operator") ? 403 : status,
+      ]);
+    }
+  for (const reason of [undefined, "", " "])
+    expect((await clientOf("admin")("POST", "cancel-operation", { id: own, reason })).status).toBe(400);
+  for (const query of ["operations?cursor=x", "operations?page=2", "operation-failures", "operation-failures?id=x"])
+    expect([query, (await clientOf("viewer", null)("GET", query)).status < 500]).toEqual([query, true]);
 });

@@ -111,3 +111,22 @@ test("a person pauses a flow and mends what failed by a bulk from the shell", as
   expect(await run("unpause-flow", "shell.bulk", "--reason", "done")).toMatchObject({ stdout: "it is not paused\n" });
   for (const execution of parked) await execution.waitForClose();
 }, 120_000);
+
+test("a person runs a schedule now from the shell, and hears which there are", async () => {
+  const flow = defineFlow("shell.scheduled");
+  flow.to("work", () => null);
+  await using orchestrator = await serving(database, [], { schedules: [{ flow, cron: "0 7 1 1 *", name: "yearly" }] });
+
+  const [ran, silent, wrong] = await Promise.all([
+    run("run-schedule", "yearly", "--reason", "INC-12", "--actor", "ann", "--json"),
+    run("run-schedule", "yearly"),
+    run("run-schedule", "yaerly"),
+  ]);
+
+  const { id } = JSON.parse(ran.stdout) as { id: string };
+  expect(await (await orchestrator.getExecution(id)).history({ types: ["execution.started"] })).toMatchObject([
+    { actor: "ann", reason: "INC-12" },
+  ]);
+  expect(silent).toMatchObject({ code: 0, stdout: expect.stringMatching(/^started [0-9a-f-]{36}\n$/) });
+  expect(wrong).toMatchObject({ code: 2, stderr: expect.stringContaining('did you mean "yearly"?') });
+});

@@ -4,7 +4,7 @@ import { randomInt } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import fc from "fast-check";
 import { beforeAll, expect, test } from "vitest";
-import type { LedgerEvent, Recorded } from "../../src/ledger/event.ts";
+import type { ExecutionId, LedgerEvent, Recorded } from "../../src/ledger/event.ts";
 import { evolve } from "../../src/ledger/evolve.ts";
 import {
   initialState,
@@ -14,6 +14,8 @@ import {
   type Interrupt,
 } from "../../src/ledger/state.ts";
 import { plain, type Json, type JsonObject } from "../../src/base/json.ts";
+import { askedIn, entriesOf, newTimeline, rowsAfter, timeOn } from "../../src/ledger/timeline-fold.ts";
+import { TimelineRow } from "../../src/ledger/timeline.ts";
 import { closeSnapshot, finalResultKey, interventionJson } from "../../src/ledger/views.ts";
 import { channelsOf, defaultNames } from "../../src/store/names.ts";
 import { testDatabase } from "../support/database.ts";
@@ -105,6 +107,36 @@ function interruptRow(interrupt: Interrupt): JsonObject {
     if (value !== null && value !== undefined) row[name] = value;
   return inMicroseconds(row);
 }
+
+/** As a page of the console has it: folded by pieces, each one further than the look before. */
+async function timelineOf(id: ExecutionId, seq: number, pieces: number): Promise<TimelineRow[]> {
+  const { timed } = storeOn(sql);
+  const folded = newTimeline();
+  let now = "";
+  for (let piece = 1; piece <= pieces; piece++) {
+    const page = await timed.page(id, folded.seq, Math.ceil((seq * piece) / pieces));
+    for (const event of page.events) timeOn(folded, event);
+    folded.seq = page.seq ?? folded.seq;
+    now = page.now;
+  }
+  const rows = rowsAfter(folded, null, 1000);
+  const entries = entriesOf(folded, rows, await timed.waits(id, askedIn(rows)), now);
+  return entries.map((entry) => TimelineRow.parse(entry));
+}
+
+test("a timeline that is folded by pieces is what the database gathers from the whole ledger", async () => {
+  const kinds = new Set<string>();
+  for (const [index, { name, member }] of played.entries()) {
+    const rows = await sql<{ entry: unknown }[]>`
+      select t.entry from flowledger.timeline(${member.id}, null, 1000) with ordinality t(entry, ord) order by t.ord`;
+    const whole = rows.map(({ entry }) => TimelineRow.parse(entry));
+    for (const { kind, status } of whole) kinds.add(`${kind} ${status}`);
+
+    expect({ [name]: await timelineOf(member.id, member.history.length, 1 + (index % 4)) }).toEqual({ [name]: whole });
+  }
+  // They reach what it is about.
+  expect(kinds.size).toBeGreaterThan(12);
+});
 
 /** Sums of milliseconds are rounded in another way than those of Postgres. */
 function inMicroseconds(row: JsonObject): JsonObject {

@@ -3,7 +3,7 @@ import postgres from "postgres";
 import type { Clock, SleepOptions, Timer, Timers } from "../../src/base/timers.ts";
 import type { TestClock } from "../../src/store/test-clock.ts";
 import type { TestTimers } from "../../src/test/timers.ts";
-import { TestOrchestrator } from "../../src/test.ts";
+import type { TestOrchestrator } from "../../src/test.ts";
 
 /** What a kit hands its workers in the place of a clock that is the database's own. */
 export class Machine {

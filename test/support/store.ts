@@ -6,6 +6,7 @@ import { claimsOf } from "../../src/store/claims.ts";
 import { commandsOf } from "../../src/store/command-senders.ts";
 import { defaultNames } from "../../src/store/names.ts";
 import { readsOf } from "../../src/store/reads.ts";
+import { timedOf } from "../../src/store/timed.ts";
 import { schedulesOf } from "../../src/store/schedules.ts";
 import { startsOf } from "../../src/store/starts.ts";
 import { streamsOf } from "../../src/store/streams.ts";
@@ -23,6 +24,7 @@ export function storeOn(sql: postgres.Sql | postgres.TransactionSql) {
     commands: commandsOf(database),
     reads: readsOf(database),
     schedules: schedulesOf(database),
+    timed: timedOf(database),
     starts: startsOf(database),
     streams: streamsOf(database),
   };

@@ -6,6 +6,7 @@ import type { Me } from "../api.ts";
 import { Executions } from "./executions.tsx";
 import { Inbox } from "./inbox.tsx";
 import { useLoad } from "./net.ts";
+import { Operations } from "./operations.tsx";
 import { One } from "./one.tsx";
 import { Failures, Flows, Schedules, Workers, screensOf } from "./others.tsx";
 import { hrefOf, stay, usePlace } from "./place.ts";
@@ -76,10 +77,12 @@ function Screen({ me }: { me: Me }) {
       return <Failures me={me} />;
     case "flows":
       return <Flows me={me} />;
+    case "operations":
+      return <Operations me={me} />;
     case "workers":
       return <Workers />;
     case "schedules":
-      return <Schedules />;
+      return <Schedules me={me} />;
   }
 }
 

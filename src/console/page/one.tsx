@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { EventShown, Me, Overview, Page, Shown, StateShown } from "../api.ts";
 import { ActionDialog, actionsOf, type Action } from "./actions.tsx";
 import { diffOf } from "./diff.ts";
+import { Graph } from "./graph.tsx";
 import { Children } from "./executions.tsx";
 import { QuestionCard } from "./inbox.tsx";
 import { CallError, follow, read, useLoad } from "./net.ts";
@@ -24,9 +25,10 @@ import {
   Windowed,
   lengthOf,
 } from "./parts.tsx";
+import { Point } from "./point.tsx";
 import { Timeline } from "./timeline.tsx";
 
-const tabs = ["timeline", "data", "state", "ledger", "stream", "children"] as const;
+const tabs = ["timeline", "graph", "data", "state", "ledger", "stream", "children"] as const;
 type Tab = (typeof tabs)[number];
 
 export function One({ id, me }: { id: string; me: Me }) {
@@ -97,6 +99,7 @@ export function One({ id, me }: { id: string; me: Me }) {
           <Tabs tab={tab} query={query} />
           <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`} class="panel" tabIndex={-1}>
             {tab === "timeline" && <Timeline id={id} one={one} />}
+            {tab === "graph" && <Graph id={id} one={one} />}
             {tab === "data" && <Data one={one} />}
             {tab === "state" && <State id={id} one={one} />}
             {tab === "ledger" && <Ledger id={id} seq={one.seq} />}
@@ -213,6 +216,12 @@ function Head({ one }: { one: Overview }) {
   );
 }
 
+/** Graph and state show the same point of the past; other views have none. */
+function keptAt(tab: Tab): Record<string, null> {
+  if (tab === "state") return {};
+  return tab === "graph" ? { with: null } : { seq: null, with: null };
+}
+
 function Tabs({ tab, query }: { tab: Tab; query: URLSearchParams }) {
   const list = useRef<HTMLDivElement>(null);
   const move = (event: KeyboardEvent) => {
@@ -220,7 +229,7 @@ function Tabs({ tab, query }: { tab: Tab; query: URLSearchParams }) {
     if (step === undefined) return;
     event.preventDefault();
     const next = tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length] ?? "timeline";
-    go(hrefOf({ tab: next }, query), { isReplaced: true });
+    go(hrefOf({ tab: next, ...keptAt(next) }, query), { isReplaced: true });
     list.current?.querySelector<HTMLElement>(`#tab-${next}`)?.focus();
   };
   return (
@@ -234,7 +243,7 @@ function Tabs({ tab, query }: { tab: Tab; query: URLSearchParams }) {
           aria-selected={name === tab}
           aria-controls="panel"
           tabIndex={name === tab ? 0 : -1}
-          onClick={() => go(hrefOf({ tab: name, seq: null, with: null }, query), { isReplaced: true })}
+          onClick={() => go(hrefOf({ tab: name, ...keptAt(name) }, query), { isReplaced: true })}
         >
           {name.charAt(0).toUpperCase() + name.slice(1)}
         </button>
@@ -275,25 +284,7 @@ function State({ id, one }: { id: string; one: Overview }) {
   const at = seq === null ? one.seq : Number(seq);
   return (
     <>
-      <div class="flex slider">
-        <label for="point">After event</label>
-        <input
-          id="point"
-          type="range"
-          min={1}
-          max={one.seq}
-          value={at}
-          aria-valuetext={seq === null ? "now" : `event ${at} of ${one.seq}`}
-          onChange={(event) =>
-            to({ seq: event.currentTarget.value === String(one.seq) ? null : event.currentTarget.value })
-          }
-        />
-        <span>{seq === null ? `now (${one.seq})` : `${at} of ${one.seq}`}</span>
-        {seq !== null && (
-          <button type="button" class="small" onClick={() => to({ seq: null })}>
-            Now
-          </button>
-        )}
+      <Point one={one}>
         {other === null ? (
           <button type="button" class="small" onClick={() => to({ with: String(Math.max(1, at - 1)) })}>
             Compare
@@ -313,7 +304,7 @@ function State({ id, one }: { id: string; one: Overview }) {
             </button>
           </label>
         )}
-      </div>
+      </Point>
       <Problem error={now.error ?? before.error} onRetry={now.reload} />
       {now.isLoading && <Loading rows={4} />}
       {now.value && now.value.problem !== null && <p class="problem">{visible(now.value.problem)}</p>}
@@ -399,6 +390,9 @@ const groups: readonly (readonly [label: string, types: readonly string[]])[] = 
   ],
 ];
 
+/** So many fill a window. */
+const enoughRows = 40;
+
 function Ledger({ id, seq: version }: { id: string; seq: number }) {
   const [group, setGroup] = useState("all");
   const types = groups.find(([label]) => label === group)?.[1] ?? [];
@@ -418,13 +412,22 @@ function Ledger({ id, seq: version }: { id: string; seq: number }) {
     if (next === null || isAsking.current) return;
     isAsking.current = true;
     try {
-      const page = await read<Page<EventShown>>(`${path}?before=${next}${filter && `&${filter}`}`);
-      setOlder({ key, rows: [...rows, ...page.rows], next: page.nextCursor });
+      // A look for some kinds goes through a piece of the ledger, in which there may be few of them, or none.
+      let [found, from]: [EventShown[], string | null] = [[], next];
+      while (from !== null && found.length < enoughRows) {
+        const page: Page<EventShown> = await read(`${path}?before=${from}${filter && `&${filter}`}`);
+        found = [...found, ...page.rows];
+        from = page.nextCursor;
+      }
+      setOlder({ key, rows: [...rows, ...found], next: from });
     } catch {
       // The next scroll asks again.
     }
     isAsking.current = false;
   };
+  useEffect(() => {
+    if (rows.length < enoughRows) void loadOlder();
+  }, [next, rows.length]);
   const detail = rows.find(({ seq }) => seq === chosen) ?? null;
   return (
     <>
@@ -437,7 +440,7 @@ function Ledger({ id, seq: version }: { id: string; seq: number }) {
       </div>
       <Problem error={first.error} onRetry={first.reload} />
       {first.isLoading && <Loading rows={6} />}
-      {first.value && rows.length === 0 && <Empty title="No such event" />}
+      {first.value && rows.length === 0 && next === null && <Empty title="No such event" />}
       {detail && (
         <section class="card detail" aria-label={`Event ${detail.seq}`}>
           <header class="flex">

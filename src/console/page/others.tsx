@@ -5,7 +5,8 @@ import type { Json } from "../../base/json.ts";
 import type { BulkShown, FailureShown, FlowShown, Me, Page, ScheduleShown, WorkerShown } from "../api.ts";
 import { ActionDialog, ranks, type Action } from "./actions.tsx";
 import { CallError, send, useLoad, type Loaded } from "./net.ts";
-import { hrefOf, stay } from "./place.ts";
+import { FlowGraph } from "./graph.tsx";
+import { hrefOf, stay, usePlace } from "./place.ts";
 import { Announce, Empty, ExecutionLink, Loading, Problem, Status, Time, lengthOf, useKeptFocus } from "./parts.tsx";
 import type { ComponentChildren } from "preact";
 
@@ -183,6 +184,12 @@ const pausing: Action = {
 const goingOn: Action = { name: "unpause-flow", label: "Go on", about: "All that waited goes on.", inputs: [] };
 
 export function Flows({ me }: { me: Me }) {
+  const { query } = usePlace();
+  const graph = query.get("graph");
+  return graph === null ? <AllFlows me={me} /> : <FlowGraph flow={graph} version={query.get("version")} />;
+}
+
+function AllFlows({ me }: { me: Me }) {
   const list = useLoad<Page<FlowShown>>("flows");
   const [asked, setAsked] = useState<{ action: Action; flow: string } | null>(null);
   const [done, setDone] = useState("");
@@ -221,6 +228,14 @@ export function Flows({ me }: { me: Me }) {
                   {paused.intake === "refuse" && " (starts are refused)"}
                 </span>
               )}
+              <a
+                class="line"
+                href={hrefOf({ screen: "flows", graph: flow })}
+                onClick={stay}
+                aria-label={`Graph of ${flow}`}
+              >
+                Graph
+              </a>
               {maySwitch && (
                 <button
                   type="button"
@@ -250,14 +265,27 @@ export function Flows({ me }: { me: Me }) {
             <td>
               {versions.length === 0 && <span class="quiet">none</span>}
               {versions.map(({ fingerprint, executions }) => (
-                <a
-                  key={fingerprint}
-                  class="line mono"
-                  href={hrefOf({ flow, ...(fingerprint !== null && { version: fingerprint }) })}
-                  onClick={stay}
-                >
-                  {fingerprint?.slice(0, 12) ?? "not claimed yet"} × {counted(executions)}
-                </a>
+                <span key={fingerprint} class="line">
+                  <a
+                    class="mono"
+                    href={hrefOf({ flow, ...(fingerprint !== null && { version: fingerprint }) })}
+                    onClick={stay}
+                  >
+                    {fingerprint?.slice(0, 12) ?? "not claimed yet"} × {counted(executions)}
+                  </a>
+                  {fingerprint !== null && (
+                    <>
+                      {" "}
+                      <a
+                        href={hrefOf({ screen: "flows", graph: flow, version: fingerprint })}
+                        onClick={stay}
+                        aria-label={`graph of version ${fingerprint.slice(0, 12)} of ${flow}`}
+                      >
+                        graph
+                      </a>
+                    </>
+                  )}
+                </span>
               ))}
             </td>
             <td>
@@ -328,55 +356,89 @@ export function Workers() {
   );
 }
 
-export function Schedules() {
+const runningNow: Action = {
+  name: "run-schedule",
+  label: "Run now",
+  about: "One execution of it starts at once, beside its times: those stay as they are.",
+  isNew: true,
+  inputs: [],
+};
+
+export function Schedules({ me }: { me: Me }) {
   const list = useLoad<Page<ScheduleShown>>("schedules");
+  const [asked, setAsked] = useState<string | null>(null);
+  const [done, setDone] = useState("");
+  const mayRun = ranks[me.role] >= ranks.operator;
   return (
-    <Frame
-      title="Schedules"
-      about="What starts by the clock."
-      list={list}
-      empty="There is no schedule"
-      heads={["Schedule", "When", "Next five times", "Last"]}
-    >
-      {({ name, flow, cron, timeZone, next, firedUntil, lastId, waiting, removedAt }) => (
-        <tr key={name}>
-          <td>
-            <strong>{visible(name)}</strong>
-            <a class="line" href={hrefOf({ flow })} onClick={stay}>
-              {visible(flow)}
-            </a>
-          </td>
-          <td>
-            <span class="mono">{visible(cron)}</span>
-            <span class="line quiet">{visible(timeZone)}</span>
-          </td>
-          <td>
-            {removedAt !== null ? (
-              <span class="tone-failed">
-                no worker has it, since <Time at={removedAt} />
-              </span>
-            ) : (
-              next.map((at) => (
-                <span key={at} class="line">
-                  <Time at={at} isFull />
-                </span>
-              ))
-            )}
-          </td>
-          <td>
-            {lastId === null ? (
-              <span class="quiet">has not fired</span>
-            ) : (
-              <ExecutionLink id={lastId}>the last execution</ExecutionLink>
-            )}
-            <span class="line quiet">
-              looked at <Time at={firedUntil} />
-            </span>
-            {waiting > 0 && <span class="line tone-waiting">{waiting} times wait</span>}
-          </td>
-        </tr>
+    <>
+      <Announce text={done} />
+      {asked !== null && (
+        <ActionDialog
+          action={{ ...runningNow, label: `Run ${asked} now` }}
+          path={runningNow.name}
+          extra={{ name: asked }}
+          onClose={() => setAsked(null)}
+          onDone={setDone}
+        />
       )}
-    </Frame>
+      <Frame
+        title="Schedules"
+        about="What starts by the clock."
+        list={list}
+        empty="There is no schedule"
+        heads={["Schedule", "When", "Next five times", "Last"]}
+      >
+        {({ name, flow, cron, timeZone, next, firedUntil, lastId, waiting, removedAt }) => (
+          <tr key={name}>
+            <td>
+              <strong>{visible(name)}</strong>
+              <a class="line" href={hrefOf({ flow })} onClick={stay}>
+                {visible(flow)}
+              </a>
+              {mayRun && removedAt === null && (
+                <button
+                  type="button"
+                  class="line"
+                  data-stop
+                  aria-label={`Run now: ${name}`}
+                  onClick={() => setAsked(name)}
+                >
+                  Run now
+                </button>
+              )}
+            </td>
+            <td>
+              <span class="mono">{visible(cron)}</span>
+              <span class="line quiet">{visible(timeZone)}</span>
+            </td>
+            <td>
+              {removedAt !== null ? (
+                <span class="tone-failed">
+                  no worker has it, since <Time at={removedAt} />
+                </span>
+              ) : (
+                next.map((at) => (
+                  <span key={at} class="line">
+                    <Time at={at} isFull />
+                  </span>
+                ))
+              )}
+            </td>
+            <td>
+              {lastId === null ? (
+                <span class="quiet">has not fired</span>
+              ) : (
+                <ExecutionLink id={lastId}>the last execution</ExecutionLink>
+              )}
+              <span class="line quiet">
+                looked at <Time at={firedUntil} />
+              </span>
+              {waiting > 0 && <span class="line tone-waiting">{waiting} times wait</span>}
+            </td>
+          </tr>
+        )}
+      </Frame>
+    </>
   );
 }
 
@@ -387,6 +449,7 @@ export function screensOf({ isScoped }: Me): readonly (readonly [name: string, l
     ["inbox", "Inbox"],
     ["failures", "Failures"],
     ["flows", "Flows"],
+    ["operations", "Operations"],
   ] as const;
   return isScoped ? all : [...all, ["workers", "Workers"], ["schedules", "Schedules"]];
 }

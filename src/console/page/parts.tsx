@@ -33,6 +33,11 @@ export function toneOf(status: string): string {
   return shapes[status] ? status : (kinds[status] ?? "created");
 }
 
+/** Of the status with that name, 16 by 16. */
+export function Shape({ tone }: { tone: string }) {
+  return shapes[tone] ?? null;
+}
+
 export function Status({ status }: { status: string }) {
   const tone = toneOf(status);
   return (

@@ -1,11 +1,11 @@
 /** Where the page is: all of it is the query of the address, so that a link, a reload and the way back show the same. */
 import { useEffect, useState } from "preact/hooks";
 
-export const screens = ["executions", "inbox", "failures", "flows", "workers", "schedules"] as const;
+export const screens = ["executions", "inbox", "failures", "flows", "operations", "workers", "schedules"] as const;
 export type Screen = (typeof screens)[number];
 
 /** Names in the query that say where, and not what is looked for. */
-const own = ["screen", "execution", "tab", "seq", "with", "chrome", "theme"];
+const own = ["screen", "execution", "tab", "seq", "with", "graph", "chrome", "theme"];
 
 export interface Place {
   readonly screen: Screen;

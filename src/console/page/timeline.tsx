@@ -1,7 +1,7 @@
 /** What an execution did: a bar for each run of a chunk, step, wait, sleep and child, with its attempts. */
 import { visible } from "../../base/visible.ts";
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Overview, Page, TimelineShown } from "../api.ts";
+import type { Overview, TimelinePage, TimelineShown } from "../api.ts";
 import { CallError, read } from "./net.ts";
 import { hrefOf, stay } from "./place.ts";
 import { Empty, ErrorView, Loading, Problem, Status, Time, Windowed, lengthOf, toneOf } from "./parts.tsx";
@@ -9,7 +9,7 @@ import { Empty, ErrorView, Loading, Problem, Status, Time, Windowed, lengthOf, t
 const rowHeight = 34;
 
 export function Timeline({ id, one }: { id: string; one: Overview }) {
-  const { rows, next, error, isLoading, pages, load, loadMore } = usePages(id, one.seq);
+  const { rows, next, error, isLoading, pages, behind, load, loadMore } = usePages(id, one.seq);
   const [chosen, setChosen] = useState<string | null>(null);
   const from = new Date(one.startedAt ?? one.createdAt).getTime();
   const ends = rows.flatMap(({ endedAt, until }) =>
@@ -28,7 +28,13 @@ export function Timeline({ id, one }: { id: string; one: Overview }) {
     <>
       <Problem error={error} onRetry={load} />
       {isLoading && <Loading rows={5} />}
-      {!isLoading && error === null && rows.length === 0 && <Empty title="Nothing has run yet" />}
+      {!isLoading && error === null && rows.length === 0 && behind === null && <Empty title="Nothing has run yet" />}
+      {behind && (
+        <p class="quiet" role="status">
+          As of event {behind.seq.toLocaleString()} of {behind.of.toLocaleString()}:{" "}
+          {behind.isEnd ? "the rest is too long for a timeline, and stands in the ledger." : "the rest is being read."}
+        </p>
+      )}
       {rows.length > 0 && (
         <div class="timeline">
           <div class="axis" aria-hidden="true">
@@ -85,7 +91,9 @@ function usePages(id: string, version: number) {
     readonly next: string | null;
     readonly pages: number;
     readonly error: CallError | null;
-  }>({ rows: [], next: null, pages: 0, error: null });
+    /** How far it has been read, while the rest is. */
+    readonly behind: { readonly seq: number; readonly of: number; readonly isEnd?: boolean } | null;
+  }>({ rows: [], next: null, pages: 0, error: null, behind: null });
   const isAsking = useRef(false);
   const isMissed = useRef(false);
   const readPages = async (from: readonly TimelineShown[], cursor: string | null, count: number, before: number) => {
@@ -97,13 +105,24 @@ function usePages(id: string, version: number) {
     isMissed.current = false;
     try {
       let [rows, next] = [from, cursor];
+      let found: TimelinePage | null = null;
       for (let page = 0; page < count && (page === 0 || next !== null); page++) {
-        const query: string = next === null ? "" : `?cursor=${encodeURIComponent(next)}`;
-        const found = await read<Page<TimelineShown>>(`executions/${id}/timeline${query}`);
+        let after = Math.max(version, found?.seq ?? 0);
+        let last = -1;
+        // A long ledger is read piece by piece: each answer is one further.
+        for (;;) {
+          const query = new URLSearchParams({ ...(next !== null && { cursor: next }), after: String(after) });
+          found = await read<TimelinePage>(`executions/${id}/timeline?${query.toString()}`);
+          if (found.seq >= found.of || found.seq === last) break;
+          [after, last] = [found.seq, found.seq];
+          setState({ rows: [...rows, ...found.rows], next: null, pages: before + 1, error: null, behind: found });
+        }
         rows = [...rows, ...found.rows];
         next = found.nextCursor;
       }
-      setState({ rows, next, pages: before + count, error: null });
+      // One that is too long is not read to its end.
+      const behind = found && found.seq < found.of ? { ...found, isEnd: true } : null;
+      setState({ rows, next, pages: before + count, error: null, behind });
     } catch (refused) {
       if (refused instanceof CallError)
         setState((known) => ({ ...known, error: refused, pages: Math.max(1, known.pages) }));

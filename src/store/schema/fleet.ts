@@ -11,7 +11,7 @@ export function fleetTables(schema: PgSchema) {
     flows: text("flows").array().notNull(),
     /** The version of each of its flows, in the same order; null where an older release registered it. */
     fingerprints: text("fingerprints").array(),
-    /** Its schedules by name: `{ flow, cron, timeZone }`. */
+    /** Its schedules by name: `{ flow, cron, timeZone, overlap }`, and what each time starts. */
     schedules: jsonb("schedules").notNull().default({}),
     /** The pool id that graphile-worker locks this worker's jobs with. */
     pool: text("pool"),

@@ -254,6 +254,7 @@ export const commandRows: readonly CommandRow[] = [
     with: ["--reason=r"],
     isOnlyRefused: true,
   },
+  { name: "run-schedule", args: { name: text(200) }, options: who, isOnlyRefused: true },
   { name: "unpause-flow", args: { flow: text(100) }, options: who, with: ["--reason=r"], isOnlyRefused: true },
   {
     name: "redrive",

@@ -70,6 +70,12 @@ export const operations: readonly Row[] = [
     args: { flow: text(100), options: object(who) },
   },
   {
+    name: "Orchestrator.runSchedule",
+    of: orchestrator,
+    isOnlyRefused: true,
+    args: { name: text(200), options: object({ actor: who.actor, reason: optional(who.reason) }) },
+  },
+  {
     name: "Orchestrator.bulk",
     of: orchestrator,
     // What is right would be done to the lab.

@@ -252,6 +252,14 @@ const commands: readonly SqlRow[] = [
       }),
     },
   },
+  {
+    name: "run_schedule",
+    isOnlyRefused: true,
+    args: {
+      name: text(200),
+      options: object({ actor: who.actor, reason: optional(who.reason), id: optional(oneOf(nobody)) }),
+    },
+  },
   { name: "unpause_flow", isOnlyRefused: true, args: { flow: text(100), options: object(who) } },
   {
     name: "redrive",

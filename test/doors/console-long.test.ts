@@ -1,0 +1,160 @@
+/** Long ledgers in the console: each look reads one page of them, and the page has the rows in sight. */
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createConsole } from "../../src/console.ts";
+import type { TimelinePage } from "../../src/console/api.ts";
+import { defineFlow } from "../../src/index.ts";
+import type { Execution } from "../../src/index.ts";
+import { chromiumPath } from "../support/browser.ts";
+import { consoleClient } from "../support/console.ts";
+import { openStage } from "../support/console-stage.ts";
+import { untilEvent } from "../support/flows.ts";
+
+const items = 12_500;
+const long = defineFlow("long.items");
+long
+  .to("list", () => Array.from({ length: items }, (_, index) => index))
+  .forEach({ concurrency: 500 })
+  .to("item", async (ctx) => {
+    for (let n = 0; n < 3; n++) await ctx.step(`look ${n}`, () => n);
+    return null;
+  })
+  .endForEach();
+let isBroken = true;
+const mended = defineFlow("long.mended", {}, { onFailure: "park" });
+mended
+  .to("doze", (ctx) => ctx.sleep("1ms"))
+  .to("ask", async (ctx) => {
+    await ctx.step("look", () => {
+      if (isBroken) throw new Error("no line");
+    });
+    return ctx.pauseFor({ type: "approval", interruptId: "q" });
+  })
+  .to("wait", (ctx) => ctx.pauseFor({ type: "more", title: "And now?", assign: ["ann"] }), {
+    onCancel: () => null,
+  });
+
+describe.skipIf(chromiumPath === null)("an execution of 50,000 events", () => {
+  let stage: Awaited<ReturnType<typeof openStage>>;
+  let execution: Execution;
+  const client = () =>
+    consoleClient(
+      createConsole({ orchestrator: stage.orchestrator, authorize: () => ({ actor: "ann", role: "viewer" }) }),
+    );
+  const timeline = async ({ id }: Pick<Execution, "id">, query: string): Promise<TimelinePage> =>
+    (await (await client()("GET", `executions/${id}/timeline${query}`)).json()) as TimelinePage;
+
+  beforeAll(async () => {
+    stage = await openStage([long, mended]);
+    execution = await stage.orchestrator.flow(long).startExecution(null, { autoCloseTimeout: 0 });
+    await execution.waitForClose();
+  }, 120_000);
+  afterAll(() => stage?.[Symbol.asyncDispose]());
+
+  test("each look at its timeline reads one page, and the last one has it all", async () => {
+    const console = client();
+    const ask = async (query: string) =>
+      (await (await console("GET", `executions/${execution.id}/timeline?${query}`)).json()) as TimelinePage;
+    const seen: number[] = [];
+    let page = await ask("after=0");
+    while (page.seq < page.of) {
+      seen.push(page.seq);
+      page = await ask(`after=${page.seq}`);
+    }
+    const next = await ask(`after=${page.seq}&cursor=${page.nextCursor ?? ""}`);
+
+    expect(page.of).toBeGreaterThan(50_000);
+    expect(seen).toEqual(Array.from({ length: seen.length }, (_, look) => 500 + look * 2000));
+    expect(page.rows).toHaveLength(200);
+    expect(page.rows[1]).toMatchObject({ kind: "chunk", name: "item", status: "completed" });
+    expect(next.rows).toHaveLength(200);
+    expect(next.rows[0]?.cursor).not.toBe(page.rows.at(-1)?.cursor);
+    expect((await console("GET", `executions/${execution.id}/timeline?cursor=x`)).status).toBe(400);
+  });
+
+  test("it opens as a short one does, within half a second of it, and has at most 500 rows in the page, wherever one scrolls", async () => {
+    const { page } = stage;
+    const short = await stage.orchestrator.flow(mended).startExecution(null, { autoClose: false });
+    await untilEvent(short, "sleep.started");
+    const openMs = async ({ id }: Pick<Execution, "id">) => {
+      await page.goto("about:blank");
+      const began = performance.now();
+      await page.goto(`${stage.base}?execution=${id}`);
+      await page.getByRole("list", { name: "Timeline" }).getByRole("listitem").first().waitFor();
+      return performance.now() - began;
+    };
+    const opened: { long: number; short: number }[] = [];
+    for (let time = 0; time < 3; time++) opened.push({ short: await openMs(short), long: await openMs(execution) });
+    const list = page.getByRole("list", { name: "Timeline" });
+    await page.getByText("the rest is being read").waitFor({ state: "detached" });
+    await page.evaluate(`
+      window.long = [];
+      new PerformanceObserver((seen) => window.long.push(...seen.getEntries().map((task) => task.duration))).observe({ type: "longtask" });`);
+    let most = 0;
+    const size = async () => Number(await list.getByRole("listitem").first().getAttribute("aria-setsize"));
+    for (let times = 0; times < 12; times++) {
+      const before = await size();
+      await list.evaluate((box: { scrollTop: number; scrollHeight: number }) => {
+        box.scrollTop = box.scrollHeight;
+      });
+      await expect.poll(size).toBeGreaterThan(before);
+      most = Math.max(most, await page.locator("[role=listitem], tr").count());
+    }
+    const tasks = (await page.evaluate("window.long")) as number[];
+
+    // How long a page takes at all is the machine's.
+    const bestOf = (which: "long" | "short") => Math.min(...opened.map((times) => times[which]));
+    expect(bestOf("long") - bestOf("short")).toBeLessThan(500);
+    expect(most).toBeLessThanOrEqual(500);
+    expect(tasks.filter((ms) => ms > 50).length).toBeLessThan(3);
+  });
+
+  test("a look for some kinds of events goes through a piece of the ledger, and the page goes on to the first of them", async () => {
+    const answer = await client()("GET", `executions/${execution.id}/ledger?type=execution.created`);
+    const { of } = await timeline(execution, "");
+    const { page } = stage;
+    await page.goto(`${stage.base}?execution=${execution.id}&tab=ledger`);
+    await page.getByRole("button", { name: "execution", exact: true }).click();
+
+    expect(await answer.json()).toEqual({ rows: [], nextCursor: String(of + 1 - 10_000) });
+    await page.getByText("execution.created").waitFor();
+  });
+
+  test("its graph counts the items once all of it is read", async () => {
+    const { page } = stage;
+    await page.goto(`${stage.base}?execution=${execution.id}&tab=graph`);
+    const counted = `${items.toLocaleString()} / ${items.toLocaleString()}`;
+
+    await page.getByRole("cell", { name: counted, exact: true }).waitFor();
+    expect(await page.getByText("the rest is being read").count()).toBe(0);
+  });
+
+  test("what parked, was mended, asked and was cancelled has the rows that the database gathers", async () => {
+    const run = await stage.orchestrator.flow(mended).startExecution(null, { autoClose: false });
+    await untilEvent(run, "chunk.parked");
+    isBroken = false;
+    await run.retry({ actor: "ann", reason: "INC-1" });
+    await untilEvent(run, "interrupt.raised");
+    await run.continueWith("q", 1, { actor: "bo" });
+    await untilEvent(run, "interrupt.raised", ({ kind }) => kind === "more");
+    const shown = async () =>
+      (await timeline(run, "")).rows.map(({ cursor, kind, status, attempts }) => [
+        cursor,
+        kind,
+        status,
+        attempts.length,
+      ]);
+    const gathered = async () =>
+      (await run.timeline()).rows.map((row) => [
+        row.cursor,
+        row.kind,
+        row.status,
+        "attempts" in row ? row.attempts.length : 0,
+      ]);
+
+    expect(await shown()).toEqual(await gathered());
+    await run.cancel("enough", { actor: "ann" });
+    await run.waitForClose().catch(() => {});
+    expect(await shown()).toEqual(await gathered());
+    expect((await gathered()).length).toBeGreaterThan(5);
+  });
+});
