@@ -18,7 +18,7 @@ import { clockId, openTestClock, type TestClock } from "./store/test-clock.ts";
 import { openTestDatabases } from "./store/test-databases.ts";
 import { requireTestServer } from "./test-server.ts";
 import { BegunCode } from "./test/begun.ts";
-import { crashEverywhere, Cutter, type CrashCheck, type Lab } from "./test/crash.ts";
+import { crashEverywhere, Cutter, type CrashCheck, type Lab, type CrashOptions } from "./test/crash.ts";
 import { Driver, type Due } from "./test/driver.ts";
 import { withMocks, type Mocks } from "./test/mocks.ts";
 import { CrashProcesses, moduleOf } from "./test/process.ts";
@@ -28,7 +28,7 @@ import type { ExecutionId, WorkerId } from "./ledger/event.ts";
 import type { LocalWorker } from "./worker/host.ts";
 
 export { ClockStuckError, CrashFoundError, UnreachableError } from "./test/errors.ts";
-export type { CrashCheck, CrashContext } from "./test/crash.ts";
+export type { CrashCheck, CrashContext, CrashOptions } from "./test/crash.ts";
 export type { Condition } from "./test/conditions.ts";
 export type { Due } from "./test/driver.ts";
 export type { Mocks } from "./test/mocks.ts";
@@ -53,19 +53,6 @@ export interface TestOptions<F extends readonly FlowDefinition[] = readonly Flow
   readonly worker?: WorkerOptions;
   /** Real time that code of a chunk gets when it waits for something that the clock does not bring. @default "2s" */
   readonly patience?: Duration;
-}
-
-/** Of `crashEverywhere()`. */
-export interface CrashOptions {
-  /** How each execution is started. @default as `start()` has it */
-  readonly start?: Omit<CreateOptions, "id" | "idempotencyKey" | "tx" | "runtimeResources">;
-  /**
-   * Kills real processes with SIGKILL, in the place of workers of this one: `true`, or the module that exports the flow, and as
-   * `mocks` what replaces its handlers. @default false; with true the module in which the flow was defined
-   */
-  readonly process?: boolean | string | URL;
-  /** Called before each run: what a test counts by itself begins anew. @default nothing */
-  readonly reset?: () => unknown;
 }
 
 /** The clock of a test: it stands still until it is moved. */

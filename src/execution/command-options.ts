@@ -5,6 +5,7 @@ import { requireText } from "../base/option.ts";
 import type { LedgerEvent, LedgerEventType } from "../ledger/event.ts";
 import type { CallerTransaction } from "../store/caller-transaction.ts";
 
+/** Of every command. */
 export interface InTransaction {
   /**
    * A transaction of yours: the command counts, and is told to owners and readers, when that commits, and never where it rolls back. The
@@ -13,6 +14,7 @@ export interface InTransaction {
   tx?: CallerTransaction;
 }
 
+/** Of `emit()` from outside. */
 export interface EmitCallOptions extends InTransaction {
   /** Repeating a key changes nothing. */
   idempotencyKey?: string;
@@ -20,6 +22,7 @@ export interface EmitCallOptions extends InTransaction {
   actor?: string;
 }
 
+/** Of `continueWith()`. */
 export interface ResumeOptions extends InTransaction {
   /** Repeating it with the same answer changes nothing. */
   resumeRequestId?: string;
@@ -31,14 +34,19 @@ export interface ResumeOptions extends InTransaction {
   traceparent?: string;
 }
 
+/** Of `intervene()`. */
 export interface InterveneOptions extends InTransaction {
+  /** Whose correction it is, for the ledger. */
   author?: string;
   /** The intervention point or chunk it is meant for. @default the next one */
   target?: string;
+  /** For people who read it later. @default none */
   note?: string;
+  /** For programs that read it later. @default {} */
   metadata?: Readonly<Record<string, unknown>>;
 }
 
+/** Of `close()`. */
 export interface CloseOptions {
   /** How long accepted work may take to drain; null waits for ever. @default null */
   timeout?: Duration | null;
@@ -48,12 +56,14 @@ export interface CloseOptions {
   parked?: "reject" | "fail";
   /** Kept as the close reason. @default "manual" */
   reason?: string;
+  /** Who closes it, for the ledger. */
   actor?: string;
 }
 
 /** One event of the ledger, as `history()` gives it. */
 export type HistoryEntry = LedgerEvent & { readonly seq: number; readonly epoch: number; readonly at: Date };
 
+/** Of `history()`. */
 export interface HistoryOptions {
   /** Only events after this seq. @default 0 */
   from?: number;

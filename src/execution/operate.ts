@@ -201,6 +201,7 @@ export function unpauseFlowOptions(flow: string, options: OperatorOptions): Json
   return requireOperator(options, [], "unpauseFlow()");
 }
 
+/** Of `runSchedule()`. */
 export interface RunScheduleOptions {
   /** Who does it: 1 to 500 characters. */
   actor: string;

@@ -14,7 +14,7 @@ import { resolveRetry } from "./retry.ts";
 export function resolveChunk(
   flow: string,
   chunk: string,
-  options: ChunkOptions,
+  options: ChunkOptions | undefined = {},
   onFailure: FailurePolicy,
 ): ResolvedChunkOptions {
   const refuse = refusalOf(flow);

@@ -112,7 +112,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
   /** Registers a chunk, or recognises one that is registered already. */
   register({ name, handler, options }: ChunkParts): Chunk {
     requireChunkName(name, handler, this.#refuse);
-    const chunk = { name, handler, options: resolveChunk(this.name, name, options ?? {}, this.#onFailure) };
+    const chunk = { name, handler, options: resolveChunk(this.name, name, options, this.#onFailure) };
     const known = this.#chunks.get(name);
     if (known === undefined) {
       this.#changed();

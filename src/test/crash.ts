@@ -2,6 +2,7 @@
 import { parseDuration, type Duration } from "../base/duration.ts";
 import { FlowledgerError } from "../base/errors.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
+import type { CreateOptions } from "../execution/bound-flow.ts";
 import type { Committer } from "../engine/committer.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Contract } from "../flow/contract.ts";
@@ -11,6 +12,19 @@ import type { BegunCode } from "./begun.ts";
 import { CrashFoundError } from "./errors.ts";
 import type { Driver } from "./driver.ts";
 import type { TestRun } from "./run.ts";
+
+/** Of `crashEverywhere()`. */
+export interface CrashOptions {
+  /** How each execution is started. @default as `start()` has it */
+  readonly start?: Omit<CreateOptions, "id" | "idempotencyKey" | "tx" | "runtimeResources">;
+  /**
+   * Kills real processes with SIGKILL, in the place of workers of this one: `true`, or the module that exports the flow, and as
+   * `mocks` what replaces its handlers. @default false; with true the module in which the flow was defined
+   */
+  readonly process?: boolean | string | URL;
+  /** Called before each run: what a test counts by itself begins anew. @default nothing */
+  readonly reset?: () => unknown;
+}
 
 /** Where a crash cuts a commit: it is never sent; it is sent, and nobody hears the answer; the answer is there, and nobody acts on it. */
 export const phases = ["before", "in", "after"] as const;

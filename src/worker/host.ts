@@ -44,6 +44,7 @@ export interface WorkerSettings {
   readonly hasShortcuts: boolean;
 }
 
+/** A worker in this process; `stop()` drains it. */
 export interface Worker extends AsyncDisposable {
   readonly id: WorkerId;
   /** Executions that this worker owns now. */

@@ -8,7 +8,8 @@ import { Inbox } from "./inbox.tsx";
 import { useLoad } from "./net.ts";
 import { Operations } from "./operations.tsx";
 import { One } from "./one.tsx";
-import { Failures, Flows, Schedules, Workers, screensOf } from "./others.tsx";
+import { Flows } from "./flows.tsx";
+import { Failures, Schedules, Workers, screensOf } from "./others.tsx";
 import { hrefOf, stay, usePlace } from "./place.ts";
 import { Loading, Problem } from "./parts.tsx";
 
