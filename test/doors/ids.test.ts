@@ -56,7 +56,7 @@ test("the commands that take an id are known", () => {
 
 test.each(commands.map((command) => [command.name(), command] as const))("flowledger %s", async (name, command) => {
   const values: Readonly<Record<string, string>> = { event: "Named", interrupt: "q", json: "null" };
-  const wanted: Readonly<Record<string, string>> = { "--until": "2100-01-01T00:00:00Z" };
+  const wanted: Readonly<Record<string, string>> = { "--until": "2100-01-01T00:00:00Z", "--at": "1" };
   for (const id of wrongIds) {
     const rest = command.registeredArguments.map((argument) =>
       argument.name() === "id" ? id : (values[argument.name()] ?? "x"),
