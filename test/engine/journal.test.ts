@@ -128,7 +128,7 @@ test("the idempotency key is the same in every attempt, and another for each ste
   const [mine = [], again = []] = keys.filter(([key]) => key?.startsWith(first.id));
   expect(again[0]).toBe(mine[0]);
   expect(mine[0]).toMatch(new RegExp(`^${first.id}/chunk/\\d+$`));
-  expect(mine.slice(1)).toEqual([`${mine[0]}/0`, `${mine[0]}/0`, `${mine[0]}/1`]);
+  expect(mine.slice(1)).toEqual([`${mine[0]}/one`, `${mine[0]}/one`, `${mine[0]}/two`]);
   expect(new Set(keys.map(([key]) => key)).size).toBe(2);
 });
 

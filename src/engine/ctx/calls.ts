@@ -50,6 +50,11 @@ const callOptions = Object.keys({
   signal: true,
 } satisfies Record<keyof CallOptions, true>);
 
+/** By its name: what began beside it, and in which order, may be another in the next attempt where nothing of it was recorded. */
+function keyOf({ idempotencyKey }: CtxAttempt, step: string): string {
+  return `${idempotencyKey}/${encodeURIComponent(step)}`;
+}
+
 type Work = (signal: AbortSignal, idempotencyKey: string) => unknown;
 
 export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transaction" | "sleep" | "call"> {
@@ -91,7 +96,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       let value: Json;
       try {
         value = await attempt.busy(async () => {
-          const idempotencyKey = `${attempt.idempotencyKey}/${ordinal}`;
+          const idempotencyKey = keyOf(attempt, name);
           const keyed = (signal: AbortSignal) => traced(attempt, "step", name, () => work(signal, idempotencyKey));
           host.began?.({ chunk: chunk.name, attempt: attempt.number, step: name, idempotencyKey });
           return parseReturn(null, await this.#timed(name, keyed, timeoutMs), `result of ${where}`);
@@ -171,7 +176,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
             chunk: attempt.chunk.name,
             attempt: attempt.number,
             step: name,
-            idempotencyKey: `${attempt.idempotencyKey}/${ordinal}`,
+            idempotencyKey: keyOf(attempt, name),
           });
           const returning = async () => this.#timed(name, () => inside(() => work(tx as never)), timeoutMs);
           // What is cut off rolls back at once: it would hold its rows and its connection.
