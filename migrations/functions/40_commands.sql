@@ -300,6 +300,21 @@ begin
   return flowledger.interrupt_record(e.id, interrupt);
 end $$;
 
+-- Refuses more of what interventions say and are answered with than their execution can end with: all of it is in the close snapshot,
+-- which Postgres has to hold.
+create or replace function flowledger.check_interventions(p_id uuid, p_more jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_size bigint := (select coalesce(sum(octet_length(v.record::text)), 0) from flowledger.interventions v where v.execution_id = p_id);
+begin
+  if v_size + coalesce(octet_length(p_more::text), 0) > 16777216 then
+    raise exception 'execution % has interventions of % bytes, and takes no more', p_id, v_size
+      using errcode = 'FL008', hint = 'it takes 16 MiB of them: keep large data elsewhere, and send a reference to it';
+  end if;
+end $$;
+
 -- Records a correction. options: author, target, note, metadata, actor.
 create or replace function flowledger.intervene(id uuid, payload jsonb, options jsonb default '{}', notify boolean default true) returns jsonb
 language plpgsql volatile security definer
@@ -309,8 +324,6 @@ declare
   e flowledger.executions;
   v_id text := flowledger.new_id()::text;
   v_unknown text;
-  v_waiting int;
-  v_size bigint;
 begin
   -- What the ledger cannot hold must not get in: the fold would stop there.
   if jsonb_typeof(options) is distinct from 'object' then
@@ -336,11 +349,10 @@ begin
     raise exception 'interventions of execution % are off', e.id
       using errcode = 'FL007', hint = 'create it with interventionMode "planned" or "auto"';
   end if;
-  -- All of them are in the close snapshot, which Postgres has to hold: else nothing could end the execution.
-  select count(*) filter (where v.status = 'pending'), sum(octet_length(v.record::text)) into v_waiting, v_size from flowledger.interventions v where v.execution_id = e.id;
-  if v_waiting >= 1000 or coalesce(v_size, 0) + octet_length(payload::text) > 16777216 then
-    raise exception 'execution % has interventions of % bytes, % of which nothing has taken up, and takes no more', e.id, coalesce(v_size, 0), v_waiting
-      using errcode = 'FL008', hint = 'an execution takes 16 MiB of them, and 1,000 may wait: keep large data elsewhere, and send a reference to it';
+  perform flowledger.check_interventions(e.id, payload);
+  if (select count(*) from flowledger.interventions v where v.execution_id = e.id and v.status = 'pending') >= 1000 then
+    raise exception 'execution % has 1000 interventions that nothing has taken up, and takes no more', e.id
+      using errcode = 'FL008', hint = 'wait until some are taken up';
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'intervention.recorded', 'id', v_id, 'payload', coalesce(payload, 'null'),
     'target', options -> 'target', 'author', options -> 'author', 'note', options -> 'note', 'metadata', options -> 'metadata',
@@ -371,6 +383,7 @@ begin
   if not exists (select 1 from flowledger.interventions v where v.execution_id = e.id and v.id = intervention) then
     raise exception 'intervention % of execution % does not exist', left(intervention, 200), e.id using errcode = 'FL008', hint = 'list them with getInterventions()';
   end if;
+  perform flowledger.check_interventions(e.id, metadata);
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'intervention.consumed', 'id', intervention, 'consumer', consumer,
     'status', status, 'note', note, 'metadata', metadata)), notify);
   return (select v.record from flowledger.interventions v where v.execution_id = e.id and v.id = intervention);

@@ -346,6 +346,11 @@ begin
   if v_changes = '[]' then
     return jsonb_build_object('seq', e.seq, 'changes', v_changes);
   end if;
+  -- As for a chunk: what is larger could be neither read nor closed. It may always become smaller.
+  if coalesce(changes -> 'set', '{}') <> '{}' and length(v_values::text) > 67108864 then
+    raise exception 'with that the state of execution % has % characters, and 67108864 at most', e.id, length(v_values::text)
+      using errcode = 'FL008', hint = 'keep large data elsewhere, and set a reference to it';
+  end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'state.edited', 'changes', v_changes, 'actor', options -> 'actor', 'reason', options -> 'reason')), notify);
   return jsonb_build_object('seq', e.seq + 1, 'changes', v_changes);
 end $$;

@@ -1,4 +1,5 @@
 /** Statements that may not take for ever: they end here and in the database. */
+import { SearchTimeoutError } from "../base/errors.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 
 /**
@@ -21,4 +22,12 @@ export async function endedWithin<R>(
   } finally {
     timer.cancel();
   }
+}
+
+/** So long somebody waits for a look at a page. */
+const longestLookMs = 5000;
+
+/** @param what is named where it takes too long. @throws {SearchTimeoutError} */
+export function lookedUp<R>(query: Promise<R> & { cancel(): void }, what: string): Promise<R> {
+  return endedWithin(query, longestLookMs, () => new SearchTimeoutError([what], longestLookMs));
 }

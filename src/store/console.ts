@@ -1,9 +1,8 @@
 /** What the console asks: each statement reads a bounded piece, by indexes, and ends after five seconds. */
 import { z } from "zod";
-import { SearchTimeoutError } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import { ExecutionId, WorkerId } from "../ledger/event.ts";
-import { endedWithin } from "./bounded.ts";
+import { lookedUp } from "./bounded.ts";
 import type { Database } from "./client.ts";
 import { list } from "./columns.ts";
 
@@ -112,16 +111,11 @@ export interface ConsoleReads {
   schedules(limit: number): Promise<KnownSchedule[]>;
 }
 
-/** How long a statement may take. */
-const longestMs = 5000;
-
 export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
-  const ended = <R>(query: Promise<R> & { cancel(): void }, what: string) =>
-    endedWithin(query, longestMs, () => new SearchTimeoutError([what], longestMs));
   return {
     async within(ids, metadata) {
       const asked = list(ids);
-      const rows = await ended(
+      const rows = await lookedUp(
         sql<{ id: ExecutionId }[]>`
           select e.id from unnest(${asked}::text::uuid[]) a(id) join flowledger.executions e on e.id = a.id
           ${metadata === null ? sql`` : sql`where e.metadata @> ${JSON.stringify(metadata)}::text::jsonb`}`,
@@ -130,14 +124,14 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
       return new Set(rows.map(({ id }) => id));
     },
     async explain(id) {
-      const [row] = await ended(
+      const [row] = await lookedUp(
         sql<{ explanation: unknown }[]>`select flowledger.explain(${id}::uuid) as explanation`,
         "id",
       );
       return row?.explanation;
     },
     async ledger(id, { before, types, limit, bytes, from }) {
-      const rows = await ended(
+      const rows = await lookedUp(
         sql`
           select l.seq, l.at, l.type, l.dispatch, l.chunk, l.actor, coalesce(pg_column_size(l.payload), 0) as bytes,
             case when pg_column_size(l.payload) <= ${bytes}::int then l.payload - 'moves' end as payload
@@ -150,7 +144,7 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
       return rows.map((row) => StoredEvent.parse(row));
     },
     async payload(id, seq) {
-      const [row] = await ended(
+      const [row] = await lookedUp(
         sql<{ payload: string | null }[]>`
           select (l.payload - 'moves')::text as payload from flowledger.ledger l where l.execution_id = ${id}::uuid and l.seq = ${seq}::int`,
         "payload",
@@ -158,7 +152,7 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
       return row?.payload ?? null;
     },
     async beginnings(id, bytes) {
-      const rows = await ended(
+      const rows = await lookedUp(
         sql`
           select l.seq, l.at, l.type, l.dispatch, l.chunk, l.actor, coalesce(pg_column_size(l.payload), 0) as bytes,
             case when pg_column_size(l.payload) <= ${bytes}::int then l.payload - 'moves' end as payload
@@ -170,14 +164,14 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
       return rows.map((row) => StoredEvent.parse(row));
     },
     async stateAt(id, seq) {
-      const [row] = await ended(
+      const [row] = await lookedUp(
         sql<{ state: JsonObject | null }[]>`select flowledger.state_at(${id}::uuid, ${seq}::int) as state`,
         "seq",
       );
       return row?.state ?? null;
     },
     async interrupt(id, interruptId) {
-      const [row] = await ended(
+      const [row] = await lookedUp(
         sql<{ record: Json }[]>`
           select flowledger.interrupt_record(i.execution_id, i.id) as record from flowledger.interrupts i
           where i.execution_id = ${id}::uuid and i.id = ${interruptId}`,
@@ -186,7 +180,7 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
       return row?.record ?? null;
     },
     async lastDone(id, types) {
-      const [row] = await ended(
+      const [row] = await lookedUp(
         sql<LastDone[]>`
           select r.type, r.actor, r.at from (
             select l.seq, l.type, l.actor, l.at from flowledger.ledger l where l.execution_id = ${id}::uuid order by l.seq desc limit 1000) r
@@ -204,7 +198,7 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
               select e.flow, e.status, e.fingerprint from flowledger.executions e
               where e.metadata @> ${JSON.stringify(metadata)}::text::jsonb order by e.id desc limit 20000)`;
       const of = metadata === null ? sql`flowledger.executions e` : sql`theirs e`;
-      const rows = await ended(
+      const rows = await lookedUp(
         sql`
           ${theirs}
           select f.flow,
@@ -236,7 +230,7 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
       return rows.map((row) => FlowInUse.parse(row));
     },
     async workers(limit) {
-      const rows = await ended(
+      const rows = await lookedUp(
         sql`
           select w.id, w.host, w.pid, w.role, to_jsonb(w.flows) as flows, w.started_at as "startedAt", w.heartbeat_at as "heartbeatAt",
             (extract(epoch from flowledger.wall_clock() - w.heartbeat_at) * 1000)::float8 as "silentMs"
@@ -246,7 +240,7 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
       return rows.map((row) => KnownWorker.parse(row));
     },
     async schedules(limit) {
-      const rows = await ended(
+      const rows = await lookedUp(
         sql`
           select s.name, s.flow, s.cron, s.time_zone as "timeZone", s.fired_until as "firedUntil", s.last_id as "lastId",
             cardinality(s.waiting) as waiting, s.removed_at as "removedAt", flowledger.now() as now

@@ -1,4 +1,4 @@
-/** Lists and counts of executions: each filter beside a flow, a status or a time range goes by an index; what takes too long ends. */
+/** Lists and counts of executions: which index each goes by says `narrowed.ts`; what takes too long ends. */
 import { z } from "zod";
 import { SearchTimeoutError } from "../base/errors.ts";
 import type { JsonObject } from "../base/json.ts";

@@ -1,9 +1,8 @@
 /** The bulks of a database, for lists: what each is about, and how far it is. */
 import { z } from "zod";
-import { SearchTimeoutError } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import { ExecutionId } from "../ledger/event.ts";
-import { endedWithin } from "./bounded.ts";
+import { lookedUp } from "./bounded.ts";
 import { BulkReport } from "./bulks.ts";
 import type { Database } from "./client.ts";
 
@@ -36,12 +35,10 @@ export interface Operations {
   list(asked: OperationsAsked): Promise<Operation[]>;
 }
 
-const longestMs = 5000;
-
 export function operationsOf({ sql }: Pick<Database, "sql">): Operations {
   return {
     async list({ within, before, id, limit }) {
-      const rows = await endedWithin(
+      const rows = await lookedUp(
         sql`
           select b.execution_id as id, b.action, b.filter, b.actor, b.reason, b.at, e.status, e.closed_at as "closedAt",
             -- What is through keeps its counts; of others they are counted.
@@ -54,8 +51,7 @@ export function operationsOf({ sql }: Pick<Database, "sql">): Operations {
             order by x.execution_id desc limit ${limit}::int) b
           left join flowledger.executions e on e.id = b.execution_id
           order by b.execution_id desc`,
-        longestMs,
-        () => new SearchTimeoutError(["operations"], longestMs),
+        "operations",
       );
       return rows.map((row) => Operation.parse(row));
     },

@@ -1,11 +1,11 @@
 /** What a graph is drawn from: definitions, and where the events of a ledger went, by pages. */
 import { z } from "zod";
-import { SearchTimeoutError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { RoutedEvent } from "../ledger/picture.ts";
-import { endedWithin } from "./bounded.ts";
 import type { Database } from "./client.ts";
+import { lookedUp } from "./bounded.ts";
+import { pieceOf } from "./pieces.ts";
 
 /** A piece of a ledger. */
 export interface RoutedPage {
@@ -23,28 +23,14 @@ export interface Pictures {
   definition(flow: string, fingerprint: string | null): Promise<{ fingerprint: string; blueprint: Json } | null>;
 }
 
-/** One page: so many events, or so many bytes, but one event at least; the first is short, so that there is something to see. */
-const page = { firstEvents: 500, events: 2000, bytes: 8_388_608 };
-const longestMs = 5000;
-
 const Row = z.object({ events: z.array(RoutedEvent), seq: z.int().nullable(), now: z.number() });
 
 export function picturesOf({ sql }: Pick<Database, "sql">): Pictures {
-  const ended = <R>(query: Promise<R> & { cancel(): void }, what: string) =>
-    endedWithin(query, longestMs, () => new SearchTimeoutError([what], longestMs));
   return {
     async routed(id, after, until) {
-      const [row] = await ended(
+      const [row] = await lookedUp(
         sql`
-          with page as (
-            select r.* from (
-              select l.seq, l.at, l.type, l.dispatch, l.payload as p,
-                sum(coalesce(pg_column_size(l.payload), 0)) over (order by l.seq) - coalesce(pg_column_size(l.payload), 0) as bytes
-              from (
-                select x.seq, x.at, x.type, x.dispatch, x.payload from flowledger.ledger x
-                where x.execution_id = ${id}::uuid and x.seq > ${after}::int and x.seq <= ${until}::int
-                order by x.seq limit ${after === 0 ? page.firstEvents : page.events}::int) l) r
-            where r.bytes < ${page.bytes}::bigint)
+          with page as (${pieceOf(sql, id, after, until)})
           select max(page.seq) as seq, flowledger.to_ms(flowledger.now()) as now, coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
             'type', page.type, 'at', flowledger.to_ms(page.at), 'dispatch', coalesce(page.dispatch, (page.p ->> 'dispatch')::int),
             'interrupt', case when page.type like 'interrupt.%' then page.p ->> 'id' when page.type = 'chunk.skipped' then page.p ->> 'interrupt' end,
@@ -63,7 +49,7 @@ export function picturesOf({ sql }: Pick<Database, "sql">): Pictures {
       return Row.parse(row);
     },
     async definition(flow, fingerprint) {
-      const [row] = await ended(
+      const [row] = await lookedUp(
         sql<{ fingerprint: string; blueprint: Json }[]>`
           select d.fingerprint, d.blueprint from flowledger.definitions d
           where d.flow = ${flow} ${fingerprint === null ? sql`` : sql`and d.fingerprint = ${fingerprint}`}

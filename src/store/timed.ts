@@ -1,12 +1,12 @@
 /** What a timeline is folded from: a ledger by pages, and what became of questions. */
 import { z } from "zod";
-import { SearchTimeoutError } from "../base/errors.ts";
 import type { JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { TimedEvent, type AskedRow } from "../ledger/timeline-fold.ts";
-import { endedWithin } from "./bounded.ts";
 import type { Database } from "./client.ts";
 import { list } from "./columns.ts";
+import { lookedUp } from "./bounded.ts";
+import { pieceOf } from "./pieces.ts";
 
 export interface TimedPage {
   readonly events: readonly TimedEvent[];
@@ -23,27 +23,14 @@ export interface Timed {
   waits(id: ExecutionId, asked: readonly AskedRow[]): Promise<JsonObject[]>;
 }
 
-/** One page: so many events, or so many bytes, but one event at least; the first is short, so that there is something to see. */
-const page = { firstEvents: 500, events: 2000, bytes: 8_388_608 };
-const longestMs = 5000;
-
 const Row = z.object({ events: z.array(TimedEvent), seq: z.int().nullable(), now: z.string() });
 
 export function timedOf({ sql }: Pick<Database, "sql">): Timed {
-  const ended = <R>(query: Promise<R> & { cancel(): void }) =>
-    endedWithin(query, longestMs, () => new SearchTimeoutError(["id"], longestMs));
   return {
     async page(id, after, until) {
-      const [row] = await ended(sql`
-        with page as (
-          select r.* from (
-            select l.seq, l.at, l.type, l.dispatch, l.chunk, l.payload as p,
-              sum(coalesce(pg_column_size(l.payload), 0)) over (order by l.seq) - coalesce(pg_column_size(l.payload), 0) as bytes
-            from (
-              select x.seq, x.at, x.type, x.dispatch, x.chunk, x.payload from flowledger.ledger x
-              where x.execution_id = ${id}::uuid and x.seq > ${after}::int and x.seq <= ${until}::int
-              order by x.seq limit ${after === 0 ? page.firstEvents : page.events}::int) l) r
-          where r.bytes < ${page.bytes}::bigint)
+      const [row] = await lookedUp(
+        sql`
+        with page as (${pieceOf(sql, id, after, until)})
         select max(page.seq) as seq, flowledger.iso(flowledger.now()) as now, coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
           'seq', page.seq, 'at', flowledger.iso(page.at), 'type', page.type, 'dispatch', page.dispatch, 'chunk', page.chunk)
           || case when page.type like 'chunk.%' or page.type like 'cleanup.%' or page.type = 'interrupt.raised' then jsonb_build_object(
@@ -61,12 +48,15 @@ export function timedOf({ sql }: Pick<Database, "sql">): Timed {
           filter (where page.p ? 'moves' or page.type in ('chunk.completed', 'chunk.failed', 'chunk.interrupted', 'chunk.parked', 'chunk.retried',
             'chunk.skipped', 'value.routed', 'cleanup.planned', 'cleanup.completed', 'cleanup.failed', 'step.completed', 'step.failed', 'sleep.started',
             'interrupt.raised', 'child.started', 'child.closed', 'items.started', 'execution.closed')), '[]') as events
-        from page`);
+        from page`,
+        "id",
+      );
       return Row.parse(row);
     },
     async waits(id, asked) {
       if (asked.length === 0) return [];
-      const [row] = await ended(sql<[{ waits: JsonObject[] }]>`
+      const [row] = await lookedUp(
+        sql<[{ waits: JsonObject[] }]>`
         select coalesce((
           select jsonb_agg(jsonb_build_object('type', i.type, 'status', i.status, 'queuedAt', flowledger.iso(i.created_at),
             'startedAt', flowledger.iso(i.created_at), 'until', flowledger.iso(i.expires_at), 'endedAt', flowledger.iso(i.resolved_at), 'actor', i.actor)
@@ -74,7 +64,9 @@ export function timedOf({ sql }: Pick<Database, "sql">): Timed {
             order by a.ord)
           from unnest(${list(asked.map(({ interrupt }) => interrupt))}::text::text[], ${list(asked.map(({ until }) => until))}::text::int[])
             with ordinality a(interrupt, until, ord)
-          cross join lateral flowledger.interrupt_of(${id}::uuid, a.interrupt, a.until) i), '[]') as waits`);
+          cross join lateral flowledger.interrupt_of(${id}::uuid, a.interrupt, a.until) i), '[]') as waits`,
+        "id",
+      );
       return row.waits;
     },
   };

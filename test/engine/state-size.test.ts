@@ -41,7 +41,10 @@ test.runIf(fuzzRuns().numRuns > 3000)(
     await expect.poll(async () => (await ended()).length, { timeout: 60_000 }).toBe(2);
     expect(await execution.stateAt(new Date())).toMatchObject({ filled: 64 });
 
-    await execution.editState({ delete: ["k2"] }, { actor: "ann", reason: "room" });
+    const by = { actor: "ann", reason: "room" };
+    await execution.editState({ set: { more: large } }, by);
+    expect(String(await refusal(execution.editState({ set: { most: large } }, by)))).toMatch(/and 67108864 at most/);
+    await execution.editState({ delete: ["k2", "more"] }, by);
     const snapshot = await execution.close();
 
     expect(Object.keys(snapshot)).toHaveLength(63);

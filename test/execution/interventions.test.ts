@@ -298,14 +298,19 @@ test.each(doorsOf(sql))(
     await sql`select flowledger.intervene(${large.id}, to_jsonb(repeat('x', 1000000))) from generate_series(1, 16)`;
 
     for (const [execution, words] of [
-      [many, /1000 of which nothing has taken up/],
+      [many, /1000 interventions that nothing has taken up/],
       [large, /interventions of 16\d{6} bytes/],
     ] as const) {
-      const before = (await ledgerOf(sql, execution.id)).length;
+      const written = async () =>
+        (await ledgerOf(sql, execution.id)).filter((type) => type.startsWith("intervention.")).length;
+      const before = await written();
       const refused = door.intervene(execution, "x".repeat(800_000));
       expect(String(await refusal(refused))).toMatch(words);
       expect(await codeOf(refused)).toBe("USAGE_INVALID");
-      expect((await ledgerOf(sql, execution.id)).length).toBe(before);
+      const [first] = await execution.result.getInterventions({});
+      const marked = door.consume(execution, first?.id ?? "", { consumer: "x", metadata: { x: "x".repeat(800_000) } });
+      expect(await codeOf(marked)).toBe(execution === large ? "USAGE_INVALID" : "ok");
+      expect(await written()).toBe(before + (execution === large ? 0 : 1));
       await execution.cancel();
       expect(await codeOf(execution.waitForClose())).toBe("EXECUTION_CANCELLED");
     }

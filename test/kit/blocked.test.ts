@@ -174,3 +174,34 @@ test("what comes in beside the claim that finds it blocked is not lost", async (
 
   expect(await execution.history({ types: ["execution.closed"] })).toMatchObject([{ outcome: "cancelled" }]);
 });
+
+test("a version that begins between the look for one and the giving back is not left waiting", async () => {
+  const before = flowOf(true);
+  const logger = { ...console, error: () => {} };
+  await using t = await kit({ flows: [before], logger });
+  const execution = await t.orchestrator.flow(before).startExecution(null, { autoCloseTimeout: 0 });
+  await t.settle();
+  for (const worker of t.orchestrator[internals].workers) await worker.stop();
+  await using sql = Object.assign(postgres(t.database, { max: 1 }), { [Symbol.asyncDispose]: () => sql.end() });
+  // It registers in the very moment, and has looked already: the execution had an owner then.
+  await sql.unsafe(`
+    create function public.another() returns trigger language plpgsql security definer as $$
+    begin
+      insert into flowledger.workers (id, host, pid, flows, fingerprints, role, backend_pid, session_key, started_at, heartbeat_at)
+      values ('00000000-0000-4000-8000-00000000000a', 'elsewhere', 1, '{deployed}', '{another}', 'x', 0, 0, now(), now()) on conflict do nothing;
+      return new;
+    end $$;
+    create trigger another before update on flowledger.executions for each row
+      when (old.owner is not null and new.owner is null) execute function public.another()`);
+  const without = await kit({ flows: [flowOf(false)], database: t.database, logger });
+
+  await without.clock.advance("31m");
+
+  const [row] = await sql<[{ epoch: number }]>`select epoch from flowledger.executions where id = ${execution.id}`;
+  expect(row.epoch).toBeGreaterThan(2);
+  await sql.unsafe("drop function public.another cascade; delete from flowledger.workers where host = 'elsewhere'");
+  await without.close();
+  await t.orchestrator.startWorker();
+  await t.clock.advance("1h");
+  expect(await execution.history({ types: ["execution.closed"] })).toMatchObject([{ outcome: "completed" }]);
+});

@@ -1,6 +1,6 @@
 /** Promises about time, and about what a lost worker leaves, each at its exact moment. */
 import postgres from "postgres";
-import { expect, inject, test } from "vitest";
+import { expect, inject, test, vi } from "vitest";
 import { defineFlow, type Execution } from "../../src/index.ts";
 import { internals } from "../../src/orchestrator.ts";
 import { configure, defer, discardAfter, rescheduleExecution, reRunExecution } from "../../src/defer.ts";
@@ -233,6 +233,34 @@ test.each(["parked meanwhile", "on a worker that was lost"])(
     ]);
   },
 );
+
+test("a step has the same key in the next attempt, whatever began before it in the one that was lost", async () => {
+  const keys = new Map<string, string[]>();
+  let attempts = 0;
+  const flow = defineFlow("flips").to("work", async (ctx) => {
+    const isLost = ++attempts === 1;
+    const run = (name: string) =>
+      ctx.step(name, async (_, key) => {
+        keys.set(name, [...(keys.get(name) ?? []), key]);
+        if (isLost) await new Promise(() => {});
+      });
+    await Promise.all((isLost ? ["charge", "mail", "mail"] : ["mail", "mail", "charge"]).map(run));
+  });
+  await using t = await kit({ flows: [flow], patience: "50ms" });
+  const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+  await vi.waitFor(() => expect(keys.get("mail")).toHaveLength(2));
+
+  await crash(t);
+  await t.clock.advance("1m");
+
+  await run.until("closed");
+  const [charged = [], mailed = []] = [keys.get("charge"), keys.get("mail")];
+  expect(new Set(charged).size).toBe(1);
+  expect(charged).toHaveLength(2);
+  // Steps of one name are told apart by their number.
+  expect(mailed.slice(2)).toEqual(mailed.slice(0, 2));
+  expect(new Set(mailed).size).toBe(2);
+});
 
 test("a retry waits ten minutes at most where nothing else is said", async () => {
   const at: number[] = [];
