@@ -34,6 +34,8 @@ import type { BoundHost } from "./execution/bound-flow.ts";
 import { Bulk, bulkOptions, type BulkOptions, type BulkPreview } from "./execution/bulk.ts";
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/host.ts";
+import { KnownSchemas } from "./execution/schemas.ts";
+import type { CommandsIn } from "./store/commands.ts";
 import { requireExecutionId } from "./execution/ids.ts";
 import { inspectLoad, load } from "./execution/history.ts";
 import { parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";
@@ -187,6 +189,7 @@ export class Orchestrator implements AsyncDisposable {
     isListening: () => this.#opened?.store.wakeups.isListening ?? false,
     workers: () => this.#workers,
   });
+  readonly #schemas = new KnownSchemas();
   #checked: Promise<void> | undefined;
   #isClosed = false;
 
@@ -658,8 +661,23 @@ export class Orchestrator implements AsyncDisposable {
       },
       timers: this.#timers,
       newId: this.#newId,
+      schemas: this.#schemas,
+      send: (id, flow, send) => this.#send(id, flow, send),
       activeTrace: () => this.#tracing.active(),
     };
+  }
+
+  /** A worker here that has room claims what the command wakes; otherwise its owner, or a job, sees to it. */
+  async #send<T>(id: ExecutionId, flow: string, send: (commands: CommandsIn) => Promise<T>): Promise<T> {
+    const [worker] = this.#hasShortcuts ? this.#workers : [];
+    const { commands, wakeups } = this.#store;
+    const { answer, isClaimed } = worker
+      ? await worker.send(id, flow, send)
+      : { answer: await send(commands), isClaimed: false };
+    // Whoever has just claimed it knows.
+    if (isClaimed) wakeups.notifyReaders(id);
+    else wakeups.notifyOwner(id);
+    return answer;
   }
 
   #bind<C extends Contract>(flow: FlowDefinition<C>): BoundFlow<C> {

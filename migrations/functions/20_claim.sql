@@ -3,14 +3,16 @@
 -- Events after p_after, each as [seq, epoch, at, type, dispatch, chunk, actor, payload]. Volatile, because `append` asks for
 -- events that were committed after its own snapshot was taken and before it had the row's lock.
 create or replace function flowledger.events(p_id uuid, p_after int, p_until int default 2147483647) returns json
-language sql volatile
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(json_agg(json_build_array(
-    l.seq, l.epoch, (extract(epoch from l.at) * 1000)::float8, l.type, l.dispatch, l.chunk, l.actor, l.payload) order by l.seq), '[]')
-  from flowledger.ledger l
-  where l.execution_id = p_id and l.seq > p_after and l.seq <= p_until
-$$;
+begin
+  return (
+    select coalesce(json_agg(json_build_array(
+      l.seq, l.epoch, (extract(epoch from l.at) * 1000)::float8, l.type, l.dispatch, l.chunk, l.actor, l.payload) order by l.seq), '[]')
+    from flowledger.ledger l
+    where l.execution_id = p_id and l.seq > p_after and l.seq <= p_until);
+end $$;
 
 -- The last event of a page that begins after p_after: so many events, or so many bytes of JSON, but one event at least. What follows
 -- the page is not read.
@@ -104,6 +106,22 @@ begin
   cross join lateral (
     select case when c.seq - coalesce(s.seq, 0) > 16 then flowledger.page_end(c.id, coalesce(s.seq, 0), 2147483647, 16777216) else c.seq end as until
     offset 0) page;
+end $$;
+
+-- Claims an execution in the statement of a command to it (p_answered comes after that), whose `fl.told` names it; what cannot be claimed gets its job.
+create or replace function flowledger.claim_told(p_answered boolean, p_worker uuid, p_token uuid, p_id uuid, p_version int)
+returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, items float8, snapshot jsonb, events json)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select from flowledger.executions e where e.id = p_id and e.owner is null and e.closed_at is null and e.wake_at <= flowledger.now()) then
+    return query select * from flowledger.claim(p_worker, p_token, array[p_id], p_version, false);
+    if found then
+      return;
+    end if;
+  end if;
+  perform flowledger.add_jobs(array(select e.id from flowledger.executions e where e.id = p_id and e.owner is null and e.wake_at is not null));
 end $$;
 
 -- A job came before its time, because the timer of its execution had moved: it gets another one. A row that somebody has locked

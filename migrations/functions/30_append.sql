@@ -105,7 +105,9 @@ begin
       and (v_firsts[array_position(v_ords, v.item)] = p_bases[v.item] + 1 or v.pos <= p_counts[v.item] - coalesce(p_conditionals[v.item], 0));
   end if;
   if v_links is not null then
-    perform flowledger.keep_states(p_ids, v_ords, p_state_seqs, p_states, p_version);
+    if array_remove(p_state_seqs, null) <> '{}' then
+      perform flowledger.keep_states(p_ids, v_ords, p_state_seqs, p_states, p_version);
+    end if;
     perform flowledger.project(p_ids[u.ord], u.first_seq) from unnest(v_ords, v_firsts) as u(ord, first_seq) where p_people[u.ord];
     perform flowledger.extend_chain(v_links);
   end if;

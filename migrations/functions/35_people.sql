@@ -53,46 +53,48 @@ $$;
 -- The same without what people and the clock did meanwhile. One whose time, or that of what follows next, was over when it was copied
 -- here asks anew from then on.
 create or replace function flowledger.asked_of(p_id uuid, p_interrupt text, p_until int default 2147483647) returns setof flowledger.interrupts
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select r.execution_id, p_interrupt, c.payload ->> 'flow', r.chunk, r.payload ->> 'kind', 
-    case when a.payload ? 'withdrawn' then 'withdrawn' else coalesce(split_part(a.type, '.', 2), 'pending') end,
-    r.payload -> 'payload', r.payload -> 'resumeTo', (r.payload -> 'resumeCount')::int, nullif(r.payload -> 'maxResumes', 'null')::int,
-    asked.at, asked.at + flowledger.ms((r.payload -> 'expiresInMs')::float8), a.at, a.payload -> 'value', a.payload ->> 'requestId', r.payload -> 'response', a.actor,
-    r.seq, a.seq, a.payload ->> 'byEvent', r.payload ->> 'title',
-    case when r.payload ? 'assign' then array(select jsonb_array_elements_text(r.payload -> 'assign')) end,
-    asked.at + flowledger.ms((r.payload -> 'dueInMs')::float8), null::text, null::timestamptz, null::boolean, null::timestamptz
-  from (
-    select l.* from flowledger.ledger l
-    where l.execution_id = p_id and l.type = 'interrupt.raised' and l.payload ->> 'id' = p_interrupt and l.seq <= p_until
-    order by l.seq desc limit 1
-  ) r
-  join flowledger.ledger c on c.execution_id = r.execution_id and c.seq = 1
-  left join lateral (
-    select l.* from flowledger.ledger l
-    where l.execution_id = p_id and l.seq > r.seq and l.seq <= p_until
-      and l.type in ('interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled') and l.payload ->> 'id' = p_interrupt
-    -- An answer from outside counts, also where an event had answered in the same moment.
-    order by (l.type = 'interrupt.resumed' and not l.payload ? 'byEvent') desc, l.seq
-    limit 1
-  ) a on true
-  cross join lateral (
-    with recursive term as (
-      select r.at, r.seq
-      union all
-      select c.at, c.seq from term t
-      cross join lateral (
-        select l.at, l.seq from flowledger.ledger l
-        where (r.payload ? 'expiresInMs' or r.payload ? 'plan') and l.execution_id = p_id and l.type = 'execution.copied' and l.payload ->> 'id' is null
-          and l.seq > t.seq and l.seq <= p_until and l.seq < coalesce(a.seq, 2147483647)
-          and l.at >= t.at + flowledger.ms(least((r.payload -> 'expiresInMs')::float8,
-            case when r.payload ? 'plan' then flowledger.next_follow_up(p_id, p_interrupt, r.seq, r.payload -> 'plan', l.seq) end))
-        order by l.seq limit 1) c
-    )
-    select t.at from term t order by t.seq desc limit 1
-  ) asked
-$$;
+begin
+  return query
+    select r.execution_id, p_interrupt, c.payload ->> 'flow', r.chunk, r.payload ->> 'kind',
+      case when a.payload ? 'withdrawn' then 'withdrawn' else coalesce(split_part(a.type, '.', 2), 'pending') end,
+      r.payload -> 'payload', r.payload -> 'resumeTo', (r.payload -> 'resumeCount')::int, nullif(r.payload -> 'maxResumes', 'null')::int,
+      asked.at, asked.at + flowledger.ms((r.payload -> 'expiresInMs')::float8), a.at, a.payload -> 'value', a.payload ->> 'requestId', r.payload -> 'response', a.actor,
+      r.seq, a.seq, a.payload ->> 'byEvent', r.payload ->> 'title',
+      case when r.payload ? 'assign' then array(select jsonb_array_elements_text(r.payload -> 'assign')) end,
+      asked.at + flowledger.ms((r.payload -> 'dueInMs')::float8), null::text, null::timestamptz, null::boolean, null::timestamptz
+    from (
+      select l.* from flowledger.ledger l
+      where l.execution_id = p_id and l.type = 'interrupt.raised' and l.payload ->> 'id' = p_interrupt and l.seq <= p_until
+      order by l.seq desc limit 1
+    ) r
+    join flowledger.ledger c on c.execution_id = r.execution_id and c.seq = 1
+    left join lateral (
+      select l.* from flowledger.ledger l
+      where l.execution_id = p_id and l.seq > r.seq and l.seq <= p_until
+        and l.type in ('interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled') and l.payload ->> 'id' = p_interrupt
+      -- An answer from outside counts, also where an event had answered in the same moment.
+      order by (l.type = 'interrupt.resumed' and not l.payload ? 'byEvent') desc, l.seq
+      limit 1
+    ) a on true
+    cross join lateral (
+      with recursive term as (
+        select r.at, r.seq
+        union all
+        select c.at, c.seq from term t
+        cross join lateral (
+          select l.at, l.seq from flowledger.ledger l
+          where (r.payload ? 'expiresInMs' or r.payload ? 'plan') and l.execution_id = p_id and l.type = 'execution.copied' and l.payload ->> 'id' is null
+            and l.seq > t.seq and l.seq <= p_until and l.seq < coalesce(a.seq, 2147483647)
+            and l.at >= t.at + flowledger.ms(least((r.payload -> 'expiresInMs')::float8,
+              case when r.payload ? 'plan' then flowledger.next_follow_up(p_id, p_interrupt, r.seq, r.payload -> 'plan', l.seq) end))
+          order by l.seq limit 1) c
+      )
+      select t.at from term t order by t.seq desc limit 1
+    ) asked;
+end $$;
 
 -- A correction as the ledger has it after the event p_until, with the record that the library gives. Its version says which one of
 -- the execution's it is.
@@ -298,41 +300,47 @@ begin
 end $$;
 
 create or replace function flowledger.interrupt_record(p_id uuid, p_interrupt text) returns jsonb
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select jsonb_build_object('id', i.id, 'type', i.type, 'status', i.status, 'payload', i.payload, 'resumeTo', i.resume_to, 'chunk', i.chunk,
-    'resumeCount', i.resume_count, 'maxResumes', i.max_resumes, 'createdAt', flowledger.iso(i.created_at),
-    'expiresAt', flowledger.iso(i.expires_at), 'resolvedAt', flowledger.iso(i.resolved_at), 'value', i.value,
-    'requestId', i.request_id, 'actor', i.actor, 'response', i.response, 'executionId', i.execution_id, 'flow', i.flow, 'projectedFrom', null)
-    -- What most have none of is left out.
-    || case when i.title is null and i.assignees is null and i.due_at is null and i.claimed_by is null and i.snoozed_until is null then '{}'
-      else jsonb_strip_nulls(jsonb_build_object('title', i.title, 'assignees', i.assignees, 'dueAt', flowledger.iso(i.due_at), 'claimedBy', i.claimed_by,
-        'claimedAt', flowledger.iso(i.claimed_at), 'isExclusive', i.is_exclusive, 'snoozedUntil', flowledger.iso(i.snoozed_until))) end
-  from flowledger.interrupts i where i.execution_id = p_id and i.id = p_interrupt
-$$;
+begin
+  return (
+    select jsonb_build_object('id', i.id, 'type', i.type, 'status', i.status, 'payload', i.payload, 'resumeTo', i.resume_to, 'chunk', i.chunk,
+      'resumeCount', i.resume_count, 'maxResumes', i.max_resumes, 'createdAt', flowledger.iso(i.created_at),
+      'expiresAt', flowledger.iso(i.expires_at), 'resolvedAt', flowledger.iso(i.resolved_at), 'value', i.value,
+      'requestId', i.request_id, 'actor', i.actor, 'response', i.response, 'executionId', i.execution_id, 'flow', i.flow, 'projectedFrom', null)
+      -- What most have none of is left out.
+      || case when i.title is null and i.assignees is null and i.due_at is null and i.claimed_by is null and i.snoozed_until is null then '{}'
+        else jsonb_strip_nulls(jsonb_build_object('title', i.title, 'assignees', i.assignees, 'dueAt', flowledger.iso(i.due_at), 'claimedBy', i.claimed_by,
+          'claimedAt', flowledger.iso(i.claimed_at), 'isExclusive', i.is_exclusive, 'snoozedUntil', flowledger.iso(i.snoozed_until))) end
+    from flowledger.interrupts i where i.execution_id = p_id and i.id = p_interrupt);
+end $$;
 
 -- How many interrupts wait in an execution, its own and those of its sub-flows.
 create or replace function flowledger.waiting_on(p_id uuid) returns int
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select (select count(*) from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending')::int
-    + (select coalesce(sum(c.pending_interrupts), 0) from flowledger.executions c
-      where c.parent_id = p_id and c.pending_interrupts > 0 and p_id = any(flowledger.visible_in(c.id)))::int
-$$;
+begin
+  return (
+    select (select count(*) from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending')::int
+      + (select coalesce(sum(c.pending_interrupts), 0) from flowledger.executions c
+        where c.parent_id = p_id and c.pending_interrupts > 0 and p_id = any(flowledger.visible_in(c.id)))::int);
+end $$;
 
 -- Interrupts that wait in an execution and in the sub-flows that are visible in it: each with the id that it has there.
 create or replace function flowledger.pending_on(p_id uuid) returns table (id text, owner_id uuid, local_id text, created_at timestamptz)
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with recursive relatives as (
-    select p_id as id
-    union all
-    select c.id from relatives f join flowledger.executions c on c.parent_id = f.id
-    where c.pending_interrupts > 0 and c.closed_at is null and p_id = any(flowledger.visible_in(c.id))
-  )
-  select case when f.id = p_id then i.id else f.id || ':' || i.id end, f.id, i.id, i.created_at
-  from relatives f join flowledger.interrupts i on i.execution_id = f.id and i.status = 'pending'
-$$;
+begin
+  return query
+    with recursive relatives as (
+      select p_id as id
+      union all
+      select c.id from relatives f join flowledger.executions c on c.parent_id = f.id
+      where c.pending_interrupts > 0 and c.closed_at is null and p_id = any(flowledger.visible_in(c.id))
+    )
+    select case when f.id = p_id then i.id else f.id || ':' || i.id end, f.id, i.id, i.created_at
+    from relatives f join flowledger.interrupts i on i.execution_id = f.id and i.status = 'pending';
+end $$;

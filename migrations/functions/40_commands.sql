@@ -67,6 +67,9 @@ end $$;
 create or replace function flowledger.accept(e flowledger.executions, p_events jsonb, p_notify boolean) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- As in `append`: all below it probes by keys, and is not planned for each call.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
   v_at timestamptz := flowledger.now();
@@ -99,8 +102,9 @@ begin
     perform flowledger.project(e.id, e.seq + 1);
     perform flowledger.extend_chain(array[e.id]);
   end if;
-  -- One that is due already has its job.
-  if e.owner is null and v_wake < coalesce(e.wake_at, 'infinity') then
+  -- One that is due already has its job, and who sends `claim_told` behind the command claims it, or gives it one.
+  if e.owner is null and v_wake < coalesce(e.wake_at, 'infinity')
+    and (current_setting('fl.told', true) is distinct from e.id::text or not flowledger.is_trusted()) then
     perform flowledger.add_jobs(array[e.id]);
   end if;
   if p_notify then
@@ -237,6 +241,14 @@ as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id,
 
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
   raw boolean, only_if_pending boolean, traceparent text) returns jsonb
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.continue_with(id, interrupt, payload, resume_request_id, actor, notify, raw, only_if_pending, traceparent, null) $$;
+
+-- The same as the library calls it. checked: the hash of the schema by which it has checked the answer. Where the interrupt asks for
+-- something else, nothing is accepted, and {"check": what it asks for, "hash": of that} comes back.
+create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
+  raw boolean, only_if_pending boolean, traceparent text, checked text) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -246,6 +258,7 @@ declare
   v_closed text;
   v_value jsonb;
   v_owner uuid;
+  v_hash text;
 begin
   perform flowledger.check_text(nullif(interrupt, ''), 'the id of an interrupt', 1000);
   perform flowledger.check_text(resume_request_id, 'resumeRequestId', 10000);
@@ -263,8 +276,8 @@ begin
     v_owner := flowledger.projected_owner(continue_with.id, interrupt);
     -- The sub-flow decides; what was accepted there before the end here is answered again.
     if v_owner is not null and (v_closed is null or flowledger.answer_of_request(v_owner, substr(interrupt, 38), resume_request_id) is not null) then
-      perform flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true, raw, only_if_pending, traceparent);
-      return flowledger.projected_record(continue_with.id, v_owner, substr(interrupt, 38));
+      v_value := flowledger.continue_with(v_owner, substr(interrupt, 38), payload, resume_request_id, actor, true, raw, only_if_pending, traceparent, checked);
+      return case when v_value ? 'check' then v_value else flowledger.projected_record(continue_with.id, v_owner, substr(interrupt, 38)) end;
     end if;
     -- No pause has an empty id, and one of a sub-flow is its own.
     if interrupt <> '' and v_owner is null and not flowledger.is_projected_id(interrupt) and not (only_if_pending and resume_request_id is null) then
@@ -292,7 +305,12 @@ begin
   if i.is_exclusive and i.claimed_by is distinct from actor then
     perform flowledger.refuse_claim(continue_with.id, i);
   end if;
-  if i.response is not null and (raw is distinct from false or not flowledger.is_trusted()) then
+  if i.response is not null and checked is not null and flowledger.is_trusted() then
+    v_hash := encode(sha256(convert_to(i.response::text, 'UTF8')), 'hex');
+    if checked <> v_hash then
+      return jsonb_build_object('check', i.response, 'hash', v_hash);
+    end if;
+  elsif i.response is not null and (raw is distinct from false or not flowledger.is_trusted()) then
     perform flowledger.check_answer(i.response, coalesce(payload, 'null'), interrupt);
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.resumed', 'id', interrupt,

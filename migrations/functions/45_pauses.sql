@@ -83,16 +83,18 @@ end $$;
 
 -- What is known of a question that has an answer and was not asked yet.
 create or replace function flowledger.early_record(p_id uuid, p_interrupt text) returns jsonb
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select jsonb_build_object('id', p_interrupt, 'type', '', 'status', 'early', 'payload', null, 'resumeTo', 'next', 'chunk', '',
-    'resumeCount', 0, 'maxResumes', null, 'createdAt', flowledger.iso(a.at), 'expiresAt', null, 'resolvedAt', null, 'value', a.payload -> 'value',
-    'requestId', a.payload -> 'requestId', 'actor', a.actor, 'response', null, 'executionId', p_id, 'flow', c.payload -> 'flow', 'projectedFrom', null)
-  from flowledger.ledger a join flowledger.ledger c on c.execution_id = a.execution_id and c.seq = 1
-  where a.execution_id = p_id and a.type = 'interrupt.answered' and a.payload ->> 'id' = p_interrupt
-  order by a.seq limit 1
-$$;
+begin
+  return (
+    select jsonb_build_object('id', p_interrupt, 'type', '', 'status', 'early', 'payload', null, 'resumeTo', 'next', 'chunk', '',
+      'resumeCount', 0, 'maxResumes', null, 'createdAt', flowledger.iso(a.at), 'expiresAt', null, 'resolvedAt', null, 'value', a.payload -> 'value',
+      'requestId', a.payload -> 'requestId', 'actor', a.actor, 'response', null, 'executionId', p_id, 'flow', c.payload -> 'flow', 'projectedFrom', null)
+    from flowledger.ledger a join flowledger.ledger c on c.execution_id = a.execution_id and c.seq = 1
+    where a.execution_id = p_id and a.type = 'interrupt.answered' and a.payload ->> 'id' = p_interrupt
+    order by a.seq limit 1);
+end $$;
 
 -- Takes a question back: the chain behind it ends. Also in a sealed execution. Returns the interrupt's record.
 create or replace function flowledger.withdraw(id uuid, interrupt text, reason text default null, actor text default null,

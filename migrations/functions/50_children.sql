@@ -60,12 +60,14 @@ as $$ select exists (select from flowledger.ledger l where l.execution_id = p_id
 
 -- The executions that a sub-flow shows on: its parent, the parent of that, as far as they are sub-flows too.
 create or replace function flowledger.visible_in(p_id uuid) returns uuid[]
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(array(select jsonb_array_elements_text(l.payload -> 'parent' -> 'visibleIn')::uuid), '{}')
-  from flowledger.ledger l where l.execution_id = p_id and l.seq = 1
-$$;
+begin
+  return (
+    select coalesce(array(select jsonb_array_elements_text(l.payload -> 'parent' -> 'visibleIn')::uuid), '{}')
+    from flowledger.ledger l where l.execution_id = p_id and l.seq = 1);
+end $$;
 
 -- Shows what happened in a sub-flow on the executions above it: how many interrupts wait, and the stream items that tell of
 -- them and of retries.
@@ -101,24 +103,27 @@ end $$;
 
 -- An interrupt as the execution shows it: its own, or one of a sub-flow under the id "<execution>:<interrupt>".
 create or replace function flowledger.projected_record(p_id uuid, p_owner uuid, p_interrupt text) returns jsonb
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when p_owner = p_id then r.record else r.record || jsonb_build_object('id', p_owner || ':' || p_interrupt, 'executionId', p_id,
-    'projectedFrom', jsonb_build_object('executionId', p_owner, 'interruptId', p_interrupt)) end
-  from (select coalesce(flowledger.interrupt_record(p_owner, p_interrupt), flowledger.early_record(p_owner, p_interrupt)) as record) r
-$$;
+begin
+  return (
+    select case when p_owner = p_id then r.record else r.record || jsonb_build_object('id', p_owner || ':' || p_interrupt, 'executionId', p_id,
+      'projectedFrom', jsonb_build_object('executionId', p_owner, 'interruptId', p_interrupt)) end
+    from (select coalesce(flowledger.interrupt_record(p_owner, p_interrupt), flowledger.early_record(p_owner, p_interrupt)) as record) r);
+end $$;
 
 -- The sub-flow that an interrupt's id names, where it shows on the execution.
 create or replace function flowledger.projected_owner(p_id uuid, p_interrupt text) returns uuid
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select c.id from flowledger.executions c
-  where flowledger.is_projected_id(p_interrupt)
-    and c.id = case when flowledger.is_projected_id(p_interrupt) then left(p_interrupt, 36)::uuid end
-    and p_id = any(flowledger.visible_in(c.id))
-$$;
+begin
+  if flowledger.is_projected_id(p_interrupt) then
+    return (select c.id from flowledger.executions c where c.id = left(p_interrupt, 36)::uuid and p_id = any(flowledger.visible_in(c.id)));
+  end if;
+  return null;
+end $$;
 
 -- Asks for the end of a page of the items of a collection, in id order: those between two ids that are open. Gives their ids.
 create or replace function flowledger.cancel_items(p_first uuid, p_last uuid, p_reason text, p_limit int) returns setof uuid

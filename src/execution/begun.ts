@@ -12,6 +12,7 @@ export function hostAfter(begun: Promise<void>, host: ExecutionHost): ExecutionH
   const { store, outcomes, streams } = host;
   return {
     ...host,
+    send: (id, flow, send) => after(() => host.send(id, flow, send)),
     store: {
       ...store,
       reads: waiting(store.reads, after),

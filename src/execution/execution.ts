@@ -13,7 +13,7 @@ import {
 } from "../base/option.ts";
 import type { CallerTransaction } from "../store/caller-transaction.ts";
 import type { CommandsIn, Handling, Operation } from "../store/commands.ts";
-import { type ParkedChunk, ExecutionNotFoundError, UsageError } from "../base/errors.ts";
+import { type ParkedChunk, ContractError, ExecutionNotFoundError, UsageError } from "../base/errors.ts";
 import { parseEvent, parseInput } from "../flow/contract.ts";
 import type { CloseSnapshot, Contract, EmitPayload, EventName, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
@@ -57,6 +57,7 @@ import {
 import { claimOptions, delegateOptions, releaseOptions, snoozeOptions } from "./handling.ts";
 import type { ClaimOptions, DelegateOptions, HandlingOptions, SnoozeOptions } from "./handling.ts";
 import { snapshotOf } from "./outcomes.ts";
+import { parseUnchecked, type KnownSchema } from "./schemas.ts";
 import { ExecutionResult } from "./result.ts";
 import { followStream, requireStreamOptions, stoppable } from "./stream.ts";
 import type { StreamEntry, StreamOptions } from "./stream.ts";
@@ -116,7 +117,8 @@ export class Execution<C extends Contract = Contract> {
     const owner = this.#definition ?? { name: this.flow, contract: {} };
     const parsed = parseInput(owner, input);
     const limitKey = this.#definition && limitKeyOf(this.#definition, parsed);
-    await this.#told(this.#host.store.starts.start(this.id, parsed, limitKey));
+    await this.#host.store.starts.start(this.id, parsed, limitKey);
+    this.#host.store.wakeups.notifyOwner(this.id);
     const isClosing = this.#autoClose ?? (await this.#host.store.reads.loadState(this.id))?.settings.autoClose ?? true;
     return isClosing ? this.waitForClose(options) : this;
   }
@@ -310,19 +312,23 @@ export class Execution<C extends Contract = Contract> {
     requireBoolean(onlyIfPending, "onlyIfPending of continueWith()");
     const traceparent =
       options.traceparent === undefined ? this.#host.activeTrace() : parseTraceparent(options.traceparent);
-    const schema = await this.#host.store.commands.responseSchema(this.id, interruptId);
-    const answer = parseAnswer(interruptId, schema, value);
-    const record = await this.#command(tx, (commands) =>
-      commands.continueWith(this.id, interruptId, {
-        value: answer,
-        requestId,
-        actor,
-        onlyIfPending,
-        traceparent,
-        // It may be asked between the two.
-        isChecked: schema !== null,
-      }),
-    );
+    const answered = async (known: KnownSchema | null): Promise<Json> => {
+      const answer = parseAnswer(interruptId, known?.schema ?? null, value);
+      const command = { value: answer, requestId, actor, onlyIfPending, traceparent, checked: known?.hash ?? null };
+      return this.#command(tx, (commands) => commands.continueWith(this.id, interruptId, command));
+    };
+    const { schemas } = this.#host;
+    const known = schemas.get(this.flow, interruptId);
+    let record = await answered(known).catch((error: unknown) => {
+      // Another version of the flow may ask for something else.
+      if (known === null || !(error instanceof ContractError)) throw error;
+      return answered(null);
+    });
+    // A fork may ask in its place meanwhile, for something else again.
+    for (let unchecked = parseUnchecked(record); unchecked; unchecked = parseUnchecked(record)) {
+      schemas.keep(this.flow, interruptId, unchecked);
+      record = await answered(unchecked);
+    }
     return InterruptRecord.parse(record);
   }
 
@@ -533,15 +539,8 @@ export class Execution<C extends Contract = Contract> {
   ): Promise<T> {
     const { store } = this.#host;
     if (tx !== undefined) return send(await store.commandsIn(tx));
-    const answer = await this.#told(send(store.commands));
+    const answer = await this.#host.send(this.id, this.flow, send);
     if (also !== undefined) store.wakeups.notifyOwner(also);
-    return answer;
-  }
-
-  /** What was accepted is told to the owner and to everybody who waits. */
-  async #told<T>(accepted: Promise<T>): Promise<T> {
-    const answer = await accepted;
-    this.#host.store.wakeups.notifyOwner(this.id);
     return answer;
   }
 }

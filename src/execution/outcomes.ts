@@ -100,7 +100,10 @@ export function openOutcomes({ reads, wakeups }: Store, timers: Timers): Outcome
     const local = waiting.get(id) ?? new Set();
     local.add(settle);
     waiting.set(id, local);
-    const stop = wakeups.subscribe(id, () => void check());
+    const stop = wakeups.subscribe(id, (isLocal) => {
+      // What this process closes it delivers.
+      if (!isLocal || options.until) void check();
+    });
     const end = () => settle(null);
     signal?.addEventListener("abort", end);
     const timer =

@@ -94,7 +94,8 @@ export interface DueExecution {
   readonly priority: number;
 }
 
-interface ClaimRow {
+/** A claim as the database gives it. */
+export interface ClaimRow {
   id: string;
   epoch: number;
   token: string;
@@ -165,7 +166,8 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
 /** Bytes of JSON in one answer. */
 const pageBytes = 16_777_216;
 
-async function foldClaims(
+/** @param options what is done with a ledger that cannot be folded */
+export async function foldClaims(
   sql: Sql,
   rows: readonly ClaimRow[],
   worker: WorkerId,

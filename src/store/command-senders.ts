@@ -1,38 +1,65 @@
-/** Commands are sent alone, or in a transaction of the caller's own; what the database refuses is the library's own error. */
+/** Commands are sent alone, with a claim, or in a transaction of the caller's own; what the database refuses is the library's own error. */
 import type { Json } from "../base/json.ts";
 import { JsonValue } from "../base/json-value.ts";
 import { callerTransactions, type CallerTransaction } from "./caller-transaction.ts";
+import { foldClaims, type Claim, type ClaimOptions, type ClaimRow } from "./claims.ts";
 import type { Database } from "./client.ts";
 import { commandsBy, type Call, type Commands, type CommandsIn } from "./commands.ts";
 import { openCommandQueue, tryWithin } from "./command-queue.ts";
 import type { CommandQueue } from "./command-queue.ts";
-import { codeOf, mayNot, refusalOf } from "./refusals.ts";
+import { refusalOf } from "./refusals.ts";
+import { snapshotVersion } from "../ledger/state.ts";
+import type { WorkerId } from "../ledger/event.ts";
 
-export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): Commands {
+/** Who claims what a command wakes. */
+export interface Claimant extends ClaimOptions {
+  readonly worker: WorkerId;
+  readonly token: string;
+  /** Called with what the command's own statement claimed. */
+  readonly claimed: (claim: Claim) => void;
+}
+
+export interface CommandSenders {
+  readonly commands: Commands;
+  /** The same by a worker that has room: an execution that a command wakes is claimed in its statement, and needs no job. */
+  readonly commandsClaiming: (claimant: Claimant) => CommandsIn;
+}
+
+export function commandSendersOf({ sql, target }: Pick<Database, "sql" | "target">): CommandSenders {
   let lane: CommandQueue | undefined;
   /** Texts of statements by what is called: a statement is prepared once. */
   const statements = new Map<string, TemplateStringsArray>();
-  const call: Call = async (name, about, ...args) => {
-    lane ??= openCommandQueue(sql.options.max);
-    const types = args.map(([type]) => type);
-    const key = [name, ...types].join();
-    const statement = statements.get(key) ?? statementOf(name, types);
-    statements.set(key, statement);
-    const values = args.map(([, value]) => value);
-    try {
-      const [row] = await lane.run(about.id, () => sql<{ answer: Json }[]>(statement, tryWithin, about.id, ...values));
-      return row?.answer ?? null;
-    } catch (error) {
-      throw refusalOf(error, target, about);
-    }
-  };
+  const callBy =
+    (claimant: Claimant | null): Call =>
+    async (name, about, ...args) => {
+      lane ??= openCommandQueue(sql.options.max);
+      const types = args.map(([type]) => type);
+      const key = [name, claimant !== null, ...types].join();
+      const statement = statements.get(key) ?? statementOf(name, types, claimant !== null);
+      statements.set(key, statement);
+      const { id } = about;
+      const values = [...(claimant ? [id] : []), id, ...args.map(([, value]) => value)];
+      const claim = claimant ? [claimant.worker, claimant.token, id, snapshotVersion] : [];
+      try {
+        const rows = await lane.run(id, () =>
+          sql<({ answer: Json } & (ClaimRow | { id: null }))[]>(statement, tryWithin, ...values, ...claim),
+        );
+        if (claimant) {
+          const taken = rows.filter((row) => row.id !== null);
+          for (const own of (await foldClaims(sql, taken, claimant.worker, claimant)).values()) claimant.claimed(own);
+        }
+        return rows[0]?.answer ?? null;
+      } catch (error) {
+        throw refusalOf(error, target, about);
+      }
+    };
   const recordOf = (rows: readonly { readonly record: Json }[]) => rows[0]?.record ?? null;
   const refuseLink = (error: unknown): never => {
     throw refusalOf(error, target, { what: "a link" });
   };
-  return {
+  const commands: Commands = {
     // Who waits hears of it from this process.
-    ...commandsBy(call, { notifies: false }),
+    ...commandsBy(callBy(null), { notifies: false }),
     async close(id, { reason, pendingInterrupts, parked, actor }) {
       const args = [
         ["text", reason],
@@ -41,7 +68,7 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
         ["bool", false],
         ["text", parked],
       ] as const;
-      return (await call("close", { id, what: "close" }, ...args)) === true;
+      return (await callBy(null)("close", { id, what: "close" }, ...args)) === true;
     },
     askedByToken: (token) =>
       sql<{ record: Json }[]>`select flowledger.asked_by_token(${token}) as record`.then(recordOf).catch(refuseLink),
@@ -50,31 +77,21 @@ export function commandsOf({ sql, target }: Pick<Database, "sql" | "target">): C
         select flowledger.answer_by_token(${token}, ${JSON.stringify(value)}::text::jsonb, ${JSON.stringify({ actor })}::text::jsonb) as record`
         .then(recordOf)
         .catch(refuseLink),
-    responseSchema: (id, interrupt) =>
-      sql<{ response: Json }[]>`
-        select coalesce(i.response, s.response) as response
-        from (select flowledger.projected_owner(${id}::uuid, ${interrupt}) as id) owner
-        left join flowledger.interrupts i on i.execution_id = ${id}::uuid and i.id = ${interrupt}
-        left join flowledger.interrupts s on i.id is null and s.execution_id = owner.id and s.id = substr(${interrupt}, 38)`
-        .then((rows) => rows[0]?.response ?? null)
-        .catch((error: unknown) => {
-          // A client may not look: its answer is compared where it is accepted.
-          if (codeOf(error) === mayNot) return null;
-          throw refusalOf(error, target, { id, what: interrupt });
-        }),
   };
+  return { commands, commandsClaiming: (claimant) => commandsBy(callBy(claimant), { notifies: false }) };
 }
 
 /** The execution's row is not waited for: that is up to the lane. */
-function statementOf(name: string, types: readonly string[]): TemplateStringsArray {
-  const [first = "", ...others] = types;
-  const parts = [
-    `select flowledger.${name}(case when set_config('lock_timeout', `,
-    ", true) <> '' then ",
-    types.length === 0 ? "::uuid end) as answer" : "::uuid end, ",
-    ...others.map((_, index) => `::text::${index === 0 ? first : others[index - 1]}, `),
-    ...(types.length === 0 ? [] : [`::text::${others.at(-1) ?? first}) as answer`]),
-  ];
+function statementOf(name: string, types: readonly string[], claims: boolean): TemplateStringsArray {
+  const told = claims ? " and set_config('fl.told', ?, true) <> ''" : "";
+  const id = `case when set_config('lock_timeout', ?, true) <> ''${told} then ?::uuid end`;
+  const command = `select flowledger.${name}(${[id, ...types.map((type) => `?::text::${type}`)].join(", ")}) as answer`;
+  const parts = (
+    claims
+      ? `select c.answer, k.* from (${command}) c
+        left join lateral flowledger.claim_told(c.answer is null, ?::uuid, ?::uuid, ?::uuid, ?::int) k on true`
+      : command
+  ).split("?");
   return Object.assign(parts, { raw: parts });
 }
 

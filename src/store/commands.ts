@@ -22,8 +22,8 @@ export interface ResumeCommand {
   readonly actor: string | null;
   /** What nobody has asked yet is refused. */
   readonly onlyIfPending: boolean;
-  /** The answer has been compared with what the interrupt asks for. */
-  readonly isChecked: boolean;
+  /** The hash of the schema by which the answer has been checked; null is none. */
+  readonly checked: string | null;
   /** The span of who answers. */
   readonly traceparent: string | null;
 }
@@ -59,7 +59,7 @@ export interface Commands {
   close(id: ExecutionId, command: CloseCommand): Promise<boolean>;
   /** False when it had closed before. */
   cancel(id: ExecutionId, command: CancelCommand): Promise<boolean>;
-  /** The interrupt as it is after the answer. */
+  /** The interrupt as it is after the answer; or `Unchecked`, where it asks for something else than was checked, and nothing was accepted. */
   continueWith(id: ExecutionId, interrupt: string, command: ResumeCommand): Promise<Json>;
   /** The interrupt as it is then. */
   withdraw(id: ExecutionId, interrupt: string, command: WithdrawCommand): Promise<Json>;
@@ -69,8 +69,6 @@ export interface Commands {
   answerByToken(token: string, value: Json, actor: string | null): Promise<Json>;
   /** The interrupt as it is then. @param options with who, as the function takes them */
   handle(id: ExecutionId, interrupt: string, handling: Handling, options: JsonObject): Promise<Json>;
-  /** What an answer to the interrupt must be, as JSON Schema; null is any JSON, or no such interrupt. */
-  responseSchema(id: ExecutionId, interrupt: string): Promise<Json>;
   /** @param flow names the execution's flow where interventions are off */
   intervene(id: ExecutionId, flow: string, payload: Json, options: JsonObject): Promise<Json>;
   markInterventionConsumed(id: ExecutionId, intervention: string, command: ConsumeCommand): Promise<Json>;
@@ -88,7 +86,7 @@ export interface Commands {
 }
 
 /** What a transaction of the caller's may hold: a close would wait for what cannot come before it commits. */
-export type CommandsIn = Omit<Commands, "close" | "askedByToken" | "answerByToken" | "responseSchema">;
+export type CommandsIn = Omit<Commands, "close" | "askedByToken" | "answerByToken">;
 
 export type Argument = readonly [type: "uuid" | "text" | "jsonb" | "bool", value: string | boolean | null];
 
@@ -129,10 +127,11 @@ export function commandsBy(call: Call, { notifies }: { readonly notifies: boolea
     },
     seal: (id, actor) => done(call("seal", { id, what: "seal" }, text(actor), notify)),
     cancel: (id, { reason, actor }) => done(call("cancel", { id, what: "cancel" }, text(reason), text(actor), notify)),
-    continueWith(id, interrupt, { value, requestId, actor, onlyIfPending, isChecked, traceparent }) {
+    continueWith(id, interrupt, { value, requestId, actor, onlyIfPending, checked, traceparent }) {
       const about = { id, what: interrupt, refused: `continueWith("${interrupt}")` };
       const answer = [text(interrupt), json(value), text(requestId), text(actor), notify];
-      return call("continue_with", about, ...answer, flag(!isChecked), flag(onlyIfPending), text(traceparent));
+      const more = [flag(true), flag(onlyIfPending), text(traceparent), text(checked ?? "")];
+      return call("continue_with", about, ...answer, ...more);
     },
     withdraw(id, interrupt, { reason, actor }) {
       const about = { id, what: interrupt, refused: `withdraw("${interrupt}")` };

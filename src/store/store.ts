@@ -13,9 +13,8 @@ import type { ConnectionOption } from "./client.ts";
 import { collectionsOf } from "./collections.ts";
 import type { Collections } from "./collections.ts";
 import type { CallerTransaction } from "./caller-transaction.ts";
-import { commandsInOf, commandsOf } from "./command-senders.ts";
+import { commandSendersOf, commandsInOf, type CommandSenders } from "./command-senders.ts";
 import type { CommandsIn } from "./commands.ts";
-import type { Commands } from "./commands.ts";
 import { bulksOf, type Bulks } from "./bulks.ts";
 import { operationsOf, type Operations } from "./operations.ts";
 import { timedOf, type Timed } from "./timed.ts";
@@ -51,7 +50,7 @@ import type { Wakeups } from "./wakeups.ts";
 import { workersOf } from "./workers.ts";
 import type { Workers } from "./workers.ts";
 
-export interface Store {
+export interface Store extends CommandSenders {
   readonly names: SchemaNames;
   /** host:port/database */
   readonly place: string;
@@ -59,8 +58,7 @@ export interface Store {
   readonly claims: Claims;
   readonly commits: Commits;
   readonly transactions: Transactions;
-  readonly commands: Commands;
-  /** The same in a transaction of the caller's own. */
+  /** Commands in a transaction of the caller's own. */
   readonly commandsIn: (tx: CallerTransaction) => Promise<CommandsIn>;
   readonly operators: Operators;
   readonly bulks: Bulks;
@@ -136,7 +134,7 @@ export function openStore(
     claims: guard(claimsOf(database)),
     commits: guard({ append: (items, skipLocked) => append(database.sql, items, skipLocked) } satisfies Commits),
     transactions,
-    commands: commandsOf(database),
+    ...commandSendersOf(database),
     commandsIn: commandsInOf(database),
     operators: guard(operatorsOf(database)),
     bulks: guard(bulksOf(database)),

@@ -24,8 +24,12 @@ export interface Wakeups extends AsyncDisposable {
   notifyReaders(id: ExecutionId): void;
   /** Notifies the owner too: something came in from outside. */
   notifyOwner(id: ExecutionId): void;
-  /** Calls back on wake-ups of one execution, and every two seconds in case one was lost. Returns how to stop. */
-  subscribe(id: ExecutionId, listener: () => void): () => void;
+  /**
+   * Calls back on wake-ups of one execution, and every two seconds in case one was lost. Returns how to stop.
+   *
+   * @param listener isLocal: this process told it, before the database does
+   */
+  subscribe(id: ExecutionId, listener: (isLocal: boolean) => void): () => void;
   /** Calls back when something came in from outside for any execution. */
   onOwnerWakeup(listener: (id: ExecutionId) => void): () => void;
   /** Calls back on every wake-up of readers, of any execution. */
@@ -44,7 +48,7 @@ export interface Wakeups extends AsyncDisposable {
 
 /** @param hasShortcuts whether a process hears itself before the database does, and those who wait look again unasked */
 export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, hasShortcuts = true): Wakeups {
-  const listeners = new Map<string, Set<() => void>>();
+  const listeners = new Map<string, Set<(isLocal: boolean) => void>>();
   const databaseListeners = new Map<string, () => void>();
   const ownerListeners = new Set<(id: ExecutionId) => void>();
   const changeListeners = new Set<(isListening: boolean) => void>();
@@ -60,27 +64,27 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
   let isListening = false;
   let isClosed = false;
   const callAll = () => {
-    for (const set of listeners.values()) for (const listener of set) listener();
+    for (const set of listeners.values()) for (const listener of set) listener(false);
   };
   const look = hasShortcuts ? liveness.every(lookEveryMs, callAll).unref() : null;
 
-  const deliver = (message: string) => {
+  const deliver = (message: string, isLocal: boolean) => {
     const isForReaders = message.startsWith(forReaders);
     const id = isForReaders ? message.slice(forReaders.length) : message;
     const set = listeners.get(id);
-    if (set) for (const listener of set) listener();
+    if (set) for (const listener of set) listener(isLocal);
     // What an owner tells the world is no news to it.
     if (isForReaders) for (const listener of readerListeners) listener(id as ExecutionId);
     else for (const listener of ownerListeners) listener(id as ExecutionId);
   };
   const publish = (message: string) => {
-    if (hasShortcuts) deliver(message);
+    if (hasShortcuts) deliver(message, true);
     if (!isClosed) outgoing.submit(message).catch(() => {});
   };
   const deliverAll = (payload: string) => {
     for (const message of new Set(payload.match(messages))) {
       databaseListeners.get(message)?.();
-      deliver(message);
+      deliver(message, false);
     }
   };
   const change = (isUp: boolean) => {
@@ -88,7 +92,7 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
     isListening = isUp;
     if (isNews) for (const listener of changeListeners) listener(isUp);
     // Meanwhile something may have been missed.
-    if (isUp) listeners.forEach((_, id) => deliver(id));
+    if (isUp) listeners.forEach((_, id) => deliver(id, false));
   };
   const listen = () => {
     if (!isClosed) session ??= openListener(sql, channelsOf(names), deliverAll, change);

@@ -3,6 +3,7 @@ import type { Semaphore } from "../base/async.ts";
 import { foldFrom } from "../ledger/codec.ts";
 import { withAnswerLimit, Batcher } from "../store/batcher.ts";
 import type { BrokenClaim, Claim, ClaimOptions, LostClaim, SlotRequest } from "../store/claims.ts";
+import type { CommandsIn } from "../store/commands.ts";
 import { firstEvents } from "../store/starts.ts";
 import type { CreateResult, NewExecution } from "../store/starts.ts";
 import type { Store } from "../store/store.ts";
@@ -20,6 +21,8 @@ export interface Claims {
     executions: readonly NewExecution[],
     here: readonly NewExecution[],
   ): Promise<{ readonly created: CreateResult[]; readonly claimed: ReadonlyMap<NewExecution, Claim> }>;
+  /** Sends a command that claims what it wakes. */
+  send<T>(send: (commands: CommandsIn) => Promise<T>, claimed: (claim: Claim) => void): Promise<T>;
   /** Notes what the database may still hold for us: its owner was fenced because a failover lost its last commits. */
   lose(claimed: Claim): void;
   /** Frees what was lost. */
@@ -29,7 +32,7 @@ export interface Claims {
 }
 
 export interface ClaimsHost {
-  readonly store: Pick<Store, "claims" | "starts">;
+  readonly store: Pick<Store, "claims" | "commandsClaiming" | "starts">;
   readonly log: Logger;
   /** Executions that lost workers run one at a time. */
   readonly suspects: Semaphore;
@@ -125,6 +128,28 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
           if (result?.isNew) claimed.set(execution, firstClaim(execution, { worker, token, now: result.at }));
         }
         return { created, claimed };
+      } catch (error) {
+        isUnsure = true;
+        throw error;
+      } finally {
+        underWay.delete(token);
+      }
+    },
+    async send(send, claimed) {
+      const token = crypto.randomUUID();
+      underWay.add(token);
+      failpoint("before-claim");
+      try {
+        const answer = await send(
+          store.commandsClaiming({
+            worker: workerId(),
+            token,
+            claimed,
+            onBroken: (broken, error) => onBroken({ ...broken, token }, error),
+          }),
+        );
+        failpoint("after-claim");
+        return answer;
       } catch (error) {
         isUnsure = true;
         throw error;

@@ -1,6 +1,7 @@
-/** Starts in the process of a worker: what can begin here and now is created and claimed in one statement, and needs no job. */
+/** Starts and commands in the process of a worker: what can begin, or go on, here and now is claimed in the same statement, and needs no job. */
 import type { Semaphore } from "../base/async.ts";
 import type { Claim } from "../store/claims.ts";
+import type { ExecutionId } from "../ledger/event.ts";
 import { isClaimRefused } from "../store/refusals.ts";
 import type { CreateResult, NewExecution } from "../store/starts.ts";
 import type { Claims } from "./claims.ts";
@@ -13,12 +14,13 @@ export interface StartsHost {
   readonly claims: Claims;
   readonly pauses: FlowPauses;
   readonly isTaking: () => boolean;
+  readonly isOwned: (id: ExecutionId) => boolean;
   /** Runs what was claimed with capacity that is taken already. */
   readonly runHere: (claimed: Claim) => void;
 }
 
-export function openStarts(parts: StartsHost): Pick<LocalWorker, "create"> {
-  const { host, capacity, claims, pauses, isTaking, runHere } = parts;
+export function openStarts(parts: StartsHost): Pick<LocalWorker, "create" | "send"> {
+  const { host, capacity, claims, pauses, isTaking, isOwned, runHere } = parts;
   const { store } = host;
   const create = async (executions: readonly NewExecution[]): Promise<CreateResult[]> => {
     const here = executions.filter((execution) => isTaking() && canBeginHere(execution) && capacity.tryAcquire());
@@ -46,7 +48,19 @@ export function openStarts(parts: StartsHost): Pick<LocalWorker, "create"> {
     delayMs === null &&
     startAt === null &&
     discardAfter == null &&
-    !pauses.has(flow) &&
-    host.flows.get(flow)?.limits === null;
-  return { create };
+    canClaim(flow);
+  const canClaim = (flow: string): boolean => !pauses.has(flow) && host.flows.get(flow)?.limits === null;
+  const send: LocalWorker["send"] = async (id, flow, sent) => {
+    if (!isTaking() || isOwned(id) || !canClaim(flow) || !capacity.tryAcquire())
+      return { answer: await sent(store.commands), isClaimed: false };
+    let own: Claim | undefined;
+    try {
+      const answer = await claims.send(sent, (claimed) => (own = claimed));
+      return { answer, isClaimed: own !== undefined };
+    } finally {
+      if (own) runHere(own);
+      else capacity.release();
+    }
+  };
+  return { create, send };
 }

@@ -158,7 +158,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const isTaking = () => !isStopping && !isCrashed;
   const runHere = (claimed: Claim) => void run(claimed).catch(onTrouble);
   const slots = openSlots({ host, hasShortcuts, capacity, claims, isTaking, runHere, onTrouble });
-  const starts = openStarts({ host, capacity, claims, pauses, isTaking, runHere });
+  const starts = openStarts({ host, capacity, claims, pauses, isTaking, isOwned: (id) => owners.has(id), runHere });
   const advanceOne = async (execution: ExecutionId, flow: string, priority: number): Promise<void> => {
     const known = owners.get(execution);
     if (known) return known.poke();
@@ -371,6 +371,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       return owners.size;
     },
     create: starts.create,
+    send: starts.send,
     lookAtPauses: () => pauses.look().catch(onTrouble),
     inside: {
       owners,

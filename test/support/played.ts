@@ -361,7 +361,7 @@ export class Member {
             requestId: rest % 4 > 1 ? `r${rest}` : null,
             actor,
             onlyIfPending: false,
-            isChecked: true,
+            checked: null,
             traceparent: rest % 3 ? null : "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
           },
         );

@@ -3,7 +3,7 @@ import type postgres from "postgres";
 import { auditOf } from "../../src/store/audit.ts";
 import { childrenOf } from "../../src/store/children.ts";
 import { claimsOf } from "../../src/store/claims.ts";
-import { commandsOf } from "../../src/store/command-senders.ts";
+import { commandSendersOf } from "../../src/store/command-senders.ts";
 import { defaultNames } from "../../src/store/names.ts";
 import { readsOf } from "../../src/store/reads.ts";
 import { timedOf } from "../../src/store/timed.ts";
@@ -21,7 +21,7 @@ export function storeOn(sql: postgres.Sql | postgres.TransactionSql) {
     audit: auditOf(database),
     children: childrenOf(database),
     claims: claimsOf(database),
-    commands: commandsOf(database),
+    commands: commandSendersOf(database).commands,
     reads: readsOf(database),
     schedules: schedulesOf(database),
     timed: timedOf(database),
