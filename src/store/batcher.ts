@@ -1,6 +1,6 @@
 /** Gathers what arrives while a statement is in flight and sends it with the next: one statement for many callers. */
 import { backoff, retry, withTimeout } from "../base/async.ts";
-import { systemTimers as liveness } from "../base/timers.ts";
+import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import { ConnectionError } from "../base/errors.ts";
 import { leftToOthers, openCommandQueue } from "./command-queue.ts";
 import type { CommandQueue } from "./command-queue.ts";
@@ -13,6 +13,10 @@ export interface BatcherOptions<Item, Result> {
   maxItems?: number;
   /** Statements under way at once. @default 1 */
   maxInFlight?: number;
+  /** Fewer items than this are not worth a statement beside another one, until that has been under way for `slowMs`. @default 16 */
+  minBeside?: number;
+  /** @default 0 */
+  slowMs?: number;
   /** Wait out lost connections, full disks and lock timeouts instead of failing the callers. @default false */
   isPersistent?: boolean;
   /** An answer that takes longer counts as a lost connection. @default 5000 */
@@ -27,9 +31,6 @@ const aloneAtOnce = 2 + leftToOthers;
 
 /** A statement that takes longer is on a dead connection: it is sent again on another one, or its callers hear of it. */
 const answerWithinMs = 5000;
-/** Fewer items than this are not worth a statement of their own. */
-const minShare = 16;
-
 /**
  * A class, as everything is that is made for each commit and knows who waits for it: V8 allocates object literals of places whose
  * objects live long in a burst as old ones from then on, and what they know is kept with them until the next full collection.
@@ -49,6 +50,9 @@ class Waiting<Item, Result> {
 export class Batcher<Item, Result> {
   #queue: Waiting<Item, Result>[] = [];
   #inFlight = 0;
+  /** When the last statement went out; and what looks whether it takes long. */
+  #sentAt = 0;
+  #slow: Timer | undefined;
   #isScheduled = false;
   #isClosed = false;
   #alone: CommandQueue | undefined;
@@ -57,7 +61,15 @@ export class Batcher<Item, Result> {
   readonly #onTrouble: (error: unknown) => void;
 
   constructor(options: BatcherOptions<Item, Result>) {
-    this.#options = { maxItems: 1000, maxInFlight: 1, isPersistent: false, timeoutMs: answerWithinMs, ...options };
+    this.#options = {
+      maxItems: 1000,
+      maxInFlight: 1,
+      minBeside: 16,
+      slowMs: 0,
+      isPersistent: false,
+      timeoutMs: answerWithinMs,
+      ...options,
+    };
     this.#mayWait = options.mayWait;
     this.#onTrouble = options.onTrouble ?? (() => {});
   }
@@ -77,6 +89,7 @@ export class Batcher<Item, Result> {
   // At the end of the loop's turn, so that everything the last answer set off leaves together.
   #schedule(): void {
     if (this.#isScheduled || this.#inFlight >= this.#options.maxInFlight || this.#queue.length === 0) return;
+    if (!this.#isWorthIt()) return;
     this.#isScheduled = true;
     setImmediate(() => {
       this.#isScheduled = false;
@@ -84,15 +97,29 @@ export class Batcher<Item, Result> {
     });
   }
 
+  /** Two small statements beside each other cost more than one after the other; but none waits behind one that takes long. */
+  #isWorthIt(): boolean {
+    const { minBeside, slowMs } = this.#options;
+    if (slowMs === 0 || this.#inFlight === 0 || this.#queue.length >= minBeside) return true;
+    const left = this.#sentAt + slowMs - liveness.monotonic();
+    if (left > 0)
+      this.#slow ??= liveness.after(left, () => {
+        this.#slow = undefined;
+        this.#schedule();
+      });
+    return left <= 0;
+  }
+
   async #sendBatch(): Promise<void> {
-    const { maxItems, maxInFlight } = this.#options;
+    const { maxItems, maxInFlight, minBeside } = this.#options;
     // What could travel in one batch is shared out, so that no free connection stays idle while the others wait for it.
-    const share = Math.max(minShare, Math.ceil(this.#queue.length / (maxInFlight - this.#inFlight)));
+    const share = Math.max(minBeside, Math.ceil(this.#queue.length / (maxInFlight - this.#inFlight)));
     const count = Math.min(maxItems, share);
     const batch = this.#queue.length <= count ? this.#queue : this.#queue.slice(0, count);
     this.#queue = this.#queue.length <= count ? [] : this.#queue.slice(count);
     if (batch.length === 0) return;
     this.#inFlight += 1;
+    this.#sentAt = liveness.monotonic();
     this.#schedule();
     try {
       await this.#deliver(batch);
