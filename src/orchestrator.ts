@@ -35,7 +35,7 @@ import { Bulk, bulkOptions, type BulkOptions, type BulkPreview } from "./executi
 import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/host.ts";
 import { KnownSchemas } from "./execution/schemas.ts";
-import type { CommandsIn } from "./store/commands.ts";
+import { sendCommand } from "./execution/sending.ts";
 import { requireExecutionId } from "./execution/ids.ts";
 import { inspectLoad, load } from "./execution/history.ts";
 import { parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";
@@ -662,22 +662,10 @@ export class Orchestrator implements AsyncDisposable {
       timers: this.#timers,
       newId: this.#newId,
       schemas: this.#schemas,
-      send: (id, flow, send) => this.#send(id, flow, send),
+      send: (id, flow, send) =>
+        sendCommand(connected().store, this.#hasShortcuts ? [...this.#workers][0] : undefined, id, flow, send),
       activeTrace: () => this.#tracing.active(),
     };
-  }
-
-  /** A worker here that has room claims what the command wakes; otherwise its owner, or a job, sees to it. */
-  async #send<T>(id: ExecutionId, flow: string, send: (commands: CommandsIn) => Promise<T>): Promise<T> {
-    const [worker] = this.#hasShortcuts ? this.#workers : [];
-    const { commands, wakeups } = this.#store;
-    const { answer, isClaimed } = worker
-      ? await worker.send(id, flow, send)
-      : { answer: await send(commands), isClaimed: false };
-    // Whoever has just claimed it knows.
-    if (isClaimed) wakeups.notifyReaders(id);
-    else wakeups.notifyOwner(id);
-    return answer;
   }
 
   #bind<C extends Contract>(flow: FlowDefinition<C>): BoundFlow<C> {

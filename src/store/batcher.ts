@@ -52,7 +52,7 @@ export class Batcher<Item, Result> {
   #inFlight = 0;
   /** When the last statement went out; and what looks whether it takes long. */
   #sentAt = 0;
-  #slow: Timer | undefined;
+  #slow: Timer | null = null;
   #isScheduled = false;
   #isClosed = false;
   #alone: CommandQueue | undefined;
@@ -102,12 +102,13 @@ export class Batcher<Item, Result> {
     const { minBeside, slowMs } = this.#options;
     if (slowMs === 0 || this.#inFlight === 0 || this.#queue.length >= minBeside) return true;
     const left = this.#sentAt + slowMs - liveness.monotonic();
-    if (left > 0)
-      this.#slow ??= liveness.after(left, () => {
-        this.#slow = undefined;
+    if (left <= 0) return true;
+    if (this.#slow === null)
+      this.#slow = liveness.after(left, () => {
+        this.#slow = null;
         this.#schedule();
       });
-    return left <= 0;
+    return false;
   }
 
   async #sendBatch(): Promise<void> {

@@ -88,6 +88,15 @@ export interface Commands {
 /** What a transaction of the caller's may hold: a close would wait for what cannot come before it commits. */
 export type CommandsIn = Omit<Commands, "close" | "askedByToken" | "answerByToken">;
 
+/** A worker of this process: what a command wakes it claims in the same statement, if it has room. */
+export interface Sender {
+  send<T>(
+    id: ExecutionId,
+    flow: string,
+    send: (commands: CommandsIn) => Promise<T>,
+  ): Promise<{ readonly answer: T; readonly isClaimed: boolean }>;
+}
+
 export type Argument = readonly [type: "uuid" | "text" | "jsonb" | "bool", value: string | boolean | null];
 
 /** Calls a function of ours about an execution, whose id comes first. @param about what was asked, for what is refused */

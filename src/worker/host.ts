@@ -8,7 +8,7 @@ import type { Resources, WorkerResources } from "../engine/resources.ts";
 import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { ExecutionId, WorkerId } from "../ledger/event.ts";
-import type { CommandsIn } from "../store/commands.ts";
+import type { Sender } from "../store/commands.ts";
 import type { CreateResult, NewExecution } from "../store/starts.ts";
 import type { Store } from "../store/store.ts";
 import type { Meter } from "../telemetry/meter.ts";
@@ -55,15 +55,9 @@ export interface Worker extends AsyncDisposable {
 }
 
 /** The worker as its own process has it. */
-export interface LocalWorker extends Worker {
+export interface LocalWorker extends Worker, Sender {
   /** Creates executions; those that can begin here and now are claimed in the same statement, and need no job. */
   create(executions: readonly NewExecution[]): Promise<CreateResult[]>;
-  /** Sends a command to an execution; what it wakes is claimed in the same statement where it can go on here and now, and needs no job. */
-  send<T>(
-    id: ExecutionId,
-    flow: string,
-    send: (commands: CommandsIn) => Promise<T>,
-  ): Promise<{ readonly answer: T; readonly isClaimed: boolean }>;
   /** Looks which flows are paused: before a wake-up tells it. */
   lookAtPauses(): Promise<void>;
   readonly inside: WorkerInside;

@@ -88,8 +88,8 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     source: {
       "worker/upkeep.ts": [["if (beats % (pollEveryMs / beatEveryMs) === 0)", "if (beats < 0)"]],
       "store/wakeups.ts": [
-        ["for (const set of listeners.values()) for (const listener of set) listener();", ""],
-        ["if (isUp) listeners.forEach((_, id) => deliver(id));", ""],
+        ["for (const set of listeners.values()) for (const listener of set) listener(false);", ""],
+        ["if (isUp) listeners.forEach((_, id) => deliver(id, false));", ""],
       ],
     },
     faults: { deafen: 10, terminateListener: 4 },

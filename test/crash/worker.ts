@@ -16,6 +16,8 @@ const worker = await orchestrator.startWorker({ drainTimeout: process.env["CRASH
 process.stdout.write(`ready ${worker.id}\n`);
 const own = process.env["CRASH_START"];
 if (own !== undefined) await orchestrator.flow(work).startExecution({}, { id: own, autoCloseTimeout: 0 });
+const answered = process.env["CRASH_ANSWER"];
+if (answered !== undefined) await (await orchestrator.getExecution(answered)).continueWith("ask", "yes");
 let isStopping = false;
 process.on("SIGTERM", () => {
   if (isStopping) process.exit(130);

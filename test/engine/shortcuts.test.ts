@@ -1,7 +1,7 @@
 /**
  * With every shortcut off, graphile-worker's jobs alone bring everything to its end, and NOTIFY alone the stream. Off are:
  *
- * - a start, also that of a child, that a worker of its own process claims; the next of a limited flow, that the worker takes whose
+ * - a start, also that of a child, or a command that a worker of its own process claims with; the next of a limited flow, that the worker takes whose
  *   execution has left its slot
  * - what a process hears of itself before the database brings it; the end of an execution or an item, that its owner hands to those
  *   who wait in its process

@@ -1,5 +1,5 @@
 /** What shares a statement shares no fate: an item that Postgres refuses is refused alone. */
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Batcher } from "../../src/store/batcher.ts";
 
 test("of a batch with items that Postgres cannot hold all others go in, each of those is refused, and order is kept", async () => {
@@ -25,4 +25,42 @@ test("of a batch with items that Postgres cannot hold all others go in, each of 
   expect(sent).toEqual(good);
   // Halves, and not one by one.
   expect(statements.length).toBeLessThan(40);
+});
+
+test("a few items wait for the statement under way; many, or a few when it takes long, go beside it", async () => {
+  const answers: (() => void)[] = [];
+  const sent: number[][] = [];
+  const batcher = new Batcher<number, number>({
+    send: (items) => {
+      sent.push([...items]);
+      return new Promise((resolve) => answers.push(() => resolve(items)));
+    },
+    maxInFlight: 2,
+    minBeside: 3,
+    slowMs: 100,
+  });
+  const submit = (...items: number[]) => Promise.all(items.map((item) => batcher.submit(item)));
+  const untilSent = (count: number) =>
+    vi.waitFor(() => expect(sent).toHaveLength(count), { timeout: 5000, interval: 1 });
+
+  const all = [submit(1)];
+  await untilSent(1);
+  all.push(submit(2, 3));
+  await new Promise(setImmediate);
+  expect(sent).toEqual([[1]]);
+  // One more makes it worth a statement.
+  all.push(submit(4));
+  await untilSent(2);
+  expect(sent[1]).toEqual([2, 3, 4]);
+
+  answers.splice(0).forEach((answer) => answer());
+  await Promise.all(all);
+  all.push(submit(5));
+  await untilSent(3);
+  all.push(submit(6));
+  // Nothing else comes, and the one under way is not answered.
+  await untilSent(4);
+  expect(sent[3]).toEqual([6]);
+  answers.splice(0).forEach((answer) => answer());
+  expect((await Promise.all(all)).flat()).toEqual([1, 2, 3, 4, 5, 6]);
 });

@@ -2,6 +2,8 @@
 import postgres from "postgres";
 import { expect, test } from "vitest";
 import { append } from "../../src/store/append.ts";
+import type { Claim } from "../../src/store/claims.ts";
+import { commandSendersOf } from "../../src/store/command-senders.ts";
 import { testDatabase } from "../support/database.ts";
 import { appendTo, expectGuarantees, leases, newExecution, someWorker } from "../support/ledger.ts";
 import { storeOn } from "../support/store.ts";
@@ -107,6 +109,60 @@ test("an emit to an execution that waits makes it due, with a job", async () => 
 
   expect((await storeOn(sql).claims.claim(someWorker, [lease.id])).get(lease.id)?.epoch).toBe(2);
   await expectGuarantees(sql, lease.id);
+});
+
+/** Sends an event that is claimed with: what it claimed, and the jobs that are there then. */
+async function tell(id: ExecutionId) {
+  const told: Claim[] = [];
+  const claimant = { worker: someWorker, token: crypto.randomUUID(), claimed: (claim: Claim) => void told.push(claim) };
+  await sql`delete from flowledger_jobs._private_jobs`;
+  await commandSendersOf({ sql, target: { place: "", user: "", schema: "flowledger" } })
+    .commandsClaiming(claimant)
+    .emit(id, { event: "Go", payload: null, idempotencyKey: null, actor: null });
+  const jobs = await sql`select 1 from flowledger_jobs._private_jobs where payload::text like ${`%${id}%`}`;
+  return { told, jobs: jobs.length, token: claimant.token };
+}
+
+test("a command that claims what it wakes takes what waits and is free, with what it said itself, and leaves no job", async () => {
+  const [lease] = await leases(sql, 1);
+  if (!lease) throw new Error("no lease");
+  await append(sql, [appendTo(lease, { release: { wakeInMs: null } })]);
+
+  const { told, jobs, token } = await tell(lease.id);
+
+  expect(told).toMatchObject([
+    { id: lease.id, epoch: 2, token, state: { inbox: [{ kind: "start" }, { event: "Go" }] } },
+  ]);
+  expect(jobs).toBe(0);
+  await expectGuarantees(sql, lease.id);
+});
+
+test.each<[string, number, (id: ExecutionId) => Promise<unknown>]>([
+  [
+    "what took several workers down: it gets its job",
+    1,
+    (id) => sql`update flowledger.executions set takeovers = 2 where id = ${id}`,
+  ],
+  ["what another worker owns: that one hears of it", 0, (id) => storeOn(sql).claims.claim(someWorker, [id])],
+  [
+    "what begins later: its job comes then",
+    1,
+    (id) =>
+      sql`update flowledger.executions set due_at = flowledger.now() + interval '1 hour', wake_at = null where id = ${id}`,
+  ],
+  [
+    "what is of a flow that is paused",
+    1,
+    () => sql`select flowledger.pause_flow('f', '{"actor": "ann", "reason": "test"}')`,
+  ],
+])("a command that claims what it wakes leaves %s", async (_, jobs, before) => {
+  const execution = newExecution();
+  await storeOn(sql).starts.create([execution]);
+  await before(execution.id);
+
+  expect(await tell(execution.id)).toMatchObject({ told: [], jobs });
+
+  await sql`select flowledger.unpause_flow('f', '{"actor": "ann", "reason": "test"}')`;
 });
 
 test.each([

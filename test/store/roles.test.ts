@@ -606,6 +606,24 @@ test("an operator pauses a flow and does a bulk with its own role, which workers
   ).rejects.toMatchObject({ code: "FL008" });
 }, 60_000);
 
+test("a client that says that it claims what it wakes claims nothing, and what it wakes has its job", async () => {
+  await as("client", async (client) => {
+    const [row] = await client<{ id: string }[]>`select flowledger.start('told', null, '{"allowUnknown": true}') as id`;
+    const id = row?.id ?? "";
+    await sql`update flowledger.executions set wake_at = null where id = ${id}`;
+    await sql`delete from flowledger_jobs._private_jobs`;
+
+    await client`select set_config('fl.told', ${id}, false)`;
+    await client`select flowledger.emit(${id}, 'Go')`;
+    const claim = client`select * from flowledger.claim_told(true, gen_random_uuid(), gen_random_uuid(), ${id}, 1)`;
+
+    await expect(claim).rejects.toMatchObject({ code: "42501" });
+    expect(await sql`select 1 from flowledger_jobs._private_jobs where payload::text like ${`%${id}%`}`).toHaveLength(
+      1,
+    );
+  });
+});
+
 test("a bulk ends where the role that asked for it may ask for none any more", async () => {
   const flow = defineFlow("roles.revoked").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
   await using serving = createOrchestrator({ connection: urlOf("worker"), flows: [flow], logger: quiet });

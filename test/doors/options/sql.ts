@@ -138,6 +138,7 @@ const commands: readonly SqlRow[] = [
     { raw: flag },
     { raw: flag, only_if_pending: flag },
     { raw: flag, only_if_pending: flag, traceparent: orNull(anyText) },
+    { raw: flag, only_if_pending: flag, traceparent: orNull(anyText), checked: orNull(anyText) },
   ].map((more): SqlRow => ({
     name: "continue_with",
     args: { id: of("asking"), interrupt, payload, resume_request_id: orNull(text(10_000)), actor, notify, ...more },

@@ -1,0 +1,23 @@
+/** How a command goes out, and who hears of it. */
+import type { ExecutionId } from "../ledger/event.ts";
+import type { CommandsIn, Sender } from "../store/commands.ts";
+import type { Store } from "../store/store.ts";
+
+export async function sendCommand<T>(
+  { commands, wakeups }: Pick<Store, "commands" | "wakeups">,
+  sender: Sender | undefined,
+  id: ExecutionId,
+  flow: string,
+  send: (commands: CommandsIn) => Promise<T>,
+): Promise<T> {
+  if (sender === undefined) {
+    const answer = await send(commands);
+    wakeups.notifyOwner(id);
+    return answer;
+  }
+  const { answer, isClaimed } = await sender.send(id, flow, send);
+  // Whoever has just claimed it knows.
+  if (isClaimed) wakeups.notifyReaders(id);
+  else wakeups.notifyOwner(id);
+  return answer;
+}
