@@ -11,14 +11,19 @@ create or replace function flowledger.claim_limited(p_worker uuid, p_token uuid,
 returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, items float8, snapshot jsonb, events json)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- The row of the flow is locked meanwhile, and every worker of it waits.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   l flowledger.limits;
-  v_chosen uuid[] := array(
-    select e.id from flowledger.executions e
-    where e.id = any(p_ids) and not exists (select 1 from flowledger.limits x where x.flow = e.flow));
+  v_chosen uuid[] := '{}';
   v_claimed uuid[] := '{}';
 begin
+  if p_ids <> '{}' then
+    v_chosen := array(
+      select e.id from flowledger.executions e
+      where e.id = any(p_ids) and not exists (select 1 from flowledger.limits x where x.flow = e.flow));
+  end if;
   for l in select x.* from flowledger.limits x where x.flow = any(p_flows) order by x.flow for no key update loop
     v_chosen := v_chosen || flowledger.acquire_slots(l, p_ids, p_left, p_rooms[array_position(p_flows, l.flow)], p_suspects);
   end loop;
@@ -34,7 +39,9 @@ begin
     v_claimed := v_claimed || id;
     return next;
   end loop;
-  update flowledger.slots s set acquired = false where s.execution_id = any(v_chosen) and not s.execution_id = any(v_claimed);
+  if cardinality(v_claimed) < cardinality(v_chosen) then
+    update flowledger.slots s set acquired = false where s.execution_id = any(v_chosen) and not s.execution_id = any(v_claimed);
+  end if;
 end $$;
 
 -- Gives the free slots of a flow to those first in its queue: what has begun before what has not, then by priority, then the
@@ -62,42 +69,44 @@ declare
   v_chosen uuid[] := '{}';
   v_notified uuid[] := '{}';
   v_late uuid[] := '{}';
-  v_queued uuid[];
+  v_queued uuid[] := '{}';
   v_next timestamptz;
 begin
   delete from flowledger.slots s using flowledger.executions e
   where s.execution_id = any(p_left) and s.flow = l.flow and s.acquired and e.id = s.execution_id and e.owner is null;
   -- What ends needs no slot for that.
-  if exists (select from flowledger.flow_pause_of(l.flow)) then
+  if exists (select from flowledger.flow_pauses) and exists (select from flowledger.flow_pause_of(l.flow)) then
     return flowledger.claimable(array(select e.id from flowledger.executions e where e.id = any(p_ids) and e.flow = l.flow));
   end if;
-  -- An owner was lost, and a job came again: the slot is free, the position is kept. The job is used up with that: when there is
-  -- no slot now, the next one that is free notifies anew. A slot that an owner is just leaving is left to it.
-  update flowledger.slots s set acquired = false, notified_at = null from flowledger.executions e
-  where s.execution_id = any(p_ids) and s.flow = l.flow and (s.acquired or s.notified_at is not null)
-    and e.id = s.execution_id and e.owner is null and e.wake_at <= v_at and e.closed_at is null;
-  -- A key that comes new begins with those who are first in the queue now; each further one of its executions is a turn later.
-  with new as materialized (
-    select e.id, coalesce(e.limit_key, '') as key, e.priority, e.epoch = 0 as not_started,
-      row_number() over (partition by e.priority, e.limit_key order by e.id) - 1 as nth
-    from flowledger.executions e
-    where e.id = any(p_ids) and e.flow = l.flow and e.owner is null and e.wake_at <= v_at and e.closed_at is null
-      and (e.epoch > 0 or coalesce(e.discard_at, 'infinity') > v_at)
-  ), first as materialized (
-    select n.priority, coalesce(
-      (select s.queue_position from flowledger.slots s
-        where s.flow = l.flow and not s.acquired and s.not_started and s.priority = n.priority order by s.queue_position limit 1),
-      (select max(s.queue_position) from flowledger.slots s where s.flow = l.flow and s.acquired and s.priority = n.priority), 1) as queue_position
-    from (select distinct new.priority from new) n
-  ), queued as (
-    insert into flowledger.slots (execution_id, flow, key, priority, queue_position, acquired, not_started)
-    select new.id, l.flow, new.key, new.priority, new.nth + greatest(first.queue_position, (
-        select max(s.queue_position) + 1 from flowledger.slots s where s.flow = l.flow and s.priority = new.priority and s.key = new.key)),
-      false, new.not_started
-    from new join first on first.priority = new.priority
-    on conflict do nothing
-    returning execution_id
-  ) select coalesce(array_agg(q.execution_id), '{}') into v_queued from queued q;
+  if p_ids <> '{}' then
+    -- An owner was lost, and a job came again: the slot is free, the position is kept. The job is used up with that: when there is
+    -- no slot now, the next one that is free notifies anew. A slot that an owner is just leaving is left to it.
+    update flowledger.slots s set acquired = false, notified_at = null from flowledger.executions e
+    where s.execution_id = any(p_ids) and s.flow = l.flow and (s.acquired or s.notified_at is not null)
+      and e.id = s.execution_id and e.owner is null and e.wake_at <= v_at and e.closed_at is null;
+    -- A key that comes new begins with those who are first in the queue now; each further one of its executions is a turn later.
+    with new as materialized (
+      select e.id, coalesce(e.limit_key, '') as key, e.priority, e.epoch = 0 as not_started,
+        row_number() over (partition by e.priority, e.limit_key order by e.id) - 1 as nth
+      from flowledger.executions e
+      where e.id = any(p_ids) and e.flow = l.flow and e.owner is null and e.wake_at <= v_at and e.closed_at is null
+        and (e.epoch > 0 or coalesce(e.discard_at, 'infinity') > v_at)
+    ), first as materialized (
+      select n.priority, coalesce(
+        (select s.queue_position from flowledger.slots s
+          where s.flow = l.flow and not s.acquired and s.not_started and s.priority = n.priority order by s.queue_position limit 1),
+        (select max(s.queue_position) from flowledger.slots s where s.flow = l.flow and s.acquired and s.priority = n.priority), 1) as queue_position
+      from (select distinct new.priority from new) n
+    ), queued as (
+      insert into flowledger.slots (execution_id, flow, key, priority, queue_position, acquired, not_started)
+      select new.id, l.flow, new.key, new.priority, new.nth + greatest(first.queue_position, (
+          select max(s.queue_position) + 1 from flowledger.slots s where s.flow = l.flow and s.priority = new.priority and s.key = new.key)),
+        false, new.not_started
+      from new join first on first.priority = new.priority
+      on conflict do nothing
+      returning execution_id
+    ) select coalesce(array_agg(q.execution_id), '{}') into v_queued from queued q;
+  end if;
   -- Null is no limit.
   if l.concurrency is not null then
     v_free := l.concurrency - (select count(*) from flowledger.slots s where s.flow = l.flow and s.acquired);
@@ -151,8 +160,11 @@ begin
     end if;
   end loop;
   -- Discarded: what waited for too long, here or on its way here.
-  v_late := flowledger.discard(v_late || array(select e.id from flowledger.executions e where e.id = any(p_ids) and e.flow = l.flow and e.discard_at <= v_at));
+  if p_ids <> '{}' then
+    v_late := v_late || array(select e.id from flowledger.executions e where e.id = any(p_ids) and e.flow = l.flow and e.discard_at <= v_at);
+  end if;
   if v_late <> '{}' then
+    v_late := flowledger.discard(v_late);
     delete from flowledger.slots s where s.execution_id = any(v_late);
   end if;
   -- And what may wait no longer then: a job comes for it, also when no slot is free.
