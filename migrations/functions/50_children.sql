@@ -7,6 +7,7 @@ create or replace function flowledger.propagate_close(p_ids uuid[], p_overdue_ms
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms'
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
