@@ -60,10 +60,38 @@ exception when lock_not_available then
     using errcode = 'FL011', detail = coalesce(v_pid::text, ''), hint = 'try again when that has ended';
 end $$;
 
+-- Events that came from outside, as rows of the ledger.
+create or replace function flowledger.ledger_rows(p_events jsonb)
+returns table (ord bigint, type text, dispatch int, chunk text, actor text, payload jsonb)
+language sql immutable
+begin atomic
+  select v.ord, v.event ->> 'type', case when v.event ? 'chunk' then (v.event ->> 'dispatch')::int end, v.event ->> 'chunk', v.event ->> 'actor',
+    nullif((select jsonb_object_agg(field.key, field.value) from jsonb_each(v.event) field
+      where field.key not in ('type', 'actor', 'chunk') and not (field.key = 'dispatch' and v.event ? 'chunk')
+        and (field.value <> 'null' or field.key in ('value', 'payload', 'input', 'output'))), '{}')
+  from jsonb_array_elements(p_events) with ordinality as v(event, ord);
+end;
+
+-- From when on events from outside give an owner something to do; null where they do not. What comes in behind a start that is delayed
+-- waits with it; only an end that is asked for, or that is told of, does not. Before the start, corrections and a seal give nobody
+-- anything to do.
+create or replace function flowledger.wake_after(p_events jsonb, p_at timestamptz, p_due_at timestamptz, p_started_at timestamptz, p_epoch int) returns timestamptz
+language sql immutable
+return case
+  when p_due_at > p_at and (p_started_at is not null or p_events @> '[{"type": "execution.started"}]')
+    and not p_events @? '$[*].type ? (@ == "cancel.requested" || @ == "interrupt.cancelled" || @ starts with "child.")' then p_due_at
+  when p_epoch = 0 and p_started_at is null and not p_events @? '$[*] ? (!(@.type starts with "intervention.") && !(@.type == "state.edited") && !(@.type == "execution.paused") && !(@.type == "execution.unpaused") && !(@.type == "execution.sealed" && !exists(@.close)))' then null
+  -- Nothing follows from it, or not before somebody asks.
+  when p_events @? '$[*].type ? (@ == "interrupt.answered" || @ == "interrupt.claimed" || @ == "interrupt.released" || @ == "interrupt.snoozed")' then null
+  else p_at end;
+
+-- How many parked chunks such events run again: each was parked, or its command would have been refused.
+create or replace function flowledger.retried_in(p_events jsonb) returns int
+language sql immutable
+return jsonb_array_length(jsonb_path_query_array(p_events, '$[*] ? (@.type == "chunk.retried")'));
+
 -- Appends events that came from outside to a locked execution and sees to it that somebody advances it: its owner hears
--- of it by a wake-up, a free execution gets a job. What comes in behind a start that is delayed waits with it; only an end that is
--- asked for, or that is told of, does not. Before the start, corrections and a seal give nobody anything to do. Returns the seq of
--- the last event.
+-- of it by a wake-up, a free execution gets a job. Returns the seq of the last event. Many executions: `accept_all`.
 create or replace function flowledger.accept(e flowledger.executions, p_events jsonb, p_notify boolean) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -74,32 +102,22 @@ as $$
 declare
   v_at timestamptz := flowledger.now();
   v_seq int := e.seq + jsonb_array_length(p_events);
-  v_wake timestamptz := v_at;
+  v_wake timestamptz := flowledger.wake_after(p_events, v_at, e.due_at, e.started_at, e.epoch);
 begin
-  if e.due_at > v_at and (e.started_at is not null or p_events @> '[{"type": "execution.started"}]')
-    and not p_events @? '$[*].type ? (@ == "cancel.requested" || @ == "interrupt.cancelled" || @ starts with "child.")' then
-    v_wake := e.due_at;
-  elsif e.epoch = 0 and e.started_at is null and not p_events @? '$[*] ? (!(@.type starts with "intervention.") && !(@.type == "state.edited") && !(@.type == "execution.paused") && !(@.type == "execution.unpaused") && !(@.type == "execution.sealed" && !exists(@.close)))' then
-    v_wake := null;
-  elsif p_events @? '$[*].type ? (@ == "interrupt.answered" || @ == "interrupt.claimed" || @ == "interrupt.released" || @ == "interrupt.snoozed")' then
-    -- Nothing follows from it, or not before somebody asks.
-    v_wake := null;
-  end if;
   insert into flowledger.ledger (execution_id, seq, epoch, at, type, dispatch, chunk, actor, role, payload)
-  select e.id, e.seq + v.ord, e.epoch, v_at, v.event ->> 'type', case when v.event ? 'chunk' then (v.event ->> 'dispatch')::int end, v.event ->> 'chunk',
-    v.event ->> 'actor', flowledger.caller(),
-    nullif((select jsonb_object_agg(field.key, field.value) from jsonb_each(v.event) field
-      where field.key not in ('type', 'actor', 'chunk') and not (field.key = 'dispatch' and v.event ? 'chunk')
-        and (field.value <> 'null' or field.key in ('value', 'payload', 'input', 'output'))), '{}')
-  from jsonb_array_elements(p_events) with ordinality as v(event, ord);
+  select e.id, e.seq + v.ord, e.epoch, v_at, v.type, v.dispatch, v.chunk, v.actor, flowledger.caller(), v.payload
+  from flowledger.ledger_rows(p_events) v;
   update flowledger.executions h
   set seq = v_seq,
     started_at = case when p_events @> '[{"type": "execution.started"}]' then coalesce(h.started_at, v_at) else h.started_at end,
     sealed_at = case when p_events @> '[{"type": "execution.sealed"}]' then coalesce(h.sealed_at, v_at) else h.sealed_at end,
+    parked = case when h.parked > 0 then h.parked - flowledger.retried_in(p_events) else 0 end,
     wake_at = case when h.owner is null then least(h.wake_at, v_wake) else h.wake_at end
   where h.id = e.id;
-  if p_events @? '$[*].type ? (@ starts with "inter" || @ starts with "chunk." || @ == "state.edited" || @ == "execution.paused" || @ == "execution.unpaused" || @ == "execution.redriven")' then
+  if p_events @? '$[*].type ? (@ starts with "inter" || @ == "chunk.skipped")' then
     perform flowledger.project(e.id, e.seq + 1);
+    perform flowledger.extend_chain(array[e.id]);
+  elsif p_events @? '$[*].type ? (@ starts with "chunk." || @ == "state.edited" || @ == "execution.paused" || @ == "execution.unpaused" || @ == "execution.redriven")' then
     perform flowledger.extend_chain(array[e.id]);
   end if;
   -- One that is due already has its job, and who sends `claim_told` behind the command claims it, or gives it one.
@@ -578,6 +596,11 @@ begin
   return cardinality(v_closed);
 end $$;
 
+-- The event of a cancel. options: reason, actor, bulk.
+create or replace function flowledger.cancel_event(p_options jsonb) returns jsonb
+language sql immutable parallel safe
+return jsonb_build_object('type', 'cancel.requested', 'reason', p_options -> 'reason', 'actor', p_options -> 'actor', 'bulk', p_options -> 'bulk');
+
 -- Asks for the end of whatever runs. False when it had closed before.
 create or replace function flowledger.cancel(id uuid, reason text default 'cancelled', actor text default null,
   notify boolean default true) returns boolean
@@ -616,7 +639,7 @@ begin
     end if;
     return true;
   end if;
-  perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'cancel.requested', 'reason', p_reason, 'actor', p_actor, 'bulk', p_bulk)), p_notify);
+  perform flowledger.accept(e, jsonb_build_array(flowledger.cancel_event(jsonb_build_object('reason', p_reason, 'actor', p_actor, 'bulk', p_bulk))), p_notify);
   -- One that is due has its job, unless its flow is paused.
   if e.owner is null and e.wake_at <= flowledger.now() and exists (select from flowledger.flow_pause_of(e.flow)) then
     perform flowledger.add_jobs(array[e.id]);

@@ -154,6 +154,53 @@ as $$
   order by c.id
 $$;
 
+-- What a retry is of, of an execution that the caller has locked: its chunks that are parked, [{ dispatch, chunk, index, executionId }];
+-- null where items of it are.
+create or replace function flowledger.retried_of(e flowledger.executions, options jsonb) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_chunk text := options ->> 'chunk';
+  v_index int := (options ->> 'index')::int;
+  v_own jsonb;
+  v_items int := 0;
+begin
+  select jsonb_agg(jsonb_build_object('dispatch', o.dispatch, 'chunk', o.chunk, 'index', o.index, 'executionId', e.id) order by o.dispatch) into v_own
+  from flowledger.open_dispatches(e.id) o
+  where o.stands = 'parked' and (v_chunk is null or v_chunk in (o.chunk, o.error ->> 'chunk')) and (v_index is null or o.index = v_index);
+  if v_own is null then
+    v_items := (select count(*) from flowledger.items_to_retry(e.id, v_chunk, v_index));
+  end if;
+  if v_own is null and v_items = 0 then
+    raise exception 'execution % has no parked chunk%, and %', e.id, coalesce(' ' || to_json(v_chunk)::text, '') || coalesce(' ' || v_index, ''), flowledger.standing(e.id)
+      using errcode = 'FL008', hint = 'name one that is parked, or leave chunk and index out';
+  elsif options ? 'input' and coalesce(jsonb_array_length(v_own), 0) + v_items > 1 then
+    raise exception 'execution % has several parked chunks, and an input is for one of them: %', e.id, flowledger.standing(e.id)
+      using errcode = 'FL008', hint = 'say which one with chunk and index';
+  end if;
+  return v_own;
+end $$;
+
+-- Items of an execution that have something parked that a retry is of.
+create or replace function flowledger.items_to_retry(p_id uuid, p_chunk text, p_index int) returns table (id uuid, index int)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select i.id, i.index from flowledger.parked_items(p_id, p_index) i
+  where p_chunk is null or exists (select from flowledger.parked_of(i.id) p where p_chunk in (p.chunk, p.error ->> 'chunk'))
+$$;
+
+-- The events of a retry.
+create or replace function flowledger.retry_events(p_own jsonb, options jsonb) returns jsonb
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_agg(jsonb_build_object('type', 'chunk.retried', 'dispatch', d -> 'dispatch', 'chunk', d -> 'chunk', 'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk')
+    || case when options ? 'input' then jsonb_build_object('input', options -> 'input') else '{}' end order by ord)
+  from jsonb_array_elements(p_own) with ordinality x(d, ord)
+$$;
+
 -- Runs parked chunks again, their attempts counted from 1; steps that were recorded are not run again. options: chunk, index (which
 -- item or branch; both left out: all that is parked), input (instead of the one it had), actor, reason. Gives what is retried.
 create or replace function flowledger.retry(id uuid, options jsonb, notify boolean default true) returns jsonb
@@ -162,39 +209,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   e flowledger.executions;
-  v_chunk text := options ->> 'chunk';
-  v_index int;
   v_own jsonb;
-  v_done jsonb;
-  v_items uuid[];
 begin
   perform flowledger.check_operator(options, 'retry()', '{chunk,index,input}');
-  v_index := (options ->> 'index')::int;
   perform flowledger.check_json(options -> 'input', 'input of retry()');
   e := flowledger.lock_open(retry.id, 'retry()');
-  select jsonb_agg(jsonb_build_object('dispatch', o.dispatch, 'chunk', o.chunk, 'index', o.index, 'executionId', e.id) order by o.dispatch) into v_own
-  from flowledger.open_dispatches(e.id) o
-  where o.stands = 'parked' and (v_chunk is null or v_chunk in (o.chunk, o.error ->> 'chunk')) and (v_index is null or o.index = v_index);
-  v_items := case when v_own is null then array(select i.id from flowledger.parked_items(e.id, v_index) i
-    where v_chunk is null or exists (select from flowledger.parked_of(i.id) p where v_chunk in (p.chunk, p.error ->> 'chunk'))) else '{}' end;
-  if v_own is null and v_items = '{}' then
-    raise exception 'execution % has no parked chunk%, and %', e.id, coalesce(' ' || to_json(v_chunk)::text, '') || coalesce(' ' || v_index, ''), flowledger.standing(e.id)
-      using errcode = 'FL008', hint = 'name one that is parked, or leave chunk and index out';
-  elsif options ? 'input' and coalesce(jsonb_array_length(v_own), 0) + cardinality(v_items) > 1 then
-    raise exception 'execution % has several parked chunks, and an input is for one of them: %', e.id, flowledger.standing(e.id)
-      using errcode = 'FL008', hint = 'say which one with chunk and index';
-  end if;
+  v_own := flowledger.retried_of(e, options);
   if v_own is not null then
-    perform flowledger.accept(e, (
-      select jsonb_agg(jsonb_build_object('type', 'chunk.retried', 'dispatch', d -> 'dispatch', 'chunk', d -> 'chunk', 'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk')
-        || case when options ? 'input' then jsonb_build_object('input', options -> 'input') else '{}' end order by ord)
-      from jsonb_array_elements(v_own) with ordinality x(d, ord)), notify);
+    perform flowledger.accept(e, flowledger.retry_events(v_own, options), notify);
     return (select jsonb_agg(d - 'dispatch' order by ord) from jsonb_array_elements(v_own) with ordinality x(d, ord));
   end if;
-  select jsonb_agg(r || jsonb_build_object('index', i.index)) into v_done
-  from flowledger.parked_items(e.id, v_index) i, jsonb_array_elements(flowledger.retry(i.id, options - 'index', true)) r
-  where i.id = any(v_items);
-  return v_done;
+  return (
+    select jsonb_agg(r || jsonb_build_object('index', i.index))
+    from flowledger.items_to_retry(e.id, options ->> 'chunk', (options ->> 'index')::int) i, jsonb_array_elements(flowledger.retry(i.id, options - 'index', true)) r);
 end $$;
 
 -- A part of the contract that the execution's version of the flow has, as JSON Schema; null where that is not known here.
@@ -203,27 +230,18 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select d.blueprint #> p_path from flowledger.definitions d where d.flow = e.flow and d.fingerprint = e.fingerprint $$;
 
--- Gives a chunk's output in its place: of one that is parked or backing off, or of a pause that waits. What follows goes on as if the
--- chunk had completed with it. options: chunk, index, output (default: null), actor, reason. Gives what is skipped.
---   raw   the chunk's contract has not seen the output. Only the library says that it has, and not as a client
-create or replace function flowledger.skip(id uuid, options jsonb, notify boolean default true, raw boolean default true) returns jsonb
-language plpgsql volatile security definer
+-- What a skip is of, of an execution that the caller has locked, with a value that its contract bears: { dispatch, chunk, index,
+-- interrupt }, or { item, index } where an item of it is.
+create or replace function flowledger.skipped_of(e flowledger.executions, options jsonb, raw boolean) returns jsonb
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  e flowledger.executions;
   v_chunk text := options ->> 'chunk';
-  v_index int;
+  v_index int := (options ->> 'index')::int;
   v_found jsonb;
-  v_item record;
-  v_output jsonb := coalesce(options -> 'output', 'null');
   v_schema jsonb;
-  v_event jsonb;
 begin
-  perform flowledger.check_operator(options, 'skip()', '{chunk,index,output}');
-  v_index := (options ->> 'index')::int;
-  perform flowledger.check_json(options -> 'output', 'output of skip()');
-  e := flowledger.lock_open(skip.id, 'skip()');
   select jsonb_agg(x.found order by (x.found -> 'dispatch')::int) into v_found from (
     select jsonb_build_object('dispatch', o.dispatch, 'chunk', o.chunk, 'index', o.index) as found
     from flowledger.open_dispatches(e.id) o
@@ -247,18 +265,46 @@ begin
   end if;
   v_found := v_found -> 0;
   if v_found ? 'item' then
-    return flowledger.skip((v_found ->> 'item')::uuid, options - 'index', true, raw) || jsonb_build_object('index', v_found -> 'index');
+    return v_found;
   end if;
   if raw is distinct from false or not flowledger.is_trusted() then
     v_schema := flowledger.contract_of(e, array['outputs', v_found ->> 'chunk']);
     if v_schema is not null then
-      perform flowledger.check_contract(v_schema, v_output, format('output of chunk "%s"', v_found ->> 'chunk'));
+      perform flowledger.check_contract(v_schema, coalesce(options -> 'output', 'null'), format('output of chunk "%s"', v_found ->> 'chunk'));
     end if;
   end if;
-  v_event := jsonb_strip_nulls(jsonb_build_object('type', 'chunk.skipped', 'dispatch', v_found -> 'dispatch', 'chunk', v_found -> 'chunk', 'interrupt', v_found -> 'interrupt',
-    'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk')) || jsonb_build_object('output', v_output);
-  perform flowledger.accept(e, jsonb_build_array(v_event) || case when v_found ? 'interrupt'
-    then jsonb_build_array(jsonb_build_object('type', 'interrupt.cancelled', 'id', v_found -> 'interrupt', 'reason', 'skipped')) else '[]' end, notify);
+  return v_found;
+end $$;
+
+-- The events of a skip.
+create or replace function flowledger.skip_events(p_found jsonb, options jsonb) returns jsonb
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('type', 'chunk.skipped', 'dispatch', p_found -> 'dispatch', 'chunk', p_found -> 'chunk', 'interrupt', p_found -> 'interrupt',
+      'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk')) || jsonb_build_object('output', coalesce(options -> 'output', 'null')))
+    || case when p_found ? 'interrupt' then jsonb_build_array(jsonb_build_object('type', 'interrupt.cancelled', 'id', p_found -> 'interrupt', 'reason', 'skipped')) else '[]' end
+$$;
+
+-- Gives a chunk's output in its place: of one that is parked or backing off, or of a pause that waits. What follows goes on as if the
+-- chunk had completed with it. options: chunk, index, output (default: null), actor, reason. Gives what is skipped.
+--   raw   the chunk's contract has not seen the output. Only the library says that it has, and not as a client
+create or replace function flowledger.skip(id uuid, options jsonb, notify boolean default true, raw boolean default true) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  e flowledger.executions;
+  v_found jsonb;
+begin
+  perform flowledger.check_operator(options, 'skip()', '{chunk,index,output}');
+  perform flowledger.check_json(options -> 'output', 'output of skip()');
+  e := flowledger.lock_open(skip.id, 'skip()');
+  v_found := flowledger.skipped_of(e, options, raw);
+  if v_found ? 'item' then
+    return flowledger.skip((v_found ->> 'item')::uuid, options - 'index', true, raw) || jsonb_build_object('index', v_found -> 'index');
+  end if;
+  perform flowledger.accept(e, flowledger.skip_events(v_found, options), notify);
   return v_found - 'dispatch' - 'interrupt' || jsonb_build_object('executionId', e.id);
 end $$;
 
@@ -367,6 +413,15 @@ as $$
   where l.type = 'execution.paused'
 $$;
 
+-- The events of a pause, or of its end.
+create or replace function flowledger.pause_events(p_type text, options jsonb) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_array(jsonb_build_object('type', p_type, 'until', flowledger.to_ms(flowledger.moment_of(nullif(options -> 'until', 'null'))),
+    'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk'))
+$$;
+
 -- Starts no chunk any more; what runs reaches its end, and what comes in is kept. Timers that come due fire after the unpause; the
 -- timeout of the execution goes on counting. options: until (a moment: it goes on by itself then), actor, reason. Pausing what is
 -- paused moves its end. Gives the seq.
@@ -387,8 +442,7 @@ begin
     end if;
   end if;
   e := flowledger.lock_open(pause.id, 'pause()');
-  return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.paused', 'until', flowledger.to_ms(v_until),
-    'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk')), notify);
+  return flowledger.accept(e, flowledger.pause_events('execution.paused', options), notify);
 end $$;
 
 -- Goes on. Gives the seq.
@@ -404,5 +458,5 @@ begin
   if not exists (select from flowledger.pause_of(e.id)) then
     raise exception 'execution % is not paused', e.id using errcode = 'FL008', hint = 'there is nothing to do';
   end if;
-  return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'execution.unpaused', 'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk')), notify);
+  return flowledger.accept(e, flowledger.pause_events('execution.unpaused', options), notify);
 end $$;

@@ -323,10 +323,15 @@ begin
     perform set_config('lock_timeout', '2s', true);
   end if;
   v_command := b.options || jsonb_build_object('actor', b.actor, 'reason', b.reason, 'bulk', p_bulk);
+  if not v_is_patient then
+    v_rows := flowledger.run_together(b, v_command, v_cursor, v_free, v_at);
+  end if;
+  -- The others one after the other: what does more than to append events, and all where together something was in the way.
   for t in
     select s.number, s.target_id, e.id is not null as is_there, e.closed_at, e.parked
     from flowledger.bulk_targets s left join flowledger.executions e on e.id = s.target_id
-    where s.execution_id = p_bulk and s.number > v_cursor and s.target_id = any(v_free) order by s.number limit v_room
+    where s.execution_id = p_bulk and s.number > v_cursor and s.target_id = any(v_free)
+      and s.number not in (select r.number from unnest(v_rows) r) order by s.number limit v_room
   loop
     v_row := row(p_bulk, t.number, 'done', v_at, null, null, null, null);
     begin

@@ -153,7 +153,7 @@ export interface StateShown {
   readonly state: Shown;
   /** As of which event. */
   readonly seq: number;
-  /** Events of the ledger. */
+  /** Up to which it was asked for; where `seq` is less, the rest is being read. */
   readonly of: number;
   readonly problem: string | null;
 }

@@ -43,6 +43,7 @@ export function consoleWith(options: ConsoleOptions, calls: readonly string[]): 
     known: new Known(),
     pictures: new Folds(16),
     timelines: new Folds(4),
+    pasts: new Folds(4),
     store,
     lookout() {
       lookout ??= store().then((opened) => new Lookout(opened));

@@ -7,6 +7,7 @@ import type { TimelineFold } from "../ledger/timeline-fold.ts";
 import type { Lookout } from "../execution/look.ts";
 import { requireExecutionId } from "../execution/ids.ts";
 import type { Orchestrator } from "../orchestrator.ts";
+import type { PastState } from "../store/states.ts";
 import type { Store } from "../store/store.ts";
 import type { Person } from "./access.ts";
 import type { Folds } from "./folds.ts";
@@ -24,6 +25,8 @@ export interface Desk {
   /** Where executions stand in their graphs, and their timelines, as far as their ledgers have been read. */
   readonly pictures: Folds<Picture>;
   readonly timelines: Folds<TimelineFold>;
+  /** Their state after events of the past, likewise; null before the first look. */
+  readonly pasts: Folds<{ past: PastState | null }>;
   /** The database, once it is known to fit. */
   store(): Promise<Store>;
   lookout(): Promise<Lookout>;

@@ -14,6 +14,8 @@ import { questionOf, rowOf } from "./views.ts";
 
 /** Rows of what has no pages. */
 const most = 200;
+/** So many of what failed last are looked at. */
+const lastFailed = 5000;
 /** Where counting ends. */
 const countedTo = 1000;
 /** Times of a schedule that are to come. */
@@ -75,7 +77,7 @@ export async function failures(asked: Asked): Promise<Page<FailureShown>> {
   return shared(asked, `failures ${query.toString()}`, async () => {
     const groups = await (
       await desk.store()
-    ).reads.listFailures({ ...filter, ...(person.within && { within: person.within }) });
+    ).reads.listFailures({ ...filter, newest: lastFailed, ...(person.within && { within: person.within }) });
     const rows = groups.map(({ firstAt, lastAt, error, lastMessage, ...group }) => {
       const of = { flow: group.flow, part: "error" } as const;
       return {

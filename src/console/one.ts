@@ -10,6 +10,7 @@ import { askedIn, entriesOf, newTimeline, rowsAfter, timeOn } from "../ledger/ti
 import { TimelineRow } from "../ledger/timeline.ts";
 import type { Header } from "../store/headers.ts";
 import type { EventShown, Overview, Page, StateShown, TimelinePage, TimelineShown } from "./api.ts";
+import { lookBack, wholeOfPast } from "./pasts.ts";
 import { shared, visibleOf, type AskedOfOne } from "./desk.ts";
 import { optionsOf } from "./filters.ts";
 import { json } from "./http.ts";
@@ -185,21 +186,24 @@ function timelineRow(showing: Showing, flow: string, row: TimelineRow, visible: 
 /** As it is now, or as it was after an event. */
 export async function state(asked: AskedOfOne): Promise<StateShown> {
   const { desk, id, query } = asked;
-  const { seq } = optionsOf<{ seq?: number }>(query, { seq: "count" });
+  // `after` is how far the page has it: who asks for more is not shown the same again.
+  const { seq, after } = optionsOf<{ seq?: number; after?: number }>(query, { seq: "count", after: "count" });
   const at = seq === undefined ? null : requireInteger(seq, "seq", { min: 1 });
-  return shared(asked, `state ${id} ${at}`, async () => {
+  if (after !== undefined) requireInteger(after, "after", { min: 0 });
+  return shared(asked, `state ${id} ${query.toString()}`, async () => {
+    const load = `executions/${id}/payload?part=state${at === null ? "" : `&seq=${at}`}`;
+    const show = (value: JsonObject, flow: string) => desk.showing.show(value, { flow, part: "state" }, load);
+    if (at !== null) {
+      const header = (await (await desk.store()).reads.headers([id])).get(id);
+      if (at > (header?.seq ?? 0)) throw beyond(at, header?.seq ?? 0);
+      const past = await lookBack(desk, id, at);
+      return { state: show(past.state, header?.flow ?? ""), seq: past.seq, of: at, problem: null };
+    }
     const look = await (await desk.lookout()).look(id, { events: 1 });
     const { stateVersion: of, flowName: flow } = look.meta;
-    const load = `executions/${id}/payload?part=state${at === null ? "" : `&seq=${at}`}`;
-    const show = (value: JsonObject) => desk.showing.show(value, { flow, part: "state" }, load);
-    if (at !== null) {
-      if (at > of) throw beyond(at, of);
-      const past = await (await desk.store()).console.stateAt(id, at);
-      return { state: show(past ?? {}), seq: at, of, problem: null };
-    }
     const problem =
       look.state === null && look.problem ? desk.showing.text(look.problem.message, { flow, part: "error" }) : null;
-    return { state: show(look.state ?? {}), seq: look.stateSeq, of, problem };
+    return { state: show(look.state ?? {}, flow), seq: look.stateSeq, of, problem };
   });
 }
 
@@ -278,7 +282,7 @@ async function wholeOf(
     case "state": {
       const at = given.seq === undefined ? header.seq : requireInteger(given.seq, "seq", { min: 1 });
       if (at > header.seq) throw beyond(at, header.seq);
-      return (await store.console.stateAt(id, at)) ?? {};
+      return wholeOfPast(desk, id, at);
     }
   }
 }

@@ -100,8 +100,6 @@ export interface ConsoleReads {
   payload(id: ExecutionId, seq: number): Promise<string | null>;
   /** How it was created and started. */
   beginnings(id: ExecutionId, bytes: number): Promise<StoredEvent[]>;
-  /** Application state after an event; null before the first. */
-  stateAt(id: ExecutionId, seq: number): Promise<JsonObject | null>;
   /** As `flowledger.interrupt_record` gives it; null when the execution never had it. */
   interrupt(id: ExecutionId, interruptId: string): Promise<Json>;
   /** The last of what people did to an execution. */
@@ -162,13 +160,6 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
         "ledger",
       );
       return rows.map((row) => StoredEvent.parse(row));
-    },
-    async stateAt(id, seq) {
-      const [row] = await lookedUp(
-        sql<{ state: JsonObject | null }[]>`select flowledger.state_at(${id}::uuid, ${seq}::int) as state`,
-        "seq",
-      );
-      return row?.state ?? null;
     },
     async interrupt(id, interruptId) {
       const [row] = await lookedUp(

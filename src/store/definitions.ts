@@ -102,7 +102,8 @@ async function changedRights({ sql, names }: Pick<Database, "sql" | "names">): P
 
 const states: Readonly<Record<string, string>> = { D: "disabled", O: "not enabled always", R: "not enabled always" };
 
-const definition = /create or replace function "?\w+"?\.(\w+)\(([\s\S]*?)(?:\nas )?(?:\$\$([\s\S]*?)\$\$|\nreturn )/g;
+const definition =
+  /create or replace function "?\w+"?\.(\w+)\(([\s\S]*?)(?:\nas )?(?:\$\$([\s\S]*?)\$\$|\nreturn |\nbegin atomic\b)/g;
 
 function definedIn(text: string): { name: string; body: string | null; isDefiner: boolean }[] {
   return Array.from(text.matchAll(definition), ([, name = "", head = "", body]) => ({

@@ -36,6 +36,8 @@ export interface FailureFilter {
   readonly lastAfter?: Date;
   /** Of executions whose metadata contain this. */
   readonly within?: JsonObject;
+  /** Only of so many executions, those that failed last. @default all */
+  readonly newest?: number;
   readonly limit: number;
 }
 
@@ -85,12 +87,12 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
       );
       return row?.count ?? 0;
     },
-    async listFailures({ flow, lastAfter, within, limit }) {
+    async listFailures({ flow, lastAfter, within, newest, limit }) {
       const rows = await search(
         sql`
           select f.flow, f.chunk, f.error, f.executions, f.first_at as "firstAt", f.last_at as "lastAt", f.last_id as "lastId",
             f.last_message as "lastMessage"
-          from ${within === undefined ? sql`flowledger.failures` : failuresWithin(sql, within)} f
+          from ${within === undefined && newest === undefined ? sql`flowledger.failures` : failuresOf(sql, lastFailed(sql, flow, within, newest))} f
           where true ${flow === undefined ? sql`` : sql`and f.flow = any(${list(flow)}::text::text[])`}
             ${lastAfter === undefined ? sql`` : sql`and f.last_at > ${lastAfter.toISOString()}::text::timestamptz`}
           order by f.executions desc, f.last_at desc, f.last_id limit ${limit}::int`,
@@ -101,16 +103,34 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
   };
 }
 
-/** The rows that `flowledger.failures` would have, were there no other executions. */
-function failuresWithin(sql: Sql, within: JsonObject): Part {
+/** The rows that `flowledger.failures` would have, were there no other executions than these. */
+function failuresOf(sql: Sql, executions: Part): Part {
   return sql`(
     select e.flow, e.error ->> 'chunk' as chunk, flowledger.alike_error(e.error) as error, count(*)::int as executions,
       min(e.closed_at) as first_at, max(e.closed_at) as last_at,
       (array_agg(e.id order by e.closed_at desc, e.id desc))[1] as last_id,
       (array_agg(e.error ->> 'message' order by e.closed_at desc, e.id desc))[1] as last_message
-    from flowledger.executions e
-    where e.status = 'failed' and e.metadata @> ${JSON.stringify(within)}::text::jsonb
-    group by 1, 2, 3)`;
+    from (${executions}) e group by 1, 2, 3)`;
+}
+
+function lastFailed(
+  sql: Sql,
+  flow: readonly string[] | undefined,
+  within: JsonObject | undefined,
+  newest = 2_000_000_000,
+): Part {
+  if (within !== undefined)
+    return sql`
+      select e.* from flowledger.executions e where e.status = 'failed' and e.metadata @> ${JSON.stringify(within)}::text::jsonb
+      order by e.closed_at desc, e.id desc limit ${newest}::int`;
+  const flows: Part =
+    flow === undefined ? knownFlows(sql) : sql`(select distinct unnest(${list(flow)}::text::text[]) as flow)`;
+  const cell = closedCellPage(sql, {}, undefined, newest);
+  return sql`
+    select e.* from (
+      select c.id, c.at from ${flows} f(flow) cross join (select 'failed'::text as status) s cross join lateral (${cell(sql``)}) c
+      order by c.at desc, c.id desc limit ${newest}::int) p
+    cross join lateral (select x.* from flowledger.executions x where x.id = p.id offset 0) e`;
 }
 
 /** By id, which is the time of creation too, as the indexes of flows and statuses have it; unless a range of times is asked for. */

@@ -19,6 +19,7 @@ import { bulksOf, type Bulks } from "./bulks.ts";
 import { operationsOf, type Operations } from "./operations.ts";
 import { timedOf, type Timed } from "./timed.ts";
 import { picturesOf, type Pictures } from "./pictures.ts";
+import { statesOf, type States } from "./states.ts";
 import { consoleReadsOf } from "./console.ts";
 import type { ConsoleReads } from "./console.ts";
 import { operatorsOf, type Operators } from "./operators.ts";
@@ -64,6 +65,7 @@ export interface Store extends CommandSenders {
   readonly bulks: Bulks;
   readonly operations: Operations;
   readonly pictures: Pictures;
+  readonly states: States;
   readonly timed: Timed;
   readonly children: Children;
   readonly reads: Reads;
@@ -140,6 +142,7 @@ export function openStore(
     bulks: guard(bulksOf(database)),
     operations: guard(operationsOf(database)),
     pictures: guard(picturesOf(database)),
+    states: guard(statesOf(database)),
     timed: guard(timedOf(database)),
     children: guard(childrenOf(database)),
     reads: guard(readsOf(database)),

@@ -19,7 +19,7 @@ const contract = {
 };
 
 /** Targets of one statement: their rows are locked meanwhile. */
-const targetsAtOnce = 50;
+const targetsAtOnce = 100;
 /** Rounds of so long are one step: a stop and a pause are heard between them. */
 const stepMs = 1000;
 

@@ -51,6 +51,11 @@ export class Clients {
     this.#readers = Array.from({ length: 4 }, () => this.#reading());
   }
 
+  /** One of those that were started last. */
+  anyOpen(): Execution | undefined {
+    return this.#open.length > 0 ? this.#random.pick(this.#open).execution : undefined;
+  }
+
   /** Nothing new; what is under way is finished, and everything that stays open is closed. */
   async stop(): Promise<void> {
     this.#isOver = true;

@@ -80,7 +80,7 @@ export class FleetWorker {
 export async function openFleet(
   size: number,
   server: { port: () => number; urlFor: (port: number) => string },
-  options: { seed: number; flows: number; src: string; skewsMs: readonly number[] },
+  options: { seed: number; flows: number; src: string; folder: string; skewsMs: readonly number[] },
   reports: Reports,
 ): Promise<FleetWorker[]> {
   const fleet: FleetWorker[] = [];
@@ -91,6 +91,7 @@ export async function openFleet(
       CHAOS_SEED: String(options.seed),
       CHAOS_FLOWS: String(options.flows),
       CHAOS_SRC: options.src,
+      CHAOS_FOLDER: options.folder,
       CHAOS_SKEW_MS: String(options.skewsMs[index] ?? 0),
     };
     const worker = new FleetWorker(index, proxy, env, reports);

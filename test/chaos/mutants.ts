@@ -108,6 +108,44 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     },
     faults: { kill: 3 },
   },
+  "attempts-not-reset": {
+    defect: "what is retried goes on counting its attempts",
+    source: {
+      "ledger/operators.ts": [
+        ["  dispatch.failures = 0;\n  dispatch.lastError = null;", "  dispatch.lastError = null;"],
+      ],
+    },
+    faults: {},
+  },
+  "actor-dropped": {
+    defect: "a retry does not say who asked for it",
+    sql: [["'chunk', d -> 'chunk', 'actor', options -> 'actor', 'reason'", "'chunk', d -> 'chunk', 'reason'"]],
+    faults: {},
+  },
+  "skip-without-routing": {
+    defect: "what is skipped ends, and nothing goes on from it",
+    source: {
+      "ledger/operators.ts": [
+        [
+          '  state.inbox.push({ seq, kind: "skip", dispatch: event.dispatch, paused, value: event.output, raw: false });',
+          "  void seq;",
+        ],
+      ],
+    },
+    faults: {},
+  },
+  "reminder-twice": {
+    defect: "a reminder that has come due is told twice",
+    source: {
+      "ledger/handling.ts": [
+        [
+          "      events.push(followUp(id, next));",
+          '      events.push(followUp(id, next), ...("answer" in next || "assign" in next ? [] : [followUp(id, next)]));',
+        ],
+      ],
+    },
+    faults: {},
+  },
 };
 
 /** The database's functions with the defect; null when it has none there. */

@@ -5,8 +5,9 @@ import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import type * as Library from "../../src/index.ts";
 import { randomFlows } from "./flows.ts";
+import { openService, operatedFlows } from "./operated.ts";
 
-const { CHAOS_URL = "", CHAOS_SEED = "1", CHAOS_FLOWS = "8", CHAOS_SRC = "" } = process.env;
+const { CHAOS_URL = "", CHAOS_SEED = "1", CHAOS_FLOWS = "8", CHAOS_SRC = "", CHAOS_FOLDER = "" } = process.env;
 const { createOrchestrator, defineFlow } = (await import(
   pathToFileURL(join(CHAOS_SRC, "index.ts")).href
 )) as typeof Library;
@@ -27,7 +28,10 @@ const note = (message: string, fields?: unknown) => {
 };
 const logger = { debug() {}, info: note, warn: note, error: note };
 
-const flows = randomFlows(Number(CHAOS_SEED), Number(CHAOS_FLOWS), defineFlow, onBody);
+const flows = [
+  ...randomFlows(Number(CHAOS_SEED), Number(CHAOS_FLOWS), defineFlow, onBody),
+  ...operatedFlows(defineFlow, openService(CHAOS_FOLDER), onBody),
+];
 const tick = defineFlow("chaos.tick");
 tick.to("tick", () => null);
 const orchestrator = createOrchestrator({

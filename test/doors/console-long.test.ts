@@ -1,7 +1,7 @@
 /** Long ledgers in the console: each look reads one page of them, and the page has the rows in sight. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createConsole } from "../../src/console.ts";
-import type { TimelinePage } from "../../src/console/api.ts";
+import type { StateShown, TimelinePage } from "../../src/console/api.ts";
 import { defineFlow } from "../../src/index.ts";
 import type { Execution } from "../../src/index.ts";
 import { chromiumPath } from "../support/browser.ts";
@@ -19,6 +19,15 @@ long
     return null;
   })
   .endForEach();
+const writing = defineFlow("long.writing");
+writing.to("write", async (ctx) => {
+  for (let n = 0; n < 3000; n++) {
+    await ctx.setState(`at.${n % 7}`, n);
+    await ctx.appendState("list", n);
+    if (n % 500 === 499) await ctx.flush();
+  }
+  await ctx.delState("at.3");
+});
 let isBroken = true;
 const mended = defineFlow("long.mended", {}, { onFailure: "park" });
 mended
@@ -44,7 +53,7 @@ describe.skipIf(chromiumPath === null)("an execution of 50,000 events", () => {
     (await (await client()("GET", `executions/${id}/timeline${query}`)).json()) as TimelinePage;
 
   beforeAll(async () => {
-    stage = await openStage([long, mended]);
+    stage = await openStage([long, writing, mended]);
     execution = await stage.orchestrator.flow(long).startExecution(null, { autoCloseTimeout: 0 });
     await execution.waitForClose();
   }, 120_000);
@@ -117,6 +126,30 @@ describe.skipIf(chromiumPath === null)("an execution of 50,000 events", () => {
 
     expect(await answer.json()).toEqual({ rows: [], nextCursor: String(of + 1 - 10_000) });
     await page.getByText("execution.created").waitFor();
+  });
+
+  test("each look at a state of the past reads one page of the ledger, up to the event that was asked for", async () => {
+    const written = await stage.orchestrator.flow(writing).startExecution(null, { autoCloseTimeout: 0 });
+    await written.waitForClose();
+    const { seq: last } = (await written.history()).at(-1) ?? { seq: 0 };
+    const console = client();
+    const ask = async (query: string) =>
+      (await (await console("GET", `executions/${written.id}/state?${query}`)).json()) as StateShown;
+    for (const at of [1, 400, 501, 5000, last - 3]) {
+      const seen: number[] = [];
+      let found = await ask(`seq=${at}&after=0`);
+      for (; found.seq < at; found = await ask(`seq=${at}&after=${found.seq}`)) seen.push(found.seq);
+      expect(found).toMatchObject({ seq: at, of: at, problem: null });
+      expect(seen).toEqual([500, 2500, 4500].filter((seq) => seq < at).slice(0, seen.length));
+      const whole = await console("GET", `executions/${written.id}/payload?part=state&seq=${at}`);
+      expect(await whole.json()).toEqual(await written.stateAt(at));
+    }
+    expect((await ask("seq=5000&after=9")).seq).toBe(5000);
+
+    const { page } = stage;
+    await page.goto(`${stage.base}?execution=${written.id}&tab=state&seq=5000&with=4990`);
+    await page.getByRole("cell", { name: /^list/ }).first().waitFor();
+    expect(await page.getByText("the rest is being read").count()).toBe(0);
   });
 
   test("its graph counts the items once all of it is read", async () => {

@@ -259,6 +259,75 @@ test("a target that somebody's transaction has is done when that has ended", asy
   });
 }, 60_000);
 
+test("what one target is refused for takes no other of its round along", async () => {
+  const { flow, state } = fragile("bulk.apart", "park");
+  await using orchestrator = await serving(database, [flow]);
+  const all = await Promise.all(
+    Array.from({ length: 5 }, () => orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 })),
+  );
+  await untilAll(all, "chunk.parked");
+  const [sealed, refused, ...others] = all;
+  await sealed?.seal();
+  await sql.unsafe(`
+    create function public.refuse_one() returns trigger language plpgsql as $$
+    begin
+      if new.execution_id = '${refused?.id}' and new.actor = 'ann' then raise exception 'not this one'; end if;
+      return new;
+    end $$;
+    create trigger refuse_one before insert on flowledger.ledger for each row execute function public.refuse_one()`);
+  const where = { flow: "bulk.apart" };
+  const paused = await orchestrator.bulk({ action: "pause", where, ...by });
+  expect(await paused.wait()).toEqual({ matched: 5, done: 3, skipped: 0, failed: 2 });
+  const failures = new Map((await paused.failures()).failures.map((failure) => [failure.id, failure]));
+  expect([sealed, refused].map((one) => one && failures.get(one.id))).toMatchObject([
+    { code: "EXECUTION_SEALED" },
+    { message: expect.stringContaining("not this one") },
+  ]);
+  expect(await (await orchestrator.bulk({ action: "unpause", where, ...by })).wait()).toMatchObject({
+    done: 3,
+    skipped: 2,
+  });
+  state.isMended = true;
+  const retried = await orchestrator.bulk({ action: "retry", where, ...by });
+  expect(await retried.wait()).toEqual({ matched: 5, done: 4, skipped: 0, failed: 1 });
+  await sql.unsafe("drop trigger refuse_one on flowledger.ledger; drop function public.refuse_one()");
+  await untilAll(others, "execution.closed");
+  expect((await refused?.result.getMeta())?.status).toBe("parked");
+  for (const one of others)
+    expect((await one.history({ types: ["execution.paused", "execution.unpaused", "chunk.retried"] })).length).toBe(3);
+  await expectSound(...all);
+}, 60_000);
+
+test("a round of many gives their workers a job for many", async () => {
+  const { flow } = fragile("bulk.jobs", "park");
+  const ids: string[] = [];
+  {
+    await using before = await serving(database, [flow]);
+    ids.push(
+      ...(await before.flow(flow).startMany(
+        Array.from({ length: 60 }, () => null),
+        { autoCloseTimeout: 0 },
+      )),
+    );
+    const count = async () => (await before.countExecutions({ flow: "bulk.jobs", status: "parked" })).count;
+    await expect.poll(count, { timeout: 20_000 }).toBe(60);
+  }
+  await using orchestrator = await serving(database, [defineFlow("bulk.jobs.other").to("work", () => 1)]);
+  const bulk = await orchestrator.bulk({ action: "retry", where: { flow: "bulk.jobs" }, ...by });
+  expect(await bulk.wait()).toEqual({ matched: 60, done: 60, skipped: 0, failed: 0 });
+  const [jobs] = await sql<[{ jobs: number; ids: number }]>`
+    select count(*)::int as jobs, count(distinct i.id)::int as ids
+    from flowledger_jobs.jobs j join flowledger_jobs._private_jobs p on p.id = j.id cross join lateral jsonb_array_elements_text(p.payload::jsonb) i(id)
+    where j.task_identifier = 'flowledger:bulk.jobs' and i.id = any(${ids})`;
+  expect(jobs).toEqual({ jobs: 60, ids: 60 });
+  expect(await sql`select from flowledger_jobs.jobs j where j.task_identifier = 'flowledger:bulk.jobs'`).toHaveLength(
+    3,
+  );
+  const due =
+    await sql`select from flowledger.executions where id = any(${ids}) and wake_at <= flowledger.now() and parked = 0`;
+  expect(due).toHaveLength(60);
+}, 60_000);
+
 test("the library's own names are nobody else's", async () => {
   expect(() => defineFlow("flowledger.mine")).toThrow(DefinitionError);
   await using orchestrator = await serving(database, [defineFlow("bulk.served").to("work", () => 1)]);

@@ -337,6 +337,15 @@ test("failures are grouped by flow, chunk and error, whatever numbers and ids ar
   expect(all[0]).toMatchObject({ firstAt: at(1), lastAt: at(3), lastId: last?.["id"] });
   expect(ofFlow.map(({ flow }) => flow)).toEqual(["b"]);
   expect(late.map(({ chunk }) => chunk)).toEqual(["refund"]);
+  // Of some that failed last, and of all, it is the same statement by another way.
+  const { reads } = storeOn(other.sql);
+  expect(await reads.listFailures({ newest: 100, limit: 100 })).toEqual(all);
+  expect(await reads.listFailures({ newest: 100, flow: ["b"], limit: 100 })).toEqual(ofFlow);
+  const lastTwo = await reads.listFailures({ newest: 2, limit: 100 });
+  expect(lastTwo.map(({ flow, chunk, executions }) => [flow, chunk, executions])).toEqual([
+    ["a", "refund", 1],
+    ["b", null, 1],
+  ]);
   await expect(orchestrator.failures({ flwo: "b" } as object)).rejects.toThrow(
     'failures() has an unknown option "flwo"',
   );

@@ -1,9 +1,9 @@
 /** The graph of a flow, with where an execution stands in it: a picture, and the same as a list. */
 import { visible } from "../../base/visible.ts";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import type { GraphNode, GraphShown, NodeShown, Overview, PictureShown } from "../api.ts";
 import { box, layoutOf } from "./layout.ts";
-import { CallError, read, useLoad } from "./net.ts";
+import { useCaughtUp, useLoad } from "./net.ts";
 import { hrefOf, stay, usePlace } from "./place.ts";
 import { Empty, Loading, Problem, Shape, Status, Windowed, toneOf } from "./parts.tsx";
 import { Point } from "./point.tsx";
@@ -17,11 +17,11 @@ type States = Readonly<Record<string, NodeShown>>;
 export function Graph({ id, one }: { id: string; one: Overview }) {
   const { query } = usePlace();
   const seq = query.get("seq");
-  const { value, error, isLoading, load } = usePicture(id, seq, one.seq);
+  const { value, error, isLoading, reload } = useCaughtUp<PictureShown>(`executions/${id}/graph`, seq, one.seq);
   return (
     <>
       <Point one={one} />
-      <Problem error={error} onRetry={load} />
+      <Problem error={error} onRetry={reload} />
       {isLoading && <Loading rows={4} />}
       {value && value.seq < value.of && (
         <p class="quiet" role="status">
@@ -36,46 +36,6 @@ export function Graph({ id, one }: { id: string; one: Overview }) {
       {value?.graph && <Drawn graph={value.graph} states={value.states} />}
     </>
   );
-}
-
-/** A long ledger is read page by page, each look one further. */
-function usePicture(id: string, seq: string | null, version: number) {
-  const [state, setState] = useState<{ of: string; value: PictureShown | null; error: CallError | null }>({
-    of: "",
-    value: null,
-    error: null,
-  });
-  const [round, setRound] = useState(0);
-  const of = `${id} ${seq ?? "now"}`;
-  useEffect(() => {
-    const stop = new AbortController();
-    const go = async () => {
-      // Who knows of more events is not shown what others were shown before those.
-      let after = seq === null ? version : 0;
-      let last = -1;
-      for (;;) {
-        const asked = new URLSearchParams({
-          ...(seq !== null && { seq }),
-          after: String(after),
-        });
-        const value: PictureShown = await read(`executions/${id}/graph?${asked.toString()}`, { signal: stop.signal });
-        setState({ of, value, error: null });
-        if (value.seq >= value.of || value.seq === last) return;
-        [after, last] = [value.seq, value.seq];
-      }
-    };
-    go().catch((error: unknown) => {
-      if (error instanceof CallError) setState((before) => ({ ...before, of, error }));
-    });
-    return () => stop.abort();
-  }, [of, seq === null ? version : 0, round]);
-  const isMine = state.of === of;
-  return {
-    value: isMine ? state.value : null,
-    error: isMine ? state.error : null,
-    isLoading: !isMine || (state.value === null && state.error === null),
-    load: () => setRound(round + 1),
-  };
 }
 
 /** Of a flow, as workers last told it, or of one of its versions. */

@@ -175,6 +175,54 @@ export function useLoad<T>(
   };
 }
 
+/**
+ * What is read page by page of a ledger, each look one further.
+ *
+ * @param path null asks nothing
+ * @param seq the point of the past that is asked for; null is now
+ * @param version events that there are: more of them are read, too
+ */
+export function useCaughtUp<T extends { readonly seq: number; readonly of: number }>(
+  path: string | null,
+  seq: string | null,
+  version: number,
+): Loaded<T> {
+  const [state, setState] = useState<{ of: string; value: T | null; error: CallError | null }>({
+    of: "",
+    value: null,
+    error: null,
+  });
+  const [round, setRound] = useState(0);
+  const of = `${path} ${seq ?? "now"}`;
+  useEffect(() => {
+    const stop = new AbortController();
+    const go = async () => {
+      // Who knows of more events is not shown what others were shown before those.
+      let after = seq === null ? version : 0;
+      let last = -1;
+      for (;;) {
+        const asked = new URLSearchParams({ ...(seq !== null && { seq }), after: String(after) });
+        const value = await read<T>(`${path}?${asked.toString()}`, { signal: stop.signal });
+        setState({ of, value, error: null });
+        if (value.seq >= value.of || value.seq === last) return;
+        [after, last] = [value.seq, value.seq];
+      }
+    };
+    if (path !== null)
+      go().catch((error: unknown) => {
+        if (error instanceof CallError) setState((before) => ({ ...before, of, error }));
+      });
+    return () => stop.abort();
+  }, [of, seq === null ? version : 0, round]);
+  const isMine = state.of === of;
+  return {
+    value: isMine ? state.value : null,
+    error: isMine ? state.error : null,
+    isLoading: path !== null && (!isMine || (state.value === null && state.error === null)),
+    reload: () => setRound(round + 1),
+  };
+}
+
 /** A name that nobody else gives; `crypto.randomUUID` is not there on pages that came without TLS. */
 export function newName(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -7,7 +7,7 @@ import { diffOf } from "./diff.ts";
 import { Graph } from "./graph.tsx";
 import { Children } from "./executions.tsx";
 import { QuestionCard } from "./inbox.tsx";
-import { CallError, follow, read, useLoad } from "./net.ts";
+import { CallError, follow, read, useCaughtUp, useLoad } from "./net.ts";
 import { go, hrefOf, stay, usePlace } from "./place.ts";
 import {
   Announce,
@@ -275,13 +275,11 @@ function State({ id, one }: { id: string; one: Overview }) {
   const { query } = usePlace();
   const seq = query.get("seq");
   const other = query.get("with");
-  const now = useLoad<StateShown>(`executions/${id}/state${seq === null ? "" : `?seq=${seq}`}`, {
-    isLive: false,
-    version: seq === null ? one.seq : 0,
-  });
-  const before = useLoad<StateShown>(other === null ? null : `executions/${id}/state?seq=${other}`, { isLive: false });
+  const now = useCaughtUp<StateShown>(`executions/${id}/state`, seq, one.seq);
+  const before = useCaughtUp<StateShown>(other === null ? null : `executions/${id}/state`, other, one.seq);
   const to = (change: Record<string, string | null>) => go(hrefOf(change, query), { isReplaced: true });
   const at = seq === null ? one.seq : Number(seq);
+  const behind = [now.value, before.value].find((value) => value && value.seq < value.of);
   return (
     <>
       <Point one={one}>
@@ -308,12 +306,14 @@ function State({ id, one }: { id: string; one: Overview }) {
       <Problem error={now.error ?? before.error} onRetry={now.reload} />
       {now.isLoading && <Loading rows={4} />}
       {now.value && now.value.problem !== null && <p class="problem">{visible(now.value.problem)}</p>}
-      {now.value && now.value.seq < now.value.of && seq === null && (
-        <p class="quiet">
-          As of event {now.value.seq} of {now.value.of}: the rest is being read.
+      {behind && (
+        <p class="quiet" role="status">
+          As of event {behind.seq.toLocaleString()} of {behind.of.toLocaleString()}: the rest is being read.
         </p>
       )}
-      {now.value && other !== null && before.value && <Diff from={before.value.state} to={now.value.state} />}
+      {now.value && other !== null && before.value && !behind && (
+        <Diff from={before.value.state} to={now.value.state} />
+      )}
       {now.value && other === null && <Payload value={now.value.state} label="state" />}
     </>
   );

@@ -19,7 +19,7 @@ export function Failures({ me }: { me: Me }) {
       {group && <Bulk action="redrive" where={group} onClose={() => setGroup(null)} onDone={setDone} />}
       <Frame
         title="Failures"
-        about="By flow, chunk and error; digits and ids make no other one."
+        about="Of the last 5,000 executions that failed, by flow, chunk and error; digits and ids make no other one."
         list={list}
         empty="Nothing has failed"
         heads={["How many", "Error", "Flow", "Last"]}
