@@ -12,6 +12,8 @@ export interface Row {
   readonly isMoved?: boolean;
   /** The console is mounted at /admin: it is opened in Chromium, where there is one. */
   readonly hasConsole?: boolean;
+  /** Its tools are large: it runs in the nightly tier. @default false */
+  readonly isHeavy?: boolean;
   /** `next dev` with these arguments is edited ten times. */
   readonly dev?: string;
 }
@@ -21,8 +23,9 @@ const bundled = (build: string, file: string): Row => ({
   build,
   start: `node ${file}`,
   isMoved: true,
+  isHeavy: true,
 });
-const next = { example: "next", hasConsole: true } as const;
+const next = { example: "next", hasConsole: true, isHeavy: true } as const;
 const next15 = ["next@^15", "react@^19", "react-dom@^19"];
 
 export const rows: Readonly<Record<string, Row>> = {
@@ -39,9 +42,9 @@ export const rows: Readonly<Record<string, Row>> = {
   rolldown: bundled("rolldown", "server.mjs"),
   "Vite SSR": bundled("vite", "server.mjs"),
   webpack: bundled("webpack", "server.cjs"),
-  nest: { example: "nest" },
-  bun: { example: "bun" },
-  deno: { example: "deno" },
+  nest: { example: "nest", isHeavy: true },
+  bun: { example: "bun", isHeavy: true },
+  deno: { example: "deno", isHeavy: true },
   "next 16": { ...next, dev: "" },
   "next 16, webpack": { ...next, build: "build:webpack", dev: "--webpack" },
   "next 15": { ...next, packages: next15, build: "build:turbopack", dev: "--turbopack" },

@@ -1,7 +1,8 @@
 /**
  * The rows of `rows.ts`, as their users run them: the packed package is installed into a copy of each example, it is built and
  * started, and one order waits there, survives a SIGKILL of its process, is approved and closes; then SIGTERM ends the process.
- * `node test/hosts/run.ts [name …]`, all of them without a name. It needs the package registry.
+ * `node test/hosts/run.ts [name …]`, all of them without a name; "light" and "heavy" are those of a tier. It needs the package
+ * registry.
  */
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -18,7 +19,14 @@ import { rows, type Row } from "./rows.ts";
 const root = resolve(import.meta.dirname, "../..");
 const examples = join(root, "examples/hosts");
 
-const names = process.argv.slice(2);
+const groups: Readonly<Record<string, (row: Row) => boolean>> = {
+  light: ({ isHeavy }) => isHeavy !== true,
+  heavy: ({ isHeavy }) => isHeavy === true,
+};
+const names = process.argv.slice(2).flatMap((name) => {
+  const isIn = groups[name];
+  return isIn ? Object.keys(rows).filter((one) => rows[one] && isIn(rows[one])) : [name];
+});
 const unknown = names.filter((name) => !(name in rows));
 if (unknown.length > 0)
   throw new Error(`there is no row ${unknown.join(", ")}: there are ${Object.keys(rows).join(", ")}`);
