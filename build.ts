@@ -47,6 +47,13 @@ writeFileSync(
 
 await bundleGraphileWorker();
 
+// Files of tasks, which nobody has here, and the package of traces, which may be missing: Node looks for them, and no bundler.
+for (const file of ["vendor/graphile-worker.js", "telemetry/otel.js"]) {
+  const path = here(`dist/${file}`);
+  const ignored = "/* webpackIgnore: true */ /* turbopackIgnore: true */ /* @vite-ignore */";
+  writeFileSync(path, readFileSync(path, "utf8").replaceAll("await import(", `await import(${ignored} `));
+}
+
 const done = new Set<string>();
 for (const target of Object.values(manifest.exports)) {
   if (typeof target === "string") continue;

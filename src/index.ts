@@ -152,14 +152,9 @@ export type {
   StartAndWaitOptions,
   StartManyOptions,
 } from "./execution/bound-flow.ts";
-export type {
-  FunctionDefinition,
-  LoadOptions,
-  Orchestrator,
-  OrchestratorOptions,
-  WorkerOptions,
-} from "./orchestrator.ts";
+export type { FunctionDefinition, Orchestrator, OrchestratorOptions, WorkerOptions } from "./orchestrator.ts";
 export type { ForkOptions, LoadReport, SavedExecution } from "./execution/history.ts";
+export type { LoadOptions } from "./execution/load-options.ts";
 export type { KeyOptions } from "./execution/signature.ts";
 export type { FailureGroup } from "./store/lists.ts";
 export type { CountOptions, ExecutionFilter, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";

@@ -1,6 +1,7 @@
 /** `createOrchestrator()`: the only file that wires all rooms. */
 import { systemTimers, type Timers } from "./base/timers.ts";
 import {
+  requireBoolean,
   requireFunction,
   requireInteger,
   requireKnown,
@@ -22,7 +23,7 @@ import { isLocked } from "./store/refusals.ts";
 import { openStore } from "./store/store.ts";
 import type { Store } from "./store/store.ts";
 import type { VerifyOptions, Violation } from "./store/verify.ts";
-import type { NewChild } from "./engine/child.ts";
+import { childExecution } from "./engine/child.ts";
 import type { FlowDataAccess, Hooks } from "./engine/host.ts";
 import { idsBy } from "./engine/ids.ts";
 import type { NewId } from "./engine/ids.ts";
@@ -36,8 +37,10 @@ import { Execution } from "./execution/execution.ts";
 import type { ExecutionHost } from "./execution/host.ts";
 import { KnownSchemas } from "./execution/schemas.ts";
 import { sendCommand } from "./execution/sending.ts";
+import { requireAnchor, requireAudit } from "./execution/audit-options.ts";
 import { requireExecutionId } from "./execution/ids.ts";
 import { inspectLoad, load } from "./execution/history.ts";
+import { resourcesIn, type LoadOptions } from "./execution/load-options.ts";
 import { parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";
 import type { CountOptions, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";
 import type { LoadReport, LoadTarget } from "./execution/history.ts";
@@ -51,8 +54,6 @@ import { pauseFlowOptions, runScheduleOptions, unpauseFlowOptions } from "./exec
 import type { OperatorOptions, PauseFlowOptions, RunScheduleOptions } from "./execution/operate.ts";
 import { parsePrune } from "./execution/retention.ts";
 import type { PruneOptions } from "./execution/retention.ts";
-import { requireKey } from "./execution/signature.ts";
-import type { KeyOptions } from "./execution/signature.ts";
 import { openStreams } from "./execution/stream.ts";
 import type { Streams } from "./execution/stream.ts";
 import type { Logger } from "./flow/context.ts";
@@ -62,7 +63,6 @@ import type { Contract } from "./flow/contract.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration } from "./base/duration.ts";
 import type { Duration } from "./base/duration.ts";
-import { limitKeyOf } from "./flow/limits.ts";
 import type { ExecutionId } from "./ledger/event.ts";
 import { toJson, type JsonObject } from "./base/json.ts";
 import type { Health } from "./telemetry/health.ts";
@@ -71,7 +71,8 @@ import { Tracing, type TelemetryOptions } from "./telemetry/trace.ts";
 import { Telemetry } from "./telemetry/telemetry.ts";
 import { resolveSchedules, scheduleOptionNames } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
-import type { LocalWorker, Worker } from "./worker/host.ts";
+import type { LocalWorker, Worker, WorkerSettings } from "./worker/host.ts";
+import { carriedOver, closing, isReloading, opened, started, type Member, type Serving } from "./worker/reload.ts";
 
 /** Of `createOrchestrator()`. */
 export interface OrchestratorOptions {
@@ -99,6 +100,12 @@ export interface OrchestratorOptions {
   publicUrl?: string;
   /** Traces, where `@opentelemetry/api` is installed and an SDK is registered. @default linked traces with a span for each chunk */
   telemetry?: TelemetryOptions;
+  /**
+   * For servers that evaluate modules again after an edit, as Vite and Nitro do in development: when this process makes another
+   * orchestrator for the same database later, that one goes on with the worker for the flows it defines anew, and this one lets go
+   * of its connections as soon as it is idle (its next use opens new ones). @default true under `next dev`, false elsewhere
+   */
+  reload?: boolean;
 }
 
 /** What `defer()` makes. */
@@ -116,15 +123,6 @@ export interface WorkerOptions {
   drainTimeout?: Duration;
   /** How long a cancelled chunk may take to stop. @default "5s" */
   cancelGrace?: Duration;
-}
-
-/** Of a text that is searched for: longer ones are nowhere. */
-const longest = 1000;
-
-/** Of a load. */
-export interface LoadOptions extends KeyOptions {
-  /** Live objects for the execution, in this process only. */
-  readonly runtimeResources?: Resources;
 }
 
 /** What there is once it is known which database is meant. */
@@ -169,6 +167,7 @@ export class Orchestrator implements AsyncDisposable {
   readonly #newId: NewId;
   readonly #hooks: Hooks;
   readonly #connect: (connection: ConnectionOption) => Connected;
+  readonly #connection: ConnectionOption | undefined;
   #opened: Connected | undefined;
   readonly #flows = new Map<string, FlowDefinition>();
   readonly #functions = new Map<string, FunctionDefinition>();
@@ -192,6 +191,9 @@ export class Orchestrator implements AsyncDisposable {
   readonly #schemas = new KnownSchemas();
   #checked: Promise<void> | undefined;
   #isClosed = false;
+  readonly #isReloaded: boolean;
+  /** Among those that a development server makes; once it has connected. */
+  #member: Member | undefined;
 
   /**
    * Only a test gives more than options.
@@ -214,19 +216,22 @@ export class Orchestrator implements AsyncDisposable {
     );
     this.#hasShortcuts = hasShortcuts;
     this.#publicUrl = options.publicUrl === undefined ? null : parsePublicUrl(options.publicUrl);
+    this.#logs = openLogs(options.logger);
+    this.#isReloaded = options.reload ?? isReloading();
     this.#connect = (connection) => {
       const store = openStore(connection, {
         ...(options.schema !== undefined && { schema: options.schema }),
         hasShortcuts,
         hasTestClock: timers.isMoved === true,
       });
+      if (this.#isReloaded) this.#join(store);
       return { store, outcomes: openOutcomes(store, timers), streams: openStreams(store, timers) };
     };
     // A module that makes one is also loaded where there is no database: by builds, test collectors and tools.
+    this.#connection = options.connection;
     const connection = options.connection ?? process.env["DATABASE_URL"];
     if (connection !== undefined) this.#opened = this.#connect(connection);
     this.#resources = options.resources ?? {};
-    this.#logs = openLogs(options.logger);
     this.#tracing = new Tracing(options.telemetry, this.#logs.library);
     this.#starts = new Batcher({
       send: (items) => {
@@ -256,12 +261,28 @@ export class Orchestrator implements AsyncDisposable {
         "a worker without flows has nothing to do",
         "pass { flows } or { functions } to createOrchestrator()",
       );
+    const { worker } = await this.#serve({
+      concurrency,
+      drainTimeoutMs,
+      cancelGraceMs,
+      publicUrl: this.#publicUrl,
+      hasShortcuts: this.#hasShortcuts,
+    });
+    return worker;
+  }
+
+  /** @param earlier whose flows, resources and schedules it has too, where there are no others here of the same name */
+  async #serve(settings: WorkerSettings, earlier: Serving | null = null): Promise<{ readonly worker: LocalWorker }> {
     await this.#ready();
     await this.#store.wakeups.ready();
     // Those who only start and read executions need not load it.
     const { startWorker } = await import("./worker/worker.ts");
     const { bulkFlow } = await import("./worker/bulk.ts");
     const bulk = bulkFlow(this.#store.bulks);
+    const carried = earlier && carriedOver(earlier, this.#flows);
+    const flows = new Map([...(carried?.flows ?? []), ...this.#flows]);
+    const resources = { ...carried?.resources, ...this.#resources };
+    const schedules = [...(carried?.schedules ?? []), ...this.#schedules];
     const worker = await startWorker(
       {
         store: this.#store,
@@ -272,9 +293,9 @@ export class Orchestrator implements AsyncDisposable {
         timers: this.#timers,
         newId: this.#newId,
         hooks: this.#hooks,
-        resources: this.#resources,
-        flows: new Map([...this.#flows, [bulk.name, bulk]]),
-        schedules: this.#schedules,
+        resources,
+        flows: new Map([...flows, [bulk.name, bulk]]),
+        schedules,
         flowResources: (flow) => this.#flowResources.get(flow) ?? {},
         executionResources: (id) => this.#executionResources.get(id),
         flowData: (flow) => this.#flowData(flow, retryTransient),
@@ -299,16 +320,24 @@ export class Orchestrator implements AsyncDisposable {
           this.#store.wakeups.notifyReaders(id);
         },
       },
-      {
-        concurrency,
-        drainTimeoutMs,
-        cancelGraceMs,
-        publicUrl: this.#publicUrl,
-        hasShortcuts: this.#hasShortcuts,
-      },
+      settings,
     );
     this.#workers.add(worker);
-    return worker;
+    const by = this.#member;
+    if (by) started({ origin: earlier?.origin ?? by, by, worker, flows, host: { resources, schedules }, settings });
+    return { worker };
+  }
+
+  #join(store: Store): void {
+    this.#member = opened(this.#member, `${store.place}/${store.names.schema}`, {
+      flows: this.#flows,
+      workers: this.#workers,
+      log: this.#logs.library,
+      isClosed: () => this.#isClosed,
+      store: () => this.#opened?.store,
+      letGo: () => (this.#opened = undefined),
+      serve: (serving) => this.#serve({ ...serving.settings, publicUrl: this.#publicUrl }, serving),
+    });
   }
 
   /** A flow bound to this database: the definition itself, or the name of one given to the orchestrator. */
@@ -622,6 +651,7 @@ export class Orchestrator implements AsyncDisposable {
   /** Stops the workers, ends the connections. Whoever still waits or reads here gets a `ConnectionError`. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    if (this.#member) await closing(this.#member);
     await Promise.all([...this.#workers].map((worker) => worker.stop()));
     this.#workers.clear();
     this.#starts.close();
@@ -636,7 +666,7 @@ export class Orchestrator implements AsyncDisposable {
 
   get #connected(): Connected {
     if (!this.#opened && this.#isClosed) throw new UsageError("this orchestrator was closed", "go on with another one");
-    return (this.#opened ??= this.#connect(requireConnection()));
+    return (this.#opened ??= this.#connect(this.#connection ?? requireConnection()));
   }
 
   get #store(): Store {
@@ -829,13 +859,14 @@ const orchestratorOptions = Object.keys({
   logger: true,
   publicUrl: true,
   telemetry: true,
+  reload: true,
 } satisfies Record<keyof OrchestratorOptions, true>);
 
 /** @throws {UsageError} naming the option that is invalid */
 function checkOptions(options: OrchestratorOptions): void {
   const where = "createOrchestrator()";
   requireKnown(options, orchestratorOptions, where);
-  const { connection, schema, flows, functions, resources, schedules, logger } = options;
+  const { connection, schema, flows, functions, resources, schedules, logger, reload } = options;
   if (connection !== undefined && typeof connection !== "string") requireRecord(connection, `connection of ${where}`);
   // Said here, and not at the first use.
   if (schema !== undefined) schemaNames(schema);
@@ -850,29 +881,7 @@ function checkOptions(options: OrchestratorOptions): void {
   if (logger !== undefined)
     for (const method of ["debug", "info", "warn", "error"])
       requireFunction(Reflect.get(Object(logger), method), `${method} of logger of ${where}`);
-}
-
-/** @throws {UsageError | ExecutionNotFoundError} */
-function requireAudit(options: VerifyOptions & RebuildOptions, where: string, more: readonly string[] = []): void {
-  requireKnown(options, ["id", "onProgress", ...more], where);
-  if (options.id !== undefined) requireExecutionId(options.id);
-  if (options.onProgress !== undefined) requireFunction(options.onProgress, `onProgress of ${where}`);
-}
-
-/** Whole, as `anchor()` gave it, or what of it was kept. @throws {UsageError} */
-function requireAnchor(given: unknown, where: string): void {
-  requireKnown(given, ["number", "hash", "at", "executions"], where);
-  const { number, hash } = requireRecord(given, where);
-  requireInteger(number, `number of ${where}`, { min: 1, max: 2_147_483_647 });
-  requireText(hash, `hash of ${where}`, { max: longest });
-}
-
-/** @throws {UsageError} */
-function resourcesIn(options: LoadOptions, where: string): Resources {
-  requireKnown(options, ["runtimeResources", "key"], where);
-  requireKey(options);
-  const { runtimeResources = {} } = options;
-  return requireRecord(runtimeResources, `runtimeResources of ${where}`);
+  if (reload !== undefined) requireBoolean(reload, `reload of ${where}`);
 }
 
 /** @throws {UsageError} the key was used with another input, or the id is taken */
@@ -902,16 +911,4 @@ function requireConnection(): ConnectionOption {
 /** Of a function with a cron: it is called without arguments. */
 function scheduleOf({ flow, __metadata: { cron } }: FunctionDefinition): ScheduleOptions[] {
   return cron === undefined ? [] : [{ flow, name: flow.name, cron, input: [] }];
-}
-
-/** A child closes as soon as it is idle, and its parent waits for that. */
-function childExecution(child: NewChild, definition: FlowDefinition | undefined): NewExecution {
-  const { timeoutMs, resources, isHidden, ...rest } = child;
-  const longest = timeoutMs ?? definition?.maxDurationMs ?? null;
-  return {
-    ...rest,
-    settings: { autoCloseMs: 0, ...(longest !== null && { timeoutMs: longest }), ...(isHidden && { hidden: true }) },
-    limitKey: definition ? limitKeyOf(definition, child.input) : null,
-    resourceKeys: Object.keys(resources).toSorted(),
-  };
 }

@@ -96,7 +96,11 @@ function streamOf(incoming: IncomingMessage): ReadableStream {
 
 async function send(answer: Response, isHead: boolean, outgoing: ServerResponse, gone: AbortSignal): Promise<void> {
   const { status, headers, body } = answer;
-  for (const [name, value] of headers) if (name !== "set-cookie") outgoing.setHeader(name, value);
+  for (const [name, value] of headers) {
+    // Policies add up: what the host allows, and what the page needs.
+    if (name === "content-security-policy") outgoing.appendHeader(name, value);
+    else if (name !== "set-cookie") outgoing.setHeader(name, value);
+  }
   const cookies = headers.getSetCookie();
   if (cookies.length > 0) outgoing.setHeader("set-cookie", cookies);
   outgoing.writeHead(status);

@@ -4,9 +4,11 @@ import type { Ctx } from "../flow/context.ts";
 import { parseInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { Chunk, SubFlowNode } from "../flow/graph.ts";
+import { limitKeyOf } from "../flow/limits.ts";
 import { resolveRetry } from "../flow/retry.ts";
 import { getPath, setPath } from "../base/path.ts";
 import type { ExecutionId } from "../ledger/event.ts";
+import type { NewExecution } from "../store/starts.ts";
 import { copyJson, isObject, type Json, type JsonObject } from "../base/json.ts";
 import { finalResultKey } from "../ledger/views.ts";
 
@@ -133,4 +135,16 @@ function readResult(flow: string, source: string, snapshot: JsonObject): Json {
     `sub-flow "${flow}" path "${source}" was not found in its result`,
     "let the child write it, or correct writeBack",
   );
+}
+
+/** A child closes as soon as it is idle, and its parent waits for that. */
+export function childExecution(child: NewChild, definition: FlowDefinition | undefined): NewExecution {
+  const { timeoutMs, resources, isHidden, ...rest } = child;
+  const longest = timeoutMs ?? definition?.maxDurationMs ?? null;
+  return {
+    ...rest,
+    settings: { autoCloseMs: 0, ...(longest !== null && { timeoutMs: longest }), ...(isHidden && { hidden: true }) },
+    limitKey: definition ? limitKeyOf(definition, child.input) : null,
+    resourceKeys: Object.keys(resources).toSorted(),
+  };
 }

@@ -90,6 +90,8 @@ export interface Store extends CommandSenders {
   requireMigrated(): Promise<void>;
   /** Statements that were sent and have not been answered. */
   readonly underWay: number;
+  /** Something is under way, or somebody waits to be called. */
+  readonly isInUse: boolean;
   close(): Promise<void>;
 }
 
@@ -178,6 +180,9 @@ export function openStore(
     },
     get underWay() {
       return database.underWay;
+    },
+    get isInUse() {
+      return database.underWay > 0 || wakeups.isAwaited;
     },
     async close() {
       await wakeups.close();

@@ -41,6 +41,8 @@ export interface Wakeups extends AsyncDisposable {
   /** Resolves when LISTEN stands: what is sent from now on is heard. */
   ready(): Promise<void>;
   readonly isListening: boolean;
+  /** Somebody waits to be called. */
+  readonly isAwaited: boolean;
   /** Calls back when LISTEN is lost, and when it stands again. */
   onChange(listener: (isListening: boolean) => void): () => void;
   close(): Promise<void>;
@@ -137,6 +139,9 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
     },
     get isListening() {
       return isListening;
+    },
+    get isAwaited() {
+      return listeners.size + ownerListeners.size + databaseListeners.size > 0;
     },
     onChange(listener) {
       changeListeners.add(listener);

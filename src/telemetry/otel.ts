@@ -57,7 +57,7 @@ export interface Tracer {
 export const kinds = { internal: 0, producer: 3, consumer: 4 } as const;
 export const errorStatus = 2;
 
-/** Not a text that a bundler follows: where the package is missing, that is no error. */
+/** Not a text that a bundler follows: where the package is missing, that is no error. Node looks for it beside the bundle (`build.ts`). */
 const packageName = ["@opentelemetry", "api"].join("/");
 
 /** Null where it is not installed. */

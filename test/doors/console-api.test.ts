@@ -388,6 +388,23 @@ test("it works under any path, behind Express's stripped one and behind a body t
   }
 });
 
+test("a policy that the host has set stays beside the console's own", async () => {
+  const handler = toNodeHandler(consoleOf());
+  const server = createServer((request, response) => {
+    response.setHeader("Content-Security-Policy", "object-src 'none'");
+    void handler(request, response);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+
+  const policies = await Promise.all(
+    ["", "/nothing"].map(async (path) => (await fetch(origin + path)).headers.get("content-security-policy")),
+  );
+  server.close();
+
+  for (const policy of policies) expect(policy).toMatch(/^object-src 'none', .*script-src 'self'/);
+});
+
 test("a route of Fastify hands over what it has parsed, and a reader that leaves ends its stream", async () => {
   const execution = await open();
   const handler = toNodeHandler(consoleOf());

@@ -1,30 +1,35 @@
 /**
- * The examples of `examples/hosts/`, as their users run them: the packed package is installed into a copy of each, it is built and
+ * The rows of `rows.ts`, as their users run them: the packed package is installed into a copy of each example, it is built and
  * started, and one order waits there, survives a SIGKILL of its process, is approved and closes; then SIGTERM ends the process.
- * `node test/hosts/run.ts [name …]`, all of them without a name. It needs the package registry.
+ * `node test/hosts/run.ts [name …]`, all of them without a name; "light" and "heavy" are those of a tier. It needs the package
+ * registry.
  */
-import { spawn, spawnSync } from "node:child_process";
-import type { ChildProcess } from "node:child_process";
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
-import type { AddressInfo } from "node:net";
+import { spawnSync } from "node:child_process";
+import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, dirname, join, resolve } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
+import { join, resolve } from "node:path";
 import postgres from "postgres";
 import { startEmbeddedPostgres } from "../../src/embedded.ts";
+import { chromiumPath } from "../support/browser.ts";
+import { useConsole } from "./console.ts";
+import { freePort, Host, path } from "./host.ts";
+import { buy, edit } from "./next.ts";
+import { rows, type Row } from "./rows.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const examples = join(root, "examples/hosts");
-/** Processes of a host have the Node that runs this. */
-const path = [dirname(process.execPath), process.env["PATH"]].join(delimiter);
-const endsWithinMs = 10_000;
-const answersWithinMs = 60_000;
 
-const known = readdirSync(examples);
-const names = process.argv.slice(2);
-const unknown = names.filter((name) => !known.includes(name));
-if (unknown.length > 0) throw new Error(`there is no example ${unknown.join(", ")}: there are ${known.join(", ")}`);
+const groups: Readonly<Record<string, (row: Row) => boolean>> = {
+  light: ({ isHeavy }) => isHeavy !== true,
+  heavy: ({ isHeavy }) => isHeavy === true,
+};
+const names = process.argv.slice(2).flatMap((name) => {
+  const isIn = groups[name];
+  return isIn ? Object.keys(rows).filter((one) => rows[one] && isIn(rows[one])) : [name];
+});
+const unknown = names.filter((name) => !(name in rows));
+if (unknown.length > 0)
+  throw new Error(`there is no row ${unknown.join(", ")}: there are ${Object.keys(rows).join(", ")}`);
 
 const folder = mkdtempSync(join(tmpdir(), "flowledger-hosts-"));
 await using server = await startEmbeddedPostgres({ durable: false });
@@ -37,32 +42,46 @@ function pack(): string {
   return join(folder, filename);
 }
 
-/** @returns what went wrong; null where nothing did */
-async function run(name: string, tarball: string): Promise<string | null> {
-  const home = join(folder, name);
-  cpSync(join(examples, name), home, { recursive: true });
+/** @throws what went wrong */
+async function run(name: string, row: Row, tarball: string): Promise<void> {
+  const home = join(folder, name.replaceAll(/\W+/g, "-"));
+  cpSync(join(examples, row.example), home, { recursive: true });
   const { scripts } = JSON.parse(readFileSync(join(home, "package.json"), "utf8")) as {
     scripts: Record<string, string>;
   };
-  command("npm", ["install", "--no-audit", "--no-fund", tarball], home);
-  const database = `host_${name.replaceAll("-", "_")}`;
+  command("npm", ["install", "--no-audit", "--no-fund", tarball, ...(row.packages ?? [])], home);
+  const database = `host_${name.toLowerCase().replaceAll(/\W+/g, "_")}`;
   await admin.unsafe(`create database ${database}`);
   const url = new URL(server.url);
   url.pathname = `/${database}`;
-  const env = { DATABASE_URL: url.href };
   // Nothing that builds may need a database.
-  if (scripts["build"]) command("npm", ["run", "build"], home);
-  if (scripts["test"]) command("npm", ["test"], home, env);
-  if (scripts["start"]) await drive(home, env);
-  return null;
+  const build = row.build ?? "build";
+  if (scripts[build]) command("npm", ["run", build], home);
+  if (scripts["test"]) command("npm", ["test"], home, { DATABASE_URL: url.href });
+  const start = row.start ?? scripts["start"];
+  if (start !== undefined) await drive(row, row.isMoved ? moved(home) : home, start, url.href);
+  if (row.dev !== undefined) await edit(home, row.dev, url.href);
 }
 
-async function drive(home: string, env: Record<string, string>): Promise<void> {
-  const [first, second] = [new Host(home, env, await freePort()), new Host(home, env, await freePort())];
+/** What was built, in a folder that has nothing else. */
+function moved(home: string): string {
+  const alone = `${home}-alone`;
+  cpSync(join(home, "dist"), alone, { recursive: true });
+  return alone;
+}
+
+async function drive(row: Row, home: string, start: string, url: string): Promise<void> {
+  const env = { DATABASE_URL: url, ADMIN_SESSION: "s-1" };
+  const open = async () => new Host(home, start, env, await freePort());
+  const [first, second] = [await open(), await open()];
   try {
     const { id } = await first.ask<{ id: string }>("POST", "/orders", { amount: 900 });
     await first.until(`/orders/${id}`, { status: "waiting", state: { charged: 900 } });
+    if (row.example === "next") await buy(first, url);
+    if (row.hasConsole && chromiumPath !== null)
+      await useConsole(first, () => first.ask("POST", "/orders", { amount: 1 }));
     await first.kill("SIGKILL");
+    const killed = await workersOf(url);
 
     second.start();
     await second.until(`/orders/${id}`, { status: "waiting", state: { charged: 900 } });
@@ -70,88 +89,19 @@ async function drive(home: string, env: Record<string, string>): Promise<void> {
     await second.until(`/orders/${id}`, { status: "completed", state: { charged: 900, shipped: true } });
     const code = await second.kill("SIGTERM");
     if (code !== 0 && code !== 143) throw new Error(`after SIGTERM it ended with ${code}\n${second.output}`);
+    // It signed off, and nobody waits for its lease.
+    const left = (await workersOf(url)).filter((worker) => !killed.includes(worker));
+    if (left.length > 0) throw new Error(`after SIGTERM its worker is still registered\n${second.output}`);
   } finally {
     await Promise.all([first.kill("SIGKILL"), second.kill("SIGKILL")]);
   }
 }
 
-/** The process of an example, with whatever it starts. */
-class Host {
-  output = "";
-  readonly #home: string;
-  readonly #env: Record<string, string>;
-  readonly #base: string;
-  #child: ChildProcess | undefined;
-  #ended: Promise<number | null> = Promise.resolve(0);
-
-  constructor(home: string, env: Record<string, string>, port: number) {
-    this.#home = home;
-    this.#base = `http://127.0.0.1:${port}`;
-    this.#env = { ...env, PORT: `${port}`, HOSTNAME: "127.0.0.1" };
-  }
-
-  start(): void {
-    if (this.#child) return;
-    const script = JSON.parse(readFileSync(join(this.#home, "package.json"), "utf8")) as { scripts: { start: string } };
-    // As npm would, without npm between us and the process.
-    const [file = "", ...args] = script.scripts.start.split(" ");
-    const bin = join(this.#home, "node_modules/.bin");
-    const child = spawn(existsSync(join(bin, file)) ? join(bin, file) : file, args, {
-      cwd: this.#home,
-      env: { ...process.env, ...this.#env, PATH: path },
-      detached: true,
-    });
-    for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => (this.output += String(data)));
-    this.#ended = new Promise((end) =>
-      child.once("exit", (code, signal) => end(code ?? (signal === "SIGTERM" ? 143 : 1))),
-    );
-    this.#child = child;
-  }
-
-  /** Asks until it listens. */
-  async ask<T>(method: string, to: string, body?: object): Promise<T> {
-    this.start();
-    for (const until = performance.now() + answersWithinMs; ; await delay(50)) {
-      const init = body ? { body: JSON.stringify(body), headers: { "content-type": "application/json" } } : {};
-      const response = await fetch(this.#base + to, { method, ...init }).catch(() => null);
-      if (response?.ok) return (await response.json()) as T;
-      if (response) throw new Error(`${method} ${to}: ${response.status} ${await response.text()}\n${this.output}`);
-      if (performance.now() > until || this.#child?.exitCode != null)
-        throw new Error(`${method} ${to}: nobody answers\n${this.output}`);
-    }
-  }
-
-  async until(to: string, expected: object): Promise<void> {
-    for (const until = performance.now() + answersWithinMs; ; await delay(50)) {
-      const seen = JSON.stringify(await this.ask("GET", to));
-      if (seen === JSON.stringify(expected)) return;
-      if (performance.now() > until)
-        throw new Error(`${to} is ${seen}, not ${JSON.stringify(expected)}\n${this.output}`);
-    }
-  }
-
-  /** @returns its exit code */
-  async kill(signal: "SIGTERM" | "SIGKILL"): Promise<number | null> {
-    const pid = this.#child?.pid;
-    if (pid === undefined) return 0;
-    try {
-      process.kill(signal === "SIGKILL" ? -pid : pid, signal);
-    } catch {
-      // It has ended.
-    }
-    const late = Symbol();
-    const code = await Promise.race([this.#ended, delay(endsWithinMs, late, { ref: false })]);
-    if (code === late) throw new Error(`${signal} did not end it within ${endsWithinMs} ms\n${this.output}`);
-    return typeof code === "number" ? code : null;
-  }
-}
-
-async function freePort(): Promise<number> {
-  const one = createServer().listen(0, "127.0.0.1");
-  await new Promise((listening) => one.once("listening", listening));
-  const { port } = one.address() as AddressInfo;
-  await new Promise((closed) => one.close(closed));
-  return port;
+async function workersOf(url: string): Promise<readonly string[]> {
+  const sql = postgres(url, { max: 1, onnotice: () => {} });
+  const found = await sql<{ id: string }[]>`select id from flowledger.workers`;
+  await sql.end();
+  return found.map(({ id }) => id);
 }
 
 /** @throws with what it printed */
@@ -166,9 +116,13 @@ function command(file: string, args: readonly string[], cwd: string, env: Record
 let failures = 0;
 try {
   const tarball = pack();
-  for (const name of names.length > 0 ? names : known) {
+  for (const [name, row] of Object.entries(rows)) {
+    if (names.length > 0 && !names.includes(name)) continue;
     const began = performance.now();
-    const problem = await run(name, tarball).catch((error: unknown) => String(error));
+    const problem = await run(name, row, tarball).then(
+      () => null,
+      (error: unknown) => String(error),
+    );
     if (problem !== null) failures += 1;
     const seconds = Math.round((performance.now() - began) / 1000);
     console.log(

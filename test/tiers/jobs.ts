@@ -46,14 +46,14 @@ export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {
     { name: "crash suites", run: vitest("--project", "crash"), env: { PROOF_SIZE: "1000" }, minutes: 25 },
     { name: "fuzz", run: vitest(...fuzzed, "--testTimeout=1200000"), env: { FUZZ_RUNS: "100000" }, minutes: 20 },
     { name: "browsers", run: vitest("--project", "browser"), isBrowsing: true },
-    { name: "hosts", run: hosts("hono", "express", "fastify", "tsx", "commonjs", "node-test", "vitest", "jest") },
+    { name: "hosts", run: hosts("light") },
     { name: "crash suites in a container", run: vitest("--project", "crash"), ...inContainer(newest) },
     { name: "Postgres 15", run: vitest(...onPostgres), ...inContainer(oldest) },
     { name: "Postgres 18", run: vitest(...onPostgres), ...inContainer(newest) },
   ],
   nightly: [
     ...Object.keys(mutants).map((name) => ({ name: `mutant ${name}`, run: chaos(1, "--mutant", name), minutes: 5 })),
-    { name: "heavy hosts", run: hosts("nest", "next", "bun", "deno") },
+    { name: "heavy hosts", run: hosts("heavy"), minutes: 30 },
     ...numbers(10).map((seed) => ({ name: `chaos, seed ${seed}`, run: chaos(seed), minutes: 5 })),
   ],
 };

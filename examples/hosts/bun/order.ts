@@ -2,7 +2,7 @@
 import { createOrchestrator, defineFlow } from "flowledger";
 import { z } from "zod";
 
-const order = defineFlow("order", {
+export const order = defineFlow("order", {
   input: z.object({ amount: z.number().positive() }),
   state: z.object({ charged: z.number(), shipped: z.boolean() }).partial(),
 });

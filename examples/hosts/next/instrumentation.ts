@@ -1,7 +1,7 @@
-/** The worker lives in the server's process; it drains when the host ends that. */
+/** The worker lives in the server's process. Written so, a bundle for the edge leaves it out. */
 export async function register() {
-  if (process.env.NEXT_RUNTIME !== "nodejs") return;
-  const { orchestrator } = await import("./lib/order");
-  await orchestrator.migrate();
-  await orchestrator.startWorker();
+  if (process.env.NEXT_RUNTIME === "nodejs") {
+    const { serve } = await import("./lib/worker");
+    await serve();
+  }
 }

@@ -120,6 +120,7 @@ export const readers: readonly Row[] = [
           schedules: optional(list(object(schedule))),
           logger: optional(made(console)),
           publicUrl: optional(made("https://example.com")),
+          reload: optional(boolean),
           telemetry: optional(
             object({
               trace: optional(oneOf("linked", "child", "off")),

@@ -1,3 +1,12 @@
+import { purchase } from "./actions";
+
 export default function Page() {
-  return <p>POST /orders begins one.</p>;
+  return (
+    <form action={purchase}>
+      <label>
+        Amount <input name="amount" type="number" defaultValue={900} />
+      </label>
+      <button>Buy</button>
+    </form>
+  );
 }
