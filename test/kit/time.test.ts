@@ -443,7 +443,7 @@ test("what a worker takes besides leaves it the place of one that lost workers",
   await onSql(t, (sql) => sql`update flowledger.executions set takeovers = 2 where id = ${suspect.id}::uuid`);
   await t.clock.advance("2h");
 
-  for (const run of [ordinary, suspect]) await run.until("closed");
+  for (const run of [ordinary, suspect]) expect(await run.until("closed")).toEqual({});
 });
 
 test("an emit that waits goes on when what its handlers did is in the ledger, and not before", async () => {

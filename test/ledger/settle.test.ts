@@ -1,0 +1,351 @@
+/** How an execution ends, what wakes it, and whether that holds although something else comes in. Times are 1000 × seq. */
+import { expect, test } from "vitest";
+import { defineFlow } from "../../src/flow/builder.ts";
+import { endsByItself, nextTimer, settle, type Settlement } from "../../src/ledger/decide.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
+import type { LedgerEvent } from "../../src/ledger/event.ts";
+import type { ExecutionState } from "../../src/ledger/state.ts";
+import { created, fold, given, nothing, recorded, someWorker, started } from "../support/ledger.ts";
+
+const flow = defineFlow("f");
+flow.to("a", nothing);
+const error = { name: "Error", message: "no" };
+const claim: LedgerEvent = { type: "execution.claimed", worker: someWorker };
+const planned: LedgerEvent = { type: "inbox.routed", of: 2, moves: [{ move: "run", id: 1, node: "n1", chunk: "a" }] };
+const twoPlanned: LedgerEvent = {
+  type: "inbox.routed",
+  of: 2,
+  // Each in a chain of its own.
+  moves: [1, 2].map((id) => ({ move: "run", id, node: "n1", chunk: "a", scope: `${id}` })),
+};
+const done: LedgerEvent = { type: "chunk.completed", dispatch: 1, chunk: "a", output: null };
+const failing: LedgerEvent = { type: "execution.failed", reason: "failed", error };
+const cancel: LedgerEvent = { type: "cancel.requested", reason: "stop", actor: "ann" };
+const closing: LedgerEvent = { type: "execution.sealed", close: true, reason: "enough" };
+const emitted: LedgerEvent = { type: "event.emitted", event: "A", payload: 1 };
+const child = ExecutionId.parse("0190b5a0-0000-7000-8000-000000000001");
+const closed = (outcome: "completed" | "cancelled" | "failed", reason: string, more = {}): LedgerEvent => ({
+  type: "execution.closed",
+  outcome,
+  reason,
+  ...more,
+});
+
+function raised(id: string, more: Partial<Extract<LedgerEvent, { type: "interrupt.raised" }>> = {}): LedgerEvent {
+  const asked = { dispatch: 1, chunk: "a", kind: "approval", payload: null, resumeTo: "next" } as const;
+  return { type: "interrupt.raised", id, ...asked, maxResumes: 1, resumeCount: 0, ...more };
+}
+
+function stateOf(events: readonly LedgerEvent[], settings: Parameters<typeof created>[1] = {}): ExecutionState {
+  return fold(recorded([created(flow, settings), ...events]));
+}
+
+interface Ends {
+  readonly events: readonly LedgerEvent[];
+  readonly settings?: Parameters<typeof created>[1];
+  readonly now?: number;
+  readonly running?: number;
+  readonly isGraceOver?: boolean;
+  /** What is due, whatever else comes in; null for nothing. */
+  readonly always?: LedgerEvent[];
+  /** The same, unless something else comes in. */
+  readonly unless?: LedgerEvent[];
+}
+
+const idle = [started(), claim, planned, done];
+const asks = [started(), claim, planned];
+const asksTwo = [started(), claim, twoPlanned];
+const ends: Readonly<Record<string, Ends>> = {
+  "what has closed does not end again": {
+    events: [...idle, closed("completed", "done")],
+    settings: { autoCloseMs: 0 },
+  },
+  "a failure closes it": { events: [...asks, failing], unless: [closed("failed", "failed", { error })] },
+  "a failure first ends what waits": {
+    events: [...asks, raised("q"), failing],
+    always: [
+      { type: "interrupt.cancelled", id: "q", reason: "failed" },
+      { type: "execution.sealed", close: true, reason: "failed" },
+    ],
+  },
+  "a failure takes nothing new where more and more comes in": {
+    events: [...asks, emitted, failing],
+    always: [{ type: "execution.sealed", close: true, reason: "failed" }],
+  },
+  "of what nobody claimed nothing can flood in": {
+    events: [started(), emitted, failing],
+    unless: [closed("failed", "failed", { error })],
+  },
+  "a cancel waits for what runs": { events: [...asks, cancel], running: 1 },
+  "a cancel waits no longer than its grace": {
+    events: [...asks, cancel],
+    running: 1,
+    isGraceOver: true,
+    unless: [closed("cancelled", "stop")],
+  },
+  "a cancel with nothing that runs closes at once": {
+    events: [...asks, cancel],
+    unless: [closed("cancelled", "stop")],
+  },
+  "a cancel first ends what waits, whatever comes in": {
+    events: [...asks, raised("q"), cancel],
+    always: [
+      { type: "interrupt.cancelled", id: "q", reason: "stop" },
+      { type: "execution.sealed", close: true, reason: "stop" },
+    ],
+  },
+  "a cancel expires corrections that nobody took": {
+    events: [
+      ...idle,
+      { type: "intervention.recorded", id: "v", payload: 1, target: null, author: null, note: null, metadata: {} },
+      cancel,
+    ],
+    always: [
+      { type: "intervention.expired", id: "v" },
+      { type: "execution.sealed", close: true, reason: "stop" },
+    ],
+  },
+  "a cancel waits for its handlers": {
+    events: [...idle, cancel, { type: "cleanup.planned", runs: [{ id: 5 }] }],
+  },
+  "a pause of an operator's goes on when its time is over": {
+    events: [...idle, { type: "execution.paused", actor: "ann", reason: "x", until: 9000 }],
+    now: 9000,
+    unless: [{ type: "execution.unpaused", actor: "timer", reason: "its time was over" }],
+  },
+  "a pause of an operator's stays until then": {
+    events: [...idle, { type: "execution.paused", actor: "ann", reason: "x", until: 9000 }],
+    settings: { autoCloseMs: 0 },
+    now: 8999,
+  },
+  "a pause of an operator's without a time stays": {
+    events: [...idle, { type: "execution.paused", actor: "ann", reason: "x" }],
+    settings: { autoCloseMs: 0 },
+    now: 1e9,
+  },
+  "an answer that came early is taken, unless another came": {
+    events: [started(), claim, { type: "interrupt.answered", id: "q", value: 7, actor: "ann" }, planned, raised("q")],
+    unless: [{ type: "interrupt.resumed", id: "q", value: 7, early: 4, actor: "ann" }],
+  },
+  "who was answered early takes no event, and another does": {
+    events: [
+      started(),
+      claim,
+      { type: "interrupt.answered", id: "q", value: 7 },
+      emitted,
+      twoPlanned,
+      raised("q", { resumeTo: { event: "A" } }),
+      { ...raised("r", { resumeTo: { event: "A" } }), dispatch: 2 } as LedgerEvent,
+    ],
+    unless: [
+      { type: "interrupt.resumed", id: "q", value: 7, early: 4 },
+      { type: "interrupt.resumed", id: "r", value: 1, byEvent: "A", of: 5 },
+    ],
+  },
+  "a question expires, unless its answer came": {
+    events: [...asks, raised("q", { expiresInMs: 500 })],
+    now: 5500,
+    unless: [{ type: "interrupt.expired", id: "q" }],
+  },
+  "a question does not expire before": { events: [...asks, raised("q", { expiresInMs: 500 })], now: 5499 },
+  "what is parked fails when its time is over, unless it was retried": {
+    events: [...asks, { type: "chunk.parked", dispatch: 1, chunk: "a", attempt: 1, error, failInMs: 500 }],
+    now: 5500,
+    unless: [{ type: "chunk.failed", dispatch: 1, chunk: "a", attempt: 1, error }],
+  },
+  "a close cancels what waits where it says so": {
+    events: [...asks, raised("q"), { ...closing, pendingInterrupts: "cancel" } as LedgerEvent],
+    unless: [{ type: "interrupt.cancelled", id: "q", reason: "enough" }],
+  },
+  "a close that cancels questions has nothing to cancel where none waits": {
+    events: [...idle, { ...closing, pendingInterrupts: "cancel" } as LedgerEvent],
+    unless: [closed("completed", "enough")],
+  },
+  "a close drains what is planned": { events: [...asks, closing] },
+  "a close drains what runs": { events: [...idle, closing], running: 1 },
+  "a close drains what has come in": { events: [...idle, emitted, closing] },
+  "a close waits for questions where it does not cancel them": { events: [...asks, raised("q"), closing] },
+  "a close of what is drained completes": { events: [...idle, closing], unless: [closed("completed", "enough")] },
+  "a close that cancelled a question ends as cancelled": {
+    events: [
+      ...asks,
+      raised("q"),
+      { ...closing, pendingInterrupts: "cancel" } as LedgerEvent,
+      { type: "interrupt.cancelled", id: "q", reason: "enough" },
+    ],
+    unless: [closed("cancelled", "enough")],
+  },
+  "a close after a sub-flow was cancelled for it ends as cancelled": {
+    events: [
+      ...asks,
+      { type: "child.started", dispatch: 1, chunk: "a", ordinal: 0, child, flow: "g" },
+      closing,
+      { type: "child.cancelled", child, reason: "enough" } as LedgerEvent,
+      done,
+    ],
+    unless: [closed("cancelled", "enough")],
+  },
+  "a close long after a sub-flow was cancelled completes": {
+    events: [
+      ...asks,
+      { type: "child.started", dispatch: 1, chunk: "a", ordinal: 0, child, flow: "g" },
+      { type: "child.cancelled", child, reason: "enough" } as LedgerEvent,
+      done,
+      closing,
+    ],
+    unless: [closed("completed", "enough")],
+  },
+  "what is idle closes when its time is over, unless something came": {
+    events: idle,
+    settings: { autoCloseMs: 700 },
+    now: 5700,
+    unless: [closed("completed", "auto_close_idle_timeout")],
+  },
+  "what is idle does not close before": { events: idle, settings: { autoCloseMs: 700 }, now: 5699 },
+  "what never closes by itself stays": { events: idle, settings: { autoCloseMs: null }, now: 1e12 },
+  "what runs is not idle": { events: asks, settings: { autoCloseMs: 0 } },
+  "a question keeps it open": { events: [...asks, raised("q")], settings: { autoCloseMs: 0 } },
+};
+
+test.each(Object.entries(ends))("%s", (_, { events, settings, now = 0, running = 0, isGraceOver = false, ...due }) => {
+  const found = settle(stateOf(events, settings), now, running, isGraceOver);
+
+  const expected: Settlement | null =
+    due.always !== undefined
+      ? { events: due.always, isConditional: false }
+      : due.unless !== undefined
+        ? { events: due.unless, isConditional: true }
+        : null;
+  expect(found).toEqual(expected);
+});
+
+const paused: LedgerEvent = { type: "execution.paused", actor: "ann", reason: "x", until: 90_000 };
+const wakes: Readonly<Record<string, [readonly LedgerEvent[], Parameters<typeof created>[1], number | null]>> = {
+  "nothing wakes what waits for nothing": [[started(), claim, planned], {}, null],
+  "a question wakes it when it expires": [[...asks, raised("q", { expiresInMs: 500 })], {}, 5500],
+  "one that was answered does not": [
+    [...asks, raised("q", { expiresInMs: 500 }), { type: "interrupt.cancelled", id: "q", reason: "x" }],
+    { autoCloseMs: null },
+    null,
+  ],
+  "the first of many counts, whichever comes first": [
+    [
+      ...asksTwo,
+      raised("q", { expiresInMs: 700 }),
+      { ...raised("r", { expiresInMs: 100 }), dispatch: 2 } as LedgerEvent,
+    ],
+    {},
+    5700,
+  ],
+  "and also the other way round": [
+    [
+      ...asksTwo,
+      raised("q", { expiresInMs: 1700 }),
+      { ...raised("r", { expiresInMs: 100 }), dispatch: 2 } as LedgerEvent,
+    ],
+    {},
+    6100,
+  ],
+  "what is parked wakes it when it fails": [
+    [...asks, { type: "chunk.parked", dispatch: 1, chunk: "a", attempt: 1, error, failInMs: 500 }],
+    {},
+    5500,
+  ],
+  "its timeout wakes it": [asks, { timeoutMs: 9000 }, 12_000],
+  "no timeout, no wake": [asks, {}, null],
+  "a timeout of what nobody took does not": [[started()], { timeoutMs: 9000, autoClose: false }, null],
+  "idle time wakes it": [idle, { autoCloseMs: 700 }, 5700],
+  "the end of an operator's pause wakes it, and what is due meanwhile does not": [
+    [...asks, raised("q", { expiresInMs: 500 }), paused],
+    {},
+    90_000,
+  ],
+  "a timeout goes on beside an operator's pause": [[...asks, paused], { timeoutMs: 9000 }, 12_000],
+  "a pause without a time wakes nothing": [
+    [...idle, { type: "execution.paused", actor: "ann", reason: "x" }],
+    { autoCloseMs: 700 },
+    null,
+  ],
+};
+
+test.each(Object.entries(wakes))("wakes: %s", (_, [events, settings, at]) => {
+  const state = stateOf(events, settings);
+
+  expect(nextTimer(state)).toBe(at);
+  // It counts from after a moment: what is due then has been seen.
+  if (at === null) return;
+  expect(nextTimer(state, at - 1)).toBe(at);
+  expect(nextTimer(state, at)).not.toBe(at);
+});
+
+test("what ends by itself needs no version of its flow", () => {
+  const states = {
+    cancelled: stateOf([...asks, cancel]),
+    failing: stateOf([...asks, failing]),
+    "timed out": stateOf(asks, { timeoutMs: 1000 }),
+    idle: stateOf(idle, { autoCloseMs: 0 }),
+    "closing, drained": stateOf([...idle, closing]),
+    "closing, with a question": stateOf([...asks, raised("q"), closing]),
+    "closing, at work": stateOf([...asks, closing]),
+    "at work": stateOf(asks, { timeoutMs: 100_000 }),
+  };
+
+  const now = 50_000;
+  expect(Object.entries(states).flatMap(([what, state]) => (endsByItself(state, now) ? [what] : []))).toEqual([
+    "cancelled",
+    "failing",
+    "timed out",
+    "idle",
+    "closing, drained",
+    "closing, with a question",
+  ]);
+});
+
+test("a claim says what is new about it, and nothing else", () => {
+  const nodes = { n1: "n2" };
+  const known = [started(), { ...claim, fingerprint: "v1" } as LedgerEvent];
+  const worker = someWorker;
+  const when = (command: object) =>
+    given(flow, [created(flow), ...known]).when({ type: "claim", worker, fingerprint: null, ...command } as never);
+
+  when({}).then([claim]);
+  when({ fingerprint: "v1", nodes: {} }).then([claim]);
+  when({ fingerprint: "v2" }).then([{ ...claim, fingerprint: "v2" } as LedgerEvent]);
+  when({ nodes }).then([{ ...claim, nodes } as LedgerEvent]);
+  when({ span: "s", traceparent: "t" }).then([{ ...claim, span: "s", traceparent: "t" } as LedgerEvent]);
+});
+
+test("what an owner says of a dispatch or of the whole is that, and nothing where it has closed", () => {
+  const before = [created(flow), started(), claim, planned];
+  const when = (command: object, events = before) => given(flow, events).when(command as never);
+  const place = { dispatch: 1, chunk: "a" };
+
+  when({ type: "block", worker: someWorker, fingerprint: "v2", problem: "gone" }).then([
+    claim,
+    { type: "execution.blocked", fingerprint: "v2", problem: "gone" },
+  ]);
+  when({ type: "drop", dispatch: 1 }).then([{ type: "value.routed", dispatch: 1 }]);
+  when({ type: "link", interrupt: "q", hash: "h" }).then([{ type: "interrupt.linked", id: "q", hash: "h" }]);
+  when({ type: "interrupt", dispatch: 1 }).then([{ type: "chunk.interrupted", ...place }]);
+  when({ type: "abort", reason: "timeout", error }).then([{ type: "execution.failed", reason: "timeout", error }]);
+  when({ type: "abort", reason: "timeout", error }, [...before, closed("completed", "done")]).then([]);
+  when({ type: "drop", dispatch: 7 }).thenThrows(/dispatch 7 is not open/);
+  when({ type: "route" }).then([]);
+  const interrupt = { id: "q", type: "t", payload: 1, resumeTo: "next", maxResumes: 1, resumeCount: 0 };
+  const asked = { ...interrupt, expiresInMs: null, onExpire: null, response: null };
+  when({ type: "pause", dispatch: 1, interrupt: asked }, [
+    ...before.slice(0, 3),
+    twoPlanned,
+    { ...raised("q"), dispatch: 2 } as LedgerEvent,
+  ]).then([
+    {
+      type: "chunk.failed",
+      ...place,
+      attempt: 1,
+      error: expect.objectContaining({
+        chunk: "a",
+        message: expect.stringContaining('pauseFor in chunk "a"') as string,
+      }) as never,
+    },
+  ]);
+});
