@@ -34,9 +34,20 @@ function* situations(): Generator<TurnFacts> {
       for (const release of [null, { wakeInMs: null }, { wakeInMs: 5000 }])
         for (const running of [0, 1, 3])
           yield {
-            ...{ hasUnsent, isFull: is(1), hasUntimed: is(2), isPoked: is(3), hasArrival: is(4), hasWork: is(5) },
-            ...{ hasRecording: is(6), isAwaited: is(7), isFirst: is(8), isClaimDue: is(9), hasItemsToStop: is(10) },
-            ...{ ending, release, running },
+            hasUnsent,
+            isFull: is(1),
+            hasUntimed: is(2),
+            isPoked: is(3),
+            hasArrival: is(4),
+            hasWork: is(5),
+            hasRecording: is(6),
+            isAwaited: is(7),
+            isFirst: is(8),
+            isClaimDue: is(9),
+            hasItemsToStop: is(10),
+            ending,
+            release,
+            running,
           };
   }
 }

@@ -1,11 +1,19 @@
 /** How an execution ends, what wakes it, and whether that holds although something else comes in. Times are 1000 × seq. */
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/flow/builder.ts";
-import { endsByItself, nextTimer, settle, type Settlement } from "../../src/ledger/decide.ts";
+import {
+  decide,
+  endsByItself,
+  nextTimer,
+  settle,
+  type Command,
+  type PauseRequest,
+  type Settlement,
+} from "../../src/ledger/decide.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { LedgerEvent } from "../../src/ledger/event.ts";
 import type { ExecutionState } from "../../src/ledger/state.ts";
-import { created, fold, given, nothing, recorded, someWorker, started } from "../support/ledger.ts";
+import { created, fold, nothing, recorded, someWorker, started } from "../support/ledger.ts";
 
 const flow = defineFlow("f");
 flow.to("a", nothing);
@@ -301,51 +309,69 @@ test("what ends by itself needs no version of its flow", () => {
   ]);
 });
 
+function decided(events: readonly LedgerEvent[], command: Command): LedgerEvent[] {
+  return decide(fold(recorded(events)), command, flow.graph);
+}
+
 test("a claim says what is new about it, and nothing else", () => {
   const nodes = { n1: "n2" };
-  const known = [started(), { ...claim, fingerprint: "v1" } as LedgerEvent];
-  const worker = someWorker;
-  const when = (command: object) =>
-    given(flow, [created(flow), ...known]).when({ type: "claim", worker, fingerprint: null, ...command } as never);
+  const known: LedgerEvent[] = [
+    created(flow),
+    started(),
+    { type: "execution.claimed", worker: someWorker, fingerprint: "v1" },
+  ];
+  const claimed = (more: {
+    fingerprint?: string;
+    nodes?: Record<string, string>;
+    span?: string;
+    traceparent?: string;
+  }) => decided(known, { type: "claim", worker: someWorker, fingerprint: null, ...more });
 
-  when({}).then([claim]);
-  when({ fingerprint: "v1", nodes: {} }).then([claim]);
-  when({ fingerprint: "v2" }).then([{ ...claim, fingerprint: "v2" } as LedgerEvent]);
-  when({ nodes }).then([{ ...claim, nodes } as LedgerEvent]);
-  when({ span: "s", traceparent: "t" }).then([{ ...claim, span: "s", traceparent: "t" } as LedgerEvent]);
+  expect(claimed({})).toEqual([claim]);
+  expect(claimed({ fingerprint: "v1", nodes: {} })).toEqual([claim]);
+  expect(claimed({ fingerprint: "v2" })).toEqual([{ ...claim, fingerprint: "v2" }]);
+  expect(claimed({ nodes })).toEqual([{ ...claim, nodes }]);
+  expect(claimed({ span: "s", traceparent: "t" })).toEqual([{ ...claim, span: "s", traceparent: "t" }]);
+  for (const event of claimed({})) expect(Object.keys(event)).toEqual(["type", "worker"]);
 });
 
 test("what an owner says of a dispatch or of the whole is that, and nothing where it has closed", () => {
-  const before = [created(flow), started(), claim, planned];
-  const when = (command: object, events = before) => given(flow, events).when(command as never);
+  const before = [created(flow), ...asks];
   const place = { dispatch: 1, chunk: "a" };
+  const abort: Command = { type: "abort", reason: "timeout", error };
+  const asked: PauseRequest = {
+    id: "q",
+    type: "t",
+    payload: 1,
+    resumeTo: "next",
+    maxResumes: 1,
+    resumeCount: 0,
+    expiresInMs: null,
+    onExpire: null,
+    response: null,
+  };
 
-  when({ type: "block", worker: someWorker, fingerprint: "v2", problem: "gone" }).then([
+  expect(decided(before, { type: "block", worker: someWorker, fingerprint: "v2", problem: "gone" })).toEqual([
     claim,
     { type: "execution.blocked", fingerprint: "v2", problem: "gone" },
   ]);
-  when({ type: "drop", dispatch: 1 }).then([{ type: "value.routed", dispatch: 1 }]);
-  when({ type: "link", interrupt: "q", hash: "h" }).then([{ type: "interrupt.linked", id: "q", hash: "h" }]);
-  when({ type: "interrupt", dispatch: 1 }).then([{ type: "chunk.interrupted", ...place }]);
-  when({ type: "abort", reason: "timeout", error }).then([{ type: "execution.failed", reason: "timeout", error }]);
-  when({ type: "abort", reason: "timeout", error }, [...before, closed("completed", "done")]).then([]);
-  when({ type: "drop", dispatch: 7 }).thenThrows(/dispatch 7 is not open/);
-  when({ type: "route" }).then([]);
-  const interrupt = { id: "q", type: "t", payload: 1, resumeTo: "next", maxResumes: 1, resumeCount: 0 };
-  const asked = { ...interrupt, expiresInMs: null, onExpire: null, response: null };
-  when({ type: "pause", dispatch: 1, interrupt: asked }, [
-    ...before.slice(0, 3),
-    twoPlanned,
-    { ...raised("q"), dispatch: 2 } as LedgerEvent,
-  ]).then([
+  expect(decided(before, { type: "drop", dispatch: 1 })).toEqual([{ type: "value.routed", dispatch: 1 }]);
+  expect(decided(before, { type: "link", interrupt: "q", hash: "h" })).toEqual([
+    { type: "interrupt.linked", id: "q", hash: "h" },
+  ]);
+  expect(decided(before, { type: "interrupt", dispatch: 1 })).toEqual([{ type: "chunk.interrupted", ...place }]);
+  expect(decided(before, abort)).toEqual([{ type: "execution.failed", reason: "timeout", error }]);
+  expect(decided([...before, closed("completed", "done")], abort)).toEqual([]);
+  expect(() => decided(before, { type: "drop", dispatch: 7 })).toThrow(/dispatch 7 is not open/);
+  expect(decided(before, { type: "route" })).toEqual([]);
+  // Another has taken the id in the same moment.
+  const taken = [created(flow), ...asksTwo, { ...raised("q"), dispatch: 2 } as LedgerEvent];
+  expect(decided(taken, { type: "pause", dispatch: 1, interrupt: asked })).toMatchObject([
     {
       type: "chunk.failed",
       ...place,
       attempt: 1,
-      error: expect.objectContaining({
-        chunk: "a",
-        message: expect.stringContaining('pauseFor in chunk "a"') as string,
-      }) as never,
+      error: { chunk: "a", message: expect.stringContaining('pauseFor in chunk "a"') },
     },
   ]);
 });
