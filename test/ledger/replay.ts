@@ -86,6 +86,9 @@ export async function replay({ flow, rows }: Fixture): Promise<{ state: Executio
 function isOwners(event: LedgerEvent): boolean {
   if (event.type === "event.emitted" || event.type === "interrupt.cancelled") return "dispatch" in event;
   return (
+    ("ordinal" in event && event.type !== "child.closed") ||
+    event.type === "interrupt.raised" ||
+    event.type === "chunk.interrupted" ||
     event.type === "execution.claimed" ||
     event.type === "execution.closed" ||
     event.type === "inbox.routed" ||

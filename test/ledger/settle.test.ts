@@ -1,19 +1,12 @@
 /** How an execution ends, what wakes it, and whether that holds although something else comes in. Times are 1000 × seq. */
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/flow/builder.ts";
-import {
-  decide,
-  endsByItself,
-  nextTimer,
-  settle,
-  type Command,
-  type PauseRequest,
-  type Settlement,
-} from "../../src/ledger/decide.ts";
+import { decide, endsByItself, nextTimer, settle } from "../../src/ledger/decide.ts";
+import type { Command, Effect, PauseRequest, Settlement } from "../../src/ledger/decide.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
-import type { LedgerEvent } from "../../src/ledger/event.ts";
+import type { LedgerEvent, ResumeTo } from "../../src/ledger/event.ts";
 import type { ExecutionState } from "../../src/ledger/state.ts";
-import { created, fold, nothing, recorded, someWorker, started } from "../support/ledger.ts";
+import { created, fold, Ledger, nothing, recorded, someWorker, started } from "../support/ledger.ts";
 
 const flow = defineFlow("f");
 flow.to("a", nothing);
@@ -290,7 +283,8 @@ test("what ends by itself needs no version of its flow", () => {
   const states = {
     cancelled: stateOf([...asks, cancel]),
     failing: stateOf([...asks, failing]),
-    "timed out": stateOf(asks, { timeoutMs: 1000 }),
+    "timed out": stateOf(asks, { timeoutMs: 47_000 }),
+    "timed out soon": stateOf(asks, { timeoutMs: 47_001 }),
     idle: stateOf(idle, { autoCloseMs: 0 }),
     "closing, drained": stateOf([...idle, closing]),
     "closing, with a question": stateOf([...asks, raised("q"), closing]),
@@ -335,22 +329,22 @@ test("a claim says what is new about it, and nothing else", () => {
   for (const event of claimed({})) expect(Object.keys(event)).toEqual(["type", "worker"]);
 });
 
+const asked: PauseRequest = {
+  id: "q",
+  type: "t",
+  payload: 1,
+  resumeTo: "next",
+  maxResumes: 1,
+  resumeCount: 0,
+  expiresInMs: null,
+  onExpire: null,
+  response: null,
+};
+
 test("what an owner says of a dispatch or of the whole is that, and nothing where it has closed", () => {
   const before = [created(flow), ...asks];
   const place = { dispatch: 1, chunk: "a" };
   const abort: Command = { type: "abort", reason: "timeout", error };
-  const asked: PauseRequest = {
-    id: "q",
-    type: "t",
-    payload: 1,
-    resumeTo: "next",
-    maxResumes: 1,
-    resumeCount: 0,
-    expiresInMs: null,
-    onExpire: null,
-    response: null,
-  };
-
   expect(decided(before, { type: "block", worker: someWorker, fingerprint: "v2", problem: "gone" })).toEqual([
     claim,
     { type: "execution.blocked", fingerprint: "v2", problem: "gone" },
@@ -374,4 +368,95 @@ test("what an owner says of a dispatch or of the whole is that, and nothing wher
       error: { chunk: "a", message: expect.stringContaining('pauseFor in chunk "a"') },
     },
   ]);
+});
+
+test("a claim without a span or a trace has no field for them", () => {
+  const [event] = decided([created(flow), started()], { type: "claim", worker: someWorker, fingerprint: null });
+
+  expect(Object.keys(event ?? {})).toEqual(["type", "worker"]);
+});
+
+test("what is heard of a state key is what it has become: of an append the whole list, of a delete nothing", () => {
+  const hearing = defineFlow("f");
+  hearing.to("a", nothing);
+  hearing.when({ state: "list" }).forEach().to("x", nothing).endForEach();
+  const sizeOf = (effect: Effect) => {
+    const ledger = new Ledger(hearing).start();
+    const dispatch = ledger.one("a");
+    ledger.effect(dispatch, { effect: "set", ordinal: 0, key: "list", value: [1, 2], silent: true });
+    const [event] = ledger.effect(dispatch, effect);
+    return event && "moves" in event ? event.moves?.map((move) => ("size" in move ? move.size : move.move)) : null;
+  };
+  const place = { ordinal: 1, key: "list" };
+
+  expect(sizeOf({ effect: "append", ...place, value: 3 })).toEqual([3]);
+  expect(sizeOf({ effect: "set", ...place, value: [1, 2, 3, 4] })).toEqual([4]);
+  expect(sizeOf({ effect: "delete", ...place })).toEqual([1]);
+  expect(sizeOf({ effect: "append", ...place, key: "other", value: 3 })).toBeNull();
+});
+
+test("an answer goes on where its pause was: in its item, its scope and its group, with its value", () => {
+  const asking = defineFlow("f");
+  asking.to("list", nothing).forEach().to("ask", nothing).forEach().to("after", nothing).endForEach().endForEach();
+  asking.when("A").to("heard", nothing);
+  const routedTo = (resumeTo: ResumeTo) => {
+    const ledger = new Ledger(asking).start();
+    ledger.complete(ledger.one("list"), [1, 2]);
+    const [, second] = ledger.open("ask");
+    if (!second) throw new Error("one item");
+    ledger.do({ type: "pause", dispatch: second.id, interrupt: { ...asked, resumeTo } });
+    ledger.record({ type: "interrupt.resumed", id: "q", value: [7, 8, 9] });
+    const [event] = ledger.do({ type: "route" });
+    return { at: second.at, scope: second.scope, moves: event && "moves" in event ? event.moves : [] };
+  };
+
+  const next = routedTo("next");
+  expect(next.moves).toMatchObject([{ move: "open", size: 3, at: next.at }]);
+  const self = routedTo("self");
+  expect(self.moves).toMatchObject([{ move: "run", chunk: "ask", at: self.at, resume: "q" }]);
+  const event = routedTo({ event: "A" });
+  expect(event.moves).toMatchObject([{ move: "run", chunk: "heard" }]);
+  expect(event.moves?.[0]).not.toHaveProperty("at");
+});
+
+test("what an attempt had heard before a commit, and until when it sleeps, is said where there is such", () => {
+  const events = [created(flow), ...asks];
+  const place = { dispatch: 1, chunk: "a", ordinal: 0 };
+  const sleep = (more: object) =>
+    decided(events, { type: "effect", dispatch: 1, effect: { effect: "sleep", ordinal: 0, forMs: 5, ...more } });
+
+  expect(sleep({})).toEqual([{ type: "sleep.started", ...place, forMs: 5 }]);
+  expect(Object.keys(sleep({})[0] ?? {})).not.toContain("until");
+  expect(sleep({ until: 9, turns: [2, 1] })).toEqual([
+    { type: "sleep.started", ...place, forMs: 5, until: 9, turns: [2, 1] },
+  ]);
+});
+
+test("a withdrawn question that was answered meanwhile stays answered", () => {
+  const events = [created(flow), started(), claim, twoPlanned, raised("q")];
+  const withdraw: Command = {
+    type: "effect",
+    dispatch: 2,
+    effect: { effect: "withdraw", ordinal: 0, interrupt: "q", reason: "over" },
+  };
+
+  expect(decided(events, withdraw)).toMatchObject([{ type: "interrupt.cancelled", id: "q", withdrawn: true }]);
+  expect(decided([...events, { type: "interrupt.resumed", id: "q", value: 1 }], withdraw)).toEqual([]);
+});
+
+test("a pause has what was asked of it, and no field for what was not", () => {
+  const pauseOf = (more: Partial<PauseRequest>) =>
+    decided([created(flow), ...asks], { type: "pause", dispatch: 1, interrupt: { ...asked, ...more } })[0];
+  const plain = { dispatch: 1, chunk: "a", id: "q", kind: "t", payload: 1, maxResumes: 1, resumeCount: 0 };
+  const more = { expiresInMs: 5, onExpire: "fail", response: { type: "null" }, title: "T", assign: ["u"] } as const;
+  const rest = { dueInMs: 7, plan: [{ inMs: 1 }], link: true } as const;
+
+  expect(Object.keys(pauseOf({}) ?? {}).toSorted()).toEqual([...Object.keys(plain), "resumeTo", "type"].toSorted());
+  expect(pauseOf({ ...more, assign: ["u"], ...rest, plan: [{ inMs: 1 }] })).toEqual({
+    type: "interrupt.raised",
+    ...plain,
+    resumeTo: "next",
+    ...more,
+    ...rest,
+  });
 });

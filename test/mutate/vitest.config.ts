@@ -4,4 +4,4 @@ import { projects } from "../tiers/projects.ts";
 
 const ofTheText = ["test/register.test.ts", "test/tree.test.ts", "test/base/words.test.ts", "test/tiers/**"];
 
-export default defineConfig({ test: { include: [...projects.pure], exclude: ofTheText } });
+export default defineConfig({ test: { include: [...projects.pure], exclude: ofTheText, isolate: false } });
