@@ -44,13 +44,22 @@ export class Ready {
       if (move.move === "collect")
         for (const [node, underWay] of this.#itemsUnderWay)
           if (underWay.delete(`${move.frame}.${move.index}`)) this.#unblock(node);
+    if (this.#state.parked.size === 0) return;
+    // It was the last of its item that got on.
+    for (const move of event.moves)
+      if (move.move === "collect") this.#leaveItems(this.#state.frames.get(move.frame)?.at ?? null);
   }
 
-  /** It waits here, and gives up its place in each collection where nothing else of its item is under way. */
+  /** It waits here. */
   #park(id: number): void {
     this.#planned.push(id);
+    this.#leaveItems(this.#state.dispatches.get(id)?.at ?? null);
+  }
+
+  /** Gives up the place of each item around here where nothing that is not parked is under way. */
+  #leaveItems(from: Position | null): void {
     const { dispatches, frames, parked } = this.#state;
-    for (let at = dispatches.get(id)?.at ?? null; at !== null; at = frames.get(at[0])?.at ?? null) {
+    for (let at = from; at !== null; at = frames.get(at[0])?.at ?? null) {
       const item = at;
       const key = item.join(".");
       const node = frames.get(item[0])?.node ?? "";

@@ -71,6 +71,23 @@ describe("by a fake of Node's timers", () => {
     expect(count).toBe(1);
   });
 
+  test("an alarm follows its clock within a minute, whichever way that is set", () => {
+    let ahead = 0;
+    const clock = { now: () => systemTimers.monotonic() + ahead };
+    const begin = clock.now();
+    let isRung = false;
+    systemTimers.at(begin + 10 * day, clock, () => (isRung = true));
+
+    vi.advanceTimersByTime(day);
+    ahead = -day;
+    vi.advanceTimersByTime(10 * day - 60_000);
+    expect(isRung).toBe(false);
+    ahead = 0;
+    vi.advanceTimersByTime(60_000);
+    expect(isRung).toBe(true);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
   test("sleep() ends with its time, or rejects with the signal's reason and leaves no timer", async () => {
     const stop = new AbortController();
     const slept = systemTimers.sleep(40 * day);

@@ -36,6 +36,18 @@ test("F31, F33: executions whose jobs are lost, or have used up their attempts, 
   await expectGuarantees(sql);
 });
 
+test("F31: what was claimed under an identity that is gone is swept up", async () => {
+  await using orchestrator = visiting(database, [work]);
+  const { id } = await orchestrator.flow(work).startExecution({}, { autoCloseTimeout: 0 });
+  await sql`delete from flowledger_jobs._private_jobs`;
+  await sql`update flowledger.executions set owner = gen_random_uuid(), lease_token = gen_random_uuid() where id = ${id}`;
+
+  await using _worker = await startWorker(database.url);
+
+  expect(await untilClosed(sql, id)).toMatchObject({ outcome: "completed" });
+  await expectGuarantees(sql);
+});
+
 test("F35: a sleeping execution whose timer is lost wakes up by its wake_at", async () => {
   await using orchestrator = visiting(database, [sleeper]);
   await using _worker = await startWorker(database.url);

@@ -226,6 +226,21 @@ test("two people answer at once: one is told who was first, and when", async () 
   expect(late.status).toBe(409);
 });
 
+test("an answer to a question that nobody asks is refused, and not kept for one that may come", async () => {
+  const execution = await open();
+  const answer = await clientOf()("POST", `executions/${execution.id}/answer`, {
+    interrupt: "another",
+    value: 1,
+    requestId: "r",
+  });
+
+  expect([answer.status, await answer.json()]).toEqual([
+    409,
+    expect.objectContaining({ code: "INTERRUPT_NOT_PENDING" }) as object,
+  ]);
+  expect(await execution.history({ types: ["interrupt.answered"] })).toEqual([]);
+});
+
 test("a stale action is 409 with who and when; an answer against its schema names each field", async () => {
   const execution = await open();
   const client = clientOf();

@@ -124,6 +124,19 @@ test("lists have one's own, whatever filter is given beside", async () => {
   for (const path of ["workers", "schedules"]) expect((await client("GET", path)).status).toBe(403);
 });
 
+test("people with different limits who ask for the same at the same time get each their own", async () => {
+  let tenant = "";
+  const authorize = () => ({ actor: tenant, role: "admin", where: { metadata: { tenant } } }) as const;
+  const client = consoleClient(createConsole({ orchestrator, authorize }));
+  const seen: unknown[] = [];
+  for (tenant of tenants) {
+    const { rows } = (await (await client("GET", "executions?flow=broken")).json()) as { rows: { id: string }[] };
+    seen.push(rows.map(({ id }) => id));
+  }
+
+  expect(seen).toEqual([[made["own failed"]?.id], [made["other failed"]?.id]]);
+});
+
 test("an unlimited person sees all of it, with the groups of the view", async () => {
   const client = clientOf("viewer", null);
   const rows = async (path: string) => ((await (await client("GET", path)).json()) as { rows: object[] }).rows;

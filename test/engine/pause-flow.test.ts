@@ -306,3 +306,19 @@ test("what is wrong with a pause is said before anything is written", async () =
   expect(await sql`select from flowledger.flow_pauses where flow like 'paused.wr%'`).toHaveLength(0);
   await expect(sql`delete from flowledger.flow_pauses`).rejects.toThrow(/append-only/);
 }, 60_000);
+
+test("a sweep gives no job to what its flow holds back, however long it has been due", async () => {
+  const flow = defineFlow("paused.swept").to("first", () => {});
+  await using orchestrator = await serving(database, [flow]);
+  await orchestrator.pauseFlow("paused.swept", by);
+  const held = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  await untilHeld(held);
+  const due = () => sql`select wake_at, xmin::text from flowledger.executions where id = ${held.id}`;
+  const before = await due();
+
+  await sql`select flowledger.sweep(0)`;
+
+  expect(await due()).toEqual(before);
+  await orchestrator.unpauseFlow("paused.swept", done);
+  await held.waitForClose();
+});

@@ -160,7 +160,7 @@ describe.each(doors)("by $name", ({ does }) => {
     const parent = defineFlow("claims.parent");
     parent.to("begin", () => 1).toSubFlow(child);
     await using orchestrator = await serving(database, [parent]);
-    const execution = await orchestrator.flow(parent).startExecution(null);
+    const execution = await orchestrator.flow(parent).startExecution(null, { autoCloseTimeout: 0 });
     await untilPending(execution, 1);
     const [question] = await execution.getPendingInterrupts();
 

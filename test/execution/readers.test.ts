@@ -7,6 +7,7 @@ import { openDatabase } from "../../src/store/client.ts";
 import { systemTimers } from "../../src/base/timers.ts";
 import { Streamer } from "../../src/engine/streamer.ts";
 import { sendEvents } from "../../src/execution/sse.ts";
+import { followStream, openStreams } from "../../src/execution/stream.ts";
 import {
   createOrchestrator,
   cursorOf,
@@ -564,3 +565,28 @@ function numbers(count: number): number[] {
 function item(value: string) {
   return { dispatch: 1, text: JSON.stringify(value) };
 }
+
+test("what comes while a reader asks is asked for at once, and not when the next wake-up comes (F44)", async () => {
+  const { flow, gate } = gated("asked-meanwhile");
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(["a", "b"], quiet);
+  const { streams } = storeOn(database.sql);
+  let wake = () => {};
+  const wakeups = { subscribe: (_: string, listener: () => void) => ((wake = listener), () => {}) };
+  await expect.poll(async () => (await streams.pages([{ id: execution.id, after: 0 }]))[0]?.items.length).toBe(1);
+  let asked = 0;
+  const pages: typeof streams.pages = async (requests) => {
+    const found = await streams.pages(requests);
+    // The answer is on its way when the item comes, and the wake-up.
+    if (++asked === 2) {
+      gate.open();
+      await execution.waitForClose();
+      wake();
+    }
+    return found;
+  };
+  const reader = openStreams({ streams: { ...streams, pages }, wakeups }, systemTimers);
+
+  const read = collect(followStream(reader, execution.id, { timeout: null }));
+  expect(await Promise.race([read, sleep(3000, "it waits")])).toHaveLength(2);
+});

@@ -117,6 +117,23 @@ describe("what goes in and what comes out", () => {
     expect(await orchestrator.flow(child).getFlowData("last", { noWarning: true })).toBeNull();
   });
 
+  test("TF-SUB-06: what is captured twice is two copies", async () => {
+    const child = defineFlow("twice-child");
+    child
+      .to("change", (ctx) => ctx.setState("list.changed", true))
+      .to("tell", (ctx) => ctx.setResult({ ...ctx.getState(), input: ctx.startInput }));
+    const flow = defineFlow("twice");
+    flow
+      .to("begin", () => ({ list: { mine: 1 } }))
+      .toSubFlow(child, { capture: { "input.list": "value.list", "state.list": "value.list" } });
+    await using orchestrator = await serving(database, [flow, child]);
+
+    expect(await orchestrator.flow(flow).start(null)).toEqual({});
+    const { executions } = await orchestrator.listExecutions({ flow: "twice-child" });
+    const { result } = await orchestrator.getExecution(executions[0]?.id ?? "");
+    expect(await result.getFinalResult()).toEqual({ list: { mine: 1, changed: true }, input: { list: { mine: 1 } } });
+  });
+
   test("TF-SUB-04, TF-SUB-07: result paths are looked up in $final_result first, then in the close snapshot", async () => {
     const child = defineFlow("lookup-child");
     child

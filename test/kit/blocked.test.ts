@@ -205,3 +205,25 @@ test("a version that begins between the look for one and the giving back is not 
   await t.clock.advance("1h");
   expect(await execution.history({ types: ["execution.closed"] })).toMatchObject([{ outcome: "completed" }]);
 });
+
+test("one that lost workers and cannot go on leaves its place to the next that did", async () => {
+  const silent = { ...console, error: () => {} };
+  const before = flowOf(true);
+  await using t = await kit({ flows: [before], logger: silent });
+  const run = await t.start(before, null);
+  await t.settle();
+  for (const worker of t.orchestrator[internals].workers) await worker.stop();
+  const other = defineFlow("calm").to("work", () => {});
+  await using next = await kit({ flows: [flowOf(false), other], database: t.database, logger: silent });
+  const suspect = await next.start(other, null, { delay: "45m", autoCloseTimeout: 0 });
+  const sql = postgres(t.database, { max: 1, onnotice: () => {} });
+  await sql`update flowledger.executions set takeovers = 2`;
+  await sql.end();
+
+  await next.clock.advance("1h");
+
+  expect(await suspect.until("closed")).toEqual({});
+  expect(await run.history({ types: ["execution.blocked"] })).toHaveLength(1);
+  await run.cancel();
+  await next.settle();
+});

@@ -1,7 +1,11 @@
 /** A bulk under the movable clock: its rate counts by that. */
 import { expect, test } from "vitest";
-import { defineFlow } from "../../src/index.ts";
+import { defineFlow, ExecutionCancelledError } from "../../src/index.ts";
+import { internals } from "../../src/orchestrator.ts";
 import { kit } from "../support/kit.ts";
+
+const by = { actor: "ann", reason: "INC-12" };
+const where = { flow: "kit.bulk.skips" };
 
 test("a bulk with a rate of one an hour is through after its hours", async () => {
   const flow = defineFlow("kit.bulk").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
@@ -23,4 +27,42 @@ test("a bulk with a rate of one an hour is through after its hours", async () =>
   expect((await bulk.report()).done).toBe(2);
   await t.clock.advance("2h");
   expect(await bulk.wait()).toEqual({ matched: 3, done: 3, skipped: 0, failed: 0 });
+}, 60_000);
+
+test("what a bulk leaves as it is takes nothing of its rate", async () => {
+  const flow = defineFlow("kit.bulk.skips").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
+  await using t = await kit({ flows: [flow] });
+  const all = [];
+  for (let count = 0; count < 4; count++)
+    all.push(await t.orchestrator.flow(flow).startExecution(null, { autoClose: false }));
+  await t.settle();
+  const [first, , third] = all;
+  for (const one of [first, third]) await one?.pause(by);
+
+  const bulk = await t.orchestrator.bulk({ action: "pause", where, rate: { limit: 1, per: "1h" }, ...by });
+  await t.settle();
+  expect(await bulk.report()).toMatchObject({ done: 1, skipped: 1 });
+  await t.clock.advance("61m");
+  expect(await bulk.report()).toMatchObject({ done: 2, skipped: 2 });
+  await t.clock.advance("1h");
+
+  expect(await bulk.wait()).toEqual({ matched: 4, done: 2, skipped: 2, failed: 0 });
+  for (const one of all) await one.unpause(by);
+}, 60_000);
+
+test("a worker that has not heard of the cancel of a bulk does no more of it", async () => {
+  const flow = defineFlow("kit.bulk.skips").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
+  await using t = await kit({ flows: [flow] });
+  for (let count = 0; count < 3; count++) await t.orchestrator.flow(flow).startExecution(null, { autoClose: false });
+  await t.settle();
+  const bulk = await t.orchestrator.bulk({ action: "cancel", where, rate: { limit: 1, per: "1h" }, ...by });
+  await t.settle();
+  for (const worker of t.orchestrator[internals].workers) await worker.stop();
+  await bulk.execution.cancel("enough");
+
+  const { bulks } = await t.orchestrator[internals].store();
+  expect(await bulks.run(bulk.id, bulk.id, 50)).toBe(null);
+  expect(await bulk.report()).toEqual({ matched: 3, done: 1, skipped: 0, failed: 0 });
+  await t.orchestrator.startWorker();
+  await expect(bulk.wait()).rejects.toThrow(ExecutionCancelledError);
 }, 60_000);

@@ -34,3 +34,22 @@ test("park and retry survive a crash before, in and after each commit: every eff
   expect(boundaries.join("\n")).toMatch(/chunk\.parked/);
   expect(await t.orchestrator.verify()).toEqual([]);
 }, 120_000);
+
+test("an item that parks in one branch holds its place in the collection while another of its branches is under way", async () => {
+  const flow = defineFlow("parked.busy", {}, { onFailure: "park" });
+  flow
+    .to("items", () => [1, 2])
+    .forEach({ concurrency: 1 })
+    .batch({
+      bad: () => Promise.reject(new Error("no")),
+      slow: (ctx) => ctx.sleep("1h"),
+    })
+    .endForEach();
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null, { autoClose: false });
+  await t.clock.advance("30m");
+  expect([t.calls("bad"), t.calls("slow")]).toEqual([1, 1]);
+  await t.clock.advance("31m");
+  expect(t.calls("bad")).toBe(2);
+  await run.cancel("enough");
+});

@@ -6,7 +6,7 @@ import { internals } from "../../src/orchestrator.ts";
 import { configure, defer, discardAfter, rescheduleExecution, reRunExecution } from "../../src/defer.ts";
 import type { Committer } from "../../src/engine/committer.ts";
 import { TestOrchestrator } from "../../src/test.ts";
-import { collect } from "../support/flows.ts";
+import { collect, newGate } from "../support/flows.ts";
 import { kit } from "../support/kit.ts";
 
 /** How an execution ended, and after how many minutes. */
@@ -331,10 +331,14 @@ test("an execution that has written much keeps its folded state, while it runs o
   expect(await audit.verify({ id: run.id })).toEqual([]);
 });
 
-async function keptStates(t: TestOrchestrator, { id }: Execution): Promise<readonly unknown[]> {
+function keptStates(t: TestOrchestrator, { id }: Execution): Promise<readonly unknown[]> {
+  return onSql(t, (sql) => sql`select seq from flowledger.snapshots where execution_id = ${id}::uuid`);
+}
+
+async function onSql<T>(t: TestOrchestrator, ask: (sql: postgres.Sql) => Promise<T>): Promise<T> {
   const sql = postgres(t.database, { max: 1, onnotice: () => {} });
   try {
-    return await sql`select seq from flowledger.snapshots where execution_id = ${id}::uuid`;
+    return await ask(sql);
   } finally {
     await sql.end();
   }
@@ -371,4 +375,104 @@ test("a commit whose answer was lost leaves nothing behind that waits for a far 
 
   expect(isLost).toBe(true);
   expect([t.calls("first"), t.calls("second")]).toEqual([1, 1]);
+});
+
+test("the timeout of a chunk goes on after a wait where it stood before it", async () => {
+  let [first, second] = [newGate(), newGate()];
+  const flow = defineFlow("limited.chunk").to(
+    "work",
+    async (ctx) => {
+      await first.passed;
+      // So short that its worker keeps it.
+      await ctx.sleep("900ms");
+      await second.passed;
+    },
+    { timeout: "1h" },
+  );
+  await using t = await kit({ flows: [flow], patience: "10ms" });
+  const begun = t.clock.now().getTime();
+  const run = await t.start(flow, null);
+  await t.clock.advance("40m");
+  first.open();
+  await t.clock.advance("1s");
+  await t.clock.advance("30m");
+
+  await expect(run.until("closed")).rejects.toThrow(/timeout/);
+  expect(await endOf(run, begun)).toBe(`failed failed ${60 + 0.9 / 60}`);
+  second.open();
+});
+
+test("what a cancel leaves to do has a time of its own, also where what ran had used up its", async () => {
+  const flow = defineFlow("graceful").to("hang", () => new Promise<void>(() => {}), {
+    onCancel: (ctx) => ctx.sleep("5s"),
+  });
+  await using t = await kit({ flows: [flow], patience: "10ms", worker: { cancelGrace: "10s" } });
+  const run = await t.start(flow, null);
+  await t.settle();
+  await run.cancel("enough");
+  await t.clock.advance("1m");
+
+  await expect(run.until("closed")).rejects.toThrow(/cancelled/);
+  expect(await run.history({ types: ["cleanup.completed", "cleanup.failed"] })).toMatchObject([
+    { type: "cleanup.completed", chunk: "hang" },
+  ]);
+});
+
+test("executions that lost two workers each are tried one after the other, until all of them are through", async () => {
+  const lives = new Map<string, number>();
+  const flow = defineFlow("shy").to("hang", async ({ execution: { id } }) => {
+    lives.set(id, (lives.get(id) ?? 0) + 1);
+    if ((lives.get(id) ?? 0) <= 2) await new Promise<void>(() => {});
+  });
+  await using t = await kit({ flows: [flow], patience: "10ms" });
+  const runs = [await t.start(flow, null), await t.start(flow, null), await t.start(flow, null)];
+  for (let round = 0; round < 2; round++) {
+    await t.settle();
+    await crash(t);
+  }
+
+  for (const run of runs) await run.until("closed");
+  expect([...lives.values()]).toEqual([3, 3, 3]);
+});
+
+test("what a worker takes besides leaves it the place of one that lost workers", async () => {
+  const flow = defineFlow("calm").to("work", () => {});
+  await using t = await kit({ flows: [flow] });
+  const ordinary = await t.start(flow, null, { delay: "30m", autoCloseTimeout: 0 });
+  const suspect = await t.start(flow, null, { delay: "1h", autoCloseTimeout: 0 });
+  await onSql(t, (sql) => sql`update flowledger.executions set takeovers = 2 where id = ${suspect.id}::uuid`);
+  await t.clock.advance("2h");
+
+  for (const run of [ordinary, suspect]) expect(await run.until("closed")).toEqual({});
+});
+
+test("an emit that waits goes on when what its handlers did is in the ledger, and not before", async () => {
+  process.env["DATABASE_URL"] = inject("serverUrl");
+  let wentOn = false;
+  const flow = defineFlow("grouped");
+  flow.when("Asked").to("answer", (ctx) => ctx.step("think", () => null));
+  flow.to("emit", async (ctx) => {
+    await ctx.emit("Asked", null, { wait: true });
+    wentOn = true;
+  });
+  const wasOn: boolean[] = [];
+  const committer = (inner: Committer): Committer => ({
+    ...inner,
+    async commit(item) {
+      const isEnd = item.events.some((event) => event.type === "chunk.completed" && event.chunk === "answer");
+      // Whoever was woken would be on by then.
+      if (isEnd) await new Promise(setImmediate);
+      if (isEnd) wasOn.push(wentOn);
+      return inner.commit(item);
+    },
+  });
+  await using t = await TestOrchestrator.open(
+    { flows: [flow], begin: new Date("2026-01-01T09:00Z"), workers: 1, patienceMs: 2000 },
+    { committer },
+  );
+  const run = await t.start(flow, null);
+  await run.until("closed");
+
+  expect(wasOn).toEqual([false]);
+  expect(wentOn).toBe(true);
 });

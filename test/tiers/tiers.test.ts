@@ -7,6 +7,7 @@ import { expect, test, vi } from "vitest";
 import { startProcess } from "../support/processes.ts";
 import { fuzzed, tiers } from "./jobs.ts";
 import { isNamed, projects } from "./projects.ts";
+import { tableOf } from "../mutate/score.ts";
 import { runJobs } from "./runner.ts";
 import { staleness, statusPage } from "./status.ts";
 
@@ -158,4 +159,21 @@ test("a status that is missing, or has no date, is too old for any release", () 
   expect(staleness(null, released)).toMatch(/^docs\/status\.md is missing: run `npm run nightly`/);
   expect(staleness("# Status\n", released)).toMatch(/^docs\/status\.md has no line "- Date: 2026-01-31"/);
   expect(staleness(null, changelog("0.1.0 (unreleased)"))).toBeNull();
+});
+
+test("of changes to the pure rooms 90 in 100 are to be seen, of those that a test runs through", () => {
+  const mutants = (statuses: Record<string, number>) => ({
+    mutants: Object.entries(statuses).flatMap(([status, count]) => Array.from({ length: count }, () => ({ status }))),
+  });
+  const good = { "a.ts": mutants({ Killed: 17, Timeout: 1, Survived: 2, NoCoverage: 9, Ignored: 3 }) };
+
+  expect(tableOf(good)).toEqual({
+    text: [
+      "a.ts   90.0 %  17 killed, 1 endless, 2 survived, 9 run by no pure test",
+      "all    90.0 %  17 killed, 1 endless, 2 survived, 9 run by no pure test",
+    ].join("\n"),
+    isEnough: true,
+  });
+  expect(tableOf({ ...good, "b.ts": mutants({ Survived: 1 }) }).isEnough).toBe(false);
+  expect(tableOf({ "c.ts": mutants({ NoCoverage: 1 }) }).isEnough).toBe(true);
 });
