@@ -144,6 +144,8 @@ export interface AttemptHost {
     child: Omit<NewChild, "parent"> & { readonly ordinal: number },
     signal?: AbortSignal,
   ): Promise<ClosedExecution>;
+  /** Children whose end an attempt has heard of; the ledger may tell it later. */
+  readonly ended: Set<ExecutionId>;
   /** Whether the child's end was asked for from outside. */
   isCancelledExternally(child: ExecutionId): Promise<boolean>;
   putIntoStream(dispatch: Dispatch, item: Json): Put;

@@ -196,6 +196,7 @@ export class Owner implements AttemptHost {
   #cut: Map<number, Running> | undefined;
   /** Distributed collections under way, by dispatch; null once they are told to stop. */
   #fanOuts: Map<number, FanOut> | null = new Map();
+  readonly ended = new Set<ExecutionId>();
   readonly #groupWaiters = new Map<number, () => void>();
   /** Attempts whose wait is over and that want a slot again; and slots that were given to some of them in this moment. */
   readonly #resuming: (() => void)[] = [];
