@@ -199,10 +199,15 @@ export class Journal {
 
   /** State writes that are not folded yet. */
   pendingWrites(): readonly Effect[] {
+    return this.pending().filter((effect) => "key" in effect);
+  }
+
+  /** Effects that are not folded yet. */
+  pending(): readonly Effect[] {
     const [first] = this.#taken;
     // They are folded together.
     if (first && this.#live.findLast(({ ordinal }) => ordinal === first.ordinal)) this.#taken = [];
-    return [...this.#taken, ...this.#buffer].filter((effect) => "key" in effect);
+    return [...this.#taken, ...this.#buffer];
   }
 
   /** The buffered effects, for the commit that is about to be sent. */
