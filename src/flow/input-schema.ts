@@ -33,7 +33,7 @@ function loosen({ zodSchema, jsonSchema }: Made): void {
   const changes = def.checks?.some(({ _zod: { def: check } }) => check.check === "overwrite") === true;
   if (changes) for (const key of checked) delete jsonSchema[key];
   // A pattern has no flags there, and a URL is what JavaScript takes for one.
-  const isFlagged = [def, ...(def.checks ?? []).map((check) => check._zod.def)].some(hasFlags);
+  const isFlagged = flaggedPattern(zodSchema) !== null;
   if (isFlagged) delete jsonSchema.pattern;
   if (jsonSchema.format === "uri") delete jsonSchema.format;
   // Of a text, several patterns.
@@ -42,8 +42,12 @@ function loosen({ zodSchema, jsonSchema }: Made): void {
   jsonSchema.required = jsonSchema.required.filter((key) => !takesNothing(def.shape[key]));
 }
 
-function hasFlags(def: object): boolean {
-  return "pattern" in def && def.pattern instanceof RegExp && def.pattern.flags !== "";
+/** A pattern whose flags say what it fits: JSON Schema has none of them. */
+export function flaggedPattern(schema: z.core.$ZodType): RegExp | null {
+  const { def } = schema._zod;
+  for (const part of [def, ...(def.checks ?? []).map((check) => check._zod.def)])
+    if ("pattern" in part && part.pattern instanceof RegExp && /[ims]/.test(part.pattern.flags)) return part.pattern;
+  return null;
 }
 
 /** Coercions, `preprocess` and `catch`: what they take is nowhere said. */
