@@ -127,6 +127,7 @@ begin
     and not exists (select from flowledger.executions e where e.flow = x.flow and e.idempotency_key = x.key)
   limit 1;
   if found then
+    perform flowledger.check_granted(v_taken);
     raise exception 'execution id % is taken', v_taken
       using errcode = 'FL008', hint = 'leave id out, or use idempotencyKey to find an execution again';
   end if;
@@ -316,6 +317,37 @@ begin
   raise exception '%', v_problem using errcode = 'FL008', hint = v_remedy;
 end $$;
 
+-- Refuses an input that breaks the contract of its flow in every version that live workers serve; without any, that was ever served.
+-- What only the code can say, such as refinements and patterns that Postgres does not know, the worker says.
+create or replace function flowledger.check_input(p_flow text, p_input jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_schemas jsonb[];
+  v_schema jsonb;
+  v_problem text;
+begin
+  with served as (select w.fingerprints from flowledger.workers w where p_flow = any(w.flows))
+  select array_agg(coalesce(d.blueprint #> '{contract,input}', 'true')) into v_schemas
+  from flowledger.definitions d
+  where d.flow = p_flow and (not exists (select from served) or exists (select from served s where s.fingerprints is null or d.fingerprint = any(s.fingerprints)));
+  if v_schemas is null or 'true' = any(v_schemas) then
+    return;
+  end if;
+  foreach v_schema in array v_schemas loop
+    begin
+      v_problem := flowledger.schema_problem(v_schema, coalesce(p_input, 'null'), v_schema, '', flowledger.wall_clock() + interval '2 seconds', '{}');
+    exception when invalid_regular_expression or statement_too_complex or program_limit_exceeded or data_exception then
+      return;
+    end;
+    if v_problem is null then
+      return;
+    end if;
+  end loop;
+  raise exception 'input of flow "%" does not fit the contract: it%', p_flow, v_problem using errcode = 'FL008', hint = 'change the value or the contract';
+end $$;
+
 -- Does a superuser ask? By who logged in, or works as whom.
 create or replace function flowledger.is_superuser() returns boolean
 language sql stable
@@ -401,6 +433,7 @@ begin
     perform flowledger.check_served(flow, true, v_limited);
   end if;
   perform flowledger.check_json(input, format('input of flow "%s"', flow));
+  perform flowledger.check_input(flow, input);
   select c.id, c.is_conflict, c.is_new into v_id, v_conflict, v_new
   from flowledger.create_executions(
     array[coalesce((options ->> 'id')::uuid, flowledger.new_id())], array[flow], array['raw'], jsonb_build_array(coalesce(input, 'null')),
@@ -452,6 +485,9 @@ begin
     return false;
   elsif e.parent_id is null then
     perform flowledger.check_intake(array[e.flow]);
+  end if;
+  if raw is distinct from false or not flowledger.is_trusted() then
+    perform flowledger.check_input(e.flow, input);
   end if;
   if limit_key is not null or p_due is not null then
     e.due_at := greatest(e.due_at, p_due);

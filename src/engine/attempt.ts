@@ -17,7 +17,7 @@ import { withWrites } from "./ctx/state.ts";
 import type { AttemptTrace } from "../telemetry/trace.ts";
 import { insideChunk } from "./current.ts";
 import type { AttemptHost } from "./host.ts";
-import { Journal } from "./journal.ts";
+import { isOver, Journal } from "./journal.ts";
 import { backoffMs, serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
 import { Turns, type Turn } from "./turns.ts";
@@ -58,6 +58,8 @@ export class Attempt implements CtxAttempt {
   #begun: Begun[] | null = null;
   #limit: TimeLimit | null = null;
   #waits = false;
+  /** Writes that wait until it is known whether earlier attempts went this way. */
+  #held = 0;
   /** The commit under way: what is buffered meanwhile goes with the next. */
   #committing: Promise<void> | null = null;
   /** The last item that was put: durable when all before it are, or refused. */
@@ -77,7 +79,11 @@ export class Attempt implements CtxAttempt {
     this.input = input;
     this.#abort = abort;
     this.trace = host.trace?.attempt(dispatch, chunk.name, this.number) ?? null;
-    this.journal = new Journal(dispatch.journal, { executionId: host.info.id, chunk: chunk.name });
+    this.journal = new Journal(dispatch.journal, {
+      executionId: host.info.id,
+      chunk: chunk.name,
+      isOver: (entry) => isOver(host, entry),
+    });
     this.turns = new Turns(dispatch.turns ?? [], dispatch.journal.length > 0);
   }
 
@@ -175,11 +181,24 @@ export class Attempt implements CtxAttempt {
   write<T>(work: () => T): Promise<T> {
     try {
       this.requireLive();
-      return Promise.resolve(work());
+      const done = work();
+      const settled = this.agreed();
+      if (!settled) return Promise.resolve(done);
+      this.#held += 1;
+      return this.#begin(null, () => settled.finally(() => (this.#held -= 1)).then(() => done));
     } catch (error) {
       // Whether anybody looks is asked when the chunk returns.
       return this.#begin(null, () => Promise.reject(error));
     }
+  }
+
+  agreed(): Promise<void> | undefined {
+    return this.journal.takeDoubt() ? this.#settled() : undefined;
+  }
+
+  async #settled(): Promise<void> {
+    await this.journal.settled(() => this.turns.open + this.#held <= 1);
+    this.requireLive();
   }
 
   durable<T>(what: string, work: (turn: Turn) => Promise<T>): Effect<T> {
@@ -191,11 +210,16 @@ export class Attempt implements CtxAttempt {
       try {
         return await work(turn);
       } finally {
-        await this.turns.come(turn);
-        if (this.#phase === "ended" || this.#phase === "cutOff") await never();
+        // What comes to nobody is no turn: the next attempt would wait for it.
+        if (!this.#isOver) await this.turns.come(turn);
+        if (this.#isOver) await never();
         done();
       }
     });
+  }
+
+  get #isOver(): boolean {
+    return this.#phase === "ended" || this.#phase === "cutOff";
   }
 
   async busy<T>(work: () => Promise<T>): Promise<T> {
@@ -217,6 +241,11 @@ export class Attempt implements CtxAttempt {
     this.requireLive();
     if (this.#streaming) await this.streamed();
     while (this.#committing) await this.#committing;
+    if (this.journal.hasBuffered && this.journal.isDoubted) {
+      await this.#settled();
+      return this.flush();
+    }
+    this.requireLive();
     if (!this.journal.hasBuffered) return;
     const committing = this.#commit().finally(() => (this.#committing = null));
     this.#committing = committing;
@@ -236,6 +265,7 @@ export class Attempt implements CtxAttempt {
   async #end(): Promise<LedgerEffect[]> {
     this.requireLive();
     if (this.#begun) await this.#requireNothingForgotten();
+    this.journal.refuse();
     this.#phase = "ending";
     if (this.#streaming) await this.streamed();
     while (this.#committing) await this.#committing;

@@ -18,7 +18,7 @@ import type { Committer } from "./committer.ts";
 import type { NewId } from "./ids.ts";
 import type { Items } from "./items.ts";
 import type { ExecutionResources, Resources, WorkerResources } from "./resources.ts";
-import type { StateSize } from "./state-size.ts";
+import type { InterventionsSize, StateSize } from "./state-size.ts";
 import type { Put, StreamTarget } from "./streamer.ts";
 
 /** What the owners of one worker share. */
@@ -121,6 +121,7 @@ export interface AttemptHost {
   /** What is folded so far; read only. */
   readonly state: ExecutionState;
   readonly stateSize: StateSize;
+  readonly interventionsSize: InterventionsSize;
   readonly newId: NewId;
   /** Where links to answers lead; null is nowhere. */
   readonly publicUrl: string | null;
@@ -144,6 +145,8 @@ export interface AttemptHost {
     child: Omit<NewChild, "parent"> & { readonly ordinal: number },
     signal?: AbortSignal,
   ): Promise<ClosedExecution>;
+  /** Children whose end an attempt has heard of; the ledger may tell it later. */
+  readonly ended: Set<ExecutionId>;
   /** Whether the child's end was asked for from outside. */
   isCancelledExternally(child: ExecutionId): Promise<boolean>;
   putIntoStream(dispatch: Dispatch, item: Json): Put;

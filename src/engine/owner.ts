@@ -44,7 +44,7 @@ import { crashLooped, serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
 import { Running, type Wait } from "./running.ts";
 import type { Put, StreamTarget } from "./streamer.ts";
-import { StateSize } from "./state-size.ts";
+import { InterventionsSize, StateSize } from "./state-size.ts";
 import { nextTurn, type Release, type TurnFacts } from "./turn.ts";
 
 /** A claim that nothing follows soon is written on its own, so that everybody sees who has the execution. */
@@ -111,6 +111,7 @@ export class Owner implements AttemptHost {
   readonly timers: Timers;
   readonly state: ExecutionState;
   readonly stateSize: StateSize;
+  readonly interventionsSize: InterventionsSize;
   /** Resolves when it is over for this owner. */
   readonly done: Promise<void>;
 
@@ -196,6 +197,7 @@ export class Owner implements AttemptHost {
   #cut: Map<number, Running> | undefined;
   /** Distributed collections under way, by dispatch; null once they are told to stop. */
   #fanOuts: Map<number, FanOut> | null = new Map();
+  readonly ended = new Set<ExecutionId>();
   readonly #groupWaiters = new Map<number, () => void>();
   /** Attempts whose wait is over and that want a slot again; and slots that were given to some of them in this moment. */
   readonly #resuming: (() => void)[] = [];
@@ -226,6 +228,7 @@ export class Owner implements AttemptHost {
     this.state = state;
     this.log = engine.log;
     this.stateSize = new StateSize({ executionId: this.id });
+    this.interventionsSize = new InterventionsSize({ executionId: this.id });
     this.userLog = engine.userLog;
     const traced = engine.tracing.claimed(claim, flow.fingerprint);
     this.trace = traced.trace;

@@ -5,23 +5,45 @@ import { repeatWrites, type JournalEntry, type WriteEntry } from "../ledger/stat
 
 /** Each write is undone once and repeated once, so that a chunk that reads between its writes costs what it did at first. */
 export class Past {
+  readonly #live: readonly JournalEntry[];
+  readonly #claimed: ReadonlySet<number>;
+  /** What earlier attempts wrote, as the ledger has it. */
   readonly #writes: readonly WriteEntry[];
+  readonly #ordinals: ReadonlySet<number>;
   /** The first of them that this attempt has not come to. */
   #next = 0;
+  /** How long the journal was, and how much had come, when that was last looked at. */
+  #length = 0;
+  #come = 0;
   /** The values of the keys that are written further on. */
   #values: JsonObject | null = null;
   /** How often each of these keys is written further on. */
   readonly #left = new Map<string, number>();
 
-  constructor(recorded: readonly JournalEntry[]) {
-    this.#writes = recorded.filter(isWrite).toSorted((a, b) => a.ordinal - b.ordinal);
+  /**
+   * @param recorded what earlier attempts did
+   * @param live the same, and what this one adds
+   * @param claimed the ordinals that this attempt has come to; they only grow
+   */
+  constructor(recorded: Iterable<JournalEntry>, live: readonly JournalEntry[], claimed: ReadonlySet<number>) {
+    this.#writes = [...recorded].filter(isWrite);
+    this.#ordinals = new Set(this.#writes.map(({ ordinal }) => ordinal));
+    this.#live = live;
+    this.#claimed = claimed;
   }
 
-  /** @param ordinal of the next effect; it only grows. @param current the state as it is. Returns what is not to be written to */
-  at(ordinal: number, current: JsonObject): JsonObject {
-    for (let write = this.#writes[this.#next]; write && write.ordinal < ordinal; write = this.#writes[++this.#next])
-      this.#repeat(write);
+  /** @param current the state as it is. @param isInOrder this attempt came to everything as it was recorded. Returns what is not to be written to */
+  at(current: JsonObject, isInOrder: boolean): JsonObject {
+    for (let write = this.#writes[this.#next]; write && this.#claimed.has(write.ordinal);) {
+      if (isInOrder) this.#repeat(write);
+      write = this.#writes[++this.#next];
+    }
     if (this.#next === this.#writes.length) return current;
+    const { length } = this.#live;
+    const { size } = this.#claimed;
+    if (length !== this.#length || (!isInOrder && size !== this.#come)) this.#values = null;
+    this.#length = length;
+    this.#come = size;
     this.#values ??= this.#undone(current);
     const result = { ...current };
     for (const top of this.#left.keys())
@@ -30,19 +52,27 @@ export class Past {
     return result;
   }
 
+  #isAhead({ ordinal }: WriteEntry): boolean {
+    return this.#ordinals.has(ordinal) && !this.#claimed.has(ordinal);
+  }
+
   #undone(current: JsonObject): JsonObject {
     const values: JsonObject = {};
-    const ahead = this.#writes.slice(this.#next);
+    const writes = this.#live.filter(isWrite);
+    const since = writes.slice(writes.findIndex((write) => this.#isAhead(write)));
     this.#left.clear();
-    for (const { key } of ahead) this.#left.set(topOf(key), (this.#left.get(topOf(key)) ?? 0) + 1);
+    for (const write of since)
+      if (this.#isAhead(write)) this.#left.set(topOf(write.key), (this.#left.get(topOf(write.key)) ?? 0) + 1);
     for (const top of this.#left.keys()) if (current[top] !== undefined) values[top] = copyJson(current[top]);
-    for (const { key, found } of ahead.toReversed()) if (found) undoWrite(values, key, found);
+    const touching = since.filter(({ key }) => this.#left.has(topOf(key)));
+    for (const { key, found } of touching.toReversed()) if (found) undoWrite(values, key, found);
+    for (const write of touching) if (!this.#isAhead(write)) repeatOne(values, write);
     return values;
   }
 
-  #repeat({ effect, key, value }: WriteEntry): void {
+  #repeat(write: WriteEntry): void {
     if (!this.#values) return;
-    const top = topOf(key);
+    const top = topOf(write.key);
     const left = (this.#left.get(top) ?? 1) - 1;
     if (left > 0) this.#left.set(top, left);
     else {
@@ -50,9 +80,13 @@ export class Past {
       delete this.#values[top];
     }
     // What an older release folded, or an operator let go on, is not known: it is undone anew.
-    if (value === undefined && effect !== "delete") this.#values = null;
-    else if (left > 0) repeatWrites(this.#values, [{ effect, key, value: value ?? null }]);
+    if (write.value === undefined && write.effect !== "delete") this.#values = null;
+    else if (left > 0) repeatOne(this.#values, write);
   }
+}
+
+function repeatOne(values: JsonObject, { effect, key, value }: WriteEntry): void {
+  if (value !== undefined || effect === "delete") repeatWrites(values, [{ effect, key, value: value ?? null }]);
 }
 
 function isWrite(entry: JournalEntry): entry is WriteEntry {

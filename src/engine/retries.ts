@@ -65,7 +65,7 @@ export function serializeError(error: unknown, chunk?: string, attempt?: number)
 const unreadable = "(what was thrown cannot be read)";
 
 function describe(value: unknown): string {
-  if (typeof value === "string") return value;
+  if (typeof value === "string" || typeof value === "bigint") return String(value);
   return (
     attempted(() => JSON.stringify(value) ?? String(value)) ??
     attempted(() => Object.prototype.toString.call(value)) ??

@@ -3,9 +3,10 @@
  * then has the same place in every attempt, and the same effect wins a race.
  */
 
-/** What a chunk has begun and waits for. Its number counts what the attempt has begun, from 0. */
+/** What a chunk has begun and waits for. */
 export interface Turn {
-  readonly number: number;
+  /** Even: twice the position in the journal. Odd: what has none, counted as the attempt begins it. */
+  number: number;
   /** Of a sleep: when it ends. What comes with it goes first. */
   until?: number;
 }
@@ -32,9 +33,23 @@ export class Turns {
   }
 
   begin(): Turn {
-    const turn = { number: this.#begun++ };
+    const turn = { number: this.#begun++ * 2 + 1 };
     this.#open.add(turn.number);
     return turn;
+  }
+
+  /** It has a position in the journal: in the next attempt it is known by that, whatever else begins then. */
+  place(turn: Turn, ordinal: number): void {
+    // At once after it began: nothing has begun since.
+    this.#begun -= 1;
+    this.#open.delete(turn.number);
+    turn.number = ordinal * 2;
+    this.#open.add(turn.number);
+  }
+
+  /** How much the chunk waits for. */
+  get open(): number {
+    return this.#open.size;
   }
 
   /** It has come by the ledger: what has come since waits for it. */
@@ -44,7 +59,7 @@ export class Turns {
 
   /** For what seldom waits. @param ready undefined when it does not. Returns what to wait for, if anything */
   pass(ready: Promise<void> | undefined): Promise<void> | undefined {
-    const number = this.#begun++;
+    const number = this.#begun++ * 2 + 1;
     // How much is on its way is another matter in each attempt.
     const waits =
       this.#next < this.#recorded.length ? (this.#known ??= new Set(this.#recorded)).has(number) : ready !== undefined;

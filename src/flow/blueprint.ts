@@ -5,6 +5,7 @@ import { DefinitionError } from "../base/errors.ts";
 import { canonical, isObject, plain, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { schemaProblem } from "../base/json-schema.ts";
 import type { FlowDefinition } from "./definition.ts";
+import { inputSchema } from "./input-schema.ts";
 import type { Graph, MatchCase, Node, NodeId } from "./graph.ts";
 
 export const blueprintVersion = "flowledger/v1";
@@ -76,7 +77,7 @@ const BlueprintNode = z.discriminatedUnion("kind", [
 export const Blueprint = z.strictObject({
   version: z.literal(blueprintVersion),
   name: z.string(),
-  /** JSON Schema of each contract part, to read; it is not enforced. */
+  /** JSON Schema of each contract part, to read. Enforced is `input` alone, where a start comes by SQL. */
   contract: z.json(),
   roots: ids,
   nodes: z.array(BlueprintNode),
@@ -208,11 +209,15 @@ function neighbours(node: Node): NodeId[] {
 }
 
 /** @throws {DefinitionError} for a part that leads to itself: no value could be checked by it */
-function schema(flow: string, where: string, part: z.ZodType): JsonObject {
-  const made = plain(z.toJSONSchema(part, { io: "input", unrepresentable: "any" }));
+function schema(flow: string, where: string, part: z.ZodType, of: (part: z.ZodType) => object = read): JsonObject {
+  const made = plain(of(part));
   const problem = schemaProblem(made);
   if (problem === null) return made;
   throw new DefinitionError(flow, `${where} ${problem}`, "let it lead through a property or an item");
+}
+
+function read(part: z.ZodType): object {
+  return z.toJSONSchema(part, { io: "input", unrepresentable: "any" });
 }
 
 function outputsOf({ name: flow, graph }: FlowDefinition): Pick<Blueprint, "outputs"> {
@@ -228,7 +233,7 @@ function contractSchemas({ name: flow, contract }: FlowDefinition): Json {
   const ofEvents = Object.entries(events ?? {}).map(([name, type]) => [name, part(`event "${name}"`, type)]);
   if (!input && !state && !events && !stream) return null;
   return plain({
-    ...(input && { input: part('part "input"', input) }),
+    ...(input && { input: schema(flow, 'contract part "input"', input, inputSchema) }),
     ...(state && { state: part('part "state"', state) }),
     ...(events && { events: Object.fromEntries(ofEvents) }),
     ...(stream && { stream: part('part "stream"', stream) }),

@@ -2,13 +2,17 @@
 import { z } from "zod";
 import { ContractError, FlowledgerError, UsageError } from "../base/errors.ts";
 import { isObject, toJson, type Json } from "../base/json.ts";
+import { flaggedPattern } from "../flow/input-schema.ts";
 import { CheckTimeout, checkedInTime, schemaProblem } from "../base/json-schema.ts";
 
 /** What an answer must be, as the ledger keeps it. @throws {UsageError} for a type that no JSON has, or that leads to itself */
 export function answerSchema(type: z.ZodType, where: string): Json {
   let schema: Json;
   try {
-    schema = toJson(z.toJSONSchema(type, { io: "input" }), where);
+    schema = toJson(
+      z.toJSONSchema(type, { io: "input", override: ({ zodSchema }) => refuseFlags(zodSchema, where) }),
+      where,
+    );
   } catch (error) {
     if (error instanceof FlowledgerError) throw error;
     const { message } = error instanceof Error ? error : new Error(String(error));
@@ -17,6 +21,16 @@ export function answerSchema(type: z.ZodType, where: string): Json {
   const problem = schemaProblem(schema);
   if (problem === null) return schema;
   throw new UsageError(`${where} ${problem}`, "let it lead through a property or an item");
+}
+
+/** Whoever answers would be refused by a pattern that fits less than the one that was written. */
+function refuseFlags(type: z.core.$ZodType, where: string): void {
+  const pattern = flaggedPattern(type);
+  if (pattern === null) return;
+  throw new UsageError(
+    `${where} has the pattern ${String(pattern)}, whose flags JSON Schema does not have`,
+    "write it without them: [aA] for i, [^] for a dot of s",
+  );
 }
 
 /** An answer that fits what the interrupt asks for. @throws {ContractError | PayloadError | UsageError} */

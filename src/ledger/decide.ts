@@ -55,7 +55,7 @@ export type Effect = {
   | { effect: "sleep"; forMs: number; until?: number }
   | { effect: "result"; value: Json }
   | { effect: "stopStream" }
-  | { effect: "call"; child: ExecutionId; flow: string }
+  | { effect: "call"; child: ExecutionId; flow: string; input?: string }
   | {
       effect: "consume";
       intervention: string;
@@ -486,7 +486,15 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
     case "stopStream":
       return [{ type: "stream.stopped", ...place }];
     case "call":
-      return [{ type: "child.started", ...place, child: done_.child, flow: done_.flow }];
+      return [
+        {
+          type: "child.started",
+          ...place,
+          child: done_.child,
+          flow: done_.flow,
+          ...(done_.input !== undefined && { input: done_.input }),
+        },
+      ];
     case "consume": {
       const { intervention, consumer, status, note, metadata } = done_;
       return [{ type: "intervention.consumed", ...place, id: intervention, consumer, status, note, metadata }];

@@ -324,7 +324,14 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("sleep.started"), ...effect, forMs: ms, until: ms.optional() }),
   z.strictObject({ type: z.literal("result.set"), ...effect, value: JsonValue }),
   z.strictObject({ type: z.literal("stream.stopped"), ...effect }),
-  z.strictObject({ type: z.literal("child.started"), ...effect, child: ExecutionId, flow: z.string() }),
+  /** `input` is a digest: a retry calls the same child with the same. Of a sub-flow there is none. */
+  z.strictObject({
+    type: z.literal("child.started"),
+    ...effect,
+    child: ExecutionId,
+    flow: z.string(),
+    input: z.string().optional(),
+  }),
   z.strictObject({
     type: z.literal("child.closed"),
     child: ExecutionId,

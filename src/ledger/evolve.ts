@@ -172,7 +172,13 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       journal(
         state,
         event.dispatch,
-        { ordinal: event.ordinal, effect: "sleep", key: "", until: event.until ?? at + event.forMs },
+        {
+          ordinal: event.ordinal,
+          effect: "sleep",
+          key: "",
+          until: event.until ?? at + event.forMs,
+          value: event.until === undefined ? event.forMs : new Date(event.until).toISOString(),
+        },
         at,
       );
       return state;
@@ -195,7 +201,13 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       journal(
         state,
         event.dispatch,
-        { ordinal: event.ordinal, effect: "call", key: event.flow, child: event.child },
+        {
+          ordinal: event.ordinal,
+          effect: "call",
+          key: event.flow,
+          child: event.child,
+          ...(event.input !== undefined && { value: event.input }),
+        },
         at,
       );
       return state;

@@ -155,7 +155,10 @@ export interface Dispatch {
   turns?: number[];
 }
 
-/** An effect that is in the ledger already: a retried attempt recognises it and does not repeat it. */
+/**
+ * An effect that is in the ledger already: a retried attempt recognises it and does not repeat it. Of a sleep the value is how
+ * long or until when, of a call a digest of the input, of a step its result; of others what was written or sent.
+ */
 export type JournalEntry =
   | WriteEntry
   | { ordinal: number; effect: "emit"; key: string; group: number | null; value?: Json }
@@ -168,10 +171,10 @@ export type JournalEntry =
       error: SerializedError;
       notBefore: number | null;
     }
-  | { ordinal: number; effect: "sleep"; key: string; until: number }
+  | { ordinal: number; effect: "sleep"; key: string; until: number; value?: Json }
   | { ordinal: number; effect: "result"; key: string; value?: Json }
   | { ordinal: number; effect: "stopStream" | "consume" | "withdraw"; key: string }
-  | { ordinal: number; effect: "call"; key: string; child: ExecutionId };
+  | { ordinal: number; effect: "call"; key: string; child: ExecutionId; value?: Json };
 
 /** A state write; what it wrote and found is not known of what older releases folded. */
 export interface WriteEntry {
@@ -459,4 +462,4 @@ export function thawState(frozen: JsonObject): ExecutionState {
 }
 
 /** Raised whenever the shape of `ExecutionState` changes: an older snapshot is then ignored and the fold starts at 1. */
-export const snapshotVersion = 8;
+export const snapshotVersion = 9;

@@ -38,16 +38,84 @@ test("every place of a retry has the state that it had, in time that does not gr
           repeatWrites(current, [{ effect, key: path, value: given }]);
         }
         seen.push(structuredClone(current));
-        const past = new Past(journal);
+        const claimed = new Set<number>();
+        const past = new Past(journal, journal, claimed);
 
-        for (const [ordinal, state] of [...seen.entries()].filter(([place]) => isRead[place]))
-          expect(past.at(ordinal, current)).toEqual(state);
-        expect(past.at(writes.length, current)).toBe(current);
+        for (const ordinal of seen.keys()) {
+          const read = isRead[ordinal] ? past.at(current, true) : seen[ordinal];
+          expect(read).toEqual(seen[ordinal]);
+          claimed.add(ordinal);
+        }
+        expect(past.at(current, true)).toBe(current);
       },
     ),
     fuzzRuns(),
   );
 });
+
+test("branches that come to their writes in another order, and write more, have the state that they had apart", () => {
+  const ofOne = fc.array(fc.record({ effect: fc.constantFrom("set" as const, "append" as const), value }), {
+    maxLength: 6,
+  });
+  fc.assert(
+    fc.property(
+      ofOne,
+      ofOne,
+      fc.infiniteStream(fc.boolean()),
+      fc.infiniteStream(fc.boolean()),
+      (one, two, first, then) => {
+        const branches = { one, two };
+        const [state, journal]: [JsonObject, JournalEntry[]] = [{}, []];
+        const write = (key: keyof typeof branches, { effect, value: given }: (typeof one)[number]) => {
+          journal.push({
+            ordinal: journal.length,
+            effect,
+            key,
+            value: given,
+            found: foundAt(state, key, effect === "append"),
+          });
+          repeatWrites(state, [{ effect, key, value: given }]);
+        };
+        const places = { one: [...one.keys()].map(() => 0), two: [...two.keys()].map(() => 0) };
+        interleaved(one.length, two.length, first, (key, at) => {
+          places[key][at] = journal.length;
+          const done = branches[key][at];
+          if (done) write(key, done);
+        });
+        const claimed = new Set<number>();
+        const past = new Past([...journal], journal, claimed);
+        const apart: Record<string, JsonObject> = { one: {}, two: {} };
+
+        interleaved(one.length, two.length, then, (key, at) => {
+          claimed.add(places[key][at] ?? -1);
+          const done = branches[key][at];
+          if (done) repeatWrites((apart[key] ??= {}), [{ ...done, key }]);
+          expect(past.at(state, false)).toEqual({ ...apart["one"], ...apart["two"], ...other(state) });
+          if (at % 2 === 0) repeatWrites(state, [{ effect: "set", key: "other", value: at }]);
+        });
+        expect(past.at(state, false)).toBe(state);
+      },
+    ),
+    fuzzRuns(),
+  );
+});
+
+function other({ other: value }: JsonObject): JsonObject {
+  return value === undefined ? {} : { other: value };
+}
+
+function interleaved(
+  ones: number,
+  twos: number,
+  picks: Iterable<boolean>,
+  each: (key: "one" | "two", at: number) => void,
+): void {
+  let [one, two] = [0, 0];
+  const pick = picks[Symbol.iterator]();
+  while (one + two < ones + twos)
+    if (two === twos || (one < ones && pick.next().value === true)) each("one", one++);
+    else each("two", two++);
+}
 
 function isPlain(holder: Json, path: readonly string[]): boolean {
   if (typeof holder !== "object" || holder === null || Array.isArray(holder)) return false;

@@ -317,6 +317,34 @@ test.each(doorsOf(sql))(
   },
 );
 
+test("what chunks say of interventions has the same limit, and marking again counts once", async () => {
+  const flow = defineFlow("much-said");
+  const said = "x".repeat(1_000_000);
+  flow
+    .to("hold", (ctx) => ctx.pauseFor({ interruptId: "hold" }))
+    .to("mark", async (ctx) => {
+      const [first] = ctx.interventions;
+      for (let n = 0; n < 40; n++) {
+        await ctx.markInterventionConsumed(first?.id ?? "", { metadata: { said } });
+        await ctx.flush();
+      }
+      for (let n = 0; n < 40; n++)
+        await ctx.markInterventionConsumed(first?.id ?? "", { consumer: `c${n}`, metadata: { said } });
+    });
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator
+    .flow(flow)
+    .startExecution(null, { interventionMode: "auto", autoCloseTimeout: 0 });
+  await untilPending(execution);
+  await execution.intervene({ n: 1 });
+  await execution.continueWith("hold", null);
+
+  const error = await refusal(execution.waitForClose());
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "UsageError" } });
+  expect(String(error)).toMatch(/has interventions of 1[56]\d{6} bytes, and takes no more/);
+  expect(await execution.result.getInterventions({ consumedBy: "mark" })).toHaveLength(1);
+});
+
 test("TF-RES-12, TF-RES-13: records are read by version, by all filters at once, and reading consumes nothing", async () => {
   const flow = reviewed("filtered");
   await using orchestrator = visiting(database, [flow]);

@@ -233,7 +233,7 @@ const cases: {
     running,
     { type: "sleep.started", ...place, forMs: 10 },
     ({ dispatches }) => dispatches.get(1)?.journal,
-    [{ ordinal: 0, effect: "sleep", key: "", until: 4010 }],
+    [{ ordinal: 0, effect: "sleep", key: "", until: 4010, value: 10 }],
   ],
   "result.set": [running, { type: "result.set", ...place, value: 9 }, ({ result }) => result, { value: 9 }],
   "stream.stopped": [running, { type: "stream.stopped", ...place }, ({ streamStopped }) => streamStopped, true],

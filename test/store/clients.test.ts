@@ -4,6 +4,8 @@ import postgres from "postgres";
 import { afterAll, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { createOrchestrator, defineFlow, PermissionError } from "../../src/index.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
+import { readsOf } from "../../src/store/reads.ts";
 import { administer, testDatabase } from "../support/database.ts";
 import { runCli } from "../support/cli.ts";
 import { codeOf, present, untilPending } from "../support/doors.ts";
@@ -197,7 +199,28 @@ test("keys of tenants are apart: none finds, blocks or is told of another's", as
       ),
     ),
   ).rejects.toThrow(`idempotency key order-17 of flow shop was used with another input (execution ${ids[0]})`);
-  await expect(start("acme", "shop", { metadata: acme, id: ids[1] })).rejects.toMatchObject({ code: "FL001" });
+  // With a key or without: what is said of an id that is not there.
+  for (const more of [{}, { idempotencyKey: "order-18" }])
+    await expect(start("acme", "shop", { metadata: acme, id: ids[1], ...more })).rejects.toMatchObject({
+      code: "FL001",
+      message: `execution ${ids[1]} does not exist`,
+    });
+  await expect(start("acme", "shop", { metadata: acme, id: ids[0], idempotencyKey: "order-19" })).rejects.toThrow(
+    `execution id ${ids[0]} is taken`,
+  );
+});
+
+test("a client that waits is refused its look at the tables once, and asks as a client from then on", async () => {
+  const id = await start("acme", "shop", { metadata: acme, delay: "1h" });
+  const statements: string[] = [];
+  const client = postgres(urlOf("acme"), { max: 1, debug: (_, query) => void statements.push(query) });
+  const reads = readsOf({ sql: client, target: { user: "acme", place: "here", schema: "flowledger" } });
+
+  for (let look = 0; look < 3; look++) expect((await reads.headers([ExecutionId.parse(id)])).size).toBe(1);
+
+  await client.end();
+  expect(statements.filter((query) => query.includes("join flowledger.executions"))).toHaveLength(1);
+  expect(statements.filter((query) => query.includes("flowledger.seen("))).toHaveLength(3);
 });
 
 test("a flow that nobody serves is refused to a limited client without the names of flows that it may not start", async () => {

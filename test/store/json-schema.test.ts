@@ -178,11 +178,15 @@ test("what zod asks of texts is checked in SQL, long texts too", async () => {
   expect((await said(schema, { mail: `${"a".repeat(500_000)}@b` })).ms).toBeLessThan(2000);
 });
 
-test("a pause whose response leads to itself, or is no type of JSON, fails its chunk by name", async () => {
+test("a pause whose response leads to itself, or is nothing that JSON Schema says, fails its chunk by name", async () => {
   const endless: z.ZodType = z.lazy(() => endless);
   for (const [response, problem] of [
     [endless, /response of .* leads to itself/],
     [z.date(), /response of .* is no type of JSON: Date cannot be represented/],
+    [
+      z.object({ code: z.string().regex(/^ab/i) }),
+      /response of .* has the pattern \/\^ab\/i, whose flags JSON Schema does not have/,
+    ],
   ] as const) {
     const flow = defineFlow(`endless-${problem.source.length}`);
     flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", response }));

@@ -267,7 +267,8 @@ test("V5: an orchestrator that connects as the worker runs a flow to its end", a
 test("a client cannot say that the contract has seen what it sends", async () => {
   const got: unknown[] = [];
   const typed = z.object({ n: z.number() });
-  const flow = defineFlow("typed", { input: typed, events: { Go: typed } });
+  // What Postgres can say of an input it says at once.
+  const flow = defineFlow("typed", { input: typed.refine(({ n }) => n < 100), events: { Go: typed } });
   flow.to("ask", (ctx) => {
     got.push(ctx.input);
     return ctx.pauseFor({ interruptId: "q", response: typed });
@@ -280,7 +281,10 @@ test("a client cannot say that the contract has seen what it sends", async () =>
   await untilPending(execution);
 
   const seq = await as("client", async (client) => {
-    await client`select flowledger.start_execution(${created.id}, '{"n": "x"}', raw => false)`;
+    expect(await codeOf(client`select flowledger.start_execution(${created.id}, '{"n": "x"}', raw => false)`)).toBe(
+      "USAGE_INVALID",
+    );
+    await client`select flowledger.start_execution(${created.id}, '{"n": 100}', raw => false)`;
     expect(
       await codeOf(
         client`select flowledger.continue_with(${execution.id}, 'q', '{"n": "x"}', null, null, true, false)`,

@@ -29,6 +29,11 @@ export interface CtxAttempt {
   requireLive(): void;
   /** A buffered write: committed with the next commit point, at the latest with the chunk's return. */
   write<T>(work: () => T): Promise<T>;
+  /**
+   * To be asked behind an effect that the journal was asked about. Returns what says that the attempt goes the way of those before
+   * it, where that is not known yet; it rejects where the attempt does not.
+   */
+  agreed(): Promise<void> | undefined;
   /** Something that has happened when it resolves. What is still under way when the chunk returns has no end. */
   durable<T>(what: string, work: (turn: Turn) => Promise<T>): Effect<T>;
   /** The same, for work that a park would cut off. */

@@ -1,8 +1,9 @@
 /** The part of `ctx` that does something once and waits: steps, transactions, sleeps, calls. */
+import { createHash } from "node:crypto";
 import { unlessAborted, withTimeout } from "../../base/async.ts";
 import { parseDuration, parseMoment } from "../../base/duration.ts";
 import { StepTimeoutError, UsageError, type SerializedError } from "../../base/errors.ts";
-import { copyJson, isObject, toJson, type Json, type JsonObject } from "../../base/json.ts";
+import { canonical, copyJson, isObject, toJson, type Json, type JsonObject } from "../../base/json.ts";
 import {
   isStorable,
   requireDate,
@@ -62,7 +63,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
 
   get step() {
     const run = (name: string, work: Work, options?: StepOptions) =>
-      this[own].durable(`step ${show(name)}`, () => this.#step(name, work, options));
+      this[own].durable(`step ${show(name)}`, (turn) => this.#step(turn, name, work, options));
     function step<T>(
       name: string,
       work: (signal: AbortSignal, idempotencyKey: string) => T,
@@ -74,7 +75,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     return step;
   }
 
-  async #step(given: string, work: Work, options: StepOptions = {}): Promise<Json> {
+  async #step(turn: Turn, given: string, work: Work, options: StepOptions = {}): Promise<Json> {
     const attempt = this[own];
     const { host, dispatch, journal, chunk } = attempt;
     const where = `step ${show(given)} of chunk "${chunk.name}"`;
@@ -84,7 +85,9 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     const timeoutMs = timeout === null ? null : parseDuration(timeout, `timeout of ${where}`);
     const policy = resolveRetry(options.retry, where);
     const name = this.#nameOf(given, where);
-    const { ordinal, entry } = journal.next("step", name);
+    const { ordinal, entry } = this.#placed(turn, journal.next("step", name));
+    const agreed = attempt.agreed();
+    if (agreed) await agreed;
     if (entry?.effect === "step") return copyJson(entry.value);
     let number = 1;
     if (entry?.effect === "stepFailed") {
@@ -125,7 +128,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       name: string,
       work: (tx: never) => unknown,
       options?: TransactionOptions & { readonly client?: TransactionSource },
-    ) => this[own].durable(`transaction ${show(name)}`, () => this.#transaction(name, work, options));
+    ) => this[own].durable(`transaction ${show(name)}`, (turn) => this.#transaction(turn, name, work, options));
     function transaction<T>(
       name: string,
       work: (tx: Transaction) => T,
@@ -147,6 +150,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
   }
 
   async #transaction(
+    turn: Turn,
     given: string,
     work: (tx: never) => unknown,
     options: TransactionOptions & { readonly client?: TransactionSource } = {},
@@ -164,7 +168,9 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       );
     const timeoutMs = timeout === null ? null : parseDuration(timeout, `timeout of ${where}`);
     const name = this.#nameOf(given, where);
-    const { ordinal, entry } = journal.next("step", name);
+    const { ordinal, entry } = this.#placed(turn, journal.next("step", name));
+    const agreed = attempt.agreed();
+    if (agreed) await agreed;
     if (entry?.effect === "step") return copyJson(entry.value);
     await attempt.flush();
     let recorded: Json = null;
@@ -205,7 +211,11 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
         const moment = parseMoment(given, `sleep in chunk "${chunk.name}"`);
         const until = moment instanceof Date ? { until: moment.getTime() } : {};
         const forMs = moment instanceof Date ? Math.max(0, Math.round(moment.getTime() - host.now())) : moment;
-        const { ordinal, entry } = journal.next("sleep", "");
+        // A date is the same in each attempt, and how far off it is is not.
+        const what = moment instanceof Date ? moment.toISOString() : moment;
+        const { ordinal, entry } = this.#placed(turn, journal.next("sleep", "", what));
+        const agreed = this[own].agreed();
+        if (agreed) await agreed;
         if (!entry) {
           journal.buffer({ ordinal, effect: "sleep", forMs, ...until });
           await this[own].flush();
@@ -255,7 +265,10 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
       idempotencyKey: idempotencyKey ?? null,
     };
     signal?.throwIfAborted();
-    const { id, ending } = await this.#runChild(turn, target.name, called, signal);
+    const { id, ending } = await this.#runChild(turn, target.name, called, {
+      signal,
+      input: digestOf(called.input),
+    });
     return resultOf(snapshotOf(id, target.name, ending));
   }
 
@@ -274,19 +287,28 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     turn: Turn,
     flow: string,
     child: Omit<NewChild, "id" | "flow" | "parent">,
-    signal?: AbortSignal,
+    { signal, input }: { readonly signal?: AbortSignal | undefined; readonly input?: string } = {},
   ): Promise<{ id: ExecutionId; ending: ClosedExecution }> {
     const { host, dispatch, journal } = this[own];
-    const { ordinal, entry } = journal.next("call", flow);
+    const { ordinal, entry } = this.#placed(turn, journal.next("call", flow, input));
+    const agreed = this[own].agreed();
+    if (agreed) await agreed;
     const id = entry?.effect === "call" ? entry.child : host.newId();
     if (!entry) {
-      journal.buffer({ ordinal, effect: "call", child: id, flow });
+      journal.buffer({ ordinal, effect: "call", child: id, flow, ...(input !== undefined && { input }) });
       await this[own].flush();
     }
     if ((host.state.children.get(id)?.closed ?? null) !== null) this[own].turns.expect(turn);
     const ending = await host.runChild(dispatch.id, { ...child, id, flow, ordinal }, signal);
     this[own].requireLive();
+    host.ended.add(id);
     return { id, ending };
+  }
+
+  /** A retry finds its turn again by that of the effect. */
+  #placed<T extends { readonly ordinal: number }>(turn: Turn, found: T): T {
+    this[own].turns.place(turn, found.ordinal);
+    return found;
   }
 
   /** The same name again numbers itself. */
@@ -310,6 +332,11 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     const returned = Promise.resolve(work(AbortSignal.any([signal, limit.signal])));
     return withTimeout(returned, timeoutMs, late, host.timers, `timeout of step "${name}" of chunk "${chunk.name}"`);
   }
+}
+
+/** What a retry is to call the same child with, short enough for each call's event. */
+function digestOf(input: Json): string {
+  return createHash("sha256").update(canonical(input)).digest("base64url").slice(0, 22);
 }
 
 const plain = {

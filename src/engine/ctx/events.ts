@@ -14,15 +14,18 @@ export class EventsCtx
 
   get emit() {
     return (event: string, payload: unknown, options?: EmitOptions) =>
-      this[own].durable(`emit(${show(event)})`, async () => {
+      this[own].durable(`emit(${show(event)})`, async (turn) => {
         const { host, dispatch } = this[own];
         if (options !== undefined) {
           requireKnown(options, ["wait"], "emit()");
           if (options.wait !== undefined) requireBoolean(options.wait, "wait of emit()");
         }
         const isWaiting = options?.wait === true;
-        const ordinal = this.#emit(event, payload, isWaiting);
-        await this[own].flush();
+        const { ordinal, isNew } = this.#emit(event, payload, isWaiting);
+        this[own].turns.place(turn, ordinal);
+        const agreed = this[own].agreed();
+        if (agreed) await agreed;
+        if (isNew) await this[own].flush();
         if (!isWaiting) return;
         const entry = dispatch.journal.find((known) => known.ordinal === ordinal);
         if (entry?.effect === "emit" && entry.group !== null) await host.groupEnd(dispatch.id, entry.group);
@@ -33,13 +36,13 @@ export class EventsCtx
     return (event: string, payload: unknown) => void this.#emit(event, payload, false);
   }
 
-  #emit(event: string, payload: unknown, wait: boolean): number {
+  #emit(event: string, payload: unknown, wait: boolean): { ordinal: number; isNew: boolean } {
     const { host, journal } = this[own];
     this[own].requireLive();
     const parsed = parseEvent(host.flow, event, payload);
     const { ordinal, entry } = journal.next("emit", event, parsed);
     if (!entry) journal.buffer({ ordinal, effect: "emit", event, payload: parsed, wait });
-    return ordinal;
+    return { ordinal, isNew: entry === null };
   }
 
   get putIntoStream() {
@@ -62,9 +65,12 @@ export class EventsCtx
 
   get stopStream() {
     return () =>
-      this[own].durable("stopStream()", async () => {
+      this[own].durable("stopStream()", async (turn) => {
         this.#hasStopped = true;
         const { ordinal, entry } = this[own].journal.next("stopStream", "");
+        this[own].turns.place(turn, ordinal);
+        const agreed = this[own].agreed();
+        if (agreed) await agreed;
         if (entry) return;
         this[own].journal.buffer({ ordinal, effect: "stopStream" });
         await this[own].flush();

@@ -208,7 +208,7 @@ export class PeopleCtx
   get markInterventionConsumed() {
     return (id: string, options: ConsumeOptions = {}) =>
       this[own].write((): Intervention => {
-        const { chunk, journal } = this[own];
+        const { chunk, host, journal } = this[own];
         requireKnown(options, ["status", "consumer", "note", "metadata"], "markInterventionConsumed()");
         const { status = "applied", consumer = chunk.name, note = null, metadata = {} } = options;
         const parsed = toJson(metadata, "metadata of markInterventionConsumed()");
@@ -221,7 +221,12 @@ export class PeopleCtx
           );
         const { ordinal, entry } = journal.next("consume", `${id} ${consumer}`);
         const consumption = { intervention: id, status, consumer, note, metadata: isObject(parsed) ? parsed : {} };
-        if (!entry) journal.buffer({ ordinal, effect: "consume", ...consumption });
+        if (entry) return publicIntervention(record);
+        host.interventionsSize.grow(consumption, () => [
+          host.state.interventions,
+          journal.pending().filter(({ effect }) => effect === "consume"),
+        ]);
+        journal.buffer({ ordinal, effect: "consume", ...consumption });
         return publicIntervention(record);
       });
   }
