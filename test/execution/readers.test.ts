@@ -572,7 +572,9 @@ test("what comes while a reader asks is asked for at once, and not when the next
   const execution = await orchestrator.flow(flow).startExecution(["a", "b"], quiet);
   const { streams } = storeOn(database.sql);
   let wake = () => {};
-  const wakeups = { subscribe: (_: string, listener: () => void) => ((wake = listener), () => {}) };
+  const wakeups = {
+    subscribe: (_: string, listener: (isLocal: boolean) => void) => ((wake = () => listener(false)), () => {}),
+  };
   await expect.poll(async () => (await streams.pages([{ id: execution.id, after: 0 }]))[0]?.items.length).toBe(1);
   let asked = 0;
   const pages: typeof streams.pages = async (requests) => {
