@@ -53,7 +53,7 @@ export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {
   ],
   nightly: [
     ...Object.keys(mutants).map((name) => ({ name: `mutant ${name}`, run: chaos(1, "--mutant", name), minutes: 5 })),
-    { name: "heavy hosts", run: hosts("heavy"), minutes: 30 },
+    { name: "heavy hosts", run: hosts("heavy"), minutes: 40 },
     ...numbers(10).map((seed) => ({ name: `chaos, seed ${seed}`, run: chaos(seed), minutes: 5 })),
   ],
 };
