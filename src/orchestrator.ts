@@ -702,6 +702,7 @@ export class Orchestrator implements AsyncDisposable {
     const bound: Omit<BoundHost, keyof ExecutionHost> = {
       create: (execution, tx) => this.#create(execution, tx),
       createAll: (executions) => this.#createAll(executions),
+      find: (id) => this.getExecution(id),
       keepResources: (id, resources, created) => this.#executionResources.keep(id, resources, created),
       flowData: this.#flowData(flow.name),
       updateResources: (resources) => {

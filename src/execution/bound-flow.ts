@@ -27,6 +27,7 @@ import { limitKeyOf } from "../flow/limits.ts";
 import { ExecutionId, type Settings } from "../ledger/event.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { hostAfter } from "./begun.ts";
+import { hasTx, refuseTx } from "./command-options.ts";
 import { Execution } from "./execution.ts";
 import type { ExecutionHost } from "./host.ts";
 import { Handler } from "./handler.ts";
@@ -112,6 +113,7 @@ export type RunOptions = Omit<CreateOptions, "id" | "idempotencyKey" | "tx" | "a
 export interface BoundHost extends ExecutionHost {
   create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId>;
   createAll(executions: readonly NewExecution[]): Promise<ExecutionId[]>;
+  find(id: string): Promise<Execution>;
   keepResources(id: ExecutionId, resources: Resources, created: Promise<ExecutionId>): void;
   readonly flowData: FlowDataAccess;
   updateResources(resources: Resources): void;
@@ -181,6 +183,23 @@ export class BoundFlow<C extends Contract = Contract> {
   async startExecution(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<Execution<C>> {
     const execution = this.#new(options, input);
     return this.#handle(await this.#create(execution, options), options);
+  }
+
+  /**
+   * An execution of this flow, with its types.
+   *
+   * @throws {ExecutionNotFoundError}
+   * @throws {UsageError} it is one of another flow
+   */
+  async getExecution(id: string): Promise<Execution<C>> {
+    const { id: executionId, flow } = await this.#host.find(id);
+    const { definition } = this;
+    if (flow !== definition.name)
+      throw new UsageError(
+        `execution ${executionId} is one of flow "${flow}", and not of "${definition.name}"`,
+        "ask orchestrator.getExecution(), which takes any",
+      );
+    return new Execution(this.#host, executionId, { name: flow, definition }, null);
   }
 
   /** Creates an execution without starting it. */
@@ -317,20 +336,6 @@ export class BoundFlow<C extends Contract = Contract> {
       options.autoClose ?? true,
     );
   }
-}
-
-/** @throws {UsageError} */
-function refuseTx(options: unknown, method: string): void {
-  if (hasTx(options))
-    throw new UsageError(
-      `${method}() with tx would wait for a close that cannot come before the transaction commits`,
-      "use startExecution(), and wait for the close after your commit",
-    );
-}
-
-/** Also where the types know of none. */
-function hasTx(options: unknown): boolean {
-  return isObject(options) && "tx" in options && options["tx"] !== undefined;
 }
 
 /** @throws {UsageError} for an option that is invalid */

@@ -1,5 +1,6 @@
 /** What commands and reads of an execution may say. */
 import type { Duration } from "../base/duration.ts";
+import { UsageError } from "../base/errors.ts";
 import { isObject } from "../base/json.ts";
 import { requireText } from "../base/option.ts";
 import type { LedgerEvent, LedgerEventType } from "../ledger/event.ts";
@@ -87,4 +88,18 @@ export function requireWords(given: object, where: string): void {
       max: ["actor", "author", "target"].includes(name) ? 500 : 10_000,
     });
   }
+}
+
+/** @throws {UsageError} */
+export function refuseTx(options: unknown, method: string): void {
+  if (hasTx(options))
+    throw new UsageError(
+      `${method}() with tx would wait for a close that cannot come before the transaction commits`,
+      "use startExecution(), and wait for the close after your commit",
+    );
+}
+
+/** Also where the types know of none. */
+export function hasTx(options: unknown): boolean {
+  return isObject(options) && "tx" in options && options["tx"] !== undefined;
 }

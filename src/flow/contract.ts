@@ -4,6 +4,7 @@ import { ContractError, DefinitionError, UsageError } from "../base/errors.ts";
 import { toJson, type Json } from "../base/json.ts";
 import { isStorable, requireRecord, requireText, show, type Refuse } from "../base/option.ts";
 import { pathOf } from "../base/path.ts";
+import { isSchema, strangerIn } from "./storable.ts";
 
 /** Every part is optional, and a part left out takes any JSON. */
 export interface Contract {
@@ -187,8 +188,14 @@ export function checkContract(flow: string, contract: Contract): void {
 
 /** @throws {DefinitionError} */
 export function checkSchema(flow: string, where: string, schema: unknown): void {
-  if (typeof schema !== "object" || schema === null || !("_zod" in schema))
-    throw new DefinitionError(flow, `${where} is no zod schema`, "use a schema of zod 4");
+  if (!isSchema(schema)) throw new DefinitionError(flow, `${where} is no zod schema`, "use a schema of zod 4");
+  const stranger = strangerIn(schema);
+  if (stranger)
+    throw new DefinitionError(
+      flow,
+      `${where} gives a z.${stranger.type}${stranger.path === "" ? "" : ` at "${stranger.path}"`}, which JSON cannot hold`,
+      `use ${stranger.instead}`,
+    );
 }
 
 /** What starts an execution, coerced by the contract. A missing input is null. */

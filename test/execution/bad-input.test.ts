@@ -38,6 +38,21 @@ test("an unknown execution is not found, nor is one whose id is no uuid", async 
     expect(await refusal(orchestrator.getExecution(wrong as string))).toMatchObject({ code: "EXECUTION_NOT_FOUND" });
 });
 
+test("a flow gives its own executions, and names the flow of another's", async () => {
+  const { id } = await orchestrator.flow(strict).createExecution();
+
+  const [own, other] = [await orchestrator.flow(strict).getExecution(id), orchestrator.flow(loose).getExecution(id)];
+
+  expect(own.id).toBe(id);
+  expect(await refusal(other)).toMatchObject({
+    code: "USAGE_INVALID",
+    message: expect.stringMatching(/"strict".*"loose"/) as string,
+  });
+  expect(await refusal(orchestrator.flow(loose).getExecution("refund-1"))).toMatchObject({
+    code: "EXECUTION_NOT_FOUND",
+  });
+});
+
 test("an id in capitals is the same id", async () => {
   const { id } = await orchestrator.flow(loose).createExecution({ id: "01890000-0000-7000-8000-00000000CAFE" });
 

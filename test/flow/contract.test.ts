@@ -9,6 +9,7 @@ import {
   PayloadError,
   UsageError,
 } from "../../src/base/errors.ts";
+import { defineFlow } from "../../src/index.ts";
 import { parseEvent, parseInput, parseReturn, parseState, parseStreamItem } from "../../src/flow/contract.ts";
 
 const typed = {
@@ -122,3 +123,35 @@ function thrown(act: () => unknown): unknown {
   }
   return undefined;
 }
+
+test("what JSON cannot hold is refused where the flow is defined, with its place and what to use", () => {
+  const wrong = (contract: object) => () => defineFlow("wrong", contract);
+
+  expect(wrong({ state: z.object({ at: z.date() }).partial() })).toThrow(
+    /state" gives a z\.date at "at".*z\.iso\.datetime/,
+  );
+  expect(wrong({ input: z.object({ a: z.array(z.object({ m: z.map(z.string(), z.string()) })) }) })).toThrow(
+    /at "a\.m"/,
+  );
+  expect(wrong({ events: { Paid: z.coerce.date().nullable() } })).toThrow(/event "Paid" gives a z\.date/);
+  expect(wrong({ stream: z.union([z.string(), z.set(z.string())]) })).toThrow(/stream" gives a z\.set.*z\.array/);
+  expect(wrong({ input: z.record(z.string(), z.bigint()) })).toThrow(/z\.bigint/);
+  expect(wrong({ input: z.lazy(() => z.object({ at: z.date() })) })).toThrow(/at "at"/);
+  expect(() => defineFlow("wrong").to("now", () => null as never, { output: z.date() })).toThrow(/output of .*z\.date/);
+});
+
+test("what ends as JSON may begin as anything, and what leads to itself is a schema", () => {
+  interface Tree {
+    children: Tree[];
+  }
+  const tree: z.ZodType<Tree> = z.lazy(() => z.object({ children: z.array(tree) }));
+  const input = z.object({
+    at: z.date().transform((at) => at.toISOString()),
+    tree,
+    // Declared further down.
+    later: z.lazy(() => later),
+  });
+
+  expect(() => defineFlow("right", { input })).not.toThrow();
+  const later = z.string();
+});

@@ -380,3 +380,9 @@ test("onCancel gets what its chunk gets, and that of the flow nothing", () => {
     .onCancel((ctx) => expectTypeOf(ctx.input).toEqualTypeOf<null>())
     .to("d", (ctx) => expectTypeOf(ctx.input).toEqualTypeOf<number>());
 });
+
+test("a flow gives its executions with its types", () => {
+  expectTypeOf<BoundFlow<typeof contract>["getExecution"]>().returns.resolves.toEqualTypeOf<
+    Execution<typeof contract>
+  >();
+});

@@ -55,7 +55,7 @@ export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {
     ...Object.keys(mutants).map((name) => ({ name: `mutant ${name}`, run: chaos(1, "--mutant", name), minutes: 5 })),
     // What it found before is taken over where nothing changed: a first run takes longer than a night's.
     { name: "changes of the pure rooms", run: ["test/mutate/run.ts"], minutes: 60 },
-    { name: "heavy hosts", run: hosts("heavy"), minutes: 30 },
+    { name: "heavy hosts", run: hosts("heavy"), minutes: 40 },
     ...numbers(10).map((seed) => ({ name: `chaos, seed ${seed}`, run: chaos(seed), minutes: 5 })),
   ],
 };

@@ -1,6 +1,6 @@
 /** A flow that is bound to a database. */
-import { anything, input, json, list, made, object, optional, record, text } from "./kinds.ts";
-import { type Lab, type Row, create, hidden, many, noWarning, run, stream, waiting } from "./row.ts";
+import { anything, id, input, json, list, made, object, optional, record, text } from "./kinds.ts";
+import { type Lab, type Row, create, hidden, many, noWarning, run, someId, stream, waiting } from "./row.ts";
 
 const bound = (lab: Lab) => lab.orchestrator.flow(lab.flow);
 const flowData = object({ noWarning });
@@ -15,6 +15,7 @@ export const starts: readonly Row[] = [
   },
   { name: "BoundFlow.run", of: bound, waits: true, args: { input, options: optional(object(run)) } },
   { name: "BoundFlow.startExecution", of: bound, args: { input, options: optional(object(create)) } },
+  { name: "BoundFlow.getExecution", of: bound, args: { id: id(someId) } },
   { name: "BoundFlow.createExecution", of: bound, args: { options: optional(object(create)) } },
   {
     name: "BoundFlow.startMany",
