@@ -83,6 +83,7 @@ export class Attempt implements CtxAttempt {
       executionId: host.info.id,
       chunk: chunk.name,
       isOver: (entry) => isOver(host, entry),
+      hasFailed: dispatch.failures > 0,
     });
     this.turns = new Turns(dispatch.turns ?? [], dispatch.journal.length > 0);
   }

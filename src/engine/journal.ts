@@ -12,6 +12,8 @@ interface Place {
   readonly chunk: string;
   /** What has only begun binds nobody: a sleep that is not over, a call that has not ended, a step that is tried again. */
   readonly isOver: (entry: JournalEntry) => boolean;
+  /** Whether an attempt before this one failed: then plain code may go further, and branches come in another order. */
+  readonly hasFailed: boolean;
 }
 
 /** An effect that came before one which an earlier attempt did first: a branch beside it may still come to that. */
@@ -43,6 +45,8 @@ export class Journal {
   readonly #passed = new Set<number>();
   readonly #claimed = new Set<number>();
   #isInOrder = true;
+  /** Its sleeps have other times than the recorded ones, as those that are counted from now have. */
+  #isRelaxed: boolean;
   /** Positions by what was done there; made when something comes in another order. */
   #byWords: Map<string, number[]> | null = null;
   #doubts: Doubt[] = [];
@@ -55,6 +59,7 @@ export class Journal {
     for (const { ordinal } of recorded) this.#end = Math.max(this.#end, ordinal + 1);
     this.#live = recorded;
     this.#place = place;
+    this.#isRelaxed = !place.hasFailed;
   }
 
   /**
@@ -70,11 +75,17 @@ export class Journal {
     if (here && !this.#claimed.has(this.#next) && isSame(here, effect, key, value)) return this.#claim(this.#next++);
     const found = this.#find(effect, key, value);
     if (found === null && !here) return { ordinal: this.#free(), entry: null };
+    if (found === null && here && effect === "sleep" && this.#isRelaxed && this.#isEndedSleep(here))
+      return this.#claim(this.#next++);
     this.#doubtOf(found ?? Infinity, effect, key);
     this.#isInOrder = false;
     const ordinal = found ?? this.#end++;
     this.#passed.add(ordinal);
     return found === null ? { ordinal, entry: null } : this.#claim(ordinal);
+  }
+
+  #isEndedSleep(entry: JournalEntry): boolean {
+    return entry.effect === "sleep" && !this.#claimed.has(entry.ordinal) && this.#place.isOver(entry);
   }
 
   #free(): number {
@@ -153,6 +164,12 @@ export class Journal {
     while (this.isDoubted) {
       if (this.#refused) throw this.#refused;
       if (await this.#isClaiming()) continue;
+      if (this.#doubts.every(isOfSleeps)) {
+        // How long it still is may be counted from now.
+        this.#isRelaxed = true;
+        for (const { recorded } of this.#doubts.splice(0)) this.#passed.add(recorded.ordinal);
+        return;
+      }
       if (isAlone()) this.refuse();
       // They are not waited for any more, and found where they come.
       for (const { bound } of this.#doubts)
@@ -244,6 +261,10 @@ function isSame(entry: JournalEntry, effect: JournalEntry["effect"], key: string
   // What an older release recorded, or an operator let go on, has no value: then it stands.
   if (value === undefined || !("value" in entry) || entry.value === undefined) return true;
   return canonical(entry.value) === canonical(value);
+}
+
+function isOfSleeps({ recorded, found }: Doubt): boolean {
+  return recorded.words === "sleep" && found.startsWith("sleep ");
 }
 
 function words(effect: JournalEntry["effect"], key: string): string {
