@@ -88,6 +88,7 @@ function isOwners(event: LedgerEvent): boolean {
   return (
     ("ordinal" in event && event.type !== "child.closed") ||
     event.type === "interrupt.raised" ||
+    event.type === "intervention.inserted" ||
     event.type === "chunk.interrupted" ||
     event.type === "execution.claimed" ||
     event.type === "execution.closed" ||

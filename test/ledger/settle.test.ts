@@ -5,6 +5,7 @@ import { decide, endsByItself, nextTimer, settle } from "../../src/ledger/decide
 import type { Command, Effect, PauseRequest, Settlement } from "../../src/ledger/decide.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { LedgerEvent, ResumeTo } from "../../src/ledger/event.ts";
+import type { JsonObject } from "../../src/base/json.ts";
 import type { ExecutionState } from "../../src/ledger/state.ts";
 import { created, fold, Ledger, nothing, recorded, someWorker, started } from "../support/ledger.ts";
 
@@ -23,6 +24,15 @@ const done: LedgerEvent = { type: "chunk.completed", dispatch: 1, chunk: "a", ou
 const failing: LedgerEvent = { type: "execution.failed", reason: "failed", error };
 const cancel: LedgerEvent = { type: "cancel.requested", reason: "stop", actor: "ann" };
 const closing: LedgerEvent = { type: "execution.sealed", close: true, reason: "enough" };
+const correction: LedgerEvent = {
+  type: "intervention.recorded",
+  id: "v",
+  payload: 1,
+  target: null,
+  author: null,
+  note: null,
+  metadata: {},
+};
 const emitted: LedgerEvent = { type: "event.emitted", event: "A", payload: 1 };
 const child = ExecutionId.parse("0190b5a0-0000-7000-8000-000000000001");
 const closed = (outcome: "completed" | "cancelled" | "failed", reason: string, more = {}): LedgerEvent => ({
@@ -96,11 +106,7 @@ const ends: Readonly<Record<string, Ends>> = {
     ],
   },
   "a cancel expires corrections that nobody took": {
-    events: [
-      ...idle,
-      { type: "intervention.recorded", id: "v", payload: 1, target: null, author: null, note: null, metadata: {} },
-      cancel,
-    ],
+    events: [...idle, correction, cancel],
     always: [
       { type: "intervention.expired", id: "v" },
       { type: "execution.sealed", close: true, reason: "stop" },
@@ -201,6 +207,29 @@ const ends: Readonly<Record<string, Ends>> = {
     settings: { autoCloseMs: 700 },
     now: 5700,
     unless: [closed("completed", "auto_close_idle_timeout")],
+  },
+  "what is idle expires corrections that nobody took, unless something came": {
+    events: [...idle, correction],
+    settings: { autoCloseMs: 0 },
+    unless: [
+      { type: "intervention.expired", id: "v" },
+      { type: "execution.sealed", close: true, reason: "auto_close_idle_timeout" },
+    ],
+  },
+  "a close expires corrections that nobody took, unless something came": {
+    events: [...idle, closing, correction],
+    unless: [{ type: "intervention.expired", id: "v" }],
+  },
+  "who tells of questions is told first, whatever comes in": {
+    events: [...asks, raised("q", { tells: true, expiresInMs: 500 })],
+    now: 1e9,
+    always: [
+      {
+        type: "event.emitted",
+        event: "$interrupt",
+        payload: expect.objectContaining({ kind: "raised" }) as JsonObject,
+      },
+    ],
   },
   "what is idle does not close before": { events: idle, settings: { autoCloseMs: 700 }, now: 5699 },
   "what never closes by itself stays": { events: idle, settings: { autoCloseMs: null }, now: 1e12 },
@@ -430,6 +459,38 @@ test("what an attempt had heard before a commit, and until when it sleeps, is sa
   expect(sleep({ until: 9, turns: [2, 1] })).toEqual([
     { type: "sleep.started", ...place, forMs: 5, until: 9, turns: [2, 1] },
   ]);
+});
+
+test("what the contract makes of a start is what goes on, and is in the ledger", () => {
+  const each = defineFlow("f");
+  each.forEach().to("x", nothing).endForEach();
+  const ledger = new Ledger(each);
+  ledger.record(started([1]));
+  ledger.do({ type: "claim", worker: someWorker, fingerprint: null });
+  const before = ledger.state;
+
+  const [made] = decide(before, { type: "route", value: [1, 2, 3] }, each.graph);
+  expect(made).toMatchObject({ value: [1, 2, 3], moves: [{ move: "open", size: 3 }] });
+  const [same] = decide(before, { type: "route" }, each.graph);
+  expect(same).toMatchObject({ moves: [{ move: "open", size: 1 }] });
+  expect(Object.keys(same ?? {})).not.toContain("value");
+});
+
+test("a handler of a cancel that pauses has failed, as nobody can answer", () => {
+  const cleaning = [created(flow), ...asks, cancel, { type: "cleanup.planned", runs: [{ id: 5 }] } as LedgerEvent];
+
+  expect(decided(cleaning, { type: "pause", dispatch: 5, interrupt: asked })).toMatchObject([
+    { type: "cleanup.failed", dispatch: 5, error: { code: "USAGE_INVALID" } },
+  ]);
+});
+
+test("a sub-flow that was cancelled in the moment of the close was cancelled for it", () => {
+  const call: LedgerEvent = { type: "child.started", dispatch: 1, chunk: "a", ordinal: 0, child, flow: "g" };
+  const ended: LedgerEvent = { type: "child.cancelled", child, reason: "enough" } as LedgerEvent;
+  const events = [created(flow), ...asks, call, closing, ended, done];
+  const state = fold(recorded(events).map((event, index) => ({ ...event, at: index >= 5 ? 6000 : event.at })));
+
+  expect(settle(state, 0, 0, false)?.events).toEqual([closed("cancelled", "enough")]);
 });
 
 test("a withdrawn question that was answered meanwhile stays answered", () => {
