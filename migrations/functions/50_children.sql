@@ -16,6 +16,7 @@ declare
   p flowledger.executions;
   v_ended jsonb;
   v_unfinished uuid[];
+  v_told uuid[];
 begin
   for c in
     select e.parent_id, array_agg(e.id) as ids from flowledger.executions e
@@ -35,8 +36,8 @@ begin
       select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('type', 'child.closed', 'child', t.id,
           'dispatch', l.payload -> 'parent' -> 'dispatch', 'ordinal', l.payload -> 'parent' -> 'ordinal', 'outcome', t.outcome, 'error', t.error))
           order by t.closed_at, t.id) filter (where not l.payload ? 'item'),
-        array_agg(t.id) filter (where t.outcome <> 'completed')
-      into v_ended, v_unfinished
+        array_agg(t.id) filter (where t.outcome <> 'completed'), array_agg(t.id)
+      into v_ended, v_unfinished, v_told
       from told t join flowledger.ledger l on l.execution_id = t.id and l.seq = 1;
       if p.closed_at is null and p.id is not null and v_ended is not null then
         perform flowledger.accept(p, v_ended, false);
@@ -47,6 +48,12 @@ begin
       perform flowledger.request_cancel(h.id, 'parent ' || e.outcome, 'parent', true)
       from flowledger.executions h join flowledger.executions e on e.id = h.parent_id
       where h.parent_id = any(v_unfinished) and h.closed_at is null and not flowledger.is_item(h.id);
+      -- Whoever asked for the end of what is abandoned may not have lived to do so.
+      if exists (select from flowledger.executions h where h.parent_id = any(v_told) and h.closed_at is null) then
+        perform flowledger.request_cancel(h.id, 'abandoned by its caller', 'parent', true) from flowledger.executions h
+        where h.parent_id = any(v_told) and h.closed_at is null and h.id = any(array(
+          select (l.payload ->> 'child')::uuid from flowledger.ledger l where l.execution_id = any(v_told) and l.type = 'child.abandoned'));
+      end if;
     exception when lock_not_available or deadlock_detected or sqlstate 'FL011' then
       continue;
     end;

@@ -256,5 +256,10 @@ export class Commits {
 
 /** A parent waits for the end, or children have to end as well. The parent of an item hears of it in another way. */
 export function hasRelatives({ parent, item, children }: ExecutionState, { outcome }: CloseHeader): boolean {
-  return (parent !== null && !item) || (outcome !== "completed" && children.size > 0);
+  return (parent !== null && !item) || (children.size > 0 && (outcome !== "completed" || hasAbandoned(children)));
+}
+
+function hasAbandoned(children: ExecutionState["children"]): boolean {
+  for (const { isAbandoned, closed } of children.values()) if (isAbandoned && closed === null) return true;
+  return false;
 }

@@ -23,6 +23,7 @@ import type { Send, Transactions } from "../store/transactions.ts";
 import type { OwnerTrace } from "../telemetry/trace.ts";
 import { OwnerMeter } from "../telemetry/meter.ts";
 import { traceIdOf } from "../telemetry/traceparent.ts";
+import { Abandoned } from "./abandoned.ts";
 import { Attempt, type Ended } from "./attempt.ts";
 import { subFlowChunk } from "./child.ts";
 import { cleanupChunk, goneCommand, overdueCommand } from "./cleanup.ts";
@@ -202,6 +203,7 @@ export class Owner implements AttemptHost {
   /** Attempts whose wait is over and that want a slot again; and slots that were given to some of them in this moment. */
   readonly #resuming: (() => void)[] = [];
   #granted = 0;
+  readonly #abandoned: Abandoned;
   #timer: Timer | undefined;
   /** Until when the claim alone is held back; 0 when that is over. */
   #claimTimer: Timer | null | undefined;
@@ -253,6 +255,7 @@ export class Owner implements AttemptHost {
     engine.clock.observe(claim.now);
     this.#commitsAlone = engine.committingAlone.delete(id);
     this.#ready = new Ready(state, this.graph, takeovers > 0);
+    this.#abandoned = new Abandoned(id, engine, () => this.#advance());
     this.#claim = {
       type: "claim",
       worker: engine.workerId,
@@ -266,6 +269,7 @@ export class Owner implements AttemptHost {
   /** Begins the epoch. */
   begin(): this {
     try {
+      this.#abandoned.takeOver(this.state.children);
       this.#fold([this.#claim]);
       if (this.#takeovers >= maxTakeovers) {
         this.#meter.crashLoop(suspectOf(this.state)?.chunk ?? null, this.#takeovers);
@@ -325,7 +329,7 @@ export class Owner implements AttemptHost {
   get isStill(): boolean {
     if (this.#isOver) return true;
     const hasToDo = this.#work.length + this.#folded.length + this.#recordings.length > 0 || this.#pokes > this.#looks;
-    if (this.#phase !== "idle" || hasToDo || this.#commits.unsent.length > 0) return false;
+    if (this.#phase !== "idle" || hasToDo || this.#commits.unsent.length > 0 || this.#abandoned.isAsking) return false;
     for (const fanOut of this.#fanOuts?.values() ?? []) if (!fanOut.isQuiet) return false;
     return true;
   }
@@ -644,7 +648,7 @@ export class Owner implements AttemptHost {
   #releaseNow(): Release | null {
     const now = this.now();
     const { startedAt, cancelling } = this.state;
-    if (this.#work.length > 0) return null;
+    if (this.#work.length > 0 || this.#abandoned.isAsking) return null;
     // Most of the time something runs, and that is the end of the question.
     for (const running of this.#running.values()) if (!running.isWaiting && !this.#isFanOut(running)) return null;
     return releaseOf({
@@ -692,6 +696,7 @@ export class Owner implements AttemptHost {
       for (const event of decide(this.state, command, this.graph)) {
         this.#commits.fold(event);
         this.#ready.notice(event);
+        if (event.type === "child.abandoned") this.#abandoned.add(event.child);
       }
   }
 
@@ -827,6 +832,7 @@ export class Owner implements AttemptHost {
     }
     this.#commits.takeSnapshot();
     this.#wakeGroups();
+    if (answer.events.some(({ type }) => type === "child.abandoned")) this.#abandoned.ask();
     return undefined;
   }
 
@@ -1121,17 +1127,20 @@ export class Owner implements AttemptHost {
     return isKept && this.#running.get(dispatch.id) === running ? withLink(dispatch.input, link) : undefined;
   }
 
-  #endCommands({ dispatch: { id }, times }: Running, ended: Ended): Command[] {
+  #endCommands({ dispatch, times }: Running, ended: Ended): Command[] {
+    const { id } = dispatch;
     switch (ended.kind) {
       case "completed":
         return [
           ...effectCommands(id, ended.effects),
           { type: "complete", dispatch: id, output: ended.output, matches: ended.matches, times },
+          ...this.#abandoning(dispatch),
         ];
       case "paused":
         return [
           ...effectCommands(id, ended.effects),
           { type: "pause", dispatch: id, interrupt: ended.interrupt, times },
+          ...this.#abandoning(dispatch),
         ];
       case "dropped":
         return [{ type: "drop", dispatch: id }];
@@ -1146,6 +1155,16 @@ export class Owner implements AttemptHost {
           },
         ];
     }
+  }
+
+  /** Of the children that a chunk called in any of its attempts, those whose end nobody has heard of. */
+  #abandoning({ id, journal }: Dispatch): Command[] {
+    return journal.flatMap((entry): Command[] => {
+      if (entry.effect !== "call" || this.ended.has(entry.child)) return [];
+      const child = this.state.children.get(entry.child);
+      const runsOn = child === undefined || child.leaves === true || child.closed !== null;
+      return runsOn ? [] : [{ type: "abandon", dispatch: id, child: entry.child }];
+    });
   }
 
   /** A dispatch without a chunk: its node's conditions are asked, and its value goes on. */

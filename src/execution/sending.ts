@@ -10,12 +10,10 @@ export async function sendCommand<T>(
   flow: string,
   send: (commands: CommandsIn) => Promise<T>,
 ): Promise<T> {
-  if (sender === undefined) {
-    const answer = await send(commands);
-    wakeups.notifyOwner(id);
-    return answer;
-  }
-  const { answer, isClaimed } = await sender.send(id, flow, send);
+  const { answer, isClaimed } = (await sender?.send(id, flow, send)) ?? {
+    answer: await send(commands),
+    isClaimed: false,
+  };
   // Whoever has just claimed it knows.
   if (isClaimed) wakeups.notifyReaders(id);
   else wakeups.notifyOwner(id);

@@ -359,6 +359,11 @@ export interface CallOptions {
    * attaches to the same child. @default none
    */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * What becomes of a child that still runs when the chunk has ended without its result, as when it lost a race: it is cancelled, or left
+   * to run on. @default "cancel"; "leave" with an `idempotencyKey`, as others may wait for that child, or a `signal`, which ends only the waiting
+   */
+  readonly onAbandon?: "cancel" | "leave";
 }
 
 /** Of what changes flow data. */

@@ -55,7 +55,7 @@ export type Effect = {
   | { effect: "sleep"; forMs: number; until?: number }
   | { effect: "result"; value: Json }
   | { effect: "stopStream" }
-  | { effect: "call"; child: ExecutionId; flow: string; input?: string }
+  | { effect: "call"; child: ExecutionId; flow: string; input?: string; leaves?: boolean }
   | {
       effect: "consume";
       intervention: string;
@@ -101,6 +101,8 @@ export type Command =
   /** A dispatch ends, and nothing follows from it. */
   | { type: "drop"; dispatch: number }
   | { type: "pause"; dispatch: number; interrupt: PauseRequest; times?: AttemptTimes }
+  /** The chunk that called a child has ended without its result. */
+  | { type: "abandon"; dispatch: number; child: ExecutionId }
   /** Who tells of a pause is given a link that answers it. */
   | { type: "link"; interrupt: string; hash: string }
   /** The attempt was cut off and shall go on at once, whatever else it waits for. */
@@ -235,6 +237,8 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       const { name, message, code } = takenError(state, command.interrupt.id, `pauseFor in chunk "${chunk}"`);
       return failed(state, graph, dispatch, { name, message, code, chunk }, null, command.times);
     }
+    case "abandon":
+      return [{ type: "child.abandoned", dispatch: command.dispatch, child: command.child }];
     case "link":
       return [{ type: "interrupt.linked", id: command.interrupt, hash: command.hash }];
     case "interrupt": {
@@ -493,6 +497,7 @@ function effect(state: ExecutionState, graph: Graph, dispatch: Dispatch, done_: 
           child: done_.child,
           flow: done_.flow,
           ...(done_.input !== undefined && { input: done_.input }),
+          ...(done_.leaves && { leaves: true }),
         },
       ];
     case "consume": {

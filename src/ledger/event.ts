@@ -324,14 +324,17 @@ export const LedgerEvent = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("sleep.started"), ...effect, forMs: ms, until: ms.optional() }),
   z.strictObject({ type: z.literal("result.set"), ...effect, value: JsonValue }),
   z.strictObject({ type: z.literal("stream.stopped"), ...effect }),
-  /** `input` is a digest: a retry calls the same child with the same. Of a sub-flow there is none. */
+  /** `input` is a digest: a retry calls the same child with the same. Of a sub-flow there is none. `leaves`: it is never abandoned. */
   z.strictObject({
     type: z.literal("child.started"),
     ...effect,
     child: ExecutionId,
     flow: z.string(),
     input: z.string().optional(),
+    leaves: z.literal(true).optional(),
   }),
+  /** The chunk that called it has ended without its result: its end is asked for. */
+  z.strictObject({ type: z.literal("child.abandoned"), dispatch: id, child: ExecutionId }),
   z.strictObject({
     type: z.literal("child.closed"),
     child: ExecutionId,

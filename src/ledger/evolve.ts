@@ -196,6 +196,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
         ordinal: event.ordinal,
         flow: event.flow,
         cancelledAt: null,
+        ...(event.leaves && { leaves: true }),
         closed: null,
       });
       journal(
@@ -211,6 +212,11 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
         at,
       );
       return state;
+    case "child.abandoned": {
+      const child = state.children.get(event.child);
+      if (child) child.isAbandoned = true;
+      return state;
+    }
     case "child.closed": {
       const child = state.children.get(event.child);
       if (child) child.closed = { outcome: event.outcome, value: event.value ?? null, error: event.error ?? null };

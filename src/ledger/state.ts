@@ -318,6 +318,10 @@ export interface Child {
   flow: string;
   /** When its end was asked for from outside. */
   cancelledAt: number | null;
+  /** It runs on where the chunk that called it ends without its result. */
+  leaves?: true;
+  /** Its end is asked for, as that chunk has ended. */
+  isAbandoned?: true;
   closed: { outcome: Outcome; value: Json; error: SerializedError | null } | null;
 }
 

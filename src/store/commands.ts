@@ -88,13 +88,14 @@ export interface Commands {
 /** What a transaction of the caller's may hold: a close would wait for what cannot come before it commits. */
 export type CommandsIn = Omit<Commands, "close" | "askedByToken" | "answerByToken">;
 
-/** A worker of this process: what a command wakes it claims in the same statement, if it has room. */
+/** A worker of this process. */
 export interface Sender {
+  /** Sends a command, and claims what that wakes in the same statement; null where it can take nothing now. */
   send<T>(
     id: ExecutionId,
     flow: string,
     send: (commands: CommandsIn) => Promise<T>,
-  ): Promise<{ readonly answer: T; readonly isClaimed: boolean }>;
+  ): Promise<{ readonly answer: T; readonly isClaimed: boolean }> | null;
 }
 
 export type Argument = readonly [type: "uuid" | "text" | "jsonb" | "bool", value: string | boolean | null];

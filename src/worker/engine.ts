@@ -1,5 +1,6 @@
 /** What owners get of their process: one engine per identity of the worker, on parts that outlast it. */
-import { Batcher } from "../store/batcher.ts";
+import { systemTimers as liveness } from "../base/timers.ts";
+import { Batcher, retryTransient } from "../store/batcher.ts";
 import type { Store } from "../store/store.ts";
 import type { Timers } from "../base/timers.ts";
 import { DatabaseClock } from "../engine/clock.ts";
@@ -10,6 +11,9 @@ import { Streamer } from "../engine/streamer.ts";
 import type { ExecutionId, Recorded, WorkerId } from "../ledger/event.ts";
 import type { Meter } from "../telemetry/meter.ts";
 import type { WorkerHost, WorkerSettings } from "./host.ts";
+
+/** A child that was called a moment ago may be on its way into the database. */
+const [mostTries, againMs] = [20, 100];
 
 export interface Engines {
   of(workerId: WorkerId): Engine;
@@ -41,6 +45,13 @@ export function openEngines(parts: EnginesHost): Engines {
     },
   });
   const propagating = new Set<Promise<unknown>>();
+  const cancelChildren: Engine["cancelChildren"] = async (children) => {
+    let missing = [...children];
+    for (let tries = 0; missing.length > 0 && tries < mostTries; tries++) {
+      if (tries > 0) await liveness.sleep(againMs);
+      missing = await retryTransient(() => store.children.cancel(missing, "abandoned by its caller"));
+    }
+  };
   const putIntoStream = openStreamSender(store, host.timers, meter);
   const clock = new DatabaseClock(host.timers);
   const disposals = new Set<Promise<void>>();
@@ -69,6 +80,7 @@ export function openEngines(parts: EnginesHost): Engines {
       },
       items,
       waitsForOthers,
+      cancelChildren,
       // Should that fail, the sweep does it.
       propagateClose: (execution) => {
         const told = closes

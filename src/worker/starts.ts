@@ -1,6 +1,7 @@
 /** Starts and commands in the process of a worker: what can begin, or go on, here and now is claimed in the same statement, and needs no job. */
 import type { Semaphore } from "../base/async.ts";
 import type { Claim } from "../store/claims.ts";
+import type { CommandsIn } from "../store/commands.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { isClaimRefused } from "../store/refusals.ts";
 import type { CreateResult, NewExecution } from "../store/starts.ts";
@@ -50,9 +51,9 @@ export function openStarts(parts: StartsHost): Pick<LocalWorker, "create" | "sen
     discardAfter == null &&
     canClaim(flow);
   const canClaim = (flow: string): boolean => !pauses.has(flow) && host.flows.get(flow)?.limits === null;
-  const send: LocalWorker["send"] = async (id, flow, sent) => {
-    if (!isTaking() || isOwned(id) || !canClaim(flow) || !capacity.tryAcquire())
-      return { answer: await sent(store.commands), isClaimed: false };
+  const send: LocalWorker["send"] = (id, flow, sent) =>
+    isTaking() && !isOwned(id) && canClaim(flow) && capacity.tryAcquire() ? sendHere(sent) : null;
+  const sendHere = async <T>(sent: (commands: CommandsIn) => Promise<T>) => {
     let own: Claim | undefined;
     try {
       const answer = await claims.send(sent, (claimed) => (own = claimed));

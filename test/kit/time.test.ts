@@ -3,7 +3,7 @@ import postgres from "postgres";
 import { expect, inject, test, vi } from "vitest";
 import { defineFlow, type Execution } from "../../src/index.ts";
 import { internals } from "../../src/orchestrator.ts";
-import { configure, defer, discardAfter, rescheduleExecution, reRunExecution } from "../../src/defer.ts";
+import { configure, defer, delay, discardAfter, rescheduleExecution, reRunExecution } from "../../src/defer.ts";
 import type { Committer } from "../../src/engine/committer.ts";
 import { TestOrchestrator } from "../../src/test.ts";
 import { collect, newGate } from "../support/flows.ts";
@@ -286,7 +286,8 @@ test("a function that is moved beyond its discardAfter is discarded then, and a 
   await using t = await kit({ functions: [work] });
   configure(t.orchestrator);
   const begun = t.clock.now().getTime();
-  const { id } = await discardAfter(work, new Date(begun + 3_600_000))();
+  // Not before anybody can take it.
+  const { id } = await discardAfter(delay(work, "30m"), new Date(begun + 3_600_000))();
   await rescheduleExecution(id, new Date(begun + 2 * 3_600_000));
   const urgent = await t.orchestrator.flow(work.flow).startExecution([], { priority: -7 });
 

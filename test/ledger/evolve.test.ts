@@ -261,6 +261,12 @@ const cases: {
     ({ frames }) => [frames.get(1)?.results, frames.get(1)?.missing, frames.get(1)?.items?.wrote],
     [[null, "b"], 1, [1]],
   ],
+  "child.abandoned": [
+    [...running, { type: "child.started", ...place, child, flow: "g" }],
+    { type: "child.abandoned", dispatch: place.dispatch, child },
+    ({ children }) => children.get(child)?.isAbandoned,
+    true,
+  ],
   "child.cancelled": [
     [...running, { type: "child.started", ...place, child, flow: "g" }],
     { type: "child.cancelled", child, reason: "enough" },

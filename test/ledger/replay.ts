@@ -90,6 +90,7 @@ function isOwners(event: LedgerEvent): boolean {
     event.type === "interrupt.raised" ||
     event.type === "intervention.inserted" ||
     event.type === "chunk.interrupted" ||
+    event.type === "child.abandoned" ||
     event.type === "execution.claimed" ||
     event.type === "execution.closed" ||
     event.type === "inbox.routed" ||
@@ -190,6 +191,8 @@ async function commandsFor(
     }
     case "execution.failed":
       return [{ type: "abort", reason: event.reason, error: event.error }];
+    case "child.abandoned":
+      return [{ type: "abandon", dispatch: event.dispatch, child: event.child }];
     case "chunk.interrupted":
       return [{ type: "interrupt", dispatch: event.dispatch, ...timesOf(event) }];
     case "cleanup.planned":
@@ -269,7 +272,14 @@ async function effectOf(event: LedgerEvent): Promise<Effect | null> {
     case "stream.stopped":
       return { ...place, effect: "stopStream" };
     case "child.started":
-      return { ...place, effect: "call", child: event.child, flow: event.flow };
+      return {
+        ...place,
+        effect: "call",
+        child: event.child,
+        flow: event.flow,
+        ...(event.input !== undefined && { input: event.input }),
+        ...(event.leaves && { leaves: true }),
+      };
     case "intervention.consumed": {
       const { id: intervention, consumer, status, note = null, metadata = {} } = event;
       return { ...place, effect: "consume", intervention, consumer, status, note, metadata };

@@ -28,6 +28,7 @@ export const fuzzed = [
   "test/store/audit",
   "test/store/checks",
   "test/store/door",
+  "test/store/input",
   "test/store/options",
   "test/store/paths",
   "test/store/rules",

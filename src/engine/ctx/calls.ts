@@ -10,6 +10,7 @@ import {
   requireFunction,
   requireInteger,
   requireKnown,
+  requireOneOf,
   requireRecord,
   requireSignal,
   requireText,
@@ -49,6 +50,7 @@ const callOptions = Object.keys({
   timeout: true,
   idempotencyKey: true,
   signal: true,
+  onAbandon: true,
 } satisfies Record<keyof CallOptions, true>);
 
 /** By its name: what began beside it, and in which order, may be another in the next attempt where nothing of it was recorded. */
@@ -245,12 +247,25 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     requireKnown(options, callOptions, where);
     const definition = "flow" in target ? target.flow : target;
     const owner = isContractOwner(definition) ? definition : { name: target.name, contract: {} };
-    const { metadata, priority = 0, delay, startAt, discardAfter, timeout, idempotencyKey, signal } = options;
+    const {
+      metadata,
+      priority = 0,
+      delay,
+      startAt,
+      discardAfter,
+      timeout,
+      idempotencyKey,
+      signal,
+      onAbandon,
+    } = options;
     if (signal !== undefined) requireSignal(signal, `signal of ${where}`);
     requireInteger(priority, `priority of ${where}`, { min: -32_767, max: 32_767 });
     if (idempotencyKey !== undefined) requireText(idempotencyKey, `idempotencyKey of ${where}`, { max: 500 });
     if (metadata !== undefined) requireRecord(metadata, `metadata of ${where}`);
+    if (onAbandon !== undefined) requireOneOf(onAbandon, ["cancel", "leave"], `onAbandon of ${where}`);
     const given = metadata === undefined ? null : toJson(metadata, `metadata of ${where}`);
+    const leaves =
+      (onAbandon ?? (idempotencyKey === undefined && signal === undefined ? "cancel" : "leave")) === "leave";
     const called = {
       input: parseInput(owner, input),
       state: {},
@@ -268,6 +283,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     const { id, ending } = await this.#runChild(turn, target.name, called, {
       signal,
       input: digestOf(called.input),
+      leaves,
     });
     return resultOf(snapshotOf(id, target.name, ending));
   }
@@ -287,7 +303,11 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     turn: Turn,
     flow: string,
     child: Omit<NewChild, "id" | "flow" | "parent">,
-    { signal, input }: { readonly signal?: AbortSignal | undefined; readonly input?: string } = {},
+    {
+      signal,
+      input,
+      leaves = false,
+    }: { readonly signal?: AbortSignal | undefined; readonly input?: string; readonly leaves?: boolean } = {},
   ): Promise<{ id: ExecutionId; ending: ClosedExecution }> {
     const { host, dispatch, journal } = this[own];
     const { ordinal, entry } = this.#placed(turn, journal.next("call", flow, input));
@@ -295,7 +315,8 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     if (agreed) await agreed;
     const id = entry?.effect === "call" ? entry.child : host.newId();
     if (!entry) {
-      journal.buffer({ ordinal, effect: "call", child: id, flow, ...(input !== undefined && { input }) });
+      const settings = { ...(input !== undefined && { input }), ...(leaves && { leaves }) };
+      journal.buffer({ ordinal, effect: "call", child: id, flow, ...settings });
       await this[own].flush();
     }
     if ((host.state.children.get(id)?.closed ?? null) !== null) this[own].turns.expect(turn);

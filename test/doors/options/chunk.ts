@@ -189,6 +189,7 @@ export const chunkRows: readonly Row[] = [
           timeout: create.timeout,
           idempotencyKey: create.idempotencyKey,
           signal: waiting.signal,
+          onAbandon: optional(oneOf("cancel", "leave")),
         }),
       ),
     },

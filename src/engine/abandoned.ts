@@ -1,0 +1,51 @@
+/** Children of an execution that nobody waits for any more: their end is asked for, once that is in the ledger. */
+import type { ExecutionId } from "../ledger/event.ts";
+import type { ExecutionState } from "../ledger/state.ts";
+import type { Engine } from "./host.ts";
+
+export class Abandoned {
+  /** Not asked for yet. */
+  readonly #left = new Set<ExecutionId>();
+  readonly #id: ExecutionId;
+  readonly #engine: Pick<Engine, "cancelChildren" | "log">;
+  readonly #onAsked: () => void;
+
+  /** @param onAsked called whenever all that were left have been asked for */
+  constructor(id: ExecutionId, engine: Pick<Engine, "cancelChildren" | "log">, onAsked: () => void) {
+    this.#id = id;
+    this.#engine = engine;
+    this.#onAsked = onAsked;
+  }
+
+  /** The execution is not given back before. */
+  get isAsking(): boolean {
+    return this.#left.size > 0;
+  }
+
+  /** It is folded, and not in the ledger yet. */
+  add(child: ExecutionId): void {
+    this.#left.add(child);
+  }
+
+  /** An owner before this one may not have lived to ask. */
+  takeOver(children: ExecutionState["children"]): void {
+    for (const [child, { isAbandoned, closed }] of children) if (isAbandoned && closed === null) this.#left.add(child);
+    this.ask();
+  }
+
+  /** Should that fail, whoever claims next asks again, and so does whoever tells of the close. */
+  ask(): void {
+    if (this.isAsking) void this.#ask([...this.#left]);
+  }
+
+  async #ask(children: readonly ExecutionId[]): Promise<void> {
+    await this.#engine.cancelChildren(children).catch((error: unknown) =>
+      this.#engine.log.warn("children that nobody waits for could not be cancelled", {
+        executionId: this.#id,
+        error: String(error),
+      }),
+    );
+    for (const child of children) this.#left.delete(child);
+    if (!this.isAsking) this.#onAsked();
+  }
+}
