@@ -78,8 +78,8 @@ begin
   end if;
   case v_type
   when 'string' then
-    -- As JavaScript counts: a character beyond 16 bits is two.
-    v_length := length(v_text) + case when octet_length(v_text) > length(v_text) then length(regexp_replace(v_text, '[^\U00010000-\U0010FFFF]', '', 'g')) else 0 end;
+    -- Code points, as JSON Schema and zod count them.
+    v_length := length(v_text);
     if v_length < (p_schema ->> 'minLength')::numeric or v_length > (p_schema ->> 'maxLength')::numeric then
       return format('%s has %s characters', p_place, v_length);
     elsif p_schema ? 'pattern' and not flowledger.fits_pattern(v_text, p_schema ->> 'pattern')
