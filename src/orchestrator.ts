@@ -23,7 +23,7 @@ import { isLocked } from "./store/refusals.ts";
 import { openStore } from "./store/store.ts";
 import type { Store } from "./store/store.ts";
 import type { VerifyOptions, Violation } from "./store/verify.ts";
-import { childExecution } from "./engine/child.ts";
+import { childExecution, ownChild } from "./engine/child.ts";
 import type { FlowDataAccess, Hooks } from "./engine/host.ts";
 import { idsBy } from "./engine/ids.ts";
 import type { NewId } from "./engine/ids.ts";
@@ -303,7 +303,9 @@ export class Orchestrator implements AsyncDisposable {
           const { id, flow } = child;
           const execution = this.#tracing.started(childExecution(child, this.#flows.get(flow)));
           // It has its id already, so a lost connection costs its parent time, and not an attempt.
-          const created = retryTransient(() => this.#starts.submit(execution), signal).then(() => id);
+          const created = retryTransient(() => this.#starts.submit(execution), signal).then((found) =>
+            ownChild(child, found.id),
+          );
           this.#executionResources.keep(id, child.resources, created);
           await created;
           onCreated();

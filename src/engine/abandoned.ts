@@ -39,7 +39,7 @@ export class Abandoned {
   }
 
   async #ask(children: readonly ExecutionId[]): Promise<void> {
-    await this.#engine.cancelChildren(children).catch((error: unknown) =>
+    await this.#engine.cancelChildren(this.#id, children).catch((error: unknown) =>
       this.#engine.log.warn("children that nobody waits for could not be cancelled", {
         executionId: this.#id,
         error: String(error),

@@ -6,6 +6,7 @@ import type { FlowDefinition } from "../flow/definition.ts";
 import type { Chunk, SubFlowNode } from "../flow/graph.ts";
 import { limitKeyOf } from "../flow/limits.ts";
 import { resolveRetry } from "../flow/retry.ts";
+import { show } from "../base/option.ts";
 import { getPath, setPath } from "../base/path.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { NewExecution } from "../store/starts.ts";
@@ -147,4 +148,13 @@ export function childExecution(child: NewChild, definition: FlowDefinition | und
     limitKey: definition ? limitKeyOf(definition, child.input) : null,
     resourceKeys: Object.keys(resources).toSorted(),
   };
+}
+
+/** The child's id, where that is what the database has. @throws {UsageError} where its idempotency key is another execution's */
+export function ownChild({ id, flow, idempotencyKey }: NewChild, found: ExecutionId): ExecutionId {
+  if (found === id) return id;
+  throw new UsageError(
+    `idempotencyKey ${show(idempotencyKey)} of ctx.call("${flow}") is the key of execution ${found}`,
+    "wait for that one by its handle, or take another key",
+  );
 }

@@ -48,7 +48,7 @@ export interface Engine {
   /** The execution waits for others from now on: it takes no capacity of the worker. */
   waitsForOthers(id: ExecutionId): void;
   /** Asks for the end of children, until that is in their ledgers. One that is not there yet comes within moments, or never. */
-  cancelChildren(children: readonly ExecutionId[]): Promise<void>;
+  cancelChildren(parent: ExecutionId, children: readonly ExecutionId[]): Promise<void>;
   /** Tells a closed execution's parent and children of its end. */
   propagateClose(id: ExecutionId): void;
   /** Ledger events after a seq. */

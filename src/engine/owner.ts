@@ -47,6 +47,7 @@ import { Running, type Wait } from "./running.ts";
 import type { Put, StreamTarget } from "./streamer.ts";
 import { InterventionsSize, StateSize } from "./state-size.ts";
 import { nextTurn, type Release, type TurnFacts } from "./turn.ts";
+import { effectCommands, Work, type Recording } from "./work.ts";
 
 /** A claim that nothing follows soon is written on its own, so that everybody sees who has the execution. */
 const claimFlushDelayMs = 25;
@@ -61,43 +62,7 @@ const stepsAtOnce = 200;
 type Phase =
   "idle" | "turning" | "routing" | "committing" | "catchingUp" | "stoppingItems" | "yielding" | "over" | "lost";
 
-/** What an attempt wants to be in the ledger. */
-class Work {
-  /** The attempt that waits for the answer; null when it has ended. */
-  readonly dispatch: number | null;
-  readonly commands: readonly Command[];
-  readonly accepted: () => void;
-  readonly refused: (error: unknown) => void;
-  /** An attempt that has ended: it holds its slot until that is in the ledger. */
-  readonly ended: Running | null;
-  /** Where its events begin among those that are sent together. */
-  from = 0;
-
-  constructor(
-    dispatch: number | null,
-    commands: readonly Command[],
-    accepted: () => void,
-    refused: (error: unknown) => void,
-    ended: Running | null = null,
-  ) {
-    this.dispatch = dispatch;
-    this.commands = commands;
-    this.accepted = accepted;
-    this.refused = refused;
-    this.ended = ended;
-  }
-}
-
 const nothing = () => {};
-
-/** A record that an application's transaction carries. */
-interface Recording {
-  readonly dispatch: number;
-  readonly effect: Effect;
-  readonly send: Send;
-  readonly accepted: () => void;
-  readonly refused: (error: unknown) => void;
-}
 
 export class Owner implements AttemptHost {
   readonly id: ExecutionId;
@@ -430,10 +395,15 @@ export class Owner implements AttemptHost {
   }
 
   async groupEnd(dispatch: number, group: number): Promise<void> {
-    if (!this.state.groups.has(group)) return;
+    if (!this.state.groups.has(group) && !this.#isFolding) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#groupWaiters.set(group, resolve);
     await this.#waiting(dispatch, { kind: "group", group }, promise);
+  }
+
+  /** What attempts did is folded, and not in the ledger yet. */
+  get #isFolding(): boolean {
+    return this.#phase === "committing" || this.#commits.unsent.some(({ type }) => type !== "execution.claimed");
   }
 
   async runChild(
@@ -855,7 +825,10 @@ export class Owner implements AttemptHost {
     if (verdict !== "ok") refused(new LeaseLostError(this.id, this.#epoch));
     else if (this.#isOver) accepted();
     await this.#resumeAfter(() => {
-      if (verdict === "ok") return this.#accept(new Work(dispatch, [], accepted, refused));
+      if (verdict === "ok") {
+        this.#accept(new Work(dispatch, [], accepted, refused));
+        return this.#wakeGroups();
+      }
       return verdict === "fenced" ? this.#fenced() : this.#restart([]);
     });
   }
@@ -981,7 +954,7 @@ export class Owner implements AttemptHost {
     const foreign = await this.#engine.readEvents(this.id, this.#commits.base).catch(() => []);
     await this.#resumeAfter(() => {
       this.#commits.foldForeign(foreign);
-      this.#wakeGroups();
+      if (!this.#isFolding) this.#wakeGroups();
     });
   }
 
@@ -1019,13 +992,16 @@ export class Owner implements AttemptHost {
   }
 
   #routeOrRefuse(arrival: ExecutionState["inbox"][number], command: Command): void {
+    const skipped =
+      arrival.kind === "skip" && !arrival.paused ? this.state.dispatches.get(arrival.dispatch) : undefined;
     try {
       this.#fold([command]);
     } catch (error) {
       // Where it leads takes no more.
       if (!(error instanceof UsageError)) throw error;
-      this.#refuse(arrival, error);
+      return this.#refuse(arrival, error);
     }
+    if (skipped) this.#fold(this.#abandoning(skipped));
   }
 
   /** What came in and breaks the contract, or where it leads takes no more: an input ends the execution, an event goes nowhere. */
@@ -1289,7 +1265,3 @@ const announced: ReadonlySet<LedgerEvent["type"]> = new Set([
   "interrupt.expired",
   "stream.stopped",
 ]);
-
-function effectCommands(dispatch: number, effects: readonly Effect[]): Command[] {
-  return effects.map((effect) => ({ type: "effect", dispatch, effect }));
-}

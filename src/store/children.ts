@@ -29,8 +29,8 @@ export interface Children {
   propagateClose(ids: readonly ExecutionId[]): Promise<void>;
   /** The same for all that should have been told so long ago. */
   propagateOverdue(sinceMs: number): Promise<void>;
-  /** Asks for the end of children that are there and open. Gives those that are not there. */
-  cancel(ids: readonly ExecutionId[], reason: string): Promise<ExecutionId[]>;
+  /** Asks for the end of children of its own that are there and open. Gives those that are not there. */
+  cancel(parent: ExecutionId, ids: readonly ExecutionId[], reason: string): Promise<ExecutionId[]>;
   /** The sub-flows of an execution, in the order in which they began. */
   listSubFlows(id: ExecutionId): Promise<SubFlowRow[]>;
 }
@@ -43,9 +43,12 @@ export function childrenOf({ sql }: Pick<Database, "sql">): Children {
     async propagateOverdue(sinceMs) {
       await sql`select flowledger.propagate_close('{}', ${sinceMs}::float8)`;
     },
-    async cancel(ids, reason) {
+    async cancel(parent, ids, reason) {
       const rows = await sql<{ id: ExecutionId; isAsked: boolean | null }[]>`
-        select x.id, case when h.id is not null then flowledger.request_cancel(h.id, ${reason}, 'parent', true) end as "isAsked"
+        select x.id, case
+            when h.parent_id = ${parent}::uuid then flowledger.request_cancel(h.id, ${reason}, 'parent', true)
+            when h.id is not null then false
+          end as "isAsked"
         from unnest(${list(ids)}::text::uuid[]) x(id) left join flowledger.executions h on h.id = x.id order by x.id`;
       return rows.flatMap(({ id, isAsked }) => (isAsked === null ? [id] : []));
     },

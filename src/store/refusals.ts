@@ -77,9 +77,11 @@ export function isTransient(error: unknown): boolean {
   return isConnectionLoss(error) || isLocked(error) || ["40001", "40P01", "57014"].includes(codeOf(error) ?? "");
 }
 
-/** Did Postgres itself say that the statement failed? Then nothing of it is there. */
+/** Did Postgres itself say that the statement failed, or was it never sent? Then nothing of it is there. */
 export function isRefusal(error: unknown): boolean {
-  return /^(?!08|57P)[0-9][0-9A-Z]{4}$/.test(codeOf(error) ?? "");
+  const code = codeOf(error);
+  // What one of our functions refused says so without a cause.
+  return code === undefined ? error instanceof FlowledgerError : /^(?!08|57P)[0-9F][0-9A-Z]{4}$/.test(code);
 }
 
 /** Did it wait for somebody else's transaction for as long as it may? */

@@ -4,6 +4,7 @@ import { foldFrom } from "../ledger/codec.ts";
 import { withAnswerLimit, Batcher } from "../store/batcher.ts";
 import type { BrokenClaim, Claim, ClaimOptions, LostClaim, SlotRequest } from "../store/claims.ts";
 import type { CommandsIn } from "../store/commands.ts";
+import { isRefusal } from "../store/refusals.ts";
 import { firstEvents } from "../store/starts.ts";
 import type { CreateResult, NewExecution } from "../store/starts.ts";
 import type { Store } from "../store/store.ts";
@@ -37,6 +38,7 @@ export interface ClaimsHost {
   /** Executions that lost workers run one at a time. */
   readonly suspects: Semaphore;
   readonly workerId: () => WorkerId;
+  /** It has an owner here, or is about to have one. */
   readonly isOwned: (id: ExecutionId) => boolean;
   /** Called with what was claimed and cannot be folded. */
   readonly onBroken: (claimed: BrokenClaim & { readonly token: string }, error: unknown) => void;
@@ -50,32 +52,42 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
   /** Whether the answer of a claim or a start was lost: what it took is ours, whenever the statement comes through. */
   let isUnsure = false;
 
-  const claimWith = async (
-    asked: Pick<LostClaim, "ids" | "flows">,
-    ask: (options: ClaimOptions) => Promise<Map<ExecutionId, Claim>>,
-  ): Promise<Map<ExecutionId, Claim>> => {
+  /** Runs what claims under a token of its own. What Postgres refused has claimed nothing. */
+  const within = async <T>(claim: (token: string) => Promise<T>): Promise<T> => {
     const token = crypto.randomUUID();
     underWay.add(token);
     failpoint("before-claim");
-    // The place of the one suspect is taken before the claim: two claims at once must not bring two.
-    const takesSuspects = suspects.tryAcquire();
-    const options: ClaimOptions = {
-      token,
-      takesSuspects,
-      onBroken: (broken, error) => onBroken({ ...broken, token }, error),
-    };
-    const claimed = await withAnswerLimit(ask(options))
-      .catch((error: unknown) => {
-        lost.push({ token, ...asked, hasBegun: false });
-        isUnsure = true;
+    try {
+      const claimed = await claim(token);
+      failpoint("after-claim");
+      return claimed;
+    } catch (error) {
+      isUnsure ||= !isRefusal(error);
+      throw error;
+    } finally {
+      underWay.delete(token);
+    }
+  };
+  const claimWith = (
+    asked: Pick<LostClaim, "ids" | "flows">,
+    ask: (options: ClaimOptions) => Promise<Map<ExecutionId, Claim>>,
+  ): Promise<Map<ExecutionId, Claim>> =>
+    within(async (token) => {
+      // The place of the one suspect is taken before the claim: two claims at once must not bring two.
+      const takesSuspects = suspects.tryAcquire();
+      const options: ClaimOptions = {
+        token,
+        takesSuspects,
+        onBroken: (broken, error) => onBroken({ ...broken, token }, error),
+      };
+      const claimed = await withAnswerLimit(ask(options)).catch((error: unknown) => {
+        if (!isRefusal(error)) lost.push({ token, ...asked, hasBegun: false });
         if (takesSuspects) suspects.release();
         throw error;
-      })
-      .finally(() => underWay.delete(token));
-    if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.release();
-    failpoint("after-claim");
-    return claimed;
-  };
+      });
+      if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.release();
+      return claimed;
+    });
   const claims = new Batcher<ExecutionId, Claim | null>({
     maxItems: 200,
     maxInFlight: 2,
@@ -112,15 +124,11 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
   return {
     take: (id) => claims.submit(id),
     claimLimited: (request) => requests.submit(request),
-    async create(executions, here) {
-      const token = crypto.randomUUID();
-      const worker = workerId();
-      underWay.add(token);
-      failpoint("before-claim");
-      try {
+    create: (executions, here) =>
+      within(async (token) => {
+        const worker = workerId();
         const owned = { worker, token, ids: new Set(here.map(({ id }) => id)) };
         const created = await withAnswerLimit(store.starts.create(executions, owned));
-        failpoint("after-claim");
         const results = new Map(executions.map((execution, index) => [execution, created[index]]));
         const claimed = new Map<NewExecution, Claim>();
         for (const execution of here) {
@@ -128,35 +136,18 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
           if (result?.isNew) claimed.set(execution, firstClaim(execution, { worker, token, now: result.at }));
         }
         return { created, claimed };
-      } catch (error) {
-        isUnsure = true;
-        throw error;
-      } finally {
-        underWay.delete(token);
-      }
-    },
-    async send(send, claimed) {
-      const token = crypto.randomUUID();
-      underWay.add(token);
-      failpoint("before-claim");
-      try {
-        const answer = await send(
+      }),
+    send: (send, claimed) =>
+      within((token) =>
+        send(
           store.commandsClaiming({
             worker: workerId(),
             token,
             claimed,
             onBroken: (broken, error) => onBroken({ ...broken, token }, error),
           }),
-        );
-        failpoint("after-claim");
-        return answer;
-      } catch (error) {
-        isUnsure = true;
-        throw error;
-      } finally {
-        underWay.delete(token);
-      }
-    },
+        ),
+      ),
     lose: ({ token, id }) => void lost.push({ token, ids: [id], flows: [], hasBegun: true }),
     freeLost() {
       const byClaim = Map.groupBy(lost, ({ token, hasBegun }) => `${token} ${hasBegun}`);

@@ -45,11 +45,11 @@ export function openEngines(parts: EnginesHost): Engines {
     },
   });
   const propagating = new Set<Promise<unknown>>();
-  const cancelChildren: Engine["cancelChildren"] = async (children) => {
+  const cancelChildren: Engine["cancelChildren"] = async (parent, children) => {
     let missing = [...children];
     for (let tries = 0; missing.length > 0 && tries < mostTries; tries++) {
       if (tries > 0) await liveness.sleep(againMs);
-      missing = await retryTransient(() => store.children.cancel(missing, "abandoned by its caller"));
+      missing = await retryTransient(() => store.children.cancel(parent, missing, "abandoned by its caller"));
     }
   };
   const putIntoStream = openStreamSender(store, host.timers, meter);

@@ -31,7 +31,7 @@ import { openEngines } from "./engine.ts";
 import type { LocalWorker, WorkerHost, WorkerSettings } from "./host.ts";
 import { fitOf, readParent, recentPuts } from "./past.ts";
 import { openSlots } from "./slots.ts";
-import { openStarts } from "./starts.ts";
+import { openHere } from "./here.ts";
 import { beatEveryMs, openUpkeep } from "./upkeep.ts";
 
 /** What an execution needs to go on could not be read: it is left alone for so long. */
@@ -48,6 +48,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const { hasShortcuts } = settings;
   const { wakeups } = store;
   const owners = new Map<ExecutionId, Owner>();
+  /** Claimed, and without an owner yet: what that needs is being read. */
+  const opening = new Set<ExecutionId>();
   const capacity = new Semaphore(settings.concurrency);
   // A parent that waits for children gives up its capacity and its job: otherwise parents could keep their own children out.
   const parents = new Map<ExecutionId, () => void>();
@@ -145,7 +147,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     log,
     suspects,
     workerId: () => membership.engine.workerId,
-    isOwned: (id) => owners.has(id),
+    isOwned: (id) => owners.has(id) || opening.has(id),
     onBroken: (claimed, error) => {
       log.error("the ledger of an execution cannot be folded: it stands still", {
         executionId: claimed.id,
@@ -158,7 +160,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const isTaking = () => !isStopping && !isCrashed;
   const runHere = (claimed: Claim) => void run(claimed).catch(onTrouble);
   const slots = openSlots({ host, hasShortcuts, capacity, claims, isTaking, runHere, onTrouble });
-  const starts = openStarts({ host, capacity, claims, pauses, isTaking, isOwned: (id) => owners.has(id), runHere });
+  const here = openHere({ host, capacity, claims, pauses, isTaking, isOwned: (id) => owners.has(id), runHere });
   const advanceOne = async (execution: ExecutionId, flow: string, priority: number): Promise<void> => {
     const known = owners.get(execution);
     if (known) return known.poke();
@@ -178,6 +180,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   /** Owns what was claimed, until it is over. It has taken capacity, and gives that back. */
   const run = async (claimed: Claim): Promise<void> => {
     let isOwner = false;
+    opening.add(claimed.id);
     try {
       const flow = host.flows.get(claimed.flow);
       if (!flow || isCrashed) return;
@@ -222,6 +225,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       const owner = new Owner(engine, flow, claimed, "nodes" in fit ? fit.nodes : {}, recent);
       isOwner = true;
       owners.set(claimed.id, owner);
+      opening.delete(claimed.id);
       owner.begin();
       const over = owner.done.finally(() => {
         if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
@@ -235,6 +239,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       await Promise.race([over, waitsForChildren]);
     } finally {
       if (!isOwner) {
+        opening.delete(claimed.id);
         capacity.release();
         slots.release(claimed);
       }
@@ -370,8 +375,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     get owned() {
       return owners.size;
     },
-    create: starts.create,
-    send: starts.send,
+    create: here.create,
+    send: here.send,
     lookAtPauses: () => pauses.look().catch(onTrouble),
     inside: {
       owners,

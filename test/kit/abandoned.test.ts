@@ -109,6 +109,51 @@ test.each<[string, (ctx: Ctx) => Promise<unknown>, Childs]>([
   expect(await childrenOf(t, run)).toEqual(found);
 });
 
+test.each(["while it backs off", "while it is parked"])(
+  "a child whose caller an operator skips %s is cancelled",
+  async (when) => {
+    const flow = defineFlow(`abandoned.skipped-${when.replaceAll(" ", "-")}`, {}, { onFailure: "park" });
+    const retry = when === "while it is parked" ? { maxAttempts: 1 } : { maxAttempts: 9, initialInterval: "6h" };
+    flow
+      .to(
+        "work",
+        async (ctx) => {
+          await Promise.race([call(ctx), soon(ctx)]);
+          throw new Error("not yet");
+        },
+        { retry },
+      )
+      .to("after", (ctx) => ctx.sleep("1d"));
+    await using t = await kit({ flows: [flow, child] });
+    const run = await t.start(flow, null, atOnce);
+    await t.clock.advance("1h1m");
+    expect((await childrenOf(t, run)).ends).toEqual(["waits"]);
+
+    const execution = await t.orchestrator.getExecution(run.id);
+    await execution.skip({ chunk: "work", output: null, actor: "ann", reason: "it is done" });
+    await t.clock.advance("1m");
+
+    expect(await childrenOf(t, run)).toEqual({ started: 1, abandoned: 1, ends: [gone] });
+  },
+);
+
+test("nobody ends the child of another: a call under a key that is taken fails, and names whose it is", async () => {
+  const flow = defineFlow("abandoned.taken");
+  flow.to("work", (ctx) => call(ctx, { idempotencyKey: "theirs", onAbandon: "cancel" }), {
+    retry: { maxAttempts: 2, initialInterval: 1 },
+  });
+  await using t = await kit({ flows: [flow, child] });
+  const theirs = await t.orchestrator.flow(child).startExecution(null, { idempotencyKey: "theirs" });
+  const run = await t.start(flow, null, atOnce);
+
+  await t.clock.advance("1m");
+
+  const [closed] = await run.history({ types: ["execution.closed"] });
+  expect(closed).toMatchObject({ outcome: "failed", error: { message: expect.stringContaining(theirs.id) } });
+  const { executions } = await t.orchestrator.listExecutions({ status: "waiting" });
+  expect(executions.map(({ id }) => id)).toEqual([theirs.id]);
+});
+
 test("a child that has ended is not abandoned, whoever hears of it first", async () => {
   const quick = defineFlow("abandoned.quick");
   quick.to("one", () => 1).end();

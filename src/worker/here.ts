@@ -9,7 +9,7 @@ import type { Claims } from "./claims.ts";
 import type { FlowPauses } from "./flow-pauses.ts";
 import type { LocalWorker, WorkerHost } from "./host.ts";
 
-export interface StartsHost {
+export interface HereHost {
   readonly host: Pick<WorkerHost, "flows" | "store">;
   readonly capacity: Semaphore;
   readonly claims: Claims;
@@ -20,7 +20,7 @@ export interface StartsHost {
   readonly runHere: (claimed: Claim) => void;
 }
 
-export function openStarts(parts: StartsHost): Pick<LocalWorker, "create" | "send"> {
+export function openHere(parts: HereHost): Pick<LocalWorker, "create" | "send"> {
   const { host, capacity, claims, pauses, isTaking, isOwned, runHere } = parts;
   const { store } = host;
   const create = async (executions: readonly NewExecution[]): Promise<CreateResult[]> => {

@@ -1,0 +1,97 @@
+/** A worker looks for executions that the database holds for it unknown to it, once the answer of a claim may be lost; and only then. */
+import { expect, test } from "vitest";
+import { Semaphore } from "../../src/base/async.ts";
+import {
+  ConnectionError,
+  ExecutionClosedError,
+  ExecutionNotFoundError,
+  ExecutionSealedError,
+  FlowPausedError,
+  UsageError,
+} from "../../src/base/errors.ts";
+import { ExecutionId, WorkerId } from "../../src/ledger/event.ts";
+import { refusalOf } from "../../src/store/refusals.ts";
+import { openClaims, type ClaimsHost } from "../../src/worker/claims.ts";
+
+const id = ExecutionId.parse("01900000-0000-7000-8000-000000000001");
+const worker = WorkerId.parse("00000000-0000-4000-8000-000000000001");
+const target = { place: "localhost:5432/test", user: "ann", schema: "flowledger" };
+
+function raised(code: string, more: object = {}): unknown {
+  return refusalOf(Object.assign(new Error(code), { code, ...more }), target, { id, what: "it" });
+}
+
+/** Claims whose statements fail so, or are answered; and what was freed. */
+function failing(error: unknown, owned: () => boolean = () => false) {
+  const fail = () => Promise.reject(error);
+  const freed: ExecutionId[] = [];
+  const claims = {
+    claim: fail,
+    claimLimited: fail,
+    listOwned: async () => [{ id, token: "of-before" }],
+    free: async ({ ids }: { ids: readonly ExecutionId[] }) => freed.push(...ids),
+  };
+  const host = {
+    store: { claims, commandsClaiming: () => ({}), starts: { create: fail } },
+    log: { debug() {}, info() {}, warn() {}, error() {} },
+    suspects: new Semaphore(1),
+    workerId: () => worker,
+    isOwned: owned,
+    onBroken: () => {},
+    onTrouble: () => {},
+  };
+  // Of the store only what claims ask.
+  return { claims: openClaims(host as unknown as ClaimsHost), freed, fail };
+}
+
+const doors: readonly [string, (made: ReturnType<typeof failing>) => Promise<unknown>][] = [
+  ["a command", ({ claims, fail }) => claims.send(fail, () => {})],
+  ["a start", ({ claims }) => claims.create([], [])],
+  ["a claim", ({ claims }) => claims.take(id)],
+  ["a claim of a limited flow", ({ claims }) => claims.claimLimited({ flow: "f", id, left: null, hasRoom: true })],
+];
+const paused = { flow: "f", since: "2026-01-01T00:00:00Z", actor: "ann", reason: "rest" };
+const refusals: readonly [string, unknown][] = [
+  ["not found", new ExecutionNotFoundError(id)],
+  ["closed", new ExecutionClosedError(id, "it")],
+  ["sealed", new ExecutionSealedError(id, "it")],
+  ["paused", new FlowPausedError(paused)],
+  ["of wrong use", new UsageError("wrong", "right")],
+  ["of a conflict", raised("FL008")],
+  ["of a key that is taken", raised("23505")],
+  ["of a lock", raised("55P03")],
+  ["of another transaction that has the row", raised("FL011")],
+  ["of a right that is missing", raised("42501")],
+];
+const losses: readonly [string, unknown][] = [
+  ["that was cut", raised("CONNECTION_CLOSED")],
+  ["that nobody answered", new ConnectionError(null, "no answer", "try again", { code: "NO_ANSWER" })],
+  ["of a server that shuts down", raised("57P01")],
+  ["whose commit nobody knows of", raised("08007")],
+  ["that failed in a way nobody has seen", new TypeError("odd")],
+];
+
+for (const [door, act] of doors) {
+  test.each(refusals)(`${door} that is refused, %s, leaves nothing to look for`, async (_, error) => {
+    const made = failing(error);
+    await expect(act(made)).rejects.toBe(error);
+
+    await made.claims.freeUnknown();
+    made.claims.freeLost();
+
+    expect(made.freed).toEqual([]);
+  });
+
+  test.each(losses)(`${door} %s makes it look, and free what nobody here has`, async (_, error) => {
+    let isOpening = true;
+    const made = failing(error, () => isOpening);
+    await expect(act(made)).rejects.toBe(error);
+
+    await made.claims.freeUnknown();
+    expect(made.freed, "it is about to have an owner").toEqual([]);
+    isOpening = false;
+    await made.claims.freeUnknown();
+
+    expect(made.freed).toEqual([id]);
+  });
+}
