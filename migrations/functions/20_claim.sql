@@ -151,7 +151,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_freed int;
+  v_freed uuid[];
 begin
   with locked as materialized (
     select e.id, e.lease_token, e.owner from flowledger.executions e
@@ -161,9 +161,9 @@ begin
     update flowledger.executions e set owner = null, wake_at = flowledger.now(), takeovers = e.takeovers + case when p_begun then 1 else 0 end
     from locked where e.id = locked.id and locked.lease_token = p_token and locked.owner is not null
     returning e.id
-  ) select count(*) into v_freed from freed;
-  perform flowledger.add_jobs(p_ids);
-  return v_freed;
+  ) select coalesce(array_agg(freed.id), '{}') into v_freed from freed;
+  perform flowledger.add_jobs(p_ids || array(select f.id from unnest(v_freed) f(id) where not f.id = any(p_ids)));
+  return cardinality(v_freed);
 end $$;
 
 -- As workers of the release before call it.

@@ -148,8 +148,10 @@ begin
     end if;
     v_chosen := v_chosen || c.id;
     update flowledger.slots s set acquired = true, not_started = false where s.execution_id = c.id;
-    if l.key_concurrency <= (select count(*) from flowledger.slots s where s.flow = l.flow and s.key = c.key and s.acquired) then
-      v_full := v_full || c.key;
+    if l.key_concurrency is not null then
+      if l.key_concurrency <= (select count(*) from flowledger.slots s where s.flow = l.flow and s.key = c.key and s.acquired) then
+        v_full := v_full || c.key;
+      end if;
     end if;
     if c.not_started and (l.rate is not null or l.key_rate is not null) then
       insert into flowledger.limited_starts (execution_id, flow, key, at) values (c.id, l.flow, c.key, v_at) on conflict do nothing;

@@ -16,23 +16,38 @@ export interface Committer {
   close(): void;
 }
 
-/** @param onAnswer told how long each commit took, in milliseconds */
-export function openCommitter(
-  commits: Commits,
-  onTrouble: (error: unknown) => void,
-  onAnswer: (ms: number) => void,
-): Committer {
+export interface CommitterHost {
+  readonly commits: Pick<Commits, "append">;
+  /** Appends what leaves slots, and hands them over with that. */
+  readonly leaving: {
+    readonly leaves: (item: Append) => boolean;
+    readonly append: (items: readonly Append[]) => Promise<AppendResult[]>;
+  };
+  readonly onTrouble: (error: unknown) => void;
+  /** Told how long each commit took, in milliseconds. */
+  readonly onAnswer: (ms: number) => void;
+}
+
+export function openCommitter({ commits, leaving, onTrouble, onAnswer }: CommitterHost): Committer {
+  const sending = (append: (items: readonly Append[]) => Promise<AppendResult[]>) => (items: readonly Append[]) => {
+    const answer = append(items).catch((error: unknown) => {
+      // Somebody keeps a row locked, say a caller's long transaction: the others must not wait for it.
+      if (codeOf(error) === "55P03") return commits.append(items, true);
+      throw error;
+    });
+    // By then the statement is on its way and nobody has answered.
+    if (isFailpointArmed) liveness.after(0, () => failpoint("in-commit"));
+    return answer;
+  };
+  // These wait for the row of their flow, and others do not wait for them.
+  const leavers = new Batcher<Append, AppendResult>({
+    send: sending(leaving.append),
+    maxItems: 200,
+    isPersistent: true,
+    onTrouble,
+  });
   const batcher = new Batcher<Append, AppendResult>({
-    send: (items) => {
-      const answer = commits.append(items).catch((error: unknown) => {
-        // Somebody keeps a row locked, say a caller's long transaction: the others must not wait for it.
-        if (codeOf(error) === "55P03") return commits.append(items, true);
-        throw error;
-      });
-      // By then the statement is on its way and nobody has answered.
-      if (isFailpointArmed) liveness.after(0, () => failpoint("in-commit"));
-      return answer;
-    },
+    send: sending((items) => commits.append(items)),
     // Two large batches keep Postgres busy while this process works on the answers; small ones only cost both more CPU (`npm run bench`).
     maxItems: 200,
     maxInFlight: 2,
@@ -45,7 +60,7 @@ export function openCommitter(
     async commit(item) {
       const begun = liveness.monotonic();
       for (let attempt = 0; ; attempt++) {
-        const result = await batcher.submit(item);
+        const result = await (leaving.leaves(item) ? leavers : batcher).submit(item);
         if (result.verdict !== "busy") {
           onAnswer(liveness.monotonic() - begun);
           return result;
@@ -54,6 +69,9 @@ export function openCommitter(
       }
     },
     record: (item, send) => send(item),
-    close: () => batcher.close(),
+    close() {
+      batcher.close();
+      leavers.close();
+    },
   };
 }

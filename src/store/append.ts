@@ -3,9 +3,17 @@ import type { JsonObject } from "../base/json.ts";
 import type { SerializedError } from "../base/errors.ts";
 import { encode, parseEvents } from "../ledger/codec.ts";
 import { headerOf } from "../ledger/header.ts";
-import type { ExecutionId, LedgerEvent, Outcome, Recorded } from "../ledger/event.ts";
+import type { ExecutionId, LedgerEvent, Outcome, Recorded, WorkerId } from "../ledger/event.ts";
 import { snapshotVersion } from "../ledger/state.ts";
-import type { Queries } from "./client.ts";
+import {
+  claimedLimited,
+  foldClaims,
+  type Claim,
+  type ClaimOptions,
+  type ClaimRow,
+  type SlotRequest,
+} from "./claims.ts";
+import type { Queries, Sql } from "./client.ts";
 import { column, element, flags, jsonColumn, plainColumn } from "./columns.ts";
 
 export interface Append {
@@ -59,15 +67,50 @@ interface AppendRow {
 }
 
 /** One statement for all items. `skipLocked` leaves rows that somebody else has locked for the next batch. */
-export async function append(sql: Queries, unsorted: readonly Append[], skipLocked = false): Promise<AppendResult[]> {
+export function append(sql: Queries, unsorted: readonly Append[], skipLocked = false): Promise<AppendResult[]> {
+  const batch = batchOf(unsorted);
+  return resultsOf(sql, batch, sql<AppendRow[]>`select * from ${appended(sql, batch, skipLocked)}`);
+}
+
+/** The same, and what was left of slots is handed over in the same statement: to the first of the queues of their flows. */
+export async function appendAndClaim(
+  sql: Sql,
+  unsorted: readonly Append[],
+  worker: WorkerId,
+  left: readonly SlotRequest[],
+  options: ClaimOptions,
+): Promise<{ readonly results: AppendResult[]; readonly claimed: Map<ExecutionId, Claim> }> {
+  const batch = batchOf(unsorted);
+  // The queue is looked at when the slots are left: the claim is asked for with what the appends have answered.
+  const rows = await sql<({ appended: AppendRow[] } & (ClaimRow | { id: null }))[]>`
+    select a.appended, k.* from (select coalesce(json_agg(x), '[]') as appended from ${appended(sql, batch, false)} x) a
+    left join lateral ${claimedLimited(sql, sql`case when a.appended is not null then ${worker}::uuid end`, left, options)} k on true`;
+  const results = await resultsOf(sql, batch, rows[0]?.appended ?? []);
+  const taken = rows.filter((row) => row.id !== null);
+  return { results, claimed: await foldClaims(sql, taken, worker, options) };
+}
+
+interface Batch {
+  readonly unsorted: readonly Append[];
+  readonly items: readonly Append[];
+  /** Where each of them stands in `unsorted`. */
+  readonly order: readonly number[];
+  readonly events: EventColumns;
+}
+
+function batchOf(unsorted: readonly Append[]): Batch {
   // Rows are locked in id order, so that two batches cannot wait for each other.
   const order = unsorted.map((_, index) => index);
   order.sort((a, b) => ((unsorted[a]?.id ?? "") < (unsorted[b]?.id ?? "") ? -1 : 1));
   const items = order.map((index) => unsorted[index]).filter((item) => item !== undefined);
+  return { unsorted, items, order, events: eventColumns(items) };
+}
+
+/** As a part of a statement. */
+function appended(sql: Queries, { items, events }: Batch, skipLocked: boolean) {
   const headers = items.map(({ events: own }) => headerOf(own));
-  const events = eventColumns(items);
-  const rows = await sql<AppendRow[]>`
-    select * from flowledger.append(
+  return sql`
+    flowledger.append(
       ${plainColumn(items, ({ id }) => id)}::text::uuid[], ${plainColumn(items, ({ epoch }) => epoch)}::text::int[],
       ${plainColumn(items, ({ token }) => token)}::text::uuid[], ${plainColumn(items, ({ commitNo }) => commitNo)}::text::int[],
       ${plainColumn(items, ({ base }) => base)}::text::int[], ${plainColumn(items, ({ events: own }) => own.length)}::text::int[],
@@ -82,7 +125,14 @@ export async function append(sql: Queries, unsorted: readonly Append[], skipLock
       ${`{${events.items.join(",")}}`}::text::int[], ${`{${events.offsets.join(",")}}`}::text::int[], ${`{${events.types.join(",")}}`}::text::text[],
       ${`{${events.dispatches.join(",")}}`}::text::int[], ${`{${events.chunks.join(",")}}`}::text::text[], ${`{${events.actors.join(",")}}`}::text::text[],
       ${`[${events.payloads.join(",")}]`}::text::jsonb, ${snapshotVersion}::int, ${skipLocked}::boolean)`;
+}
 
+async function resultsOf(
+  sql: Queries,
+  { unsorted, items, order, events }: Batch,
+  answer: PromiseLike<readonly AppendRow[]> | readonly AppendRow[],
+): Promise<AppendResult[]> {
+  const rows = await answer;
   const results: AppendResult[] = unsorted.map(() => ({ verdict: "busy" }));
   for (const { ord, first_seq: firstSeq, moved, at_ms: at, events: foreign } of rows) {
     const index = order[ord - 1];

@@ -4,6 +4,7 @@ import { foldFrom, parseEvents } from "../ledger/codec.ts";
 import type { ExecutionId, WorkerId } from "../ledger/event.ts";
 import { snapshotVersion } from "../ledger/state.ts";
 import type { ExecutionState } from "../ledger/state.ts";
+import type postgres from "postgres";
 import type { Database, Sql } from "./client.ts";
 import { column, list } from "./columns.ts";
 
@@ -118,14 +119,7 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
       return foldClaims(sql, rows, worker, options);
     },
     async claimLimited(worker, requests, options = {}) {
-      const rooms = new Map<string, number>();
-      for (const { flow, hasRoom } of requests) rooms.set(flow, (rooms.get(flow) ?? 0) + (hasRoom ? 1 : 0));
-      const given = (ids: readonly (ExecutionId | null)[]) => list(ids.filter((id) => id !== null));
-      const rows = await sql<ClaimRow[]>`
-        select * from flowledger.claim_limited(${worker}::uuid, ${options.token ?? crypto.randomUUID()}::uuid,
-          ${given(requests.map(({ id }) => id))}::text::uuid[], ${given(requests.map(({ left }) => left))}::text::uuid[],
-          ${list([...rooms.keys()])}::text::text[], ${list([...rooms.values()])}::text::int[],
-          ${snapshotVersion}::int, ${options.takesSuspects ?? true}::boolean)`;
+      const rows = await sql<ClaimRow[]>`select * from ${claimedLimited(sql, sql`${worker}::uuid`, requests, options)}`;
       return foldClaims(sql, rows, worker, options);
     },
     async free({ token, ids, flows, hasBegun }) {
@@ -161,6 +155,23 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
       return row.has;
     },
   };
+}
+
+/** As a part of a statement. @param worker a uuid, as another part of it */
+export function claimedLimited(
+  sql: Sql,
+  worker: postgres.PendingQuery<postgres.Row[]>,
+  requests: readonly SlotRequest[],
+  { token = crypto.randomUUID(), takesSuspects = true }: ClaimOptions,
+) {
+  const rooms = new Map<string, number>();
+  for (const { flow, hasRoom } of requests) rooms.set(flow, (rooms.get(flow) ?? 0) + (hasRoom ? 1 : 0));
+  const given = (ids: readonly (ExecutionId | null)[]) => list(ids.filter((id) => id !== null));
+  return sql`
+    flowledger.claim_limited(${worker}, ${token}::uuid,
+      ${given(requests.map(({ id }) => id))}::text::uuid[], ${given(requests.map(({ left }) => left))}::text::uuid[],
+      ${list([...rooms.keys()])}::text::text[], ${list([...rooms.values()])}::text::int[],
+      ${snapshotVersion}::int, ${takesSuspects}::boolean)`;
 }
 
 /** Bytes of JSON in one answer. */

@@ -1,13 +1,14 @@
 /** The database, as the other rooms see it: statements in groups by subject. No other room knows SQL. */
 import { withTimeout } from "../base/async.ts";
-import { append } from "./append.ts";
+import { append, appendAndClaim } from "./append.ts";
 import type { Append, AppendResult } from "./append.ts";
 import { auditOf } from "./audit.ts";
 import type { Audit } from "./audit.ts";
 import { childrenOf } from "./children.ts";
 import type { Children } from "./children.ts";
 import { claimsOf } from "./claims.ts";
-import type { Claims } from "./claims.ts";
+import type { Claim, ClaimOptions, Claims, SlotRequest } from "./claims.ts";
+import type { ExecutionId, WorkerId } from "../ledger/event.ts";
 import { acquainted, openDatabase, pgConfig, refusing, threadOptions } from "./client.ts";
 import type { ConnectionOption } from "./client.ts";
 import { collectionsOf } from "./collections.ts";
@@ -98,6 +99,13 @@ export interface Store extends CommandSenders {
 export interface Commits {
   /** One statement for all items. @param skipLocked leaves rows that somebody else has locked for the next batch @default false */
   append(items: readonly Append[], skipLocked?: boolean): Promise<AppendResult[]>;
+  /** The same, and slots that are left with it are handed over. @param left what leaves them; of each request `id` is null */
+  appendAndClaim(
+    items: readonly Append[],
+    worker: WorkerId,
+    left: readonly SlotRequest[],
+    options: ClaimOptions,
+  ): Promise<{ readonly results: AppendResult[]; readonly claimed: Map<ExecutionId, Claim> }>;
 }
 
 export interface Links {
@@ -136,7 +144,10 @@ export function openStore(
     place: database.target.place,
     starts: guard(startsOf(database)),
     claims: guard(claimsOf(database)),
-    commits: guard({ append: (items, skipLocked) => append(database.sql, items, skipLocked) } satisfies Commits),
+    commits: guard({
+      append: (items, skipLocked) => append(database.sql, items, skipLocked),
+      appendAndClaim: (...asked) => appendAndClaim(database.sql, ...asked),
+    } satisfies Commits),
     transactions,
     ...commandSendersOf(database),
     commandsIn: commandsInOf(database),

@@ -7,7 +7,8 @@ import type { CommandsIn } from "../store/commands.ts";
 import { isRefusal } from "../store/refusals.ts";
 import { firstEvents } from "../store/starts.ts";
 import type { CreateResult, NewExecution } from "../store/starts.ts";
-import type { Store } from "../store/store.ts";
+import type { Append } from "../store/append.ts";
+import type { Commits, Store } from "../store/store.ts";
 import { failpoint } from "../engine/failpoints.ts";
 import type { Logger } from "../flow/context.ts";
 import type { ExecutionId, WorkerId } from "../ledger/event.ts";
@@ -17,6 +18,8 @@ export interface Claims {
   take(id: ExecutionId): Promise<Claim | null>;
   /** The same where a flow has limits: what comes first in the queue may be another one than the request names. */
   claimLimited(request: SlotRequest): Promise<Claim | null>;
+  /** Appends, and claims what comes next in the queues of the flows whose slots are left with that, as many as there are requests. */
+  handOver(left: readonly SlotRequest[], items: readonly Append[]): Promise<HandedOver>;
   /** Creates executions and claims some of them in the same statement. */
   create(
     executions: readonly NewExecution[],
@@ -32,8 +35,10 @@ export interface Claims {
   freeUnknown(): Promise<void>;
 }
 
+export type HandedOver = Awaited<ReturnType<Commits["appendAndClaim"]>>;
+
 export interface ClaimsHost {
-  readonly store: Pick<Store, "claims" | "commandsClaiming" | "starts">;
+  readonly store: Pick<Store, "claims" | "commandsClaiming" | "commits" | "starts">;
   readonly log: Logger;
   /** Executions that lost workers run one at a time. */
   readonly suspects: Semaphore;
@@ -68,10 +73,11 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
       underWay.delete(token);
     }
   };
-  const claimWith = (
+  const claimWith = <T>(
     asked: Pick<LostClaim, "ids" | "flows">,
-    ask: (options: ClaimOptions) => Promise<Map<ExecutionId, Claim>>,
-  ): Promise<Map<ExecutionId, Claim>> =>
+    ask: (options: ClaimOptions) => Promise<T>,
+    claimedIn: (answer: T) => ReadonlyMap<ExecutionId, Claim>,
+  ): Promise<T> =>
     within(async (token) => {
       // The place of the one suspect is taken before the claim: two claims at once must not bring two.
       const takesSuspects = suspects.tryAcquire();
@@ -80,21 +86,24 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
         takesSuspects,
         onBroken: (broken, error) => onBroken({ ...broken, token }, error),
       };
-      const claimed = await withAnswerLimit(ask(options)).catch((error: unknown) => {
-        if (!isRefusal(error)) lost.push({ token, ...asked, hasBegun: false });
+      const answer = await withAnswerLimit(ask(options)).catch((error: unknown) => {
+        // The job that asked is used up: to free what was asked for gives it another one, also where nothing was taken.
+        lost.push({ token, ...asked, hasBegun: false });
         if (takesSuspects) suspects.release();
         throw error;
       });
-      if (takesSuspects && ![...claimed.values()].some(isSuspect)) suspects.release();
-      return claimed;
+      if (takesSuspects && ![...claimedIn(answer).values()].some(isSuspect)) suspects.release();
+      return answer;
     });
   const claims = new Batcher<ExecutionId, Claim | null>({
     maxItems: 200,
     maxInFlight: 2,
     send: async (ids) => {
       const wanted = [...new Set(ids)];
-      const claimed = await claimWith({ ids: wanted, flows: [] }, (options) =>
-        store.claims.claim(workerId(), wanted, options),
+      const claimed = await claimWith(
+        { ids: wanted, flows: [] },
+        (options) => store.claims.claim(workerId(), wanted, options),
+        (taken) => taken,
       );
       // Two jobs may ask for the same one: it gets one owner.
       return ids.map((id) => {
@@ -108,9 +117,10 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
     maxItems: 200,
     send: async (asked) => {
       const ids = asked.flatMap(({ id }) => id ?? []);
-      const flows = [...new Set(asked.map(({ flow }) => flow))];
-      const claimed = await claimWith({ ids, flows }, (options) =>
-        store.claims.claimLimited(workerId(), asked, options),
+      const claimed = await claimWith(
+        { ids, flows: flowsOf(asked) },
+        (options) => store.claims.claimLimited(workerId(), asked, options),
+        (taken) => taken,
       );
       return handOut(asked, claimed);
     },
@@ -124,6 +134,12 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
   return {
     take: (id) => claims.submit(id),
     claimLimited: (request) => requests.submit(request),
+    handOver: (left, items) =>
+      claimWith(
+        { ids: [], flows: flowsOf(left) },
+        (options) => store.commits.appendAndClaim(items, workerId(), left, options),
+        ({ claimed }) => claimed,
+      ),
     create: (executions, here) =>
       within(async (token) => {
         const worker = workerId();
@@ -175,6 +191,10 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
 /** It lost workers without progress: perhaps it is the one that takes them down. */
 export function isSuspect({ takeovers }: Claim): boolean {
   return takeovers >= 2;
+}
+
+function flowsOf(requests: readonly SlotRequest[]): string[] {
+  return [...new Set(requests.map(({ flow }) => flow))];
 }
 
 /** To each request its own execution; the others go to the requests of their flow that got none. */

@@ -57,11 +57,12 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const suspects = new Semaphore(1);
   const { committer: wrap = (inner: Committer) => inner } = host.hooks;
   const committer = wrap(
-    openCommitter(
-      store.commits,
-      (error) => log.warn("waiting for the database", { event: "database_away", error: String(error) }),
-      (ms) => meter.commits.observe(ms),
-    ),
+    openCommitter({
+      commits: store.commits,
+      leaving: { leaves: (item) => slots.leaves(item), append: (items_) => slots.append(items_) },
+      onTrouble: (error) => log.warn("waiting for the database", { event: "database_away", error: String(error) }),
+      onAnswer: (ms) => meter.commits.observe(ms),
+    }),
   );
   const items = openItems(store, (id) => owners.has(id));
   let isStopping = false;
@@ -159,7 +160,16 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   });
   const isTaking = () => !isStopping && !isCrashed;
   const runHere = (claimed: Claim) => void run(claimed).catch(onTrouble);
-  const slots = openSlots({ host, hasShortcuts, capacity, claims, isTaking, runHere, onTrouble });
+  const slots = openSlots({
+    host,
+    hasShortcuts,
+    capacity,
+    claims,
+    isTaking,
+    flowOf: (id) => owners.get(id)?.flow.name,
+    runHere,
+    onTrouble,
+  });
   const here = openHere({ host, capacity, claims, pauses, isTaking, isOwned: (id) => owners.has(id), runHere });
   const advanceOne = async (execution: ExecutionId, flow: string, priority: number): Promise<void> => {
     const known = owners.get(execution);

@@ -153,7 +153,7 @@ export class Nemesis {
         return;
       case "loseAnswer":
         // The client's answers are lost as well: those of its starts.
-        if (proxy === this.#world.clientProxy) proxy.loseAnswerOf("flowledger.create_many");
+        if (proxy === this.#world.clientProxy) proxy.loseAnswerOf("flowledger.create_executions(");
         else proxy.loseAnswerOf(random.chance(0.75) ? "flowledger.append(" : "flowledger.claim(");
         return this.#count(name);
       case "blackhole":

@@ -5,7 +5,8 @@ import { createOrchestrator } from "../../src/index.ts";
 import { openProxy } from "../chaos/proxy.ts";
 import { testDatabase } from "../support/database.ts";
 import { refusal, visiting } from "../support/flows.ts";
-import { caller, outer, work } from "./flows.ts";
+import { mostAtOnce } from "../../src/store/verify.ts";
+import { caller, limited, outer, work } from "./flows.ts";
 import { countEvents, expectGuarantees, startWorker, until, untilClosed } from "./support.ts";
 
 const database = await testDatabase();
@@ -57,6 +58,30 @@ test("F15: a claim whose answer is lost is freed again by the worker that made i
   expect(header).toMatchObject({ outcome: "completed", epoch: 2 });
   await expectGuarantees(sql);
 });
+
+test("F15: where the answer of a commit that hands a slot over is lost, the slot and what has it now are free again", async () => {
+  await using orchestrator = visiting(database, [limited]);
+  const { proxy, url } = await proxied();
+  await using _proxy = proxy;
+  await using _first = await startWorker(url);
+  await using _second = await startWorker(database.url);
+  const inputs = Array.from({ length: 40 }, (_, n) => ({ ms: 100, tenant: `lost-${n % 8}` }));
+  const ids = await orchestrator.flow(limited).startMany(inputs, { autoCloseTimeout: 0 });
+
+  // Only what appends asks so.
+  for (let lost = 0; lost < 3; lost++) {
+    proxy.loseAnswerOf("flowledger.claim_limited(case");
+    expect(await until(async () => proxy.counts.lostAnswers > lost)).toBe(true);
+  }
+  const headers = await Promise.all(ids.map((id) => untilClosed(sql, id)));
+
+  expect(new Set(headers.map(({ outcome }) => outcome))).toEqual(new Set(["completed"]));
+  for (const id of ids) expect(await countEvents(sql, id, "step.completed")).toBe(1);
+  const most = await mostAtOnce(sql, limited.name);
+  expect(most.flow).toBeLessThanOrEqual(4);
+  expect(Math.max(...most.perKey.values())).toBe(1);
+  await expectGuarantees(sql);
+}, 60_000);
 
 test.each([outer, caller])(
   "F15: a child of $name that is created while the answer is lost costs its parent no attempt",

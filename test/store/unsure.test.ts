@@ -77,7 +77,6 @@ for (const [door, act] of doors) {
     await expect(act(made)).rejects.toBe(error);
 
     await made.claims.freeUnknown();
-    made.claims.freeLost();
 
     expect(made.freed).toEqual([]);
   });
@@ -95,3 +94,15 @@ for (const [door, act] of doors) {
     expect(made.freed).toEqual([id]);
   });
 }
+
+test.each([...refusals, ...losses])(
+  "what a job came for gets another job, also where its claim is refused: %s",
+  async (_, error) => {
+    const made = failing(error);
+    await expect(made.claims.take(id)).rejects.toBe(error);
+
+    made.claims.freeLost();
+
+    expect(made.freed).toEqual([id]);
+  },
+);
