@@ -280,7 +280,6 @@ const longStill: Readonly<Record<string, number>> = {
   "src/execution/bound-flow.ts": 420,
   "src/execution/history.ts": 430,
   "src/ledger/decide.ts": 860,
-  "src/ledger/evolve.ts": 880,
   "src/ledger/state.ts": 475,
   "src/orchestrator.ts": 920,
   "src/test.ts": 410,

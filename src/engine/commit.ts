@@ -1,7 +1,8 @@
 /** The appends of one owner: numbered within its epoch, fenced by its lease, folded when the database has answered. */
 import type { Settlement } from "../ledger/decide.ts";
 import { writeAgain } from "../ledger/edits.ts";
-import { applyCommitTime, evolve } from "../ledger/evolve.ts";
+import { applyCommitTime } from "../ledger/commit-time.ts";
+import { evolve } from "../ledger/evolve.ts";
 import type { ExecutionId, LedgerEvent, Recorded } from "../ledger/event.ts";
 import { freezeState, type ExecutionState } from "../ledger/state.ts";
 import { closeSnapshot } from "../ledger/views.ts";
