@@ -279,7 +279,6 @@ const longStill: Readonly<Record<string, number>> = {
   "src/engine/owner.ts": 1300,
   "src/execution/bound-flow.ts": 420,
   "src/execution/history.ts": 430,
-  "src/ledger/decide.ts": 860,
   "src/ledger/state.ts": 475,
   "src/orchestrator.ts": 920,
   "src/test.ts": 410,

@@ -1,5 +1,5 @@
 /** The appends of one owner: numbered within its epoch, fenced by its lease, folded when the database has answered. */
-import type { Settlement } from "../ledger/decide.ts";
+import type { Settlement } from "../ledger/settle.ts";
 import { writeAgain } from "../ledger/edits.ts";
 import { applyCommitTime } from "../ledger/commit-time.ts";
 import { evolve } from "../ledger/evolve.ts";
