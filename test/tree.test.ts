@@ -276,7 +276,6 @@ const longStill: Readonly<Record<string, number>> = {
   "src/console/page/one.tsx": 560,
   "src/console/page/parts.tsx": 450,
   "src/embedded.ts": 520,
-  "src/engine/owner.ts": 1300,
   "src/execution/bound-flow.ts": 420,
   "src/execution/history.ts": 430,
   "src/ledger/state.ts": 475,
