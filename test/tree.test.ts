@@ -278,7 +278,7 @@ const longStill: Readonly<Record<string, number>> = {
   "src/embedded.ts": 520,
   "src/execution/bound-flow.ts": 420,
   "src/execution/history.ts": 430,
-  "src/ledger/state.ts": 475,
+  "src/ledger/state.ts": 460,
   "src/orchestrator.ts": 920,
   "src/test.ts": 410,
   "src/worker/worker.ts": 430,

@@ -1,7 +1,7 @@
 /** The database's time on what an owner folded before the database had answered. */
 import type { LedgerEvent } from "./event.ts";
 import { isActivity } from "./evolve.ts";
-import { forEachPlanned } from "./moves.ts";
+import { forEachPlanned } from "./apply-moves.ts";
 import { stampParked } from "./operators.ts";
 import type { ExecutionState } from "./state.ts";
 

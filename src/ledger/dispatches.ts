@@ -1,7 +1,7 @@
 /** One planned run of a chunk, folded: how it is planned, what its attempts record, and that it has ended. */
 import { foundAt } from "../base/path.ts";
 import type { Json } from "../base/json.ts";
-import type { Position } from "./event.ts";
+import type { Position } from "./move.ts";
 import { hold, release } from "./groups.ts";
 import { repeatWrites, type Dispatch, type ExecutionState, type JournalEntry, type WriteEntry } from "./state.ts";
 

@@ -3,7 +3,8 @@ import { UsageError } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import type { Graph, Node, NodeId, WhenNode } from "../flow/graph.ts";
 import type { Matches } from "./command.ts";
-import type { LedgerEvent, Move, Position, Source } from "./event.ts";
+import type { LedgerEvent } from "./event.ts";
+import type { Move, Position, Source } from "./move.ts";
 import { collected, itemsOf, type Dispatch, type ExecutionState, type Frame } from "./state.ts";
 
 /** A value on its way through the graph. */

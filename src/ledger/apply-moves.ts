@@ -1,7 +1,7 @@
 /** What a routing decision does to the state: dispatches are planned, collections open and fill, values wait for their partners. */
 import type { Json } from "../base/json.ts";
 import { plan } from "./dispatches.ts";
-import type { Move } from "./event.ts";
+import type { Move } from "./move.ts";
 import { itemsOf, valueOf, type ExecutionState } from "./state.ts";
 
 /** @param value of the event that carries the moves */
