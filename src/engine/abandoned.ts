@@ -1,7 +1,21 @@
 /** Children of an execution that nobody waits for any more: their end is asked for, once that is in the ledger. */
+import type { Command } from "../ledger/command.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import type { ExecutionState } from "../ledger/state.ts";
-import type { Engine } from "./host.ts";
+import type { Dispatch, ExecutionState } from "../ledger/state.ts";
+import type { AttemptHost, Engine } from "./host.ts";
+
+/** Of the children that a chunk called in any of its attempts, those whose end nobody has heard of. */
+export function abandonedBy(
+  { state, ended }: Pick<AttemptHost, "state" | "ended">,
+  { id, journal }: Dispatch,
+): Command[] {
+  return journal.flatMap((entry): Command[] => {
+    if (entry.effect !== "call" || ended.has(entry.child)) return [];
+    const child = state.children.get(entry.child);
+    const runsOn = child === undefined || child.leaves === true || child.closed !== null;
+    return runsOn ? [] : [{ type: "abandon", dispatch: id, child: entry.child }];
+  });
+}
 
 export class Abandoned {
   /** Not asked for yet. */

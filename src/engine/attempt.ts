@@ -5,7 +5,7 @@ import type { Timer } from "../base/timers.ts";
 import { getPath } from "../base/path.ts";
 import { parseReturn } from "../flow/contract.ts";
 import type { Chunk } from "../flow/graph.ts";
-import type { Effect as LedgerEffect, Matches, PauseRequest } from "../ledger/decide.ts";
+import type { Effect as LedgerEffect, Matches, PauseRequest } from "../ledger/command.ts";
 import type { Dispatch } from "../ledger/state.ts";
 import { dropped } from "./child.ts";
 import type { CtxAttempt } from "./ctx/attempt.ts";

@@ -3,7 +3,7 @@ import { resolveRetry } from "../flow/retry.ts";
 import type { Chunk, Graph } from "../flow/graph.ts";
 import type { Dispatch } from "../ledger/state.ts";
 import { serializeError } from "./retries.ts";
-import type { Command } from "../ledger/decide.ts";
+import type { Command } from "../ledger/command.ts";
 
 const once = resolveRetry(undefined, "onCancel");
 

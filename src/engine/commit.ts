@@ -1,7 +1,9 @@
 /** The appends of one owner: numbered within its epoch, fenced by its lease, folded when the database has answered. */
-import type { Settlement } from "../ledger/decide.ts";
+import { LeaseLostError } from "../base/errors.ts";
+import type { Settlement } from "../ledger/settle.ts";
 import { writeAgain } from "../ledger/edits.ts";
-import { applyCommitTime, evolve } from "../ledger/evolve.ts";
+import { applyCommitTime } from "../ledger/commit-time.ts";
+import { evolve } from "../ledger/evolve.ts";
 import type { ExecutionId, LedgerEvent, Recorded } from "../ledger/event.ts";
 import { freezeState, type ExecutionState } from "../ledger/state.ts";
 import { closeSnapshot } from "../ledger/views.ts";
@@ -125,6 +127,11 @@ export class Commits {
 
   get base(): number {
     return this.#base;
+  }
+
+  /** What those hear who ask for more when it is over. */
+  get lost(): LeaseLostError {
+    return new LeaseLostError(this.lease.id, this.lease.epoch);
   }
 
   /** Nothing of this epoch is in the ledger. */

@@ -3,7 +3,7 @@ import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import type { CloseHeader } from "../store/append.ts";
 import { ExecutionCancelledError, type SerializedError } from "../base/errors.ts";
 import type { BatchNode, ForEachNode } from "../flow/graph.ts";
-import type { Command, ItemResult } from "../ledger/decide.ts";
+import type { Command, ItemResult } from "../ledger/command.ts";
 import { itemsOf, type Dispatch, type ExecutionState, type Frame } from "../ledger/state.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { itemId } from "../ledger/items.ts";

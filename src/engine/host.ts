@@ -4,7 +4,7 @@ import type { Json } from "../base/json.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { Graph } from "../flow/graph.ts";
-import type { Effect } from "../ledger/decide.ts";
+import type { Effect } from "../ledger/command.ts";
 import type { ExecutionId, Recorded, WorkerId } from "../ledger/event.ts";
 import type { Dispatch, ExecutionState } from "../ledger/state.ts";
 import type { CloseHeader } from "../store/append.ts";

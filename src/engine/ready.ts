@@ -1,7 +1,8 @@
 /** Which dispatches may start: due, in the order of their planning, within the limits of collections and sub-flows. */
 import type { Graph, Node } from "../flow/graph.ts";
-import type { LedgerEvent, Position } from "../ledger/event.ts";
-import { forEachPlanned } from "../ledger/evolve.ts";
+import type { LedgerEvent } from "../ledger/event.ts";
+import type { Position } from "../ledger/move.ts";
+import { forEachPlanned } from "../ledger/apply-moves.ts";
 import type { Dispatch, ExecutionState } from "../ledger/state.ts";
 import { isHeld, readyAt } from "../ledger/waits.ts";
 

@@ -2,7 +2,7 @@
 import { backoff } from "../base/async.ts";
 import { FlowledgerError, WorkerCrashLoopError, type SerializedError } from "../base/errors.ts";
 import type { Graph, RetryPolicy } from "../flow/graph.ts";
-import type { Command } from "../ledger/decide.ts";
+import type { Command } from "../ledger/command.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { parksOnFailure, suspectOf } from "../ledger/parking.ts";
 import type { ExecutionState } from "../ledger/state.ts";

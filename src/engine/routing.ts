@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Predicate } from "../flow/context.ts";
 import type { Graph, MatchNode, Node, NodeId } from "../flow/graph.ts";
-import type { Matches } from "../ledger/decide.ts";
+import type { Matches } from "../ledger/command.ts";
 import type { Json } from "../base/json.ts";
 
 type ReadCtx = Parameters<Predicate>[0];

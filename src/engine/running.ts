@@ -1,5 +1,5 @@
 /** The attempts that run in one owner, what each waits for, and what makes a park possible. */
-import type { AttemptTimes } from "../ledger/decide.ts";
+import type { AttemptTimes } from "../ledger/command.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Dispatch } from "../ledger/state.ts";
 import type { Attempt } from "./attempt.ts";

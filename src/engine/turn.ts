@@ -1,5 +1,5 @@
 /** What an owner does next. Pure: facts in, one step out; tested like `decide`. */
-import type { Settlement } from "../ledger/decide.ts";
+import type { Settlement } from "../ledger/settle.ts";
 
 /** What is known of an execution that is owned, at one moment. */
 export interface TurnFacts {

@@ -1,5 +1,5 @@
 /** What attempts hand to their owner, to be in the ledger before it counts. */
-import type { Command, Effect } from "../ledger/decide.ts";
+import type { Command, Effect } from "../ledger/command.ts";
 import type { Send } from "../store/transactions.ts";
 import type { Running } from "./running.ts";
 

@@ -1,5 +1,5 @@
 /** What an execution has before it by the clock alone, in words. It follows from the ledger. */
-import { autoCloseAt, deadlineOf } from "./decide.ts";
+import { autoCloseAt, deadlineOf } from "./settle.ts";
 import { nextFollowUp } from "./handling.ts";
 import type { ExecutionState, Interrupt } from "./state.ts";
 

@@ -1,10 +1,12 @@
 /**
  * Every ledger event: one union, one row each. What happened, in the past tense, with the routing that was decided. It is longer than
- * other files, because it reads better whole: what can stand in a ledger is this list.
+ * other files, because it reads better whole: a table without logic, in the order of an execution's life. Whoever reads ledgers, writes
+ * SQL about them or adds an event looks for a type here, and two halves would have to be searched both.
  */
 import { z } from "zod";
 import { JsonValue } from "../base/json-value.ts";
 import { SerializedError } from "../base/serialized-error.ts";
+import { LocalId as id, Move } from "./move.ts";
 
 /** A UUID of version 7, so that ids sort by the time of their creation. */
 export const ExecutionId = z.uuid().brand<"ExecutionId">();
@@ -13,67 +15,7 @@ export type ExecutionId = z.infer<typeof ExecutionId>;
 export const WorkerId = z.uuid().brand<"WorkerId">();
 export type WorkerId = z.infer<typeof WorkerId>;
 
-const id = z.int().nonnegative();
 const ms = z.number().nonnegative();
-
-/** Which item of which collection a value belongs to. */
-const Position = z.tuple([id, id]);
-export type Position = z.infer<typeof Position>;
-
-/** Where a move takes its value from; without one it is the value of the event that carries the move. */
-const Source = z.union([
-  z.strictObject({ frame: id }),
-  z.strictObject({ join: z.string() }),
-  /** `{ event, value }`, what an "or" hears. */
-  z.strictObject({ event: z.string() }),
-]);
-export type Source = z.infer<typeof Source>;
-
-/** Where a value travels: the collection item it counts for, the scope its joins pair in, the waiting emit it follows from. */
-const travel = { at: Position.optional(), scope: z.string().optional(), group: id.optional(), from: Source.optional() };
-
-const Entry = z.strictObject({ node: z.string(), chunk: z.string().optional() });
-
-/**
- * One step of a routing decision. `evolve` replays moves without the graph, so the past can be folded after the flow
- * has changed.
- */
-export const Move = z.discriminatedUnion("move", [
-  /**
-   * Plans a dispatch of a chunk; without a chunk, of the node itself: its conditions want asking, or its child starting.
-   * `begins` marks the first dispatch of a collection item; `resume` names the interrupt whose answer it gets.
-   */
-  z.strictObject({
-    move: z.literal("run"),
-    id,
-    node: z.string(),
-    chunk: z.string().optional(),
-    begins: z.boolean().optional(),
-    resume: z.string().optional(),
-    ...travel,
-  }),
-  /** Opens a collection of `size` results; every entry is planned for every item, ids counting up from `id + 1`. */
-  z.strictObject({
-    move: z.literal("open"),
-    id,
-    node: z.string(),
-    size: id,
-    entries: z.array(Entry).optional(),
-    keys: z.array(z.string()).optional(),
-    ...travel,
-  }),
-  z.strictObject({ move: z.literal("collect"), frame: id, index: id, from: Source.optional() }),
-  z.strictObject({ move: z.literal("closeFrame"), frame: id }),
-  /** A value waits in line for its partners; `dequeue` takes the first of each event. */
-  z.strictObject({ move: z.literal("queue"), join: z.string(), event: z.string() }),
-  z.strictObject({ move: z.literal("dequeue"), join: z.string() }),
-  /** Of older ledgers, in which a later value took the place of an earlier one. */
-  z.strictObject({ move: z.literal("arm"), join: z.string(), event: z.string() }),
-  z.strictObject({ move: z.literal("disarm"), join: z.string() }),
-  /** What reached `end()`: the value itself, so that the result is read where it is. Pre-releases wrote where it came `from`. */
-  z.strictObject({ move: z.literal("finalResult"), value: JsonValue.optional(), from: Source.optional() }),
-]);
-export type Move = z.infer<typeof Move>;
 
 const moves = z.array(Move).optional();
 

@@ -1,27 +1,22 @@
 /** The fold: what an execution is after one more ledger event. Deterministic, without the flow's code, clock or chance. */
-import { defaultSettings } from "./event.ts";
-import type { EventOf, LedgerEvent, Move, Position, Recorded } from "./event.ts";
-import { foundAt, getPath } from "../base/path.ts";
+import { getPath } from "../base/path.ts";
 import { copyJson, type Json } from "../base/json.ts";
-import { cleanupInput, cleanupNode } from "./cleanup.ts";
-import { endGroup, hold, release, wake } from "./groups.ts";
-import { edited } from "./edits.ts";
-import { handled, handlingOf, nextFollowUp, noticeIn, tell, told } from "./handling.ts";
 import { noticeEvent } from "../flow/contract.ts";
-import { parked, paused, retried, skipped, stampParked, unpaused } from "./operators.ts";
-import { hearingOf, hears } from "./early-events.ts";
-import {
-  isItem,
-  itemsOf,
-  pendingInterrupts,
-  repeatWrites,
-  valueOf,
-  type Dispatch,
-  type ExecutionState,
-  type Interrupt,
-  type JournalEntry,
-  type WriteEntry,
-} from "./state.ts";
+import { cleanupInput, cleanupNode } from "./cleanup.ts";
+import { dispatchOf, finish, journal, plan, wrote } from "./dispatches.ts";
+import { hears } from "./early-events.ts";
+import { edited } from "./edits.ts";
+import type { EventOf, LedgerEvent, Recorded } from "./event.ts";
+import type { Move } from "./move.ts";
+import { endGroup, hold, release, wake } from "./groups.ts";
+import { handled, noticeIn, told } from "./handling.ts";
+import { cancelled, endPause, expired, raised, resumed } from "./interrupts.ts";
+import { interventionConsumed, interventionEnded, interventionRecorded } from "./interventions.ts";
+import { itemsClosed, itemsStarted } from "./items.ts";
+import { apply, forEachPlanned } from "./apply-moves.ts";
+import { parked, paused, retried, skipped, unpaused } from "./operators.ts";
+import { copied, created } from "./origin.ts";
+import { isItem, type ExecutionState, type JournalEntry } from "./state.ts";
 
 /**
  * Folds one recorded event into the state and returns it. The state is handed over: a fold over a large execution
@@ -36,23 +31,7 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     (dispatchOf(state, event.dispatch).turns ??= []).push(...event.turns);
   switch (event.type) {
     case "execution.created":
-      state.flow = event.flow;
-      state.fingerprint = event.fingerprint ?? null;
-      state.settings = event.settings ? { ...defaultSettings, ...defined(event.settings) } : defaultSettings;
-      state.metadata = event.metadata ?? {};
-      state.resourceKeys = event.resourceKeys ?? [];
-      state.parent = event.parent ?? null;
-      state.loadedFrom = event.loadedFrom ?? null;
-      state.forkedFrom = event.forkedFrom?.id ?? null;
-      if (event.item) {
-        state.item = { ...event.item, readsState: event.item.readsState ?? false };
-        state.writes = [];
-      }
-      for (const key in event.state) state.values[key] = copyJson(event.state[key] ?? null);
-      state.trace = event.traceparent ?? null;
-      state.createdAt = at;
-      state.dueAt = event.dueAt ?? null;
-      return state;
+      return created(state, event, at);
     case "execution.started":
       state.startedAt = at;
       state.hasBegun = true;
@@ -224,20 +203,11 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
       return state;
     }
     case "items.started":
-      fanOut(state, event);
+      itemsStarted(state, event);
       return state;
-    case "items.closed": {
-      const frame = state.frames.get(event.dispatch);
-      if (!frame) return state;
-      for (const [index, value] of event.results) {
-        if (frame.done[index]) continue;
-        frame.results[index] = value;
-        frame.done[index] = true;
-        frame.missing -= 1;
-      }
-      frame.items?.wrote.push(...(event.wrote ?? []));
+    case "items.closed":
+      itemsClosed(state, event);
       return state;
-    }
     case "child.cancelled": {
       const child = state.children.get(event.child);
       if (child) child.cancelledAt ??= at;
@@ -272,56 +242,15 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
     case "interrupt.linked":
       return state;
     case "intervention.recorded":
-      state.interventions.push({
-        id: event.id,
-        version: state.interventions.length + 1,
-        status: "pending",
-        payload: event.payload,
-        target: event.target ?? null,
-        author: event.author ?? null,
-        note: event.note ?? null,
-        metadata: event.metadata ?? {},
-        createdAt: at,
-        insertedAt: null,
-        insertion: null,
-        rejectedAt: null,
-        rejectReason: null,
-        expiredAt: null,
-        consumers: {},
-      });
+      interventionRecorded(state, event, at);
       return state;
-    case "intervention.inserted": {
-      const intervention = state.interventions.find(({ id }) => id === event.id);
-      if (intervention) Object.assign(intervention, { status: "inserted", insertedAt: at, insertion: event.insertion });
+    case "intervention.inserted":
+    case "intervention.expired":
+      interventionEnded(state, event, at);
       return state;
-    }
-    case "intervention.consumed": {
-      const intervention = state.interventions.find(({ id }) => id === event.id);
-      if (intervention)
-        intervention.consumers[event.consumer] = {
-          status: event.status,
-          note: event.note ?? null,
-          metadata: event.metadata ?? {},
-          consumedAt: at,
-        };
-      if (event.dispatch !== undefined && event.ordinal !== undefined)
-        journal(
-          state,
-          event.dispatch,
-          {
-            ordinal: event.ordinal,
-            effect: "consume",
-            key: `${event.id} ${event.consumer}`,
-          },
-          at,
-        );
+    case "intervention.consumed":
+      interventionConsumed(state, event, at);
       return state;
-    }
-    case "intervention.expired": {
-      const intervention = state.interventions.find(({ id }) => id === event.id);
-      if (intervention) Object.assign(intervention, { status: "expired", expiredAt: at });
-      return state;
-    }
     case "execution.sealed":
       state.sealedAt ??= at;
       if (event.close) {
@@ -375,103 +304,14 @@ export function evolve(state: ExecutionState, recorded: Recorded): ExecutionStat
   }
 }
 
-/**
- * Sets the database's time on what an owner folded before the database had answered. `evolve` at a guessed time and
- * then `applyCommitTime` at the real one equals `evolve` at the real one.
- */
-export function applyCommitTime(state: ExecutionState, event: LedgerEvent, at: number): void {
-  if (isActivity(event)) state.activeAt = at;
-  if ("moves" in event && event.moves) forEachPlanned(event.moves, (id) => stampPlan(state, id, at));
-  if ("ordinal" in event && event.dispatch !== undefined && event.ordinal !== undefined) {
-    const dispatch = state.dispatches.get(event.dispatch);
-    if (dispatch) dispatch.journaledAt = at;
-  }
-  switch (event.type) {
-    case "execution.claimed":
-      if (state.firstClaim?.epoch === state.epoch) state.firstClaim.at = at;
-      state.claimedAt = at;
-      return;
-    case "chunk.failed": {
-      const dispatch = state.dispatches.get(event.dispatch);
-      if (!dispatch) return;
-      dispatch.failedAt = at;
-      // It may have parked by then.
-      if (event.retryInMs !== undefined && dispatch.notBefore !== null) dispatch.notBefore = at + event.retryInMs;
-      return;
-    }
-    case "chunk.parked":
-      return stampParked(state, event, at);
-    case "step.failed":
-    case "sleep.started": {
-      const entry = state.dispatches.get(event.dispatch)?.journal.find(({ ordinal }) => ordinal === event.ordinal);
-      if (entry?.effect === "sleep" && event.type === "sleep.started") entry.until = event.until ?? at + event.forMs;
-      if (entry?.effect === "stepFailed" && event.type === "step.failed" && event.retryInMs !== undefined)
-        entry.notBefore = at + event.retryInMs;
-      return;
-    }
-    case "interrupt.raised": {
-      const interrupt = state.interrupts.get(event.id);
-      if (!interrupt) return;
-      interrupt.createdAt = at;
-      interrupt.expiresAt = event.expiresInMs === undefined ? null : at + event.expiresInMs;
-      return;
-    }
-    case "interrupt.resumed":
-    case "interrupt.expired":
-    case "interrupt.cancelled": {
-      const interrupt = state.interrupts.get(event.id);
-      // It may wait anew by then, under the same id.
-      if (interrupt && interrupt.status !== "pending") interrupt.resolvedAt = at;
-      return;
-    }
-    case "intervention.inserted":
-    case "intervention.expired": {
-      const intervention = state.interventions.find(({ id }) => id === event.id);
-      if (intervention && event.type === "intervention.inserted") intervention.insertedAt = at;
-      if (intervention && event.type === "intervention.expired") intervention.expiredAt = at;
-      return;
-    }
-    case "intervention.consumed": {
-      const consumer = state.interventions.find(({ id }) => id === event.id)?.consumers[event.consumer];
-      if (consumer) consumer.consumedAt = at;
-      return;
-    }
-    case "cleanup.planned":
-      for (const { id } of event.runs) stampPlan(state, id, at);
-      return;
-    case "execution.closed":
-      if (state.closed) {
-        if (state.sealedAt === state.closed.at) state.sealedAt = at;
-        state.closed.at = at;
-      }
-      return;
-    default:
-      return;
-  }
-}
-
 /** Whether idle time begins anew. What only brings a worker here, or sends on what has come already, is none. */
-function isActivity({ type }: LedgerEvent): boolean {
+export function isActivity({ type }: LedgerEvent): boolean {
   return (
     type !== "execution.claimed" &&
     type !== "execution.blocked" &&
     type !== "inbox.routed" &&
     type !== "chunk.interrupted"
   );
-}
-
-/** The dispatches that moves plan. */
-export function forEachPlanned(moves: readonly Move[], visit: (id: number) => void): void {
-  for (const move of moves) {
-    if (move.move === "run") visit(move.id);
-    else if (move.move === "open" && move.entries)
-      for (let offset = 1; offset <= move.size * move.entries.length; offset++) visit(move.id + offset);
-  }
-}
-
-function stampPlan(state: ExecutionState, id: number, at: number): void {
-  const dispatch = state.dispatches.get(id);
-  if (dispatch) dispatch.plannedAt = at;
 }
 
 function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: number): ExecutionState {
@@ -503,50 +343,6 @@ function markTelling(state: ExecutionState, moves: readonly Move[] = [], value: 
   forEachPlanned(moves, (id) => {
     const dispatch = state.dispatches.get(id);
     if (dispatch) dispatch.tells = notice;
-  });
-}
-
-/**
- * From here on the timeout of the execution counts anew, what is to be discarded by a time that is over is not, a pause whose time is
- * over asks again, and what is parked waits as long again. Sleeps and retries keep their time.
- */
-function copied(state: ExecutionState, at: number): ExecutionState {
-  state.firstClaim = null;
-  // A trace of its own, which links to that of what it was copied from.
-  state.lastSpan ??= state.trace;
-  state.trace = null;
-  const { discardAt } = state.settings;
-  if (discardAt !== null && discardAt <= at) state.settings = { ...state.settings, discardAt: null };
-  for (const interrupt of pendingInterrupts(state)) {
-    const { expiresAt, expiresInMs } = interrupt;
-    if (Math.min(expiresAt ?? Infinity, nextFollowUp(interrupt) ?? Infinity) > at) continue;
-    interrupt.createdAt = at;
-    if (expiresInMs !== null) interrupt.expiresAt = at + expiresInMs;
-  }
-  for (const found of state.parked.values())
-    if (found.until !== null && found.until <= at) found.until = at + (found.until - found.at);
-  return state;
-}
-
-/** The collection of a distributed dispatch has the dispatch's own id. */
-function fanOut(state: ExecutionState, event: EventOf<"items.started">): void {
-  const { id, node, at, scope, group } = dispatchOf(state, event.dispatch);
-  state.frames.set(id, {
-    id,
-    node,
-    keys: event.keys ?? null,
-    results: new Array<Json>(event.size).fill(null),
-    done: new Array<boolean>(event.size).fill(false),
-    missing: event.size,
-    at,
-    scope,
-    group,
-    items: {
-      base: event.base,
-      readsState: state.item?.readsState || Object.keys(state.values).length > 0,
-      wrote: [],
-      ...(event.earlier && { earlier: event.earlier }),
-    },
   });
 }
 
@@ -586,290 +382,6 @@ function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: nu
   return state;
 }
 
-function raised(state: ExecutionState, event: EventOf<"interrupt.raised">, seq: number, at: number): ExecutionState {
-  const { node, input, at: position, scope, group } = dispatchOf(state, event.dispatch);
-  const hearing = hearingOf(state, event, scope, seq);
-  const handling = handlingOf(event);
-  state.interrupts.set(event.id, {
-    ...(hearing && { hears: hearing }),
-    id: event.id,
-    type: event.kind,
-    status: "pending",
-    payload: event.payload,
-    resumeTo: event.resumeTo,
-    maxResumes: event.maxResumes,
-    resumeCount: event.resumeCount,
-    chunk: event.chunk,
-    createdAt: at,
-    expiresAt: event.expiresInMs === undefined ? null : at + event.expiresInMs,
-    expiresInMs: event.expiresInMs ?? null,
-    onExpire: event.onExpire ?? null,
-    resolvedAt: null,
-    value: null,
-    requestId: null,
-    actor: null,
-    response: event.response ?? null,
-    ...(handling && { handling }),
-    ...(event.tells && { tells: event.tells }),
-    ...(event.link && { link: event.link }),
-    paused: { node, input, at: position, scope, group },
-  });
-  if (event.tells) tell(state, { id: event.id, tells: true }, "raised");
-  // The interrupt takes over the dispatch's hold on its group.
-  state.dispatches.delete(event.dispatch);
-  return state;
-}
-
-/**
- * An answer from outside was accepted while the interrupt was pending, so it always counts. An event that answers by the
- * way counts only if nothing else had: the two may be folded in either order.
- */
-function resumed(state: ExecutionState, event: EventOf<"interrupt.resumed">, seq: number, at: number): ExecutionState {
-  const interrupt = state.interrupts.get(event.id);
-  if (!interrupt) return state;
-  if (event.byEvent === undefined || interrupt.status === "pending") {
-    tell(state, interrupt, "answered");
-    resolve(interrupt, "resumed", at);
-    interrupt.value = event.value;
-    interrupt.requestId = event.requestId ?? null;
-    interrupt.actor = event.actor ?? null;
-    if (event.traceparent !== undefined) interrupt.answeredFrom = event.traceparent;
-  }
-  if (event.byEvent === undefined)
-    state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value, raw: false });
-  else endPause(state, interrupt);
-  return state;
-}
-
-/** What goes on with a value is routed like an answer, and keeps its hold until then. */
-function expired(state: ExecutionState, event: EventOf<"interrupt.expired">, seq: number, at: number): ExecutionState {
-  const interrupt = state.interrupts.get(event.id);
-  if (!interrupt) return state;
-  tell(state, interrupt, "expired");
-  resolve(interrupt, "expired", at);
-  if (event.value === undefined) {
-    endPause(state, interrupt);
-    return state;
-  }
-  interrupt.value = event.value;
-  state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value, raw: false });
-  return state;
-}
-
-/**
- * What came from outside was accepted while the interrupt was pending, so it always counts. What a chunk withdraws counts only if
- * nothing else had: the two may be folded in either order, so an answer still finds the place where it goes on, and in both nobody
- * waits for what follows.
- */
-function cancelled(state: ExecutionState, event: EventOf<"interrupt.cancelled">, at: number): ExecutionState {
-  const { id, dispatch, ordinal = 0 } = event;
-  if (dispatch !== undefined) journal(state, dispatch, { ordinal, effect: "withdraw", key: id }, at);
-  const interrupt = state.interrupts.get(id);
-  if (!interrupt) return state;
-  if (dispatch === undefined || interrupt.status === "pending") {
-    // What the execution ends with needs no word.
-    if (event.withdrawn || interrupt.isSkipped) tell(state, interrupt, "withdrawn");
-    resolve(interrupt, event.withdrawn ? "withdrawn" : "cancelled", at);
-    interrupt.actor = event.actor ?? null;
-    interrupt.value = null;
-    interrupt.requestId = null;
-  }
-  if (dispatch === undefined) endPause(state, interrupt);
-  else if (interrupt.paused) {
-    release(state, interrupt.paused.group);
-    interrupt.paused = { ...interrupt.paused, group: null };
-  }
-  return state;
-}
-
-/** The pause gives back the hold that its dispatch had on a group. */
-function endPause(state: ExecutionState, interrupt: Interrupt): void {
-  if (!interrupt.paused) return;
-  release(state, interrupt.paused.group);
-  interrupt.paused = null;
-}
-
-function resolve(interrupt: Interrupt, status: Interrupt["status"], at: number): void {
-  interrupt.status = status;
-  interrupt.resolvedAt = at;
-}
-
-function apply(state: ExecutionState, moves: readonly Move[] | undefined, value: Json, plannedAt: number): void {
-  if (moves === undefined) return;
-  for (const move of moves) {
-    switch (move.move) {
-      case "run":
-        plan(
-          state,
-          move,
-          move.id,
-          inputOf(state, move, value),
-          move.at ?? null,
-          move.scope ?? null,
-          move.begins ?? false,
-          plannedAt,
-        );
-        break;
-      case "open":
-        open(state, move, valueOf(state, move.from, value), plannedAt);
-        break;
-      case "collect": {
-        const frame = state.frames.get(move.frame);
-        if (!frame || frame.done[move.index]) break;
-        const result = valueOf(state, move.from, value);
-        frame.results[move.index] = result;
-        frame.done[move.index] = true;
-        frame.missing -= 1;
-        break;
-      }
-      case "closeFrame":
-        state.frames.delete(move.frame);
-        break;
-      case "queue":
-        (queuesOf(state, move.join)[move.event] ??= []).push(value);
-        break;
-      case "dequeue":
-        dequeue(state, move.join);
-        break;
-      case "arm":
-        queuesOf(state, move.join)[move.event] = [value];
-        break;
-      case "disarm":
-        state.joins.delete(move.join);
-        break;
-      case "finalResult":
-        state.finalResult = { value: move.value === undefined ? valueOf(state, move.from, value) : move.value };
-        break;
-      default:
-        unreachable(move);
-    }
-  }
-}
-
-function plan(
-  state: ExecutionState,
-  place: { node: string; chunk?: string | undefined; group?: number | undefined; resume?: string | undefined },
-  id: number,
-  input: Json,
-  at: Position | null,
-  scope: string | null,
-  begins: boolean,
-  plannedAt: number,
-): void {
-  const group = place.group ?? null;
-  state.dispatches.set(id, {
-    id,
-    node: place.node,
-    chunk: place.chunk ?? null,
-    input,
-    at,
-    scope,
-    group,
-    begins,
-    plannedAt,
-    failures: 0,
-    lastError: null,
-    notBefore: null,
-    failedAt: 0,
-    failedSeq: 0,
-    journaledAt: 0,
-    wokenIn: 0,
-    resume: place.resume ?? null,
-    journal: [],
-  });
-  hold(state, group);
-  if (id >= state.nextId) state.nextId = id + 1;
-}
-
-function queuesOf(state: ExecutionState, join: string): Record<string, Json[]> {
-  const queues = state.joins.get(join) ?? {};
-  state.joins.set(join, queues);
-  return queues;
-}
-
-function dequeue(state: ExecutionState, join: string): void {
-  const queues = queuesOf(state, join);
-  let isEmpty = true;
-  for (const event in queues) {
-    queues[event]?.shift();
-    isEmpty &&= queues[event]?.length === 0;
-  }
-  if (isEmpty) state.joins.delete(join);
-}
-
-/** A resumed chunk runs again with what it was given first. */
-function inputOf(state: ExecutionState, move: Extract<Move, { move: "run" }>, value: Json): Json {
-  if (move.resume === undefined) return valueOf(state, move.from, value);
-  return state.interrupts.get(move.resume)?.paused?.input ?? null;
-}
-
-function open(state: ExecutionState, move: Extract<Move, { move: "open" }>, value: Json, plannedAt: number): void {
-  const { id, node, size, entries } = move;
-  const items = entries ? itemsOf(valueOf(state, move.from, value)) : [];
-  state.frames.set(id, {
-    id,
-    node,
-    keys: move.keys ?? null,
-    results: new Array<Json>(size).fill(null),
-    done: new Array<boolean>(size).fill(false),
-    missing: size,
-    at: move.at ?? null,
-    scope: move.scope ?? null,
-    group: move.group ?? null,
-  });
-  state.nextId = Math.max(state.nextId, id + 1);
-  let next = id + 1;
-  items.forEach((item, index) => {
-    for (const entry of entries ?? [])
-      plan(state, { ...entry, group: move.group }, next++, item, [id, index], itemScope(id, index), true, plannedAt);
-  });
-}
-
-/** Joins inside one forEach item pair among themselves. */
-export function itemScope(frame: number, index: number): string {
-  return `${frame}.${index}`;
-}
-
-function dispatchOf(state: ExecutionState, id: number): Dispatch {
-  const dispatch = state.dispatches.get(id);
-  if (!dispatch) throw new Error(`ledger event for dispatch ${id}, which is not open at seq ${state.seq}`);
-  return dispatch;
-}
-
-function finish(state: ExecutionState, id: number): void {
-  const dispatch = dispatchOf(state, id);
-  state.dispatches.delete(id);
-  state.parked.delete(id);
-  release(state, dispatch.group);
-}
-
-function wrote(state: ExecutionState, dispatch: number, write: WriteEntry, at: number): void {
-  const { effect, key, value = null } = write;
-  write.found = foundAt(state.values, key, effect === "append");
-  repeatWrites(state.values, [{ effect, key, value }]);
-  state.writes?.push({ effect, key, value });
-  journal(state, dispatch, write, at);
-}
-
-function journal(state: ExecutionState, id: number, entry: JournalEntry, at: number): void {
-  const dispatch = dispatchOf(state, id);
-  dispatch.journaledAt = at;
-  const entries = dispatch.journal;
-  // A step's next attempt replaces what its last one left; everything else happens once.
-  const earlier =
-    entry.effect === "step" || entry.effect === "stepFailed"
-      ? entries.findLastIndex(({ ordinal }) => ordinal === entry.ordinal)
-      : -1;
-  if (earlier < 0) entries.push(entry);
-  else entries[earlier] = entry;
-}
-
-function defined<T extends object>(partial: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  const result = { ...partial };
-  for (const key in result) if (result[key] === undefined) delete result[key];
-  return result as { [K in keyof T]: Exclude<T[K], undefined> };
-}
-
-export function unreachable(value: never): never {
-  throw new Error(`unknown ledger event or move: ${JSON.stringify(value)}`);
+function unreachable(event: never): never {
+  throw new Error(`unknown ledger event: ${JSON.stringify(event)}`);
 }

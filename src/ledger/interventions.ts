@@ -1,4 +1,4 @@
-/** What may be said of an intervention. */
+/** Interventions: what may be said of one, and what becomes of it, folded. */
 import { UsageError } from "../base/errors.ts";
 import type { InterventionFilters } from "../flow/context.ts";
 import {
@@ -10,6 +10,9 @@ import {
   requireText,
   show,
 } from "../base/option.ts";
+import { journal } from "./dispatches.ts";
+import type { EventOf } from "./event.ts";
+import type { ExecutionState } from "./state.ts";
 
 /** @throws {UsageError} */
 export function requireConsumption(
@@ -33,4 +36,50 @@ export function requireFilters(filters: InterventionFilters, where: string): voi
   for (const [name, text] of Object.entries(texts))
     if (text !== undefined && typeof text !== "string")
       throw new UsageError(`${name} of ${where} must be a text, got ${show(text)}`, null);
+}
+
+export function interventionRecorded(state: ExecutionState, event: EventOf<"intervention.recorded">, at: number): void {
+  state.interventions.push({
+    id: event.id,
+    version: state.interventions.length + 1,
+    status: "pending",
+    payload: event.payload,
+    target: event.target ?? null,
+    author: event.author ?? null,
+    note: event.note ?? null,
+    metadata: event.metadata ?? {},
+    createdAt: at,
+    insertedAt: null,
+    insertion: null,
+    rejectedAt: null,
+    rejectReason: null,
+    expiredAt: null,
+    consumers: {},
+  });
+}
+
+/** It went in where it was meant to, or the execution ended without it. */
+export function interventionEnded(
+  state: ExecutionState,
+  event: EventOf<"intervention.inserted" | "intervention.expired">,
+  at: number,
+): void {
+  const intervention = state.interventions.find(({ id }) => id === event.id);
+  if (!intervention) return;
+  if (event.type === "intervention.expired") Object.assign(intervention, { status: "expired", expiredAt: at });
+  else Object.assign(intervention, { status: "inserted", insertedAt: at, insertion: event.insertion });
+}
+
+export function interventionConsumed(state: ExecutionState, event: EventOf<"intervention.consumed">, at: number): void {
+  const { id, consumer, status, dispatch, ordinal } = event;
+  const intervention = state.interventions.find((known) => known.id === id);
+  if (intervention)
+    intervention.consumers[consumer] = {
+      status,
+      note: event.note ?? null,
+      metadata: event.metadata ?? {},
+      consumedAt: at,
+    };
+  if (dispatch !== undefined && ordinal !== undefined)
+    journal(state, dispatch, { ordinal, effect: "consume", key: `${id} ${consumer}` }, at);
 }

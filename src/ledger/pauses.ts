@@ -2,7 +2,8 @@
 import { InterruptExpiredError, UsageError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import { parseAnswer } from "./answers.ts";
-import type { EventOf, LedgerEvent, Position, ResumeTo } from "./event.ts";
+import type { EventOf, LedgerEvent, ResumeTo } from "./event.ts";
+import type { Position } from "./move.ts";
 import { followUps } from "./handling.ts";
 import { pendingInterrupts, type Dispatch, type ExecutionState, type Interrupt } from "./state.ts";
 

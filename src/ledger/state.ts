@@ -1,18 +1,8 @@
 /** What an execution is at some point of its ledger: the state that `evolve` folds. */
 import { appendPath, deletePath, setPath, type Found } from "../base/path.ts";
 import { defaultSettings } from "./event.ts";
-import type {
-  EventOf,
-  ExecutionId,
-  FollowUp,
-  OnExpire,
-  Outcome,
-  Position,
-  ResumeTo,
-  Settings,
-  Source,
-  WorkerId,
-} from "./event.ts";
+import type { EventOf, ExecutionId, FollowUp, OnExpire, Outcome, ResumeTo, Settings, WorkerId } from "./event.ts";
+import type { Position, Source } from "./move.ts";
 import type { SerializedError } from "../base/errors.ts";
 import { copyJson, plain, type Json, type JsonObject } from "../base/json.ts";
 

@@ -6,7 +6,7 @@ import type { InterruptRecord } from "../execution/interrupt.ts";
 import type { CloseSnapshot, Contract } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import { autoCloseAt } from "../ledger/decide.ts";
+import { autoCloseAt } from "../ledger/settle.ts";
 import type { Explanation } from "../ledger/explanation.ts";
 import type { BegunCode } from "./begun.ts";
 import { inWords, meant, whatItWaitsFor, type Condition } from "./conditions.ts";

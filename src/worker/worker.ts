@@ -12,7 +12,7 @@ import { openItems } from "../engine/items.ts";
 import { Owner } from "../engine/owner.ts";
 import { LeaseLostError } from "../base/errors.ts";
 import { toBlueprint } from "../flow/blueprint.ts";
-import { endsByItself } from "../ledger/decide.ts";
+import { endsByItself } from "../ledger/settle.ts";
 import { isItem } from "../ledger/state.ts";
 import { WorkerId, type ExecutionId } from "../ledger/event.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";

@@ -5,7 +5,7 @@ import { childWaitMs, inMemoryTimerMs, releaseOf } from "../../src/engine/releas
 import type { ReleaseFacts, WaitFacts } from "../../src/engine/release.ts";
 import { nextTurn } from "../../src/engine/turn.ts";
 import type { Next, TurnFacts } from "../../src/engine/turn.ts";
-import type { Settlement } from "../../src/ledger/decide.ts";
+import type { Settlement } from "../../src/ledger/settle.ts";
 import { fuzzRuns } from "../support/fuzz.ts";
 
 const closed: Settlement = {

@@ -1,7 +1,7 @@
 /** Every ledger event, folded: what it changes, and that it travels to the database and back. */
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/flow/builder.ts";
-import { deadlineOf, nextTimer, settle } from "../../src/ledger/decide.ts";
+import { deadlineOf, nextTimer, settle } from "../../src/ledger/settle.ts";
 import { decode, encode } from "../../src/ledger/codec.ts";
 import { LedgerEvent, LedgerRow } from "../../src/ledger/event.ts";
 import type { LedgerEventType } from "../../src/ledger/event.ts";

@@ -1,7 +1,7 @@
 /** What a flow hears of its pauses, and what the clock brings to them. */
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/flow/builder.ts";
-import { nextTimer, settle } from "../../src/ledger/decide.ts";
+import { nextTimer, settle } from "../../src/ledger/settle.ts";
 import type { LedgerEvent } from "../../src/ledger/event.ts";
 import { created, fold, nothing, recorded, started } from "../support/ledger.ts";
 

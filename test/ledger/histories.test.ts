@@ -1,7 +1,8 @@
 /** Random histories of random flows: what `evolve` folds, however it is cut and timed. */
 import { expect, test } from "vitest";
 import type { Recorded } from "../../src/ledger/event.ts";
-import { applyCommitTime, evolve } from "../../src/ledger/evolve.ts";
+import { applyCommitTime } from "../../src/ledger/commit-time.ts";
+import { evolve } from "../../src/ledger/evolve.ts";
 import { freezeState, initialState, thawState } from "../../src/ledger/state.ts";
 import { fold, folded } from "../support/ledger.ts";
 import { check, expectSame, play } from "./random.ts";

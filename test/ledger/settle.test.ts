@@ -1,8 +1,10 @@
 /** How an execution ends, what wakes it, and whether that holds although something else comes in. Times are 1000 × seq. */
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/flow/builder.ts";
-import { decide, endsByItself, nextTimer, settle } from "../../src/ledger/decide.ts";
-import type { Command, Effect, PauseRequest, Settlement } from "../../src/ledger/decide.ts";
+import { decide } from "../../src/ledger/decide.ts";
+import { endsByItself, nextTimer, settle } from "../../src/ledger/settle.ts";
+import type { Command, Effect, PauseRequest } from "../../src/ledger/command.ts";
+import type { Settlement } from "../../src/ledger/settle.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { LedgerEvent, ResumeTo } from "../../src/ledger/event.ts";
 import type { JsonObject } from "../../src/base/json.ts";

@@ -7,8 +7,9 @@ import type { NewExecution } from "../../src/store/starts.ts";
 import type { Claim } from "../../src/store/claims.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
 import type { Graph } from "../../src/flow/graph.ts";
-import { decide, settle } from "../../src/ledger/decide.ts";
-import type { Command, Effect, Matches } from "../../src/ledger/decide.ts";
+import { decide } from "../../src/ledger/decide.ts";
+import { settle } from "../../src/ledger/settle.ts";
+import type { Command, Effect, Matches } from "../../src/ledger/command.ts";
 import { evolve } from "../../src/ledger/evolve.ts";
 import {
   freezeState,

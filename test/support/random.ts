@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { defineFlow } from "../../src/flow/builder.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
 import type { Json } from "../../src/base/json.ts";
-import type { Command, Effect, Matches } from "../../src/ledger/decide.ts";
+import type { Command, Effect, Matches } from "../../src/ledger/command.ts";
 import type { LedgerEvent } from "../../src/ledger/event.ts";
 import { pendingInterrupts, type ExecutionState } from "../../src/ledger/state.ts";
 import { nothing, someWorker, type Ledger } from "./ledger.ts";

@@ -5,7 +5,7 @@ import { parseDuration } from "../../base/duration.ts";
 import { requireBoolean, requireKnown, requireList, requireRecord, requireText, show } from "../../base/option.ts";
 import type { PauseOptions } from "../../flow/context.ts";
 import { parseAnswer } from "../../ledger/answers.ts";
-import type { PauseRequest } from "../../ledger/decide.ts";
+import type { PauseRequest } from "../../ledger/command.ts";
 import type { FollowUp } from "../../ledger/event.ts";
 import { longestPrincipal } from "../../ledger/handling.ts";
 

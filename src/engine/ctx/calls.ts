@@ -29,7 +29,7 @@ import type {
 } from "../../flow/context.ts";
 import { isContractOwner, parseInput, parseReturn } from "../../flow/contract.ts";
 import { resolveRetry } from "../../flow/retry.ts";
-import type { Effect as LedgerEffect } from "../../ledger/decide.ts";
+import type { Effect as LedgerEffect } from "../../ledger/command.ts";
 import type { ExecutionId } from "../../ledger/event.ts";
 import { endingError } from "../../ledger/views.ts";
 import { own, type CtxAttempt } from "./attempt.ts";

@@ -18,7 +18,7 @@ import type {
 import { noticeEvent } from "../../flow/contract.ts";
 import { answerSchema } from "../../ledger/answers.ts";
 import { requireConsumption, requireFilters } from "../../ledger/interventions.ts";
-import type { PauseRequest } from "../../ledger/decide.ts";
+import type { PauseRequest } from "../../ledger/command.ts";
 import { idOfPause, isIdFor, takenError } from "../../ledger/pauses.ts";
 import { pendingInterrupts, type Intervention as FoldedIntervention } from "../../ledger/state.ts";
 import { matchesIntervention, publicIntervention } from "../../ledger/views.ts";

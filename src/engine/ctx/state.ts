@@ -5,7 +5,7 @@ import { copyJson, isObject, toJson, type Json, type JsonObject } from "../../ba
 import { appendPath, deletePath, getPath, setPath } from "../../base/path.ts";
 import type { Ctx, StateWriteOptions } from "../../flow/context.ts";
 import { parseState, requireStatePath } from "../../flow/contract.ts";
-import type { Effect as LedgerEffect } from "../../ledger/decide.ts";
+import type { Effect as LedgerEffect } from "../../ledger/command.ts";
 import { own, type CtxAttempt } from "./attempt.ts";
 import { ReadCtx, readFrom } from "./read.ts";
 
