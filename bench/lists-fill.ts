@@ -13,7 +13,7 @@ export async function fillExecutions({ sql }: Bench): Promise<void> {
       pending_interrupts, parked, close_snapshot)
     select (left(lpad(to_hex((extract(epoch from c.at) * 1000)::bigint), 12, '0'), 8) || '-' || right(lpad(to_hex((extract(epoch from c.at) * 1000)::bigint), 12, '0'), 4)
         || '-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
-      8, 1, 'list.' || f.flow, case n % 1000 when 0 then 'fe' else 'f0' end || f.flow, c.at, c.at, case when n % 50 <> 0 then c.at + interval '1 minute' * (n % 100) end,
+      8, 1, 'list.' || f.flow, case n % 1000 when 0 then 'fe00' else 'f000' end || f.flow, c.at, c.at, case when n % 50 <> 0 then c.at + interval '1 minute' * (n % 100) end,
       case when n % 50 = 0 then null when n % 20 = 1 then 'failed' when n % 100 = 2 then 'cancelled' else 'completed' end,
       case when n % 50 <> 0 and n % 20 = 1 then jsonb_build_object('name', 'CardError', 'message', 'card ' || n || case when n % 3 = 0 then ' declined' else ' stolen' end, 'chunk', 'pay') end,
       case when n % 40 = 3 then ('01b00000-0000-7000-8000-' || lpad(to_hex(n / 400), 12, '0'))::uuid end, case when n % 3 = 0 then 'key-' || n end,

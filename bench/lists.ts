@@ -27,9 +27,9 @@ const places: Record<string, ListOptions> = {
 
 const filters: Record<string, ListOptions> = {
   nothing: {},
-  "most versions": { version: "f0" },
-  "a rare version": { version: "fe" },
-  "a version that is not there": { version: "00" },
+  "most versions": { version: "f000" },
+  "a rare version": { version: "fe00" },
+  "a version that is not there": { version: "0000" },
   created: { createdAfter: at(20), createdBefore: at(21) },
   closed: { closedAfter: at(20), closedBefore: at(21) },
   parent: { parent: "01b00000-0000-7000-8000-000000000007" },

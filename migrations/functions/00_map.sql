@@ -118,3 +118,24 @@ begin
   raise exception '%.% is append-only: % refused', tg_table_schema, tg_table_name, lower(tg_op)
     using errcode = 'FL010', hint = 'retention removes whole closed executions through prune()';
 end $$;
+
+-- All that stands side by side in a text, three characters each: what is contained in it has all of its own among those.
+create or replace function flowledger.pieces_of(p_text text) returns text[]
+language sql immutable parallel safe
+return array(select distinct substr(p_text, n, 3) from generate_series(1, length(p_text) - 2) n);
+
+-- Of an error as `errorLike` has it, for the index `executions_errors`: who changes what comes out builds that anew. The first 200
+-- characters, and an empty text where there are more: such an error is looked into whatever is asked.
+create or replace function flowledger.error_pieces(p_error jsonb) returns text[]
+language sql immutable parallel safe cost 1000
+return (
+  select flowledger.pieces_of(left(t.text, 200)) || case when length(t.text) > 200 then array[''] end
+  from (select lower(concat(p_error ->> 'name', ': ', p_error ->> 'message')) as text) t);
+
+-- What an error has among its pieces that is `ilike` this: each character of a text stands in one, which is fewer to look for than all.
+create or replace function flowledger.pattern_pieces(p_pattern text) returns text[]
+language sql immutable parallel safe
+return array(
+  select distinct substr(t.text, least(n, length(t.text) - 2), 3)
+  from (select regexp_replace(s.text, '\\(.)', '\1', 'g') as text from regexp_split_to_table(lower(p_pattern), '%') s(text)) t
+  cross join generate_series(1, length(t.text), 3) n where length(t.text) >= 3);

@@ -294,12 +294,17 @@ begin
   if b.rate is not null then
     select count(*), min(r.at) into v_used, v_first from flowledger.bulk_results r
     where r.execution_id = p_bulk and r.at > v_at - flowledger.ms(b.rate_ms) and r.result <> 'skipped';
-    v_room := least(p_max, b.rate - v_used);
-    if v_room <= 0 then
-      return greatest(1, ceil(flowledger.to_ms(v_first) + b.rate_ms - flowledger.to_ms(v_at)));
-    end if;
+    v_room := greatest(0, least(p_max, b.rate - v_used));
   end if;
   v_cursor := coalesce((select max(r.number) from flowledger.bulk_results r where r.execution_id = p_bulk), 0);
+  -- What is left waits for the rate, and where nothing is nobody does.
+  if v_room = 0 and (
+    exists (select from flowledger.bulk_targets s where s.execution_id = p_bulk and s.number > v_cursor)
+    or exists (
+      select from flowledger.bulk_targets s
+      where s.execution_id = p_bulk and not exists (select from flowledger.bulk_results r where r.execution_id = p_bulk and r.number = s.number))) then
+    return greatest(1, ceil(flowledger.to_ms(v_first) + b.rate_ms - flowledger.to_ms(v_at)));
+  end if;
   select array_agg(x.target_id) into v_targets
   from (select s.target_id from flowledger.bulk_targets s where s.execution_id = p_bulk and s.number > v_cursor order by s.number limit v_room) x;
   if v_targets is null then

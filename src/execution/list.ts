@@ -20,15 +20,16 @@ import { parseId } from "./ids.ts";
 type Status = Header["status"];
 
 /**
- * All of it must hold; of a list, one. Beside a flow, a status or a range of times each of these goes by an index, but for a `version`
- * or an `errorLike` that few have: those are looked for among all that is left.
+ * All of it must hold; of a list, one. Beside a flow, a status or a range of times each of these goes by an index. What none answers is
+ * looked for among all that is left, and ends after two seconds with a `SearchTimeoutError`: a `version` of fewer than four characters,
+ * an `errorLike` without three side by side, one range of times in the order of the other, and two filters that many have each but few both.
  */
 export interface ExecutionFilter {
   /** Names of flows. @default any */
   flow?: string | readonly string[];
   /** @default any */
   status?: Status | readonly Status[];
-  /** Fingerprint of the flow's definition, or how it begins. */
+  /** Fingerprint of the flow's definition, or how it begins: four characters or more go by an index. */
   version?: string;
   /** Later than this. */
   createdAfter?: Date;

@@ -65,6 +65,8 @@ const refusable = {
 const defaults = {
   idle_in_transaction_session_timeout: "0",
   idle_session_timeout: "0",
+  // No statement of ours runs so long that compiling it, for half a second, would pay.
+  jit: "off",
   lock_timeout: "0",
   statement_timeout: "0",
 };

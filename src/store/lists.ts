@@ -67,7 +67,7 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
       const { filter, order, cursor, limit } = query;
       const sorted = sortOf(sql, filter, order, cursor);
       const page: Part = sql`${sorted.after} order by ${sorted.by} limit ${limit}::int`;
-      const ids: Part = found(sql, filter, order, page, cellPage(sql, query));
+      const ids: Part = found(sql, query, page);
       const rows = await search(
         sql`
           select ${headerColumns(sql)} from (select p.id from (${ids}) p order by ${sorted.ofIds} limit ${limit}::int) found
@@ -78,11 +78,10 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
       return rows.map((row) => Header.parse(row));
     },
     async countExecutions(filter, upTo) {
-      const page: Part = sql`limit ${upTo}::int`;
-      const cell = cellPage(sql, { filter, order: "newest", limit: upTo });
+      const ids: Part = found(sql, { filter, order: "newest", limit: upTo }, sql`limit ${upTo}::int`);
       const [row] = await search(
         sql<{ count: number }[]>`
-          select count(*)::int as count from (select found.id from (${found(sql, filter, "newest", page, cell)}) found limit ${upTo}::int) counted`,
+          select count(*)::int as count from (select found.id from (${ids}) found limit ${upTo}::int) counted`,
         filter,
       );
       return row?.count ?? 0;
@@ -147,8 +146,7 @@ function sortOf(sql: Sql, filter: ExecutionFilter, order: ListOrder, cursor: Exe
     const sorted = at(sql`e.closed_at`, true);
     return { ...sorted, after: sql`and e.closed_at is not null ${sorted.after}` };
   }
-  if (filter.createdAfter !== undefined || filter.createdBefore !== undefined)
-    return at(sql`e.created_at`, order === "newest");
+  if (isByCreation(filter)) return at(sql`e.created_at`, order === "newest");
   const isNewest = order === "newest";
   return {
     by: isNewest ? sql`e.id desc` : sql`e.id`,
@@ -157,26 +155,44 @@ function sortOf(sql: Sql, filter: ExecutionFilter, order: ListOrder, cursor: Exe
   };
 }
 
+/** Statuses of what has closed. */
+const ended: readonly Header["status"][] = ["completed", "failed", "cancelled"];
+
 /** Statuses of executions that may have an error to look into. */
 const withError = ["failed", "cancelled"];
 
 /** The ids of a page, from what narrows it down, or in the order of the list. */
-function found(sql: Sql, given: ExecutionFilter, order: ListOrder, page: Part, cell: Cell): Part {
-  const { status = Header.shape.status.options, ...others } = given;
+function found(sql: Sql, query: ListQuery, page: Part): Part {
+  const { order, limit } = query;
+  const { status = Header.shape.status.options, ...others } = query.filter;
   const filter =
-    given.errorPattern === undefined ? given : { ...others, status: status.filter((one) => withError.includes(one)) };
+    query.filter.errorPattern === undefined
+      ? query.filter
+      : { ...others, status: status.filter((one) => withError.includes(one)) };
   const flows: Part =
     filter.flow === undefined
       ? knownFlows(sql)
       : sql`(select distinct unnest(${list(filter.flow)}::text::text[]) as flow)`;
   const look: Part = sql`${place(sql, filter)} ${where(sql, filter)}`;
-  const walk: Part = walked(sql, filter, order, flows, page, cell);
-  return narrowed(sql, narrowParts(sql, filter, order, flows), timeOf(sql, order), look, page, walk);
+  const asked = { ...query, filter };
+  return narrowed(sql, narrowParts(sql, filter, order, flows), {
+    time: timeOf(sql, filter, order),
+    look,
+    page,
+    limit,
+    soon: among(sql, asked, page),
+    walk: walked(sql, asked, flows, page),
+  });
 }
 
-/** What a list by time is sorted by; one by id needs none. */
-function timeOf(sql: Sql, order: ListOrder): Part {
-  return order === "lastClosed" ? sql`e.closed_at` : sql`e.created_at`;
+/** What a list by time is sorted by; one by id needs none, and then an index may have all that is read. */
+function timeOf(sql: Sql, filter: ExecutionFilter, order: ListOrder): Part {
+  if (order === "lastClosed") return sql`e.closed_at`;
+  return isByCreation(filter) ? sql`e.created_at` : sql`null::timestamptz`;
+}
+
+function isByCreation({ createdAfter, createdBefore }: ExecutionFilter): boolean {
+  return createdAfter !== undefined || createdBefore !== undefined;
 }
 
 /** A loose scan: one look per flow. */
@@ -199,16 +215,32 @@ function place(sql: Sql, { flow, status }: ExecutionFilter): Part {
  * A page per flow and status: in each an index has the order of the list, so that nothing is sorted that is not shown. Without both
  * there is an index for all; and a range of another time than the list's order, or for each flow and status the whole of it would be read.
  */
-function walked(sql: Sql, filter: ExecutionFilter, order: ListOrder, flows: Part, page: Part, cell: Cell): Part {
-  const { flow, status, createdAfter, createdBefore, closedAfter, closedBefore, ...others } = filter;
-  const isCreated = createdAfter !== undefined || createdBefore !== undefined;
+function walked(sql: Sql, query: ListQuery, flows: Part, page: Part): Part {
+  const { filter, order } = query;
+  const { flow, status, closedAfter, closedBefore, ...others } = filter;
   const isClosed = closedAfter !== undefined || closedBefore !== undefined;
-  if (isCreated || (isClosed && order !== "lastClosed") || (flow === undefined && status === undefined))
-    return sql`select e.id, ${timeOf(sql, order)} as at from flowledger.executions e where true ${place(sql, filter)} ${where(sql, filter)} ${page}`;
-  const statuses = list([...new Set(status ?? Header.shape.status.options)]);
+  if (isByCreation(filter) || (isClosed && order !== "lastClosed") || (flow === undefined && status === undefined))
+    return sql`select e.id, ${timeOf(sql, filter, order)} as at from flowledger.executions e where true ${place(sql, filter)} ${where(sql, filter)} ${page}`;
+  const mayBe = order === "lastClosed" ? ended : Header.shape.status.options;
+  const statuses = list(mayBe.filter((one) => status?.includes(one) ?? true));
   return sql`
     select c.id, c.at from ${flows} f(flow) cross join unnest(${statuses}::text::text[]) s(status)
-    cross join lateral (${cell(where(sql, others))}) c`;
+    cross join lateral (${cellPage(sql, query)(where(sql, others))}) c`;
+}
+
+/** So many rows are looked at in the order of the list before an index that has all that a filter means is asked. */
+const soonRows = 2000;
+
+/** What those have of the page. */
+function among(sql: Sql, { filter, order, cursor }: ListQuery, page: Part): Part {
+  const { createdAfter, createdBefore, closedAfter, closedBefore } = filter;
+  const { after, by } = sortOf(sql, filter, order, cursor);
+  const [from, until] = order === "lastClosed" ? [closedAfter, closedBefore] : [createdAfter, createdBefore];
+  const at: Part = order === "lastClosed" ? sql`e.closed_at` : sql`e.created_at`;
+  return sql`
+    select e.id, ${timeOf(sql, filter, order)} as at from (
+      select e.* from flowledger.executions e where true ${between(sql, at, from, until)} ${after} order by ${by} limit ${soonRows}::int) e
+    where true ${place(sql, filter)} ${where(sql, filter)} ${page}`;
 }
 
 /**
@@ -218,7 +250,7 @@ function walked(sql: Sql, filter: ExecutionFilter, order: ListOrder, flows: Part
 function cellPage(sql: Sql, { filter, order, cursor, limit }: ListQuery): Cell {
   if (order === "lastClosed") return closedCellPage(sql, filter, cursor, limit);
   const isNewest = order !== "oldest";
-  const [first, last] = [firstId, lastId];
+  const [first, last] = filter.ids ?? [firstId, lastId];
   const from: Part =
     cursor === undefined || isNewest
       ? sql`>= (f.flow, s.status, ${first}::uuid)`
@@ -228,7 +260,8 @@ function cellPage(sql: Sql, { filter, order, cursor, limit }: ListQuery): Cell {
       ? sql`<= (f.flow, s.status, ${last}::uuid)`
       : sql`< (f.flow, s.status, ${cursor}::uuid)`;
   const by: Part = isNewest ? sql`e.flow desc, e.status desc, e.id desc` : sql`e.flow, e.status, e.id`;
-  return inOrder(sql, sql`(e.flow, e.status, e.id) ${from} and (e.flow, e.status, e.id) ${until}`, by, limit);
+  const [near, far] = isNewest ? [until, from] : [from, until];
+  return inOrder(sql, sql`(e.flow, e.status, e.id) ${near}`, sql`(e.flow, e.status, e.id) ${far}`, by, limit);
 }
 
 const [firstId, lastId] = ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"];
@@ -245,16 +278,23 @@ function closedCellPage(
     cursor === undefined
       ? sql`< (f.flow, s.status, ${before}::text::timestamptz, ${firstId}::uuid)`
       : sql`< (f.flow, s.status, (select c.closed_at from flowledger.executions c where c.id = ${cursor}::uuid), ${cursor}::uuid)`;
-  const range: Part = sql`
-    e.closed_at is not null and (e.flow, e.status, e.closed_at, e.id) > (f.flow, s.status, ${after}::text::timestamptz, ${lastId}::uuid)
-    and (e.flow, e.status, e.closed_at, e.id) ${until}`;
-  return inOrder(sql, range, sql`e.flow desc, e.status desc, e.closed_at desc, e.id desc`, limit);
+  const near: Part = sql`e.closed_at is not null and (e.flow, e.status, e.closed_at, e.id) ${until}`;
+  const far: Part = sql`(e.flow, e.status, e.closed_at, e.id) > (f.flow, s.status, ${after}::text::timestamptz, ${lastId}::uuid)`;
+  return inOrder(sql, near, far, sql`e.flow desc, e.status desc, e.closed_at desc, e.id desc`, limit);
 }
 
-/** In the order of the index, whatever the planner expects of the condition: of a limit that it cannot know it takes the first tenth to be read. */
-function inOrder(sql: Sql, range: Part, by: Part, limit: number): Cell {
+/**
+ * In the order of the index, whatever the planner expects of the condition: of a limit that it cannot know it takes the first tenth to be
+ * read. Postgres before 18 reads a range of rows on until their first column has changed, so that a page without rows would cost those of
+ * all statuses before it: first it is looked whether what comes next belongs there.
+ */
+function inOrder(sql: Sql, near: Part, far: Part, by: Part, limit: number): Cell {
   return (condition): Part => sql`
-    select e.id, e.closed_at as at from (select e.* from flowledger.executions e where ${range} order by ${by} limit (select 2000000000)) e
+    select e.id, e.closed_at as at from (
+      select e.* from flowledger.executions e
+      where (select (n.flow, n.status) = (f.flow, s.status) from (select e.flow, e.status from flowledger.executions e where ${near} order by ${by} limit 1) n)
+        and ${near} and ${far}
+      order by ${by} limit (select 2000000000)) e
     where true ${condition} order by ${by} limit ${limit}::int`;
 }
 
@@ -262,19 +302,21 @@ function inOrder(sql: Sql, range: Part, by: Part, limit: number): Cell {
 function where(sql: Sql, filter: ExecutionFilter): Part {
   const { version, createdAfter, createdBefore, closedAfter, closedBefore, parent, ids } = filter;
   const { idempotencyKey, errorPattern, metadata, redriven, within } = filter;
-  const moment = (at: Date) => sql`${at.toISOString()}::text::timestamptz`;
   return sql`
     ${version === undefined ? sql`` : sql`and starts_with(e.fingerprint, ${version})`}
-    ${createdAfter === undefined ? sql`` : sql`and e.created_at > ${moment(createdAfter)}`}
-    ${createdBefore === undefined ? sql`` : sql`and e.created_at < ${moment(createdBefore)}`}
-    ${closedAfter === undefined ? sql`` : sql`and e.closed_at > ${moment(closedAfter)}`}
-    ${closedBefore === undefined ? sql`` : sql`and e.closed_at < ${moment(closedBefore)}`}
+    ${between(sql, sql`e.created_at`, createdAfter, createdBefore)} ${between(sql, sql`e.closed_at`, closedAfter, closedBefore)}
     ${parent === undefined ? sql`` : sql`and e.parent_id = ${parent}::uuid`}
     ${ids === undefined ? sql`` : sql`and e.id between ${ids[0]}::uuid and ${ids[1]}::uuid`}
     ${idempotencyKey === undefined ? sql`` : sql`and e.idempotency_key = ${idempotencyKey}`}
     ${errorPattern === undefined ? sql`` : sql`and e.error is not null and concat(e.error ->> 'name', ': ', e.error ->> 'message') ilike ${errorPattern}`}
     ${[metadata, within].map((one) => (one === undefined ? sql`` : sql`and e.metadata is not null and e.metadata @> ${JSON.stringify(one)}::text::jsonb`))}
     ${redriven === undefined ? sql`` : sql`and ${isRedriven(sql)} = ${redriven}::boolean`}`;
+}
+
+function between(sql: Sql, time: Part, after: Date | undefined, before: Date | undefined): Part {
+  const moment = (at: Date) => sql`${at.toISOString()}::text::timestamptz`;
+  return sql`
+    ${after === undefined ? sql`` : sql`and ${time} > ${moment(after)}`} ${before === undefined ? sql`` : sql`and ${time} < ${moment(before)}`}`;
 }
 
 /** As `flowledger.redriven_by` says, which is too slow to be called for each. */

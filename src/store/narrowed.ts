@@ -3,6 +3,7 @@
  * through, and where many do, the list is walked in its order and soon has a page.
  */
 import type { Sql } from "./client.ts";
+import { list } from "./columns.ts";
 import type { ExecutionFilter, ListOrder } from "./list-filter.ts";
 
 type Part = ReturnType<Sql>;
@@ -14,21 +15,42 @@ interface Narrow {
   readonly most: number;
   /** Those, as they stand side by side; without it each is looked up. */
   readonly rows?: Part;
+  /** Whether it takes long to find out that they are many. */
+  readonly isDear?: boolean;
+}
+
+interface Walks {
+  /** What the list is sorted by, of `e`. */
+  readonly time: Part;
+  /** What must hold of those that are few. */
+  readonly look: Part;
+  readonly page: Part;
+  /** Of the page. */
+  readonly limit: number;
+  /** The walk in the order of the list, for its first rows only. */
+  readonly soon: Part;
+  readonly walk: Part;
 }
 
 /** So many are read and sorted in milliseconds, wherever they are in the table. */
 const scattered = 2000;
+/** So much of a fingerprint the index of versions has. */
+const versionPart = 4;
+/** What has not closed is looked through for a version: that index has none of it, so that it costs a write only once. */
+const openStatuses: readonly string[] = ["created", "running", "waiting", "parked"];
 /** What belongs to a range of times stands side by side. */
 const together = 40_000;
 
-/** Ids and times of `walk`, or of what is few: `look` says what must hold of those. */
-export function narrowed(sql: Sql, narrow: readonly Narrow[], time: Part, look: Part, page: Part, walk: Part): Part {
+/** Ids and times of a page: of what is few, or of a walk. */
+export function narrowed(sql: Sql, narrow: readonly Narrow[], { time, look, page, limit, soon, walk }: Walks): Part {
   if (narrow.length === 0) return walk;
   const few = (index: number) => sql.unsafe(`few_${index}`);
   const isFew = (index: number) => sql`(select count(*) from ${few(index)}) <= ${narrow[index]?.most ?? 0}::int`;
+  const isDear = narrow.some((one) => one.isDear);
+  const isSoon = isDear ? sql`(select count(*) from soon) >= ${limit}::int` : sql`false`;
   // The first of them that is few.
   const isMeant = (index: number): Part =>
-    narrow.slice(0, index).reduce<Part>((so, _, before) => sql`${so} and not ${isFew(before)}`, sql`true`);
+    narrow.slice(0, index).reduce<Part>((so, _, before) => sql`${so} and not ${isFew(before)}`, sql`not ${isSoon}`);
   const named = narrow.map(
     ({ ids, most }, index) => sql`${few(index)} as materialized (${ids} limit ${most + 1}::int)`,
   );
@@ -39,6 +61,10 @@ export function narrowed(sql: Sql, narrow: readonly Narrow[], time: Part, look: 
         : sql`(${rows} ${look} offset 0) e`;
     return sql`(select e.id, ${time} as at from ${from} where ${isMeant(index)} and ${isFew(index)} ${rows === undefined ? look : sql``} ${page}) union all`;
   });
+  if (isDear) {
+    named.push(sql`soon as materialized (${soon})`);
+    branches.unshift(sql`(select s.id, s.at from soon s where ${isSoon}) union all`);
+  }
   return sql`
     with ${named.reduce((all, one) => sql`${all}, ${one}`)}
     ${branches.reduce((all, one) => sql`${all} ${one}`)}
@@ -47,11 +73,11 @@ export function narrowed(sql: Sql, narrow: readonly Narrow[], time: Part, look: 
 
 /** The parts of a filter that an index answers, what is likely to be fewest first. */
 export function narrowParts(sql: Sql, filter: ExecutionFilter, order: ListOrder, flows: Part): Narrow[] {
-  const { idempotencyKey, parent, redriven, metadata, within, ids } = filter;
+  const { idempotencyKey, parent, redriven, metadata, within, ids, version, errorPattern } = filter;
   const { createdAfter, createdBefore, closedAfter, closedBefore } = filter;
   const parts: Narrow[] = [];
-  const held = (condition: Part) =>
-    parts.push({ ids: sql`select e.id from flowledger.executions e where ${condition}`, most: scattered });
+  const held = (condition: Part, isDear = false) =>
+    parts.push({ ids: sql`select e.id from flowledger.executions e where ${condition}`, most: scattered, isDear });
   if (idempotencyKey !== undefined)
     parts.push({
       ids: sql`
@@ -67,9 +93,29 @@ export function narrowParts(sql: Sql, filter: ExecutionFilter, order: ListOrder,
         where l.seq = 1 and l.type = 'execution.created' and l.payload ? 'forkedFrom'`,
       most: scattered,
     });
+  if (version !== undefined && version.length >= versionPart) {
+    const isClosed = order === "lastClosed" || closedAfter !== undefined || closedBefore !== undefined;
+    const openOnes = list(isClosed ? [] : openStatuses.filter((one) => filter.status?.includes(one) ?? true));
+    parts.push({
+      ids: sql`
+        select e.id from flowledger.executions e
+        where e.closed_at is not null and left(e.fingerprint, 4) = left(${version}, 4) and starts_with(e.fingerprint, ${version})
+        union all
+        select o.id from ${flows} f(flow) cross join unnest(${openOnes}::text::text[]) s(status) cross join lateral (
+          select e.id from flowledger.executions e
+          where e.flow = f.flow and e.status = s.status and starts_with(e.fingerprint, ${version}) offset 0) o`,
+      most: scattered,
+    });
+  }
+  if (errorPattern !== undefined && hasPieces(errorPattern))
+    held(
+      sql`e.error is not null and (flowledger.error_pieces(e.error) @> flowledger.pattern_pieces(${errorPattern})
+        or flowledger.error_pieces(e.error) @> array[''])`,
+      true,
+    );
   for (const one of [metadata, within])
     if (one !== undefined && Object.keys(one).length > 0)
-      held(sql`e.metadata is not null and e.metadata @> ${JSON.stringify(one)}::text::jsonb`);
+      held(sql`e.metadata is not null and e.metadata @> ${JSON.stringify(one)}::text::jsonb`, true);
   if (ids !== undefined) held(sql`e.id between ${ids[0]}::uuid and ${ids[1]}::uuid`);
   const range = (column: Part, after: Date | undefined, before: Date | undefined) => {
     if (after === undefined && before === undefined) return;
@@ -85,4 +131,9 @@ export function narrowParts(sql: Sql, filter: ExecutionFilter, order: ListOrder,
   if (order !== "lastClosed") range(sql`e.closed_at`, closedAfter, closedBefore);
   if (order === "lastClosed") range(sql`e.created_at`, createdAfter, createdBefore);
   return parts;
+}
+
+/** Whether a pattern of `ilike` has three characters side by side. */
+function hasPieces(pattern: string): boolean {
+  return pattern.split("%").some((text) => text.replace(/\\(.)/gu, "$1").length >= 3);
 }

@@ -220,7 +220,8 @@ export class OwnerTrace {
   readonly #parent: OtelContext;
   readonly #flow: string;
   readonly #attributes: Attributes;
-  readonly #before: Link | null;
+  /** The claim before, and whether its worker was lost. */
+  readonly #before: { readonly context: SpanContext; readonly isLost: boolean } | null;
   readonly #claimedAt: number;
   readonly #hasWaits: boolean;
   /** What an earlier owner had begun. */
@@ -239,14 +240,14 @@ export class OwnerTrace {
     this.#parent = api.trace.setSpanContext(api.ROOT_CONTEXT, root);
     this.#inherited = new Set(state.dispatches.keys());
     const isFirst = state.firstClaim === null;
-    this.#before = before && !isFirst ? linkTo(before, takeovers > 0 ? "takeover" : "claim") : null;
+    this.#before = before && !isFirst ? { context: before, isLost: takeovers > 0 } : null;
     // How long it was due; of a later claim only when.
     const queue = tracer.startSpan(
       `queue ${flow}`,
       {
         kind: kinds.internal,
         attributes,
-        links: this.#before ? [this.#before] : [],
+        links: this.#linkBefore("claim"),
         startTime: new Date(isFirst ? Math.min(dueAt(state), now) : now),
       },
       this.#parent,
@@ -259,17 +260,23 @@ export class OwnerTrace {
 
   /** An attempt begins. @param number from 1 */
   attempt(dispatch: Dispatch, chunk: string, number: number): AttemptTrace {
-    const { id, failures } = dispatch;
+    const { id } = dispatch;
     this.#slept(dispatch, chunk);
-    const failed = failures > 0 ? this.#failed.get(id) : undefined;
-    const link = failed ? linkTo(failed, "retry") : this.#inherited.has(id) ? this.#before : null;
+    const isRetry = isAgain(dispatch);
+    const failed = isRetry ? this.#failed.get(id) : undefined;
+    const inherited = this.#inherited.has(id) ? this.#linkBefore(isRetry ? "retry" : "claim") : [];
     const attributes = { ...this.#attributes, "flowledger.chunk": chunk, "flowledger.attempt": number };
     const span = this.#tracer.startSpan(
       `chunk ${this.#flow}/${chunk}`,
-      { kind: kinds.consumer, attributes, links: link ? [link] : [] },
+      { kind: kinds.consumer, attributes, links: failed ? [linkTo(failed, "retry")] : inherited },
       this.#parent,
     );
     return new AttemptTrace(this.#api, this.#tracer, span, attributes, () => this.#failed.set(id, span.spanContext()));
+  }
+
+  /** To the claim before. @param what it is, where its worker was not lost */
+  #linkBefore(what: "claim" | "retry"): Link[] {
+    return this.#before ? [linkTo(this.#before.context, this.#before.isLost ? "takeover" : what)] : [];
   }
 
   /** It goes on after a sleep through which nobody held it: how long that was. */
@@ -299,6 +306,11 @@ export class OwnerTrace {
       )
       .end(new Date(until));
   }
+}
+
+/** Whether the attempt before failed, and not one that has since recorded what it waits for: an operator's retry is one too. */
+function isAgain({ failedSeq, failedAt, journaledAt }: Dispatch): boolean {
+  return failedSeq > 0 && journaledAt <= failedAt;
 }
 
 /** Runs code with a span as the active one. */

@@ -1,6 +1,7 @@
 /** A bulk under the movable clock: its rate counts by that. */
 import { expect, test } from "vitest";
 import { defineFlow, ExecutionCancelledError } from "../../src/index.ts";
+import type { Bulk } from "../../src/index.ts";
 import { internals } from "../../src/orchestrator.ts";
 import { kit } from "../support/kit.ts";
 
@@ -28,6 +29,35 @@ test("a bulk with a rate of one an hour is through after its hours", async () =>
   await t.clock.advance("2h");
   expect(await bulk.wait()).toEqual({ matched: 3, done: 3, skipped: 0, failed: 0 });
 }, 60_000);
+
+test.each(["250ms", "10s", "1h"])(
+  "a bulk with a rate per %s has ended with its last command, and not a window later",
+  async (per) => {
+    const flow = defineFlow("kit.bulk.ends").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
+    await using t = await kit({ flows: [flow] });
+    const start = (of: number) =>
+      t.orchestrator.flow(flow).startExecution(null, { autoClose: false, metadata: { of: `of ${of}` } });
+    const limit = 2;
+    const counts = [0, 1, limit, limit + 1];
+    for (const of of counts) for (let count = 0; count < of; count++) await start(of);
+    await t.settle();
+    const asked: Bulk[] = [];
+    for (const of of counts) {
+      const filter = { flow: "kit.bulk.ends", metadata: { of: `of ${of}` } };
+      asked.push(await t.orchestrator.bulk({ action: "cancel", where: filter, rate: { limit, per }, ...by }));
+    }
+    await t.settle();
+    const ends = () => Promise.all(asked.map(async (bulk) => (await bulk.execution.explain()).kind));
+
+    expect(await Promise.all(asked.map(async (bulk) => (await bulk.report()).done))).toEqual([0, 1, limit, limit]);
+    expect(await ends()).toEqual(["closed", "closed", "closed", "waiting"]);
+    await t.clock.advance(per);
+    await t.clock.advance("1ms");
+    expect((await asked.at(-1)?.report())?.done).toBe(limit + 1);
+    expect(await ends()).toEqual(["closed", "closed", "closed", "closed"]);
+  },
+  60_000,
+);
 
 test("what a bulk leaves as it is takes nothing of its rate", async () => {
   const flow = defineFlow("kit.bulk.skips").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));

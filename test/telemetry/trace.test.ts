@@ -8,13 +8,16 @@ import {
   type ReadableSpan,
   type Sampler,
 } from "@opentelemetry/sdk-trace-base";
+import postgres from "postgres";
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
-import type { TelemetryOptions } from "../../src/index.ts";
+import type { ChunkOptions, Ctx, TelemetryOptions } from "../../src/index.ts";
 import { isTraceApi } from "../../src/telemetry/otel.ts";
+import type { TestOrchestrator } from "../../src/test.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
+import { kit } from "../support/kit.ts";
 import { newGate, serving, untilEvent, visiting, warningsOf } from "../support/flows.ts";
 
 const exporter = new InMemorySpanExporter();
@@ -377,6 +380,93 @@ test("an attempt that lost its worker ends its span, and the next owner's links 
   ]);
   expect(new Set(attempts.map(traceOf)).size).toBe(1);
 });
+
+type Works = Pick<Ctx, "execution" | "sleep">;
+
+/** What a chunk does that goes on under a later claim, what makes it go on, and what the last span of it is linked as. */
+interface GoesOn {
+  readonly settings: Pick<ChunkOptions, "retry" | "onFailure">;
+  readonly run: (ctx: Works) => unknown;
+  readonly act: (t: TestOrchestrator, id: string) => Promise<unknown>;
+  readonly as: string;
+}
+
+const failsFirst = (ctx: Works) => {
+  if (failing.delete(ctx.execution.id)) throw new Error("not yet");
+};
+const failing = new Set<string>();
+const byAnn = { actor: "ann", reason: "mended" };
+const parks: GoesOn["settings"] = { onFailure: "park", retry: { maxAttempts: 1 } };
+const later: GoesOn["settings"] = { retry: { maxAttempts: 3, initialInterval: "1h", jitter: false } };
+
+test.each<[string, GoesOn]>([
+  ["a retry", { settings: later, run: failsFirst, act: (t) => t.clock.advance("1h"), as: "retry" }],
+  [
+    "an operator's retry",
+    {
+      settings: parks,
+      run: failsFirst,
+      act: async (t, id) => (await t.orchestrator.getExecution(id)).retry(byAnn),
+      as: "retry",
+    },
+  ],
+  [
+    "an operator's retry by SQL",
+    {
+      settings: parks,
+      run: failsFirst,
+      act: async ({ database: url }, id) => {
+        const sql = postgres(url, { max: 1 });
+        await sql`select flowledger.retry(${id}, ${JSON.stringify(byAnn)}::text::jsonb)`;
+        await sql.end();
+      },
+      as: "retry",
+    },
+  ],
+  [
+    "a sleep that is over",
+    { settings: {}, run: (ctx) => ctx.sleep("2h"), act: (t) => t.clock.advance("2h"), as: "claim" },
+  ],
+  [
+    "a sleep of the attempt after one that failed",
+    {
+      settings: later,
+      run: async (ctx) => {
+        failsFirst(ctx);
+        await ctx.sleep("2h");
+      },
+      act: async (t) => {
+        await t.clock.advance("1h");
+        await t.clock.advance("3h");
+      },
+      as: "claim",
+    },
+  ],
+])(
+  "%s under a later claim is linked to the claim before as what it is",
+  async (_, { settings, run, act, as }) => {
+    const flow = defineFlow("traced.later");
+    flow.to("work", (ctx) => run(ctx), settings);
+    await using t = await kit({ flows: [flow] });
+    const execution = await t.orchestrator.flow(flow).createExecution({ autoClose: false });
+    failing.add(execution.id);
+    await execution.start(null);
+    await t.settle();
+    const last = () => spans(execution.id, "chunk traced.later/work").at(-1);
+    const first = last()?.spanContext().spanId;
+    const before = async () => (await execution.history({ types: ["execution.claimed"] })).length;
+    expect(await before()).toBe(1);
+
+    await act(t, execution.id);
+    await t.settle();
+
+    const found = last();
+    const claims = spans(execution.id, "queue traced.later").map((one) => one.spanContext().spanId);
+    expect(found?.spanContext().spanId).not.toBe(first);
+    expect(found && linked(found)).toEqual([[as, claims.at(-2)]]);
+  },
+  60_000,
+);
 
 test("a fork is a trace of its own that links to its source; a child links to the chunk that called it", async () => {
   const inner = defineFlow("traced.inner");

@@ -109,6 +109,12 @@ export function historyTables(schema: PgSchema) {
       index("executions_metadata")
         .using("gin", table.metadata.op("jsonb_path_ops"))
         .where(sql`metadata is not null`),
+      index("executions_version")
+        .on(sql`left(fingerprint, 4)`)
+        .where(sql`closed_at is not null`),
+      index("executions_errors")
+        .using("gin", sql`${sql.raw(schema.schemaName)}.error_pieces(error)`)
+        .where(sql`error is not null`),
     ],
   );
 
