@@ -7,6 +7,7 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { threadModule } from "./build-thread.ts";
 import { assets } from "./src/console/assets.ts";
 import { sqlSource } from "./src/store/sql-source.ts";
 
@@ -30,20 +31,7 @@ writeFileSync(
   `const made = ${JSON.stringify(await assets())};\nexport function assets() {\n  return Promise.resolve(made);\n}\n`,
 );
 
-// A thread has no bundler's loader: it brings its driver along, as a script.
-const { outputFiles } = await build({
-  entryPoints: [here("src/worker/heartbeat-thread.ts")],
-  bundle: true,
-  write: false,
-  platform: "node",
-  format: "cjs",
-  target: "node22",
-  legalComments: "inline",
-});
-writeFileSync(
-  here("dist/worker/thread-source.js"),
-  `const source = ${JSON.stringify(outputFiles[0]?.text)};\nexport function threadSource() {\n  return source;\n}\n`,
-);
+writeFileSync(here("dist/worker/thread-source.js"), await threadModule());
 
 await bundleGraphileWorker();
 

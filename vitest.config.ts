@@ -2,6 +2,8 @@
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { configDefaults, defineConfig } from "vitest/config";
+import type { VitestPluginContext } from "vitest/node";
+import { threadModule } from "./build-thread.ts";
 import { retries } from "./test/support/retries.ts";
 import { isNamed, projects } from "./test/tiers/projects.ts";
 
@@ -17,7 +19,18 @@ function named<T>(name: "crash" | "browser", test: T) {
   return isNamed(name, process.argv.slice(3)) ? [{ extends: true as const, test: { name, ...test } }] : [];
 }
 
+/** A run starts some thousand threads. As in the package, in one piece: modules one by one are what a start takes longest for. */
+const thread = "src/worker/thread-source.ts";
+const threads = {
+  name: "threads as in the package",
+  load: async (id: string) => (id.endsWith(thread) ? threadModule() : null),
+  // What is in it is in other files, too.
+  configureVitest: ({ defineCacheKeyGenerator }: VitestPluginContext) =>
+    defineCacheKeyGenerator(({ id }) => (id.endsWith(thread) ? false : null)),
+};
+
 export default defineConfig({
+  plugins: [threads],
   test: {
     pool: "forks",
     // More than cores: what a test waits for is often the database, or a process.
@@ -32,7 +45,7 @@ export default defineConfig({
         test: {
           name: "pure",
           include: pure,
-          typecheck: { enabled: true, include: ["test/**/*.test-d.ts"], tsconfig: "./tsconfig.json" },
+          typecheck: { enabled: true, include: ["test/**/*.test-d.ts"], tsconfig: "./tsconfig.types.json" },
         },
       },
       {

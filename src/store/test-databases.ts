@@ -58,17 +58,17 @@ export function openTestDatabases(serverUrl: string): TestDatabases {
       throw new ConnectionError(target.place, `role "${user}" may not create databases for tests`, remedy, error);
     }
   };
-  const begin = async (): Promise<string> => {
+  const begin = async () => {
     await sql`select pg_advisory_lock(${lockClass}::int, ${run}::int)`;
     await dropAbandoned(sql);
-    return requireTemplate(sql, serverUrl);
+    return { template: await requireTemplate(sql, serverUrl), strategy: await strategyOf(sql) };
   };
-  let template: Promise<string> | undefined;
+  let begun: ReturnType<typeof begin> | undefined;
   const create = async (nowMs: number): Promise<string> => {
     const name = `${prefix}${run}_${randomBytes(4).toString("hex")}`;
-    const source = await (template ??= begin());
+    const { template, strategy } = await (begun ??= begin());
     made.add(name);
-    await sql`create database ${sql(name)} template ${sql(source)}`;
+    await sql`create database ${sql(name)} template ${sql(template)} strategy ${sql(strategy)}`;
     const url = urlOf(serverUrl, name);
     await within(url, (own) => beginTestClock(own, nowMs));
     return url;
@@ -84,6 +84,12 @@ export function openTestDatabases(serverUrl: string): TestDatabases {
       await sql.end({ timeout: 1 });
     },
   };
+}
+
+/** How a clone is made soonest: file by file where nothing has to reach a disk, which takes a third of the work; else by the log. */
+export async function strategyOf(sql: postgres.Sql): Promise<"file_copy" | "wal_log"> {
+  const [row] = await sql<[{ fsync: string }]>`show fsync`;
+  return row.fsync === "off" ? "file_copy" : "wal_log";
 }
 
 /** Counts the processes that test on a server. */

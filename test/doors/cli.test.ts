@@ -1,5 +1,4 @@
-/** `npx flowledger`, as people and scripts run it: spawned, with its output and its exit codes. */
-import { spawn } from "node:child_process";
+/** `npx flowledger`, as people and scripts run it, with its output and its exit codes. */
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -10,9 +9,9 @@ import { administer, emptyDatabase, testDatabase } from "../support/database.ts"
 import { untilPending } from "../support/doors.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { serving } from "../support/flows.ts";
+import { cliPath as cli, type CliResult, runCliWith, spawnCli } from "../support/cli.ts";
 import { startProcess } from "../support/processes.ts";
 
-const cli = resolve(import.meta.dirname, "../../src/cli.ts");
 const library = resolve(import.meta.dirname, "../../src/index.ts");
 const unknownId = "0190a000-0000-7000-8000-000000000000";
 
@@ -87,6 +86,14 @@ test("a delayed start waits from the shell too, whatever is sent to it; discardA
   expect(meta).toMatchObject({ closeReason: "discarded", status: "cancelled" });
   await json("cancel", id);
   expect(await delayed.result.getMeta()).toMatchObject({ lifecycleState: "closed", closeReason: "cancelled" });
+});
+
+test("a process of its own, as a shell starts it, says the same as one that runs commands in turn, and ends with the same code", async () => {
+  const options = { env: { DATABASE_URL: database.url }, cwd: folder };
+  const { id } = await json<{ id: string }>("start", "greeting", '"Ada"');
+
+  for (const args of [["history", id], ["show", unknownId, "--json"], ["list", "--odd"], []])
+    expect({ args, ...(await spawnCli(options, ...args)) }).toEqual({ args, ...(await runCliWith(options, ...args)) });
 });
 
 test("an id that is no uuid is not found, as one that nobody has", async () => {
@@ -583,24 +590,12 @@ interface Shown {
   error: Record<string, unknown> | null;
 }
 
-interface Result {
-  code: number | null;
-  stdout: string;
-  stderr: string;
-}
-
-function run(...args: string[]): Promise<Result> {
+function run(...args: string[]): Promise<CliResult> {
   return runWith({ DATABASE_URL: database.url }, ...args);
 }
 
-function runWith(env: Record<string, string>, ...args: string[]): Promise<Result> {
-  const { promise, resolve: finish, reject } = Promise.withResolvers<Result>();
-  const child = spawn(process.execPath, [cli, ...args], { env: { ...process.env, ...env }, cwd: folder });
-  let [stdout, stderr] = ["", ""];
-  child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
-  child.on("error", reject).on("close", (code) => finish({ code, stdout, stderr }));
-  return promise;
+function runWith(env: Record<string, string>, ...args: string[]): Promise<CliResult> {
+  return runCliWith({ env, cwd: folder }, ...args);
 }
 
 /** The one JSON document that a command printed. */

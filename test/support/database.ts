@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
 import { afterAll, inject } from "vitest";
+import { strategyOf } from "../../src/store/test-databases.ts";
 import { databaseUrl, templateName } from "./server.ts";
 
 export interface TestDatabase extends AsyncDisposable {
@@ -42,10 +43,10 @@ async function create(template: string): Promise<TestDatabase> {
   const serverUrl = inject("serverUrl");
   const name = `${inject("databasePrefix")}${randomBytes(4).toString("hex")}`;
   const owner = inject("owner");
-  await administer(
-    serverUrl,
-    (admin) => admin`create database ${admin(name)} template ${admin(template)} owner ${admin(owner.name)}`,
-  );
+  await administer(serverUrl, async (admin) => {
+    const strategy = await strategyOf(admin);
+    await admin`create database ${admin(name)} template ${admin(template)} strategy ${admin(strategy)} owner ${admin(owner.name)}`;
+  });
 
   const url = databaseUrl(serverUrl, name, owner);
   const sql = postgres(url, { max: 4, onnotice: () => {} });

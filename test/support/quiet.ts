@@ -73,7 +73,7 @@ let statement: string | undefined;
 /** Every version of every row, by table: what is written anew, or locked, is another one, whatever it says. */
 async function look(sql: postgres.Sql): Promise<Map<string, string>> {
   statement ??= await statementOf(sql);
-  const rows = await sql.unsafe<{ name: string; versions: string }[]>(statement);
+  const rows = await sql.unsafe<{ name: string; versions: string }[]>(statement, [], { prepare: true });
   return new Map(rows.map(({ name, versions }) => [name, versions]));
 }
 
