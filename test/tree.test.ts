@@ -76,6 +76,11 @@ const publicValues = [
   "WorkerError",
 ];
 const publicTypes = [
+  "NotJson",
+  "ResourcesOf",
+  "Storable",
+  "StorableReturn",
+  "Stored",
   "BlockOptions",
   "ChunkRef",
   "Callable",
@@ -277,12 +282,12 @@ const longStill: Readonly<Record<string, number>> = {
   "src/console/page/parts.tsx": 450,
   "src/embedded.ts": 520,
   "src/engine/owner.ts": 1300,
-  "src/execution/bound-flow.ts": 420,
+  "src/execution/bound-flow.ts": 430,
   "src/execution/history.ts": 430,
   "src/ledger/decide.ts": 860,
   "src/ledger/evolve.ts": 880,
   "src/ledger/state.ts": 475,
-  "src/orchestrator.ts": 920,
+  "src/orchestrator.ts": 930,
   "src/test.ts": 410,
   "src/worker/worker.ts": 430,
 };
