@@ -17,7 +17,7 @@
  * The words, as they are meant everywhere here:
  *
  * - **flow**: a definition: chunks, how they follow each other, and a contract. It has no state
- * - **contract**: the zod schemas of a flow: its input, state, events and stream items
+ * - **contract**: the zod schemas of a flow: its input, state, events, stream items and live objects
  * - **chunk**: one named part of a flow: a function of `ctx`, with its retries and its timeout
  * - **execution**: one run of a flow, with a ledger of its own
  * - **ledger**: all that happened to an execution, in order, append-only. Everything else is read from it
@@ -129,6 +129,7 @@ export type {
   Contract,
   InputOf,
   InterruptNotice,
+  ResourcesOf,
   StartInput,
   StateOf,
   StreamItem,
@@ -210,7 +211,7 @@ export type { Explanation, Wait } from "./ledger/explanation.ts";
 export type { TimelineRow } from "./ledger/timeline.ts";
 export type { Meta } from "./ledger/views.ts";
 export type { Duration } from "./base/duration.ts";
-export type { Json, JsonObject } from "./base/json.ts";
+export type { Json, JsonObject, NotJson, Storable, StorableReturn, Stored } from "./base/json.ts";
 export type { TraceApi } from "./telemetry/otel.ts";
 export type { TelemetryOptions } from "./telemetry/trace.ts";
 export type { JsonLoggerOptions } from "./telemetry/log.ts";

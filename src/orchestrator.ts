@@ -28,7 +28,7 @@ import type { FlowDataAccess, Hooks } from "./engine/host.ts";
 import { idsBy } from "./engine/ids.ts";
 import type { NewId } from "./engine/ids.ts";
 import { KeptResources } from "./engine/resources.ts";
-import type { Resources, WorkerResources } from "./engine/resources.ts";
+import type { Resources, ResourcesFor, WorkerResources } from "./engine/resources.ts";
 import { DefinitionError, ExecutionNotFoundError, LockedError, UsageError } from "./base/errors.ts";
 import { BoundFlow, newExecution } from "./execution/bound-flow.ts";
 import type { BoundHost } from "./execution/bound-flow.ts";
@@ -64,30 +64,36 @@ import type { FlowDefinition } from "./flow/definition.ts";
 import { parseDuration } from "./base/duration.ts";
 import type { Duration } from "./base/duration.ts";
 import type { ExecutionId } from "./ledger/event.ts";
-import { toJson, type JsonObject } from "./base/json.ts";
+import { toJson, type JsonObject, type Storable } from "./base/json.ts";
 import type { Health } from "./telemetry/health.ts";
 import { openLogs, type Logs } from "./telemetry/log.ts";
 import { Tracing, type TelemetryOptions } from "./telemetry/trace.ts";
 import { Telemetry } from "./telemetry/telemetry.ts";
 import { resolveSchedules, scheduleOptionNames } from "./worker/schedules.ts";
-import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
+import type { Schedule, Scheduled, ScheduleOptions } from "./worker/schedules.ts";
 import type { LocalWorker, Worker, WorkerSettings } from "./worker/host.ts";
 import { carriedOver, closing, isReloading, opened, started, type Member, type Serving } from "./worker/reload.ts";
 
 /** Of `createOrchestrator()`. */
-export interface OrchestratorOptions {
+export interface OrchestratorOptions<
+  Flows extends readonly FlowDefinition[] = readonly FlowDefinition[],
+  Schedules extends readonly ScheduleOptions[] = readonly ScheduleOptions[],
+> {
   /** A connection string, or options of postgres.js. It connects at the first use. @default process.env.DATABASE_URL, read at the first use */
   connection?: ConnectionOption | undefined;
   /** The schema that flowledger was migrated into: a lower-case name of at most 41 characters. @default "flowledger" */
   schema?: string;
   /** The flows this process starts or serves, and with them their sub-flows. */
-  flows?: readonly FlowDefinition[];
+  flows?: Flows;
   /** Background functions, as `defer()` of `flowledger/defer` makes them: this process serves them too. */
   functions?: readonly FunctionDefinition[];
-  /** Live objects for chunks, by name; a function is a factory `(execution) => value`, called once per execution. */
-  resources?: WorkerResources;
+  /**
+   * Live objects for chunks, by name; a function is a factory `(execution) => value`, called once per execution. Those that a contract
+   * of `flows` names have its types.
+   */
+  resources?: WorkerResources & ResourcesFor<Flows[number]>;
   /** What starts by the clock, as long as a worker runs. */
-  schedules?: readonly ScheduleOptions[];
+  schedules?: Scheduled<Schedules>;
   /**
    * Where the library and `ctx.log` write: pino, console, or an object with debug, info, warn and error, called with a message
    * and fields (pino: fields and message). @default to stderr: lines of `ctx.log` from info on, warnings and errors of the library
@@ -157,6 +163,10 @@ export interface OrchestratorInternals {
  * @throws {UsageError} an option that is unknown, or cannot be meant
  * @throws {DefinitionError} two flows have one name, or one is not finished
  */
+export function createOrchestrator<
+  Flows extends readonly FlowDefinition[],
+  Schedules extends readonly ScheduleOptions[] | readonly [],
+>(options?: OrchestratorOptions<Flows, Schedules>): Orchestrator;
 export function createOrchestrator(options: OrchestratorOptions = {}): Orchestrator {
   return new Orchestrator(options);
 }
@@ -555,7 +565,11 @@ export class Orchestrator implements AsyncDisposable {
    * @throws {ClaimedError} somebody has claimed it for themselves alone
    * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
    */
-  async answerByToken(token: string, value?: unknown, options: AnswerByTokenOptions = {}): Promise<InterruptRecord> {
+  async answerByToken<V extends Storable<V>>(
+    token: string,
+    value?: V,
+    options: AnswerByTokenOptions = {},
+  ): Promise<InterruptRecord> {
     requireKnown(options, ["actor"], "answerByToken()");
     const { actor } = options;
     if (actor !== undefined) requireText(actor, "actor of answerByToken()", { max: 500 });

@@ -76,6 +76,11 @@ const publicValues = [
   "WorkerError",
 ];
 const publicTypes = [
+  "NotJson",
+  "ResourcesOf",
+  "Storable",
+  "StorableReturn",
+  "Stored",
   "BlockOptions",
   "ChunkRef",
   "Callable",
@@ -276,10 +281,10 @@ const longStill: Readonly<Record<string, number>> = {
   "src/console/page/one.tsx": 560,
   "src/console/page/parts.tsx": 450,
   "src/embedded.ts": 520,
-  "src/execution/bound-flow.ts": 420,
+  "src/execution/bound-flow.ts": 430,
   "src/execution/history.ts": 430,
   "src/ledger/state.ts": 460,
-  "src/orchestrator.ts": 920,
+  "src/orchestrator.ts": 940,
   "src/test.ts": 410,
   "src/worker/worker.ts": 430,
 };

@@ -8,6 +8,62 @@ export interface JsonObject {
   [key: string]: Json;
 }
 
+// ── what the compiler refuses ───────────────────────────────────────────────────────────────────────────────
+
+/**
+ * What the compiler asks for in the place of what JSON cannot hold: its name and `Instead` stand in the error. A class without
+ * methods looks like plain data to it, and is refused when it runs.
+ */
+export interface NotJson<What extends string, Instead extends string> {
+  readonly "JSON cannot hold it": readonly [What, use: Instead];
+}
+
+/** The type as JSON can hold it: `NotJson` where it cannot. */
+export type Stored<T> = T extends null | undefined | void | boolean | number | string
+  ? T
+  : T extends bigint
+    ? NotJson<"a bigint", "a text">
+    : T extends symbol
+      ? NotJson<"a symbol", "a text">
+      : T extends (...given: never) => unknown
+        ? NotJson<"a function", "data, and resources for live objects">
+        : T extends Date
+          ? NotJson<"a Date", "date.toISOString()">
+          : T extends ReadonlyMap<unknown, unknown>
+            ? NotJson<"a Map", "Object.fromEntries(map)">
+            : T extends ReadonlySet<unknown>
+              ? NotJson<"a Set", "[...set]">
+              : T extends readonly unknown[]
+                ? readonly Stored<T[number]>[] // Not mapped: a list that contains itself has no end then.
+                : T extends object
+                  ? { [K in keyof T]: K extends symbol ? T[K] : Stored<T[K]> }
+                  : unknown;
+
+/**
+ * "stored" where JSON can hold all of it. It is `any` where not, for the compiler leaves that out when it asks what may become of a
+ * type parameter: so code that is generic compiles, and its callers are checked.
+ */
+// oxlint-disable-next-line typescript/no-explicit-any -- see above; it only chooses a property below
+export type Verdict<T> = [T] extends [Stored<T>] ? "stored" : any;
+/** Nothing to ask for where the verdict is "stored"; else `Refused`. */
+export type Unless<Word extends string, Refused> = ({ readonly stored: unknown } & {
+  readonly [other: string]: Refused;
+})[Word];
+
+/** A constraint: `<T extends Storable<T>>(value: T)` takes what JSON can hold, and the compiler names what it cannot. */
+export type Storable<T> = Unless<Verdict<T>, Stored<T>>;
+/** The same for what a function returns, which may be a promise. */
+export type StorableReturn<T> = Unless<Verdict<Settled<T>>, StoredReturn<T>>;
+type Settled<T> = T extends PromiseLike<infer Value> ? Value : T;
+type StoredReturn<T> =
+  T extends Promise<infer Value>
+    ? Promise<Stored<Value>>
+    : T extends PromiseLike<infer Value>
+      ? PromiseLike<Stored<Value>>
+      : Stored<T>;
+
+// ── at run time ─────────────────────────────────────────────────────────────────────────────────────────────
+
 /** Nesting allowed in one payload. V8's `JSON.stringify` overflows its stack between 3,000 and 5,000 levels. */
 export const maxDepth = 200;
 

@@ -1,6 +1,7 @@
 /** `defer()`: a flow of one chunk of a function, started by calling it. */
 import { z } from "zod";
 import { DefinitionError, UsageError } from "../base/errors.ts";
+import type { StorableReturn, Stored, Unless, Verdict } from "../base/json.ts";
 import { show } from "../base/option.ts";
 import { trackChunks } from "../engine/current.ts";
 import { defineFlow } from "../flow/builder.ts";
@@ -30,6 +31,12 @@ export interface DeferredFunction<Args extends unknown[], Out> extends Callable<
   readonly __execOptions: ExecutionOptions | undefined;
 }
 
+/** What a function has to take: of arguments that JSON cannot hold, the compiler says which. */
+export type StorableArguments<Args> = Unless<
+  Verdict<Args>,
+  { readonly "it takes what JSON cannot hold": Stored<Args> }
+>;
+
 /** What `defer()` made of its options. */
 export interface FunctionMetadata {
   readonly name: string;
@@ -49,8 +56,8 @@ export interface FunctionMetadata {
  *
  * @throws {DefinitionError} no function, no name, an option that is invalid
  */
-export function defer<Args extends unknown[], Out>(
-  fn: (...args: Args) => Out,
+export function defer<Args extends unknown[], Out extends StorableReturn<Out>>(
+  fn: ((...args: Args) => Out) & StorableArguments<Args>,
   options: DeferOptions = {},
 ): DeferredFunction<Args, Output<Out>> {
   return define(fn, options, null);
@@ -62,8 +69,11 @@ export function defer<Args extends unknown[], Out>(
  * @param cron five fields, in UTC, e.g. `"0 7 * * *"`
  * @throws {DefinitionError} also for a date, for seconds, and for a pattern that never comes
  */
-defer.cron = <Out>(fn: () => Out, cron: string, options: DeferOptions = {}): DeferredFunction<[], Output<Out>> =>
-  define(fn, options, { cron });
+defer.cron = <Out extends StorableReturn<Out>>(
+  fn: () => Out,
+  cron: string,
+  options: DeferOptions = {},
+): DeferredFunction<[], Output<Out>> => define(fn, options, { cron });
 
 function define<Args extends unknown[], Out>(
   fn: (...args: Args) => Out,

@@ -3,13 +3,24 @@ import { withTimeout } from "../base/async.ts";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import { ResourceMissingError, UsageError } from "../base/errors.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
-import type { ResourceRequirement, ResourceResolver } from "../flow/definition.ts";
+import type { Contract, Parsed } from "../flow/contract.ts";
+import type { FlowDefinition, ResourceRequirement, ResourceResolver } from "../flow/definition.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 
 export type Resources = Readonly<Record<string, unknown>>;
 
 /** A value, or a factory `(execution) => value` that runs once per owner of an execution, when it is first needed. */
 export type WorkerResources = Readonly<Record<string, unknown>>;
+
+/** What the contracts of flows say of them; a function is a factory, so a resource that is one comes from a factory. */
+export type ResourcesFor<F extends FlowDefinition> = All<F extends FlowDefinition<infer C> ? Givable<C> : never>;
+type Givable<C extends Contract> = C extends { readonly resources: infer R }
+  ? { readonly [N in keyof R]?: Given<Parsed<R[N], never>> }
+  : object;
+type Given<T> = Factory<T> | (T extends (...given: never) => unknown ? never : T);
+type Factory<T> = (execution: ExecutionInfo) => T | undefined;
+/** The intersection of what is a union. */
+type All<T> = (T extends unknown ? (one: T) => void : never) extends (one: infer Every) => void ? Every : never;
 
 export interface ResourceLayers {
   /** Given with `runtimeResources`. */

@@ -1,4 +1,5 @@
 /** A flow bound to a database: every way to start it, and what a start may say. */
+import type { z } from "zod";
 import {
   requireBoolean,
   requireDate,
@@ -18,14 +19,14 @@ import type { NewId } from "../engine/ids.ts";
 import type { Resources } from "../engine/resources.ts";
 import { UsageError } from "../base/errors.ts";
 import { parseInput } from "../flow/contract.ts";
-import type { CloseSnapshot, Contract, StartInput, StreamItem } from "../flow/contract.ts";
+import type { CloseSnapshot, Contract, ResourcesOf, StartInput, StreamItem } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { parseDuration, parseMoment } from "../base/duration.ts";
 import type { Duration } from "../base/duration.ts";
 import { parseTraceparent } from "../telemetry/traceparent.ts";
 import { limitKeyOf } from "../flow/limits.ts";
 import { ExecutionId, type Settings } from "../ledger/event.ts";
-import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
+import { isObject, toJson, type Json, type JsonObject, type Storable } from "../base/json.ts";
 import { hostAfter } from "./begun.ts";
 import { hasTx, refuseTx } from "./command-options.ts";
 import { Execution } from "./execution.ts";
@@ -38,7 +39,7 @@ import type { StreamOptions } from "./stream.ts";
 import { requireWaiting, untilClosed } from "./waiting.ts";
 
 /** Of an execution, when it is created or started. */
-export interface CreateOptions {
+export interface CreateOptions<C extends Contract = Contract> {
   /** uuid v7. @default generated */
   id?: string;
   /** One execution per flow and key: creating again gives the same one. */
@@ -62,7 +63,7 @@ export interface CreateOptions {
   /** @default "planned" where the flow has intervention points, else off */
   interventionMode?: "planned" | "auto" | null;
   /** Live objects for this execution, in this process only; their names are recorded. */
-  runtimeResources?: Resources;
+  runtimeResources?: ResourcesOf<C>;
   /** Longest time from the first time that a worker takes it to the close; null is none. @default `maxDuration` of the flow */
   timeout?: Duration | null;
   /** Start it also where no worker ever served the flow and this orchestrator does not have it: for a deploy that sends first. @default false */
@@ -97,7 +98,7 @@ const optionNames = Object.keys({
 } satisfies Record<keyof CreateOptions, true>);
 
 /** Options of a start that waits for the end. */
-export interface StartAndWaitOptions extends CreateOptions {
+export interface StartAndWaitOptions<C extends Contract = Contract> extends CreateOptions<C> {
   /**
    * How long to wait for the close; null waits for ever. The execution goes on when it passes; `timeout` would end it.
    * @default null
@@ -108,7 +109,10 @@ export interface StartAndWaitOptions extends CreateOptions {
 }
 
 /** Options of one run: its id is its own, and it begins at once. */
-export type RunOptions = Omit<CreateOptions, "id" | "idempotencyKey" | "tx" | "autoClose">;
+export type RunOptions<C extends Contract = Contract> = Omit<
+  CreateOptions<C>,
+  "id" | "idempotencyKey" | "tx" | "autoClose"
+>;
 
 export interface BoundHost extends ExecutionHost {
   create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId>;
@@ -120,14 +124,17 @@ export interface BoundHost extends ExecutionHost {
 }
 
 /** The arguments of a start: the input, which may be left out where the contract lets it, and the options. */
-export type InputArgs<C extends Contract, Options> =
-  undefined extends StartInput<C>
-    ? [input?: StartInput<C>, options?: Options]
-    : [input: StartInput<C>, options?: Options];
+export type InputArgs<C extends Contract, Options, Value = unknown> = C extends {
+  readonly input: infer S extends z.ZodType;
+}
+  ? undefined extends z.input<S>
+    ? [input?: z.input<S>, options?: Options]
+    : [input: z.input<S>, options?: Options]
+  : [input?: Value, options?: Options];
 
 /** A flow bound to a database. */
 export interface StartManyOptions<C extends Contract = Contract> extends Omit<
-  CreateOptions,
+  CreateOptions<C>,
   "id" | "idempotencyKey" | "tx"
 > {
   /** The key of each: starting a key again gives the execution that has it. @default none */
@@ -150,7 +157,9 @@ export class BoundFlow<C extends Contract = Contract> {
    * @throws {ExecutionFailedError} when a chunk failed for the last time
    * @throws {WaitTimeoutError} `waitTimeout` is over; or the signal's reason
    */
-  async start(...[input, options = {}]: InputArgs<C, StartAndWaitOptions>): Promise<CloseSnapshot<C>> {
+  async start<V extends Storable<V>>(
+    ...[input, options = {}]: InputArgs<C, StartAndWaitOptions<C>, V>
+  ): Promise<CloseSnapshot<C>> {
     requireKnown(options, [...optionNames, "waitTimeout", "signal"], "start()");
     const { waitTimeout: timeout, signal, ...create } = options;
     const waiting = requireWaiting({ timeout, signal }, "start()", "waitTimeout");
@@ -165,7 +174,7 @@ export class BoundFlow<C extends Contract = Contract> {
    * Starts an execution in the background and gives its handler at once: await it, stream it, cancel it. What is wrong
    * with the start rejects the handler.
    */
-  run(...[input, options = {}]: InputArgs<C, RunOptions>): Handler<C> {
+  run<V extends Storable<V>>(...[input, options = {}]: InputArgs<C, RunOptions<C>, V>): Handler<C> {
     const given: CreateOptions = { autoCloseTimeout: 0, ...(isObject(options) ? options : {}), id: this.#host.newId() };
     const begin = async () => {
       requireKnown(options, optionNames, "run()");
@@ -180,7 +189,9 @@ export class BoundFlow<C extends Contract = Contract> {
   }
 
   /** Starts an execution and resolves with its handle as soon as that is durable. */
-  async startExecution(...[input, options = {}]: InputArgs<C, CreateOptions>): Promise<Execution<C>> {
+  async startExecution<V extends Storable<V>>(
+    ...[input, options = {}]: InputArgs<C, CreateOptions<C>, V>
+  ): Promise<Execution<C>> {
     const execution = this.#new(options, input);
     return this.#handle(await this.#create(execution, options), options);
   }
@@ -203,7 +214,7 @@ export class BoundFlow<C extends Contract = Contract> {
   }
 
   /** Creates an execution without starting it. */
-  async createExecution(options: CreateOptions = {}): Promise<Execution<C>> {
+  async createExecution(options: CreateOptions<C> = {}): Promise<Execution<C>> {
     const execution = newExecution(this.definition, options, undefined, false, this.#host.newId);
     return this.#handle(await this.#create(execution, options), options);
   }
@@ -242,8 +253,8 @@ export class BoundFlow<C extends Contract = Contract> {
   }
 
   /** The runtime stream of a hidden execution, which ends with its reader. */
-  getRuntimeStream(
-    ...[input, options = {}]: InputArgs<C, CreateOptions & StreamOptions>
+  getRuntimeStream<V extends Storable<V>>(
+    ...[input, options = {}]: InputArgs<C, CreateOptions<C> & StreamOptions, V>
   ): AsyncGenerator<StreamItem<C>, void, undefined> {
     requireKnown(options, [...optionNames, "from", "signal"], "getRuntimeStream()");
     const { timeout, from, signal, ...create } = options;
@@ -285,12 +296,16 @@ export class BoundFlow<C extends Contract = Contract> {
     return (await this.#host.flowData.get(key)) ?? options.default ?? null;
   }
   /** Replaces a value that all executions of the flow share; durable when it resolves. @throws {PayloadError} it cannot be stored */
-  async setFlowData(key: string, value: unknown, options: FlowDataWriteOptions = {}): Promise<void> {
+  async setFlowData<V extends Storable<V>>(key: string, value: V, options: FlowDataWriteOptions = {}): Promise<void> {
     requireFlowData("setFlowData", key, options);
     await this.#host.flowData.set(key, toJson(value, `flow data "${key}"`));
   }
   /** Appends to a list that all executions of the flow share; durable when it resolves. @throws {PayloadError} it cannot be stored */
-  async appendFlowData(key: string, value: unknown, options: FlowDataWriteOptions = {}): Promise<void> {
+  async appendFlowData<V extends Storable<V>>(
+    key: string,
+    value: V,
+    options: FlowDataWriteOptions = {},
+  ): Promise<void> {
     requireFlowData("appendFlowData", key, options);
     await this.#host.flowData.append(key, toJson(value, `flow data "${key}"`));
   }
@@ -301,7 +316,7 @@ export class BoundFlow<C extends Contract = Contract> {
   }
 
   /** Default live objects of this process for every execution of the flow. */
-  updateRuntimeResources(resources: Resources): void {
+  updateRuntimeResources(resources: ResourcesOf<C>): void {
     this.#host.updateResources(requireRecord(resources, "the resources of updateRuntimeResources()"));
   }
 

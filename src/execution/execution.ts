@@ -20,7 +20,7 @@ import type { FlowDefinition } from "../flow/definition.ts";
 import { limitKeyOf } from "../flow/limits.ts";
 import { isLedgerEventType } from "../ledger/event.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
+import { isObject, toJson, type Json, type JsonObject, type Storable } from "../base/json.ts";
 import { Explanation } from "../ledger/explanation.ts";
 import { TimelineRow } from "../ledger/timeline.ts";
 import { InterventionRecord } from "../ledger/views.ts";
@@ -124,9 +124,9 @@ export class Execution<C extends Contract = Contract> {
   }
 
   /** Sends an event; it is accepted and durable when this resolves. */
-  async emit<E extends EventName<C>>(
+  async emit<E extends EventName<C>, V extends Storable<V>>(
     event: E,
-    payload: EmitPayload<C, E>,
+    payload: EmitPayload<C, E, V>,
     options: EmitCallOptions = {},
   ): Promise<void> {
     requireKnown(options, ["idempotencyKey", "actor", "tx"], "emit()");
@@ -259,7 +259,12 @@ export class Execution<C extends Contract = Contract> {
    *
    * @throws {UsageError} this execution has no such sub-flow, or it is not active any more
    */
-  async emitToSubFlow(frameId: string, event: string, payload?: unknown, options: EmitCallOptions = {}): Promise<void> {
+  async emitToSubFlow<V extends Storable<V>>(
+    frameId: string,
+    event: string,
+    payload?: V,
+    options: EmitCallOptions = {},
+  ): Promise<void> {
     requireKnown(options, ["idempotencyKey", "actor", "tx"], "emitToSubFlow()");
     const [{ tx }, words] = apart(options);
     requireWords(words, "emitToSubFlow()");
@@ -302,7 +307,11 @@ export class Execution<C extends Contract = Contract> {
    * @throws {ResumeConflictError} the request id was used with another answer
    * @throws {ContractError} the answer is not what `pauseFor({ response })` asked for
    */
-  async continueWith(interruptId: string, value?: unknown, options: ResumeOptions = {}): Promise<InterruptRecord> {
+  async continueWith<V extends Storable<V>>(
+    interruptId: string,
+    value?: V,
+    options: ResumeOptions = {},
+  ): Promise<InterruptRecord> {
     requireKnown(options, ["resumeRequestId", "actor", "onlyIfPending", "traceparent", "tx"], "continueWith()");
     const [{ tx }, words] = apart(options);
     // An empty one is nobody's, as by SQL.
@@ -385,7 +394,7 @@ export class Execution<C extends Contract = Contract> {
    *
    * @throws {InterventionDisabledError} the execution was created without interventions
    */
-  async intervene(payload: unknown, options: InterveneOptions = {}): Promise<Intervention> {
+  async intervene<V extends Storable<V>>(payload: V, options: InterveneOptions = {}): Promise<Intervention> {
     requireKnown(options, ["author", "target", "note", "metadata", "tx"], "intervene()");
     const [{ tx }, words] = apart(options);
     requireWords(words, "intervene()");

@@ -1,8 +1,78 @@
 /** What a sub-flow gets of the execution above it, and what it writes back: paths bound to paths. */
-import { isObject } from "../base/json.ts";
+import { isObject, type Json } from "../base/json.ts";
 import { showWhole, type Refuse } from "../base/option.ts";
 
+import type { Contract, Reach, ResourceName, ResourceOf, StartInput, StateInput, StateOf } from "./contract.ts";
+
 export type Bindings = Readonly<Record<string, string>> | null;
+
+/** A capture from flow `C`, whose value is a `Value`, into flow `K`: the compiler says which path is wrong. */
+export type Capture<C extends Contract, Value, K extends Contract, B> = {
+  readonly [T in keyof B]: Binding<T, Captured<K, T>, B[T], Source<C, Value, B[T]>>;
+};
+/** What flow `C` writes back of flow `K`: likewise. */
+export type WriteBack<C extends Contract, K extends Contract, B> = {
+  readonly [T in keyof B]: Binding<T, Written<C, T>, B[T], Left<K, B[T]>>;
+};
+
+/** What the compiler asks for in the place of a path that leads nowhere. */
+export interface NoSuchPath<Path> {
+  readonly "there is no such path": Path;
+}
+/** What the compiler asks for in the place of a source that is something else than its target. */
+export interface NotFitting<Value, Target> {
+  readonly "it does not fit": readonly [Value, into: Target];
+}
+
+/** A text that is only known when it runs is checked then. */
+type Binding<To, Target, From, Value> = string extends From
+  ? From
+  : [Target] extends [never]
+    ? NoSuchPath<To>
+    : [Value] extends [never]
+      ? NoSuchPath<From>
+      : [Value] extends [Target]
+        ? From
+        : Json extends Value
+          ? From
+          : NotFitting<Value, Target>;
+
+type Captured<K extends Contract, T> = T extends "input"
+  ? StartInput<K>
+  : T extends `input.${infer P}`
+    ? Reach<StartInput<K>, P>
+    : StateOrResource<K, T, StateInput<K>>;
+type Source<C extends Contract, Value, S> = S extends "value"
+  ? Value
+  : S extends `value.${infer P}`
+    ? Reach<Value, P>
+    : S extends `flowData.${string}`
+      ? unknown
+      : StateOrResource<C, S, StateOf<C>>;
+type Written<C extends Contract, T> = T extends "value" | `value.${string}` | `flowData.${string}`
+  ? unknown
+  : T extends `state.${string}`
+    ? StateOrResource<C, T, StateInput<C>>
+    : never;
+/** What `end()` and `setResult()` leave has no type. */
+type Left<K extends Contract, S> = S extends "snapshot" | "result" | `result.${string}`
+  ? unknown
+  : S extends `snapshot.${infer P}`
+    ? StateOrResource<K, `state.${P}`, StateOf<K>>
+    : never;
+type StateOrResource<C extends Contract, Path, State> = Path extends `state.${infer P}`
+  ? C extends { readonly state: object }
+    ? Reach<State, P>
+    : unknown
+  : Path extends `resources.${infer N}`
+    ? N extends ResourceName<C>
+      ? Live<ResourceOf<C, N>>
+      : never
+    : never;
+/** No data. */
+interface Live<T> {
+  readonly live: T;
+}
 
 // Flow data is shared by all executions of the child, so one call does not write it.
 const captured = { targets: ["input", "state", "resources"], sources: ["value", "state", "flowData", "resources"] };

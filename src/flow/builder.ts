@@ -2,31 +2,50 @@
 import type { z } from "zod";
 import { DefinitionError } from "../base/errors.ts";
 import { requireKnown, requireRecord } from "../base/option.ts";
-import type { Json } from "../base/json.ts";
+import type { Json, StorableReturn } from "../base/json.ts";
 import { readBlueprint, toBlueprint, toMermaid, type Blueprint } from "./blueprint.ts";
 import type { Callable, ChunkHandler, Output, Predicate } from "./context.ts";
 import type {
   CloseSnapshot,
   Contract,
-  EventName,
-  EventPayload,
   InputOf,
+  Parsed,
+  ResourceName,
+  ResourceOf,
   StartInput,
-  StateAt,
-  StateKey,
-  StateOf,
-  noticeEvent,
+  StorableContract,
+  StorableSchema,
 } from "./contract.ts";
 import type {
   ChunkOptions,
   FlowDefinition,
   InterventionPoint,
   ResourceRequirement,
+  ResourceResolver,
   SubFlowOptions,
 } from "./definition.ts";
+import type { Bindings, Capture, WriteBack } from "./bindings.ts";
 import { otherwise, type Position } from "./blocks.ts";
 import { branchPartsOf, erase, partsOf } from "./chunk-parts.ts";
 import { Draft } from "./draft.ts";
+import type {
+  BranchOutput,
+  EntryOf,
+  ForEachFrame,
+  Heard,
+  InCondition,
+  InForEach,
+  InMatch,
+  ItemOf,
+  Joined,
+  NextCase,
+  OpenMatch,
+  OuterOf,
+  StorableBranches,
+  StorableOut,
+  SubFlowResult,
+  Trigger,
+} from "./inference.ts";
 import { reservedPrefix } from "./names.ts";
 import type { Graph } from "./graph.ts";
 import { flowOptionNames, refusalOf } from "./limits.ts";
@@ -40,7 +59,7 @@ import type { FlowLimits, FlowOptions, StreamLimits } from "./limits.ts";
  */
 export function defineFlow<C extends Contract = Contract, const N extends string = string>(
   name: N,
-  contract?: C,
+  contract?: C & StorableContract<C>,
   options?: FlowOptions<InputOf<C>>,
 ): Flow<C, InputOf<C>, null, { readonly name: N }> {
   // Without a contract C is `Contract` itself, all of whose parts are optional.
@@ -58,6 +77,8 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null,
   implements FlowDefinition<C>, Callable<StartInput<C>, CloseSnapshot<C>>
 {
   declare readonly "~types"?: { readonly input: (input: StartInput<C>) => void; readonly output: CloseSnapshot<C> };
+  /** For the compiler only. */
+  declare readonly "~open"?: Open;
   readonly #draft: Draft<C>;
   readonly #at: Position;
 
@@ -146,23 +167,35 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null,
   }
 
   /** A chunk to use with `to()` and `batch()`. Its `ctx.input` is what you annotate, or what `options.input` parses. */
-  chunk<Out, In = unknown, I extends z.ZodType | null = null, R extends z.ZodType | null = null>(
+  chunk<
+    Out extends StorableOut<R, Out>,
+    In = unknown,
+    I extends z.ZodType | null = null,
+    R extends z.ZodType | null = null,
+  >(
     name: string,
     handler: ChunkHandler<C, Parsed<I, In>, Out>,
-    options?: ChunkOptions<I, R, ChunkHandler<C, Parsed<I, In>>>,
+    options?: ChunkOptions<I & StorableSchema<I>, R & StorableSchema<R>, ChunkHandler<C, Parsed<I, In>>>,
   ): ChunkRef<C, Parsed<I, In>, Parsed<R, Output<Out>>> {
     const { handler: erased } = this.#draft.register(partsOf(name, handler, options));
     return { name, handler: erased as ChunkHandler<C, Parsed<I, In>, Parsed<R, Output<Out>>>, options };
   }
 
   /** The next chunk: what it returns is the input of the chunk after it. */
-  to<Out, I extends z.ZodType | null = null, R extends z.ZodType | null = null, const N extends string = string>(
+  to<
+    Out extends StorableOut<R, Out>,
+    I extends z.ZodType | null = null,
+    R extends z.ZodType | null = null,
+    const N extends string = string,
+  >(
     name: N,
     handler: ChunkHandler<C, Parsed<I, Last>, Out>,
-    options?: ChunkOptions<I, R, ChunkHandler<C, Parsed<I, Last>>>,
+    options?: ChunkOptions<I & StorableSchema<I>, R & StorableSchema<R>, ChunkHandler<C, Parsed<I, Last>>>,
   ): Flow<C, Parsed<R, Output<Out>>, Open, Known & KnownChunk<N, ChunkHandler<C, Parsed<I, Last>, Out>>>;
   /** The next chunk, made by `chunk()`, or a named function. */
-  to<Out>(chunk: ChunkRef<C, Last, Out> | ChunkHandler<C, Last, Out>): Flow<C, Output<Out>, Open, Known>;
+  to<Out extends StorableReturn<Out>>(
+    chunk: ChunkRef<C, Last, Out> | ChunkHandler<C, Last, Out>,
+  ): Flow<C, Output<Out>, Open, Known>;
   to(chunk: unknown, handler?: unknown, options?: ChunkOptions): Flow<C, never, Open, never> {
     const isMade = typeof chunk === "function" || (typeof chunk === "object" && chunk !== null && "handler" in chunk);
     const given = isMade ? branchPartsOf(chunk, null) : partsOf(chunk, handler, options);
@@ -181,23 +214,28 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null,
   }
 
   /** Begins two or more ways. Only a condition that says `true` counts. */
-  ifCondition(condition: Predicate<C, Last>): Flow<C, Last, OpenMatch<Last, never, "case", "first", Open>, Known> {
+  ifCondition(condition: Predicate<C, Last>): Flow<C, Last, OpenMatch<Last, never, "case", "if", Open>, Known> {
     const opened = this.#draft.openMatch(this.#at, "if");
     return this.#go(this.#draft.case(opened, "if", "ifCondition()", erase(condition)));
   }
 
   /** Another branch of the open `ifCondition()`, for what no branch before has taken. @throws {DefinitionError} no condition is open */
-  elifCondition(condition: Predicate<C, EntryOf<Open>>): Flow<C, EntryOf<Open>, NextCase<Open, Last, "case">, Known> {
+  elifCondition(
+    this: Flow<C, Last, Open, Known> & InCondition,
+    condition: Predicate<C, EntryOf<Open>>,
+  ): Flow<C, EntryOf<Open>, NextCase<Open, Last, "case">, Known> {
     return this.#go(this.#draft.case(this.#at, "if", "elifCondition()", erase(condition)));
   }
 
   /** The branch for what no other one has taken. @throws {DefinitionError} no condition is open */
-  elseCondition(): Flow<C, EntryOf<Open>, NextCase<Open, Last, "else">, Known> {
+  elseCondition(
+    this: Flow<C, Last, Open, Known> & InCondition,
+  ): Flow<C, EntryOf<Open>, NextCase<Open, Last, "else">, Known> {
     return this.#go(this.#draft.case(this.#at, "if", "elseCondition()", otherwise));
   }
 
   /** The ways meet. Without an else, a value that no condition took passes through. */
-  endCondition(): Flow<C, Joined<Open, Last>, OuterOf<Open>, Known> {
+  endCondition(this: Flow<C, Last, Open, Known> & InCondition): Flow<C, Joined<Open, Last>, OuterOf<Open>, Known> {
     return this.#go(this.#draft.close(this.#at, "if", "endCondition()"));
   }
 
@@ -208,24 +246,27 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null,
     return this.#go(this.#draft.openMatch(this.#at, "match", options));
   }
 
-  /** MatchOutput when the input equals a JSON value, or when a condition says `true`. */
-  case(test: Json | Predicate<C, EntryOf<Open>>): Flow<C, EntryOf<Open>, NextCase<Open, Last, "case">, Known> {
+  /** Runs when the input equals a JSON value, or when a condition says `true`. */
+  case(
+    this: Flow<C, Last, Open, Known> & InMatch,
+    test: Json | Predicate<C, EntryOf<Open>>,
+  ): Flow<C, EntryOf<Open>, NextCase<Open, Last, "case">, Known> {
     return this.#go(this.#draft.case(this.#at, "match", "case()", typeof test === "function" ? erase(test) : test));
   }
 
   /** The branch for what no case has taken. @throws {DefinitionError} no match is open */
-  caseElse(): Flow<C, EntryOf<Open>, NextCase<Open, Last, "else">, Known> {
+  caseElse(this: Flow<C, Last, Open, Known> & InMatch): Flow<C, EntryOf<Open>, NextCase<Open, Last, "else">, Known> {
     return this.#go(this.#draft.case(this.#at, "match", "caseElse()", otherwise));
   }
 
   /** The cases meet. With mode "all" the results of the cases that hit are a list, in the order of the cases. */
-  endMatch(): Flow<C, Joined<Open, Last>, OuterOf<Open>, Known> {
+  endMatch(this: Flow<C, Last, Open, Known> & InMatch): Flow<C, Joined<Open, Last>, OuterOf<Open>, Known> {
     return this.#go(this.#draft.close(this.#at, "match", "endMatch()"));
   }
 
   /** The same input into every branch, side by side; then `{ a, b }`. A handler is named by its key. */
   batch<B extends Readonly<Record<string, ChunkHandler<C, Last> | ChunkRef<C, Last, unknown>>>>(
-    branches: B,
+    branches: B & StorableBranches<B>,
     options?: BlockOptions,
   ): Flow<C, { -readonly [K in keyof B]: BranchOutput<B[K]> }, Open, Known> {
     requireRecord(branches, "the branches of batch()", refusalOf(this.name));
@@ -239,7 +280,7 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null,
   }
 
   /** The results as a list, in the order of the items. */
-  endForEach(): Flow<C, Last[], OuterOf<Open>, Known> {
+  endForEach(this: Flow<C, Last, Open, Known> & InForEach): Flow<C, Last[], OuterOf<Open>, Known> {
     return this.#go(this.#draft.close(this.#at, "forEach", "endForEach()"));
   }
 
@@ -247,9 +288,9 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null,
    * Runs another flow as a child, then goes on with its result: its `$final_result` if it has one, else its close
    * snapshot. Where the child uses `end()` or `setResult()`, or with `writeBack`, give the next chunk an `input` schema.
    */
-  toSubFlow<K extends Contract, W extends Readonly<Record<string, string>> | null = null>(
+  toSubFlow<K extends Contract, const W extends Bindings = null, const P extends Bindings = null>(
     flow: FlowDefinition<K>,
-    options?: SubFlowOptions<W>,
+    options?: SubFlowOptions<W & WriteBack<C, K, W>, P & Capture<C, Last, K, P>>,
   ): Flow<C, W extends null ? SubFlowResult<K> : Json, Open, Known> {
     return this.#go(this.#draft.subFlow(this.#at, flow, options));
   }
@@ -274,10 +315,10 @@ export class Flow<C extends Contract = Contract, Last = InputOf<C>, Open = null,
   }
 
   /** Says that executions need a resource, and how a worker that was not given it makes it. */
-  declareResourceRequirement(
-    name: string,
+  declareResourceRequirement<N extends ResourceName<C>>(
+    name: N,
     options: {
-      /** @default none */ readonly resolver?: ResourceRequirement["resolver"];
+      /** @default none */ readonly resolver?: ResourceResolver<ResourceOf<C, N>> | null;
       /** @default "closed" */ readonly failPolicy?: "closed" | "open";
     } = {},
   ): Flow<C, Last, Open, Known> {
@@ -335,58 +376,3 @@ export interface BlueprintOptions<C extends Contract = Contract> extends FlowOpt
 export interface KnownChunk<N extends string, Handler> {
   readonly chunks: { readonly [Name in N]: Handler };
 }
-
-// ── inference ───────────────────────────────────────────────────────────────────────────────────────────────
-
-export type Trigger<C extends Contract> =
-  EventName<C> | typeof noticeEvent | readonly EventName<C>[] | { readonly state: StateKey<C> };
-
-/** What the first chunk after `when()` receives. */
-export type Heard<C extends Contract, T, M> = T extends string
-  ? EventPayload<C, T>
-  : T extends readonly [infer Only extends string]
-    ? EventPayload<C, Only>
-    : T extends readonly (infer E extends string)[]
-      ? M extends "or"
-        ? { [K in E]: { event: K; value: EventPayload<C, K> } }[E]
-        : { [K in E]: EventPayload<C, K> }
-      : T extends { readonly state: infer K extends string }
-        ? StateAt<C, K> | null
-        : never;
-
-/** An open match or condition: what entered, what its cases gave so far, and the blocks around it. */
-export interface OpenMatch<Entry, Outs, Part extends "start" | "case" | "else", Mode extends "first" | "all", Outer> {
-  readonly match: { readonly entry: Entry; readonly outs: Outs; readonly part: Part; readonly mode: Mode };
-  readonly outer: Outer;
-}
-
-export interface ForEachFrame<Outer> {
-  readonly forEach: true;
-  readonly outer: Outer;
-}
-
-export type EntryOf<F> =
-  F extends OpenMatch<infer Entry, unknown, "start" | "case" | "else", "first" | "all", unknown> ? Entry : never;
-export type OuterOf<F> = F extends { readonly outer: infer Outer } ? Outer : never;
-export type NextCase<F, Last, Part extends "case" | "else"> =
-  F extends OpenMatch<infer Entry, infer Outs, infer Before, infer Mode, infer Outer>
-    ? OpenMatch<Entry, Before extends "start" ? Outs : Outs | Last, Part, Mode, Outer>
-    : never;
-/** What comes out of a closed match: the results of the cases, then the else or, without one, the input. */
-export type Joined<F, Last> =
-  F extends OpenMatch<infer Entry, infer Outs, infer Part, infer Mode, unknown>
-    ? Part extends "else"
-      ? MatchOutput<Mode, Outs> | Last
-      : MatchOutput<Mode, Outs | Last> | Entry
-    : never;
-type MatchOutput<Mode, Outs> = Mode extends "all" ? Outs[] : Outs;
-
-/** What a schema makes of a value; without a schema the value itself. */
-export type Parsed<S, Value> = S extends z.ZodType ? z.output<S> : Value;
-export type ItemOf<List> = List extends readonly (infer Item)[] ? Item : List;
-export type BranchOutput<B> = B extends { readonly handler: (ctx: never) => infer Out }
-  ? Output<Out>
-  : B extends (ctx: never) => infer Out
-    ? Output<Out>
-    : never;
-export type SubFlowResult<K extends Contract> = K extends { readonly state: z.ZodObject } ? StateOf<K> : Json;

@@ -3,17 +3,20 @@
  * one type.
  */
 import type { z } from "zod";
-import type { Json, JsonObject } from "../base/json.ts";
+import type { Json, JsonObject, Storable, StorableReturn } from "../base/json.ts";
 import type {
   Contract,
   EmitPayload,
   EventName,
   InputOf,
+  ResourceName,
+  ResourceOf,
   StateAt,
   StateItem,
   StateOf,
   StatePath,
   StateWrite,
+  StorableSchema,
   StreamInput,
 } from "./contract.ts";
 import type { Duration } from "../base/duration.ts";
@@ -43,10 +46,17 @@ export interface ReadOnlyCtx<C extends Contract = Contract, In = Json> {
   /** The value at a key or dot path; `fallback` (null) when nothing is there. */
   getState<P extends StatePath<C>, D = null>(path: P, fallback?: D): StateAt<C, P> | D;
 
-  /** A live object of this process; `fallback` (null) when it was not given. */
-  getResource<T = unknown, D = null>(name: string, fallback?: D): T | D;
-  /** @throws {ResourceMissingError} */
-  requireResource<T = unknown>(name: string): T;
+  /** A live object of this process; `fallback` (null) when it was not given. Its type is that of the contract, or `T` where that says none. */
+  getResource<T = unknown, D = null, N extends ResourceName<C> = ResourceName<C>>(
+    name: N,
+    fallback?: D,
+  ): ResourceOf<C, N, T> | D;
+  /**
+   * A live object of this process. Its type is that of the contract, or `T` where that says none.
+   *
+   * @throws {ResourceMissingError}
+   */
+  requireResource<T = unknown, N extends ResourceName<C> = ResourceName<C>>(name: N): ResourceOf<C, N, T>;
 
   /** A value shared by all executions of the flow. Warns once per call site unless `noWarning`. */
   getFlowData(key: string, options?: FlowDataOptions): Promise<Json>;
@@ -68,19 +78,31 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   readonly traceparent: string | null;
 
   /** Replaces the value at a key or dot path. */
-  setState<P extends StatePath<C>>(path: P, value: StateWrite<C, P>, options?: StateWriteOptions): Promise<void>;
+  setState<P extends StatePath<C>, V extends Storable<V>>(
+    path: P,
+    value: StateWrite<C, P, V>,
+    options?: StateWriteOptions,
+  ): Promise<void>;
   /** Appends to a list; a missing key becomes a list, a single value becomes the first of one. */
-  appendState<P extends StatePath<C>>(path: P, value: StateItem<C, P>, options?: StateWriteOptions): Promise<void>;
+  appendState<P extends StatePath<C>, V extends Storable<V>>(
+    path: P,
+    value: StateItem<C, P, V>,
+    options?: StateWriteOptions,
+  ): Promise<void>;
   /** Deletes a key or dot path; a missing one is no error. */
   delState(path: StatePath<C>, options?: StateWriteOptions): Promise<void>;
 
   /** Accepted and durable when it resolves; handlers of `when(event)` then run beside this chunk. */
-  emit<E extends EventName<C>>(event: E, payload: EmitPayload<C, E>, options?: EmitOptions): Promise<void>;
+  emit<E extends EventName<C>, V extends Storable<V>>(
+    event: E,
+    payload: EmitPayload<C, E, V>,
+    options?: EmitOptions,
+  ): Promise<void>;
   /** Accepted with this chunk's next commit point. */
-  emitNoWait<E extends EventName<C>>(event: E, payload: EmitPayload<C, E>): void;
+  emitNoWait<E extends EventName<C>, V extends Storable<V>>(event: E, payload: EmitPayload<C, E, V>): void;
 
   /** Sends a live item to every reader of the execution's stream. */
-  putIntoStream(item: StreamInput<C>): Promise<void>;
+  putIntoStream<V extends Storable<V>>(item: StreamInput<C, V>): Promise<void>;
   /** Ends the stream; the execution goes on. */
   stopStream(): Promise<void>;
 
@@ -90,7 +112,7 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
     const T extends ResumeTo<C> = "next",
     const X extends OnExpire<C> = "end",
   >(
-    options?: PauseOptions<S, T, X>,
+    options?: PauseOptions<S & StorableSchema<S>, T, X>,
   ): Paused<
     (T extends "next" ? (S extends z.ZodType ? z.output<S> : Json) : never) | (X extends "continue" ? null : never)
   >;
@@ -119,7 +141,7 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
    *
    * @param name 1 to 500 characters; the same name again in one run numbers itself: "read", "read #2"
    */
-  step<T>(
+  step<T extends StorableReturn<T>>(
     name: string,
     work: (signal: AbortSignal, idempotencyKey: string) => T,
     options?: StepOptions,
@@ -132,9 +154,13 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
    * @throws {PayloadError} the value is no JSON
    * @throws {UsageError} `client` opens no transactions, or is connected to another database
    */
-  transaction<T>(name: string, work: (tx: Transaction) => T, options?: TransactionOptions): Promise<Output<T>>;
+  transaction<T extends StorableReturn<T>>(
+    name: string,
+    work: (tx: Transaction) => T,
+    options?: TransactionOptions,
+  ): Promise<Output<T>>;
   /** The same through a client of your own: postgres.js, a pool of pg, or drizzle. Its role needs the rights of a worker. */
-  transaction<S extends TransactionSource, T>(
+  transaction<S extends TransactionSource, T extends StorableReturn<T>>(
     name: string,
     work: (tx: TransactionOf<S>) => T,
     options: TransactionOptions & { readonly client: S },
@@ -147,14 +173,14 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   flush(): Promise<void>;
 
   /** Replaces a value that all executions of the flow share; durable when it resolves. @throws {PayloadError} it cannot be stored */
-  setFlowData(key: string, value: unknown, options?: FlowDataWriteOptions): Promise<void>;
+  setFlowData<V extends Storable<V>>(key: string, value: V, options?: FlowDataWriteOptions): Promise<void>;
   /** Appends to a list that all executions of the flow share; durable when it resolves. @throws {PayloadError} it cannot be stored */
-  appendFlowData(key: string, value: unknown, options?: FlowDataWriteOptions): Promise<void>;
+  appendFlowData<V extends Storable<V>>(key: string, value: V, options?: FlowDataWriteOptions): Promise<void>;
   /** Removes a value that all executions of the flow share; one that is not there is no error. */
   delFlowData(key: string, options?: FlowDataWriteOptions): Promise<void>;
 
   /** Compatibility: the internal result, read after `$final_result` and before the close snapshot. */
-  setResult(value: unknown): Promise<void>;
+  setResult<V extends Storable<V>>(value: V): Promise<void>;
   readonly log: Logger;
 }
 

@@ -1,7 +1,7 @@
 /** The zod parts of a flow: what its input, state, events and stream may be, and parsing where they come in. */
 import { z } from "zod";
 import { ContractError, DefinitionError, UsageError } from "../base/errors.ts";
-import { toJson, type Json } from "../base/json.ts";
+import { toJson, type Json, type Stored, type Unless, type Verdict } from "../base/json.ts";
 import { isStorable, requireRecord, requireText, show, type Refuse } from "../base/option.ts";
 import { pathOf } from "../base/path.ts";
 import { isSchema, strangerIn } from "./storable.ts";
@@ -16,6 +16,11 @@ export interface Contract {
   readonly events?: Readonly<Record<string, z.ZodType>>;
   /** One live item, as `putIntoStream` takes it. */
   readonly stream?: z.ZodType;
+  /**
+   * Live objects by name, as chunks ask for them: `{ db: z.instanceof(Pool) }`, or `z.custom<Db>()` for what has a type alone. A name
+   * that is not here does not compile, and an object that is none of these is a `ContractError` for the chunk that asks.
+   */
+  readonly resources?: Readonly<Record<string, z.ZodType>>;
 }
 
 // ── types ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -31,7 +36,34 @@ export type StartInput<C extends Contract> = C extends { readonly input: infer S
 export type StateOf<C extends Contract> = C extends { readonly state: infer S extends z.ZodObject }
   ? z.output<S>
   : { [key: string]: Json };
-type StateInput<C extends Contract> = C extends { readonly state: infer S extends z.ZodObject } ? z.input<S> : null;
+/** What a contract has to be: of a part that gives what JSON cannot hold, the compiler says what. */
+export type StorableContract<C extends Contract> = Unless<
+  Verdict<Given<C>>,
+  { readonly [P in keyof C]: StorablePart<C, P> }
+>;
+type StorablePart<C extends Contract, P> = P extends keyof Given<C>
+  ? Unless<Verdict<Given<C>[P]>, NotStorable<Given<C>[P]>>
+  : unknown;
+/** What its parts give, as it is kept. */
+interface Given<C extends Contract> {
+  readonly input: InputOf<C>;
+  readonly state: StateOf<C>;
+  readonly events: EventsOf<C>;
+  readonly stream: StreamItem<C>;
+}
+/** A schema whose values JSON can hold. */
+export type StorableSchema<S> = Unless<Verdict<Parsed<S, null>>, NotStorable<Parsed<S, null>>>;
+/** What the compiler asks for in the place of a schema that gives what JSON cannot hold. */
+export interface NotStorable<Value> {
+  readonly "it gives what JSON cannot hold": Stored<Value>;
+}
+/** What a schema makes of a value; without a schema the value itself. */
+export type Parsed<S, Value> = S extends z.ZodType ? z.output<S> : Value;
+
+/** The whole application state before zod's defaults and coercions; null where no contract says it. */
+export type StateInput<C extends Contract> = C extends { readonly state: infer S extends z.ZodObject }
+  ? z.input<S>
+  : null;
 /** The top-level keys of the state. */
 export type StateKey<C extends Contract> = C extends { readonly state: z.ZodObject }
   ? keyof StateOf<C> & string
@@ -42,12 +74,14 @@ export type StatePath<C extends Contract> = C extends { readonly state: z.ZodObj
 export type StateAt<C extends Contract, P extends string> = C extends { readonly state: z.ZodObject }
   ? At<StateOf<C>, P>
   : Json;
-/** What may be written at a path. */
-export type StateWrite<C extends Contract, P extends string> = C extends { readonly state: z.ZodObject }
+/** What may be written at a path; where no contract says it, `Value`. */
+export type StateWrite<C extends Contract, P extends string, Value> = C extends { readonly state: z.ZodObject }
   ? At<StateInput<C>, P>
-  : unknown;
+  : Value;
 /** One element for `appendState`: of the list at the path, or the value itself where there is no list. */
-export type StateItem<C extends Contract, P extends string> = ItemOf<StateWrite<C, P>>;
+export type StateItem<C extends Contract, P extends string, Value> = C extends { readonly state: z.ZodObject }
+  ? ItemOf<At<StateInput<C>, P>>
+  : Value;
 
 /** The event that a flow hears of its own pauses by; nobody else may send it. */
 export const noticeEvent = "$interrupt";
@@ -88,12 +122,14 @@ type PayloadOf<C extends Contract, E extends string> = C extends { readonly even
     ? z.output<Events[E]>
     : never
   : Json;
-/** What `emit` takes. */
-export type EmitPayload<C extends Contract, E extends string> = C extends { readonly events: infer Events }
+/** What `emit` takes; where no contract says it, `Value`. */
+export type EmitPayload<C extends Contract, E extends string, Value = unknown> = C extends {
+  readonly events: infer Events;
+}
   ? E extends keyof Events
     ? z.input<Events[E]>
     : never
-  : unknown;
+  : Value;
 
 /** What a closed execution leaves: its state, and two keys of ours where they were used. */
 export type CloseSnapshot<C extends Contract> = StateOf<C> & {
@@ -105,10 +141,22 @@ export type CloseSnapshot<C extends Contract> = StateOf<C> & {
 export type StreamItem<C extends Contract> = C extends { readonly stream: infer S extends z.ZodType }
   ? z.output<S>
   : Json;
-/** What `putIntoStream` takes. */
-export type StreamInput<C extends Contract> = C extends { readonly stream: infer S extends z.ZodType }
+/** What `putIntoStream` takes; where no contract says it, `Value`. */
+export type StreamInput<C extends Contract, Value> = C extends { readonly stream: infer S extends z.ZodType }
   ? z.input<S>
-  : unknown;
+  : Value;
+
+/** The names of the live objects that chunks may ask for. */
+export type ResourceName<C extends Contract> = C extends { readonly resources: infer R } ? keyof R & string : string;
+/** The live object of a name; where no contract says it, `Value`. */
+export type ResourceOf<C extends Contract, N, Value = unknown> = C extends { readonly resources: infer R }
+  ? N extends keyof R
+    ? z.output<R[N]>
+    : never
+  : Value;
+/** Live objects by name, as they are given: those of the contract have its types, and each may be left out. */
+export type ResourcesOf<C extends Contract> = Readonly<Record<string, unknown>> &
+  (C extends { readonly resources: infer R } ? { readonly [N in keyof R]?: z.output<R[N]> } : unknown);
 
 // Three levels by hand instead of a recursion: schemas may be recursive, and every level multiplies the union.
 type PathsOf<T> = T extends unknown
@@ -131,6 +179,12 @@ type FieldOfTree<T, K extends string> = T extends unknown
     ? Exclude<T[K], undefined>
     : never
   : never;
+/** What there is at a path below a type; never where there is nothing. */
+export type Reach<T, P extends string> = unknown extends T
+  ? unknown
+  : P extends `${infer Head}.${infer Rest}`
+    ? Reach<Field<T, Head>, Rest>
+    : Field<T, P>;
 type OrJson<T> = [T] extends [never] ? Json : T;
 type ItemOf<T> = T extends readonly (infer Item)[] ? Item : T;
 
@@ -158,20 +212,26 @@ const refuseUse: Refuse = (problem, remedy) => {
 
 /** @throws {DefinitionError} for a part that is no zod schema, or a part that does not exist */
 export function checkContract(flow: string, contract: Contract): void {
-  requireRecord(contract, "the contract", (problem, remedy) => {
+  const refuse: Refuse = (problem, remedy) => {
     throw new DefinitionError(flow, problem, remedy);
-  });
+  };
+  requireRecord(contract, "the contract", refuse);
   for (const [part, schema] of Object.entries(contract)) {
-    if (!["input", "state", "events", "stream"].includes(part))
+    if (!["input", "state", "events", "stream", "resources"].includes(part))
       throw new DefinitionError(
         flow,
         `the contract has an unknown part "${part}"`,
-        "its parts are input, state, events and stream",
+        "its parts are input, state, events, stream and resources",
       );
     if (schema === undefined) continue;
-    if (part !== "events") checkSchema(flow, `contract part "${part}"`, schema);
+    // Live objects are not stored, so their schemas may give anything.
+    if (part === "resources") {
+      for (const [name, type] of Object.entries(requireRecord(schema, 'contract part "resources"', refuse)))
+        if (!isSchema(type))
+          refuse(`contract resource "${name}" is no zod schema`, "use z.instanceof(Class) or z.custom<Type>()");
+    } else if (part !== "events") checkSchema(flow, `contract part "${part}"`, schema);
     else
-      for (const [event, payload] of Object.entries(schema)) {
+      for (const [event, payload] of Object.entries(requireRecord(schema, 'contract part "events"', refuse))) {
         checkSchema(flow, `contract event "${event}"`, payload);
         if (event === noticeEvent)
           throw new DefinitionError(
@@ -260,6 +320,13 @@ export function requireStatePath(flow: ContractOwner, path: string): z.core.$Zod
 
 export function parseStreamItem(flow: ContractOwner, item: unknown): Json {
   return parseValue(flow.contract.stream, item, `stream item of flow "${flow.name}"`);
+}
+
+/** @throws {ContractError} a live object that is not what the contract says. It is given to the chunk as it is, and never parsed */
+export function checkResource(flow: ContractOwner, name: string, value: unknown): void {
+  const { resources } = flow.contract;
+  const schema = resources && Object.hasOwn(resources, name) ? resources[name] : undefined;
+  if (schema) coerce(schema, value, `resource "${name}" of flow "${flow.name}"`);
 }
 
 /** What a handler returned or a caller left out: `undefined` has no JSON form, so it travels as null. */

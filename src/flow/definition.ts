@@ -36,13 +36,13 @@ export interface ResourceRequirement {
   readonly failPolicy: "closed" | "open";
 }
 
-/** Makes a live object for one execution; what it throws follows `failPolicy`. */
-export type ResourceResolver = (request: {
+/** Makes a live object for one execution; null is none, and what it throws follows `failPolicy`. */
+export type ResourceResolver<T = unknown> = (request: {
   readonly name: string;
   readonly executionId: string;
   readonly flow: string;
   readonly metadata: Readonly<Record<string, Json>>;
-}) => unknown;
+}) => T | null | undefined;
 
 /** A place in a flow where corrections are read. */
 export interface InterventionPoint {
@@ -74,14 +74,15 @@ export interface ChunkOptions<
 
 /** Of `toSubFlow()`: what goes into the sub-flow, and what of it comes back. */
 export interface SubFlowOptions<
-  W extends Readonly<Record<string, string>> | null = Readonly<Record<string, string>> | null,
+  W = Readonly<Record<string, string>> | null,
+  P = Readonly<Record<string, string>> | null,
 > {
   /**
    * Target path of the child → source path of the parent, e.g. `{ "input.topic": "value.topic" }`.
    * Targets begin with input, state or resources; sources with value, state, flowData or resources.
    * @default the value becomes the input
    */
-  readonly capture?: Readonly<Record<string, string>> | null;
+  readonly capture?: P;
   /**
    * Target path of the parent → source path of the child, e.g. `{ "state.report": "result.report" }`.
    * Targets begin with value, state or flowData; sources with result or snapshot.

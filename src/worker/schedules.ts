@@ -9,6 +9,7 @@ import type { NewExecution } from "../store/starts.ts";
 import type { Wakeups } from "../store/wakeups.ts";
 import { UsageError } from "../base/errors.ts";
 import type { Logger } from "../flow/context.ts";
+import type { StartInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 
@@ -23,7 +24,7 @@ export interface ScheduleOptions {
   readonly cron: string;
   /** IANA name. @default "UTC" */
   readonly timeZone?: string;
-  /** What each execution starts with. @default null */
+  /** What each execution starts with, as its flow takes it. @default null */
   readonly input?: unknown;
   /** Its identity, also across deploys. @default the flow's name and the cron */
   readonly name?: string;
@@ -49,6 +50,21 @@ export interface ScheduleOptions {
   /** Lower runs first. @default 0 */
   readonly priority?: number;
 }
+
+/** Schedules whose input is what their flows take: the compiler says of which it is not. */
+export type Scheduled<Given extends readonly ScheduleOptions[]> = [Given] extends [Fitting<Given>]
+  ? Given
+  : Fitting<Given>;
+/** The input may be left out where the flow takes null. */
+type Fitting<Given extends readonly ScheduleOptions[]> = {
+  readonly [Index in keyof Given]: Omit<ScheduleOptions, "input"> &
+    ScheduleInput<Given[Index]> & { readonly [Unknown in Exclude<keyof Given[Index], keyof ScheduleOptions>]?: never };
+};
+type ScheduleInput<Given> = Given extends { readonly flow: FlowDefinition<infer C> }
+  ? null extends StartInput<C>
+    ? { readonly input?: StartInput<C> }
+    : { readonly input: StartInput<C> }
+  : unknown;
 
 /** A schedule whose options have been checked. */
 export interface Schedule {

@@ -87,7 +87,7 @@ const cooperative = defer(async function cooperative() {
   await sleep(60_000, undefined, { signal: getContext()?.signal });
 });
 const slow = defer(async () => sleep(60_000), { name: "slow", maxDuration: 0.05 });
-const unstorable = defer(() => ({ deep: [1, 10n] }), { name: "unstorable" });
+const unstorable = defer((): unknown => ({ deep: [1, 10n] }), { name: "unstorable" });
 const inCompany = newGate();
 const meet = defer(
   (n: number) =>

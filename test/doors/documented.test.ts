@@ -1,6 +1,10 @@
 /** What an editor shows of the public names: every one has a doc comment, and every type in a signature is exported. */
+import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { basename, resolve } from "node:path";
+import { mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { promisify } from "node:util";
 import { API, SignatureKind, SymbolFlags, type Project, type Symbol, type Type } from "typescript/unstable/sync";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { z } from "zod";
@@ -55,7 +59,51 @@ test("every type that a public function takes or gives is exported", { timeout: 
 
 /** What the compiler computes from a contract or a function, and nobody writes; the clock of our own tests; what is handed on whole. */
 const isComputed =
-  / of (Graph|TraceApi)\.|^(EmitPayload|EntryOf|Output|OutputOf|Parsed|StateAt|StateItem|StatePath|StateWrite|StreamInput|TransactionOf|Silent|Streaming|Answered|Timers), of /;
+  / of (Graph|TraceApi)\.|^(EmitPayload|EntryOf|All|Scheduled|Storable(Arguments|Branches|Contract)|ResourceOf|Output|OutputOf|Parsed|StateAt|StateItem|StatePath|StateWrite|StreamInput|TransactionOf|Silent|Streaming|Answered|Timers), of /;
+
+test("what JSON cannot hold is an error that names it, and what to use", { timeout: 60_000 }, async () => {
+  const folder = await mkdtemp(join(tmpdir(), "flowledger-refused-"));
+  await symlink(resolve(root, "node_modules"), join(folder, "node_modules"));
+  await writeFile(
+    join(folder, "app.ts"),
+    `import { defineFlow } from ${JSON.stringify(resolve(root, "src/index.ts"))};
+    import { z } from "zod";
+    const flow = defineFlow("f", { resources: { db: z.custom<{ query(): void }>() } });
+    flow.to("a", () => new Date());
+    flow.to("b", async () => ({ lines: [{ count: 1n }] }));
+    flow.to("c", (ctx) => ctx.setState("by", { who: new Map<string, string>() }));
+    defineFlow("g", { input: z.object({ at: z.date() }) });
+    flow.to("d", (ctx) => ctx.requireResource("bd").query());
+    flow.endForEach();
+    flow.toSubFlow(defineFlow("h", { input: z.object({ n: z.number() }) }), { capture: { "input.m": "value" } });
+    `,
+  );
+  await writeFile(join(folder, "package.json"), '{ "type": "module" }');
+  const config = {
+    extends: resolve(root, "tsconfig.json"),
+    compilerOptions: { rewriteRelativeImportExtensions: false, allowImportingTsExtensions: true },
+    include: [join(folder, "app.ts")],
+  };
+  await writeFile(join(folder, "tsconfig.json"), JSON.stringify(config));
+  const tsc = resolve(root, "node_modules/.bin/tsc");
+
+  const said = await promisify(execFile)(tsc, ["-p", folder, "--pretty", "false"]).then(
+    () => "",
+    ({ stdout }: { stdout: string }) => stdout,
+  );
+  await rm(folder, { recursive: true });
+
+  const errors = said.split(/^(?=\S*app\.ts)/m).filter((error) => error.includes("app.ts("));
+  expect(errors).toEqual([
+    expect.stringMatching(/app\.ts\(4,.*Date.*NotJson<"a Date", "date\.toISOString\(\)">/s),
+    expect.stringMatching(/app\.ts\(5,.*'lines'.*'count'.*bigint.*NotJson<"a bigint", "a text">/s),
+    expect.stringMatching(/app\.ts\(6,.*Map<string, string>.*NotJson<"a Map", "Object\.fromEntries\(map\)">/s),
+    expect.stringMatching(/app\.ts\(7,.*it gives what JSON cannot hold.*NotStorable<\{ at: Date; \}>/s),
+    expect.stringMatching(/app\.ts\(8,.*'"bd"' is not assignable to parameter of type '"db"'/s),
+    expect.stringMatching(/app\.ts\(9,.*InForEach/s),
+    expect.stringMatching(/app\.ts\(10,.*NoSuchPath<"input\.m">/s),
+  ]);
+});
 
 function exportsOf(entry: string): { name: string; symbol: Symbol }[] {
   const { checker, program } = project;

@@ -152,6 +152,8 @@ test.each(zods)(
         .to("say", (ctx) => ctx.setState("text", ctx.input.ok ? "yes" : "no"));
       // @ts-expect-error a contract keeps its types
       flow.to("wrong", (ctx) => ctx.setState("text", ctx.input.name.length));
+      // @ts-expect-error JSON holds no Date
+      flow.to("late", async () => ({ at: new Date() }));
       export const orchestrator = createOrchestrator({ connection: "postgres://a@b/c", flows: [flow] });
       export const double = defer(function ${file}(n: number) { return n * 2; });
       export const admin = toNodeHandler(createConsole({ orchestrator, authorize: () => ({ actor: "ann", role: "viewer" }) }));

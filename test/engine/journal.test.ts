@@ -191,8 +191,8 @@ test.each<[string, (ctx: Ctx) => Promise<unknown>, RegExp]>([
   ["a step with a NUL in its name", (ctx) => ctx.step("a\0b", () => 1), /name of step .* must be a text/],
   ["an event with a NUL in its name", (ctx) => ctx.emit("a\0b", 1), /is not an event name/],
   ["a pause with half a character in its id", async (ctx) => ctx.pauseFor({ interruptId: "\ud83d" }), /interruptId is/],
-  ["a step that returns a function", (ctx) => ctx.step("make", () => () => 1), /step "make"/],
-  ["a step that returns a bigint", (ctx) => ctx.step("make", () => ({ n: 1n })), /step "make"/],
+  ["a step that returns a function", (ctx) => ctx.step("make", (): unknown => () => 1), /step "make"/],
+  ["a step that returns a bigint", (ctx) => ctx.step("make", (): unknown => ({ n: 1n })), /step "make"/],
   ["a step that returns a NUL byte", (ctx) => ctx.step("make", () => "a\0b"), /step "make"/],
 ])("F51: %s is refused where it is written, and not tried again", async (_, body, message) => {
   const execution = await start(body);

@@ -68,7 +68,7 @@ test("it parks after the retries of its policy, after a timeout, and for what it
   flow.to("retried", fails, { retry: { maxAttempts: 3, initialInterval: 1 } });
   flow.to("slow", () => new Promise(() => {}), { timeout: 5 });
   flow.to("wrong", () => "text", { output: z.number() as never });
-  flow.to("unstorable", () => 1n);
+  flow.to("unstorable", (): unknown => 1n);
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator.flow(flow).startExecution(null, atOnce);
 

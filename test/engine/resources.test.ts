@@ -1,5 +1,6 @@
 /** Resources that live with an execution: made when first needed, once, and ended when its owner gives it back. */
 import { expect, test } from "vitest";
+import { z } from "zod";
 import { ExecutionResources, KeptResources } from "../../src/engine/resources.ts";
 import type { ResourceLayers } from "../../src/engine/resources.ts";
 import { UsageError } from "../../src/base/errors.ts";
@@ -255,6 +256,31 @@ test("TF-RSC-05: a sub-flow gets its parent's resource itself, by the name that 
   await orchestrator.flow(flow).start(null, { runtimeResources: { db } });
 
   expect(got).toBe(db);
+});
+
+test("what a contract says of a resource is what a chunk gets, itself, or an error that names it", async () => {
+  class Pool {
+    readonly size = 1;
+  }
+  const given = { pool: new Pool(), clock: { now: () => "noon", extra: 1 } };
+  const got: unknown[] = [];
+  const flow = defineFlow("typed-resources", {
+    resources: { pool: z.instanceof(Pool), clock: z.object({ now: z.function() }), mail: z.string() },
+  });
+  flow.to("use", (ctx) => {
+    got.push(ctx.requireResource("pool"), ctx.getResource("clock"), ctx.getResource("mail", "none"));
+    return ctx.setState("size", ctx.requireResource("pool").size);
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const wrong = { pool: { size: 2 } } as never;
+
+  const closed = await orchestrator.flow(flow).start(null, { runtimeResources: given });
+  const failed = orchestrator.flow(flow).start(null, { runtimeResources: wrong });
+
+  await expect(failed).rejects.toThrow(/resource "pool" of flow "typed-resources".*Pool/);
+  expect(closed).toEqual({ size: 1 });
+  expect(got).toEqual([given.pool, given.clock, "none"]);
+  expect(got[1]).toBe(given.clock);
 });
 
 test("a start with a known key leaves the execution the resources it has", async () => {

@@ -68,7 +68,7 @@ test("LI-RTY-01: a chunk without a policy, and one whose mistake stays one, is t
     "mistake",
     () => {
       runs.push("mistake");
-      return 1n;
+      return 1n as unknown;
     },
     { retry: { maxAttempts: 3, initialInterval: 1 } },
   );

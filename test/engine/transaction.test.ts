@@ -144,7 +144,7 @@ test.each<[string, (ctx: Ctx) => Promise<unknown>, object]>([
   [
     "a value that is no JSON",
     (ctx) =>
-      ctx.transaction("t", async (tx) => {
+      ctx.transaction("t", async (tx): Promise<unknown> => {
         await tx.query("insert into once_only values (1)");
         return new Map();
       }),

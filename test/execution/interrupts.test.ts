@@ -558,7 +558,7 @@ describe("a pause", () => {
 
     for (const bad of [{ approved: "yes" }, {}, null, 3])
       expect(await codeOf(execution.continueWith("q", bad))).toBe("CONTRACT_VIOLATED");
-    expect(await codeOf(execution.continueWith("q", 1n))).toBe("PAYLOAD_UNSTORABLE");
+    expect(await codeOf(execution.continueWith("q", 1n as never))).toBe("PAYLOAD_UNSTORABLE");
     await execution.continueWith("q", { approved: true });
 
     expect(await execution.waitForClose()).toEqual({ approved: true });

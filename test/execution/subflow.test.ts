@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import { ExecutionCancelledError, ExecutionFailedError, UsageError, defineFlow } from "../../src/index.ts";
-import type { Execution, SubFlowFrame } from "../../src/index.ts";
+import type { Execution, SubFlowFrame, SubFlowOptions } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { codeOf, doorsOf, present, untilPending } from "../support/doors.ts";
 import { collect, newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
@@ -165,7 +165,7 @@ describe("what goes in and what comes out", () => {
     });
   });
 
-  test.each([
+  test.each<[string, SubFlowOptions, RegExp]>([
     ["capture", { capture: { "input.x": "value.missing" } }, /captures value.missing, which is not there/],
     ["state", { capture: { "input.x": "state.a.b" } }, /captures state.a.b, which is not there/],
     ["write-back", { writeBack: { "value.x": "result.nowhere" } }, /path "result.nowhere" was not found/],

@@ -181,7 +181,7 @@ function everything() {
     .forEach({ distribute: true })
     .to("e", pass)
     .endForEach()
-    .toSubFlow(child, { capture: { input: "value.x" }, writeBack: { "state.r": "result" }, concurrency: 4 })
+    .toSubFlow(child, { capture: { input: "value" }, writeBack: { "state.r": "result" }, concurrency: 4 })
     .interventionPoint({ name: "p", target: "t" })
     .end();
   flow.to("f", pass);

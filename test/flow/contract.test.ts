@@ -137,7 +137,19 @@ test("what JSON cannot hold is refused where the flow is defined, with its place
   expect(wrong({ stream: z.union([z.string(), z.set(z.string())]) })).toThrow(/stream" gives a z\.set.*z\.array/);
   expect(wrong({ input: z.record(z.string(), z.bigint()) })).toThrow(/z\.bigint/);
   expect(wrong({ input: z.lazy(() => z.object({ at: z.date() })) })).toThrow(/at "at"/);
-  expect(() => defineFlow("wrong").to("now", () => null as never, { output: z.date() })).toThrow(/output of .*z\.date/);
+  expect(() => defineFlow("wrong").to("now", () => null as never, { output: z.date() as never })).toThrow(
+    /output of .*z\.date/,
+  );
+});
+
+test("a resource of a contract is described by a schema of any kind, and by nothing else", () => {
+  const of = (resources: unknown) => () => defineFlow("live", { resources } as never);
+
+  expect(of({ clock: z.instanceof(Date), run: z.function() })).not.toThrow();
+  expect(of({ db: "postgres" })).toThrow(/contract resource "db" is no zod schema/);
+  expect(of("db")).toThrow(/contract part "resources"/);
+  const flow = defineFlow("live", { resources: { db: z.custom<object>() } }).to("a", () => 1);
+  expect(flow.toBlueprint().contract).toBeNull();
 });
 
 test("what ends as JSON may begin as anything, and what leads to itself is a schema", () => {

@@ -4,6 +4,7 @@ import { show } from "../../base/option.ts";
 import { copyJson, type Json } from "../../base/json.ts";
 import { getPath } from "../../base/path.ts";
 import type { FlowDataOptions, ReadOnlyCtx } from "../../flow/context.ts";
+import { checkResource } from "../../flow/contract.ts";
 import type { Contract, StateAt, StateOf, StatePath } from "../../flow/contract.ts";
 import type { JsonObject } from "../../base/json.ts";
 import { requireFlowData } from "../flow-data.ts";
@@ -54,21 +55,26 @@ export class ReadCtx implements ReadOnlyCtx {
   }
 
   get getResource() {
-    const { resources } = this.#host;
+    const { resources, flow } = this.#host;
     function getResource<T = unknown, D = null>(name: string, fallback?: D): T | D;
     function getResource(name: string, fallback: unknown = null): unknown {
       requireResourceName(name, "getResource()");
-      return resources.get(name) ?? fallback;
+      const value = resources.get(name);
+      if (value === undefined || value === null) return fallback;
+      checkResource(flow, name, value);
+      return value;
     }
     return getResource;
   }
 
   get requireResource() {
-    const { resources } = this.#host;
+    const { resources, flow } = this.#host;
     function requireResource<T = unknown>(name: string): T;
     function requireResource(name: string): unknown {
       requireResourceName(name, "requireResource()");
-      return resources.require(name);
+      const value = resources.require(name);
+      checkResource(flow, name, value);
+      return value;
     }
     return requireResource;
   }

@@ -17,7 +17,19 @@ import {
   record,
   text,
 } from "./kinds.ts";
-import { type Row, aWhile, atLeastOne, block, chunk, flowOptions, noFlow, passing, schedule, url } from "./row.ts";
+import {
+  type Row,
+  aWhile,
+  atLeastOne,
+  block,
+  chunk,
+  contract,
+  flowOptions,
+  noFlow,
+  passing,
+  schedule,
+  url,
+} from "./row.ts";
 
 let flows = 0;
 const newFlow = () => main.defineFlow(`matrix.${++flows}`);
@@ -26,7 +38,11 @@ export const name = text(200);
 export const definitions: readonly Row[] = [
   {
     name: "defineFlow",
-    args: { name: text(100, "matrix.named"), contract: optional(object({})), options: optional(object(flowOptions)) },
+    args: {
+      name: text(100, "matrix.named"),
+      contract: optional(object(contract)),
+      options: optional(object(flowOptions)),
+    },
   },
   {
     name: "Flow.fromBlueprint",

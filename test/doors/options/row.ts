@@ -105,6 +105,13 @@ export const retry = {
   waits: optional(atLeastOne(list(duration))),
 };
 export const schema = z.object({ n: z.number() });
+export const contract = {
+  input: optional(made(schema)),
+  state: optional(made(schema)),
+  events: optional(record(made(schema))),
+  stream: optional(made(schema)),
+  resources: optional(record(made(schema))),
+};
 /** Only what parks may say for how long. */
 const failure = {
   onFailure: { ...optional(oneOf("fail", "park")), sample: () => "park" },
