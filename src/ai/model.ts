@@ -5,6 +5,7 @@ import type { Json } from "../base/json.ts";
 import type { Ctx } from "../flow/context.ts";
 import { toMessages, toModelMessages, toStorable, type AgentContract, type AgentItem, type Usage } from "./contract.ts";
 import { Deltas } from "./deltas.ts";
+import { prepare } from "./prepare.ts";
 import { ai } from "./sdk.ts";
 import type { AgentSettings } from "./settings.ts";
 
@@ -34,15 +35,15 @@ export async function callModel(
   settings: AgentSettings,
 ): Promise<Call[]> {
   const { tools } = settings;
-  const model = ctx.requireResource<LanguageModel>(`${name}.model`);
   const before = ctx.getState("messages") ?? [];
+  const said = toModelMessages(before, `messages of agent "${name}"`);
+  const prepared = await prepare(ctx, name, settings, said, ctx.requireResource<LanguageModel>(`${name}.model`));
   const put = show(ctx);
   const deltas = new Deltas(put);
   await put({ type: "start-step" });
   const result = ai.streamText({
     ...callSettings(settings),
-    model,
-    messages: toModelMessages(before, `messages of agent "${name}"`),
+    ...prepared,
     ...(tools && { tools: withoutWork(tools) }),
     // Another try is another attempt of this chunk, which the ledger and the page know of.
     maxRetries: 0,
@@ -107,6 +108,7 @@ function callSettings(settings: AgentSettings) {
     tools: _tools,
     toolApproval: _approval,
     stopWhen: _stop,
+    prepareStep: _prepare,
     toolOptions: _options,
     ...rest
   } = settings;
