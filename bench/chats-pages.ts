@@ -13,6 +13,7 @@ async function read(id: string): Promise<void> {
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ id, messages: [{ id: "m", role: "user", parts: [{ type: "text", text: "Tick" }] }] }),
   });
+  if (!response.ok) throw new Error(`${id}: ${response.status} ${await response.text()}`);
   let rest = "";
   for await (const piece of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
     const now = performance.timeOrigin + performance.now();

@@ -28,9 +28,11 @@ export async function chatting(bench: Bench): Promise<Figure[]> {
   const child = spawn(process.execPath, [pages, `http://127.0.0.1:${port}/chat`, String(chats)], {
     stdio: ["ignore", "pipe", "inherit"],
   });
+  const cpu = process.cpuUsage();
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
   await once(child, "close");
+  const { user, system } = process.cpuUsage(cpu);
   server.closeAllConnections();
   server.close();
   const { tokens, p50, p95 } = JSON.parse(output) as { tokens: number; p50: number; p95: number };
@@ -39,6 +41,7 @@ export async function chatting(bench: Bench): Promise<Figure[]> {
   return [
     { name: `${name}, p50`, value: p50, unit: "ms", note },
     { name: `${name}, p95`, value: p95, unit: "ms" },
+    { name: `${name}, worker and routes`, value: (user + system) / tokens, unit: "µs", note: "of a core per token" },
   ];
 }
 

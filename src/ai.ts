@@ -10,6 +10,7 @@ export type {
   ToolApproval,
   ToolOptions,
 } from "./ai/settings.ts";
+export type { PreparedStep, PrepareStep, StepToPrepare } from "./ai/prepare.ts";
 export {
   durableCalls,
   durableTools,

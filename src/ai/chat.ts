@@ -1,17 +1,11 @@
 /** `chatRoutes()`: the server that the stock `useChat({ resume: true })` needs, with the ledger as its only store. */
 import type { ModelMessage, UIMessage } from "ai";
 import { z } from "zod";
-import {
-  ContractError,
-  ExecutionClosedError,
-  FlowledgerError,
-  InterruptNotPendingError,
-  ResumeConflictError,
-  UsageError,
-} from "../base/errors.ts";
+import { ContractError, FlowledgerError, UsageError } from "../base/errors.ts";
 import { isObject, toJson, type JsonObject } from "../base/json.ts";
 import { requireFunction, requireKnown, requireOneOf, requireText, show } from "../base/option.ts";
 import type { Execution } from "../execution/execution.ts";
+import { isTooLate } from "../execution/interrupt.ts";
 import { requireFlow } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { Orchestrator } from "../orchestrator.ts";
@@ -227,11 +221,7 @@ async function answer(execution: Execution, id: string, value: unknown, actor: s
     await execution.continueWith(id, value, { actor, onlyIfPending: true });
     return true;
   } catch (error) {
-    const isLate =
-      error instanceof InterruptNotPendingError ||
-      error instanceof ResumeConflictError ||
-      error instanceof ExecutionClosedError;
-    if (isLate) return false;
+    if (isTooLate(error)) return false;
     throw error;
   }
 }

@@ -16,6 +16,7 @@ import type { Output, RetryOptions, StepOptions } from "../flow/context.ts";
 import { toStorable, type AgentItem } from "./contract.ts";
 import { Deltas } from "./deltas.ts";
 import { mayHelp, show } from "./model.ts";
+import { deltaOf, isPiece, joinPieces, type Part } from "./spoken.ts";
 import { runTool, type DurableToolOptions } from "./tools.ts";
 
 /** What these need of a chunk's `ctx`, whatever its flow. */
@@ -61,8 +62,6 @@ export interface DurableToolsOptions {
 type Silent<T> = T & { readonly stream: false };
 type Generate = NonNullable<LanguageModelMiddleware["wrapGenerate"]>;
 type Generated = Awaited<ReturnType<Generate>>;
-type Streamed = Awaited<ReturnType<NonNullable<LanguageModelMiddleware["wrapStream"]>>>;
-type Part = Streamed["stream"] extends ReadableStream<infer P> ? P : never;
 
 /**
  * Middleware for `wrapLanguageModel({ model, middleware: durableCalls(ctx) })`: each call is a recorded step of this chunk, for
@@ -192,13 +191,8 @@ export function durableTools(ctx: Durable | DurableStream, tools: ToolSet, optio
 /** What is recorded of a stream: pieces of one part are one piece. */
 function keep(parts: Part[], part: Part): void {
   const last = parts.at(-1);
-  const isNext =
-    (part.type === "text-delta" || part.type === "reasoning-delta" || part.type === "tool-input-delta") &&
-    last?.type === part.type &&
-    last.id === part.id &&
-    part.providerMetadata === undefined &&
-    last.providerMetadata === undefined;
-  if (isNext) parts[parts.length - 1] = { ...last, delta: last.delta + part.delta };
+  const both = last && isPiece(last) && isPiece(part) ? joinPieces(last, part) : null;
+  if (both) parts[parts.length - 1] = both;
   else parts.push(part);
 }
 
@@ -208,17 +202,17 @@ async function showPart(
   put: (chunk: UIMessageChunk) => Promise<void>,
 ): Promise<void> {
   switch (part.type) {
-    case "text-start":
     case "text-delta":
+    case "reasoning-delta":
+    case "tool-input-delta":
+      return put(deltaOf(part));
+    case "text-start":
     case "text-end":
     case "reasoning-start":
-    case "reasoning-delta":
     case "reasoning-end":
       return put(part);
     case "tool-input-start":
       return put({ type: part.type, toolCallId: part.id, toolName: part.toolName });
-    case "tool-input-delta":
-      return put({ type: part.type, toolCallId: part.id, inputTextDelta: part.delta });
     case "tool-call":
       return put({
         type: "tool-input-available",

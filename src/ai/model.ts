@@ -4,9 +4,10 @@ import { ChunkTimeoutError, FlowledgerError, StepTimeoutError } from "../base/er
 import type { Json } from "../base/json.ts";
 import type { Ctx } from "../flow/context.ts";
 import { toMessages, toModelMessages, toStorable, type AgentContract, type AgentItem, type Usage } from "./contract.ts";
-import { Deltas } from "./deltas.ts";
+import { prepare } from "./prepare.ts";
 import { ai } from "./sdk.ts";
 import type { AgentSettings } from "./settings.ts";
+import { Spoken } from "./spoken.ts";
 
 /** What the model wants done. */
 export interface Call {
@@ -34,15 +35,16 @@ export async function callModel(
   settings: AgentSettings,
 ): Promise<Call[]> {
   const { tools } = settings;
-  const model = ctx.requireResource<LanguageModel>(`${name}.model`);
   const before = ctx.getState("messages") ?? [];
+  const said = toModelMessages(before, `messages of agent "${name}"`);
+  const prepared = await prepare(ctx, name, settings, said, ctx.requireResource<LanguageModel>(`${name}.model`));
   const put = show(ctx);
-  const deltas = new Deltas(put);
+  const spoken = new Spoken(put);
   await put({ type: "start-step" });
   const result = ai.streamText({
     ...callSettings(settings),
-    model,
-    messages: toModelMessages(before, `messages of agent "${name}"`),
+    ...prepared,
+    model: spoken.of(prepared.model),
     ...(tools && { tools: withoutWork(tools) }),
     // Another try is another attempt of this chunk, which the ledger and the page know of.
     maxRetries: 0,
@@ -56,11 +58,11 @@ export async function callModel(
       if (part.type === "abort") throw ctx.signal.reason;
       if (isOurs(part)) continue;
       const chunk = ai.toUIMessageChunk(part, { ...(tools && { tools }), sendSources: true });
-      if (chunk) await deltas.put(chunk);
+      if (chunk) await spoken.tell(chunk);
     }
-    await deltas.flush();
+    await spoken.end();
   } finally {
-    deltas.stop();
+    spoken.stop();
   }
   await put({ type: "finish-step" });
 
@@ -107,6 +109,7 @@ function callSettings(settings: AgentSettings) {
     tools: _tools,
     toolApproval: _approval,
     stopWhen: _stop,
+    prepareStep: _prepare,
     toolOptions: _options,
     ...rest
   } = settings;

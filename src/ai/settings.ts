@@ -18,6 +18,7 @@ import type { InputOf } from "../flow/contract.ts";
 import { refusalOf, type FlowOptions } from "../flow/limits.ts";
 import { resolveRetry } from "../flow/retry.ts";
 import type { AgentContract } from "./contract.ts";
+import { callOptionNames, type PrepareStep } from "./prepare.ts";
 
 type SdkSettings<TOOLS extends ToolSet, OUTPUT extends Output> = ToolLoopAgentSettings<
   never,
@@ -86,6 +87,11 @@ export interface AgentSettings<
   readonly activeTools?: SdkSettings<TOOLS, OUTPUT>["activeTools"];
   /** In which order it is told of them, as in the AI SDK. */
   readonly toolOrder?: SdkSettings<TOOLS, OUTPUT>["toolOrder"];
+  /**
+   * What one model call has otherwise than these settings say, by what was said before it. As in the AI SDK, but for that call only; what
+   * it gives is recorded once, and each attempt of the call has it. @default nothing
+   */
+  readonly prepareStep?: PrepareStep<NoInfer<TOOLS>>;
   /** Mends a call whose input does not fit, as in the AI SDK. @default it is told to the model */
   readonly repairToolCall?: SdkSettings<TOOLS, OUTPUT>["repairToolCall"];
   /** What the provider alone knows, as in the AI SDK. @default none */
@@ -116,41 +122,52 @@ export interface AgentSettings<
   readonly flow?: FlowOptions<InputOf<AgentContract>>;
 }
 
-const settingNames = Object.keys({
-  model: true,
-  instructions: true,
-  tools: true,
-  toolChoice: true,
-  activeTools: true,
-  toolOrder: true,
-  repairToolCall: true,
-  providerOptions: true,
-  telemetry: true,
-  headers: true,
-  output: true,
-  toolApproval: true,
-  stopWhen: true,
-  toolCallConcurrency: true,
-  toolOptions: true,
-  retry: true,
-  timeout: true,
-  budget: true,
-  approval: true,
-  flow: true,
-  maxOutputTokens: true,
-  temperature: true,
-  topP: true,
-  topK: true,
-  presencePenalty: true,
-  frequencyPenalty: true,
-  stopSequences: true,
-  seed: true,
-  reasoning: true,
-} satisfies Record<keyof AgentSettings, true>);
+const settingNames = [
+  ...callOptionNames,
+  ...Object.keys({
+    model: true,
+    instructions: true,
+    tools: true,
+    toolChoice: true,
+    activeTools: true,
+    toolOrder: true,
+    repairToolCall: true,
+    providerOptions: true,
+    telemetry: true,
+    headers: true,
+    output: true,
+    toolApproval: true,
+    stopWhen: true,
+    toolCallConcurrency: true,
+    toolOptions: true,
+    retry: true,
+    timeout: true,
+    budget: true,
+    approval: true,
+    flow: true,
+    prepareStep: true,
+  } satisfies Record<Exclude<keyof AgentSettings, keyof LanguageModelCallOptions>, true>),
+];
+
+/** Settings of the AI SDK's agents that are none here, and what does the same. */
+const elsewhere: Readonly<Record<string, string>> = {
+  system: "write instructions",
+  maxSteps: "write stopWhen: isStepCount(…)",
+  maxRetries: "write retry: { maxAttempts }, whose tries the ledger counts",
+  prepareCall: "make { messages } in the chunk before the agent, or write prepareStep",
+  runtimeContext: "give it with resources, which tools and prepareStep close over",
+  toolsContext: "let tools close over what they need",
+  onStepFinish: "read the stream, or put a chunk behind the agent",
+  onStepEnd: "read the stream, or put a chunk behind the agent",
+  onFinish: "put a chunk behind the agent",
+  onEnd: "put a chunk behind the agent",
+};
 
 /** @throws {DefinitionError} naming the setting that is invalid */
 export function checkSettings(name: string, settings: AgentSettings): void {
   const refuse = refusalOf(name);
+  const foreign = Object.keys(isObject(settings) ? settings : {}).find((one) => Object.hasOwn(elsewhere, one));
+  if (foreign !== undefined) refuse(`${foreign} is no setting of a durable agent`, elsewhere[foreign] ?? null);
   requireKnown(settings, settingNames, "agentFlow()", refuse);
   const {
     model,
@@ -158,6 +175,7 @@ export function checkSettings(name: string, settings: AgentSettings): void {
     toolApproval,
     toolOptions = {},
     stopWhen,
+    prepareStep,
     budget,
     approval,
     toolCallConcurrency,
@@ -229,6 +247,8 @@ export function checkSettings(name: string, settings: AgentSettings): void {
         `stopWhen is no condition, but ${show(condition)}`,
         "use isStepCount(20), hasToolCall(…) or a function of { steps }",
       );
+  if (prepareStep !== undefined && typeof prepareStep !== "function")
+    refuse(`prepareStep is no function, but ${show(prepareStep)}`, null);
   if (toolCallConcurrency !== undefined) requireInteger(toolCallConcurrency, "toolCallConcurrency", { min: 1 }, refuse);
   if (budget !== undefined) {
     requireKnown(budget, ["tokens", "onExceeded"], "budget", refuse);

@@ -1,11 +1,12 @@
 /** An execution as the AI SDK's UI message stream: a page that comes late, comes back, or looks on beside others reads the same message. */
 import type { UIMessageChunk } from "ai";
 import { parseDuration, type Duration } from "../base/duration.ts";
+import { systemTimers } from "../base/timers.ts";
 import { ExecutionCancelledError, ExecutionFailedError, UsageError } from "../base/errors.ts";
 import { isObject } from "../base/json.ts";
 import { requireFunction, requireKnown, requireList, requireOneOf, requireText, show } from "../base/option.ts";
 import { stoppable } from "../execution/stream.ts";
-import { toReadableStream } from "../execution/sse.ts";
+import { eventBody } from "../execution/sse.ts";
 import { isDelta, joinOf, type Delta } from "./deltas.ts";
 import { Page, type Entry } from "./page.ts";
 import { ai } from "./sdk.ts";
@@ -47,10 +48,17 @@ const optionNames = ["request", "onPause", "after", "onError", "heartbeat"];
 export function toUIMessageStreamResponse(execution: Streaming, options: UIMessageStreamOptions = {}): Response {
   const keepAliveMs = parseDuration(options.heartbeat ?? "15s", "heartbeat of toUIMessageStreamResponse()");
   if (keepAliveMs === 0) throw new UsageError("heartbeat of toUIMessageStreamResponse() must be longer than 0", null);
-  return ai.createUIMessageStreamResponse({
-    stream: toReadableStream(toUIMessageChunks(execution, options)),
-    keepAliveMs,
-  });
+  const chunks = toUIMessageChunks(execution, options);
+  const next = async () => {
+    const { done, value } = await chunks.next();
+    return done === true
+      ? { text: "data: [DONE]\n\n", isLast: true }
+      : { text: `data: ${JSON.stringify(value)}\n\n`, isLast: false };
+  };
+  const leave = () => chunks.return(undefined);
+  const signal = options.request?.signal;
+  const body = eventBody({ opening: "", next, leave, signal, everyMs: keepAliveMs, stalledMs: null }, systemTimers);
+  return new Response(body, { headers: ai.UI_MESSAGE_STREAM_HEADERS });
 }
 
 /** The same as an iterable. */

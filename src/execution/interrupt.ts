@@ -1,5 +1,6 @@
 /** Interrupts as people and systems that answer them see them. */
 import { z } from "zod";
+import { ExecutionClosedError, InterruptNotPendingError, ResumeConflictError } from "../base/errors.ts";
 import { ExecutionId, ResumeTo } from "../ledger/event.ts";
 import { JsonValue } from "../base/json-value.ts";
 import type { ExecutionHost } from "./host.ts";
@@ -55,4 +56,13 @@ export async function listPendingInterrupts(
 ): Promise<InterruptRecord[]> {
   await outcomes.header(id);
   return (await store.reads.pendingInterrupts(id)).map((record) => InterruptRecord.parse(record));
+}
+
+/** An answer was refused because somebody else was first, or nobody asks any more. */
+export function isTooLate(error: unknown): boolean {
+  return (
+    error instanceof InterruptNotPendingError ||
+    error instanceof ResumeConflictError ||
+    error instanceof ExecutionClosedError
+  );
 }

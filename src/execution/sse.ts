@@ -49,7 +49,45 @@ export function sendEvents<C extends Contract>(
       "leave out what is not to count",
     );
   const entries = stream[Symbol.asyncIterator]();
-  const { signal } = request ?? {};
+  const body = eventBody(
+    {
+      opening: ": open\n\n",
+      next: () => nextMessage(entries),
+      leave: () => entries.return?.(),
+      signal: request?.signal,
+      everyMs,
+      stalledMs,
+    },
+    timers,
+  );
+  return new Response(body, {
+    headers: {
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-cache, no-transform",
+      // nginx buffers responses unless told.
+      "x-accel-buffering": "no",
+    },
+  });
+}
+
+/** What a body of server-sent events is made of. */
+export interface Events {
+  readonly opening: string;
+  next(this: void): Promise<Message>;
+  /** Nobody reads any more. What it throws is told to nobody. */
+  leave(this: void): unknown;
+  readonly signal: AbortSignal | undefined;
+  /** Between two comments. */
+  readonly everyMs: number;
+  /** A reader that takes nothing for so long is let go; null waits. */
+  readonly stalledMs: number | null;
+}
+
+/** Events as bytes: one stream, as each one more costs as much again for every event. */
+export function eventBody(
+  { opening, next, leave: told, signal, everyMs, stalledMs }: Events,
+  timers: Timers,
+): ReadableStream<Uint8Array> {
   let isOver = false;
   let beat: Timer | undefined;
   let stall: Timer | undefined;
@@ -60,12 +98,12 @@ export function sendEvents<C extends Contract>(
     stall?.cancel();
     signal?.removeEventListener("abort", leave);
     // Its own error has been told, or nobody is there to hear it.
-    Promise.resolve(entries.return?.()).catch(() => {});
+    Promise.resolve(told()).catch(() => {});
   };
-  const body = new ReadableStream<Uint8Array>(
+  return new ReadableStream<Uint8Array>(
     {
       start(controller) {
-        controller.enqueue(encode(": open\n\n"));
+        if (opening !== "") controller.enqueue(encode(opening));
         const keepAlive = () => {
           // Only to a reader that has taken what it was given: a stalled one gathers no comments.
           if ((controller.desiredSize ?? 0) <= 0) return;
@@ -74,17 +112,17 @@ export function sendEvents<C extends Contract>(
         };
         beat = timers.every(everyMs, keepAlive).unref();
         // Counted from the last message: with room left the reader has taken that, and waits for us.
-        const letGo = () => {
+        const letGo = (afterMs: number) => {
           if ((controller.desiredSize ?? 0) > 0) return;
           leave();
-          controller.error(new StreamStalledError(stalledMs));
+          controller.error(new StreamStalledError(afterMs));
         };
-        stall = timers.every(stalledMs, letGo).unref();
+        if (stalledMs !== null) stall = timers.every(stalledMs, () => letGo(stalledMs)).unref();
         if (signal?.aborted) leave();
         else signal?.addEventListener("abort", leave);
       },
       async pull(controller) {
-        const message = await nextMessage(entries).catch((error: unknown) => {
+        const message = await next().catch((error: unknown) => {
           leave();
           throw error;
         });
@@ -99,14 +137,6 @@ export function sendEvents<C extends Contract>(
     },
     { highWaterMark: 1 },
   );
-  return new Response(body, {
-    headers: {
-      "content-type": "text/event-stream; charset=utf-8",
-      "cache-control": "no-cache, no-transform",
-      // nginx buffers responses unless told.
-      "x-accel-buffering": "no",
-    },
-  });
 }
 
 /**
@@ -152,7 +182,8 @@ function requireStream(stream: unknown, where: string): void {
   throw new UsageError(`${where} got no stream, but ${show(stream)}`, "pass execution.streamItems()");
 }
 
-interface Message {
+/** One event, or more of them. */
+export interface Message {
   readonly text: string;
   readonly isLast: boolean;
 }

@@ -1,22 +1,6 @@
 /** `createMcpServer()`: a flow is a tool. Who waits for a person is told what is asked, and an execution is a task. */
 import type { Server } from "@modelcontextprotocol/sdk/server/index.js";
-import type { RequestHandlerExtra } from "@modelcontextprotocol/sdk/shared/protocol.js";
-import {
-  CallToolRequestSchema,
-  CancelTaskRequestSchema,
-  ElicitResultSchema,
-  ErrorCode,
-  GetTaskPayloadRequestSchema,
-  GetTaskRequestSchema,
-  ListTasksRequestSchema,
-  McpError,
-  RELATED_TASK_META_KEY,
-  type CallToolResult,
-  type ElicitRequestFormParams,
-  type ServerNotification,
-  type ServerRequest,
-  type Task,
-} from "@modelcontextprotocol/sdk/types.js";
+import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
 import { parseDuration, type Duration } from "../base/duration.ts";
 import { ExecutionCancelledError, ExecutionFailedError, ExecutionNotFoundError, UsageError } from "../base/errors.ts";
@@ -27,7 +11,8 @@ import type { Execution } from "../execution/execution.ts";
 import type { BoundFlow } from "../execution/bound-flow.ts";
 import type { InterruptRecord } from "../execution/interrupt.ts";
 import type { Orchestrator } from "../orchestrator.ts";
-import { callTool, objectSchema, serverOf, toolOf, type ToolDefinition } from "./serve.ts";
+import { objectSchema, serverOf, toolOf, type ToolDefinition } from "./serve.ts";
+import { tasksOf } from "./tasks.ts";
 
 /** A flow as a tool: what a client is told of it. */
 export interface McpFlow {
@@ -52,9 +37,6 @@ export interface McpServerOptions {
 }
 
 const most = 30_000;
-const pollIntervalMs = 500;
-
-type Extra = RequestHandlerExtra<ServerRequest, ServerNotification>;
 
 /**
  * A server of the Model Context Protocol, to be connected to any transport: `await server.connect(new StdioServerTransport())`. Each
@@ -102,7 +84,7 @@ export function createMcpServer(options: McpServerOptions): Server {
       inputSchema: flow.inputSchema,
       isReadOnly: false,
       execution: { taskSupport: "optional" },
-      run: async (args, signal) => told(await begin(flow, args), by.waitMs, signal),
+      run: async (args, { extra }) => told(await begin(flow, args), by.waitMs, extra.signal),
     })),
     toolOf(
       {
@@ -112,7 +94,7 @@ export function createMcpServer(options: McpServerOptions): Server {
         isReadOnly: true,
       },
       z.strictObject({ executionId: z.string() }),
-      async ({ executionId }, signal) => told(await own(executionId), by.waitMs, signal),
+      async ({ executionId }, { extra }) => told(await own(executionId), by.waitMs, extra.signal),
     ),
     toolOf(
       {
@@ -121,59 +103,43 @@ export function createMcpServer(options: McpServerOptions): Server {
         isReadOnly: false,
       },
       z.strictObject({ executionId: z.string(), questionId: z.string().min(1), value: z.unknown() }),
-      async ({ executionId, questionId, value }, signal) => {
+      async ({ executionId, questionId, value }, { extra }) => {
         const execution = await own(executionId);
         await execution.continueWith(questionId, value, { actor, onlyIfPending: true });
-        return told(execution, by.waitMs, signal);
+        return told(execution, by.waitMs, extra.signal);
       },
     ),
     toolOf(
       { name: "flow_cancel", description: "Ends what a flow was called for.", isReadOnly: false, isDestructive: true },
       z.strictObject({ executionId: z.string(), reason: z.string().min(1).max(2000) }),
-      async ({ executionId, reason }, signal) => {
+      async ({ executionId, reason }, { extra }) => {
         const execution = await own(executionId);
         await execution.cancel(reason, { actor });
-        return told(execution, by.waitMs, signal);
+        return told(execution, by.waitMs, extra.signal);
       },
     ),
   ];
   const instructions =
     "Flows run durably: a call that takes long, or that asks a person, goes on. Use flow_wait with its executionId.";
-  const server = serverOf("flowledger", instructions, tools, {
-    tasks: { list: {}, cancel: {}, requests: { tools: { call: {} } } },
+  const tasks = tasksOf({
+    tools,
+    actor,
+    own,
+    list: (cursor) =>
+      orchestrator.listExecutions({
+        flow: served.map(({ bound }) => bound.definition.name),
+        metadata: by.owner,
+        limit: 50,
+        ...(cursor !== undefined && { cursor }),
+      }),
+    begin: (tool, args) => {
+      const flow = served.find((one) => one.tool === tool);
+      return flow ? begin(flow, args) : null;
+    },
+    told: (execution, signal) => told(execution, 0, signal),
+    asks,
   });
-  server.setRequestHandler(CallToolRequestSchema, async ({ params }, { signal }) => {
-    const flow = served.find(({ tool }) => tool === params.name);
-    if (!params.task || !flow) return callTool(tools, params.name, params.arguments ?? {}, signal);
-    return { task: await taskOf(await begin(flow, params.arguments ?? {})) };
-  });
-  const task = (id: string) => own(id).catch(refuseTask);
-  server.setRequestHandler(GetTaskRequestSchema, async ({ params }) => taskOf(await task(params.taskId)));
-  server.setRequestHandler(GetTaskPayloadRequestSchema, async ({ params }, extra) => {
-    const execution = await task(params.taskId);
-    for (let isAsked = await asks(execution, extra.signal); isAsked; isAsked = await asks(execution, extra.signal))
-      if (!(await elicit(server, execution, actor, extra))) break;
-    const result = await told(execution, 0, extra.signal);
-    return { ...result, _meta: { [RELATED_TASK_META_KEY]: { taskId: params.taskId } } };
-  });
-  server.setRequestHandler(ListTasksRequestSchema, async ({ params }) => {
-    const page = await orchestrator.listExecutions({
-      flow: served.map(({ bound }) => bound.definition.name),
-      metadata: by.owner,
-      limit: 50,
-      ...(params?.cursor !== undefined && { cursor: params.cursor }),
-    });
-    const tasks = await Promise.all(page.executions.map(async ({ id }) => taskOf(await orchestrator.getExecution(id))));
-    return { tasks, ...(page.nextCursor !== null && { nextCursor: page.nextCursor }) };
-  });
-  server.setRequestHandler(CancelTaskRequestSchema, async ({ params }) => {
-    const execution = await task(params.taskId);
-    if (!(await execution.cancel("cancelled", { actor })))
-      throw new McpError(ErrorCode.InvalidParams, `task ${params.taskId} has ended`);
-    await execution.waitForClose({ timeout: most }).catch(() => {});
-    return taskOf(execution);
-  });
-  return server;
+  return serverOf("flowledger", instructions, tools, tasks);
 }
 
 interface Served {
@@ -262,72 +228,6 @@ async function asks(execution: Execution, signal: AbortSignal): Promise<boolean>
     if (kind === "interrupt" && (await execution.getPendingInterrupts()).length > 0) return true;
   if (!signal.aborted) await execution.waitForClose({ signal }).catch(() => {});
   return false;
-}
-
-/** Asks the person behind the client; false where the client cannot, or they would not. */
-async function elicit(server: Server, execution: Execution, actor: string, extra: Extra): Promise<boolean> {
-  if (!server.getClientCapabilities()?.elicitation) return false;
-  const [question] = await execution.getPendingInterrupts();
-  const form = question && formOf(question);
-  if (!question || !form) return false;
-  const { action, content } = await extra.sendRequest(
-    { method: "elicitation/create", params: { ...form, _meta: { [RELATED_TASK_META_KEY]: { taskId: execution.id } } } },
-    ElicitResultSchema,
-  );
-  if (action !== "accept") return false;
-  await execution.continueWith(question.id, content ?? {}, { actor, onlyIfPending: true });
-  return true;
-}
-
-const Field = z.discriminatedUnion("type", [
-  z.object({
-    type: z.literal("string"),
-    enum: z.array(z.string()).optional(),
-    title: z.string().optional(),
-    description: z.string().optional(),
-  }),
-  z.object({ type: z.enum(["number", "integer"]), title: z.string().optional(), description: z.string().optional() }),
-  z.object({ type: z.literal("boolean"), title: z.string().optional(), description: z.string().optional() }),
-]);
-
-/** A form has flat fields only; null where what is asked for does not fit into one. */
-function formOf({ type, payload, response }: InterruptRecord): ElicitRequestFormParams | null {
-  if (!isObject(response) || !isObject(response["properties"])) return null;
-  const required = Array.isArray(response["required"]) ? response["required"].map(String) : [];
-  const properties: ElicitRequestFormParams["requestedSchema"]["properties"] = {};
-  for (const [name, schema] of Object.entries(response["properties"])) {
-    const field = Field.safeParse(schema);
-    if (field.success) properties[name] = withoutUndefined(field.data);
-    else if (required.includes(name)) return null;
-  }
-  if (Object.keys(properties).length === 0) return null;
-  const message = `${type}: ${JSON.stringify(payload)}`.slice(0, 4000);
-  return { mode: "form", message, requestedSchema: { type: "object", properties, required } };
-}
-
-function withoutUndefined<T extends object>(value: T): T {
-  return JSON.parse(JSON.stringify(value));
-}
-
-async function taskOf(execution: Execution): Promise<Task> {
-  const { status, createdAt, startedAt, closedAt } = await execution.result.getMeta();
-  const asked = status === "waiting" ? await execution.getPendingInterrupts() : [];
-  const isOver = status === "completed" || status === "failed" || status === "cancelled";
-  return {
-    taskId: execution.id,
-    status: isOver ? status : asked.length > 0 ? "input_required" : "working",
-    ttl: null,
-    createdAt: createdAt.toISOString(),
-    lastUpdatedAt: (closedAt ?? startedAt ?? createdAt).toISOString(),
-    pollInterval: pollIntervalMs,
-    ...(!isOver && { statusMessage: (await execution.explain()).sentence }),
-  };
-}
-
-function refuseTask(error: unknown): never {
-  if (error instanceof ExecutionNotFoundError || error instanceof UsageError)
-    throw new McpError(ErrorCode.InvalidParams, error.message);
-  throw error;
 }
 
 /** Every field of the one is in the other. */

@@ -14,6 +14,7 @@ import { modelOf, testProvider, type Said } from "./provider.ts";
 const database = await testDatabase();
 const { sql } = database;
 
+const aTool = tool({ inputSchema: z.object({}), execute: () => 1 });
 const weather = { name: "weather", input: { city: "Oslo" } };
 const said =
   (...all: readonly Said[]) =>
@@ -238,6 +239,76 @@ test("stopWhen sees the steps with their calls and results", async () => {
   ]);
 });
 
+test("prepareStep says what one call has otherwise, once for all of its attempts", async () => {
+  await using provider = await testProvider(said({ calls: [weather] }, { status: 503 }, { text: ["Dry"] }));
+  await using other = await testProvider(said({ text: ["Never"] }));
+  const seen: unknown[] = [];
+  const agent = agentFlow("prepared", {
+    model: modelOf(other.url),
+    instructions: "Be short.",
+    tools: {
+      weather: tool({ inputSchema: z.object({ city: z.string() }), execute: () => "dry" }),
+      other: tool({ inputSchema: z.object({}), execute: () => 1 }),
+    },
+    retry: { initialInterval: 1 },
+    prepareStep: ({ steps, stepNumber, messages, initialMessages, responseMessages, instructions }) => {
+      const last = steps.at(-1)?.toolResults.map(({ output }) => output);
+      seen.push([stepNumber, messages.length, initialMessages.length, responseMessages.length, instructions, last]);
+      return stepNumber === 0
+        ? { model: "cheap", activeTools: ["weather"], toolChoice: { type: "tool", toolName: "weather" } }
+        : { model: "cheap", messages: messages.slice(-2), instructions: `Be long ${Math.random()}`, temperature: 0.5 };
+    },
+  });
+  // @ts-expect-error it has no such tool
+  const misspelt = () => agentFlow("x", { tools: { a: aTool }, prepareStep: () => ({ activeTools: ["b"] }) });
+  expect(misspelt).toBeTypeOf("function");
+  await using orchestrator = await serving(database, [agent], { resources: { cheap: modelOf(provider.url) } });
+  const execution = await orchestrator.flow(agent).startExecution("Will it rain?", { autoCloseTimeout: 0 });
+
+  expect(await execution.waitForClose()).toMatchObject({ text: "Dry" });
+  expect(seen).toEqual([
+    [0, 1, 1, 0, "Be short.", undefined],
+    [1, 3, 1, 2, "Be short.", ["dry"]],
+  ]);
+  expect(provider.asked[0]).toMatchObject({
+    tools: [{ function: { name: "weather" } }],
+    tool_choice: { function: { name: "weather" } },
+  });
+  expect(provider.asked[2]?.messages.map(({ role }) => role)).toEqual(["system", "assistant", "tool"]);
+  expect(provider.asked[2]).toMatchObject({ temperature: 0.5 });
+  // Both attempts of the second call.
+  expect(provider.asked[2]).toEqual(provider.asked[1]);
+  expect((await execution.result.getState("messages"))?.length).toBe(4);
+  await expectGuarantees(sql, execution.id);
+});
+
+test("what prepareStep gives and cannot be meant fails the agent, without a call", async () => {
+  await using provider = await testProvider(said({ text: ["?"] }));
+  const model = modelOf(provider.url);
+  const wrong: readonly [string, unknown, RegExp][] = [
+    ["model", { model }, /gave a model that is no text.*pass the model to createOrchestrator\(\{ resources \}\)/],
+    ["option", { instruction: "x" }, /did you mean "instructions"/],
+    ["context", { runtimeContext: {} }, /unknown option "runtimeContext"/],
+    ["tool", { activeTools: ["wether"] }, /names the tool "wether"/],
+    ["json", { providerOptions: { test: { at: 1n } } }, /providerOptions\.test\.at/],
+    ["messages", { messages: [{ role: "nobody" }] }, /messages of prepareStep/],
+    ["number", 7, /must be an object, got 7/],
+  ];
+  let ran = 0;
+  const agents = wrong.map(([name, given, message]) => ({
+    agent: agentFlow(`wrong-${name}`, { model, prepareStep: () => (ran++, given as never) }),
+    message,
+  }));
+  await using orchestrator = await serving(
+    database,
+    agents.map(({ agent }) => agent),
+  );
+
+  for (const { agent, message } of agents) await expect(orchestrator.flow(agent).start("?")).rejects.toThrow(message);
+  expect(ran).toBe(wrong.length);
+  expect(provider.asked).toEqual([]);
+});
+
 test("a call that the model got wrong is told to it, and one that takes too long is made again", async () => {
   await using provider = await testProvider(
     said({ calls: [{ name: "weather", input: { town: 7 } }] }, { text: ["slow"], holdBefore: 0 }, { text: ["sorry"] }),
@@ -313,6 +384,10 @@ test("what cannot be meant is refused where the agent is defined", () => {
     [{ tools: { weather: { ...weatherTool, contextSchema: z.object({}) } } }, /contextSchema/],
     [{ model: 7 }, /model is no language model, but 7/],
     [{ instruction: "x" }, /unknown option "instruction".*did you mean "instructions"/],
+    [{ prepareStep: {} }, /prepareStep is no function/],
+    [{ prepareCall: () => ({}) }, /prepareCall is no setting of a durable agent.*prepareStep/],
+    [{ onStepFinish: () => {} }, /onStepFinish is no setting.*read the stream/],
+    [{ maxRetries: 2 }, /maxRetries is no setting.*retry: \{ maxAttempts \}/],
     [{ stopWhen: 20 }, /stopWhen is no condition, but 20/],
     [{ budget: { tokens: 0 } }, /budget\.tokens/],
     [{ approval: { due: "soon" } }, /soon/],

@@ -155,6 +155,178 @@ test("a task is cancelled by its client, and an execution of others is not there
   await Promise.all([ann.close(), bob.close()]);
 });
 
+/** What a client of the revision 2026-07-28 says in each request. */
+const modern = (extensions: object = { "io.modelcontextprotocol/tasks": {} }) => ({
+  "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+  "io.modelcontextprotocol/clientInfo": { name: "modern", version: "1" },
+  "io.modelcontextprotocol/clientCapabilities": { elicitation: { form: {} }, extensions },
+});
+const Loose = z.looseObject({});
+const ask = (client: Client, method: string, params: object, _meta: Record<string, unknown> = modern()) =>
+  client.request({ method, params: { ...params, _meta } }, Loose);
+const untilStatus = async (client: Client, taskId: unknown, status: string) => {
+  for (;;) {
+    const task = await ask(client, "tasks/get", { taskId });
+    if (task["status"] === status) return task;
+    if (task["status"] === "completed" || task["status"] === "cancelled") throw new Error(JSON.stringify(task));
+  }
+};
+
+test("a client with the Tasks extension gets a handle for each call, and answers each question once", async () => {
+  const answers = defineFlow("answers", { state: z.object({ all: z.array(z.json()) }).partial() });
+  const questions = [
+    z.object({ approved: z.boolean() }),
+    z.boolean(),
+    z.enum(["red", "blue"]),
+    z.object({ place: z.object({ city: z.string() }) }),
+    z.json(),
+  ];
+  for (const [index, response] of questions.entries())
+    answers
+      .to(`ask ${index}`, (ctx) => ctx.pauseFor({ type: `question ${index}`, response }))
+      .to(`keep ${index}`, (ctx) => ctx.appendState("all", ctx.input));
+  await using orchestrator = await serving(database, [answers]);
+  const client = await connected(orchestrator, { flows: { answers: { description: "Asks" } }, actor: "ann" });
+  const given = [{ approved: true }, { value: false }, { value: "blue" }, { value: '{"place":{"city":"Oslo"}}' }];
+  const begun = await ask(client, "tools/call", { name: "answers", arguments: {}, task: {} });
+  const keys = new Set<string>();
+  for (const content of [...given, { value: "any text" }]) {
+    const { inputRequests } = await untilStatus(client, begun["taskId"], "input_required");
+    const [found] = Object.entries(Object(inputRequests)).filter(([one]) => !keys.has(one));
+    const [key, request] = found ?? ["", null];
+    expect(request).toMatchObject({
+      method: "elicitation/create",
+      params: { mode: "form", requestedSchema: { type: "object", required: Object.keys(content) } },
+    });
+    keys.add(key);
+    const inputResponses = { [key]: { action: "accept", content }, other: { action: "accept", content: {} } };
+    const declined = { [key]: { action: "decline" } };
+    await ask(client, "tasks/update", { taskId: begun["taskId"], inputResponses: declined });
+    const acks = [inputResponses, inputResponses].map((responses) =>
+      ask(client, "tasks/update", { taskId: begun["taskId"], inputResponses: responses }),
+    );
+    for (const ack of await Promise.all(acks)) expect(ack).toMatchObject({ resultType: "complete" });
+  }
+  const done = await untilStatus(client, begun["taskId"], "completed");
+
+  expect(begun).toMatchObject({ resultType: "task", ttlMs: null, pollIntervalMs: 500 });
+  expect(done).toMatchObject({
+    resultType: "complete",
+    result: {
+      resultType: "complete",
+      structuredContent: {
+        status: "completed",
+        result: { all: [{ approved: true }, false, "blue", { place: { city: "Oslo" } }, "any text"] },
+      },
+    },
+  });
+  const execution = await orchestrator.getExecution(String(begun["taskId"]));
+  const resumed = await execution.history({ types: ["interrupt.resumed"] });
+  expect(resumed).toHaveLength(5);
+  for (const event of resumed) expect(event).toMatchObject({ actor: "ann" });
+  await expectGuarantees(sql, execution.id);
+  await client.close();
+});
+
+test("what is asked again is another question of the task", async () => {
+  const again = defineFlow("again");
+  again.to("ask", (ctx) =>
+    ctx.resume?.value === 2
+      ? null
+      : ctx.pauseFor({ type: "number", response: z.int(), resumeTo: "self", maxResumes: null }),
+  );
+  await using orchestrator = await serving(database, [again]);
+  const client = await connected(orchestrator, { flows: { again: { description: "Asks again" } } });
+  const { taskId } = await ask(client, "tools/call", { name: "again" });
+  const asked = new Set<string>();
+  for (const value of [1, 2])
+    for (let isNew = false; !isNew;) {
+      const { inputRequests } = await untilStatus(client, taskId, "input_required");
+      const [key = ""] = Object.keys(Object(inputRequests));
+      isNew = !asked.has(key);
+      asked.add(key);
+      if (isNew)
+        await ask(client, "tasks/update", {
+          taskId,
+          inputResponses: { [key]: { action: "accept", content: { value } } },
+        });
+    }
+
+  expect(await untilStatus(client, taskId, "completed")).toMatchObject({ result: { resultType: "complete" } });
+  await client.close();
+});
+
+test("a task of the extension fails as its call would, is cancelled, and is not there for who does not take tasks", async () => {
+  await using orchestrator = await serving(database, [refund, double, fails]);
+  const client = await connected(orchestrator);
+  const begin = (name: string, args: object, meta?: Record<string, unknown>) =>
+    ask(client, "tools/call", { name, arguments: args }, meta);
+  const failed = await begin("fails", {});
+  const kept = await begin("refund", { ticket: "T-4", amount: 1 });
+  const taskId = kept["taskId"];
+  const { inputRequests } = await untilStatus(client, taskId, "input_required");
+  const [key = ""] = Object.keys(Object(inputRequests));
+  const bad = { [key]: { action: "accept", content: { approved: "perhaps" } } };
+
+  // A flow that failed is a result with an error; only a broken protocol is a task that failed.
+  expect(await untilStatus(client, failed["taskId"], "completed")).toMatchObject({
+    result: { isError: true, structuredContent: { error: expect.stringContaining("broken") } },
+  });
+  expect(await begin("double_it", { input: 21 }, modern({}))).toMatchObject({
+    resultType: "complete",
+    structuredContent: { result: 42 },
+    _meta: { "io.modelcontextprotocol/serverInfo": { name: "flowledger" } },
+  });
+  expect(await begin("refund", { ticket: 7 })).toMatchObject({ isError: true, resultType: "complete" });
+  await expect(ask(client, "tasks/update", { taskId, inputResponses: bad })).rejects.toMatchObject({ code: -32602 });
+  await expect(ask(client, "tasks/update", { taskId, inputResponses: 7 })).rejects.toMatchObject({ code: -32602 });
+  for (const method of ["tasks/get", "tasks/update", "tasks/cancel"]) {
+    const params = { taskId, inputResponses: {} };
+    await expect(ask(client, method, params, modern({}))).rejects.toMatchObject({
+      code: -32021,
+      data: { requiredCapabilities: { extensions: { "io.modelcontextprotocol/tasks": {} } } },
+    });
+    await expect(ask(client, method, { ...params, taskId: crypto.randomUUID() })).rejects.toMatchObject({
+      code: -32602,
+    });
+  }
+  for (const method of ["tasks/list", "tasks/result", "tasks/other"])
+    await expect(ask(client, method, { taskId })).rejects.toMatchObject({ code: -32601 });
+  await expect(ask(client, "tasks/update", { taskId, inputResponses: {} }, { progressToken: 1 })).rejects.toMatchObject(
+    { code: -32021 },
+  );
+  for (const _ of [1, 2])
+    expect(await ask(client, "tasks/cancel", { taskId })).toMatchObject({ resultType: "complete" });
+  await untilStatus(client, taskId, "cancelled");
+  await client.close();
+});
+
+test("a client of the newest revision discovers the server, and one that nobody knows is told what there is", async () => {
+  await using orchestrator = await serving(database, [refund, double, fails]);
+  const client = await connected(orchestrator);
+  const future = { ...modern(), "io.modelcontextprotocol/protocolVersion": "2031-01-01" };
+  const found = await ask(client, "server/discover", {});
+
+  expect(found).toMatchObject({
+    resultType: "complete",
+    supportedVersions: ["2026-07-28"],
+    capabilities: { tools: {}, extensions: { "io.modelcontextprotocol/tasks": {} } },
+  });
+  expect(found["capabilities"]).not.toHaveProperty("tasks");
+  expect(client.getServerCapabilities()).toHaveProperty("tasks");
+  expect(await ask(client, "tools/list", {})).toMatchObject({
+    resultType: "complete",
+    ttlMs: 0,
+    cacheScope: "private",
+  });
+  await expect(ask(client, "server/discover", {}, future)).rejects.toMatchObject({
+    code: -32022,
+    data: { supported: ["2026-07-28"], requested: "2031-01-01" },
+  });
+  await expect(client.callTool({ name: "flow_wait", arguments: {}, task: {} } as never)).rejects.toThrow("no task");
+  await client.close();
+});
+
 test("what takes longer than the client waits goes on, and says why it is where it is", async () => {
   const slow = defineFlow("slow");
   slow.to("sleep", (ctx) => ctx.sleep("1h"));

@@ -23,6 +23,7 @@ const [oldest, newest] = [
 ];
 const onPostgres = ["test/store", "test/engine", "test/execution"];
 export const fuzzed = [
+  "test/ai/spoken",
   "test/base",
   "test/ledger",
   "test/store/audit",
