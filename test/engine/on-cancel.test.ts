@@ -10,6 +10,9 @@ import { kit } from "../support/kit.ts";
 const database = await testDatabase();
 const { sql } = database;
 
+/** Whatever a machine with other load takes: what is cleaned up here ends by itself. */
+const patient = { cancelGrace: "60s" } as const;
+
 async function types(execution: Pick<Execution, "history">): Promise<string[]> {
   return (await execution.history()).map(({ type }) => type);
 }
@@ -36,7 +39,7 @@ test("what sleeps, pauses, waits for a retry or runs is cleaned up once before t
     },
   );
   flow.onCancel((ctx) => ctx.appendState("log", `over: ${ctx.chunk}`));
-  await using orchestrator = await serving(database, [flow]);
+  await using orchestrator = await serving(database, [flow], {}, patient);
   const execution = await orchestrator.flow(flow).startExecution({ room: "12" });
   await untilEvent(execution, "step.completed");
   await untilEvent(execution, "chunk.failed");
@@ -61,7 +64,7 @@ test("what sleeps, pauses, waits for a retry or runs is cleaned up once before t
 test("a parked execution is woken for it, by SQL too", async () => {
   const flow = defineFlow("cleanedParked");
   flow.to("nap", (ctx) => ctx.sleep("30d"), { onCancel: (ctx) => ctx.setState("woken", true) });
-  await using orchestrator = await serving(database, [flow]);
+  await using orchestrator = await serving(database, [flow], {}, patient);
   const execution = await orchestrator.flow(flow).startExecution();
   await untilEvent(execution, "sleep.started");
   await expect
@@ -109,7 +112,7 @@ test("nothing is cleaned up where nothing had begun, failed by itself, or was cl
     onCancel: () => void cleaned.push("go"),
   });
   flow.onCancel(() => void cleaned.push("flow"));
-  await using orchestrator = await serving(database, [flow]);
+  await using orchestrator = await serving(database, [flow], {}, patient);
   const delayed = await orchestrator.flow(flow).startExecution(null, { delay: "1d" });
   await delayed.cancel();
   const failed = await orchestrator.flow(flow).startExecution("fail");
@@ -133,7 +136,7 @@ test("sub-flows and items clean up after themselves", async () => {
     .to("nap", (ctx) => ctx.sleep("30d"), { onCancel: (ctx) => void cleaned.push(`item ${ctx.input}`) })
     .endForEach();
   flow.onCancel(() => void cleaned.push("outer flow"));
-  await using orchestrator = await serving(database, [flow, inner]);
+  await using orchestrator = await serving(database, [flow, inner], {}, patient);
   const execution = await orchestrator.flow(flow).startExecution();
   const open = () => sql`
     select from flowledger.executions e join flowledger.ledger l on l.execution_id = e.id and l.type = 'sleep.started'
