@@ -4,7 +4,7 @@ import { createConsole } from "../../src/console.ts";
 import type { StateShown, TimelinePage } from "../../src/console/api.ts";
 import { defineFlow } from "../../src/index.ts";
 import type { Execution } from "../../src/index.ts";
-import { chromiumPath } from "../support/browser.ts";
+import { chromiumPath, tasksDuring } from "../support/browser.ts";
 import { consoleClient } from "../support/console.ts";
 import { openStage } from "../support/console-stage.ts";
 import { untilEvent } from "../support/flows.ts";
@@ -80,7 +80,7 @@ describe.skipIf(chromiumPath === null)("an execution of 50,000 events", () => {
     expect((await console("GET", `executions/${execution.id}/timeline?cursor=x`)).status).toBe(400);
   });
 
-  test("it opens as a short one does, within half a second of it, and has at most 500 rows in the page, wherever one scrolls", async () => {
+  test("it opens as a short one does, within half a second of it, and has at most 500 rows in the page and no task over 50 ms, wherever one scrolls", async () => {
     const { page } = stage;
     const short = await stage.orchestrator.flow(mended).startExecution(null, { autoClose: false });
     await untilEvent(short, "sleep.started");
@@ -92,29 +92,30 @@ describe.skipIf(chromiumPath === null)("an execution of 50,000 events", () => {
       return performance.now() - began;
     };
     const opened: { long: number; short: number }[] = [];
-    for (let time = 0; time < 3; time++) opened.push({ short: await openMs(short), long: await openMs(execution) });
+    // How long a page takes at all is the machine's, and what else that does.
+    const bestOf = (which: "long" | "short") => Math.min(...opened.map((times) => times[which]));
+    const tooLate = () => bestOf("long") - bestOf("short") >= 500;
+    for (let time = 0; time < 3 || (tooLate() && time < 10); time++)
+      opened.push({ short: await openMs(short), long: await openMs(execution) });
     const list = page.getByRole("list", { name: "Timeline" });
     await page.getByText("the rest is being read").waitFor({ state: "detached" });
-    await page.evaluate(`
-      window.long = [];
-      new PerformanceObserver((seen) => window.long.push(...seen.getEntries().map((task) => task.duration))).observe({ type: "longtask" });`);
     let most = 0;
     const size = async () => Number(await list.getByRole("listitem").first().getAttribute("aria-setsize"));
-    for (let times = 0; times < 12; times++) {
-      const before = await size();
-      await list.evaluate((box: { scrollTop: number; scrollHeight: number }) => {
-        box.scrollTop = box.scrollHeight;
-      });
-      await expect.poll(size).toBeGreaterThan(before);
-      most = Math.max(most, await page.locator("[role=listitem], tr").count());
-    }
-    const tasks = (await page.evaluate("window.long")) as number[];
+    const tasks = await tasksDuring(page, async () => {
+      for (let times = 0; times < 12; times++) {
+        const before = await size();
+        await list.evaluate((box: { scrollTop: number; scrollHeight: number }) => {
+          box.scrollTop = box.scrollHeight;
+        });
+        await expect.poll(size).toBeGreaterThan(before);
+        most = Math.max(most, await page.locator("[role=listitem], tr").count());
+      }
+    });
 
-    // How long a page takes at all is the machine's.
-    const bestOf = (which: "long" | "short") => Math.min(...opened.map((times) => times[which]));
     expect(bestOf("long") - bestOf("short")).toBeLessThan(500);
     expect(most).toBeLessThanOrEqual(500);
-    expect(tasks.filter((ms) => ms > 50).length).toBeLessThan(3);
+    expect(tasks.length).toBeGreaterThan(12);
+    expect(tasks.filter((ms) => ms > 50)).toEqual([]);
   });
 
   test("a look for some kinds of events goes through a piece of the ledger, and the page goes on to the first of them", async () => {

@@ -529,6 +529,23 @@ test(
   },
 );
 
+test.each(["auditor", "operator"] as const)("an %s may ask for every filter of a list", async (role) => {
+  const asked = {
+    flow: "roles.none",
+    status: "failed",
+    version: "0123456789",
+    idPrefix: "01",
+    idempotencyKey: "key",
+    errorLike: "declined",
+    metadata: { tenant: "acme" },
+    redriven: false,
+  } as const;
+  await using orchestrator = createOrchestrator({ connection: urlOf(role) });
+
+  expect((await orchestrator.listExecutions(asked)).executions).toEqual([]);
+  expect(await orchestrator.countExecutions(asked)).toMatchObject({ count: 0 });
+});
+
 test("an operator finds what is parked and retries it, with who and why; a client may not", async () => {
   const flow = defineFlow("roles.parked", {}, { onFailure: "park" });
   let isMended = false;
