@@ -4,7 +4,7 @@
  */
 import { execFileSync } from "node:child_process";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { threadModule } from "./build-thread.ts";
@@ -48,12 +48,12 @@ for (const target of Object.values(manifest.exports)) {
   const types = here(target.import.types);
   writeTypes(types);
   const entry = types.replace(/\.d\.ts$/, ".cjs");
+  const module = `./${basename(types).replace(/\.d\.ts$/, ".js")}`;
+  // The require of jest's sandbox loads no ES modules; that of the process around it, which vm leads to, does.
+  const outside = `require("node:vm").runInThisContext("process").getBuiltinModule("module").createRequire(__filename)`;
   writeFileSync(
     entry,
-    `module.exports = require("./${types
-      .split("/")
-      .at(-1)
-      ?.replace(/\.d\.ts$/, ".js")}");\n`,
+    `module.exports = typeof jest === "undefined" ? require("${module}") : ${outside}("${module}");\n`,
   );
 }
 

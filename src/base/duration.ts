@@ -1,4 +1,5 @@
 /** Lengths of time as people write them: "10s", "1h30m", or a number of milliseconds. */
+import { types } from "node:util";
 import { UsageError } from "./errors.ts";
 import { show } from "./option.ts";
 
@@ -60,9 +61,9 @@ export function parseDuration(value: Duration, where: string, { words = false }:
 export function parseMoment(value: Date, where: string): Date;
 export function parseMoment(value: Date | Duration, where: string, options?: DurationOptions): Date | number;
 export function parseMoment(value: Date | Duration, where: string, options?: DurationOptions): Date | number {
-  if (!(value instanceof Date)) return parseDuration(value, where, options);
+  if (!types.isDate(value)) return parseDuration(value, where, options);
   const ms = value.getTime();
-  if (ms >= 0 && ms <= latestMs) return value;
+  if (ms >= 0 && ms <= latestMs) return new Date(ms);
   throw new UsageError(`${String(value)} is not a moment for ${where}`, "pass a Date from 1970 to 9999", { where });
 }
 

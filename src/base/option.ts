@@ -1,4 +1,5 @@
 /** Checks of options. A refusal says what is expected, where, and what came instead. */
+import { types } from "node:util";
 import { UsageError } from "./errors.ts";
 import { isObject } from "./json.ts";
 
@@ -126,10 +127,13 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
 /** What ISO 8601 writes with four digits of a year: Postgres reads no other. */
 const years = { first: Date.parse("0001-01-01T00:00:00Z"), last: Date.parse("9999-12-31T23:59:59.999Z") };
 
-/** A date that is one: `new Date("soon")` is not. */
+/**
+ * A date that is one: `new Date("soon")` is not. One of another realm, as what jest and `node:vm` run makes them, is as good, and
+ * becomes one of ours.
+ */
 export function requireDate(value: unknown, where: string, refuse = refuseUse): Date {
-  const ms = value instanceof Date ? value.getTime() : Number.NaN;
-  if (value instanceof Date && ms >= years.first && ms <= years.last) return value;
+  const ms = types.isDate(value) ? value.getTime() : Number.NaN;
+  if (ms >= years.first && ms <= years.last) return new Date(ms);
   return refuse(
     `${where} must be a valid Date${Number.isNaN(ms) ? "" : " of the years 1 to 9999"}, got ${show(value)}`,
     null,
@@ -155,7 +159,7 @@ export function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
   if (typeof value === "bigint") return `${String(value).slice(0, 40)}n`;
   if (typeof value === "function") return "a function";
-  if (typeof value !== "object" || value === null || value instanceof Date) return String(value);
+  if (typeof value !== "object" || value === null || types.isDate(value)) return String(value);
   return Array.isArray(value) ? "a list" : "an object";
 }
 

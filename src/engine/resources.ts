@@ -1,4 +1,5 @@
 /** Live objects of this process, by name: the nearest wins of execution, flow, worker and resolver. Never stored. */
+import { types } from "node:util";
 import { withTimeout } from "../base/async.ts";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import { ResourceMissingError, UsageError } from "../base/errors.ts";
@@ -94,7 +95,7 @@ export class ExecutionResources {
       return fail(error);
     }
     if (made === undefined) return undefined;
-    if (made instanceof Promise) {
+    if (types.isPromise(made)) {
       const coming: Promise<unknown> = made.catch((error: unknown) => {
         if (this.#made.get(name) === coming) this.#made.delete(name);
         return fail(error);

@@ -1,4 +1,5 @@
 /** Whether and when a failed attempt is tried again, and how its error is kept. */
+import { types } from "node:util";
 import { backoff } from "../base/async.ts";
 import { FlowledgerError, WorkerCrashLoopError, type SerializedError } from "../base/errors.ts";
 import type { Graph, RetryPolicy } from "../flow/graph.ts";
@@ -48,7 +49,7 @@ const maxStack = 16_384;
 
 /** What was thrown, as text the database can hold; things that are not errors keep their words. */
 export function serializeError(error: unknown, chunk?: string, attempt?: number): SerializedError {
-  const thrown = attempted(() => (error instanceof Error ? error : null)) ?? null;
+  const thrown = attempted(() => (error instanceof Error || types.isNativeError(error) ? error : null)) ?? null;
   const serialized: SerializedError = {
     name: clean(thrown ? textOf(thrown, "name", "Error") : "NonError", 256),
     message: clean(thrown ? textOf(thrown, "message", unreadable) : describe(error), maxMessage),

@@ -1,4 +1,5 @@
 /** What operators do to many executions at once: checked here, done by an execution of the library's own. */
+import { types } from "node:util";
 import { isoMoment, parseDuration, type Duration } from "../base/duration.ts";
 import { UsageError } from "../base/errors.ts";
 import { toJson, type JsonObject } from "../base/json.ts";
@@ -94,10 +95,9 @@ function objectOf(values: object, where: string): JsonObject {
   const given: JsonObject = {};
   for (const [name, value] of Object.entries(values))
     if (value !== undefined)
-      given[name] =
-        value instanceof Date
-          ? new Date(Math.max(0, requireDate(value, `${name} in ${where}`).getTime())).toISOString()
-          : toJson(value, `${name} in ${where}`);
+      given[name] = types.isDate(value)
+        ? new Date(Math.max(0, requireDate(value, `${name} in ${where}`).getTime())).toISOString()
+        : toJson(value, `${name} in ${where}`);
   return given;
 }
 

@@ -1,4 +1,5 @@
 /** The past of an execution: its state at a point, and copies of it that go on, here (`fork`) or elsewhere (`save`, `load`). */
+import { types } from "node:util";
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import type { CopiedEvent } from "../store/audit.ts";
@@ -222,7 +223,7 @@ async function eventsOf(store: Ledgers, id: ExecutionId): Promise<Recorded[]> {
 }
 
 function upTo(id: ExecutionId, events: readonly Recorded[], at: number | Date): readonly Recorded[] {
-  const isTime = at instanceof Date;
+  const isTime = types.isDate(at);
   if (isTime ? !isMoment(at) : !Number.isSafeInteger(at) || at < 1)
     throw new UsageError(`${show(at)} is no point of execution ${id}`, "use a seq from 1, or a date from 1970 to 9999");
   const past = events.filter((event) => (isTime ? event.at <= at.getTime() : event.seq <= at));

@@ -1,6 +1,9 @@
 /** A refused option says what is expected, where, and what came instead. */
+import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
+import { parseMoment } from "../../src/base/duration.ts";
 import { UsageError } from "../../src/base/errors.ts";
+import { serializeError } from "../../src/engine/retries.ts";
 import {
   requireBoolean,
   requireDate,
@@ -79,4 +82,15 @@ test("what fits comes back as it is", () => {
   expect(requireNumber(1.5, "multiplier", { min: 1 })).toBe(1.5);
   expect(requireOneOf("skip", ["skip", "last"], "catchUp")).toBe("skip");
   expect(requireBoolean(false, "jitter")).toBe(false);
+});
+
+test("what jest and vm make, in a realm of their own, is as good as ours", () => {
+  const date: unknown = runInNewContext("new Date(5)");
+  const error: unknown = runInNewContext('new TypeError("declined")');
+
+  expect(requireDate(date, "startAt")).toEqual(new Date(5));
+  expect(requireDate(date, "startAt")).toBeInstanceOf(Date);
+  expect(parseMoment(date as Date, "startAt")).toBeInstanceOf(Date);
+  expect(serializeError(error)).toMatchObject({ name: "TypeError", message: "declined" });
+  expect(() => requireDate(runInNewContext('new Date("soon")'), "startAt")).toThrow("got Invalid Date");
 });
