@@ -8,7 +8,7 @@ import { approve, pauses } from "./approval.ts";
 import { agentContract, Message, modelChunk, toModelMessages, type AgentContract } from "./contract.ts";
 import { callModel, mayHelp, noUsage, show } from "./model.ts";
 import { ai } from "./sdk.ts";
-import { checkSettings, type AgentSettings, type BudgetOptions } from "./settings.ts";
+import { checkSettings, type AgentSettings } from "./settings.ts";
 import { stepsOf } from "./steps.ts";
 import { useTool } from "./tools.ts";
 
@@ -72,7 +72,7 @@ async function next(ctx: Ctx<AgentContract, unknown[]>, name: string, settings: 
     return finish(ctx, "stopped");
   if (budget !== undefined && usage.totalTokens >= budget) {
     if (!ctx.resume) {
-      const exceeded = exceed(ctx, name, settings.budget, usage.totalTokens, budget);
+      const exceeded = exceed(ctx, name, settings, usage.totalTokens, budget);
       return exceeded ?? finish(ctx, "budget");
     }
     const { decision, tokens } = BudgetAnswer.parse(ctx.resume.value);
@@ -95,7 +95,7 @@ async function finish(ctx: Ctx<AgentContract, unknown>, finishReason: string): P
 function exceed(
   ctx: Ctx<AgentContract, unknown>,
   name: string,
-  budget: BudgetOptions | undefined,
+  { budget, approval = {} }: AgentSettings,
   used: number,
   tokens: number,
 ) {
@@ -107,7 +107,10 @@ function exceed(
       { used, tokens },
     );
   if (onExceeded === "stop") return null;
+  // Its answers are none to this question.
+  const { expiresIn: _, escalate: _others, ...asking } = approval;
   return ctx.pauseFor({
+    ...asking,
     type: pauses.budget,
     payload: { used, tokens },
     response: BudgetAnswer,

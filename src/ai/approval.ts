@@ -6,7 +6,7 @@ import type { Ctx } from "../flow/context.ts";
 import { toModelMessages, toStorable, type AgentContract } from "./contract.ts";
 import { show, type Call } from "./model.ts";
 import { ai } from "./sdk.ts";
-import { decisions, type AgentSettings } from "./settings.ts";
+import { answerOf, decisions, type AgentSettings } from "./settings.ts";
 
 /** The pauses of an agent, by their type. */
 export const pauses = { approval: "tool-approval", output: "tool-output", budget: "budget" } as const;
@@ -20,14 +20,6 @@ export interface Decided extends Call {
   /** Why it was denied, or what a person answered in its place. */
   readonly answer: Json;
 }
-
-const Answer = z.object({
-  decision: z.enum(decisions),
-  /** With "edit": the input to run it with. */
-  input: z.unknown().optional(),
-  /** With "reject": why; with "respond": the answer. */
-  message: z.string().max(100_000).optional(),
-});
 
 /** A tool as it stands under its name. */
 type Tool = ToolSet[string];
@@ -61,9 +53,8 @@ function ask(
   reason: string | undefined,
   problem?: string,
 ) {
-  const { assign, due, expiresIn = null } = approval;
+  const { expiresIn = null, ...asking } = approval;
   const allowed = toolOptions[call.toolName]?.decisions ?? decisions;
-  const [first = "approve", ...others] = allowed;
   return ctx.pauseFor({
     type: pauses.approval,
     payload: {
@@ -74,10 +65,9 @@ function ask(
       ...(reason !== undefined && { reason }),
       ...(problem !== undefined && { problem }),
     },
-    response: Answer.extend({ decision: z.enum([first, ...others]) }),
+    response: answerOf(allowed),
     title: `May ${call.toolName} run?`,
-    ...(assign && { assign }),
-    ...(due !== undefined && { due }),
+    ...asking,
     resumeTo: "self",
     maxResumes: null,
     ...(expiresIn !== null && {
@@ -93,7 +83,7 @@ export function expiry(allowed: readonly string[]): "reject" | "respond" {
 }
 
 async function answered(ctx: Ctx<AgentContract, Call>, call: Call, tool: Tool, settings: AgentSettings) {
-  const { decision, input, message } = Answer.parse(ctx.resume?.value);
+  const { decision, input, message } = answerOf(decisions).parse(ctx.resume?.value);
   if (decision === "reject") return denied(call, message ?? "rejected");
   if (decision === "respond") return { ...call, outcome: "answered", answer: message ?? "" } satisfies Decided;
   if (decision === "approve") return { ...call, outcome: "run", answer: null } satisfies Decided;

@@ -10,10 +10,21 @@ import type {
   ToolSet,
   TypedToolCall,
 } from "ai";
+import { z } from "zod";
 import { parseDuration, type Duration } from "../base/duration.ts";
-import { isObject } from "../base/json.ts";
-import { requireInteger, requireKnown, requireList, requireOneOf, requireRecord, show } from "../base/option.ts";
-import type { RetryOptions } from "../flow/context.ts";
+import { UsageError } from "../base/errors.ts";
+import { isObject, toJson } from "../base/json.ts";
+import {
+  requireInteger,
+  requireKnown,
+  requireList,
+  requireOneOf,
+  requireRecord,
+  show,
+  type Refuse,
+} from "../base/option.ts";
+import { parseAsking } from "../engine/ctx/asking.ts";
+import type { Escalation, RetryOptions } from "../flow/context.ts";
 import type { InputOf } from "../flow/contract.ts";
 import { refusalOf, type FlowOptions } from "../flow/limits.ts";
 import { resolveRetry } from "../flow/retry.ts";
@@ -30,6 +41,19 @@ type SdkSettings<TOOLS extends ToolSet, OUTPUT extends Output> = ToolLoopAgentSe
 /** What a person may say to a tool call: run it, run it with another input, do not run it, or answer in its place. */
 export type Decision = "approve" | "edit" | "reject" | "respond";
 export const decisions = ["approve", "edit", "reject", "respond"] as const;
+
+const Answer = z.object({
+  decision: z.enum(decisions),
+  /** With "edit": the input to run it with. */
+  input: z.unknown().optional(),
+  /** With "reject": why; with "respond": the answer. */
+  message: z.string().max(100_000).optional(),
+});
+
+/** What may be answered to a call. */
+export function answerOf([first = "approve", ...others]: readonly Decision[]) {
+  return Answer.extend({ decision: z.enum([first, ...others]) });
+}
 
 /** How one tool runs. */
 export interface ToolOptions {
@@ -58,6 +82,12 @@ export interface ApprovalOptions {
   readonly assign?: readonly string[];
   /** After so long it is overdue, which ends nothing. Not after `expiresIn`. @default never */
   readonly due?: Duration;
+  /** As `remind` of `pauseFor`: so long before it is due. @default none */
+  readonly remind?: readonly Duration[];
+  /** As `escalate` of `pauseFor`: asks others, or is answered by a decision. Not for the budget. @default none */
+  readonly escalate?: readonly Escalation[];
+  /** As `link` of `pauseFor`: each handler of the agent's `when("$interrupt")` gets a link that answers it. @default false */
+  readonly link?: boolean;
   /** A call that nobody has decided on by then is rejected. @default never */
   readonly expiresIn?: Duration | null;
 }
@@ -257,7 +287,7 @@ export function checkSettings(name: string, settings: AgentSettings): void {
       requireOneOf(budget.onExceeded, ["ask", "stop", "fail"], "budget.onExceeded", refuse);
   }
   if (approval !== undefined) {
-    requireKnown(approval, ["assign", "due", "expiresIn"], "approval", refuse);
+    requireKnown(approval, ["assign", "due", "remind", "escalate", "link", "expiresIn"], "approval", refuse);
     if (approval.assign !== undefined)
       requireList(
         approval.assign,
@@ -272,5 +302,25 @@ export function checkSettings(name: string, settings: AgentSettings): void {
         `approval.due ${show(due)} comes after approval.expiresIn ${show(expiresIn)}`,
         "let it be due before it expires",
       );
+    for (const allowed of [decisions, ...Object.values(toolOptions).map((one) => one?.decisions ?? decisions)])
+      checkAsking(approval, allowed, refuse);
+  }
+}
+
+/** What `pauseFor` would refuse when the first call asks. */
+function checkAsking({ expiresIn = null, ...asking }: ApprovalOptions, allowed: readonly Decision[], refuse: Refuse) {
+  try {
+    parseAsking(asking, {
+      interrupt: "approval",
+      response: toJson(z.toJSONSchema(answerOf(allowed), { io: "input" }), "approval"),
+      expiresInMs: expiresIn === null ? null : parseDuration(expiresIn, "approval.expiresIn"),
+      // Whether links lead anywhere, and who hears of them, is known when the agent runs.
+      publicUrl: "",
+      isHeard: true,
+      where: "approval",
+    });
+  } catch (error) {
+    if (error instanceof UsageError) refuse(error.message, null);
+    throw error;
   }
 }

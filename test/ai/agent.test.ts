@@ -2,7 +2,7 @@
 import { jsonSchema, Output, tool } from "ai";
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { agentFlow, idempotencyKeyOf } from "../../src/ai.ts";
+import { agentFlow, idempotencyKeyOf, toUIMessageChunks } from "../../src/ai.ts";
 import { requireSdk } from "../../src/ai/sdk.ts";
 import { DefinitionError, defineFlow, UsageError } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
@@ -132,6 +132,41 @@ test("a call that a person has to approve waits without a process, and goes on a
   await expectGuarantees(sql, execution.id);
 });
 
+test("an approval is answered by a link, and the one of the budget asks the same people", async () => {
+  await using provider = await testProvider(said({ calls: [weather] }, { text: ["Dry"] }));
+  const agent = agentFlow("linked", {
+    model: modelOf(provider.url),
+    tools: { weather: tool({ inputSchema: z.object({ city: z.string() }), execute: () => "dry" }) },
+    toolApproval: { weather: "user-approval" },
+    approval: {
+      assign: ["group:support"],
+      due: "1d",
+      remind: ["1h"],
+      escalate: [{ after: "2d", answer: { decision: "reject" } }],
+      link: true,
+    },
+    budget: { tokens: 1 },
+  });
+  const links: string[] = [];
+  agent.when("$interrupt").to("mail", (ctx) => {
+    if (ctx.input.kind === "raised" && ctx.input.link !== null) links.push(ctx.input.link);
+  });
+  await using orchestrator = await serving(database, [agent], { publicUrl: "https://example.com" });
+  const execution = await orchestrator.flow(agent).startExecution("Will it rain?", { autoCloseTimeout: 0 });
+  for (const [type, answer] of [
+    ["tool-approval", { decision: "approve" }],
+    ["budget", { decision: "continue", tokens: 1000 }],
+  ] as const) {
+    let [pending] = await untilPending(execution, 1);
+    while (pending?.type !== type) [pending] = await untilPending(execution, 1);
+    expect(pending).toMatchObject({ assignees: ["group:support"], dueAt: expect.any(Date) });
+    while (links.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    await orchestrator.answerByToken(links.pop()?.split("/a/")[1] ?? "", answer);
+  }
+
+  expect(await execution.waitForClose()).toMatchObject({ text: "Dry" });
+});
+
 test("an edited input that the tool would refuse is asked about again, with what is wrong with it", async () => {
   await using provider = await testProvider(said({ calls: [weather] }, { text: ["Dry"] }));
   const agent = agentFlow("edited", {
@@ -192,6 +227,27 @@ test("a model that is busy is asked again as another attempt, and one that refus
   expect(state).toMatchObject({ text: "Late" });
   await expect(refused).rejects.toThrow("401");
   expect(provider.asked).toHaveLength(3);
+});
+
+test("a stream that the provider cuts is asked for again, and the page takes back what it had", async () => {
+  await using provider = await testProvider(
+    said({ text: ["Half ", "of it"], cutBefore: 2, pauseMs: 30 }, { text: ["All ", "of it"] }),
+  );
+  const agent = agentFlow("cut-off", { model: modelOf(provider.url), retry: { initialInterval: 1 } });
+  await using orchestrator = await serving(database, [agent]);
+  const execution = await orchestrator.flow(agent).startExecution("?", { autoCloseTimeout: 0 });
+
+  const told = await Array.fromAsync(toUIMessageChunks(execution));
+  const late = await Array.fromAsync(toUIMessageChunks(execution));
+
+  expect(await execution.waitForClose()).toMatchObject({ text: "All of it" });
+  for (const chunks of [told, late]) {
+    const after = chunks.slice(chunks.findLastIndex(({ type }) => type === "reset-step") + 1);
+    expect(after.map((one) => (one.type === "text-delta" ? one.delta : "")).join("")).toBe("All of it");
+  }
+  // Pieces are superseded by their part.
+  expect(late.filter(({ type }) => type === "text-delta").map((one) => Object(one).delta)).toEqual(["All of it"]);
+  expect(told.map(({ type }) => type)).toContain("reset-step");
 });
 
 test("a budget that is used up asks a person, stops or fails, before another call is made", async () => {
@@ -391,6 +447,21 @@ test("what cannot be meant is refused where the agent is defined", () => {
     [{ stopWhen: 20 }, /stopWhen is no condition, but 20/],
     [{ budget: { tokens: 0 } }, /budget\.tokens/],
     [{ approval: { due: "soon" } }, /soon/],
+    [{ approval: { remind: ["1h"] } }, /remind of approval reminds before it is due, and it never is/],
+    [
+      { approval: { escalate: [{ after: "1d", answer: { decision: "maybe" } }] } },
+      /answer of .* is not what the pause asks/,
+    ],
+    [
+      {
+        tools: { weather: weatherTool },
+        toolOptions: { weather: { decisions: ["approve"] } },
+        approval: { escalate: [{ after: "1d", answer: { decision: "reject" } }] },
+      },
+      /is not what the pause asks/,
+    ],
+    [{ approval: { assign: [] } }, /assign of approval has 0 names/],
+    [{ approval: { link: "yes" } }, /link of approval/],
     [{ approval: { due: "2d", expiresIn: "1d" } }, /due "2d" comes after approval\.expiresIn "1d"/],
   ];
 

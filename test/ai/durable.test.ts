@@ -113,6 +113,23 @@ test("a flow whose stream takes other things streams none of it, and the types s
   expect(await Array.fromAsync(execution.getRuntimeStream({ timeout: null }))).toEqual([]);
 });
 
+test("what a tool gives and no ledger can hold is told with its path", async () => {
+  await using provider = await testProvider(said({ calls }, { text: ["?"] }));
+  const odd = tool({ inputSchema: z.object({ city: z.string() }), execute: () => ({ at: { place: 10n } }) });
+  const flow = defineFlow("unstorable");
+  const found: unknown[] = [];
+  flow.to("ask", async (ctx) => {
+    const model = wrapLanguageModel({ model: modelOf(provider.url), middleware: durableCalls(ctx) });
+    const { content } = await generateText({ model, tools: durableTools(ctx, { weather: odd }), prompt: "?" });
+    for (const part of content) if (part.type === "tool-error") found.push(String(part.error));
+  });
+  await using orchestrator = await serving(database, [flow]);
+  await orchestrator.flow(flow).start(null);
+
+  expect(found).toHaveLength(2);
+  expect(found[0]).toContain('output of tool "weather" at at.place');
+});
+
 test("what cannot be meant is refused where it is written", async () => {
   const flow = defineFlow("refusing");
   const found: unknown[] = [];

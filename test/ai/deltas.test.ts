@@ -1,0 +1,58 @@
+/** Pieces of a part are joined for 20 ms or 4 kB. */
+import type { UIMessageChunk } from "ai";
+import { expect, test } from "vitest";
+import { Deltas } from "../../src/ai/deltas.ts";
+
+const piece = (delta: string, id = "a"): UIMessageChunk => ({ type: "text-delta", id, delta });
+
+function opened() {
+  const put: UIMessageChunk[] = [];
+  let due: (() => void) | undefined;
+  const waits: number[] = [];
+  const timers = {
+    after: (ms: number, work: () => void) => {
+      waits.push(ms);
+      due = work;
+      return { cancel: () => void (due = undefined), refresh: () => {}, ref: () => {}, unref: () => {} };
+    },
+  };
+  const deltas = new Deltas(async (chunk) => void put.push(chunk), timers as never);
+  return { deltas, put, waits, pass: () => due?.() };
+}
+
+test("pieces of one part wait 20 ms for each other, counted from the first", async () => {
+  const { deltas, put, waits, pass } = opened();
+  for (const text of ["a", "b", "c"]) await deltas.put(piece(text));
+  expect(put).toEqual([]);
+  pass();
+  await deltas.put(piece("d"));
+  expect([put, waits]).toEqual([[piece("abc")], [20, 20]]);
+  await deltas.flush();
+  expect(put).toEqual([piece("abc"), piece("d")]);
+});
+
+test("4 kB do not wait, in bytes, and neither does what is no piece of the part", async () => {
+  const { deltas, put } = opened();
+  const half = "ü".repeat(1024);
+  await deltas.put(piece(half));
+  expect(put).toEqual([]);
+  await deltas.put(piece(half));
+  expect(put).toEqual([piece(half + half)]);
+  await deltas.put(piece("x"));
+  await deltas.put(piece("y", "b"));
+  await deltas.put({ type: "text-end", id: "a" });
+  expect(put.slice(1)).toEqual([piece("x"), piece("y", "b"), { type: "text-end", id: "a" }]);
+});
+
+test("whoever puts next hears that the stream took no more, and after stop() nothing is put", async () => {
+  const failing = new Deltas(() => Promise.reject(new Error("full")), {
+    after: (_: number, work: () => void) => (work(), { cancel: () => {} }),
+  } as never);
+  await failing.put(piece("a"));
+  await expect(failing.flush()).rejects.toThrow("full");
+  const { deltas, put, pass } = opened();
+  await deltas.put(piece("a"));
+  deltas.stop();
+  pass();
+  expect(put).toEqual([]);
+});
