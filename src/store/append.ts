@@ -7,6 +7,7 @@ import type { ExecutionId, LedgerEvent, Outcome, Recorded, WorkerId } from "../l
 import { snapshotVersion } from "../ledger/state.ts";
 import {
   claimedLimited,
+  claimLimitedTypes,
   foldClaims,
   type Claim,
   type ClaimOptions,
@@ -14,7 +15,7 @@ import {
   type SlotRequest,
 } from "./claims.ts";
 import type { Queries, Sql } from "./client.ts";
-import { column, element, flags, jsonColumn, plainColumn } from "./columns.ts";
+import { column, element, flags, jsonColumn, plainColumn, statement } from "./columns.ts";
 
 export interface Append {
   readonly id: ExecutionId;
@@ -69,7 +70,7 @@ interface AppendRow {
 /** One statement for all items. `skipLocked` leaves rows that somebody else has locked for the next batch. */
 export function append(sql: Queries, unsorted: readonly Append[], skipLocked = false): Promise<AppendResult[]> {
   const batch = batchOf(unsorted);
-  return resultsOf(sql, batch, sql<AppendRow[]>`select * from ${appended(sql, batch, skipLocked)}`);
+  return resultsOf(sql, batch, sql<AppendRow[]>(appends, ...argumentsOf(batch, skipLocked)));
 }
 
 /** The same, and what was left of slots is handed over in the same statement: to the first of the queues of their flows. */
@@ -81,10 +82,11 @@ export async function appendAndClaim(
   options: ClaimOptions,
 ): Promise<{ readonly results: AppendResult[]; readonly claimed: Map<ExecutionId, Claim> }> {
   const batch = batchOf(unsorted);
-  // The queue is looked at when the slots are left: the claim is asked for with what the appends have answered.
-  const rows = await sql<({ appended: AppendRow[] } & (ClaimRow | { id: null }))[]>`
-    select a.appended, k.* from (select coalesce(json_agg(x), '[]') as appended from ${appended(sql, batch, false)} x) a
-    left join lateral ${claimedLimited(sql, sql`case when a.appended is not null then ${worker}::uuid end`, left, options)} k on true`;
+  const rows = await sql<({ appended: AppendRow[] } & (ClaimRow | { id: null }))[]>(
+    appendsAndClaims,
+    ...argumentsOf(batch, false),
+    ...claimedLimited(worker, left, options),
+  );
   const results = await resultsOf(sql, batch, rows[0]?.appended ?? []);
   const taken = rows.filter((row) => row.id !== null);
   return { results, claimed: await foldClaims(sql, taken, worker, options) };
@@ -106,25 +108,52 @@ function batchOf(unsorted: readonly Append[]): Batch {
   return { unsorted, items, order, events: eventColumns(items) };
 }
 
-/** As a part of a statement. */
-function appended(sql: Queries, { items, events }: Batch, skipLocked: boolean) {
+/** What `flowledger.append` takes, in its order; all but the last two as texts. */
+const columnTypes = (
+  "uuid[] int[] uuid[] int[] int[] int[] int[] boolean[] boolean[] boolean[] boolean[] text[] text[] text[] jsonb jsonb boolean[] boolean[] " +
+  "float8[] int[] jsonb int[] int[] text[] int[] text[] text[] jsonb"
+).split(" ");
+const appendCall = `flowledger.append(${columnTypes.map((type) => `?::text::${type}`).join(", ")}, ?::int, ?::boolean)`;
+const appends = statement(`select * from ${appendCall}`);
+// The queue is looked at when the slots are left: the claim is asked for with what the appends have answered.
+const appendsAndClaims = statement(`
+  select a.appended, k.* from (select coalesce(json_agg(x), '[]') as appended from ${appendCall} x) a
+  left join lateral flowledger.claim_limited(case when a.appended is not null then ?::uuid end, ${claimLimitedTypes}) k on true`);
+
+function argumentsOf({ items, events }: Batch, skipLocked: boolean) {
   const headers = items.map(({ events: own }) => headerOf(own));
-  return sql`
-    flowledger.append(
-      ${plainColumn(items, ({ id }) => id)}::text::uuid[], ${plainColumn(items, ({ epoch }) => epoch)}::text::int[],
-      ${plainColumn(items, ({ token }) => token)}::text::uuid[], ${plainColumn(items, ({ commitNo }) => commitNo)}::text::int[],
-      ${plainColumn(items, ({ base }) => base)}::text::int[], ${plainColumn(items, ({ events: own }) => own.length)}::text::int[],
-      ${column(items, ({ conditional }) => conditional || null)}::text::int[], ${flags(headers, (header) => header.isProgress)}::text::boolean[],
-      ${flags(headers, (header) => header.isSealed)}::text::boolean[], ${flags(headers, (header) => header.isStreamEnded)}::text::boolean[],
-      ${flags(headers, (header) => header.isShown)}::text::boolean[], ${column(items, ({ fingerprint }) => fingerprint)}::text::text[],
-      ${column(items, ({ close }) => close?.outcome)}::text::text[], ${column(items, ({ close }) => close?.reason)}::text::text[],
-      ${jsonColumn(items, ({ close }) => close?.error)}::text::jsonb, ${jsonColumn(items, ({ close }) => close?.snapshot)}::text::jsonb,
-      ${flags(items, ({ hasRelatives = false }) => hasRelatives)}::text::boolean[], ${flags(items, ({ release }) => release !== null)}::text::boolean[],
-      ${column(items, ({ release }) => release?.wakeInMs)}::text::float8[], ${column(items, ({ snapshot }) => snapshot?.seq)}::text::int[],
-      ${jsonColumn(items, ({ snapshot }) => snapshot?.state)}::text::jsonb,
-      ${`{${events.items.join(",")}}`}::text::int[], ${`{${events.offsets.join(",")}}`}::text::int[], ${`{${events.types.join(",")}}`}::text::text[],
-      ${`{${events.dispatches.join(",")}}`}::text::int[], ${`{${events.chunks.join(",")}}`}::text::text[], ${`{${events.actors.join(",")}}`}::text::text[],
-      ${`[${events.payloads.join(",")}]`}::text::jsonb, ${snapshotVersion}::int, ${skipLocked}::boolean)`;
+  return [
+    plainColumn(items, ({ id }) => id),
+    plainColumn(items, ({ epoch }) => epoch),
+    plainColumn(items, ({ token }) => token),
+    plainColumn(items, ({ commitNo }) => commitNo),
+    plainColumn(items, ({ base }) => base),
+    plainColumn(items, ({ events: own }) => own.length),
+    column(items, ({ conditional }) => conditional || null),
+    flags(headers, (header) => header.isProgress),
+    flags(headers, (header) => header.isSealed),
+    flags(headers, (header) => header.isStreamEnded),
+    flags(headers, (header) => header.isShown),
+    column(items, ({ fingerprint }) => fingerprint),
+    column(items, ({ close }) => close?.outcome),
+    column(items, ({ close }) => close?.reason),
+    jsonColumn(items, ({ close }) => close?.error),
+    jsonColumn(items, ({ close }) => close?.snapshot),
+    flags(items, ({ hasRelatives = false }) => hasRelatives),
+    flags(items, ({ release }) => release !== null),
+    column(items, ({ release }) => release?.wakeInMs),
+    column(items, ({ snapshot }) => snapshot?.seq),
+    jsonColumn(items, ({ snapshot }) => snapshot?.state),
+    `{${events.items.join(",")}}`,
+    `{${events.offsets.join(",")}}`,
+    `{${events.types.join(",")}}`,
+    `{${events.dispatches.join(",")}}`,
+    `{${events.chunks.join(",")}}`,
+    `{${events.actors.join(",")}}`,
+    `[${events.payloads.join(",")}]`,
+    snapshotVersion,
+    skipLocked,
+  ] as const;
 }
 
 async function resultsOf(

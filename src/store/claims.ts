@@ -4,9 +4,8 @@ import { foldFrom, parseEvents } from "../ledger/codec.ts";
 import type { ExecutionId, WorkerId } from "../ledger/event.ts";
 import { snapshotVersion } from "../ledger/state.ts";
 import type { ExecutionState } from "../ledger/state.ts";
-import type postgres from "postgres";
 import type { Database, Sql } from "./client.ts";
-import { column, list } from "./columns.ts";
+import { column, list, statement } from "./columns.ts";
 
 /** An execution that is ours to advance, as its ledger says it is. */
 export interface Claim {
@@ -119,7 +118,7 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
       return foldClaims(sql, rows, worker, options);
     },
     async claimLimited(worker, requests, options = {}) {
-      const rows = await sql<ClaimRow[]>`select * from ${claimedLimited(sql, sql`${worker}::uuid`, requests, options)}`;
+      const rows = await sql<ClaimRow[]>(claimsLimited, ...claimedLimited(worker, requests, options));
       return foldClaims(sql, rows, worker, options);
     },
     async free({ token, ids, flows, hasBegun }) {
@@ -157,21 +156,29 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
   };
 }
 
-/** As a part of a statement. @param worker a uuid, as another part of it */
+/** What `flowledger.claim_limited` takes behind the worker. */
+export const claimLimitedTypes =
+  "?::uuid, ?::text::uuid[], ?::text::uuid[], ?::text::text[], ?::text::int[], ?::int, ?::boolean";
+const claimsLimited = statement(`select * from flowledger.claim_limited(?::uuid, ${claimLimitedTypes})`);
+
 export function claimedLimited(
-  sql: Sql,
-  worker: postgres.PendingQuery<postgres.Row[]>,
+  worker: WorkerId,
   requests: readonly SlotRequest[],
   { token = crypto.randomUUID(), takesSuspects = true }: ClaimOptions,
 ) {
   const rooms = new Map<string, number>();
   for (const { flow, hasRoom } of requests) rooms.set(flow, (rooms.get(flow) ?? 0) + (hasRoom ? 1 : 0));
   const given = (ids: readonly (ExecutionId | null)[]) => list(ids.filter((id) => id !== null));
-  return sql`
-    flowledger.claim_limited(${worker}, ${token}::uuid,
-      ${given(requests.map(({ id }) => id))}::text::uuid[], ${given(requests.map(({ left }) => left))}::text::uuid[],
-      ${list([...rooms.keys()])}::text::text[], ${list([...rooms.values()])}::text::int[],
-      ${snapshotVersion}::int, ${takesSuspects}::boolean)`;
+  return [
+    worker,
+    token,
+    given(requests.map(({ id }) => id)),
+    given(requests.map(({ left }) => left)),
+    list([...rooms.keys()]),
+    list([...rooms.values()]),
+    snapshotVersion,
+    takesSuspects,
+  ] as const;
 }
 
 /** Bytes of JSON in one answer. */

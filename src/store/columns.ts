@@ -53,3 +53,9 @@ const plain = /^[A-Za-z0-9_][A-Za-z0-9_.:-]*$/;
 function quoted(text: string): string {
   return `"${text.replace(/["\\]/g, "\\$&")}"`;
 }
+
+/** A statement whose values stand where its text has a question mark, as a template would have it. */
+export function statement(text: string): TemplateStringsArray {
+  const parts = text.split("?");
+  return Object.assign(parts, { raw: parts });
+}

@@ -4,6 +4,7 @@ import { JsonValue } from "../base/json-value.ts";
 import { callerTransactions, type CallerTransaction } from "./caller-transaction.ts";
 import { foldClaims, type Claim, type ClaimOptions, type ClaimRow } from "./claims.ts";
 import type { Database } from "./client.ts";
+import { statement } from "./columns.ts";
 import { commandsBy, type Call, type Commands, type CommandsIn } from "./commands.ts";
 import { openCommandQueue, tryWithin } from "./command-queue.ts";
 import type { CommandQueue } from "./command-queue.ts";
@@ -35,14 +36,14 @@ export function commandSendersOf({ sql, target }: Pick<Database, "sql" | "target
       lane ??= openCommandQueue(sql.options.max);
       const types = args.map(([type]) => type);
       const key = [name, claimant !== null, ...types].join();
-      const statement = statements.get(key) ?? statementOf(name, types, claimant !== null);
-      statements.set(key, statement);
+      const prepared = statements.get(key) ?? statementOf(name, types, claimant !== null);
+      statements.set(key, prepared);
       const { id } = about;
       const values = [...(claimant ? [id] : []), id, ...args.map(([, value]) => value)];
       const claim = claimant ? [claimant.worker, claimant.token, id, snapshotVersion] : [];
       try {
         const rows = await lane.run(id, () =>
-          sql<({ answer: Json } & (ClaimRow | { id: null }))[]>(statement, tryWithin, ...values, ...claim),
+          sql<({ answer: Json } & (ClaimRow | { id: null }))[]>(prepared, tryWithin, ...values, ...claim),
         );
         if (claimant) {
           const taken = rows.filter((row) => row.id !== null);
@@ -86,13 +87,12 @@ function statementOf(name: string, types: readonly string[], claims: boolean): T
   const told = claims ? " and set_config('fl.told', ?, true) <> ''" : "";
   const id = `case when set_config('lock_timeout', ?, true) <> ''${told} then ?::uuid end`;
   const command = `select flowledger.${name}(${[id, ...types.map((type) => `?::text::${type}`)].join(", ")}) as answer`;
-  const parts = (
+  return statement(
     claims
       ? `select c.answer, k.* from (${command}) c
         left join lateral flowledger.claim_told(c.answer is null, ?::uuid, ?::uuid, ?::uuid, ?::int) k on true`
-      : command
-  ).split("?");
-  return Object.assign(parts, { raw: parts });
+      : command,
+  );
 }
 
 /**
