@@ -13,9 +13,10 @@ process.env["NODE_COMPILE_CACHE"] ??= join(tmpdir(), "node-compile-cache");
 const pure = [...projects.pure];
 const crash = [...projects.crash];
 const browser = [...projects.browser];
+const packed = [...projects.package];
 const onPostgres = { testTimeout: 90_000, globalSetup: "test/support/server.ts" };
 
-function named<T>(name: "crash" | "browser", test: T) {
+function named<T>(name: "crash" | "browser" | "package", test: T) {
   return isNamed(name, process.argv.slice(3)) ? [{ extends: true as const, test: { name, ...test } }] : [];
 }
 
@@ -53,13 +54,14 @@ export default defineConfig({
         test: {
           name: "postgres",
           include: ["test/**/*.test.ts"],
-          exclude: [...pure, ...crash, ...browser],
+          exclude: [...pure, ...crash, ...browser, ...packed],
           ...onPostgres,
         },
       },
       // Real kills on real clocks: a machine that is busy with something else may be late once, a defect is late each time.
       ...named("crash", { include: crash, retry: 2, ...onPostgres }),
       ...named("browser", { include: browser, ...onPostgres }),
+      ...named("package", { include: packed, ...onPostgres }),
     ],
   },
 });

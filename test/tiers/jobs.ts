@@ -48,6 +48,7 @@ export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {
     { name: "crash suites", run: vitest("--project", "crash"), env: { PROOF_SIZE: "1000" }, minutes: 25 },
     { name: "fuzz", run: vitest(...fuzzed, "--testTimeout=1200000"), env: { FUZZ_RUNS: "100000" }, minutes: 20 },
     { name: "browsers", run: vitest("--project", "browser"), isBrowsing: true },
+    { name: "package", run: vitest("--project", "package") },
     { name: "hosts", run: hosts("light") },
     { name: "crash suites in a container", run: vitest("--project", "crash"), ...inContainer(newest) },
     { name: "Postgres 15", run: vitest(...onPostgres), ...inContainer(oldest) },

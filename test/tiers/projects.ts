@@ -23,14 +23,21 @@ export const projects = {
   /** Real processes are killed here, and real servers. */
   crash: ["test/crash/**/*.test.ts"],
   /** What is tested is on a page. */
-  browser: ["test/doors/answer-page.test.ts", "test/doors/browser.test.ts", "test/doors/console-page.test.ts"],
+  browser: [
+    "test/doors/answer-page.test.ts",
+    "test/doors/browser.test.ts",
+    "test/doors/console-long.test.ts",
+    "test/doors/console-page.test.ts",
+  ],
+  /** What is tested is built, packed and bundled first. */
+  package: ["test/doors/package.test.ts"],
 } as const;
 
 /**
  * Whether a run with these arguments has a project of `npm run test:all`: when it is named, or a part of a path of one of its files
  * is, so that `npm test -- test/crash/killed` needs to know nothing of this.
  */
-export function isNamed(project: "crash" | "browser", args: readonly string[]): boolean {
+export function isNamed(project: "crash" | "browser" | "package", args: readonly string[]): boolean {
   const files = globSync([...projects[project]], { cwd: root });
   const parts = args.filter((arg) => !arg.startsWith("-")).map((arg) => relative(root, resolve(root, arg)));
   return parts.some((part) => part === project || (part !== "" && files.some((file) => file.includes(part))));
