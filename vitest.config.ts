@@ -36,7 +36,8 @@ export default defineConfig({
     pool: "forks",
     // More than cores: what a test waits for is often the database, or a process.
     maxWorkers: 3,
-    testTimeout: 60_000,
+    // Six times what the longest takes on an idle machine.
+    testTimeout: 120_000,
     hookTimeout: 30_000,
     expect: { poll: { timeout: 8000 } },
     reporters: [...configDefaults.reporters, retries],
