@@ -46,7 +46,7 @@ export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {
   all: [
     // Each at its full size: these are the proofs.
     { name: "crash suites", run: vitest("--project", "crash"), env: { PROOF_SIZE: "1000" }, minutes: 25 },
-    { name: "fuzz", run: vitest(...fuzzed, "--testTimeout=1200000"), env: { FUZZ_RUNS: "100000" }, minutes: 20 },
+    { name: "fuzz", run: vitest(...fuzzed, "--testTimeout=1200000"), env: { FUZZ_RUNS: "100000" }, minutes: 40 },
     { name: "browsers", run: vitest("--project", "browser"), isBrowsing: true },
     { name: "package", run: vitest("--project", "package") },
     { name: "hosts", run: hosts("light") },
