@@ -87,7 +87,7 @@ as $$
     where k.state is not null
   ), there as materialized (
     select e.id, 'executions' as name, null as part,
-      to_jsonb(e) - '{commit_no,commit_seq,stream_no,takeovers,owner,lease_token,wake_at,job_at,lifecycle,status}'::text[] as value
+      to_jsonb(e) - '{commit_no,commit_seq,stream_no,takeovers,owner,lease_token,wake_at,job_at,lifecycle,status,closed_version}'::text[] as value
     from flowledger.executions e where e.id = any(p_ids)
     union all
     select i.execution_id, 'interrupts', i.id, to_jsonb(i) from flowledger.interrupts i where i.execution_id = any(p_ids)

@@ -99,7 +99,7 @@ export function narrowParts(sql: Sql, filter: ExecutionFilter, order: ListOrder,
     parts.push({
       ids: sql`
         select e.id from flowledger.executions e
-        where e.closed_at is not null and left(e.fingerprint, 4) = left(${version}, 4) and starts_with(e.fingerprint, ${version})
+        where e.closed_version = left(${version}, 4) and starts_with(e.fingerprint, ${version})
         union all
         select o.id from ${flows} f(flow) cross join unnest(${openOnes}::text::text[]) s(status) cross join lateral (
           select e.id from flowledger.executions e

@@ -78,6 +78,10 @@ export function historyTables(schema: PgSchema) {
       status: text("status")
         .notNull()
         .generatedAlwaysAs(sql.raw(`${schema.schemaName}.status_of(outcome, started_at, pending_interrupts, parked)`)),
+      /** How the fingerprint of what has closed begins. Were that itself in an index, no first commit of an owner could be a HOT update. */
+      closedVersion: text("closed_version").generatedAlwaysAs(
+        sql.raw("case when closed_at is not null then left(fingerprint, 4) end"),
+      ),
     },
     (table) => [
       index("executions_due")
@@ -110,8 +114,8 @@ export function historyTables(schema: PgSchema) {
         .using("gin", table.metadata.op("jsonb_path_ops"))
         .where(sql`metadata is not null`),
       index("executions_version")
-        .on(sql`left(fingerprint, 4)`)
-        .where(sql`closed_at is not null`),
+        .on(table.closedVersion)
+        .where(sql`closed_version is not null`),
       index("executions_errors")
         .using("gin", sql`${sql.raw(schema.schemaName)}.error_pieces(error)`)
         .where(sql`error is not null`),
