@@ -4,12 +4,14 @@
  * `collections.ts`), what is to be in the ledger (`entries.ts`, `round-trips.ts`), what the clock brings (`deadlines.ts`).
  */
 import type { FlowDefinition } from "../flow/definition.ts";
+import type { Graph } from "../flow/graph.ts";
 import type { Command } from "../ledger/command.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { suspectOf } from "../ledger/parking.ts";
 import type { ExecutionState } from "../ledger/state.ts";
 import type { Claim } from "../store/claims.ts";
 import { OwnerMeter } from "../telemetry/meter.ts";
+import type { OwnerTrace } from "../telemetry/trace.ts";
 import { Abandoned } from "./abandoned.ts";
 import { Arrivals } from "./arrivals.ts";
 import { Asks } from "./asks.ts";
@@ -31,26 +33,71 @@ import { nextTurn } from "./turn.ts";
 /** So many workers may be lost without progress before an execution is taken for the cause. */
 const maxTakeovers = 5;
 
+/** What an owner is made of. One object for all: each part sees of it what its own interface names. */
+class Parts {
+  readonly engine: Engine;
+  readonly flow: FlowDefinition;
+  readonly graph: Graph;
+  readonly claim: Claim;
+  readonly trace: OwnerTrace | null;
+  readonly recent: readonly number[];
+  readonly state: ExecutionState;
+  readonly isEachAlone: boolean;
+  readonly loop: Loop;
+  readonly commits: Commits;
+  readonly meter: OwnerMeter;
+  readonly ready: Ready;
+  readonly abandoned: Abandoned;
+  readonly slots: Slots;
+  readonly entries: Entries;
+  readonly asks: Asks;
+  readonly collections: Collections;
+  readonly deadlines: Deadlines;
+  readonly end: End;
+  readonly runs: Runs;
+  readonly arrivals: Arrivals;
+  readonly roundTrips: RoundTrips;
+
+  constructor(
+    engine: Engine,
+    flow: FlowDefinition,
+    claim: Claim,
+    trace: OwnerTrace | null,
+    recent: readonly number[],
+    step: () => boolean,
+  ) {
+    const { id, state, takeovers } = claim;
+    this.engine = engine;
+    this.flow = flow;
+    this.graph = flow.graph;
+    this.claim = claim;
+    this.trace = trace;
+    this.recent = recent;
+    this.state = state;
+    this.isEachAlone = engine.committingAlone.delete(id);
+    this.loop = new Loop(step, (error) => this.end.fail(error));
+    this.commits = new Commits(claim, engine.committer, engine.clock);
+    this.meter = new OwnerMeter(engine, claim, flow);
+    this.ready = new Ready(state, flow.graph, takeovers > 0);
+    this.abandoned = new Abandoned(id, engine, () => this.loop.advance());
+    this.slots = new Slots(this);
+    this.entries = new Entries(this);
+    this.asks = new Asks(this);
+    this.collections = new Collections(this);
+    this.deadlines = new Deadlines(this);
+    this.end = new End(this);
+    this.runs = new Runs(this);
+    this.arrivals = new Arrivals(this);
+    this.roundTrips = new RoundTrips(this);
+  }
+}
+
 export class Owner {
   readonly id: ExecutionId;
   readonly flow: FlowDefinition;
   readonly #claim: Command;
-  readonly #takeovers: number;
-  readonly #asks: Asks;
-  readonly #commits: Commits;
-  readonly #meter: OwnerMeter;
-  readonly #ready: Ready;
-  readonly #abandoned: Abandoned;
-  readonly #slots: Slots;
-  readonly #entries: Entries;
-  readonly #collections: Collections;
-  readonly #deadlines: Deadlines;
-  readonly #runs: Runs;
-  readonly #arrivals: Arrivals;
-  readonly #roundTrips: RoundTrips;
+  readonly #of: Parts;
   readonly #facts: Facts;
-  readonly #loop: Loop;
-  readonly #end: End;
 
   /**
    * @param nodes what the nodes it stands at are called in this version of the flow, where that differs
@@ -63,107 +110,74 @@ export class Owner {
     nodes: Readonly<Record<string, string>> = {},
     recent: readonly number[] = [],
   ) {
-    const { id, state, takeovers } = claim;
-    const { graph } = flow;
-    this.id = id;
+    this.id = claim.id;
     this.flow = flow;
     const { trace, event } = engine.tracing.claimed(claim, flow.fingerprint);
     this.#claim = { type: "claim", worker: engine.workerId, fingerprint: flow.fingerprint, nodes, ...event };
-    this.#takeovers = takeovers;
-    const loop = new Loop(
-      () => this.#step(),
-      (error) => this.#end.fail(error),
-    );
-    const commits = new Commits(claim, engine.committer, engine.clock);
-    const meter = new OwnerMeter(engine, claim, flow);
     engine.clock.observe(claim.now);
-    const ready = new Ready(state, graph, takeovers > 0);
-    const abandoned = new Abandoned(id, engine, () => loop.advance());
-    const slots = new Slots({ state, ready, loop });
-    const isEachAlone = engine.committingAlone.delete(id);
-    const entries = new Entries({ state, graph, commits, ready, slots, abandoned, loop, isEachAlone });
-    const asks = new Asks({ engine, flow, claim, trace, recent, slots, entries, commits, loop });
-    const collections = new Collections({ engine, asks, entries, loop });
-    const deadlines = new Deadlines({ engine, asks, commits, entries, ready, slots, loop });
-    const end = new End({ engine, asks, commits, entries, slots, collections, deadlines, meter, loop });
-    const runs = new Runs({ engine, asks, entries, ready, slots, collections });
-    this.#arrivals = new Arrivals({ asks, entries, slots, loop });
-    const parts = { engine, asks, commits, entries, ready, slots, abandoned, collections, deadlines, end, meter, loop };
-    this.#roundTrips = new RoundTrips(parts);
-    this.#facts = new Facts({ ...parts, runs });
-    this.#loop = loop;
-    this.#commits = commits;
-    this.#meter = meter;
-    this.#ready = ready;
-    this.#abandoned = abandoned;
-    this.#slots = slots;
-    this.#entries = entries;
-    this.#asks = asks;
-    this.#collections = collections;
-    this.#deadlines = deadlines;
-    this.#end = end;
-    this.#runs = runs;
+    this.#of = new Parts(engine, flow, claim, trace, recent, () => this.#step());
+    this.#facts = new Facts(this.#of);
   }
 
   /** Begins the epoch. */
   begin(): this {
     try {
-      this.#abandoned.takeOver(this.state.children);
-      this.#entries.fold([this.#claim]);
-      if (this.#takeovers >= maxTakeovers) {
-        this.#meter.crashLoop(suspectOf(this.state)?.chunk ?? null, this.#takeovers);
-        this.#entries.fold([crashLooped(this.#asks, this.#takeovers)]);
+      this.#of.abandoned.takeOver(this.state.children);
+      this.#of.entries.fold([this.#claim]);
+      if (this.#of.claim.takeovers >= maxTakeovers) {
+        this.#of.meter.crashLoop(suspectOf(this.state)?.chunk ?? null, this.#of.claim.takeovers);
+        this.#of.entries.fold([crashLooped(this.#of.asks, this.#of.claim.takeovers)]);
       }
     } catch (error) {
-      void this.#end.fail(error);
+      void this.#of.end.fail(error);
     }
-    this.#loop.advance();
+    this.#of.loop.advance();
     return this;
   }
 
   /** Resolves when it is over for this owner. */
   get done(): Promise<void> {
-    return this.#end.done;
+    return this.#of.end.done;
   }
 
   /** What is folded so far; read only. */
   get state(): ExecutionState {
-    return this.#asks.state;
+    return this.#of.asks.state;
   }
 
   /** Something came in from outside: read it. */
   poke(): void {
-    this.#loop.poke();
+    this.#of.loop.poke();
   }
 
   /** Gives the execution back at the next commit point; nothing new is started. */
   drain(): void {
-    this.#slots.drain();
-    this.#loop.advance();
+    this.#of.slots.drain();
+    this.#of.loop.advance();
   }
 
   /** Ends what still runs here. Its effects up to the last commit point stay. */
   abort(reason: unknown): void {
-    this.#slots.cutOffAll(reason);
-    this.#loop.advance();
+    this.#of.slots.cutOffAll(reason);
+    this.#of.loop.advance();
   }
 
   /** Another owner has it: drop everything. */
   lose(): void {
-    this.#end.lose();
+    this.#of.end.lose();
   }
 
   get running(): number {
-    return this.#slots.running.size;
+    return this.#of.slots.running.size;
   }
 
   get lease(): { readonly id: ExecutionId; readonly epoch: number; readonly seq: number } {
-    return { id: this.id, epoch: this.#commits.lease.epoch, seq: this.#commits.base };
+    return { id: this.id, epoch: this.#of.commits.lease.epoch, seq: this.#of.commits.base };
   }
 
   /** True if it stopped because its lease was lost. */
   get isLost(): boolean {
-    return this.#loop.phase === "lost";
+    return this.#of.loop.phase === "lost";
   }
 
   /** Nothing happens here until something comes in or time passes. */
@@ -173,22 +187,22 @@ export class Owner {
 
   /** Nothing happens here until something comes in, time passes, or user code goes on. */
   get isStill(): boolean {
-    if (this.#loop.isOver) return true;
-    const { hasWork, isAwaited, hasRecording } = this.#entries;
-    if (this.#loop.phase !== "idle" || hasWork || isAwaited || hasRecording || this.#loop.isPoked) return false;
-    return this.#commits.unsent.length === 0 && !this.#abandoned.isAsking && this.#collections.isQuiet;
+    if (this.#of.loop.isOver) return true;
+    const { hasWork, isAwaited, hasRecording } = this.#of.entries;
+    if (this.#of.loop.phase !== "idle" || hasWork || isAwaited || hasRecording || this.#of.loop.isPoked) return false;
+    return this.#of.commits.unsent.length === 0 && !this.#of.abandoned.isAsking && this.#of.collections.isQuiet;
   }
 
   /** Hears of items that a worker closed and did not live to tell of. */
   lookAtItems(): Promise<void> {
-    return this.#collections.look();
+    return this.#of.collections.look();
   }
 
   /** The attempts that run user code, each with how far it came. */
   get userCode(): { readonly chunk: string; readonly place: string }[] {
-    const { epoch } = this.#commits.lease;
+    const { epoch } = this.#of.commits.lease;
     const code: { chunk: string; place: string }[] = [];
-    for (const { isWaiting, dispatch } of this.#slots.running.values())
+    for (const { isWaiting, dispatch } of this.#of.slots.running.values())
       if (!isWaiting)
         code.push({
           chunk: dispatch.chunk ?? dispatch.node,
@@ -200,34 +214,34 @@ export class Owner {
   /** One step. False when there is nothing to do for now. */
   #step(): boolean {
     // Only a fresh claim starts chunks before its first commit: what it planned follows from the ledger alone.
-    if (this.#commits.isFirst) this.#ready.release(this.#ready.takePlanned());
-    this.#runs.start();
-    if (this.#loop.isOver) return false;
-    this.#deadlines.fallDue();
+    if (this.#of.commits.isFirst) this.#of.ready.release(this.#of.ready.takePlanned());
+    this.#of.runs.start();
+    if (this.#of.loop.isOver) return false;
+    this.#of.deadlines.fallDue();
     const next = nextTurn(this.#facts);
     switch (next.do) {
       case "catchUp":
-        void this.#roundTrips.catchUp();
+        void this.#of.roundTrips.catchUp();
         return false;
       case "route":
-        return this.#arrivals.route();
+        return this.#of.arrivals.route();
       case "record":
-        void this.#roundTrips.record();
+        void this.#of.roundTrips.record();
         return false;
       case "fold":
-        this.#entries.foldWork();
+        this.#of.entries.foldWork();
         return true;
       case "stopItems":
-        void this.#collections.stopItems();
+        void this.#of.collections.stopItems();
         return false;
       case "linger":
-        this.#deadlines.linger(this.#runs.lookedAt);
+        this.#of.deadlines.linger(this.#of.runs.lookedAt);
         return false;
       case "append":
-        void this.#roundTrips.commit(next);
+        void this.#of.roundTrips.commit(next);
         return false;
       case "wait":
-        this.#deadlines.arm(this.#runs.lookedAt);
+        this.#of.deadlines.arm(this.#of.runs.lookedAt);
         return false;
     }
   }
