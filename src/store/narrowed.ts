@@ -96,10 +96,12 @@ export function narrowParts(sql: Sql, filter: ExecutionFilter, order: ListOrder,
   if (version !== undefined && version.length >= versionPart) {
     const isClosed = order === "lastClosed" || closedAfter !== undefined || closedBefore !== undefined;
     const openOnes = list(isClosed ? [] : openStatuses.filter((one) => filter.status?.includes(one) ?? true));
+    // A range, sorted: a plan that serves all versions would else look for the first of them in the table.
     parts.push({
       ids: sql`
-        select e.id from flowledger.executions e
-        where e.closed_version = left(${version}, 4) and starts_with(e.fingerprint, ${version})
+        (select e.id from flowledger.executions e
+        where e.closed_version between left(${version}, 4) and left(${version}, 4) and starts_with(e.fingerprint, ${version})
+        order by e.closed_version limit ${scattered + 1}::int)
         union all
         select o.id from ${flows} f(flow) cross join unnest(${openOnes}::text::text[]) s(status) cross join lateral (
           select e.id from flowledger.executions e
