@@ -145,14 +145,14 @@ export type {
 } from "./store/caller-transaction.ts";
 export type { ConnectionOption } from "./store/client.ts";
 export type { DriverOptions } from "./store/driver.ts";
+export type { BoundFlow } from "./execution/bound-flow.ts";
 export type {
-  BoundFlow,
   CreateOptions,
   InputArgs,
   RunOptions,
   StartAndWaitOptions,
   StartManyOptions,
-} from "./execution/bound-flow.ts";
+} from "./execution/start-options.ts";
 export type { FunctionDefinition, Orchestrator, OrchestratorOptions, WorkerOptions } from "./orchestrator.ts";
 export type { ForkOptions, LoadReport, SavedExecution } from "./execution/history.ts";
 export type { LoadOptions } from "./execution/load-options.ts";

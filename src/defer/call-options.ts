@@ -4,7 +4,7 @@ import { parseMoment } from "../base/duration.ts";
 import { UsageError } from "../base/errors.ts";
 import { toJson, type Json } from "../base/json.ts";
 import { requireText } from "../base/option.ts";
-import type { CreateOptions } from "../execution/bound-flow.ts";
+import type { CreateOptions } from "../execution/start-options.ts";
 
 /** Options of the calls of a function; see `assignOptions()`. */
 export interface ExecutionOptions {

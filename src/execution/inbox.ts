@@ -13,7 +13,7 @@ import {
 import { TokenUnknownError, UsageError } from "../base/errors.ts";
 import type { Json, JsonObject } from "../base/json.ts";
 import type { InterruptFilter } from "../store/reads.ts";
-import { parseMetadata } from "./bound-flow.ts";
+import { parseMetadata } from "./start-options.ts";
 import { parseId } from "./ids.ts";
 import { InterruptRecord } from "./interrupt.ts";
 

@@ -14,7 +14,7 @@ import type { JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { ExecutionFilter as Wanted, ListOrder } from "../store/list-filter.ts";
 import type { FailureFilter, ListQuery } from "../store/lists.ts";
-import { parseMetadata } from "./bound-flow.ts";
+import { parseMetadata } from "./start-options.ts";
 import { parseId } from "./ids.ts";
 
 type Status = Header["status"];

@@ -5,7 +5,7 @@ import { isObject } from "../base/json.ts";
 import { Outcome } from "../ledger/event.ts";
 import type { Audit } from "../store/audit.ts";
 import type { Pruned } from "../store/prune.ts";
-import { parseMetadata } from "./bound-flow.ts";
+import { parseMetadata } from "./start-options.ts";
 import { requireExecutionId } from "./ids.ts";
 
 /** By age. */

@@ -2,7 +2,7 @@
 import { parseDuration, type Duration } from "../base/duration.ts";
 import { FlowledgerError } from "../base/errors.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
-import type { CreateOptions } from "../execution/bound-flow.ts";
+import type { CreateOptions } from "../execution/start-options.ts";
 import type { Committer } from "../engine/committer.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Contract } from "../flow/contract.ts";

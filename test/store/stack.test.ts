@@ -12,7 +12,7 @@ import { openDatabase } from "../../src/store/client.ts";
 import { isConnectionLoss } from "../../src/store/refusals.ts";
 import { defineFlow } from "../../src/flow/builder.ts";
 import { createOrchestrator } from "../../src/orchestrator.ts";
-import type { CreateOptions } from "../../src/execution/bound-flow.ts";
+import type { CreateOptions } from "../../src/execution/start-options.ts";
 import { testDatabase } from "../support/database.ts";
 import { expectGuarantees, nothing } from "../support/ledger.ts";
 
