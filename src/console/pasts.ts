@@ -2,7 +2,7 @@
 import { systemTimers as liveness } from "../base/timers.ts";
 import { SearchTimeoutError } from "../base/errors.ts";
 import { copyJson, type JsonObject } from "../base/json.ts";
-import { repeatWrites } from "../ledger/state.ts";
+import { repeatWrites } from "../ledger/parts.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { PastState } from "../store/states.ts";
 import type { Desk } from "./desk.ts";

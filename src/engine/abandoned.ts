@@ -1,7 +1,8 @@
 /** Children of an execution that nobody waits for any more: their end is asked for, once that is in the ledger. */
 import type { Command } from "../ledger/command.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import type { Dispatch, ExecutionState } from "../ledger/state.ts";
+import type { ExecutionState } from "../ledger/state.ts";
+import type { Dispatch } from "../ledger/parts.ts";
 import type { AttemptHost, Engine } from "./host.ts";
 
 /** Of the children that a chunk called in any of its attempts, those whose end nobody has heard of. */

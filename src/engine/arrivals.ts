@@ -5,7 +5,7 @@ import { parseEvent, parseInput } from "../flow/contract.ts";
 import { entryNodes } from "../ledger/arrivals.ts";
 import type { Command, Matches } from "../ledger/command.ts";
 import { goesOnTo } from "../ledger/pauses.ts";
-import type { Arrival } from "../ledger/state.ts";
+import type { Arrival } from "../ledger/parts.ts";
 import { abandonedBy } from "./abandoned.ts";
 import type { Asks } from "./asks.ts";
 import { ReadCtx } from "./ctx/read.ts";

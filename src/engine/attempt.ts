@@ -6,7 +6,7 @@ import { getPath } from "../base/path.ts";
 import { parseReturn } from "../flow/contract.ts";
 import type { Chunk } from "../flow/graph.ts";
 import type { Effect as LedgerEffect, Matches, PauseRequest } from "../ledger/command.ts";
-import type { Dispatch } from "../ledger/state.ts";
+import type { Dispatch } from "../ledger/parts.ts";
 import { dropped } from "./child.ts";
 import type { CtxAttempt } from "./ctx/attempt.ts";
 import { ChunkCtx } from "./ctx/ctx.ts";

@@ -1,7 +1,7 @@
 /** Runs `onCancel` handlers like chunks: once, with steps and state, and with nothing behind them. */
 import { resolveRetry } from "../flow/retry.ts";
 import type { Chunk, Graph } from "../flow/graph.ts";
-import type { Dispatch } from "../ledger/state.ts";
+import type { Dispatch } from "../ledger/parts.ts";
 import { serializeError } from "./retries.ts";
 import type { Command } from "../ledger/command.ts";
 

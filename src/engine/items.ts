@@ -7,7 +7,7 @@ import type { NewExecution } from "../store/starts.ts";
 import type { Store } from "../store/store.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { familyOf, indexOf, itemId } from "../ledger/items.ts";
-import type { StateWrite } from "../ledger/state.ts";
+import type { StateWrite } from "../ledger/parts.ts";
 
 /** How an item ended, where this process closed it; null says to look. */
 export type ItemListener = (index: number, ending: CloseHeader | null) => void;

@@ -3,7 +3,7 @@ import { JournalMismatchError } from "../base/errors.ts";
 import { canonical, type Json, type JsonObject } from "../base/json.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 import type { Effect } from "../ledger/command.ts";
-import type { JournalEntry } from "../ledger/state.ts";
+import type { JournalEntry } from "../ledger/parts.ts";
 import type { AttemptHost } from "./host.ts";
 import { Past } from "./past.ts";
 

@@ -1,7 +1,8 @@
 /** Links that answer a pause: made for each attempt that tells somebody of it, and kept as a hash alone. */
 import { createHash, randomBytes } from "node:crypto";
 import { isObject, type Json } from "../base/json.ts";
-import type { ExecutionState, Notice } from "../ledger/state.ts";
+import type { ExecutionState } from "../ledger/state.ts";
+import type { Notice } from "../ledger/parts.ts";
 
 export interface Link {
   readonly url: string;

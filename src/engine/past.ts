@@ -1,7 +1,7 @@
 /** The state as an earlier attempt saw it: what that one wrote further on has not happened yet. */
 import { copyJson, type JsonObject } from "../base/json.ts";
 import { undoWrite } from "../base/path.ts";
-import { repeatWrites, type JournalEntry, type WriteEntry } from "../ledger/state.ts";
+import { repeatWrites, type JournalEntry, type WriteEntry } from "../ledger/parts.ts";
 
 /** Each write is undone once and repeated once, so that a chunk that reads between its writes costs what it did at first. */
 export class Past {

@@ -3,7 +3,8 @@ import type { Graph, Node } from "../flow/graph.ts";
 import type { LedgerEvent } from "../ledger/event.ts";
 import type { Position } from "../ledger/move.ts";
 import { forEachPlanned } from "../ledger/apply-moves.ts";
-import type { Dispatch, ExecutionState } from "../ledger/state.ts";
+import type { ExecutionState } from "../ledger/state.ts";
+import type { Dispatch } from "../ledger/parts.ts";
 import { isHeld, readyAt } from "../ledger/waits.ts";
 
 const none: readonly Dispatch[] = [];

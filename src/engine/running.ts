@@ -1,7 +1,7 @@
 /** The attempts that run in one owner, what each waits for, and what makes a park possible. */
 import type { AttemptTimes } from "../ledger/command.ts";
 import type { ExecutionId } from "../ledger/event.ts";
-import type { Dispatch } from "../ledger/state.ts";
+import type { Dispatch } from "../ledger/parts.ts";
 import type { Attempt } from "./attempt.ts";
 
 /** Something that wakes the execution when it comes, also when nobody owns that. */

@@ -3,7 +3,7 @@ import type { Json } from "../base/json.ts";
 import type { Chunk } from "../flow/graph.ts";
 import { isCleaning } from "../ledger/cleanup.ts";
 import type { Command } from "../ledger/command.ts";
-import type { Dispatch, Notice } from "../ledger/state.ts";
+import type { Dispatch, Notice } from "../ledger/parts.ts";
 import { isPaused } from "../ledger/waits.ts";
 import { abandonedBy } from "./abandoned.ts";
 import type { Asks } from "./asks.ts";

@@ -1,6 +1,7 @@
 /** The attempts that run in one owner, and who of them holds one of its slots: a wait gives that up, and queues for another. */
 import { unlessAborted } from "../base/async.ts";
-import type { Dispatch, ExecutionState } from "../ledger/state.ts";
+import type { ExecutionState } from "../ledger/state.ts";
+import type { Dispatch } from "../ledger/parts.ts";
 import { never } from "./ctx/effect.ts";
 import type { Loop } from "./loop.ts";
 import type { Ready } from "./ready.ts";

@@ -3,7 +3,8 @@ import type { Graph, NodeId } from "../flow/graph.ts";
 import type { Command } from "./command.ts";
 import type { EventOf, LedgerEvent } from "./event.ts";
 import { goesOnTo } from "./pauses.ts";
-import type { Arrival, ExecutionState } from "./state.ts";
+import type { ExecutionState } from "./state.ts";
+import type { Arrival } from "./parts.ts";
 import { done, enterAll, hear, newWalk, node, run, type Walk } from "./walk.ts";
 
 export function route(

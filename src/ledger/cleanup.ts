@@ -4,7 +4,8 @@ import type { SerializedError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import type { EventOf, LedgerEvent } from "./event.ts";
 import { goesOnTo } from "./pauses.ts";
-import { isItem, type Dispatch, type ExecutionState } from "./state.ts";
+import { isItem, type ExecutionState } from "./state.ts";
+import type { Dispatch } from "./parts.ts";
 
 /** Where such a dispatch stands: at no node, and nothing follows from it. */
 export const cleanupNode = "onCancel";

@@ -12,7 +12,8 @@ import { record } from "./effects.ts";
 import type { EventOf, LedgerEvent } from "./event.ts";
 import { failed } from "./parking.ts";
 import { idOfPause, takenError } from "./pauses.ts";
-import { itemsOf, type Dispatch, type ExecutionState } from "./state.ts";
+import { itemsOf, type ExecutionState } from "./state.ts";
+import type { Dispatch } from "./parts.ts";
 import { completeFrame, done, enter, enterAll, newWalk, node, onward, requireFrame } from "./walk.ts";
 
 /** The events that a command leads to; none when there is nothing to do. Reads the state and never writes it. */

@@ -3,7 +3,8 @@ import { foundAt } from "../base/path.ts";
 import type { Json } from "../base/json.ts";
 import type { Position } from "./move.ts";
 import { hold, release } from "./groups.ts";
-import { repeatWrites, type Dispatch, type ExecutionState, type JournalEntry, type WriteEntry } from "./state.ts";
+import type { ExecutionState } from "./state.ts";
+import { repeatWrites, type Dispatch, type JournalEntry, type WriteEntry } from "./parts.ts";
 
 export function plan(
   state: ExecutionState,

@@ -1,7 +1,8 @@
 /** What an execution has before it by the clock alone, in words. It follows from the ledger. */
 import { autoCloseAt, deadlineOf } from "./settle.ts";
 import { nextFollowUp } from "./handling.ts";
-import type { ExecutionState, Interrupt } from "./state.ts";
+import type { ExecutionState } from "./state.ts";
+import type { Interrupt } from "./parts.ts";
 
 export interface Due {
   /** Milliseconds since 1970. */

@@ -1,6 +1,7 @@
 /** Events from outside that came before the pause that waits for them. Pure. */
 import type { EventOf, LedgerEvent } from "./event.ts";
-import type { ExecutionState, HeardEvent, Interrupt } from "./state.ts";
+import type { ExecutionState } from "./state.ts";
+import type { HeardEvent, Interrupt } from "./parts.ts";
 
 /** So many are kept, of so many characters of JSON together; of more, the oldest are heard by their handlers alone. */
 export const maxHeard = { events: 100, size: 2_097_152 };

@@ -5,7 +5,8 @@ import type { Graph } from "../flow/graph.ts";
 import type { Effect } from "./command.ts";
 import type { EventOf, LedgerEvent } from "./event.ts";
 import { answeredBy } from "./pauses.ts";
-import { pendingInterrupts, type Dispatch, type ExecutionState } from "./state.ts";
+import { pendingInterrupts, type ExecutionState } from "./state.ts";
+import type { Dispatch } from "./parts.ts";
 import { done, enterAll, hear, newWalk, node, onward } from "./walk.ts";
 
 export function record(state: ExecutionState, graph: Graph, dispatch: Dispatch, effect: Effect): LedgerEvent[] {

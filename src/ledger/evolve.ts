@@ -16,7 +16,8 @@ import { itemsClosed, itemsStarted } from "./items.ts";
 import { apply, forEachPlanned } from "./apply-moves.ts";
 import { parked, paused, retried, skipped, unpaused } from "./operators.ts";
 import { copied, created } from "./origin.ts";
-import { isItem, type ExecutionState, type JournalEntry } from "./state.ts";
+import { isItem, type ExecutionState } from "./state.ts";
+import type { JournalEntry } from "./parts.ts";
 
 /**
  * Folds one recorded event into the state and returns it. The state is handed over: a fold over a large execution

@@ -2,14 +2,8 @@
 import { isObject, type Json, type JsonObject } from "../base/json.ts";
 import { noticeEvent } from "../flow/contract.ts";
 import type { EventOf, FollowUp, LedgerEvent } from "./event.ts";
-import {
-  noticeKinds,
-  type ExecutionState,
-  type Handling,
-  type Interrupt,
-  type Notice,
-  type NoticeKind,
-} from "./state.ts";
+import type { ExecutionState } from "./state.ts";
+import { noticeKinds, type Handling, type Interrupt, type Notice, type NoticeKind } from "./parts.ts";
 
 /** Of whom a pause asks, in characters: it is in an index. */
 export const longestPrincipal = 100;

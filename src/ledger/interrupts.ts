@@ -4,7 +4,8 @@ import { hearingOf } from "./early-events.ts";
 import type { EventOf } from "./event.ts";
 import { release } from "./groups.ts";
 import { handlingOf, tell } from "./handling.ts";
-import type { ExecutionState, Interrupt } from "./state.ts";
+import type { ExecutionState } from "./state.ts";
+import type { Interrupt } from "./parts.ts";
 
 export function raised(
   state: ExecutionState,

@@ -1,7 +1,8 @@
 /** What operators did to an execution, folded. They ask from outside, so the owner may have folded later events before it hears. */
 import type { EventOf } from "./event.ts";
 import { hold, wake } from "./groups.ts";
-import type { Dispatch, ExecutionState, JournalEntry } from "./state.ts";
+import type { ExecutionState } from "./state.ts";
+import type { Dispatch, JournalEntry } from "./parts.ts";
 
 /** The last attempt has failed: nothing runs until somebody says how it goes on. */
 export function parked(state: ExecutionState, event: EventOf<"chunk.parked">, at: number): void {

@@ -3,7 +3,8 @@ import { failing, parking, type FailurePolicy } from "../flow/failure.ts";
 import type { Graph } from "../flow/graph.ts";
 import type { SerializedError } from "../base/errors.ts";
 import type { EventOf, LedgerEvent } from "./event.ts";
-import type { Dispatch, ExecutionState } from "./state.ts";
+import type { ExecutionState } from "./state.ts";
+import type { Dispatch } from "./parts.ts";
 
 /**
  * Of the chunk, or of what has none: a sub-flow or a condition. A distributed collection has none, as its items park themselves:

@@ -5,7 +5,8 @@ import { parseAnswer } from "./answers.ts";
 import type { EventOf, LedgerEvent, ResumeTo } from "./event.ts";
 import type { Position } from "./move.ts";
 import { followUps } from "./handling.ts";
-import { pendingInterrupts, type Dispatch, type ExecutionState, type Interrupt } from "./state.ts";
+import { pendingInterrupts, type ExecutionState } from "./state.ts";
+import type { Dispatch, Interrupt } from "./parts.ts";
 
 /**
  * The id that a pause has: the one it asks for; of an item of a collection, where that one waits already, with the item's place

@@ -6,7 +6,8 @@ import type { EventOf, LedgerEvent, Outcome } from "./event.ts";
 import { nextFollowUp, notices } from "./handling.ts";
 import { nextParkedToFail, parkedToFail } from "./parking.ts";
 import { comingDue, earlyAnswers } from "./pauses.ts";
-import { isDrained, pendingInterrupts, type ExecutionState, type Interrupt } from "./state.ts";
+import { isDrained, pendingInterrupts, type ExecutionState } from "./state.ts";
+import type { Interrupt } from "./parts.ts";
 import { heldUntil, isPaused } from "./waits.ts";
 
 /** How an execution ends, and whether that holds only as long as nothing else comes in: always for the close itself. */

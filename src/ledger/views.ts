@@ -2,7 +2,8 @@
 import { z } from "zod";
 import { ExecutionCancelledError, ExecutionFailedError, type SerializedError } from "../base/errors.ts";
 import type { Intervention as PublicIntervention, InterventionFilters } from "../flow/context.ts";
-import { repeatWrites, type ExecutionState, type Intervention } from "./state.ts";
+import type { ExecutionState } from "./state.ts";
+import { repeatWrites, type Intervention } from "./parts.ts";
 import { ExecutionId } from "./event.ts";
 import type { Outcome } from "./event.ts";
 import { copyJson, type Json, type JsonObject } from "../base/json.ts";

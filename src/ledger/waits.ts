@@ -1,5 +1,6 @@
 /** What an execution, and a dispatch that nobody runs, wait for: it follows from the ledger alone. */
-import type { Dispatch, ExecutionState } from "./state.ts";
+import type { ExecutionState } from "./state.ts";
+import type { Dispatch } from "./parts.ts";
 
 /** Until when what came in waits: a start that is delayed is next, and everything else came behind it. Null when nothing waits for time. */
 export function heldUntil({ inbox, dueAt }: ExecutionState): number | null {

@@ -5,7 +5,8 @@ import type { Graph, Node, NodeId, WhenNode } from "../flow/graph.ts";
 import type { Matches } from "./command.ts";
 import type { LedgerEvent } from "./event.ts";
 import type { Move, Position, Source } from "./move.ts";
-import { collected, itemsOf, type Dispatch, type ExecutionState, type Frame } from "./state.ts";
+import { collected, itemsOf, type ExecutionState } from "./state.ts";
+import type { Dispatch, Frame } from "./parts.ts";
 
 /** A value on its way through the graph. */
 export interface Token {

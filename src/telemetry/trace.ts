@@ -6,7 +6,7 @@ import { UsageError } from "../base/errors.ts";
 import { requireBoolean, requireKnown, requireOneOf, show } from "../base/option.ts";
 import { release } from "../base/release.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
-import type { Dispatch, Interrupt } from "../ledger/state.ts";
+import type { Dispatch, Interrupt } from "../ledger/parts.ts";
 import type { Claim } from "../store/claims.ts";
 import type { NewExecution } from "../store/starts.ts";
 import { dueAt } from "./meter.ts";

@@ -4,7 +4,7 @@ import type { Items } from "../engine/items.ts";
 import { readBlueprint } from "../flow/blueprint.ts";
 import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import { repeatWrites } from "../ledger/state.ts";
+import { repeatWrites } from "../ledger/parts.ts";
 import { fitVersion, type Fit } from "../ledger/version.ts";
 import { withAnswerLimit } from "../store/batcher.ts";
 import type { Claim } from "../store/claims.ts";

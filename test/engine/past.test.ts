@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import type { Json, JsonObject } from "../../src/index.ts";
 import { Past } from "../../src/engine/past.ts";
 import { foundAt } from "../../src/base/path.ts";
-import { repeatWrites, type JournalEntry, type WriteEntry } from "../../src/ledger/state.ts";
+import { repeatWrites, type JournalEntry, type WriteEntry } from "../../src/ledger/parts.ts";
 import { fuzzRuns } from "../support/fuzz.ts";
 
 const value: fc.Arbitrary<Json> = fc.constantFrom<Json>(0, "x", null, [1], {}, { b: 1 }, { b: { c: [2] } });

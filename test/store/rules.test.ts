@@ -6,13 +6,8 @@ import fc from "fast-check";
 import { beforeAll, expect, test } from "vitest";
 import type { ExecutionId, LedgerEvent, Recorded } from "../../src/ledger/event.ts";
 import { evolve } from "../../src/ledger/evolve.ts";
-import {
-  initialState,
-  isItem,
-  pendingInterrupts,
-  type ExecutionState,
-  type Interrupt,
-} from "../../src/ledger/state.ts";
+import { initialState, isItem, pendingInterrupts, type ExecutionState } from "../../src/ledger/state.ts";
+import type { Interrupt } from "../../src/ledger/parts.ts";
 import { plain, type Json, type JsonObject } from "../../src/base/json.ts";
 import { askedIn, entriesOf, newTimeline, rowsAfter, timeOn } from "../../src/ledger/timeline-fold.ts";
 import { TimelineRow } from "../../src/ledger/timeline.ts";

@@ -11,13 +11,8 @@ import { decide } from "../../src/ledger/decide.ts";
 import { settle } from "../../src/ledger/settle.ts";
 import type { Command, Effect, Matches } from "../../src/ledger/command.ts";
 import { evolve } from "../../src/ledger/evolve.ts";
-import {
-  freezeState,
-  initialState,
-  pendingInterrupts,
-  type Dispatch,
-  type ExecutionState,
-} from "../../src/ledger/state.ts";
+import { freezeState, initialState, pendingInterrupts, type ExecutionState } from "../../src/ledger/state.ts";
+import type { Dispatch } from "../../src/ledger/parts.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../../src/ledger/event.ts";
 import type { Json, JsonObject } from "../../src/base/json.ts";

@@ -1,7 +1,7 @@
 /** The attempt that a `ctx` belongs to, as its parts see it. */
 import type { Json } from "../../base/json.ts";
 import type { Chunk } from "../../flow/graph.ts";
-import type { Dispatch } from "../../ledger/state.ts";
+import type { Dispatch } from "../../ledger/parts.ts";
 import type { AttemptTrace } from "../../telemetry/trace.ts";
 import type { AttemptHost } from "../host.ts";
 import type { Journal } from "../journal.ts";
