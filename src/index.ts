@@ -154,7 +154,8 @@ export type {
   StartManyOptions,
 } from "./execution/start-options.ts";
 export type { FunctionDefinition, Orchestrator, OrchestratorOptions, WorkerOptions } from "./orchestrator.ts";
-export type { ForkOptions, LoadReport, SavedExecution } from "./execution/history.ts";
+export type { ForkOptions } from "./execution/history.ts";
+export type { LoadReport, SavedExecution } from "./execution/saved.ts";
 export type { LoadOptions } from "./execution/load-options.ts";
 export type { KeyOptions } from "./execution/signature.ts";
 export type { FailureGroup } from "./store/lists.ts";

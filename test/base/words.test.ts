@@ -35,7 +35,7 @@ const replaced: Readonly<Record<string, RegExp>> = {
 /** What older databases and saves hold under the old names. */
 const kept: Readonly<Record<string, RegExp>> = {
   "src/store/migrate.ts": /\bhomes\b/,
-  "src/execution/history.ts": /\bshownOn\b/,
+  "src/execution/saved.ts": /\bshownOn\b/,
 };
 
 const files = globSync("{src/**/*.{ts,tsx},migrations/functions/*.sql,docs/*.md,README.md,CONTRIBUTING.md}", {
