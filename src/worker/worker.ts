@@ -1,5 +1,4 @@
 /** The worker process: graphile-worker hands out the hints, owners advance what they claim, `stop()` drains. */
-import { hostname } from "node:os";
 import { once, Semaphore, withTimeout } from "../base/async.ts";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import { withAnswerLimit } from "../store/batcher.ts";
@@ -7,28 +6,25 @@ import type { Claim } from "../store/claims.ts";
 import { giveBack } from "../engine/commit.ts";
 import { openCommitter } from "../engine/committer.ts";
 import type { Committer } from "../engine/committer.ts";
-import type { Engine } from "../engine/host.ts";
 import { openItems } from "../engine/items.ts";
 import { Owner } from "../engine/owner.ts";
 import { LeaseLostError } from "../base/errors.ts";
 import { toBlueprint } from "../flow/blueprint.ts";
 import { endsByItself } from "../ledger/settle.ts";
 import { isItem } from "../ledger/state.ts";
-import { WorkerId, type ExecutionId } from "../ledger/event.ts";
+import type { ExecutionId } from "../ledger/event.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { openBlocked } from "./blocked.ts";
 import { isSuspect, openClaims } from "./claims.ts";
 import type { Vitals } from "../telemetry/vitals.ts";
 import { openFlowPauses } from "./flow-pauses.ts";
-import { startHeartbeat } from "./heartbeat.ts";
-import type { Heartbeat } from "./heartbeat.ts";
 import { newPool, runJobs, taskOf } from "./jobs.ts";
 import type { Jobs } from "./jobs.ts";
-import { registeredSchedule } from "../store/schedules.ts";
 import { startSchedules } from "./schedules.ts";
 import type { RunningSchedules } from "./schedules.ts";
 import { openEngines } from "./engine.ts";
 import type { LocalWorker, WorkerHost, WorkerSettings } from "./host.ts";
+import { register, type Membership } from "./membership.ts";
 import { fitOf, readParent, recentPuts } from "./past.ts";
 import { openSlots } from "./slots.ts";
 import { openHere } from "./here.ts";
@@ -36,8 +32,6 @@ import { beatEveryMs, openUpkeep } from "./upkeep.ts";
 
 /** What an execution needs to go on could not be read: it is left alone for so long. */
 const unreadWaitMs = 15_000;
-/** So long the main loop may stand still: a part of the silence after which the others give a worker up. */
-const stuckMs = 5000;
 /** A ledger that this version cannot fold is looked at again after so long. */
 const brokenWaitMs = 60_000;
 /** How long graphile-worker may take to stop once nothing runs any more. */
@@ -69,54 +63,6 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   let isCrashed = false;
   let membership: Membership;
 
-  /** Registers under a fresh identity: one that others have given up must not come back. */
-  const register = async (): Promise<Membership> => {
-    const id = WorkerId.parse(crypto.randomUUID());
-    const heartbeat = startHeartbeat(
-      {
-        id,
-        host: hostname(),
-        pid: process.pid,
-        flows: [...host.flows.keys()],
-        fingerprints: [...host.flows.values()].map(({ fingerprint }) => fingerprint),
-        schedules: Object.fromEntries(
-          host.schedules.map((schedule) => [
-            schedule.name,
-            registeredSchedule(schedule, schedule.overlap, schedule.execution),
-          ]),
-        ),
-        pool: runner?.pool ?? null,
-        connection: store.links.thread("flowledger heartbeat"),
-        names: store.names,
-        everyMs: beatEveryMs,
-        stuckMs,
-        onTick: (everyMs) => meter.loop.tick(everyMs),
-      },
-      () => {
-        log.warn("this worker was given up by the others: its executions go on elsewhere", {
-          event: "given_up",
-          workerId: id,
-          executions: owners.size,
-        });
-        for (const owner of owners.values()) owner.lose();
-        if (!isStopping) void renew();
-      },
-    );
-    await heartbeat.registered;
-    return { heartbeat, engine: engines.of(id) };
-  };
-  const renew = async (): Promise<void> => {
-    while (!isStopping) {
-      try {
-        membership = await register();
-        return lookAtBlocked();
-      } catch (error) {
-        // The connection was lost in the middle of it.
-        onTrouble(error);
-        await liveness.sleep(beatEveryMs);
-      }
-    }
-  };
   /** What was under way when the worker stopped may fail when the connections go: nobody needs to know. */
   let isStopped = false;
   const onTrouble = (error: unknown) => {
@@ -293,7 +239,22 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     runner = begun;
     await withAnswerLimit(store.workers.keepPool(membership.engine.workerId, begun.pool));
   };
-  membership = await register().catch(async (error: unknown) => {
+  membership = await register({
+    host,
+    engines,
+    pool: () => runner?.pool ?? null,
+    onGivenUp: (workerId) => {
+      log.warn("this worker was given up by the others: its executions go on elsewhere", {
+        event: "given_up",
+        workerId,
+        executions: owners.size,
+      });
+      for (const owner of owners.values()) owner.lose();
+    },
+    isStopping: () => isStopping,
+    onRenewed: lookAtBlocked,
+    onTrouble,
+  }).catch(async (error: unknown) => {
     await items.close();
     throw store.explain(error);
   });
@@ -343,7 +304,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     pauses.stop();
     stopWatching();
     committer.close();
-    await membership.heartbeat.stop();
+    await membership.stop();
     isStopped = true;
   };
   const stopOnce = () => (stopped ??= stop());
@@ -404,7 +365,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       revive: () => void (isCrashed = false),
     },
     get vitals(): Vitals {
-      const { isHeld, silentMs } = membership.heartbeat;
+      const { isHeld, silentMs } = membership;
       return {
         state: isStopped ? "stopped" : isStopping ? "draining" : "serving",
         slots: settings.concurrency,
@@ -418,10 +379,4 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     stop: stopOnce,
     [Symbol.asyncDispose]: stopOnce,
   };
-}
-
-/** One identity of this worker, from its registration until the others give it up. */
-interface Membership {
-  readonly engine: Engine;
-  readonly heartbeat: Heartbeat;
 }
