@@ -4,7 +4,8 @@ import postgres from "postgres";
 import { startEmbeddedPostgres } from "../src/embedded.ts";
 import type { FlowDefinition } from "../src/flow/definition.ts";
 import { createOrchestrator } from "../src/orchestrator.ts";
-import type { Orchestrator, OrchestratorOptions } from "../src/orchestrator.ts";
+import type { Orchestrator } from "../src/orchestrator.ts";
+import type { OrchestratorOptions } from "../src/orchestrator/options.ts";
 import type { EngineName } from "./peers/engine.ts";
 import type { Table } from "./table.ts";
 

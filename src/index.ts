@@ -153,7 +153,8 @@ export type {
   StartAndWaitOptions,
   StartManyOptions,
 } from "./execution/start-options.ts";
-export type { FunctionDefinition, Orchestrator, OrchestratorOptions, WorkerOptions } from "./orchestrator.ts";
+export type { Orchestrator } from "./orchestrator.ts";
+export type { FunctionDefinition, OrchestratorOptions, WorkerOptions } from "./orchestrator/options.ts";
 export type { ForkOptions } from "./execution/history.ts";
 export type { LoadReport, SavedExecution } from "./execution/saved.ts";
 export type { LoadOptions } from "./execution/load-options.ts";

@@ -1,25 +1,16 @@
-/** `createOrchestrator()`: the only file that wires all rooms. */
+/**
+ * `createOrchestrator()`: the only file that wires all rooms. It is longer than other files, because it reads better whole: what users
+ * can call on an orchestrator, each with what it promises. What is not a call is in `orchestrator/`.
+ */
 import { systemTimers, type Timers } from "./base/timers.ts";
-import {
-  requireBoolean,
-  requireFunction,
-  requireInteger,
-  requireKnown,
-  requireList,
-  requireRecord,
-  requireText,
-  show,
-} from "./base/option.ts";
-import { Batcher, retryTransient } from "./store/batcher.ts";
-import type { CallerTransaction } from "./store/caller-transaction.ts";
+import { requireKnown, requireList, requireText, show } from "./base/option.ts";
+import { retryTransient } from "./store/batcher.ts";
 import type { ConnectionOption } from "./store/client.ts";
 import type { Anchor } from "./store/anchors.ts";
 import type { Pruned } from "./store/prune.ts";
 import type { FailureGroup } from "./store/lists.ts";
 import type { Difference, RebuildOptions } from "./store/rebuild.ts";
-import type { CreateResult, NewExecution } from "./store/starts.ts";
-import { schemaNames } from "./store/names.ts";
-import { isLocked } from "./store/refusals.ts";
+import type { NewExecution } from "./store/starts.ts";
 import { openStore } from "./store/store.ts";
 import type { Store } from "./store/store.ts";
 import type { VerifyOptions, Violation } from "./store/verify.ts";
@@ -28,8 +19,8 @@ import type { FlowDataAccess, Hooks } from "./engine/host.ts";
 import { idsBy } from "./engine/ids.ts";
 import type { NewId } from "./engine/ids.ts";
 import { KeptResources } from "./engine/resources.ts";
-import type { Resources, ResourcesFor, WorkerResources } from "./engine/resources.ts";
-import { DefinitionError, ExecutionNotFoundError, LockedError, UsageError } from "./base/errors.ts";
+import type { Resources, WorkerResources } from "./engine/resources.ts";
+import { ExecutionNotFoundError, UsageError } from "./base/errors.ts";
 import { BoundFlow } from "./execution/bound-flow.ts";
 import { newExecution } from "./execution/start-options.ts";
 import type { BoundHost } from "./execution/bound-flow.ts";
@@ -57,80 +48,24 @@ import { parsePrune } from "./execution/retention.ts";
 import type { PruneOptions } from "./execution/retention.ts";
 import { openStreams } from "./execution/stream.ts";
 import type { Streams } from "./execution/stream.ts";
-import type { Logger } from "./flow/context.ts";
 import { parseInput, requireFlow } from "./flow/contract.ts";
-import { bulkFlowName, reservedPrefix } from "./flow/names.ts";
+import { bulkFlowName } from "./flow/names.ts";
 import type { Contract } from "./flow/contract.ts";
 import type { FlowDefinition } from "./flow/definition.ts";
-import { parseDuration } from "./base/duration.ts";
-import type { Duration } from "./base/duration.ts";
 import type { ExecutionId } from "./ledger/event.ts";
-import { toJson, type JsonObject, type Storable } from "./base/json.ts";
+import { toJson, type Storable } from "./base/json.ts";
 import type { Health } from "./telemetry/health.ts";
 import { openLogs, type Logs } from "./telemetry/log.ts";
-import { Tracing, type TelemetryOptions } from "./telemetry/trace.ts";
+import { Tracing } from "./telemetry/trace.ts";
 import { Telemetry } from "./telemetry/telemetry.ts";
-import { resolveSchedules, scheduleOptionNames } from "./worker/schedules.ts";
-import type { Schedule, Scheduled, ScheduleOptions } from "./worker/schedules.ts";
+import { resolveSchedules } from "./worker/schedules.ts";
+import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
 import type { LocalWorker, Worker, WorkerSettings } from "./worker/host.ts";
 import { carriedOver, closing, isReloading, opened, started, type Member, type Serving } from "./worker/reload.ts";
-
-/** Of `createOrchestrator()`. */
-export interface OrchestratorOptions<
-  Flows extends readonly FlowDefinition[] = readonly FlowDefinition[],
-  Schedules extends readonly ScheduleOptions[] = readonly ScheduleOptions[],
-> {
-  /** A connection string, or options of postgres.js. It connects at the first use. @default process.env.DATABASE_URL, read at the first use */
-  connection?: ConnectionOption | undefined;
-  /** The schema that flowledger was migrated into: a lower-case name of at most 41 characters. @default "flowledger" */
-  schema?: string;
-  /** The flows this process starts or serves, and with them their sub-flows. */
-  flows?: Flows;
-  /** Background functions, as `defer()` of `flowledger/defer` makes them: this process serves them too. */
-  functions?: readonly FunctionDefinition[];
-  /**
-   * Live objects for chunks, by name; a function is a factory `(execution) => value`, called once per execution. Those that a contract
-   * of `flows` names have its types.
-   */
-  resources?: WorkerResources & ResourcesFor<Flows[number]>;
-  /** What starts by the clock, as long as a worker runs. */
-  schedules?: Scheduled<Schedules>;
-  /**
-   * Where the library and `ctx.log` write: pino, console, or an object with debug, info, warn and error, called with a message
-   * and fields (pino: fields and message). @default to stderr: lines of `ctx.log` from info on, warnings and errors of the library
-   */
-  logger?: Logger;
-  /**
-   * Where people reach the application, e.g. "https://example.com/approvals": links of `pauseFor({ link: true })` are this, "/a/" and a
-   * token for `answerByToken()`. @default none
-   */
-  publicUrl?: string;
-  /** Traces, where `@opentelemetry/api` is installed and an SDK is registered. @default linked traces with a span for each chunk */
-  telemetry?: TelemetryOptions;
-  /**
-   * For servers that evaluate modules again after an edit, as Vite and Nitro do in development: when this process makes another
-   * orchestrator for the same database later, that one goes on with the worker for the flows it defines anew, and this one lets go
-   * of its connections as soon as it is idle (its next use opens new ones). @default true under `next dev`, false elsewhere
-   */
-  reload?: boolean;
-}
-
-/** What `defer()` makes. */
-export interface FunctionDefinition {
-  (...args: never[]): Promise<unknown>;
-  readonly flow: FlowDefinition;
-  readonly __metadata: { readonly cron?: string };
-}
-
-/** Of `startWorker()`. */
-export interface WorkerOptions {
-  /** Executions advanced at once. @default 100 */
-  concurrency?: number;
-  /** How long `stop()` waits for chunks to reach a commit point. @default "30s" */
-  drainTimeout?: Duration;
-  /** How long a cancelled chunk may take to stop. @default "5s" */
-  cancelGrace?: Duration;
-}
+import { Known } from "./orchestrator/known.ts";
+import { checkOptions, parseWorkerOptions, requireConnection } from "./orchestrator/options.ts";
+import type { FunctionDefinition, OrchestratorOptions, WorkerOptions } from "./orchestrator/options.ts";
+import { Starts } from "./orchestrator/starts.ts";
 
 /** What there is once it is known which database is meant. */
 interface Connected {
@@ -161,7 +96,7 @@ export interface OrchestratorInternals {
 /**
  * An orchestrator for one database. It connects at its first use, not here.
  *
- * @throws {UsageError} an option that is unknown, or cannot be meant
+ * @throws {UsageError} an option that is unknown or invalid
  * @throws {DefinitionError} two flows have one name, or one is not finished
  */
 export function createOrchestrator<
@@ -180,20 +115,18 @@ export class Orchestrator implements AsyncDisposable {
   readonly #connect: (connection: ConnectionOption) => Connected;
   readonly #connection: ConnectionOption | undefined;
   #opened: Connected | undefined;
-  readonly #flows = new Map<string, FlowDefinition>();
-  readonly #functions = new Map<string, FunctionDefinition>();
+  readonly #known: Known;
+  readonly #flows: ReadonlyMap<string, FlowDefinition>;
   readonly #resources: WorkerResources;
   readonly #flowResources = new Map<string, Record<string, unknown>>();
   readonly #executionResources = new KeptResources((kept) => this.#store.reads.findOver(kept));
   readonly #logs: Logs;
   readonly #tracing: Tracing;
-  readonly #starts: Batcher<NewExecution, CreateResult>;
+  readonly #starts: Starts;
   readonly #workers = new Set<LocalWorker>();
   readonly #schedules: readonly Schedule[];
   readonly #hasShortcuts: boolean;
   readonly #publicUrl: string | null;
-  /** Flows that others serve, each asked for once. */
-  readonly #served = new Map<string, Promise<void>>();
   readonly #telemetry = new Telemetry({
     store: () => this.#readyStore(),
     isListening: () => this.#opened?.store.wakeups.isListening ?? false,
@@ -215,14 +148,12 @@ export class Orchestrator implements AsyncDisposable {
    */
   constructor(options: OrchestratorOptions, timers: Timers = systemTimers, hasShortcuts = true, hooks: Hooks = {}) {
     checkOptions(options);
-    for (const flow of options.flows ?? []) this.#register(flow);
-    for (const [index, definition] of (options.functions ?? []).entries()) this.#registerFunction(definition, index);
-    for (const schedule of options.schedules ?? []) this.#register(schedule.flow);
-    const schedules = [...(options.schedules ?? []), ...(options.functions ?? []).flatMap(scheduleOf)];
+    this.#known = new Known(options, this.#telemetry.meter);
+    this.#flows = this.#known.flows;
     this.#timers = timers;
     this.#newId = idsBy(timers);
     this.#hooks = hooks;
-    this.#schedules = resolveSchedules(schedules, (flow, input, more) =>
+    this.#schedules = resolveSchedules(this.#known.schedules, (flow, input, more) =>
       newExecution(flow, { ...more, autoCloseTimeout: 0 }, parseInput(flow, input), false, this.#newId),
     );
     this.#hasShortcuts = hasShortcuts;
@@ -244,13 +175,13 @@ export class Orchestrator implements AsyncDisposable {
     if (connection !== undefined) this.#opened = this.#connect(connection);
     this.#resources = options.resources ?? {};
     this.#tracing = new Tracing(options.telemetry, this.#logs.library);
-    this.#starts = new Batcher({
-      send: (items) => {
-        const [worker] = hasShortcuts ? this.#workers : [];
-        return worker ? worker.create(items) : this.#store.starts.create(items);
-      },
-      // Somebody's open transaction may have the key, or the id.
-      mayWait: ({ idempotencyKey }) => idempotencyKey !== null,
+    this.#starts = new Starts({
+      store: () => this.#store,
+      ready: () => this.#ready(),
+      worker: () => this.#worker,
+      flows: this.#flows,
+      resources: this.#executionResources,
+      tracing: this.#tracing,
     });
   }
 
@@ -262,20 +193,14 @@ export class Orchestrator implements AsyncDisposable {
 
   /** Starts a long-running worker in this process, serving every flow given to the orchestrator. */
   async startWorker(options: WorkerOptions = {}): Promise<Worker> {
-    requireKnown(options, ["concurrency", "drainTimeout", "cancelGrace"], "startWorker()");
-    const { concurrency = 100, drainTimeout = "30s", cancelGrace = "5s" } = options;
-    requireInteger(concurrency, "worker concurrency", { min: 1 });
-    const drainTimeoutMs = parseDuration(drainTimeout, "drainTimeout of startWorker()");
-    const cancelGraceMs = parseDuration(cancelGrace, "cancelGrace of startWorker()");
+    const parsed = parseWorkerOptions(options);
     if (this.#flows.size === 0)
       throw new UsageError(
         "a worker without flows has nothing to do",
         "pass { flows } or { functions } to createOrchestrator()",
       );
     const { worker } = await this.#serve({
-      concurrency,
-      drainTimeoutMs,
-      cancelGraceMs,
+      ...parsed,
       publicUrl: this.#publicUrl,
       hasShortcuts: this.#hasShortcuts,
     });
@@ -694,6 +619,13 @@ export class Orchestrator implements AsyncDisposable {
     return this.#connected.outcomes;
   }
 
+  /** The one of this process that takes what it can without a job. */
+  get #worker(): LocalWorker | undefined {
+    if (!this.#hasShortcuts) return undefined;
+    const [worker] = this.#workers;
+    return worker;
+  }
+
   get #host(): ExecutionHost {
     const connected = () => this.#connected;
     return {
@@ -709,16 +641,15 @@ export class Orchestrator implements AsyncDisposable {
       timers: this.#timers,
       newId: this.#newId,
       schemas: this.#schemas,
-      send: (id, flow, send) =>
-        sendCommand(connected().store, this.#hasShortcuts ? [...this.#workers][0] : undefined, id, flow, send),
+      send: (id, flow, send) => sendCommand(connected().store, this.#worker, id, flow, send),
       activeTrace: () => this.#tracing.active(),
     };
   }
 
   #bind<C extends Contract>(flow: FlowDefinition<C>): BoundFlow<C> {
     const bound: Omit<BoundHost, keyof ExecutionHost> = {
-      create: (execution, tx) => this.#create(execution, tx),
-      createAll: (executions) => this.#createAll(executions),
+      create: (execution, tx) => this.#starts.create(execution, tx),
+      createAll: (executions) => this.#starts.createAll(executions),
       find: (id) => this.getExecution(id),
       keepResources: (id, resources, created) => this.#executionResources.keep(id, resources, created),
       flowData: this.#flowData(flow.name),
@@ -729,33 +660,6 @@ export class Orchestrator implements AsyncDisposable {
     return new BoundFlow(flow, Object.assign(this.#host, bound));
   }
 
-  #register(flow: FlowDefinition): void {
-    const known = this.#flows.get(flow.name);
-    if (known && known.fingerprint !== flow.fingerprint)
-      throw new DefinitionError(flow.name, "two different flows have this name", "rename one of them");
-    // Reading the graph finishes the definition: an open block shows here, not in the middle of a night.
-    void flow.graph;
-    this.#flows.set(flow.name, flow);
-    // Seen as 0 from the beginning: what appears with its first event has no rate.
-    this.#telemetry.meter.flow(flow.name);
-    for (const child of flow.subFlows.values()) this.#register(child);
-  }
-
-  #registerFunction(definition: FunctionDefinition, index: number): void {
-    if (typeof definition !== "function" || typeof definition.flow !== "object")
-      throw new UsageError(`functions[${index}] is not a deferred function`, "wrap it: defer(fn)");
-    const { flow } = definition;
-    // Two functions have the same structure, so the fingerprint does not tell them apart.
-    if (this.#flows.has(flow.name) && this.#flows.get(flow.name) !== flow)
-      throw new DefinitionError(
-        flow.name,
-        "a flow and a function, or two functions, have this name",
-        "rename one of them, or give it a name: defer(fn, { name })",
-      );
-    this.#register(flow);
-    this.#functions.set(flow.name, definition);
-  }
-
   /** For `flowledger/defer`: the functions given here, and their executions. For `flowledger/test`: what is under way. */
   get [internals](): OrchestratorInternals {
     return {
@@ -763,81 +667,13 @@ export class Orchestrator implements AsyncDisposable {
       newId: this.#newId,
       flows: this.#flows,
       workers: this.#workers,
-      functions: this.#functions,
+      functions: this.#known.functions,
       timers: this.#timers,
       isClosed: this.#isClosed,
       logJson: () => this.#logs.useJson(),
-      create: (execution) => this.#create(execution, undefined),
+      create: (execution) => this.#starts.create(execution),
       store: () => this.#readyStore(),
     };
-  }
-
-  async #create(execution: NewExecution, tx: CallerTransaction | undefined): Promise<ExecutionId> {
-    await this.#ready();
-    await this.#requireServed(execution);
-    const traced = this.#tracing.started(execution);
-    const created = tx === undefined ? await this.#submit(traced) : await this.#createIn(tx, traced);
-    requireAccepted(execution, created);
-    return created.id;
-  }
-
-  async #submit(execution: NewExecution): Promise<CreateResult> {
-    const what =
-      execution.idempotencyKey === null
-        ? `execution id ${execution.id}`
-        : `idempotency key ${JSON.stringify(execution.idempotencyKey)} of flow "${execution.flow}"`;
-    return this.#orLocked(what, this.#starts.submit(execution));
-  }
-
-  /** @throws {LockedError} in the place of what a lock timeout raises */
-  async #orLocked<T>(what: string, work: Promise<T>): Promise<T> {
-    try {
-      return await work;
-    } catch (error) {
-      if (!isLocked(error)) throw error;
-      throw new LockedError(what, await this.#store.reads.oldestWriter(), error);
-    }
-  }
-
-  async #createIn(tx: CallerTransaction, execution: NewExecution): Promise<CreateResult> {
-    const { created, transaction } = await this.#store.starts.createIn(tx, execution);
-    this.#executionResources.within(execution.id, transaction);
-    return created;
-  }
-
-  async #createAll(executions: readonly NewExecution[]): Promise<ExecutionId[]> {
-    await this.#ready();
-    if (!executions[0]) return [];
-    await this.#requireServed(executions[0]);
-    // One statement: all of them, or none.
-    const what = `one of the idempotency keys of flow "${executions[0].flow}"`;
-    const created = await this.#orLocked(
-      what,
-      this.#store.starts.createAll(executions.map((one) => this.#tracing.started(one))),
-    );
-    const index = created.findIndex(({ isConflict }) => isConflict);
-    const started = created.flatMap(({ id, isNew }) => (isNew ? [id] : []));
-    const [execution, conflict] = [executions[index], created[index]];
-    if (execution && conflict) requireAccepted(execution, conflict, { started });
-    return created.map(({ id }) => id);
-  }
-
-  /** Asked once per flow. @throws {UsageError} nobody has it, and it might wait for ever */
-  async #requireServed({ flow, allowUnknown = false }: NewExecution): Promise<void> {
-    if (flow.startsWith(reservedPrefix))
-      throw new UsageError(
-        `flow "${flow}" is the library's own, and is started by nobody else`,
-        "ask for a bulk with orchestrator.bulk()",
-      );
-    if (allowUnknown || this.#flows.has(flow)) return;
-    let asked = this.#served.get(flow);
-    if (!asked) {
-      asked = this.#store.starts.requireServed(flow);
-      this.#served.set(flow, asked);
-      // A worker may come that serves it.
-      asked.catch(() => this.#served.delete(flow));
-    }
-    await asked;
   }
 
   /** @param send how what may be repeated is sent; an append may not */
@@ -865,68 +701,4 @@ export class Orchestrator implements AsyncDisposable {
       throw error;
     }
   }
-}
-
-const orchestratorOptions = Object.keys({
-  connection: true,
-  schema: true,
-  flows: true,
-  functions: true,
-  resources: true,
-  schedules: true,
-  logger: true,
-  publicUrl: true,
-  telemetry: true,
-  reload: true,
-} satisfies Record<keyof OrchestratorOptions, true>);
-
-/** @throws {UsageError} naming the option that is invalid */
-function checkOptions(options: OrchestratorOptions): void {
-  const where = "createOrchestrator()";
-  requireKnown(options, orchestratorOptions, where);
-  const { connection, schema, flows, functions, resources, schedules, logger, reload } = options;
-  if (connection !== undefined && typeof connection !== "string") requireRecord(connection, `connection of ${where}`);
-  // Said here, and not at the first use.
-  if (schema !== undefined) schemaNames(schema);
-  if (flows !== undefined) requireList(flows, `flows of ${where}`, (flow, of) => requireFlow(flow, of));
-  if (functions !== undefined) requireList(functions, `functions of ${where}`, () => null);
-  if (resources !== undefined) requireRecord(resources, `resources of ${where}`);
-  if (schedules !== undefined)
-    requireList(schedules, `schedules of ${where}`, (one) => {
-      requireKnown(one, scheduleOptionNames, "a schedule");
-      requireFlow(Reflect.get(Object(one), "flow"), "flow of a schedule");
-    });
-  if (logger !== undefined)
-    for (const method of ["debug", "info", "warn", "error"])
-      requireFunction(Reflect.get(Object(logger), method), `${method} of logger of ${where}`);
-  if (reload !== undefined) requireBoolean(reload, `reload of ${where}`);
-}
-
-/** @throws {UsageError} the key was used with another input, or the id is taken */
-function requireAccepted(execution: NewExecution, created: CreateResult, more: JsonObject = {}): void {
-  if (created.isConflict)
-    throw new UsageError(
-      `idempotency key "${execution.idempotencyKey ?? ""}" of flow "${execution.flow}" was used with another input (execution ${created.id})`,
-      "use a new key for a new input",
-      { executionId: created.id, ...more },
-    );
-  if (!created.isNew && execution.idempotencyKey === null)
-    throw new UsageError(
-      `execution id ${created.id} is taken`,
-      "leave id out, or use idempotencyKey to find an execution again",
-    );
-}
-
-function requireConnection(): ConnectionOption {
-  const url = process.env["DATABASE_URL"];
-  if (url !== undefined) return url;
-  throw new UsageError(
-    "this orchestrator has no connection",
-    "pass { connection } to createOrchestrator(), or set DATABASE_URL",
-  );
-}
-
-/** Of a function with a cron: it is called without arguments. */
-function scheduleOf({ flow, __metadata: { cron } }: FunctionDefinition): ScheduleOptions[] {
-  return cron === undefined ? [] : [{ flow, name: flow.name, cron, input: [] }];
 }

@@ -6,7 +6,8 @@ import { UsageError } from "../base/errors.ts";
 import { configure } from "../defer.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import { createOrchestrator, internals } from "../orchestrator.ts";
-import type { FunctionDefinition, Orchestrator } from "../orchestrator.ts";
+import type { Orchestrator } from "../orchestrator.ts";
+import type { FunctionDefinition } from "../orchestrator/options.ts";
 import { importModule } from "../terminal.ts";
 import { requireDatabase, schemaOf, type GlobalOptions } from "./command.ts";
 
