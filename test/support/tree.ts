@@ -7,7 +7,7 @@ export type Sources = ReadonlyMap<string, string>;
 /** The order of the rooms: each imports from itself and from those before it. */
 export const rooms = ["base", "flow", "ledger", "store", "telemetry", "engine", "worker", "execution", "test"];
 /** Folders of entry points: what belongs to one file at the root of `src`, and imports from everywhere. */
-export const entryFolders = ["ai", "cli", "console", "defer", "mcp", "orchestrator"];
+export const entryFolders = ["ai", "cli", "console", "defer", "embedded", "mcp", "orchestrator"];
 
 const imports = /\b(?:from|import|require|import\.meta\.resolve)\s*\(?\s*(["'`])([^"'`\n]+)\1/g;
 /** A thread is started by its URL; data files have one as well. */
