@@ -3,7 +3,7 @@
  * test runner: vitest, jest and node:test are all the same to it.
  */
 import { randomUUID } from "node:crypto";
-import { parseDuration, parseMoment, type Duration } from "./base/duration.ts";
+import { parseDuration, type Duration } from "./base/duration.ts";
 import { UsageError } from "./base/errors.ts";
 import { requireInteger, requireKnown } from "./base/option.ts";
 import { systemTimers as liveness, type Timers } from "./base/timers.ts";
@@ -21,16 +21,18 @@ import { openTestDatabases } from "./store/test-databases.ts";
 import { requireTestServer } from "./test-server.ts";
 import { BegunCode } from "./test/begun.ts";
 import { crashEverywhere, Cutter, type CrashCheck, type Lab, type CrashOptions } from "./test/crash.ts";
-import { Driver, type Due } from "./test/driver.ts";
+import { Driver } from "./test/driver.ts";
 import { withMocks, type Mocks } from "./test/mocks.ts";
 import { CrashProcesses, moduleOf } from "./test/process.ts";
 import { TestRun } from "./test/run.ts";
 import { TestTimers } from "./test/timers.ts";
 import type { ExecutionId, WorkerId } from "./ledger/event.ts";
 import type { LocalWorker } from "./worker/host.ts";
+import { type Clock, clockOf, momentOf } from "./test/clock.ts";
 
 export { ClockStuckError, CrashFoundError, UnreachableError } from "./test/errors.ts";
 export type { CrashCheck, CrashContext, CrashOptions } from "./test/crash.ts";
+export type { Clock } from "./test/clock.ts";
 export type { Condition } from "./test/conditions.ts";
 export type { Due } from "./test/driver.ts";
 export type { Mocks } from "./test/mocks.ts";
@@ -55,23 +57,6 @@ export interface TestOptions<F extends readonly FlowDefinition[] = readonly Flow
   readonly worker?: WorkerOptions;
   /** Real time that code of a chunk gets when it waits for something that the clock does not bring. @default "2s" */
   readonly patience?: Duration;
-}
-
-/** The clock of a test: it stands still until it is moved. */
-export interface Clock {
-  /** What time it is. */
-  now(): Date;
-  /**
-   * Lets time pass. Whatever is due on the way happens at its time and in its order: sleeps, retries, timeouts, expiry, auto-close,
-   * schedules. Resolves when nothing is left to do at the time that is reached.
-   */
-  advance(duration: Duration): Promise<void>;
-  /** The same up to a moment. @throws {UsageError} it is over */
-  set(moment: Date | string): Promise<void>;
-  /** Goes to the next time at which something is due, and says what that is; null where there is nothing. */
-  next(): Promise<Due | null>;
-  /** What is due and when, the next first. */
-  upcoming(): Promise<Due[]>;
 }
 
 const optionNames = [
@@ -380,24 +365,4 @@ export class TestOrchestrator implements AsyncDisposable {
   get #runHost() {
     return { host: this.orchestrator[internals].host, driver: this.#driver, begun: this.#begun };
   }
-}
-
-function clockOf(driver: Driver): Clock {
-  return {
-    now: () => new Date(driver.now),
-    advance: async (duration) => driver.moveBy(parseDuration(duration, "clock.advance()")),
-    set: async (moment) => driver.moveTo(momentOf(moment, "clock.set()").getTime()),
-    next: () => driver.next(),
-    upcoming: () => driver.upcoming(),
-  };
-}
-
-function momentOf(given: Date | string, where: string): Date {
-  const moment = typeof given === "string" ? new Date(given) : given;
-  if (typeof given === "string" && Number.isNaN(moment.getTime()))
-    throw new UsageError(
-      `${JSON.stringify(given)} is not a moment for ${where}`,
-      'use ISO 8601, like "2026-01-01T09:00Z"',
-    );
-  return parseMoment(moment, where);
 }
