@@ -7,7 +7,8 @@ import { ActionDialog, ranks, type Action } from "./actions.tsx";
 import { SchemaForm } from "./form.tsx";
 import { CallError, newName, send, useLoad } from "./net.ts";
 import { filtersIn, hrefOf, stay, usePlace } from "./place.ts";
-import { Announce, Empty, ExecutionLink, Loading, Payload, Problem, Time, useKeptFocus } from "./parts.tsx";
+import { Announce, Empty, ExecutionLink, Loading, Problem, Time, useKeptFocus } from "./parts.tsx";
+import { Payload } from "./payload.tsx";
 
 export function Inbox({ me }: { me: Me }) {
   const { query } = usePlace();

@@ -1,13 +1,12 @@
 /** One execution: why it is where it is, what it asks, and all that is known of it. */
 import { visible } from "../../base/visible.ts";
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { EventShown, Me, Overview, Page, Shown, StateShown } from "../api.ts";
+import type { Me, Overview, Shown } from "../api.ts";
 import { ActionDialog, actionsOf, type Action } from "./actions.tsx";
-import { diffOf } from "./diff.ts";
 import { Graph } from "./graph.tsx";
 import { Children } from "./executions.tsx";
 import { QuestionCard } from "./inbox.tsx";
-import { CallError, follow, read, useCaughtUp, useLoad } from "./net.ts";
+import { CallError, follow, useLoad } from "./net.ts";
 import { go, hrefOf, stay, usePlace } from "./place.ts";
 import {
   Announce,
@@ -16,17 +15,16 @@ import {
   ErrorView,
   ExecutionLink,
   Loading,
-  Payload,
   Problem,
   Sentence,
   Status,
   Time,
-  Tree,
-  Windowed,
   lengthOf,
 } from "./parts.tsx";
-import { Point } from "./point.tsx";
+import { Payload } from "./payload.tsx";
 import { Timeline } from "./timeline.tsx";
+import { Ledger } from "./ledger.tsx";
+import { State } from "./state.tsx";
 
 const tabs = ["timeline", "graph", "data", "state", "ledger", "stream", "children"] as const;
 type Tab = (typeof tabs)[number];
@@ -268,222 +266,6 @@ function Data({ one }: { one: Overview }) {
         <Payload value={one.metadata} label="metadata" />
       </section>
     </div>
-  );
-}
-
-function State({ id, one }: { id: string; one: Overview }) {
-  const { query } = usePlace();
-  const seq = query.get("seq");
-  const other = query.get("with");
-  const now = useCaughtUp<StateShown>(`executions/${id}/state`, seq, one.seq);
-  const before = useCaughtUp<StateShown>(other === null ? null : `executions/${id}/state`, other, one.seq);
-  const to = (change: Record<string, string | null>) => go(hrefOf(change, query), { isReplaced: true });
-  const at = seq === null ? one.seq : Number(seq);
-  const behind = [now.value, before.value].find((value) => value && value.seq < value.of);
-  return (
-    <>
-      <Point one={one}>
-        {other === null ? (
-          <button type="button" class="small" onClick={() => to({ with: String(Math.max(1, at - 1)) })}>
-            Compare
-          </button>
-        ) : (
-          <label class="flex">
-            <span>with the state after</span>
-            <input
-              type="number"
-              min={1}
-              max={one.seq}
-              value={other}
-              onChange={(event) => to({ with: event.currentTarget.value })}
-            />
-            <button type="button" class="small" onClick={() => to({ with: null })}>
-              No comparison
-            </button>
-          </label>
-        )}
-      </Point>
-      <Problem error={now.error ?? before.error} onRetry={now.reload} />
-      {now.isLoading && <Loading rows={4} />}
-      {now.value && now.value.problem !== null && <p class="problem">{visible(now.value.problem)}</p>}
-      {behind && (
-        <p class="quiet" role="status">
-          As of event {behind.seq.toLocaleString()} of {behind.of.toLocaleString()}: the rest is being read.
-        </p>
-      )}
-      {now.value && other !== null && before.value && !behind && (
-        <Diff from={before.value.state} to={now.value.state} />
-      )}
-      {now.value && other === null && <Payload value={now.value.state} label="state" />}
-    </>
-  );
-}
-
-function Diff({ from, to }: { from: Shown; to: Shown }) {
-  if (!("json" in from) || !("json" in to)) return <p class="quiet">These states are too large to be compared here.</p>;
-  const changes = diffOf(from.json, to.json);
-  if (changes.length === 0) return <Empty title="Nothing differs between the two" />;
-  return (
-    <table class="rows diff">
-      <thead>
-        <tr>
-          <th scope="col">Path</th>
-          <th scope="col">Before</th>
-          <th scope="col">After</th>
-        </tr>
-      </thead>
-      <tbody>
-        {changes.map(({ path, before, after }) => (
-          <tr key={path}>
-            <td class="mono">{visible(path)}</td>
-            <td>
-              {before === undefined ? (
-                <span class="quiet">not there</span>
-              ) : (
-                <Tree value={before} label={`${path} before`} />
-              )}
-            </td>
-            <td>
-              {after === undefined ? <span class="quiet">gone</span> : <Tree value={after} label={`${path} after`} />}
-            </td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
-  );
-}
-
-const groups: readonly (readonly [label: string, types: readonly string[]])[] = [
-  ["all", []],
-  [
-    "chunks",
-    ["chunk.completed", "chunk.failed", "chunk.interrupted", "chunk.parked", "chunk.retried", "chunk.skipped"],
-  ],
-  ["state", ["state.set", "state.appended", "state.deleted", "state.edited"]],
-  [
-    "people",
-    [
-      "interrupt.raised",
-      "interrupt.resumed",
-      "interrupt.expired",
-      "interrupt.cancelled",
-      "intervention.recorded",
-      "execution.paused",
-      "execution.unpaused",
-      "cancel.requested",
-      "chunk.retried",
-      "chunk.skipped",
-      "state.edited",
-    ],
-  ],
-  [
-    "execution",
-    [
-      "execution.created",
-      "execution.started",
-      "execution.claimed",
-      "execution.blocked",
-      "execution.sealed",
-      "execution.failed",
-      "execution.closed",
-    ],
-  ],
-];
-
-/** So many fill a window. */
-const enoughRows = 40;
-
-function Ledger({ id, seq: version }: { id: string; seq: number }) {
-  const [group, setGroup] = useState("all");
-  const types = groups.find(([label]) => label === group)?.[1] ?? [];
-  const filter = types.map((type) => `type=${type}`).join("&");
-  const path = `executions/${id}/ledger`;
-  const first = useLoad<Page<EventShown>>(`${path}?${filter}`, { isLive: false, version });
-  const [older, setOlder] = useState<{ key: string; rows: readonly EventShown[]; next: string | null } | null>(null);
-  const [chosen, setChosen] = useState<number | null>(null);
-  const isAsking = useRef(false);
-  const key = `${id} ${group}`;
-  const begun = older?.key === key ? older : null;
-  const newest = first.value?.rows ?? [];
-  // What is new comes on top; what was read stays below, each once.
-  const rows = begun ? [...newest.filter(({ seq }) => seq > (begun.rows[0]?.seq ?? 0)), ...begun.rows] : newest;
-  const next = begun ? begun.next : (first.value?.nextCursor ?? null);
-  const loadOlder = async () => {
-    if (next === null || isAsking.current) return;
-    isAsking.current = true;
-    try {
-      // A look for some kinds goes through a piece of the ledger, in which there may be few of them, or none.
-      let [found, from]: [EventShown[], string | null] = [[], next];
-      while (from !== null && found.length < enoughRows) {
-        const page: Page<EventShown> = await read(`${path}?before=${from}${filter && `&${filter}`}`);
-        found = [...found, ...page.rows];
-        from = page.nextCursor;
-      }
-      setOlder({ key, rows: [...rows, ...found], next: from });
-    } catch {
-      // The next scroll asks again.
-    }
-    isAsking.current = false;
-  };
-  useEffect(() => {
-    if (rows.length < enoughRows) void loadOlder();
-  }, [next, rows.length]);
-  const detail = rows.find(({ seq }) => seq === chosen) ?? null;
-  return (
-    <>
-      <div class="flex chips" role="group" aria-label="Kinds of events">
-        {groups.map(([label]) => (
-          <button key={label} type="button" class="chip" aria-pressed={label === group} onClick={() => setGroup(label)}>
-            {label}
-          </button>
-        ))}
-      </div>
-      <Problem error={first.error} onRetry={first.reload} />
-      {first.isLoading && <Loading rows={6} />}
-      {first.value && rows.length === 0 && next === null && <Empty title="No such event" />}
-      {detail && (
-        <section class="card detail" aria-label={`Event ${detail.seq}`}>
-          <header class="flex">
-            <h2>
-              {detail.seq} {detail.type}
-            </h2>
-            <a class="button" href={hrefOf({ execution: id, tab: "state", seq: String(detail.seq) })} onClick={stay}>
-              State after it
-            </a>
-            <button type="button" class="small" onClick={() => setChosen(null)}>
-              Close
-            </button>
-          </header>
-          <p class="quiet">
-            <Time at={detail.at} isFull />
-            {detail.actor !== null && ` · by ${visible(detail.actor)}`}
-          </p>
-          {detail.payload ? (
-            <Payload value={detail.payload} label={`payload of event ${detail.seq}`} />
-          ) : (
-            <p class="quiet">No payload.</p>
-          )}
-        </section>
-      )}
-      {rows.length > 0 && (
-        <Windowed rows={rows} height={34} label="Ledger, newest first" onEnd={() => void loadOlder()}>
-          {(event) => (
-            <button
-              type="button"
-              class="event-row"
-              aria-expanded={event.seq === chosen}
-              onClick={() => setChosen(event.seq === chosen ? null : event.seq)}
-            >
-              <span class="seq">{event.seq}</span>
-              <span class="type">{event.type}</span>
-              <span class="name">{visible(event.chunk ?? "")}</span>
-              <span class="by quiet">{event.actor === null ? "" : visible(event.actor)}</span>
-              <Time at={event.at} />
-            </button>
-          )}
-        </Windowed>
-      )}
-    </>
   );
 }
 
