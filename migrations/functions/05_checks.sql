@@ -1,4 +1,4 @@
--- What may come in at the front door: payloads, texts, options, moments. The library calls the same functions, so these
+-- What clients may send: payloads, texts, options, moments. The library calls the same functions, so these
 -- checks hold for it too; it says some of them earlier, with the place in the caller's own value.
 
 -- May this session say what only the library knows, e.g. that a contract has seen a value? Whoever can write the ledger may: a
@@ -23,7 +23,7 @@ return case
     or length(btrim(replace(abs(p_value)::text, '.', ''), '0')) < length(btrim(replace(abs(p_value::float8::text::numeric)::text, '.', ''), '0')) end;
 
 -- Refuses what the ledger cannot hold, or JavaScript cannot read: as `toJson` of the library does, in `base/json.ts`.
---   p_where   names the door, e.g. input
+--   p_where   names what is checked, e.g. input
 create or replace function flowledger.check_json(p_value jsonb, p_where text) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

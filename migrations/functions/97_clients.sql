@@ -1,4 +1,4 @@
--- Clients that are limited to flows and to a metadata filter: by `grant_client`, checked at the front door. What a limit does not
+-- Clients that are limited to flows and to a metadata filter: by `grant_client`, checked by the functions that clients call. What a limit does not
 -- cover does not exist for them: same error, same message, about the same time.
 
 -- The role whose rights count: who logged in, or as whom that session works.

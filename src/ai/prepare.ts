@@ -52,7 +52,7 @@ interface Preparing {
   readonly tools?: ToolSet;
 }
 
-/** @throws {UsageError} what it gave cannot be meant */
+/** @throws {UsageError} it returned something invalid */
 export async function prepare(
   ctx: Ctx<AgentContract, unknown>,
   agent: string,

@@ -106,8 +106,8 @@ export class Semaphore {
   /** Those that wait, in the order of their groups' turns. */
   readonly #queues: { readonly group: string; readonly priority: number; readonly waiting: (() => void)[] }[] = [];
 
-  constructor(places: number) {
-    this.#free = places;
+  constructor(permits: number) {
+    this.#free = permits;
   }
 
   get free(): number {

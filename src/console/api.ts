@@ -165,7 +165,7 @@ export interface GraphNode {
   readonly label: string;
   readonly next: readonly string[];
   /** How a value gets from a block's first node into its bodies. */
-  readonly doors: readonly { readonly label: string; readonly to: string }[];
+  readonly entries: readonly { readonly label: string; readonly to: string }[];
   /** Where a block's bodies meet again. */
   readonly end: string | null;
 }

@@ -77,7 +77,7 @@ function nodeOf(node: Node, show: (text: string) => string): GraphNode {
     kind: node.kind,
     label: show(labelOf(node)),
     next: node.next,
-    doors: entriesOf(node).map(({ label, to }) => ({ label: show(label), to })),
+    entries: entriesOf(node).map(({ label, to }) => ({ label: show(label), to })),
     end: "end" in node ? node.end : null,
   };
 }

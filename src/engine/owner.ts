@@ -235,13 +235,13 @@ export class Owner {
         void this.#of.collections.stopItems();
         return false;
       case "linger":
-        this.#of.deadlines.linger(this.#of.runs.lookedAt);
+        this.#of.deadlines.linger(this.#of.runs.checkedAt);
         return false;
       case "append":
         void this.#of.roundTrips.commit(next);
         return false;
       case "wait":
-        this.#of.deadlines.arm(this.#of.runs.lookedAt);
+        this.#of.deadlines.arm(this.#of.runs.checkedAt);
         return false;
     }
   }

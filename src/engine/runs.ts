@@ -33,15 +33,15 @@ interface Parts {
 
 export class Runs {
   readonly #of: Parts;
-  #lookedAt = 0;
+  #checkedAt = 0;
 
   constructor(parts: Parts) {
     this.#of = parts;
   }
 
   /** When what is ready was last looked through, by the database's clock. */
-  get lookedAt(): number {
-    return this.#lookedAt;
+  get checkedAt(): number {
+    return this.#checkedAt;
   }
 
   /** Its flow is paused, and nothing ends it. */
@@ -54,7 +54,7 @@ export class Runs {
   start(): void {
     const { asks, entries, ready, slots } = this.#of;
     const { state } = asks;
-    const now = (this.#lookedAt = asks.now());
+    const now = (this.#checkedAt = asks.now());
     if (slots.isDraining || state.closed || state.failing) return;
     if (state.cancelling ? !isCleaning(state) : isPaused(state) || this.isFlowPaused) return;
     // A chunk that starts after another has ended sees what that wrote.

@@ -1,4 +1,4 @@
-/** The JSON Schema of a contract's input, for doors without its code: it refuses nothing that the contract takes. */
+/** The JSON Schema of a contract's input, for entry points that do not have its code: it refuses nothing that the contract accepts. */
 import { z } from "zod";
 
 type Made = Parameters<NonNullable<z.core.ToJSONSchemaParams["override"]>>[0];

@@ -10,12 +10,12 @@ import type { Dispatch } from "./parts.ts";
 import { done, enterAll, hear, newWalk, node, onward } from "./walk.ts";
 
 export function record(state: ExecutionState, graph: Graph, dispatch: Dispatch, effect: Effect): LedgerEvent[] {
-  const place: { dispatch: number; chunk: string; ordinal: number; turns?: number[] } = {
+  const position: { dispatch: number; chunk: string; ordinal: number; turns?: number[] } = {
     dispatch: dispatch.id,
     chunk: dispatch.chunk ?? dispatch.node,
     ordinal: effect.ordinal,
   };
-  if (effect.turns) place.turns = [...effect.turns];
+  if (effect.turns) position.turns = [...effect.turns];
   switch (effect.effect) {
     case "set":
     case "append":
@@ -27,23 +27,23 @@ export function record(state: ExecutionState, graph: Graph, dispatch: Dispatch, 
         const heard = effect.effect === "append" ? appended(state, effect.key, effect.value) : value;
         for (const id of listeners) enterAll(walk, node(graph, id).next, { ...onward(dispatch, heard), at: null });
       }
-      if (effect.effect === "delete") return done(walk, { type: "state.deleted", ...place, key: effect.key });
+      if (effect.effect === "delete") return done(walk, { type: "state.deleted", ...position, key: effect.key });
       const type = effect.effect === "set" ? "state.set" : "state.appended";
-      return done(walk, { type, ...place, key: effect.key, value });
+      return done(walk, { type, ...position, key: effect.key, value });
     }
     case "emit": {
       const walk = newWalk(state, graph, effect.matches);
       const { event, payload } = effect;
-      const emitted: EventOf<"event.emitted"> = { type: "event.emitted", ...place, event, payload };
+      const emitted: EventOf<"event.emitted"> = { type: "event.emitted", ...position, event, payload };
       if (effect.wait) emitted.group = walk.nextId++;
       hear(walk, event, { ...onward(dispatch, payload), at: null, group: emitted.group ?? dispatch.group });
       return [...done(walk, emitted), ...answeredBy(pendingInterrupts(state), event, payload)];
     }
     case "step":
-      return [{ type: "step.completed", ...place, name: effect.name, value: effect.value }];
+      return [{ type: "step.completed", ...position, name: effect.name, value: effect.value }];
     case "stepFailed": {
       const { name, attempt, error, retryInMs } = effect;
-      const failed: EventOf<"step.failed"> = { type: "step.failed", ...place, name, attempt, error };
+      const failed: EventOf<"step.failed"> = { type: "step.failed", ...position, name, attempt, error };
       if (retryInMs !== null) failed.retryInMs = retryInMs;
       return [failed];
     }
@@ -51,20 +51,20 @@ export function record(state: ExecutionState, graph: Graph, dispatch: Dispatch, 
       return [
         {
           type: "sleep.started",
-          ...place,
+          ...position,
           forMs: effect.forMs,
           ...(effect.until !== undefined && { until: effect.until }),
         },
       ];
     case "result":
-      return [{ type: "result.set", ...place, value: effect.value }];
+      return [{ type: "result.set", ...position, value: effect.value }];
     case "stopStream":
-      return [{ type: "stream.stopped", ...place }];
+      return [{ type: "stream.stopped", ...position }];
     case "call":
       return [
         {
           type: "child.started",
-          ...place,
+          ...position,
           child: effect.child,
           flow: effect.flow,
           ...(effect.input !== undefined && { input: effect.input }),
@@ -73,13 +73,13 @@ export function record(state: ExecutionState, graph: Graph, dispatch: Dispatch, 
       ];
     case "consume": {
       const { intervention, consumer, status, note, metadata } = effect;
-      return [{ type: "intervention.consumed", ...place, id: intervention, consumer, status, note, metadata }];
+      return [{ type: "intervention.consumed", ...position, id: intervention, consumer, status, note, metadata }];
     }
     case "withdraw": {
       const { interrupt: id, reason } = effect;
       // An answer that came in meanwhile counts.
       if (state.interrupts.get(id)?.status !== "pending") return [];
-      return [{ type: "interrupt.cancelled", ...place, id, reason, withdrawn: true }];
+      return [{ type: "interrupt.cancelled", ...position, id, reason, withdrawn: true }];
     }
   }
 }

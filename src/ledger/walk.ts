@@ -104,7 +104,7 @@ export function enter(walk: Walk, id: NodeId, token: Token): void {
         walk.moves.push(run(walk, id, token));
         return;
       }
-      const entries = here.entry.map((entry) => place(walk.graph, entry));
+      const entries = here.entry.map((entry) => nodeRef(walk.graph, entry));
       const frame = openFrame(walk, id, token, size, null, entries);
       walk.nextId += size * entries.length;
       if (size === 0) completeFrame(walk, requireFrame(walk, frame), here.end);
@@ -176,12 +176,12 @@ function joinAt(walk: Walk, here: WhenNode, events: readonly string[], event: st
 }
 
 export function run(walk: Walk, id: NodeId, token: Token): Extract<Move, { move: "run" }> {
-  const move: Extract<Move, { move: "run" }> = { move: "run", id: walk.nextId++, ...place(walk.graph, id) };
+  const move: Extract<Move, { move: "run" }> = { move: "run", id: walk.nextId++, ...nodeRef(walk.graph, id) };
   if (token.begins) move.begins = true;
   return travelling(move, token);
 }
 
-function place(graph: Graph, id: NodeId): { node: string; chunk?: string } {
+function nodeRef(graph: Graph, id: NodeId): { node: string; chunk?: string } {
   const here = node(graph, id);
   return here.kind === "chunk" ? { node: id, chunk: here.chunk } : { node: id };
 }

@@ -35,7 +35,7 @@ export interface BrokenClaim {
 
 export interface ClaimOptions {
   /** Whether to take one of those that lost several workers. @default true */
-  takesSuspects?: boolean;
+  takesPoisonSuspects?: boolean;
   /** By it the caller finds what was claimed, should the answer get lost. @default random */
   token?: string;
   /** Called with what was claimed and cannot be folded. @default throws */
@@ -114,7 +114,7 @@ export function claimsOf({ sql }: Pick<Database, "sql">): Claims {
     async claim(worker, ids, options = {}) {
       const rows = await sql<ClaimRow[]>`
         select * from flowledger.claim(${worker}::uuid, ${options.token ?? crypto.randomUUID()}::uuid, ${list(ids)}::text::uuid[],
-          ${snapshotVersion}::int, ${options.takesSuspects ?? true}::boolean)`;
+          ${snapshotVersion}::int, ${options.takesPoisonSuspects ?? true}::boolean)`;
       return foldClaims(sql, rows, worker, options);
     },
     async claimLimited(worker, requests, options = {}) {
@@ -164,7 +164,7 @@ const claimsLimited = statement(`select * from flowledger.claim_limited(?::uuid,
 export function claimedLimited(
   worker: WorkerId,
   requests: readonly SlotRequest[],
-  { token = crypto.randomUUID(), takesSuspects = true }: ClaimOptions,
+  { token = crypto.randomUUID(), takesPoisonSuspects = true }: ClaimOptions,
 ) {
   const rooms = new Map<string, number>();
   for (const { flow, hasRoom } of requests) rooms.set(flow, (rooms.get(flow) ?? 0) + (hasRoom ? 1 : 0));
@@ -177,7 +177,7 @@ export function claimedLimited(
     list([...rooms.keys()]),
     list([...rooms.values()]),
     snapshotVersion,
-    takesSuspects,
+    takesPoisonSuspects,
   ] as const;
 }
 

@@ -41,7 +41,7 @@ export interface ClaimsHost {
   readonly store: Pick<Store, "claims" | "commandsClaiming" | "commits" | "starts">;
   readonly log: Logger;
   /** Executions that lost workers run one at a time. */
-  readonly suspects: Semaphore;
+  readonly poisonSuspects: Semaphore;
   readonly workerId: () => WorkerId;
   /** It has an owner here, or is about to have one. */
   readonly isOwned: (id: ExecutionId) => boolean;
@@ -50,7 +50,7 @@ export interface ClaimsHost {
   readonly onTrouble: (error: unknown) => void;
 }
 
-export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, onTrouble }: ClaimsHost): Claims {
+export function openClaims({ store, log, poisonSuspects, workerId, isOwned, onBroken, onTrouble }: ClaimsHost): Claims {
   /** Tokens of claims that wait for their answer. */
   const underWay = new Set<string>();
   let lost: LostClaim[] = [];
@@ -80,19 +80,19 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
   ): Promise<T> =>
     within(async (token) => {
       // The place of the one suspect is taken before the claim: two claims at once must not bring two.
-      const takesSuspects = suspects.tryAcquire();
+      const takesPoisonSuspects = poisonSuspects.tryAcquire();
       const options: ClaimOptions = {
         token,
-        takesSuspects,
+        takesPoisonSuspects,
         onBroken: (broken, error) => onBroken({ ...broken, token }, error),
       };
       const answer = await withAnswerLimit(ask(options)).catch((error: unknown) => {
         // The job that asked is used up: to free what was asked for gives it another one, also where nothing was taken.
         lost.push({ token, ...asked, hasBegun: false });
-        if (takesSuspects) suspects.release();
+        if (takesPoisonSuspects) poisonSuspects.release();
         throw error;
       });
-      if (takesSuspects && ![...claimedIn(answer).values()].some(isSuspect)) suspects.release();
+      if (takesPoisonSuspects && ![...claimedIn(answer).values()].some(isPoisonSuspect)) poisonSuspects.release();
       return answer;
     });
   const claims = new Batcher<ExecutionId, Claim | null>({
@@ -189,7 +189,7 @@ export function openClaims({ store, log, suspects, workerId, isOwned, onBroken, 
 }
 
 /** It lost workers without progress: perhaps it is the one that takes them down. */
-export function isSuspect({ takeovers }: Claim): boolean {
+export function isPoisonSuspect({ takeovers }: Claim): boolean {
   return takeovers >= 2;
 }
 

@@ -13,7 +13,7 @@ import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 
 /** graphile-worker looks for jobs every two seconds while it has none. */
-const lookWithinMs = 8000;
+const pollWithinMs = 8000;
 /** Of one of its messages in the log. */
 const mostLetters = 300;
 
@@ -49,13 +49,13 @@ export async function runJobs(
   events.on("cron:starting", ({ cron }) => (stopCron = () => void cron.release()));
   events.on("pool:create", ({ workerPool }) => (name = workerPool.id));
   let fetched: unknown[] = [];
-  let lookedAt = liveness.monotonic();
-  let isLooking = true;
+  let polledAt = liveness.monotonic();
+  let isPolling = true;
   let hasEnded = false;
-  events.on("localQueue:getJobs:complete", () => (lookedAt = liveness.monotonic()));
+  events.on("localQueue:getJobs:complete", () => (polledAt = liveness.monotonic()));
   events.on("localQueue:setMode", ({ newMode }) => {
-    lookedAt = liveness.monotonic();
-    isLooking = newMode === "POLLING";
+    polledAt = liveness.monotonic();
+    isPolling = newMode === "POLLING";
   });
   events.on("localQueue:init", ({ localQueue }) => (fetched = localQueue.jobQueue));
   const runner = await run({
@@ -108,7 +108,7 @@ export async function runJobs(
   return {
     runner,
     pool: name,
-    isStuck: () => isLooking && liveness.monotonic() - lookedAt > lookWithinMs,
+    isStuck: () => isPolling && liveness.monotonic() - polledAt > pollWithinMs,
     endPool: () => pool.endAll(),
   };
 }

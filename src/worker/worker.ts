@@ -15,7 +15,7 @@ import { isItem } from "../ledger/state.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { openBlocked } from "./blocked.ts";
-import { isSuspect, openClaims } from "./claims.ts";
+import { isPoisonSuspect, openClaims } from "./claims.ts";
 import type { Vitals } from "../telemetry/vitals.ts";
 import { openFlowPauses } from "./flow-pauses.ts";
 import { newPool, runJobs, taskOf } from "./jobs.ts";
@@ -48,7 +48,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   // A parent that waits for children gives up its capacity and its job: otherwise parents could keep their own children out.
   const parents = new Map<ExecutionId, () => void>();
   // Executions that lost workers run one at a time, so that only the one that takes its worker down is counted again.
-  const suspects = new Semaphore(1);
+  const poisonSuspects = new Semaphore(1);
   const { committer: wrap = (inner: Committer) => inner } = host.hooks;
   const committer = wrap(
     openCommitter({
@@ -92,7 +92,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const claims = openClaims({
     store,
     log,
-    suspects,
+    poisonSuspects,
     workerId: () => membership.engine.workerId,
     isOwned: (id) => owners.has(id) || opening.has(id),
     onBroken: (claimed, error) => {
@@ -143,7 +143,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       const { engine } = membership;
       // Claimed under an identity that is gone meanwhile: the sweep frees it.
       if (claimed.worker !== engine.workerId) {
-        if (isSuspect(claimed)) suspects.release();
+        if (isPoisonSuspect(claimed)) poisonSuspects.release();
         return;
       }
       const known = await Promise.all([
@@ -157,17 +157,17 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         return null;
       });
       if (!known) {
-        if (isSuspect(claimed)) suspects.release();
+        if (isPoisonSuspect(claimed)) poisonSuspects.release();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: unreadWaitMs });
       }
       const [fit, recent] = known;
       // What ends without running anything of the flow does not need the flow's past.
       if ("problem" in fit && !endsByItself(claimed.state, claimed.now)) {
-        if (isSuspect(claimed)) suspects.release();
+        if (isPoisonSuspect(claimed)) poisonSuspects.release();
         return await blocked.leave(claimed, flow, fit.problem);
       }
       if (isItem(claimed.state) && !(await readParent(items, log, claimed))) {
-        if (isSuspect(claimed)) suspects.release();
+        if (isPoisonSuspect(claimed)) poisonSuspects.release();
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: brokenWaitMs });
       }
       const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
@@ -187,7 +187,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
         // A process that is gone frees nothing: the others see to that, and count it.
         if (owner.isLost && !isCrashed) claims.lose(claimed);
-        if (isSuspect(claimed)) suspects.release();
+        if (isPoisonSuspect(claimed)) poisonSuspects.release();
         leave();
         slots.release(claimed);
       });

@@ -9,7 +9,8 @@ const root = resolve(import.meta.dirname, "../..");
 const replaced: Readonly<Record<string, RegExp>> = {
   "stealDue, stealAfterMs": /\bhelpAfterMs\b/,
   "reap, sweep": /\b(?:tend|tend_places|keep_limits)\b/,
-  "poll, pollEveryMs": /\b(?:lookAround|lookAgainMs)\b/,
+  "poll, pollEveryMs, pollWithinMs": /\b(?:lookAround|lookAgainMs|lookedAt|lookWithinMs)\b/,
+  poisonSuspects: /\b(?:takesSuspects|suspects|isSuspect)\b/,
   "slots, acquired, not_started, notified_at": /\b(?:is_fresh|called_at|stands? in line)\b/,
   "acquire, release, tryAcquire": /\btryTake\b/,
   "SlotRequest, claimLimited, handOverSlot, releaseSlot": /\b(?:Ticket|takeTurn|passPlace|leavePlace)\b/,
@@ -25,6 +26,8 @@ const replaced: Readonly<Record<string, RegExp>> = {
   applyCommitTime: /(?<![.\w])stamp\(/,
   skipLocked: /\bisCareful\b/,
   ContractOwner: /\b(?:Door|isDoor)\b/,
+  "entry point": /\b(?:front )?doors?\b(?![/-])/,
+  "invalid, an integer from … to …": /cannot be meant|is not possible/,
   "notifyReaders, notifyOwner, subscribe": /\b(?:onAny|onNews|onRemote)\b|\bwakeups\.(?:send|call|on)\(/,
   "claimFlushDelayMs, childWaitMs, inMemoryTimerMs": /\b(?:lonelyClaimMs|lingerMs|nearMs)\b/,
   cancelledExternally: /\bisDropped\b/,

@@ -200,7 +200,7 @@ function goesOn(node: GraphNode, nodes: readonly GraphNode[]): string {
     if (!other) return [];
     return other.kind.startsWith("end") ? [] : [visible(other.label)];
   };
-  const inside = node.doors.flatMap(({ label, to }) => nameOf(to).map((name) => `${visible(label)}: ${name}`));
+  const inside = node.entries.flatMap(({ label, to }) => nameOf(to).map((name) => `${visible(label)}: ${name}`));
   const after = (node.end === null ? node.next : (byId.get(node.end)?.next ?? [])).flatMap(nameOf);
   return [...inside, ...after.map((name) => (inside.length > 0 ? `then ${name}` : name))].join(", ") || "–";
 }

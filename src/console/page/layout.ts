@@ -152,7 +152,7 @@ function pieceOf(id: string, walk: Walk): Piece {
   };
   const { end } = node;
   if (end === null) return single;
-  const columns = node.doors.map(({ label, to }) => ({ label, to, body: bodyOf([to], end, walk) }));
+  const columns = node.entries.map(({ label, to }) => ({ label, to, body: bodyOf([to], end, walk) }));
   const inner = Math.max(width, widthOf(columns.map(({ body }) => ({ ...body, width: Math.max(body.width, 48) }))));
   const block: Piece = {
     width: inner + 2 * pad,
@@ -168,13 +168,13 @@ function pieceOf(id: string, walk: Walk): Piece {
   const tallest = Math.max(0, ...columns.map(({ body }) => body.height));
   const bottom = top + tallest + gap.y - dot;
   const meet = { x: inner / 2 + pad, y: bottom };
-  const door = { x: inner / 2 + pad, y: pad + height };
+  const port = { x: inner / 2 + pad, y: pad + height };
   let x = pad + (inner - widthOf(columns.map(({ body }) => ({ ...body, width: Math.max(body.width, 48) })))) / 2;
   for (const { label, to, body } of columns) {
     const own = moved(body, x + (Math.max(body.width, 48) - body.width) / 2, top);
     put(block, own);
     const entry = own.tops.get(to) ?? block.tops.get(to);
-    block.edges.push(edge(door, entry && to !== end ? entry : meet, label));
+    block.edges.push(edge(port, entry && to !== end ? entry : meet, label));
     x += Math.max(body.width, 48) + gap.x;
   }
   for (const [inside, at] of block.bottoms)
