@@ -41,6 +41,24 @@ test.each<[string, (connection: typeof sql) => PromiseLike<unknown>, number?]>([
   ["gauges", (connection) => gaugesOf({ sql: connection }).read()],
   ["verify", (connection) => verify(connection), 60],
   ["what is due, of flows that have none", (connection) => storeOn(connection).claims.listDue(["fleet.none"], 0, 100)],
+  ["the first due of each flow", (connection) => storeOn(connection).claims.firstDue(["fleet.due", "fleet.other"], 0)],
+  ["reap", (connection) => connection`select * from flowledger.reap(800, 10000)`],
+  ["what closed and was not told", (connection) => connection`select flowledger.propagate_close('{}', 5000)`],
+  ["what may not wait any longer", (connection) => connection`select flowledger.discard_overdue()`],
+  [
+    "what blocked versions wait for",
+    (connection) => storeOn(connection).claims.wakeBlocked([{ flow: "fleet.queued", fingerprint: "f000" }]),
+  ],
+  [
+    "the end of a pause of a flow",
+    (connection) => connection`
+    select flowledger.pause_flow('fleet.queued', '{"actor":"ann","reason":"r"}'), flowledger.unpause_flow('fleet.queued', '{"actor":"ann","reason":"r"}')`,
+  ],
+  [
+    "another limit",
+    (connection) => connection`
+    select flowledger.declare_limits(array['fleet.queued'], '[{"flow":"fleet.queued","concurrency":2,"action":"keep"}]')`,
+  ],
   [
     "explain",
     (connection) => connection`
