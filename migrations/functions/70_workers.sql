@@ -159,25 +159,30 @@ end $$;
 create or replace function flowledger.sweep(p_after_ms float8) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- Its plans are kept from when there was nothing to read.
+set enable_seqscan = off
 as $$
 declare
   v_at timestamptz := flowledger.now();
   v_swept uuid[];
   v_paused text[];
+  v_told text[];
 begin
   -- First: it waits for the locks of flows, and has none yet.
   perform flowledger.discard_overdue();
   v_paused := flowledger.paused_flows(array(select p.flow from flowledger.flow_pauses p));
+  v_told := array(
+    select t.identifier from flowledger_jobs._private_tasks t
+    where exists (
+      select from flowledger_jobs._private_jobs j where j.task_id = t.id and j.is_available and j.run_at <= flowledger.wall_clock()));
   with lost as (
     select e.id from flowledger.executions e
     where e.wake_at < v_at - flowledger.ms(p_after_ms) and e.closed_at is null
       and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
-      -- What is queued waits for a slot, not for a job.
-      and not exists (select 1 from flowledger.slots s where s.execution_id = e.id and not s.acquired)
+      -- What is queued waits for a slot, not for a job. Asked for each by its key: as a join it may read all slots for each.
+      and (select s.acquired from flowledger.slots s where s.execution_id = e.id) is not false
       and (not e.flow = any(v_paused) or e.epoch > 0 and flowledger.is_ending(e))
-      and not exists (
-        select 1 from flowledger_jobs._private_jobs j join flowledger_jobs._private_tasks t on t.id = j.task_id
-        where t.identifier = 'flowledger:' || e.flow and j.is_available and j.run_at <= flowledger.wall_clock())
+      and not 'flowledger:' || e.flow = any(v_told)
     order by e.wake_at limit 1000 for no key update of e skip locked
   ), moved as (
     update flowledger.executions e

@@ -159,3 +159,26 @@ export function once(action: () => void): () => void {
     action();
   };
 }
+
+/**
+ * `look`, asked again and again, takes about one part in `share` of the time: after one that took long it is left out for so long
+ * (undefined), and while one is under way.
+ */
+export function sparingly<T>(
+  share: number,
+  look: () => Promise<T>,
+  timers: Pick<Timers, "monotonic"> = systemTimers,
+): () => Promise<T | undefined> {
+  let next = -Infinity;
+  return async () => {
+    const begun = timers.monotonic();
+    if (begun < next) return undefined;
+    next = Infinity;
+    try {
+      return await look();
+    } finally {
+      const now = timers.monotonic();
+      next = now + share * (now - begun);
+    }
+  };
+}

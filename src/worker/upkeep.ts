@@ -2,8 +2,7 @@
  * What a worker looks after unasked, twice a second: dead workers are reaped, lost jobs swept up, work stolen from busy ones, owners told
  * to poll, and the database watched for a failover.
  */
-import type { Semaphore } from "../base/async.ts";
-import { systemTimers as liveness } from "../base/timers.ts";
+import { sparingly, type Semaphore } from "../base/async.ts";
 import type { Owner } from "../engine/owner.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import { withAnswerLimit } from "../store/batcher.ts";
@@ -21,8 +20,8 @@ const silentMs = 10_000;
 const pollEveryMs = 2000;
 /** Work that is due this long while we have capacity is stuck in a busy worker's queue. */
 const stealAfterMs = 200;
-/** Looking for flows that nobody here works on takes one part in so many of the time. */
-const visitShare = 20;
+/** Looking for what is due takes one part in so many of the time: it reads past whatever is queued for a slot. */
+const lookShare = 20;
 /** What is due for so long and nobody's has lost its job. */
 const sweepAfterMs = 5000;
 
@@ -57,32 +56,25 @@ export function openUpkeep(parts: UpkeepHost): { tick(): void } {
     for (const owner of owners.values()) owner.lose();
   };
   /** A busy worker may have fetched more jobs than it can run: one with free capacity steals some. */
-  let isStealing = false;
   const unlimited = [...host.flows.values()].filter(({ limits }) => limits === null).map(({ name }) => name);
-  const stealDue = async (): Promise<void> => {
+  const listDue = sparingly(lookShare, () => {
     const limit = Math.min(capacity.free, settings.concurrency >> 1 || 1);
-    if (limit === 0 || isStopping() || isStealing) return;
-    isStealing = true;
     const flows = unlimited.filter((flow) => !pauses.has(flow));
-    const asked = withAnswerLimit(store.claims.listDue(flows, stealAfterMs, limit));
-    const due = await asked.finally(() => (isStealing = false));
-    for (const { id, flow, priority } of due) advance(id, flow, priority).catch(onTrouble);
+    return withAnswerLimit(store.claims.listDue(flows, stealAfterMs, limit));
+  });
+  const stealDue = async (): Promise<void> => {
+    if (capacity.free === 0 || unlimited.length === 0 || isStopping()) return;
+    for (const { id, flow, priority } of (await listDue()) ?? []) advance(id, flow, priority).catch(onTrouble);
   };
   /** Its jobs may stand behind a long queue of another flow's: of a flow that has nobody here, one is fetched and queues for its turn. */
-  let nextVisit = 0;
-  const visitIdle = async (): Promise<void> => {
-    const begun = liveness.monotonic();
-    if (capacity.free > 0 || isStopping() || begun < nextVisit) return;
+  const firstDue = sparingly(lookShare, async () => {
     const here = new Set([...owners.values()].map(({ flow }) => flow.name)).union(capacity.waiting);
     const idle = [...host.flows.keys()].filter((flow) => !here.has(flow) && !pauses.has(flow));
-    if (idle.length === 0) return;
-    nextVisit = Infinity;
-    const due = await withAnswerLimit(store.claims.firstDue(idle, stealAfterMs)).finally(() => {
-      // What takes long is asked more seldom.
-      const now = liveness.monotonic();
-      nextVisit = now + visitShare * (now - begun);
-    });
-    for (const { id, flow, priority } of due) advance(id, flow, priority).catch(onTrouble);
+    return idle.length === 0 ? [] : withAnswerLimit(store.claims.firstDue(idle, stealAfterMs));
+  });
+  const visitIdle = async (): Promise<void> => {
+    if (capacity.free > 0 || isStopping()) return;
+    for (const { id, flow, priority } of (await firstDue()) ?? []) advance(id, flow, priority).catch(onTrouble);
   };
   let beats = 0;
   let isMaintaining = false;

@@ -1,6 +1,6 @@
 /** Waiting with a limit, again after trouble, for a free place. */
 import { expect, test, vi } from "vitest";
-import { backoff, once, retry, Semaphore, withTimeout } from "../../src/base/async.ts";
+import { backoff, once, retry, Semaphore, sparingly, withTimeout } from "../../src/base/async.ts";
 import { ManualTimers } from "../support/timers.ts";
 
 test("withTimeout() gives what came in time, and leaves no timer", async () => {
@@ -127,4 +127,44 @@ test("once() runs what it is given once", () => {
   only();
 
   expect(action).toHaveBeenCalledTimes(1);
+});
+
+test("a look that takes long is left out for as many times as long, also after it failed", async () => {
+  let now = 0;
+  let looks = 0;
+  let fails = false;
+  const under: (() => void)[] = [];
+  const look = sparingly(
+    20,
+    async () => {
+      looks++;
+      await new Promise<void>((resolve) => under.push(resolve));
+      if (fails) throw new Error("no answer");
+      return looks;
+    },
+    { monotonic: () => now },
+  );
+  const first = look();
+  now = 100;
+  expect(await look()).toBeUndefined();
+  under.shift()?.();
+  expect(await first).toBe(1);
+
+  now = 2099;
+  expect(await look()).toBeUndefined();
+  now = 2100;
+  fails = true;
+  const second = look();
+  now = 2110;
+  under.shift()?.();
+  await expect(second).rejects.toThrow("no answer");
+
+  now = 2309;
+  expect(await look()).toBeUndefined();
+  now = 2310;
+  fails = false;
+  const third = look();
+  under.shift()?.();
+  expect(await third).toBe(3);
+  expect(looks).toBe(3);
 });
