@@ -84,6 +84,9 @@ export class Attempt implements CtxAttempt {
       chunk: chunk.name,
       isOver: (entry) => isOver(host, entry),
       hasFailed: dispatch.failures > 0,
+      // A clock that stands still tells nothing.
+      tookMs: host.timers.isMoved ? 0 : Math.max(dispatch.failedAt, dispatch.journaledAt) - dispatch.plannedAt,
+      signal: abort.signal,
     });
     this.turns = new Turns(dispatch.turns ?? [], dispatch.journal.length > 0);
   }

@@ -14,6 +14,10 @@ interface Place {
   readonly isOver: (entry: JournalEntry) => boolean;
   /** Whether an attempt before this one failed: then plain code may go further, and branches come in another order. */
   readonly hasFailed: boolean;
+  /** How long the attempts before it took to fail, or to their last effect; 0 where no time tells. */
+  readonly tookMs: number;
+  /** Ends its waiting. */
+  readonly signal: AbortSignal;
 }
 
 /** An effect that came before one which an earlier attempt did first: a branch beside it may still come to that. */
@@ -156,20 +160,28 @@ export class Journal {
 
   /**
    * Waits until the branches beside it have come to what is recorded before. When none does, one that runs alone has gone another
-   * way than the attempts before it; of several nobody can say, and each goes on.
+   * way than the attempts before it, unless plain code runs beside it, which nobody sees: that has some time. Of several nobody can
+   * say, and each goes on.
    *
    * @throws {JournalMismatchError}
    */
   async settled(isAlone: () => boolean): Promise<void> {
-    while (this.isDoubted) {
+    const patienceMs = Math.max(3 * lookMs, Math.min(3 * this.#place.tookMs, longestMs));
+    for (let waitedMs = 0; this.isDoubted;) {
       if (this.#refused) throw this.#refused;
-      if (await this.#isClaiming()) continue;
+      if (await this.#isClaiming()) {
+        waitedMs = 0;
+        continue;
+      }
+      if (this.#place.signal.aborted) return;
+      waitedMs += lookMs;
       if (this.#doubts.every(isOfSleeps)) {
         // How long it still is may be counted from now.
         this.#isRelaxed = true;
         for (const { recorded } of this.#doubts.splice(0)) this.#passed.add(recorded.ordinal);
         return;
       }
+      if (isAlone() && waitedMs < patienceMs) continue;
       if (isAlone()) this.refuse();
       // They are not waited for any more, and found where they come.
       for (const { bound } of this.#doubts)
@@ -192,7 +204,8 @@ export class Journal {
     const claimed = Promise.withResolvers<void>();
     this.#onClaim.push(claimed.resolve);
     const done = new AbortController();
-    await Promise.race([claimed.promise, liveness.sleep(patienceMs, { signal: done.signal }).catch(() => {})]);
+    const look = liveness.sleep(lookMs, { signal: done.signal, ref: false });
+    await Promise.race([claimed.promise, look.catch(() => {})]);
     done.abort();
     // A process that stood still has had the time, and not done anything with it.
     for (let round = 0; round < 3 && size === this.#claimed.size; round++) await new Promise(setImmediate);
@@ -252,8 +265,10 @@ export function isOver(host: AttemptHost, entry: JournalEntry): boolean {
 
 const nothing: ReadonlyMap<number, JournalEntry> = new Map();
 
-/** So long a branch may do something else before it comes to what it did in an earlier attempt. */
-const patienceMs = 1000;
+/** So long branches may do something else before one comes to what it did in an earlier attempt. */
+const lookMs = 1000;
+/** And so long what seems to run alone waits, at most. */
+const longestMs = 60_000;
 
 function isSame(entry: JournalEntry, effect: JournalEntry["effect"], key: string, value: Json | undefined): boolean {
   if (entry.key !== key || (entry.effect !== effect && !(effect === "step" && entry.effect === "stepFailed")))

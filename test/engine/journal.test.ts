@@ -359,7 +359,7 @@ test.each<[string, (ctx: Ctx) => Promise<void>, unknown]>([
   expect(await execution.waitForClose()).toEqual(expected);
 });
 
-test.each<[string, (ctx: Ctx) => Promise<void>]>([
+test.concurrent.each<[string, (ctx: Ctx) => Promise<void>]>([
   ["setState", (ctx) => ctx.setState("now", ctx.attempt)],
   ["appendState", (ctx) => ctx.appendState("now", { at: [ctx.attempt] })],
   ["setResult", (ctx) => ctx.setResult(ctx.attempt)],

@@ -115,6 +115,44 @@ test("what comes to nobody in the meantime is waited for while the branch beside
   expect(runs).toEqual(["one", "two", "mine"]);
 });
 
+test.concurrent.each<[string, (ctx: Ctx) => Promise<unknown>]>([
+  [
+    "in a retry",
+    async (ctx) => {
+      const slow = async () => {
+        await delay(ctx.attempt === 1 ? 20 : 1300);
+        await ctx.step("slow", () => null);
+      };
+      const failing = async () => {
+        await delay(ctx.attempt === 1 ? 100 : 1);
+        if (ctx.attempt === 1) throw new Error("plain code");
+        await ctx.step("new", () => null);
+      };
+      await Promise.all([slow(), failing()]);
+    },
+  ],
+  [
+    "as slow as it was before",
+    async (ctx) => {
+      const slow = async () => {
+        await delay(ctx.attempt === 1 ? 1500 : 3500);
+        await ctx.step("slow", () => null);
+      };
+      const failing = async () => {
+        await delay(ctx.attempt === 1 ? 1600 : 1);
+        if (ctx.attempt === 1) throw new Error("plain code");
+        await ctx.step("new", () => null);
+      };
+      await Promise.all([slow(), failing()]);
+    },
+  ],
+])("plain code before a recorded step may take its time beside a new one: %s", { timeout: 20_000 }, async (_, body) => {
+  const execution = await start((ctx) => body(ctx).then(() => null));
+
+  await execution.waitForClose();
+  expect(await execution.history({ types: ["step.completed"] })).toMatchObject([{ name: "slow" }, { name: "new" }]);
+});
+
 test("what has only begun binds no other attempt", async () => {
   const execution = await start(async (ctx) => {
     if (ctx.attempt === 1) {
@@ -131,7 +169,7 @@ test("what has only begun binds no other attempt", async () => {
   expect(await execution.waitForClose()).toEqual({ tried: true });
 });
 
-test.each<[string, (ctx: Ctx) => Promise<unknown>, RegExp]>([
+test.concurrent.each<[string, (ctx: Ctx) => Promise<unknown>, RegExp]>([
   ["a call with another input", (ctx) => ctx.call(child, ctx.attempt), /did call "other-way.child" with another value/],
   [
     "a step without the one before it",
