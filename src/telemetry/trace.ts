@@ -80,7 +80,12 @@ export class Tracing {
   }
 
   async #load(): Promise<void> {
-    if (this.#mode !== "off") this.#api ??= await loadTraceApi();
+    if (this.#mode !== "off") this.#api ??= await this.api();
+  }
+
+  /** Null where it is not installed. */
+  async api(): Promise<TraceApi | null> {
+    return this.#options.api ?? (await loadTraceApi());
   }
 
   /** Null where nobody would hear of a span. */

@@ -311,6 +311,51 @@ test("a pause links to the span of who answered it, before or after the question
   expect(JSON.stringify(await execution.history({ types: ["interrupt.answered"] }))).not.toContain("xyz");
 });
 
+test("a pause links to the span of who answered it by a link, in a process that does nothing else, and by SQL", async () => {
+  const asking = defineFlow("linked.mail");
+  const tokens: string[] = [];
+  asking.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", link: true }));
+  asking.when("$interrupt").to("mail", (ctx) => {
+    const [, token] = /\/a\/(.*)$/.exec(ctx.input.link ?? "") ?? [];
+    if (token !== undefined) tokens.push(token);
+  });
+  await using orchestrator = await serving(database, [asking], { publicUrl: "https://example.com" });
+  const given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  const answered = async (answer: (token: string) => Promise<string>) => {
+    const execution = await orchestrator.flow(asking).startExecution(null, { autoClose: false });
+    await vi.waitFor(() => expect(tokens).toHaveLength(1), { timeout: 8000 });
+    const expected = await answer(tokens.pop() ?? "");
+    expect(linked(await span(execution.id, "wait linked.mail/ask"))).toEqual(
+      expected === "" ? [] : [["answer", expected]],
+    );
+  };
+
+  await answered(async (token) => {
+    await using other = visiting(database);
+    return await within(async (active) => {
+      await other.answerByToken(token, 1);
+      return active.spanContext().spanId;
+    });
+  });
+  await answered(async (token) => {
+    await orchestrator.answerByToken(token, 1, { traceparent: given });
+    return "00f067aa0ba902b7";
+  });
+  await answered(async (token) => {
+    await database.sql`select flowledger.answer_by_token(${token}, '1', ${database.sql.json({ traceparent: given })})`;
+    return "00f067aa0ba902b7";
+  });
+  await answered(async (token) => {
+    const warnings = await warningsOf(() => orchestrator.answerByToken(token, 1, { traceparent: "00-xyz" }));
+    expect(warnings).toMatchObject([{ code: "TRACEPARENT_MALFORMED" }]);
+    return "";
+  });
+  await answered(async (token) => {
+    await database.sql`select flowledger.answer_by_token(${token}, '1', '{"traceparent": "00-xyz"}')`;
+    return "";
+  });
+});
+
 test("telemetry: { waits: false } leaves out the spans of pauses and sleeps, and nothing else", async () => {
   const brief = defineFlow("traced.brief");
   brief.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" })).to("keep", (ctx) => ctx.input);
