@@ -2,7 +2,7 @@
 import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { ExecutionId, LedgerEvent, Outcome } from "../ledger/event.ts";
-import type { ExecutionState } from "../ledger/state.ts";
+import type { Dispatch, ExecutionState } from "../ledger/state.ts";
 import type { Claim } from "../store/claims.ts";
 import { Histogram, histogramBounds, type HistogramName, type Tell } from "./histogram.ts";
 import { LoopLag } from "./loop.ts";
@@ -204,10 +204,15 @@ export class OwnerMeter {
     this.#log.info("fenced: the execution has another owner", { ...this.#fields("fenced"), epoch });
   }
 
-  /** @param chunk whose it was, as far as it is known */
-  refused(chunk: string | null, error: unknown): void {
+  /** @param writer whose it was, as far as it is known */
+  refused(writer: Pick<Dispatch, "chunk" | "failures"> | undefined, error: unknown): void {
     this.#flow.refused.add();
-    this.#log.error("a commit was refused", { ...this.#fields("commit_refused"), chunk, error: String(error) });
+    this.#log.error("a commit was refused", {
+      ...this.#fields("commit_refused"),
+      chunk: writer?.chunk ?? null,
+      ...(writer && { attempt: writer.failures + 1 }),
+      error: String(error),
+    });
   }
 
   /** @param chunk what stood open each time */

@@ -18,6 +18,7 @@ import { WorkerId, type ExecutionId } from "../ledger/event.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { openBlocked } from "./blocked.ts";
 import { isSuspect, openClaims } from "./claims.ts";
+import { traceIdOf } from "../telemetry/traceparent.ts";
 import type { Vitals } from "../telemetry/vitals.ts";
 import { openFlowPauses } from "./flow-pauses.ts";
 import { startHeartbeat } from "./heartbeat.ts";
@@ -90,7 +91,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         names: store.names,
         everyMs: beatEveryMs,
         stuckMs,
-        onTick: (everyMs) => meter.loop.tick(everyMs),
+        onTick: meter.loop.ticker(),
       },
       () => {
         log.warn("this worker was given up by the others: its executions go on elsewhere", {
@@ -206,6 +207,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       ]).catch((error: unknown) => {
         log.error("what an execution needs to go on cannot be read", {
           executionId: claimed.id,
+          flow: claimed.flow,
+          ...traceIdOf(claimed.state.trace),
           error: String(error),
         });
         return null;

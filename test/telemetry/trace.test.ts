@@ -426,6 +426,47 @@ test("an attempt that lost its worker ends its span, and the next owner's links 
   expect(new Set(attempts.map(traceOf)).size).toBe(1);
 });
 
+test("what another process claims after a release is linked to the claim before it, and so is a takeover after that", async () => {
+  const [begun, gate] = [newGate(), newGate()];
+  const moving = defineFlow("traced.moving");
+  moving.to("nap", async (ctx) => {
+    await ctx.sleep("1500ms");
+    begun.open();
+    await gate.passed;
+  });
+  await using own = await testDatabase();
+  const first = await serving(own, [moving]);
+  const execution = await first.flow(moving).startExecution(null, { autoClose: false });
+  await span(execution.id, "chunk traced.moving/nap");
+  await first.close();
+
+  await using second = await serving(own, [moving]);
+  await begun.passed;
+  const handle = await second.getExecution(execution.id);
+  await vi.waitFor(async () => expect(await handle.history({ types: ["execution.claimed"] })).toHaveLength(2));
+  await own.sql`
+    update flowledger.executions set owner = gen_random_uuid(), lease_token = gen_random_uuid(), epoch = epoch + 1, commit_no = 0,
+      wake_at = flowledger.now() - interval '10 seconds'`;
+  gate.open();
+  await untilEvent(handle, "chunk.completed");
+
+  const of = async (name: string) =>
+    await vi.waitFor(() => {
+      const all = spans(execution.id, name);
+      expect(all).toHaveLength(3);
+      return all;
+    });
+  const claims = await of("queue traced.moving");
+  const attempts = await of("chunk traced.moving/nap");
+  const [one, two] = claims.map((claim) => claim.spanContext().spanId);
+  const expected = [[], [["claim", one]], [["takeover", two]]];
+  expect(claims.map(linked)).toEqual(expected);
+  expect(attempts.map(linked)).toEqual(expected);
+  const workers = claims.map((claim) => claim.attributes["flowledger.worker.id"]);
+  expect(new Set(workers).size).toBe(2);
+  expect(new Set([...claims, ...attempts].map(traceOf)).size).toBe(1);
+});
+
 type Works = Pick<Ctx, "execution" | "sleep">;
 
 /** What a chunk does that goes on under a later claim, what makes it go on, and what the last span of it is linked as. */
@@ -578,6 +619,33 @@ test("attributes of the user's are on each span; a function that throws is one w
 
   expect(new Set(spans(well.id).map((one) => one.attributes["tenant"]))).toEqual(new Set(["acme"]));
   expect(spans(bad[0]?.id ?? "").some((one) => "tenant" in one.attributes)).toBe(false);
+  expect(lines.filter((line) => line.includes("telemetry.attributes failed"))).toHaveLength(1);
+});
+
+test.each<[string, () => unknown]>([
+  ["null", () => null],
+  ["a promise that rejects", () => Promise.reject(new Error("no tenant"))],
+  ["a map", () => new Map([["tenant", "acme"]])],
+  ["a text", () => "acme"],
+  ["no number", () => ({ tenant: "acme", n: Number.NaN })],
+  ["a nested value", () => ({ tenant: "acme", of: { a: 1 } })],
+  [
+    "an error without a text",
+    () => {
+      throw Object.create(null);
+    },
+  ],
+])("attributes that are %s are one warning, and spans go without them", async (_, odd) => {
+  const lines: string[] = [];
+  const logger = jsonLogger({ write: (line) => lines.push(line) });
+  const attributes = odd as NonNullable<TelemetryOptions["attributes"]>;
+  await using orchestrator = visiting(database, [atWork], { logger, telemetry: { attributes } });
+
+  const { id } = await orchestrator.flow(atWork).startExecution(null, { delay: "1h" });
+  await orchestrator.flow(atWork).startExecution(null, { delay: "1h" });
+
+  const started = await span(id, "start traced");
+  expect(Object.keys(started.attributes).filter((name) => !name.startsWith("flowledger."))).toEqual([]);
   expect(lines.filter((line) => line.includes("telemetry.attributes failed"))).toHaveLength(1);
 });
 
