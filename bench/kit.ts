@@ -61,6 +61,6 @@ export async function kit(): Promise<Figure[]> {
   ];
 }
 
-function middle(times: readonly number[]): number {
+export function middle(times: readonly number[]): number {
   return times.toSorted((a, b) => a - b)[times.length >> 1] ?? NaN;
 }

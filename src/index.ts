@@ -8,7 +8,7 @@
  * - `flow/` define: `defineFlow()`, its contract, its graph. Pure, no database
  * - `ledger/` decide and fold: every event, every decision, every view of a state. Pure, no clock
  * - `store/` keep: the only room that knows SQL, one interface in groups by subject
- * - `telemetry/` see from outside: what a process counts, its metrics as text, its health
+ * - `telemetry/` see from outside: what a process counts, its metrics as text and as instruments, its health
  * - `engine/` advance: owners, attempts, journals, timers, resources
  * - `worker/` the process: jobs in, executions claimed, drained on stop
  * - `execution/` what callers hold: handle, result, stream, handler

@@ -57,6 +57,7 @@ import { toJson, type Storable } from "./base/json.ts";
 import type { Health } from "./telemetry/health.ts";
 import { openLogs, type Logs } from "./telemetry/log.ts";
 import { Tracing } from "./telemetry/trace.ts";
+import { parseTraceparent } from "./telemetry/traceparent.ts";
 import { Telemetry } from "./telemetry/telemetry.ts";
 import { resolveSchedules } from "./worker/schedules.ts";
 import type { Schedule, ScheduleOptions } from "./worker/schedules.ts";
@@ -211,6 +212,7 @@ export class Orchestrator implements AsyncDisposable {
   async #serve(settings: WorkerSettings, earlier: Serving | null = null): Promise<{ readonly worker: LocalWorker }> {
     await this.#ready();
     await this.#store.wakeups.ready();
+    this.#telemetry.exportTo(await this.#tracing.api());
     // Those who only start and read executions need not load it.
     const { startWorker } = await import("./worker/worker.ts");
     const { bulkFlow } = await import("./worker/bulk.ts");
@@ -496,13 +498,15 @@ export class Orchestrator implements AsyncDisposable {
     value?: V,
     options: AnswerByTokenOptions = {},
   ): Promise<InterruptRecord> {
-    requireKnown(options, ["actor"], "answerByToken()");
-    const { actor } = options;
+    requireKnown(options, ["actor", "traceparent"], "answerByToken()");
+    const { actor, traceparent } = options;
     if (actor !== undefined) requireText(actor, "actor of answerByToken()", { max: 500 });
+    const given = traceparent === undefined ? undefined : parseTraceparent(traceparent);
     if (value !== undefined) toJson(value, "answer by a link");
     const asked = await this.askedByToken(token);
     const answer = parseAnswer(asked.id, asked.response, value);
-    const record = InterruptRecord.parse(await this.#store.commands.answerByToken(token, answer, actor ?? null));
+    const more = { actor: actor ?? null, traceparent: given === undefined ? this.#tracing.active() : given };
+    const record = InterruptRecord.parse(await this.#store.commands.answerByToken(token, answer, more));
     this.#store.wakeups.notifyOwner(record.executionId);
     return record;
   }
@@ -598,6 +602,7 @@ export class Orchestrator implements AsyncDisposable {
     this.#workers.clear();
     this.#starts.close();
     this.#executionResources.close();
+    this.#telemetry.close();
     await this.#opened?.store.close();
     this.#logs.flush();
   }

@@ -322,7 +322,8 @@ begin
   return flowledger.interrupt_record((l.i).execution_id, (l.i).id);
 end $$;
 
--- Answers the pause that a link was given for, once. options: actor (default: link). Gives the interrupt's record.
+-- Answers the pause that a link was given for, once. options: actor (default: link), traceparent (of who answers, as for
+-- continue_with()). Gives the interrupt's record.
 create or replace function flowledger.answer_by_token(token text, payload jsonb default 'null', options jsonb default '{}') returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -332,11 +333,14 @@ declare
   e flowledger.executions;
   i flowledger.interrupts;
 begin
-  perform flowledger.check_options(options, 'answer_by_token()', '{actor}', '{"actor": "ann"}');
-  if jsonb_typeof(coalesce(options -> 'actor', 'null')) not in ('string', 'null') then
-    raise exception 'actor of answer_by_token() must be a text, got %', left(options ->> 'actor', 40) using errcode = 'FL008', hint = 'pass it as a JSON string, or leave it out';
+  perform flowledger.check_options(options, 'answer_by_token()', '{actor,traceparent}', '{"actor": "ann"}');
+  if exists (select from unnest(array['actor', 'traceparent']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
+    raise exception 'actor and traceparent of answer_by_token() are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
   end if;
   perform flowledger.check_actor(options ->> 'actor');
+  if options ->> 'traceparent' is not null and flowledger.traceparent_of(options -> 'traceparent') is null then
+    perform flowledger.warn_of_traceparent(options ->> 'traceparent');
+  end if;
   perform flowledger.check_json(payload, 'answer by a link');
   select x.* into l from flowledger.linked(token, true) x;
   e := l.e;
@@ -348,6 +352,6 @@ begin
     perform flowledger.check_answer(i.response, coalesce(payload, 'null'), i.id);
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.resumed', 'id', i.id, 'value', coalesce(payload, 'null'),
-    'byLink', l.hash, 'actor', coalesce(options ->> 'actor', 'link'))), true);
+    'byLink', l.hash, 'actor', coalesce(options ->> 'actor', 'link'), 'traceparent', flowledger.traceparent_of(options -> 'traceparent'))), true);
   return flowledger.interrupt_record(e.id, i.id);
 end $$;

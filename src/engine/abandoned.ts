@@ -1,4 +1,5 @@
 /** Children of an execution that nobody waits for any more: their end is asked for, once that is in the ledger. */
+import type { Logger } from "../flow/context.ts";
 import type { Command } from "../ledger/command.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { ExecutionState } from "../ledger/state.ts";
@@ -22,13 +23,15 @@ export class Abandoned {
   /** Not asked for yet. */
   readonly #left = new Set<ExecutionId>();
   readonly #id: ExecutionId;
-  readonly #engine: Pick<Engine, "cancelChildren" | "log">;
+  readonly #engine: Pick<Engine, "cancelChildren">;
+  readonly #log: Logger;
   readonly #onAsked: () => void;
 
   /** @param onAsked called whenever all that were left have been asked for */
-  constructor(id: ExecutionId, engine: Pick<Engine, "cancelChildren" | "log">, onAsked: () => void) {
+  constructor(id: ExecutionId, engine: Pick<Engine, "cancelChildren">, log: Logger, onAsked: () => void) {
     this.#id = id;
     this.#engine = engine;
+    this.#log = log;
     this.#onAsked = onAsked;
   }
 
@@ -54,12 +57,11 @@ export class Abandoned {
   }
 
   async #ask(children: readonly ExecutionId[]): Promise<void> {
-    await this.#engine.cancelChildren(this.#id, children).catch((error: unknown) =>
-      this.#engine.log.warn("children that nobody waits for could not be cancelled", {
-        executionId: this.#id,
-        error: String(error),
-      }),
-    );
+    await this.#engine
+      .cancelChildren(this.#id, children)
+      .catch((error: unknown) =>
+        this.#log.warn("children that nobody waits for could not be cancelled", { error: String(error) }),
+      );
     for (const child of children) this.#left.delete(child);
     if (!this.isAsking) this.#onAsked();
   }

@@ -82,8 +82,6 @@ export class Arrivals {
     if (arrival.kind === "start") entries.fold([{ type: "abort", reason: "failed", error: serialized }]);
     else
       asks.log.warn("an event was refused", {
-        executionId: asks.id,
-        flow: asks.flow.name,
         error: serialized.message,
       });
   }

@@ -31,6 +31,8 @@ interface Parts {
   readonly flow: FlowDefinition;
   readonly claim: Claim;
   readonly trace: OwnerTrace | null;
+  /** Says with each line whose it is. */
+  readonly log: Logger;
   /** When its last stream items were put, where the flow limits their rate. */
   readonly recent: readonly number[];
   readonly slots: Slots;
@@ -61,7 +63,7 @@ export class Asks implements AttemptHost {
   readonly #groupWaiters = new Map<number, () => void>();
 
   constructor(parts: Parts) {
-    const { engine, flow, claim, trace, recent } = parts;
+    const { engine, flow, claim, trace, log, recent } = parts;
     const { id, epoch, token, items, state } = claim;
     this.#of = parts;
     this.id = id;
@@ -76,9 +78,9 @@ export class Asks implements AttemptHost {
         requirements: flow.requirements,
       },
       this.info,
-      engine.log,
+      log,
     );
-    this.log = engine.log;
+    this.log = log;
     this.userLog = engine.userLog;
     this.trace = trace;
     this.tracesSteps = engine.tracing.hasSteps;

@@ -97,9 +97,7 @@ export class Collections {
       if (items && missing > 0)
         await engine.items
           .cancel(items.base, done.length, reason)
-          .catch((error: unknown) =>
-            asks.log.warn("items could not be cancelled", { executionId: asks.id, error: String(error) }),
-          );
+          .catch((error: unknown) => asks.log.warn("items could not be cancelled", { error: String(error) }));
     await loop.resumeAfter(() => void (this.#fanOuts = null));
   }
 

@@ -4,7 +4,6 @@ import { decide } from "../ledger/decide.ts";
 import type { LedgerEvent } from "../ledger/event.ts";
 import type { CloseHeader } from "../store/append.ts";
 import type { OwnerMeter } from "../telemetry/meter.ts";
-import { traceIdOf } from "../telemetry/traceparent.ts";
 import type { Asks } from "./asks.ts";
 import type { Collections } from "./collections.ts";
 import { hasRelatives, refusedWaitMs, type Commits } from "./commit.ts";
@@ -90,7 +89,7 @@ export class End {
   /** The commit is in, but its answer was lost with the connection: whoever claims next folds the ledger afresh. */
   async repeated(told: readonly Work[]): Promise<void> {
     const { engine, asks, commits, slots } = this.#of;
-    asks.log.info("repeated a commit whose answer was lost", { executionId: asks.id, epoch: commits.lease.epoch });
+    asks.log.info("repeated a commit whose answer was lost", { epoch: commits.lease.epoch });
     const { lost } = commits;
     const hasBegun = slots.running.size > 0;
     slots.cutOffAll(lost);
@@ -111,9 +110,6 @@ export class End {
     loop.waitFor("committing");
     asks.log.error("an owner could not go on, and gives its execution back", {
       event: "given_back",
-      executionId: asks.id,
-      flow: asks.flow.name,
-      ...traceIdOf(asks.state.trace),
       error: error instanceof Error ? (error.stack ?? error.message) : String(error),
     });
     // Of what was cut off before anything of this epoch was in the ledger nothing can be said there.
@@ -128,8 +124,7 @@ export class End {
   async refused(error: unknown, told: readonly Work[], before: readonly LedgerEvent[]): Promise<void> {
     const { engine, asks, commits, slots, meter, loop } = this.#of;
     const [writer] = told;
-    const chunk = (writer?.ended ?? slots.running.get(writer?.dispatch ?? -1))?.dispatch.chunk ?? null;
-    meter.refused(chunk, error);
+    meter.refused((writer?.ended ?? slots.running.get(writer?.dispatch ?? -1))?.dispatch, error);
     if (loop.isOver) return;
     const authors = new Map<number, Running>();
     for (const { ended, dispatch } of told) {

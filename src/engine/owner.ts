@@ -3,6 +3,7 @@
  * is in the ledger before it counts. Its parts do the work: what came in (`arrivals.ts`), what runs (`runs.ts`, `slots.ts`,
  * `collections.ts`), what is to be in the ledger (`entries.ts`, `round-trips.ts`), what the clock brings (`deadlines.ts`).
  */
+import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { Graph } from "../flow/graph.ts";
 import type { Command } from "../ledger/command.ts";
@@ -10,7 +11,9 @@ import type { ExecutionId } from "../ledger/event.ts";
 import { suspectOf } from "../ledger/parking.ts";
 import type { ExecutionState } from "../ledger/state.ts";
 import type { Claim } from "../store/claims.ts";
+import { bound } from "../telemetry/log.ts";
 import { OwnerMeter } from "../telemetry/meter.ts";
+import { traceIdOf } from "../telemetry/traceparent.ts";
 import type { OwnerTrace } from "../telemetry/trace.ts";
 import { Abandoned } from "./abandoned.ts";
 import { Arrivals } from "./arrivals.ts";
@@ -40,6 +43,7 @@ class Parts {
   readonly graph: Graph;
   readonly claim: Claim;
   readonly trace: OwnerTrace | null;
+  readonly log: Logger;
   readonly recent: readonly number[];
   readonly state: ExecutionState;
   readonly isEachAlone: boolean;
@@ -79,7 +83,8 @@ class Parts {
     this.commits = new Commits(claim, engine.committer, engine.clock);
     this.meter = new OwnerMeter(engine, claim, flow);
     this.ready = new Ready(state, flow.graph, takeovers > 0);
-    this.abandoned = new Abandoned(id, engine, () => this.loop.advance());
+    this.log = bound(engine.log, () => ({ executionId: id, flow: flow.name, ...traceIdOf(state.trace) }));
+    this.abandoned = new Abandoned(id, engine, this.log, () => this.loop.advance());
     this.slots = new Slots(this);
     this.entries = new Entries(this);
     this.asks = new Asks(this);

@@ -86,7 +86,7 @@ export class ExecutionResources {
     const fail = (cause: unknown): undefined => {
       const error = new ResourceMissingError(this.#info.id, name, this.names(), cause);
       if (!isOptional) throw error;
-      this.#log.warn(error.message, { executionId: this.#info.id });
+      this.#log.warn(error.message);
     };
     let made: unknown;
     try {
@@ -133,14 +133,13 @@ export class ExecutionResources {
 
   async #disposeAll(made: readonly (readonly [string, unknown])[]): Promise<void> {
     for (const [name, value] of made) {
-      const fields = { executionId: this.#info.id };
       const ended = disposeOf(value).catch((error: unknown) => {
         // What was never made has nothing to end.
         if (!(error instanceof ResourceMissingError))
-          this.#log.warn(`resource "${name}" failed to dispose`, { ...fields, error: String(error) });
+          this.#log.warn(`resource "${name}" failed to dispose`, { error: String(error) });
       });
       await withTimeout(ended, disposeWithinMs, () =>
-        this.#log.warn(`resource "${name}" was not disposed within ${disposeWithinMs} ms`, fields),
+        this.#log.warn(`resource "${name}" was not disposed within ${disposeWithinMs} ms`),
       );
     }
   }

@@ -88,6 +88,8 @@ const Place = z.object({ cursor: z.string() });
 export interface AnswerByTokenOptions {
   /** Who answers, 1 to 500 characters: kept in the ledger. @default "link" */
   actor?: string;
+  /** W3C Trace Context of who answers, which the span of the pause links to; a malformed one is ignored. @default the active span */
+  traceparent?: string;
 }
 
 /**

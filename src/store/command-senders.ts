@@ -73,9 +73,9 @@ export function commandSendersOf({ sql, target }: Pick<Database, "sql" | "target
     },
     askedByToken: (token) =>
       sql<{ record: Json }[]>`select flowledger.asked_by_token(${token}) as record`.then(recordOf).catch(refuseLink),
-    answerByToken: (token, value, actor) =>
+    answerByToken: (token, value, options) =>
       sql<{ record: Json }[]>`
-        select flowledger.answer_by_token(${token}, ${JSON.stringify(value)}::text::jsonb, ${JSON.stringify({ actor })}::text::jsonb) as record`
+        select flowledger.answer_by_token(${token}, ${JSON.stringify(value)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb) as record`
         .then(recordOf)
         .catch(refuseLink),
   };

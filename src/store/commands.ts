@@ -66,7 +66,11 @@ export interface Commands {
   /** What a link asks, as its interrupt's record. @throws {TokenUnknownError | TokenUsedError | TokenClosedError} */
   askedByToken(token: string): Promise<Json>;
   /** The interrupt as it is then. @param actor null is the link */
-  answerByToken(token: string, value: Json, actor: string | null): Promise<Json>;
+  answerByToken(
+    token: string,
+    value: Json,
+    options: { readonly actor: string | null; readonly traceparent: string | null },
+  ): Promise<Json>;
   /** The interrupt as it is then. @param options with who, as the function takes them */
   handle(id: ExecutionId, interrupt: string, handling: Handling, options: JsonObject): Promise<Json>;
   /** @param flow names the execution's flow where interventions are off */

@@ -1,6 +1,6 @@
 /** Where the library and `ctx.log` write: any logger of a user's, in either order of arguments; what repeats is counted. */
 import { hostname } from "node:os";
-import { inspect } from "node:util";
+import { inspect, types } from "node:util";
 import { UsageError } from "../base/errors.ts";
 import { requireFunction, requireKnown, requireOneOf } from "../base/option.ts";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
@@ -96,7 +96,13 @@ class Repeated {
 
 function kindOf(level: Level, message: string, fields: Fields = {}): string {
   const shared = Object.entries(fields).filter(([name]) => !ownFields.has(name));
-  return `${level} ${message} ${shared.map(([name, value]) => `${name}=${textOf(value)}`).join(" ")}`;
+  const kinds = shared.map(([name, value]) => `${name}=${name === "error" ? alike(textOf(value)) : textOf(value)}`);
+  return `${level} ${alike(message)} ${kinds.join(" ")}`;
+}
+
+/** Errors name the execution, and where it stands: of a thousand each would be a kind of its own. */
+function alike(text: string): string {
+  return text.replace(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b\d+\b/g, "#");
 }
 
 function textOf(value: unknown): string {
@@ -127,12 +133,12 @@ function sinkOf(logger: Logger): Logger {
   // Pino alone has it.
   const takesFieldsFirst = "bindings" in logger && typeof logger.bindings === "function";
   return byLevel((level) => (message, fields) => {
+    const args = takesFieldsFirst ? [fields ?? {}, message] : [message, fields];
+    // Where would it be said that this failed?
     try {
-      if (!takesFieldsFirst) logger[level](message, fields);
-      else Reflect.apply(logger[level], logger, [fields ?? {}, message]);
-    } catch {
-      // Where would that be said?
-    }
+      const written: unknown = Reflect.apply(logger[level], logger, args);
+      if (types.isPromise(written)) written.catch(() => {});
+    } catch {}
   });
 }
 

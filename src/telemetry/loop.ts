@@ -10,22 +10,30 @@ export class LoopLag {
   #worstMs = 0;
   #worstBeforeMs = 0;
 
-  /** The loop has turned. @param everyMs when it was to turn, counted from the tick before */
-  tick(everyMs: number): void {
-    const now = liveness.monotonic();
-    const lateMs = this.#tickedAt === null ? 0 : now - this.#tickedAt - everyMs;
-    this.#tickedAt = now;
-    if (now - this.#windowAt >= windowMs) {
-      this.#worstBeforeMs = now - this.#windowAt >= 2 * windowMs ? 0 : this.#worstMs;
-      this.#worstMs = 0;
-      this.#windowAt = now;
-    }
-    if (lateMs > this.#worstMs) this.#worstMs = lateMs;
+  /**
+   * For one that ticks: two in a process turn in between each other. What it gives is called with each turn.
+   *
+   * @returns `everyMs` is when it was to turn, counted from its tick before
+   */
+  ticker(): (everyMs: number) => void {
+    let before: number | null = null;
+    return (everyMs) => {
+      const now = liveness.monotonic();
+      const lateMs = before === null ? 0 : now - before - everyMs;
+      before = this.#tickedAt = now;
+      if (now - this.#windowAt >= windowMs) {
+        this.#worstBeforeMs = now - this.#windowAt >= 2 * windowMs ? 0 : this.#worstMs;
+        this.#worstMs = 0;
+        this.#windowAt = now;
+      }
+      if (lateMs > this.#worstMs) this.#worstMs = lateMs;
+    };
   }
 
   /** The longest lag of the last ten to twenty seconds; null where nothing ticks. */
   get worstMs(): number | null {
-    return this.#tickedAt === null ? null : Math.max(this.#worstMs, this.#worstBeforeMs);
+    const hasTicked = this.#tickedAt !== null && liveness.monotonic() - this.#tickedAt < 2 * windowMs;
+    return hasTicked ? Math.max(this.#worstMs, this.#worstBeforeMs) : null;
   }
 
   /** Since the last tick; null where nothing ticks. */

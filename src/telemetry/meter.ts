@@ -1,62 +1,117 @@
-/** What one process counts while it works: plain numbers, and nothing is made for an event. They begin at 0 with the process. */
+/** What one process counts while it works, and nothing is made for an event. It begins at 0 with the process. */
 import type { Logger } from "../flow/context.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { ExecutionId, LedgerEvent, Outcome } from "../ledger/event.ts";
+import type { Dispatch } from "../ledger/parts.ts";
 import type { ExecutionState } from "../ledger/state.ts";
 import type { Claim } from "../store/claims.ts";
-import { Histogram, longBounds, shortBounds, workBounds } from "./histogram.ts";
+import { Histogram, histogramBounds, type HistogramName, type Tell } from "./histogram.ts";
 import { LoopLag } from "./loop.ts";
+import type { Labels } from "./openmetrics.ts";
 import { traceIdOf } from "./traceparent.ts";
 
 export type AttemptOutcome = "completed" | "paused" | "retried" | "failed" | "parked" | "interrupted";
 
+/** Hears what is counted, by the name that it has in a scrape. */
+export type Told = (name: string, labels: Labels, value: number) => void;
+
 /** Everything that the executions of one process did. */
 export class Meter {
+  /** Besides what is kept here: a MeterProvider of the application. */
+  told: Told | null = null;
   readonly flows = new Map<string, FlowMeter>();
-  /** From a commit's call until the database has answered, repeats included. */
-  readonly commits = new Histogram(shortBounds);
   readonly loop = new LoopLag();
-  streamItems = 0;
+  readonly #make: Make = {
+    count: (name, labels = {}) => new Count((value) => this.told?.(name, labels, value)),
+    histogram: (name, labels = {}) =>
+      new Histogram(histogramBounds[name], (seconds) => this.told?.(name, labels, seconds)),
+  };
+  /** From a commit's call until the database has answered, repeats included. */
+  readonly commits = this.#make.histogram("flowledger_commit_duration_seconds");
+  readonly streamItems = this.#make.count("flowledger_stream_items");
 
   flow(name: string): FlowMeter {
     const known = this.flows.get(name);
     if (known) return known;
-    const made = new FlowMeter();
+    const made = new FlowMeter(name, this.#make);
     this.flows.set(name, made);
     return made;
   }
 }
 
+interface Make {
+  readonly count: (name: string, labels?: Labels) => Count;
+  readonly histogram: (name: HistogramName, labels?: Labels) => Histogram;
+}
+
+export class Count {
+  value = 0;
+  readonly #tell: Tell;
+
+  constructor(tell: Tell) {
+    this.#tell = tell;
+    // Heard of as 0 from the beginning: what appears with its first event has no rate.
+    tell(0);
+  }
+
+  add(count = 1): void {
+    this.value += count;
+    this.#tell(count);
+  }
+}
+
 export class FlowMeter {
-  started = 0;
-  takeovers = 0;
-  fenced = 0;
-  refused = 0;
-  blocked = 0;
-  readonly closed: Record<Outcome, number> = { completed: 0, failed: 0, cancelled: 0 };
-  readonly startLatency = new Histogram(workBounds);
-  readonly duration = new Histogram(longBounds);
+  readonly started: Count;
+  readonly takeovers: Count;
+  readonly fenced: Count;
+  readonly refused: Count;
+  readonly blocked: Count;
+  readonly closed: Readonly<Record<Outcome, Count>>;
+  readonly startLatency: Histogram;
+  readonly duration: Histogram;
   readonly chunks = new Map<string, ChunkMeter>();
+  readonly #flow: string;
+  readonly #make: Make;
+
+  constructor(flow: string, make: Make) {
+    this.#flow = flow;
+    this.#make = make;
+    this.started = make.count("flowledger_executions_started", { flow });
+    this.takeovers = make.count("flowledger_takeovers", { flow });
+    this.fenced = make.count("flowledger_writes_fenced", { flow });
+    this.refused = make.count("flowledger_commits_refused", { flow });
+    this.blocked = make.count("flowledger_executions_blocked", { flow });
+    const closed = (outcome: Outcome) => make.count("flowledger_executions_closed", { flow, outcome });
+    this.closed = { completed: closed("completed"), failed: closed("failed"), cancelled: closed("cancelled") };
+    this.startLatency = make.histogram("flowledger_start_latency_seconds", { flow });
+    this.duration = make.histogram("flowledger_execution_duration_seconds", { flow });
+  }
 
   chunk(name: string): ChunkMeter {
     const known = this.chunks.get(name);
     if (known) return known;
-    const made = new ChunkMeter();
+    const made = new ChunkMeter({ flow: this.#flow, chunk: name }, this.#make);
     this.chunks.set(name, made);
     return made;
   }
 }
 
 export class ChunkMeter {
-  readonly attempts: Record<AttemptOutcome, number> = {
-    completed: 0,
-    paused: 0,
-    retried: 0,
-    failed: 0,
-    parked: 0,
-    interrupted: 0,
-  };
-  readonly duration = new Histogram(workBounds);
+  readonly attempts: Readonly<Record<AttemptOutcome, Count>>;
+  readonly duration: Histogram;
+
+  constructor(labels: Labels, make: Make) {
+    const ended = (outcome: AttemptOutcome) => make.count("flowledger_chunk_attempts", { ...labels, outcome });
+    this.attempts = {
+      completed: ended("completed"),
+      paused: ended("paused"),
+      retried: ended("retried"),
+      failed: ended("failed"),
+      parked: ended("parked"),
+      interrupted: ended("interrupted"),
+    };
+    this.duration = make.histogram("flowledger_chunk_duration_seconds", labels);
+  }
 }
 
 /** What is due for longer before it is claimed is said. */
@@ -123,12 +178,12 @@ export class OwnerMeter {
       }
     }
     if (!closed) return;
-    flow.closed[closed.outcome] += 1;
+    flow.closed[closed.outcome].add();
     flow.duration.observe(closed.at - (firstClaim?.at ?? closed.at));
   }
 
   #started(latenessMs: number): void {
-    this.#flow.started += 1;
+    this.#flow.started.add();
     this.#flow.startLatency.observe(latenessMs);
     if (latenessMs < lateMs || this.#mayBeLate) return;
     this.#log.warn("claimed late: too few workers, or none for the flow until now", {
@@ -138,7 +193,7 @@ export class OwnerMeter {
   }
 
   #tookOver(): void {
-    this.#flow.takeovers += 1;
+    this.#flow.takeovers.add();
     this.#log.info("taken over: the worker that had the execution was lost", {
       ...this.#fields("taken_over"),
       takeovers: this.#takeovers,
@@ -146,14 +201,19 @@ export class OwnerMeter {
   }
 
   fenced(epoch: number): void {
-    this.#flow.fenced += 1;
+    this.#flow.fenced.add();
     this.#log.info("fenced: the execution has another owner", { ...this.#fields("fenced"), epoch });
   }
 
-  /** @param chunk whose it was, as far as it is known */
-  refused(chunk: string | null, error: unknown): void {
-    this.#flow.refused += 1;
-    this.#log.error("a commit was refused", { ...this.#fields("commit_refused"), chunk, error: String(error) });
+  /** @param writer whose it was, as far as it is known */
+  refused(writer: Pick<Dispatch, "chunk" | "failures"> | undefined, error: unknown): void {
+    this.#flow.refused.add();
+    this.#log.error("a commit was refused", {
+      ...this.#fields("commit_refused"),
+      chunk: writer?.chunk ?? null,
+      ...(writer && { attempt: writer.failures + 1 }),
+      error: String(error),
+    });
   }
 
   /** @param chunk what stood open each time */
@@ -177,7 +237,7 @@ function ended(
   at: number,
 ): void {
   const meter = flow.chunk(chunk);
-  meter.attempts[outcome] += 1;
+  meter.attempts[outcome].add();
   if (startedAt !== undefined) meter.duration.observe(at - startedAt);
 }
 

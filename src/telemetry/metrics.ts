@@ -36,14 +36,14 @@ export function familiesOf({ meter, workers, isListening, database }: Observed):
       name: "flowledger_executions_started",
       type: "counter",
       help: "Executions that a worker of this process took for the first time.",
-      samples: perFlow(({ started }) => started),
+      samples: perFlow(({ started }) => started.value),
     },
     {
       name: "flowledger_executions_closed",
       type: "counter",
       help: "Executions that a worker of this process closed, by outcome.",
       samples: flows.flatMap(([flow, { closed }]) =>
-        Object.entries(closed).map(([outcome, value]) => ({ labels: { flow, outcome }, value })),
+        Object.entries(closed).map(([outcome, { value }]) => ({ labels: { flow, outcome }, value })),
       ),
     },
     {
@@ -65,7 +65,7 @@ export function familiesOf({ meter, workers, isListening, database }: Observed):
       type: "counter",
       help: "Attempts of chunks that ended, by outcome; retried ones failed and get another.",
       samples: perChunk(({ attempts }, labels) =>
-        Object.entries(attempts).map(([outcome, value]) => ({ labels: { ...labels, outcome }, value })),
+        Object.entries(attempts).map(([outcome, { value }]) => ({ labels: { ...labels, outcome }, value })),
       ),
     },
     {
@@ -86,31 +86,31 @@ export function familiesOf({ meter, workers, isListening, database }: Observed):
       name: "flowledger_takeovers",
       type: "counter",
       help: "Executions taken over from a worker that was lost.",
-      samples: perFlow(({ takeovers }) => takeovers),
+      samples: perFlow(({ takeovers }) => takeovers.value),
     },
     {
       name: "flowledger_writes_fenced",
       type: "counter",
       help: "Commits refused because another worker owned the execution by then.",
-      samples: perFlow(({ fenced }) => fenced),
+      samples: perFlow(({ fenced }) => fenced.value),
     },
     {
       name: "flowledger_commits_refused",
       type: "counter",
       help: "Commits that Postgres refused for what they held.",
-      samples: perFlow(({ refused }) => refused),
+      samples: perFlow(({ refused }) => refused.value),
     },
     {
       name: "flowledger_executions_blocked",
       type: "counter",
       help: "Claims given back because this version of the flow does not fit the execution.",
-      samples: perFlow(({ blocked }) => blocked),
+      samples: perFlow(({ blocked }) => blocked.value),
     },
     {
       name: "flowledger_stream_items",
       type: "counter",
       help: "Items that this process put into streams.",
-      samples: [{ labels: {}, value: meter.streamItems }],
+      samples: [{ labels: {}, value: meter.streamItems.value }],
     },
     {
       name: "flowledger_worker_slots",

@@ -1,5 +1,5 @@
 /** OpenMetrics 1.0 as text: https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md */
-import type { Histogram } from "./histogram.ts";
+import type { Histogram, HistogramName } from "./histogram.ts";
 
 export const openMetricsType = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -11,13 +11,15 @@ export interface Sample {
 }
 
 /** One metric with all its samples. The name of one with a unit ends in it. */
-export interface Family {
-  readonly name: string;
-  readonly type: "counter" | "gauge" | "histogram";
+export type Family = Named & {
   readonly unit?: "seconds";
   readonly help: string;
   readonly samples: readonly Sample[];
-}
+};
+
+type Named =
+  | { readonly type: "counter" | "gauge"; readonly name: string }
+  | { readonly type: "histogram"; readonly name: HistogramName };
 
 /** A family without samples is left out: it has nothing to say yet. */
 export function openMetrics(families: readonly Family[]): string {

@@ -16,7 +16,34 @@ export interface TraceApi {
     active(): OtelContext;
     with<T>(context: OtelContext, work: () => T): T;
   };
+  readonly metrics?: { getMeter(name: string, version?: string): OtelMeter };
+  createNoopMeter?(): OtelMeter;
 }
+
+/** Makes instruments. */
+export interface OtelMeter {
+  createCounter(name: string, options?: InstrumentOptions): { add(value: number, attributes?: Attributes): void };
+  createHistogram(name: string, options?: InstrumentOptions): { record(value: number, attributes?: Attributes): void };
+  createObservableGauge(name: string, options?: InstrumentOptions): OtelGauge;
+  addBatchObservableCallback(callback: OtelCallback, gauges: OtelGauge[]): void;
+  removeBatchObservableCallback(callback: OtelCallback, gauges: OtelGauge[]): void;
+}
+
+export interface InstrumentOptions {
+  description?: string;
+  unit?: string;
+  advice?: { explicitBucketBoundaries?: number[] };
+}
+
+/** Something that is asked for its value. */
+export interface OtelGauge {
+  addCallback(callback: (result: { observe(value: number, attributes?: Attributes): void }) => unknown): void;
+}
+
+/** Says the values of gauges. */
+export type OtelCallback = (result: {
+  observe(gauge: OtelGauge, value: number, attributes?: Attributes): void;
+}) => void | Promise<void>;
 
 export interface OtelContext {
   getValue(key: symbol): unknown;
@@ -80,6 +107,12 @@ export function hasSdk({ trace }: TraceApi): boolean {
   const provider = trace.getTracerProvider?.() ?? {};
   const { getDelegateTracer: ask }: { getDelegateTracer?: unknown } = provider;
   return typeof ask !== "function" || ask.call(provider, "flowledger") !== undefined;
+}
+
+/** Null where no SDK takes metrics. */
+export function meterOf(api: TraceApi, version: string): OtelMeter | null {
+  const meter = api.metrics?.getMeter("flowledger", version);
+  return meter === undefined || meter === api.createNoopMeter?.() ? null : meter;
 }
 
 export function isValid({ traceId, spanId }: SpanContext): boolean {

@@ -7,7 +7,9 @@ import type { Store } from "../store/store.ts";
 import { Meter } from "./meter.ts";
 import { healthOf, readinessOf, type Health } from "./health.ts";
 import { familiesOf } from "./metrics.ts";
-import { openMetrics } from "./openmetrics.ts";
+import { exportMetrics } from "./instruments.ts";
+import { openMetrics, type Family } from "./openmetrics.ts";
+import type { TraceApi } from "./otel.ts";
 import type { Vitals } from "./vitals.ts";
 
 /** Several scrapers cost the database one question in so long. */
@@ -28,6 +30,7 @@ export class Telemetry {
   #asked: Promise<DatabaseGauges | null> | undefined;
   #askedAt = -Infinity;
   #isAsking = false;
+  #endExport: (() => void) | null = null;
 
   constructor(host: TelemetryHost) {
     this.#host = host;
@@ -35,14 +38,26 @@ export class Telemetry {
 
   /** OpenMetrics text. @throws {UsageError} there is no connection, or the orchestrator was closed */
   async metrics(): Promise<string> {
-    const database = await withTimeout(this.#gauges(), answerWithinMs, () => null);
-    const families = familiesOf({
-      meter: this.meter,
-      workers: this.#vitals(),
-      isListening: this.#host.isListening(),
-      database,
-    });
-    return openMetrics(families);
+    return openMetrics(await this.#families());
+  }
+
+  /** Gives the same to a MeterProvider of the application, where there is one; once. */
+  exportTo(api: TraceApi | null): void {
+    if (api) this.#endExport ??= exportMetrics(api, this.meter, this.#now(null), () => this.#families());
+  }
+
+  close(): void {
+    this.#endExport?.();
+    this.#endExport = null;
+  }
+
+  async #families(): Promise<Family[]> {
+    return this.#now(await withTimeout(this.#gauges(), answerWithinMs, () => null));
+  }
+
+  #now(database: DatabaseGauges | null): Family[] {
+    const isListening = this.#host.isListening();
+    return familiesOf({ meter: this.meter, workers: this.#vitals(), isListening, database });
   }
 
   /** One question at a time: where the database hangs, scrapes do not pile up. */

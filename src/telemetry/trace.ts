@@ -2,8 +2,9 @@
  * Traces: a short root span at the start, whose `traceparent` the ledger keeps. All later spans are its children, made by whoever
  * runs the execution and ended within one turn; waits are written afterwards, with their true times. Never a payload.
  */
+import { types } from "node:util";
 import { UsageError } from "../base/errors.ts";
-import { requireBoolean, requireKnown, requireOneOf, show } from "../base/option.ts";
+import { requireBoolean, requireKnown, requireOneOf, requireRecord, show } from "../base/option.ts";
 import { release } from "../base/release.ts";
 import type { ExecutionInfo, Logger } from "../flow/context.ts";
 import type { Dispatch, Interrupt } from "../ledger/parts.ts";
@@ -80,7 +81,12 @@ export class Tracing {
   }
 
   async #load(): Promise<void> {
-    if (this.#mode !== "off") this.#api ??= await loadTraceApi();
+    if (this.#mode !== "off") this.#api ??= await this.api();
+  }
+
+  /** Null where it is not installed. */
+  async api(): Promise<TraceApi | null> {
+    return this.#options.api ?? (await loadTraceApi());
   }
 
   /** Null where nobody would hear of a span. */
@@ -171,22 +177,26 @@ export class Tracing {
   #own(info: ExecutionInfo): Attributes {
     const { attributes } = this.#options;
     if (!attributes) return {};
-    const own: Attributes = {};
     try {
-      for (const [name, value] of Object.entries(attributes(info))) {
-        if (typeof value === "string" || typeof value === "number" || typeof value === "boolean") own[name] = value;
+      const given: unknown = attributes(info);
+      if (types.isPromise(given)) given.catch(() => {});
+      const own: Attributes = {};
+      for (const [name, value] of Object.entries(requireRecord(given, "what telemetry.attributes gives"))) {
+        const isNumber = typeof value === "number" && Number.isFinite(value);
+        if (typeof value === "string" || typeof value === "boolean" || isNumber) own[name] = value;
         else throw new TypeError(`attribute "${name}" must be a text, a number or a boolean, got ${show(value)}`);
       }
+      return own;
     } catch (error) {
       if (!this.#hasWarned)
         this.#log.warn("telemetry.attributes failed: spans go without them", {
           flow: info.flow,
           executionId: info.id,
-          error: String(error),
+          error: error instanceof Error ? String(error) : show(error),
         });
       this.#hasWarned = true;
+      return {};
     }
-    return own;
   }
 }
 

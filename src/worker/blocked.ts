@@ -51,7 +51,7 @@ export function openBlocked({ store, committer, log, meter, flows }: BlockedHost
         ...traceIdOf(state.trace),
         error: mismatch.message,
       });
-      meter.flow(name).blocked += 1;
+      meter.flow(name).blocked.add();
       const tried = triedIn(state);
       const events = tried.includes(fingerprint)
         ? []

@@ -109,6 +109,6 @@ export function openEngines(parts: EnginesHost): Engines {
 
 /** The stream's sender, shared by all owners of this worker. */
 function openStreamSender({ streams, wakeups }: Store, timers: Timers, meter: Meter): Engine["putIntoStream"] {
-  const streamer = new Streamer(streams, wakeups, timers, (items) => void (meter.streamItems += items));
+  const streamer = new Streamer(streams, wakeups, timers, (items) => meter.streamItems.add(items));
   return (target, item, dispatch, mark) => streamer.put(target, item, dispatch, mark);
 }

@@ -86,7 +86,7 @@ async function newIdentity(
       names: host.store.names,
       everyMs: beatEveryMs,
       stuckMs,
-      onTick: (everyMs) => host.meter.loop.tick(everyMs),
+      onTick: host.meter.loop.ticker(),
     },
     () => {
       onGivenUp(id);

@@ -9,6 +9,7 @@ import { fitVersion, type Fit } from "../ledger/version.ts";
 import { withAnswerLimit } from "../store/batcher.ts";
 import type { Claim } from "../store/claims.ts";
 import type { Store } from "../store/store.ts";
+import { traceIdOf } from "../telemetry/traceparent.ts";
 
 /** Whether a claimed execution can go on by this worker's version of its flow. */
 export async function fitOf({ reads }: Store, claimed: Claim, flow: FlowDefinition): Promise<Fit> {
@@ -33,7 +34,7 @@ export async function recentPuts(
 }
 
 /** An item reads what its parent was started with, and the state that it had when it fanned out, under what it wrote itself. */
-export async function readParent(items: Items, log: Logger, { id, state }: Claim): Promise<boolean> {
+export async function readParent(items: Items, log: Logger, { id, flow, state }: Claim): Promise<boolean> {
   const { item, parent, writes = [] } = state;
   if (!item || !parent) return true;
   try {
@@ -42,7 +43,12 @@ export async function readParent(items: Items, log: Logger, { id, state }: Claim
     state.startInput = startInput;
     return true;
   } catch (error) {
-    log.error("the parent of an item cannot be read", { executionId: id, error: String(error) });
+    log.error("the parent of an item cannot be read", {
+      executionId: id,
+      flow,
+      ...traceIdOf(state.trace),
+      error: String(error),
+    });
     return false;
   }
 }

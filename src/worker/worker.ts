@@ -16,6 +16,7 @@ import type { ExecutionId } from "../ledger/event.ts";
 import { checkDatabase, checkWakeups } from "./checks.ts";
 import { openBlocked } from "./blocked.ts";
 import { isPoisonSuspect, openClaims } from "./claims.ts";
+import { traceIdOf } from "../telemetry/traceparent.ts";
 import type { Vitals } from "../telemetry/vitals.ts";
 import { openFlowPauses } from "./flow-pauses.ts";
 import { newPool, runJobs, taskOf } from "./jobs.ts";
@@ -152,6 +153,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       ]).catch((error: unknown) => {
         log.error("what an execution needs to go on cannot be read", {
           executionId: claimed.id,
+          flow: claimed.flow,
+          ...traceIdOf(claimed.state.trace),
           error: String(error),
         });
         return null;

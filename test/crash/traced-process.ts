@@ -1,23 +1,29 @@
-/** A process that is traced: a service that starts executions over HTTP, or a worker. Its spans go to OTLP_URL. */
+/** A process that is traced by OpenTelemetry's SDK: a service that starts executions over HTTP, or a worker. It exports to OTLP_URL. */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import * as api from "@opentelemetry/api";
-import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
-import { BasicTracerProvider, SimpleSpanProcessor } from "@opentelemetry/sdk-trace-base";
+import { OTLPMetricExporter } from "@opentelemetry/exporter-metrics-otlp-http";
+import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http";
+import { NodeSDK, metrics, tracing } from "@opentelemetry/sdk-node";
 import { createOrchestrator } from "../../src/index.ts";
-import { otlpExporter } from "../support/otlp.ts";
 import { tracedFlow, tracedFlows } from "./traced-flows.ts";
 
 const name = process.env["TRACED_NAME"] ?? "";
+const url = process.env["OTLP_URL"] ?? "";
 const say = (line: string) => process.stdout.write(`${line}\n`);
-api.context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
-api.trace.setGlobalTracerProvider(
-  new BasicTracerProvider({
-    spanProcessors: [
-      new SimpleSpanProcessor(otlpExporter(process.env["OTLP_URL"] ?? "", name, (span) => say(`exported ${span}`))),
-    ],
-  }),
-);
+const sdk = new NodeSDK({
+  serviceName: name,
+  spanProcessors: [new tracing.SimpleSpanProcessor(new OTLPTraceExporter({ url: `${url}/v1/traces` }))],
+  metricReaders: [
+    new metrics.PeriodicExportingMetricReader({
+      exporter: new OTLPMetricExporter({ url: `${url}/v1/metrics` }),
+      exportIntervalMillis: 1000,
+      exportTimeoutMillis: 1000,
+    }),
+  ],
+  logRecordProcessors: [],
+});
+sdk.start();
 const orchestrator = createOrchestrator({
   connection: process.env["CRASH_URL"] ?? "",
   flows: tracedFlows,

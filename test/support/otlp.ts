@@ -1,15 +1,16 @@
-/** OTLP over HTTP, in JSON: what a process exports with, and a receiver that reads what comes strictly. */
+/** A receiver of OTLP over HTTP, in JSON, that reads what comes strictly. */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { ReadableSpan, SpanExporter } from "@opentelemetry/sdk-trace-base";
 import { z } from "zod";
 
-const AnyValue = z.union([
+const int = z.union([z.int(), z.string().regex(/^-?\d+$/)]);
+const Single = z.union([
   z.strictObject({ stringValue: z.string() }),
   z.strictObject({ boolValue: z.boolean() }),
-  z.strictObject({ intValue: z.string().regex(/^-?\d+$/) }),
+  z.strictObject({ intValue: int }),
   z.strictObject({ doubleValue: z.number() }),
 ]);
+const AnyValue = z.union([Single, z.strictObject({ arrayValue: z.strictObject({ values: z.array(Single) }) })]);
 const Attributes = z.array(z.strictObject({ key: z.string().min(1), value: AnyValue }));
 const traceId = z.string().regex(/^(?!0+$)[0-9a-f]{32}$/);
 const spanId = z.string().regex(/^(?!0+$)[0-9a-f]{16}$/);
@@ -24,18 +25,76 @@ const OtlpSpan = z.strictObject({
   startTimeUnixNano: nanoseconds,
   endTimeUnixNano: nanoseconds,
   attributes: Attributes,
-  links: z.array(z.strictObject({ traceId, spanId, attributes: Attributes })),
+  droppedAttributesCount: z.literal(0),
+  // Nothing of ours has one, so that no message of an error goes out.
+  events: z.tuple([]),
+  droppedEventsCount: z.literal(0),
+  links: z.array(
+    z.strictObject({ traceId, spanId, attributes: Attributes, droppedAttributesCount: z.literal(0), flags: z.int() }),
+  ),
+  droppedLinksCount: z.literal(0),
   status: z.strictObject({ code: z.int().min(0).max(2) }),
+  flags: z.int(),
 });
-type OtlpSpan = z.infer<typeof OtlpSpan>;
+
+const Resource = z.strictObject({ attributes: Attributes, droppedAttributesCount: z.literal(0) });
+const Scope = z.strictObject({ name: z.string(), version: z.string().optional() });
 
 /** `ExportTraceServiceRequest` of opentelemetry-proto. */
 const Request = z.strictObject({
   resourceSpans: z.array(
     z.strictObject({
-      resource: z.strictObject({ attributes: Attributes }),
-      scopeSpans: z.array(
-        z.strictObject({ scope: z.strictObject({ name: z.string(), version: z.string() }), spans: z.array(OtlpSpan) }),
+      resource: Resource,
+      scopeSpans: z.array(z.strictObject({ scope: Scope, spans: z.array(OtlpSpan) })),
+    }),
+  ),
+});
+
+const point = { attributes: Attributes, startTimeUnixNano: nanoseconds, timeUnixNano: nanoseconds };
+const Numbers = z.array(
+  z.union([z.strictObject({ ...point, asInt: int }), z.strictObject({ ...point, asDouble: z.number() })]),
+);
+const metric = { name: z.string().min(1), description: z.string().min(1), unit: z.string() };
+
+/** `ExportMetricsServiceRequest`. */
+const MetricsRequest = z.strictObject({
+  resourceMetrics: z.array(
+    z.strictObject({
+      resource: Resource,
+      scopeMetrics: z.array(
+        z.strictObject({
+          scope: Scope,
+          metrics: z.array(
+            z.union([
+              z.strictObject({ ...metric, gauge: z.strictObject({ dataPoints: Numbers }) }),
+              z.strictObject({
+                ...metric,
+                sum: z.strictObject({
+                  aggregationTemporality: z.literal(2),
+                  isMonotonic: z.literal(true),
+                  dataPoints: Numbers,
+                }),
+              }),
+              z.strictObject({
+                ...metric,
+                histogram: z.strictObject({
+                  aggregationTemporality: z.literal(2),
+                  dataPoints: z.array(
+                    z.strictObject({
+                      ...point,
+                      bucketCounts: z.array(int),
+                      explicitBounds: z.array(z.number()),
+                      count: int,
+                      sum: z.number(),
+                      min: z.number(),
+                      max: z.number(),
+                    }),
+                  ),
+                }),
+              }),
+            ]),
+          ),
+        }),
       ),
     }),
   ),
@@ -58,6 +117,8 @@ export interface ReceivedSpan {
 export interface Receiver extends AsyncDisposable {
   readonly url: string;
   readonly spans: readonly ReceivedSpan[];
+  /** Names of metrics, by the process that exported them. */
+  readonly metrics: ReadonlyMap<unknown, ReadonlySet<string>>;
   /** What came and was no request of OTLP. */
   readonly refused: readonly string[];
   /** Called whenever something came, until the span is there. */
@@ -71,6 +132,7 @@ const ms = (time: string) => Number(BigInt(time) / 1000n) / 1000;
 
 export async function openReceiver(): Promise<Receiver> {
   const spans: ReceivedSpan[] = [];
+  const metrics = new Map<unknown, Set<string>>();
   const refused: string[] = [];
   const waiting = new Set<() => void>();
   const take = (body: string) => {
@@ -94,14 +156,22 @@ export async function openReceiver(): Promise<Receiver> {
         });
     }
   };
+  const takeMetrics = (body: string) => {
+    for (const { resource, scopeMetrics } of MetricsRequest.parse(JSON.parse(body)).resourceMetrics) {
+      const from = plainOf(resource.attributes)["service.name"];
+      const names = metrics.get(from) ?? new Set();
+      metrics.set(from, names);
+      for (const { name } of scopeMetrics.flatMap((scope) => scope.metrics)) names.add(name);
+    }
+  };
   const server = createServer((request, response) => {
     let body = "";
     request.setEncoding("utf8").on("data", (text: string) => (body += text));
     request.on("end", () => {
       try {
-        if (request.method !== "POST" || request.url !== "/v1/traces")
-          throw new Error(`${request.method} ${request.url}`);
-        take(body);
+        const reader = { "/v1/traces": take, "/v1/metrics": takeMetrics }[request.url ?? ""];
+        if (request.method !== "POST" || !reader) throw new Error(`${request.method} ${request.url}`);
+        reader(body);
         response.writeHead(200, { "content-type": "application/json" }).end("{}");
       } catch (error) {
         refused.push(String(error));
@@ -114,6 +184,7 @@ export async function openReceiver(): Promise<Receiver> {
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     spans,
+    metrics,
     refused,
     async until(find, withinMs = 20_000) {
       const { promise, resolve, reject } = Promise.withResolvers<ReceivedSpan>();
@@ -138,76 +209,6 @@ export async function openReceiver(): Promise<Receiver> {
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
       await new Promise((done) => server.close(done));
-    },
-  };
-}
-
-function valueOf(value: unknown): z.infer<typeof AnyValue> {
-  if (typeof value === "boolean") return { boolValue: value };
-  if (typeof value === "number") return Number.isInteger(value) ? { intValue: String(value) } : { doubleValue: value };
-  return { stringValue: String(value) };
-}
-
-const attributesOf = (attributes: object) =>
-  Object.entries(attributes).map(([key, value]: [string, unknown]) => ({ key, value: valueOf(value) }));
-
-const nanos = ([seconds, rest]: readonly [number, number]) => String(BigInt(seconds) * 1_000_000_000n + BigInt(rest));
-
-function encode(span: ReadableSpan): OtlpSpan {
-  const { traceId: trace, spanId: id } = span.spanContext();
-  return {
-    traceId: trace,
-    spanId: id,
-    ...(span.parentSpanContext && { parentSpanId: span.parentSpanContext.spanId }),
-    name: span.name,
-    // As the API numbers them, from 0.
-    kind: span.kind + 1,
-    startTimeUnixNano: nanos(span.startTime),
-    endTimeUnixNano: nanos(span.endTime),
-    attributes: attributesOf(span.attributes),
-    links: span.links.map(({ context, attributes = {} }) => ({
-      traceId: context.traceId,
-      spanId: context.spanId,
-      attributes: attributesOf(attributes),
-    })),
-    status: { code: span.status.code },
-  };
-}
-
-/** @param name of the service @param onSent is told of each span that the receiver has */
-export function otlpExporter(url: string, name: string, onSent: (span: string) => void): SpanExporter {
-  const underWay = new Set<Promise<void>>();
-  const send = async (spans: readonly ReadableSpan[]): Promise<boolean> => {
-    const body = {
-      resourceSpans: [
-        {
-          resource: { attributes: attributesOf({ "service.name": name }) },
-          scopeSpans: spans.map((span) => ({
-            scope: { name: span.instrumentationScope.name, version: span.instrumentationScope.version ?? "" },
-            spans: [encode(span)],
-          })),
-        },
-      ],
-    };
-    const response = await fetch(`${url}/v1/traces`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(body),
-    });
-    for (const span of spans) onSent(span.name);
-    return response.ok;
-  };
-  return {
-    export(spans, done) {
-      const sending = send(spans).then(
-        (isTaken) => done({ code: isTaken ? 0 : 1 }),
-        (error: unknown) => done({ code: 1, error: error instanceof Error ? error : new Error(String(error)) }),
-      );
-      underWay.add(sending);
-      void sending.finally(() => underWay.delete(sending));
-    },
-    async shutdown() {
-      await Promise.all(underWay);
     },
   };
 }

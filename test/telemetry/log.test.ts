@@ -7,7 +7,7 @@ import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
 import type { Logger } from "../../src/index.ts";
 import { openLogs } from "../../src/telemetry/log.ts";
 import { testDatabase } from "../support/database.ts";
-import { newGate, serving, visiting } from "../support/flows.ts";
+import { newGate, serving, untilEvent, visiting } from "../support/flows.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 
@@ -50,7 +50,7 @@ test("a line of ctx.log says whose it is, in the shape of pino's; its own fields
 
   const execution = await orchestrator.flow(flow).createExecution({ autoClose: false });
   await execution.start(null);
-  await vi.waitFor(() => expect(lines.filter(({ msg }) => msg === "said")).toHaveLength(2));
+  await vi.waitFor(() => expect(lines.filter(({ msg }) => msg === "said")).toHaveLength(2), { timeout: 8000 });
 
   const said = lines.filter(({ msg }) => msg === "said");
   expect(said.map(({ attempt }) => attempt)).toEqual([1, 2]);
@@ -145,6 +145,31 @@ test("each event that a line has is in the docs with its level, and each there i
   for (const event of levels.keys()) expect(docs).toContain(`\`${event}\``);
 });
 
+test("what is said of an execution says which flow it is of, whatever it is", async () => {
+  const { lines, logger } = recorded();
+  const flow = defineFlow("telling");
+  flow
+    .to("tell", (ctx) => {
+      void ctx.setResult(1);
+      ctx.requireResource("sticky");
+    })
+    .to("again", (ctx) => ctx.setResult(2));
+  const sticky = () => ({ [Symbol.asyncDispose]: () => Promise.reject(new Error("stuck")) });
+  await using orchestrator = await serving(database, [flow], { logger, resources: { sticky } });
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(execution, "execution.closed");
+  const of = (text: string) =>
+    vi.waitFor(() => {
+      const found = lines.find(({ msg }) => msg.includes(text));
+      if (!found) throw new Error(`no "${text}" among ${JSON.stringify(lines)}`);
+      return found;
+    });
+
+  const whose = { executionId: execution.id, flow: "telling" };
+  expect(await of("setResult overwrote")).toMatchObject({ ...whose, chunk: "again", attempt: 1 });
+  expect(await of("failed to dispose")).toMatchObject(whose);
+});
+
 test("a crash loop is said with the number of workers it took", async () => {
   const { lines, logger } = recorded();
   const flow = defineFlow("looping");
@@ -187,7 +212,12 @@ test("a commit that Postgres refuses is said with its chunk", async () => {
 
   await expect(orchestrator.flow(flow).start(null)).rejects.toThrow(/refused/);
 
-  expect(await untilLine(lines, "commit_refused")).toMatchObject({ level: 50, flow: "refused", chunk: "write" });
+  expect(await untilLine(lines, "commit_refused")).toMatchObject({
+    level: 50,
+    flow: "refused",
+    chunk: "write",
+    attempt: 1,
+  });
 });
 
 test("a line that repeats is counted, and said again with its number; lines of users are all written", () => {
@@ -227,6 +257,24 @@ test("a line that repeats is counted, and said again with its number; lines of u
   }
 });
 
+test("lines that differ in ids and numbers of their error alone are one kind; other chunks and other errors are not", () => {
+  const { lines, logger } = recorded();
+  const logs = openLogs(logger);
+  const blocked = (more: object) => {
+    const id = crypto.randomUUID();
+    logs.library.error("blocked", { event: "blocked", executionId: id, flow: "a", error: `${id} at 17`, ...more });
+  };
+  for (let n = 0; n < 1000; n++) blocked({ error: `execution ${crypto.randomUUID()} stands at seq ${n}` });
+  blocked({ chunk: "step 1" });
+  blocked({ chunk: "step 2" });
+  blocked({ error: "something else" });
+  expect(lines).toHaveLength(4);
+
+  logs.flush();
+
+  expect(lines.map(({ repeated }) => repeated).filter((count) => count !== undefined)).toEqual([999]);
+});
+
 test("pino gets its fields first, others the message; what a logger throws ends nothing", () => {
   const heard: unknown[][] = [];
   const hear = (...args: unknown[]) => void heard.push(args);
@@ -238,6 +286,9 @@ test("pino gets its fields first, others the message; what a logger throws ends 
   openLogs({ ...methods, bindings: () => ({}) } as Logger).library.warn("late", { a: 1 });
   openLogs(methods).library.warn("late", { a: 1 });
   openLogs({ debug: fails, info: fails, warn: fails, error: fails }).library.warn("late", { a: 1 });
+  // What is async passes for what gives nothing.
+  const rejects: (...args: unknown[]) => unknown = () => Promise.reject(new Error("disk full"));
+  openLogs({ debug: rejects, info: rejects, warn: rejects, error: rejects }).library.warn("late", { a: 1 });
 
   expect(heard).toEqual([
     [{ a: 1 }, "late"],

@@ -311,6 +311,51 @@ test("a pause links to the span of who answered it, before or after the question
   expect(JSON.stringify(await execution.history({ types: ["interrupt.answered"] }))).not.toContain("xyz");
 });
 
+test("a pause links to the span of who answered it by a link, in a process that does nothing else, and by SQL", async () => {
+  const asking = defineFlow("linked.mail");
+  const tokens: string[] = [];
+  asking.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", link: true }));
+  asking.when("$interrupt").to("mail", (ctx) => {
+    const [, token] = /\/a\/(.*)$/.exec(ctx.input.link ?? "") ?? [];
+    if (token !== undefined) tokens.push(token);
+  });
+  await using orchestrator = await serving(database, [asking], { publicUrl: "https://example.com" });
+  const given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  const answered = async (answer: (token: string) => Promise<string>) => {
+    const execution = await orchestrator.flow(asking).startExecution(null, { autoClose: false });
+    await vi.waitFor(() => expect(tokens).toHaveLength(1), { timeout: 8000 });
+    const expected = await answer(tokens.pop() ?? "");
+    expect(linked(await span(execution.id, "wait linked.mail/ask"))).toEqual(
+      expected === "" ? [] : [["answer", expected]],
+    );
+  };
+
+  await answered(async (token) => {
+    await using other = visiting(database);
+    return await within(async (active) => {
+      await other.answerByToken(token, 1);
+      return active.spanContext().spanId;
+    });
+  });
+  await answered(async (token) => {
+    await orchestrator.answerByToken(token, 1, { traceparent: given });
+    return "00f067aa0ba902b7";
+  });
+  await answered(async (token) => {
+    await database.sql`select flowledger.answer_by_token(${token}, '1', ${database.sql.json({ traceparent: given })})`;
+    return "00f067aa0ba902b7";
+  });
+  await answered(async (token) => {
+    const warnings = await warningsOf(() => orchestrator.answerByToken(token, 1, { traceparent: "00-xyz" }));
+    expect(warnings).toMatchObject([{ code: "TRACEPARENT_MALFORMED" }]);
+    return "";
+  });
+  await answered(async (token) => {
+    await database.sql`select flowledger.answer_by_token(${token}, '1', '{"traceparent": "00-xyz"}')`;
+    return "";
+  });
+});
+
 test("telemetry: { waits: false } leaves out the spans of pauses and sleeps, and nothing else", async () => {
   const brief = defineFlow("traced.brief");
   brief.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" })).to("keep", (ctx) => ctx.input);
@@ -379,6 +424,47 @@ test("an attempt that lost its worker ends its span, and the next owner's links 
     { event: "taken_over", traceId: traceOf(queue) },
   ]);
   expect(new Set(attempts.map(traceOf)).size).toBe(1);
+});
+
+test("what another process claims after a release is linked to the claim before it, and so is a takeover after that", async () => {
+  const [begun, gate] = [newGate(), newGate()];
+  const moving = defineFlow("traced.moving");
+  moving.to("nap", async (ctx) => {
+    await ctx.sleep("1500ms");
+    begun.open();
+    await gate.passed;
+  });
+  await using own = await testDatabase();
+  const first = await serving(own, [moving]);
+  const execution = await first.flow(moving).startExecution(null, { autoClose: false });
+  await span(execution.id, "chunk traced.moving/nap");
+  await first.close();
+
+  await using second = await serving(own, [moving]);
+  await begun.passed;
+  const handle = await second.getExecution(execution.id);
+  await vi.waitFor(async () => expect(await handle.history({ types: ["execution.claimed"] })).toHaveLength(2));
+  await own.sql`
+    update flowledger.executions set owner = gen_random_uuid(), lease_token = gen_random_uuid(), epoch = epoch + 1, commit_no = 0,
+      wake_at = flowledger.now() - interval '10 seconds'`;
+  gate.open();
+  await untilEvent(handle, "chunk.completed");
+
+  const of = async (name: string) =>
+    await vi.waitFor(() => {
+      const all = spans(execution.id, name);
+      expect(all).toHaveLength(3);
+      return all;
+    });
+  const claims = await of("queue traced.moving");
+  const attempts = await of("chunk traced.moving/nap");
+  const [one, two] = claims.map((claim) => claim.spanContext().spanId);
+  const expected = [[], [["claim", one]], [["takeover", two]]];
+  expect(claims.map(linked)).toEqual(expected);
+  expect(attempts.map(linked)).toEqual(expected);
+  const workers = claims.map((claim) => claim.attributes["flowledger.worker.id"]);
+  expect(new Set(workers).size).toBe(2);
+  expect(new Set([...claims, ...attempts].map(traceOf)).size).toBe(1);
 });
 
 type Works = Pick<Ctx, "execution" | "sleep">;
@@ -533,6 +619,33 @@ test("attributes of the user's are on each span; a function that throws is one w
 
   expect(new Set(spans(well.id).map((one) => one.attributes["tenant"]))).toEqual(new Set(["acme"]));
   expect(spans(bad[0]?.id ?? "").some((one) => "tenant" in one.attributes)).toBe(false);
+  expect(lines.filter((line) => line.includes("telemetry.attributes failed"))).toHaveLength(1);
+});
+
+test.each<[string, () => unknown]>([
+  ["null", () => null],
+  ["a promise that rejects", () => Promise.reject(new Error("no tenant"))],
+  ["a map", () => new Map([["tenant", "acme"]])],
+  ["a text", () => "acme"],
+  ["no number", () => ({ tenant: "acme", n: Number.NaN })],
+  ["a nested value", () => ({ tenant: "acme", of: { a: 1 } })],
+  [
+    "an error without a text",
+    () => {
+      throw Object.create(null);
+    },
+  ],
+])("attributes that are %s are one warning, and spans go without them", async (_, odd) => {
+  const lines: string[] = [];
+  const logger = jsonLogger({ write: (line) => lines.push(line) });
+  const attributes = odd as NonNullable<TelemetryOptions["attributes"]>;
+  await using orchestrator = visiting(database, [atWork], { logger, telemetry: { attributes } });
+
+  const { id } = await orchestrator.flow(atWork).startExecution(null, { delay: "1h" });
+  await orchestrator.flow(atWork).startExecution(null, { delay: "1h" });
+
+  const started = await span(id, "start traced");
+  expect(Object.keys(started.attributes).filter((name) => !name.startsWith("flowledger."))).toEqual([]);
   expect(lines.filter((line) => line.includes("telemetry.attributes failed"))).toHaveLength(1);
 });
 

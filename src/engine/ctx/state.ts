@@ -78,7 +78,7 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
   get setResult() {
     return (value: unknown) =>
       this[own].write(() => {
-        const { host, journal, chunk } = this[own];
+        const { host, journal, chunk, number } = this[own];
         if (host.state.item)
           throw new UsageError(
             `chunk "${chunk.name}" called setResult() in an item of a distributed collection`,
@@ -88,7 +88,7 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
         const { ordinal, entry } = journal.next("result", "", parsed);
         if (entry) return;
         if (host.state.result)
-          host.log.warn("setResult overwrote an earlier result", { executionId: host.info.id, flow: host.info.flow });
+          host.log.warn("setResult overwrote an earlier result", { chunk: chunk.name, attempt: number });
         journal.buffer({ ordinal, effect: "result", value: parsed });
       });
   }

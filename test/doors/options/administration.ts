@@ -100,7 +100,11 @@ export const administration: readonly Row[] = [
   {
     name: "Orchestrator.answerByToken",
     of: orchestrator,
-    args: { token: anyText, value: input, options: optional(object({ actor: optional(text(500)) })) },
+    args: {
+      token: anyText,
+      value: input,
+      options: optional(object({ actor: optional(text(500)), traceparent: optional(anyText) })),
+    },
   },
   { name: "Orchestrator.askedByToken", of: orchestrator, args: { token: anyText } },
   {

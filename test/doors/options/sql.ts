@@ -297,7 +297,11 @@ const readers: readonly SqlRow[] = [
   { name: "asked_by_token", args: { token: anyText }, left: "what is no token leads nowhere, as one that nobody gave" },
   {
     name: "answer_by_token",
-    args: { token: anyText, payload, options: object({ actor: optional(orNull(text(500))) }) },
+    args: {
+      token: anyText,
+      payload,
+      options: object({ actor: optional(orNull(text(500))), traceparent: optional(orNull(anyText)) }),
+    },
     left: "what is no token leads nowhere, as one that nobody gave",
   },
   { name: "state_at", args: { id: of("asking"), seq: orNull(integer(1, 1)) } },
