@@ -35,6 +35,9 @@ writeFileSync(here("dist/worker/thread-source.js"), await threadModule());
 
 await bundleGraphileWorker();
 
+// For `require()` where it cannot load ES modules yet.
+await build({ entryPoints: [here("dist/base/node.js")], outfile: here("dist/base/node.cjs"), format: "cjs" });
+
 // Files of tasks, which nobody has here, and the package of traces, which may be missing: Node looks for them, and no bundler.
 for (const file of ["vendor/graphile-worker.js", "telemetry/otel.js"]) {
   const path = here(`dist/${file}`);
@@ -53,7 +56,7 @@ for (const target of Object.values(manifest.exports)) {
   const outside = `require("node:vm").runInThisContext("process").getBuiltinModule("module").createRequire(__filename)`;
   writeFileSync(
     entry,
-    `module.exports = typeof jest === "undefined" ? require("${module}") : ${outside}("${module}");\n`,
+    `require("./base/node.cjs");\nmodule.exports = typeof jest === "undefined" ? require("${module}") : ${outside}("${module}");\n`,
   );
 }
 

@@ -1,4 +1,5 @@
 /** `flowledger/ai`: agents as flows, model calls that outlive their process, and chats that a page resumes. Needs `ai` 7. */
+import "./base/node.ts";
 export { agentFlow, type AgentFlow } from "./ai/agent.ts";
 export { idempotencyKeyOf, type DurableToolOptions } from "./ai/tools.ts";
 export type { AgentContract, AgentItem, Message, Usage } from "./ai/contract.ts";

@@ -1,4 +1,5 @@
 /** `flowledger/console`: a web page over the same calls as the library, mounted behind the application's own login. */
+import "./base/node.ts";
 export { createAnswerPage } from "./console/answer.ts";
 export { createConsole } from "./console/create.ts";
 export { openConsole } from "./console/local.ts";

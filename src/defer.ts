@@ -1,4 +1,5 @@
 /** `flowledger/defer`: background functions. Each is a flow of one chunk, so whatever holds for a flow holds for it. */
+import "./base/node.ts";
 export { configure } from "./defer/configure.ts";
 export { defer } from "./defer/define.ts";
 export { addMetadata, assignOptions, awaitResult, delay, discardAfter, getContext } from "./defer/calls.ts";

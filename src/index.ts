@@ -30,6 +30,7 @@
  * - **worker**: a process that claims executions and advances them, one owner for each at a time
  * - **close snapshot**: the frozen state that a closed execution leaves: its result
  */
+import "./base/node.ts";
 export { defineFlow, Flow } from "./flow/builder.ts";
 export { createOrchestrator } from "./orchestrator.ts";
 export { jsonLogger } from "./telemetry/log.ts";

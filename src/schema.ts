@@ -8,4 +8,5 @@
  *
  * Read only: what is written past the library is no event, and `verify` reports it.
  */
+import "./base/node.ts";
 export { tables } from "./store/schema.ts";

@@ -2,6 +2,7 @@
  * `flowledger/test`: the real engine on a real Postgres, with a clock that stands still until a test moves it. Nothing here knows a
  * test runner: vitest, jest and node:test are all the same to it.
  */
+import "./base/node.ts";
 import { randomUUID } from "node:crypto";
 import { parseDuration, type Duration } from "./base/duration.ts";
 import { UsageError } from "./base/errors.ts";

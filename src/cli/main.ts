@@ -1,7 +1,9 @@
 /** The commands: each is parse → one call → print. */
-import { existsSync } from "node:fs";
+import { statSync } from "node:fs";
 import { loadEnvFile } from "node:process";
 import { Command, CommanderError } from "commander";
+import { UsageError } from "../base/errors.ts";
+import { nearest } from "../base/option.ts";
 import { release } from "../base/release.ts";
 import { indented, visible } from "../base/visible.ts";
 import type { GlobalOptions } from "./command.ts";
@@ -24,8 +26,8 @@ export async function main(): Promise<void> {
   process.removeAllListeners("warning");
   process.on("warning", (warning) => process.stderr.write(`warning: ${indented(warning.message)}\n`));
   try {
-    // What the shell sets outweighs the file.
-    if (existsSync(".env")) loadEnvFile(".env");
+    // What the shell sets outweighs the file. A folder of that name is that of other tools.
+    if (statSync(".env", { throwIfNoEntry: false })?.isDirectory() === false) loadEnvFile(".env");
     await program.parseAsync();
   } catch (error) {
     process.exitCode = report(error, program);
@@ -44,7 +46,7 @@ export function newProgram(): Command {
     .exitOverride()
     .configureHelp({ showGlobalOptions: true })
     // Written by `report`, in the form that was asked for.
-    .configureOutput({ outputError: () => {} })
+    .configureOutput({ outputError: () => {}, writeErr: () => {} })
     .showSuggestionAfterError(true);
   addRunCommands(program);
   addReadCommands(program);
@@ -62,12 +64,29 @@ export function newProgram(): Command {
 /** Prints what went wrong; gives the exit code: 2 for a command line that is invalid, else 1. */
 function report(error: unknown, program: Command): number {
   if (error instanceof CommanderError && error.exitCode === 0) return 0;
-  // Without a command there is the help, on stderr, and nothing else to say.
-  if (error instanceof CommanderError && error.code === "commander.help") return 2;
   const { json = process.argv.includes("--json"), verbose = false } = program.opts<GlobalOptions>();
+  if (error instanceof CommanderError && error.code === "commander.help") {
+    const [, command] = program.args;
+    if (json || command !== undefined) return report(noCommand(command, program), program);
+    process.stderr.write(program.helpInformation());
+    return 2;
+  }
   process.stderr.write(
     json ? `${visible(JSON.stringify(jsonOf(error)))}\n` : `error: ${indented(sentenceOf(error))}\n`,
   );
   if (verbose && error instanceof Error) process.stderr.write(`${visible(error.stack ?? "")}\n`);
   return isUsage(error) ? 2 : 1;
+}
+
+/** None was given, or `help` was asked for one that there is not. */
+function noCommand(name: string | undefined, program: Command): UsageError {
+  if (name === undefined) return new UsageError("no command was given", "see --help");
+  const meant = nearest(
+    name,
+    program.commands.map((command) => command.name()),
+  );
+  return new UsageError(
+    `unknown command '${name}'${meant === undefined ? "" : ` (Did you mean ${meant}?)`}`,
+    "see --help",
+  );
 }

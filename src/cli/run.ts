@@ -63,11 +63,13 @@ export function addRunCommands(program: Command): void {
       endWithDev();
       if (metricsHost !== undefined && metricsPort === undefined)
         throw new UsageError("--metrics-host was given without --metrics-port", "give both");
-      await using orchestrator = await loadOrchestrator(module, command);
-      // Before it serves: a probe is told that it is not ready yet, and a port in use ends it here.
-      await using endpoint =
-        metricsPort === undefined ? null : await openEndpoint(orchestrator, { port: metricsPort, host: metricsHost });
+      // From its first moment: as process 1 it would not hear what nobody listens to.
       await untilSignal(async (signal) => {
+        await using orchestrator = await loadOrchestrator(module, command);
+        // Before it serves: a probe is told that it is not ready yet, and a port in use ends it here.
+        await using endpoint =
+          metricsPort === undefined ? null : await openEndpoint(orchestrator, { port: metricsPort, host: metricsHost });
+        if (signal.aborted) return;
         const worker = await orchestrator.startWorker(concurrency === undefined ? {} : { concurrency });
         const out = terminalOf(command);
         const serving = {

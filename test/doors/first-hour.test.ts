@@ -1,14 +1,14 @@
 /** The command line of the first hour: what waits and why, what was mistyped, what a script reads, what `dev` starts. */
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import type { Orchestrator } from "../../src/index.ts";
-import { cliPath, runCli } from "../support/cli.ts";
+import { cliPath, runCli, runCliWith } from "../support/cli.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
@@ -181,6 +181,7 @@ test("a close that went well is not called a timeout on screens, and keeps its n
 test("what was mistyped is refused with what was meant, and exit code 2", async () => {
   const wrongs: readonly (readonly [readonly string[], RegExp])[] = [
     [["lst"], /unknown command 'lst' \(Did you mean list\?\)/],
+    [["help", "lst"], /unknown command 'lst' \(Did you mean list\?\)/],
     [["list", "--flwo", "x"], /unknown option '--flwo' \(Did you mean --flow\?\)/],
     [["list", "--flow", "declinde"], /did you mean "declined"\?/],
     [["inbox", "--flow", "asking.bos"], /did you mean "asking.boss"\?/],
@@ -212,6 +213,8 @@ test("with --json an error is one JSON document on stderr, whatever kind it is",
     await run("show", id, "--json"),
     await run("list", "--limit", "0", "--json"),
     await run("list", "--odd", "--json"),
+    await run("--json"),
+    await run("help", "lsit", "--json"),
     await runCli("postgres://nobody@127.0.0.1:1/none", "list", "--json"),
   ];
 
@@ -221,11 +224,15 @@ test("with --json an error is one JSON document on stderr, whatever kind it is",
     "EXECUTION_NOT_FOUND",
     "USAGE_INVALID",
     "USAGE_INVALID",
+    "USAGE_INVALID",
+    "USAGE_INVALID",
     "CONNECTION_FAILED",
   ]);
   expect(documents[0]).toMatchObject({ error: { details: { executionId: id } } });
   expect(results.map(({ code, stdout }) => [code, stdout])).toEqual([
     [1, ""],
+    [2, ""],
+    [2, ""],
     [2, ""],
     [2, ""],
     [1, ""],
@@ -244,6 +251,25 @@ test("a file .env gives the database, and what the shell sets outweighs it", asy
   expect(JSON.parse(stdout)).toHaveProperty("executions");
   await expect(other).rejects.toThrow(/127\.0\.0\.1:1\/none/);
   await rm(join(folder, ".env"));
+});
+
+test("a folder .env, which some tools make, is none of ours", async () => {
+  await mkdir(join(folder, ".env"));
+
+  const { code, stderr } = await runCliWith({ cwd: folder, env: { DATABASE_URL: database.url } }, "list");
+
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  await rm(join(folder, ".env"), { recursive: true });
+});
+
+test("a worker that is told to end while it starts ends in order, also as process 1, which no signal kills", async () => {
+  const module = join(folder, "early.ts");
+  await writeFile(module, `process.kill(process.pid, "SIGTERM");\n${moduleText("told.early", "never")}`);
+
+  const { code } = await run("worker", module);
+
+  expect(code).toBe(0);
+  expect((await run("workers")).stdout).not.toMatch(/alive.*told\.early/);
 });
 
 test("a worker says what it serves, where and as which version, and drains on SIGTERM", async () => {

