@@ -7,16 +7,18 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { getRequestListener } from "@hono/node-server";
 import type { LanguageModel } from "ai";
 import { agentFlow, chatRoutes } from "../src/ai.ts";
+import { cpuOfServer } from "./cpu.ts";
 import { openWorker } from "./server.ts";
 import type { Bench, Figure } from "./server.ts";
 
 /** `CHATS=100 npm run bench -- chats` is a look. */
 const chats = Number(process.env["CHATS"] ?? 1000);
 const tokensPerSecond = 50;
-const seconds = 5;
+const seconds = 10;
 
 export async function chatting(bench: Bench): Promise<Figure[]> {
-  const flow = agentFlow("bench-chat", { model: ticking });
+  const speaking = Promise.withResolvers<void>();
+  const flow = agentFlow("bench-chat", { model: tickingOnce(speaking) });
   await using orchestrator = await openWorker(bench, [flow], chats);
   const routes = chatRoutes({ orchestrator, flow, authorize: () => ({ actor: "bench" }) });
   const listener = getRequestListener(routes.fetch);
@@ -28,39 +30,62 @@ export async function chatting(bench: Bench): Promise<Figure[]> {
   const child = spawn(process.execPath, [pages, `http://127.0.0.1:${port}/chat`, String(chats)], {
     stdio: ["ignore", "pipe", "inherit"],
   });
-  const cpu = process.cpuUsage();
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
-  await once(child, "close");
+  const ended = once(child, "close");
+  await Promise.race([speaking.promise, ended]);
+  const cpu = process.cpuUsage();
+  const ofServer = await cpuOfServer(bench.serverPid());
+  await ended;
   const { user, system } = process.cpuUsage(cpu);
+  const serverMs = ((await cpuOfServer(bench.serverPid())) ?? Number.NaN) - (ofServer ?? 0);
   server.closeAllConnections();
   server.close();
-  const { tokens, p50, p95 } = JSON.parse(output) as { tokens: number; p50: number; p95: number };
+  const { tokens, lost, p50, p95, cpuUs } = JSON.parse(output) as Pages;
   const name = `${chats} chats × ${tokensPerSecond} tokens/s: token → page`;
-  const note = `${tokens} of ${chats * tokensPerSecond * seconds} tokens came`;
+  const note = `${tokens} of ${chats * tokensPerSecond * seconds} tokens came, ${lost} pages broke off`;
   return [
     { name: `${name}, p50`, value: p50, unit: "ms", note },
     { name: `${name}, p95`, value: p95, unit: "ms" },
     { name: `${name}, worker and routes`, value: (user + system) / tokens, unit: "µs", note: "of a core per token" },
+    { name: `${name}, Postgres`, value: (serverMs * 1000) / tokens, unit: "µs", note: "of a core per token" },
+    { name: `${name}, the pages`, value: cpuUs / tokens, unit: "µs", note: "of a core per token, on the same machine" },
   ];
+}
+
+interface Pages {
+  readonly tokens: number;
+  /** Pages whose response was refused, or had no end. */
+  readonly lost: number;
+  readonly p50: number;
+  readonly p95: number;
+  readonly cpuUs: number;
 }
 
 type Model = Extract<LanguageModel, { specificationVersion: "v4" }>;
 type Part = Awaited<ReturnType<Model["doStream"]>>["stream"] extends ReadableStream<infer P> ? P : never;
 
-/** Says when it speaks. */
-const ticking: Model = {
-  specificationVersion: "v4",
-  provider: "bench",
-  modelId: "ticking",
-  supportedUrls: {},
-  doGenerate: () => Promise.reject(new Error("it only streams")),
-  doStream: async () => ({ stream: ReadableStream.from(tick()) }),
-};
+/** Says when it speaks: at once with all others, when all are there. */
+function tickingOnce(speaking: PromiseWithResolvers<void>): Model {
+  let begun = 0;
+  return {
+    specificationVersion: "v4",
+    provider: "bench",
+    modelId: "ticking",
+    supportedUrls: {},
+    doGenerate: () => Promise.reject(new Error("it only streams")),
+    doStream: async () => {
+      if (++begun === chats) speaking.resolve();
+      return { stream: ReadableStream.from(tick(speaking.promise)) };
+    },
+  };
+}
 
-async function* tick(): AsyncGenerator<Part> {
+async function* tick(speaking: Promise<void>): AsyncGenerator<Part> {
   yield { type: "text-start", id: "text" };
-  const began = performance.now();
+  await speaking;
+  // As providers do, each in its own time.
+  const began = performance.now() + (Math.random() * 1000) / tokensPerSecond;
   for (let n = 0; n < tokensPerSecond * seconds; n++) {
     await sleep(Math.max(0, began + (n * 1000) / tokensPerSecond - performance.now()));
     yield { type: "text-delta", id: "text", delta: `${(performance.timeOrigin + performance.now()).toFixed(1)} ` };

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { ContractError, FlowledgerError, UsageError } from "../base/errors.ts";
 import { isObject, toJson, type JsonObject } from "../base/json.ts";
 import { requireFunction, requireKnown, requireOneOf, requireText, show } from "../base/option.ts";
+import { statusOf } from "../console/http.ts";
 import type { Execution } from "../execution/execution.ts";
 import { isTooLate } from "../execution/interrupt.ts";
 import { requireFlow } from "../flow/contract.ts";
@@ -314,7 +315,10 @@ function guarded(handle: (request: Request) => Promise<Response>): (request: Req
       if (!(error instanceof FlowledgerError)) return refused(500, "INTERNAL", "internal error");
       const isConflict =
         error instanceof UsageError && ("chat" in error.details || /idempotency key/.test(error.message));
-      return refused(isConflict ? 409 : 400, error.code, error.message);
+      const status = isConflict ? 409 : statusOf(error);
+      // It may name the database's host.
+      if (status === undefined) return refused(503, error.code, "not now: try again in a moment");
+      return refused(status, error.code, error.message);
     }
   };
 }

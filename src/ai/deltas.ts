@@ -1,8 +1,11 @@
-/** What a model writes comes in pieces of a few letters: those of one part are joined for a moment before they become an item. */
+/**
+ * What a model writes comes in pieces of a few letters: those of one part are joined for a moment before they become an item, and for as
+ * long as the item before it is on its way. So where the database has too much to do, items become larger and not more.
+ */
 import type { UIMessageChunk } from "ai";
 import { systemTimers, type Timer, type Timers } from "../base/timers.ts";
 
-/** A piece waits so long for the next one, or until there are so many bytes of them. */
+/** A piece waits so long for the next one, at ease, and never when there are so many bytes of them. */
 const joinMs = 20;
 const joinBytes = 4096;
 
@@ -10,6 +13,7 @@ export type Delta = Extract<UIMessageChunk, { type: "text-delta" | "reasoning-de
 
 export class Deltas {
   readonly #put: (chunk: UIMessageChunk) => Promise<void>;
+  readonly #arrived: () => Promise<void>;
   readonly #timers: Pick<Timers, "after">;
   #waiting: Delta | null = null;
   #bytes = 0;
@@ -17,8 +21,14 @@ export class Deltas {
   /** What was put by the timer: whoever puts next hears of its failure. */
   #late: Promise<void> = Promise.resolve();
 
-  constructor(put: (chunk: UIMessageChunk) => Promise<void>, timers: Pick<Timers, "after"> = systemTimers) {
+  /** @param arrived resolves when what was put is in the stream, or never will be */
+  constructor(
+    put: (chunk: UIMessageChunk) => Promise<void>,
+    arrived: () => Promise<void>,
+    timers: Pick<Timers, "after"> = systemTimers,
+  ) {
     this.#put = put;
+    this.#arrived = arrived;
     this.#timers = timers;
   }
 
@@ -30,16 +40,18 @@ export class Deltas {
     this.#waiting = joined ?? chunk;
     this.#bytes += Buffer.byteLength(textOf(chunk));
     if (this.#bytes >= joinBytes) return this.flush();
-    this.#timer ??= this.#timers.after(
-      joinMs,
-      () => {
-        const sent = this.#send();
-        sent.catch(() => {});
-        this.#late = Promise.all([this.#late, sent]).then(() => {});
-        this.#late.catch(() => {});
-      },
-      "pieces of a model's output are joined",
-    );
+    this.#timer ??= this.#timers.after(joinMs, () => void this.#due(), "pieces of a model's output are joined");
+  }
+
+  async #due(): Promise<void> {
+    const timer = this.#timer;
+    await this.#arrived();
+    // Meanwhile everything may have been put.
+    if (timer !== this.#timer) return;
+    const sent = this.#send();
+    sent.catch(() => {});
+    this.#late = Promise.all([this.#late, sent]).then(() => {});
+    this.#late.catch(() => {});
   }
 
   /** Puts what waits. @throws what an earlier put has failed with */

@@ -15,7 +15,7 @@ import {
 import type { Output, RetryOptions, StepOptions } from "../flow/context.ts";
 import { toStorable, type AgentItem } from "./contract.ts";
 import { Deltas } from "./deltas.ts";
-import { mayHelp, show } from "./model.ts";
+import { arrived, mayHelp, show } from "./model.ts";
 import { deltaOf, isPiece, joinPieces, type Part } from "./spoken.ts";
 import { runTool, type DurableToolOptions } from "./tools.ts";
 
@@ -116,7 +116,7 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
     wrapStream: async ({ doStream }) => {
       const given = await recorded(async (key) => {
         const put = putter(key);
-        const deltas = new Deltas(put);
+        const deltas = new Deltas(put, () => arrived(ctx));
         const parts: Part[] = [];
         await put({ type: "start-step" });
         try {

@@ -2,6 +2,8 @@
 import type { LanguageModel, LanguageModelUsage, TextStreamPart, ToolSet, UIMessageChunk } from "ai";
 import { ChunkTimeoutError, FlowledgerError, StepTimeoutError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
+import { own } from "../engine/ctx/attempt.ts";
+import { EventsCtx } from "../engine/ctx/events.ts";
 import type { Ctx } from "../flow/context.ts";
 import { toMessages, toModelMessages, toStorable, type AgentContract, type AgentItem, type Usage } from "./contract.ts";
 import { prepare } from "./prepare.ts";
@@ -29,6 +31,11 @@ export function show(ctx: Putting, from: string = ctx.idempotencyKey): (chunk: U
   return (chunk) => ctx.putIntoStream({ ...chunk, from });
 }
 
+/** Resolves when what the chunk has put so far is in the stream, or never will be; at once for a `ctx` that is not the engine's own. */
+export async function arrived(ctx: object): Promise<void> {
+  if (ctx instanceof EventsCtx) await ctx[own].streaming;
+}
+
 export async function callModel(
   ctx: Ctx<AgentContract, unknown>,
   name: string,
@@ -39,7 +46,7 @@ export async function callModel(
   const said = toModelMessages(before, `messages of agent "${name}"`);
   const prepared = await prepare(ctx, name, settings, said, ctx.requireResource<LanguageModel>(`${name}.model`));
   const put = show(ctx);
-  const spoken = new Spoken(put);
+  const spoken = new Spoken(put, () => arrived(ctx));
   await put({ type: "start-step" });
   const result = ai.streamText({
     ...callSettings(settings),

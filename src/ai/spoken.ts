@@ -24,8 +24,9 @@ export class Spoken {
   #last: Promise<void> = Promise.resolve();
   #isOver = false;
 
-  constructor(put: (chunk: UIMessageChunk) => Promise<void>) {
-    this.#deltas = new Deltas(put);
+  /** As of `Deltas`. */
+  constructor(put: (chunk: UIMessageChunk) => Promise<void>, arrived: () => Promise<void>) {
+    this.#deltas = new Deltas(put, arrived);
   }
 
   /** The model for the SDK; what it says piece by piece is told at once. */

@@ -4,9 +4,9 @@ import type { ModelMessage, UIMessage } from "ai";
 import { canonical, isObject, type JsonObject } from "../base/json.ts";
 import { UsageError } from "../base/errors.ts";
 import type { Execution } from "../execution/execution.ts";
-import type { ExecutionSummary } from "../execution/list.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
-import type { Orchestrator } from "../orchestrator.ts";
+import { internals, type Orchestrator } from "../orchestrator.ts";
+import type { Held } from "../store/lists.ts";
 import { toModelMessages } from "./contract.ts";
 import { ai } from "./sdk.ts";
 import { toUIMessageChunks } from "./ui.ts";
@@ -35,16 +35,13 @@ const maxTurns = 500;
 
 /** The newest first. */
 export async function turnsOf({ orchestrator, flow, id, owner }: Chat, limit = maxTurns): Promise<Turn[]> {
-  const { executions } = await orchestrator.listExecutions({
-    flow: flow.name,
-    metadata: { ...owner, chat: id },
-    limit,
-  });
-  return executions.map(turnOf);
+  const { reads } = await orchestrator[internals].store();
+  const turns = await reads.listHolding(flow.name, { ...owner, chat: id }, limit);
+  return turns.map(turnOf);
 }
 
-function turnOf({ id, metadata, lifecycle }: ExecutionSummary): Turn {
-  const { message, content, previous } = isObject(metadata["turn"]) ? metadata["turn"] : {};
+function turnOf({ id, metadata, lifecycle }: Held): Turn {
+  const { message, content, previous } = isObject(metadata?.["turn"]) ? metadata["turn"] : {};
   return {
     id,
     message: typeof message === "string" ? message : "",
@@ -79,8 +76,8 @@ export async function beginTurn(
     metadata: { ...owner, chat: id, turn: { message, content, previous } },
     autoCloseTimeout: 0,
   });
-  const { metadata } = await execution.result.getMeta();
-  const begun = metadata["turn"];
+  const { reads } = await orchestrator[internals].store();
+  const begun = (await reads.headers([execution.id])).get(execution.id)?.metadata?.["turn"];
   if (isObject(begun) && begun["message"] === message && begun["content"] === content) return execution;
   throw busy(id);
 }

@@ -74,13 +74,18 @@ export function text(
   });
 }
 
+/** Undefined where it is the database's trouble, and its message for nobody outside. */
+export function statusOf({ code }: FlowledgerError): number | undefined {
+  return statuses[code];
+}
+
 /** The answer to what was refused; what is not ours may tell a stranger about the inside. */
 export function refusalOf(error: unknown, more: Pick<Refusal, "by" | "at"> = {}): Response {
   if (error instanceof Refused)
     return json({ code: error.code, message: error.message } satisfies Refusal, error.status);
   if (!(error instanceof FlowledgerError)) return failed(error);
   const { code, message, details } = error;
-  const status = statuses[code];
+  const status = statusOf(error);
   // It may name the database's host.
   if (status === undefined)
     return json({ code, message: "the database does not answer as it should: try again in a moment" }, 503);

@@ -296,9 +296,13 @@ export class Attempt implements CtxAttempt {
     this.#streaming = durable;
   }
 
+  get streaming(): Promise<void> | null {
+    return this.#streaming?.catch(() => {}) ?? null;
+  }
+
   /** Resolves when every item that was put is in the stream, or rejects. */
   async streamed(): Promise<void> {
-    await this.#streaming?.catch(() => {});
+    await this.streaming;
     this.requireNoneRefused();
   }
 

@@ -1,6 +1,6 @@
 /** The runtime stream as its readers see it: pages by cursor, woken by wake-ups, every committed item once and in order. */
 import type { Timers } from "../base/timers.ts";
-import { Batcher } from "../store/batcher.ts";
+import { Batcher, withAnswerLimit } from "../store/batcher.ts";
 import { isConnectionLoss, isEnded } from "../store/refusals.ts";
 import type { PageRequest, StreamPage, StreamStore } from "../store/streams.ts";
 import type { Store } from "../store/store.ts";
@@ -60,6 +60,8 @@ interface Channel {
 
 /** Pages in one statement, and so in memory at once. */
 const pagesPerStatement = 32;
+/** A connection that went dead without a word would hold up every reader of the process. Of one statement: how many follow says nothing. */
+const answerMs = 10_000;
 /** Readers that one answer may serve. */
 const maxReaders = 100_000;
 
@@ -71,8 +73,7 @@ export function openStreams(
   const reads = new Batcher<PageRequest, StreamPage | null>({
     send: (asked) => readShared(streams, asked),
     maxItems: maxReaders,
-    // A connection that went dead without a word would hold up every reader of the process.
-    timeoutMs: 10_000,
+    timeoutMs: null,
   });
 
   const openChannel = (id: ExecutionId): Channel => {
@@ -144,7 +145,7 @@ async function readShared(
   const pages = new Map<string, StreamPage | null>();
   for (let start = 0; start < distinct.length; start += pagesPerStatement) {
     const some = distinct.slice(start, start + pagesPerStatement);
-    for (const [index, page] of (await streams.pages(some)).entries())
+    for (const [index, page] of (await withAnswerLimit(streams.pages(some), answerMs)).entries())
       pages.set(placeOf(some[index] ?? { id: "", after: 0 }), page);
   }
   const given = new Set<string>();

@@ -19,8 +19,8 @@ export interface BatcherOptions<Item, Result> {
   slowMs?: number;
   /** Wait out lost connections, full disks and lock timeouts instead of failing the callers. @default false */
   isPersistent?: boolean;
-  /** An answer that takes longer counts as a lost connection. @default 5000 */
-  timeoutMs?: number;
+  /** An answer that takes longer counts as a lost connection; null where `send` sees to that. @default 5000 */
+  timeoutMs?: number | null;
   onTrouble?: (error: unknown) => void;
   /** What waits first for a lock of somebody else's: the others of its batch go on without it. @default the batch fails */
   mayWait?: (item: Item) => boolean;
@@ -197,7 +197,7 @@ function backoffMs(attempt: number): number {
 }
 
 /** On a connection that went dead without a word no answer ever comes: nothing shall wait for it, and hold up others. */
-export function withAnswerLimit<T>(answer: Promise<T>, timeoutMs = answerWithinMs): Promise<T> {
+export function withAnswerLimit<T>(answer: Promise<T>, timeoutMs: number | null = answerWithinMs): Promise<T> {
   return withTimeout(answer, timeoutMs, () => {
     const cause = Object.assign(new Error(`no answer for ${timeoutMs} ms`), { code: noAnswer });
     throw new ConnectionError(null, cause.message, "try again; with an idempotencyKey nothing happens twice", cause);

@@ -21,11 +21,17 @@ export interface ListQuery {
 export interface Lists {
   /** @throws {SearchTimeoutError} */
   listHeaders(query: ListQuery): Promise<Header[]>;
+  /** The newest of a flow whose metadata contain what few others have: by their index alone, however many executions there are. */
+  listHolding(flow: string, metadata: JsonObject, limit: number): Promise<Held[]>;
   /** Counts up to so many. @throws {SearchTimeoutError} */
   countExecutions(filter: ExecutionFilter, upTo: number): Promise<number>;
   /** The largest groups first. @throws {SearchTimeoutError} */
   listFailures(filter: FailureFilter): Promise<FailureGroup[]>;
 }
+
+/** One of those, without what it ended with. */
+const Held = Header.pick({ id: true, lifecycle: true, metadata: true });
+export type Held = z.infer<typeof Held>;
 
 type Part = ReturnType<Sql>;
 /** The page of one flow and status: its rows for which a condition holds. */
@@ -76,6 +82,14 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
         filter,
       );
       return rows.map((row) => Header.parse(row));
+    },
+    async listHolding(flow, metadata, limit) {
+      const rows = await sql`
+        with few as materialized (
+          select e.id, e.lifecycle, e.metadata from flowledger.executions e
+          where e.metadata is not null and e.metadata @> ${JSON.stringify(metadata)}::text::jsonb and e.flow = ${flow})
+        select f.id, f.lifecycle, f.metadata from few f order by f.id desc limit ${limit}::int`;
+      return rows.map((row) => Held.parse(row));
     },
     async countExecutions(filter, upTo) {
       const ids: Part = found(sql, { filter, order: "newest", limit: upTo }, sql`limit ${upTo}::int`);

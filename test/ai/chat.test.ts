@@ -12,7 +12,7 @@ import {
 import { expect, test } from "vitest";
 import { z } from "zod";
 import { agentFlow, chatRoutes, type ChatRoutes, type ChatRoutesOptions } from "../../src/ai.ts";
-import { defineFlow, type Execution, type Orchestrator } from "../../src/index.ts";
+import { createOrchestrator, defineFlow, type Execution, type Orchestrator } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import { serving } from "../support/flows.ts";
@@ -427,4 +427,19 @@ test("what is no request of a page is refused before anything is written", async
     [{ orchestrator, flow: agent, authorize: () => null, onPaus: "hold" }, /did you mean "onPause"/],
   ];
   for (const [options, message] of wrong) expect(() => chatRoutes(options as ChatRoutesOptions)).toThrow(message);
+});
+
+test("a database that does not answer is no fault of the page's: 503, which says nothing of the inside", async () => {
+  const agent = agentFlow("nowhere", { model: modelOf("http://127.0.0.1:1") });
+  await using orchestrator = createOrchestrator({ connection: "postgres://ann@127.0.0.1:1/nowhere", flows: [agent] });
+  const routes = chatRoutes({ orchestrator, flow: agent, authorize: () => ({ actor: "ann" }) });
+
+  const answers = await Promise.all([
+    post(routes, "", { id: "one", messages: [user("m1", "Hello")] }),
+    get(routes, "/one/stream"),
+    post(routes, "/one/stop", {}),
+  ]);
+
+  expect(answers.map(({ status }) => status)).toEqual([503, 503, 503]);
+  for (const answer of answers) expect(await answer.text()).not.toContain("127.0.0.1");
 });

@@ -1,11 +1,13 @@
-/** Pieces of a part are joined for 20 ms or 4 kB. */
+/** Pieces of a part are joined for 20 ms, for as long as the item before them is on its way, or up to 4 kB. */
 import type { UIMessageChunk } from "ai";
 import { expect, test } from "vitest";
 import { Deltas } from "../../src/ai/deltas.ts";
 
 const piece = (delta: string, id = "a"): UIMessageChunk => ({ type: "text-delta", id, delta });
 
-function opened() {
+const atOnce = () => Promise.resolve();
+
+function opened(arrived = atOnce) {
   const put: UIMessageChunk[] = [];
   let due: (() => void) | undefined;
   const waits: number[] = [];
@@ -16,15 +18,21 @@ function opened() {
       return { cancel: () => void (due = undefined), refresh: () => {}, ref: () => {}, unref: () => {} };
     },
   };
-  const deltas = new Deltas(async (chunk) => void put.push(chunk), timers as never);
-  return { deltas, put, waits, pass: () => due?.() };
+  const deltas = new Deltas(async (chunk) => void put.push(chunk), arrived, timers as never);
+  const pass = async () => {
+    due?.();
+    await turn();
+  };
+  return { deltas, put, waits, pass };
 }
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 test("pieces of one part wait 20 ms for each other, counted from the first", async () => {
   const { deltas, put, waits, pass } = opened();
   for (const text of ["a", "b", "c"]) await deltas.put(piece(text));
   expect(put).toEqual([]);
-  pass();
+  await pass();
   await deltas.put(piece("d"));
   expect([put, waits]).toEqual([[piece("abc")], [20, 20]]);
   await deltas.flush();
@@ -44,8 +52,31 @@ test("4 kB do not wait, in bytes, and neither does what is no piece of the part"
   expect(put.slice(1)).toEqual([piece("x"), piece("y", "b"), { type: "text-end", id: "a" }]);
 });
 
+test("while the item before is on its way pieces gather, and leave together when it has come", async () => {
+  let coming = Promise.withResolvers<void>();
+  const { deltas, put, waits, pass } = opened(() => coming.promise);
+  await deltas.put(piece("a"));
+  await pass();
+  for (const text of ["b", "c"]) await deltas.put(piece(text));
+  await pass();
+  expect([put, waits]).toEqual([[], [20]]);
+
+  coming.resolve();
+  await turn();
+  expect(put).toEqual([piece("abc")]);
+
+  coming = Promise.withResolvers();
+  await deltas.put(piece("d"));
+  await pass();
+  // Whatever follows them waits for nothing, and they go before it, once.
+  await deltas.put({ type: "text-end", id: "a" });
+  coming.resolve();
+  await turn();
+  expect(put.slice(1)).toEqual([piece("d"), { type: "text-end", id: "a" }]);
+});
+
 test("whoever puts next hears that the stream took no more, and after stop() nothing is put", async () => {
-  const failing = new Deltas(() => Promise.reject(new Error("full")), {
+  const failing = new Deltas(() => Promise.reject(new Error("full")), atOnce, {
     after: (_: number, work: () => void) => (work(), { cancel: () => {} }),
   } as never);
   await failing.put(piece("a"));
@@ -53,6 +84,6 @@ test("whoever puts next hears that the stream took no more, and after stop() not
   const { deltas, put, pass } = opened();
   await deltas.put(piece("a"));
   deltas.stop();
-  pass();
+  await pass();
   expect(put).toEqual([]);
 });

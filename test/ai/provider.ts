@@ -30,6 +30,8 @@ export interface TestProvider extends AsyncDisposable {
   readonly asked: Asked[];
   /** Requests that were answered to the end. */
   completed(): number;
+  /** Resolves when a request was answered to the end. */
+  ended(): Promise<void>;
   /** Resolves when a request waits at its `holdBefore`. */
   held(): Promise<void>;
   /** Lets what is held go on, now and later. */
@@ -40,6 +42,7 @@ export interface TestProvider extends AsyncDisposable {
 export async function testProvider(answer: (asked: Asked, number: number) => Said): Promise<TestProvider> {
   const asked: Asked[] = [];
   let completed = 0;
+  const end = Promise.withResolvers<void>();
   let gate = Promise.withResolvers<void>();
   let holding = Promise.withResolvers<void>();
   const server = createServer((request, response) => {
@@ -95,7 +98,9 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
         total_tokens: 10 + pieces.length,
       });
       response.end("data: [DONE]\n\n");
-      if (!response.destroyed) completed += 1;
+      if (response.destroyed) return;
+      completed += 1;
+      end.resolve();
     })();
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -104,6 +109,7 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
     url: `http://127.0.0.1:${port}/v1`,
     asked,
     completed: () => completed,
+    ended: () => end.promise,
     async held() {
       await holding.promise;
       holding = Promise.withResolvers();

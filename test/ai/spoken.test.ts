@@ -109,10 +109,15 @@ test("a page and the SDK get of any stream what they would have got without us b
       async (ops, choice, lag) => {
         const [theirs, ours]: UIMessageChunk[][] = [[], []];
         const plain = await told(modelOf(partsOf(ops)), async (chunk) => void theirs?.push(chunk), choice);
-        const spoken = new Spoken(async (chunk) => {
-          await Promise.resolve();
-          ours?.push(chunk);
-        });
+        const spoken = new Spoken(
+          async (chunk) => {
+            await Promise.resolve();
+            ours?.push(chunk);
+          },
+          async () => {
+            for (let n = 0; n < lag; n++) await turn();
+          },
+        );
         const content = await told(
           spoken.of(modelOf(partsOf(ops))),
           async (chunk) => {

@@ -1,6 +1,6 @@
 /** The stream between processes: many readers, lost wake-ups, cut connections, and what an attempt leaves in it. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { z } from "zod";
 import { LeaseLostError, PayloadError } from "../../src/base/errors.ts";
 import { openDatabase } from "../../src/store/client.ts";
@@ -18,7 +18,8 @@ import {
   toSSE,
 } from "../../src/index.ts";
 import type { Flow } from "../../src/index.ts";
-import { WorkerId } from "../../src/ledger/event.ts";
+import { ExecutionId, WorkerId } from "../../src/ledger/event.ts";
+import type { PageRequest } from "../../src/store/streams.ts";
 import { testDatabase } from "../support/database.ts";
 import { collect, newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
 import { ManualTimers } from "../support/timers.ts";
@@ -591,4 +592,30 @@ test("what comes while a reader asks is asked for at once, and not when the next
 
   const read = collect(followStream(reader, execution.id, { timeout: null }));
   expect(await Promise.race([read, sleep(3000, "it waits")])).toHaveLength(2);
+});
+
+test("a thousand readers of as many executions are served by a database that is slow, however long that takes all of them", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    let statements = 0;
+    const streams = {
+      pages: async (asked: readonly PageRequest[]) => {
+        statements += 1;
+        await vi.advanceTimersByTimeAsync(400);
+        return asked.map(() => ({ items: [{ seq: 1, kind: null, item: "a" }], last: 1, isEnded: true }));
+      },
+    };
+    const wakeups = { subscribe: () => () => {} };
+    const reader = openStreams({ streams: { ...storeOn(database.sql).streams, ...streams }, wakeups }, systemTimers);
+
+    const read = numbers(1000).map((n) => {
+      const id = ExecutionId.parse(`0190a000-0000-7000-8000-${String(n).padStart(12, "0")}`);
+      return collect(followStream(reader, id, { timeout: null }));
+    });
+
+    for (const items of await Promise.all(read)) expect(items).toMatchObject([{ item: "a" }]);
+    expect(statements * 400).toBeGreaterThan(10_000);
+  } finally {
+    vi.useRealTimers();
+  }
 });

@@ -42,6 +42,8 @@ export interface CtxAttempt {
   flush(): Promise<void>;
   /** An item is on its way into the stream. */
   streams(durable: Promise<void>): void;
+  /** Resolves when all items that were put so far are in the stream, or never will be. */
+  readonly streaming: Promise<void> | null;
   /** @throws why items that were on their way are not in the stream, once */
   requireNoneRefused(): void;
 }
