@@ -17,7 +17,7 @@ begin
   elsif e.closed_at is not null then
     raise exception 'execution % is closed (%) and no longer accepts %', p_id, e.close_reason, p_what
       using errcode = 'FL003', hint = 'start a new execution';
-  elsif e.sealed_at is not null and p_what not in ('close', 'cancel', 'seal', 'withdraw', 'retry()', 'skip()', 'unpause()') then
+  elsif e.sealed_at is not null and p_what not in ('close', 'cancel', 'seal', 'withdraw', 'retry()', 'skip()', 'unpause()', 'redrive()') then
     raise exception 'execution % is sealed and no longer accepts %', p_id, p_what
       using errcode = 'FL002', hint = 'start a new execution, or send it before seal()';
   end if;

@@ -113,7 +113,8 @@ as $$
       or l.type = 'chunk.failed' and not l.payload ? 'retryInMs') as is_over
     from flowledger.ledger l where l.execution_id = p_id and l.dispatch is not null group by l.dispatch
   )
-  select p.dispatch, p.chunk, p.index,
+  -- A sub-flow has no chunk, and its failure says what it is called.
+  select p.dispatch, coalesce(last.payload -> 'error' ->> 'chunk', p.chunk), p.index,
     case when last.type = 'chunk.parked' then 'parked' when last.type = 'chunk.failed' then 'backing off' end,
     case when last.type = 'chunk.failed' then last.at + flowledger.ms((last.payload ->> 'retryInMs')::float8) end, last.payload -> 'error'
   from flowledger.planned_of(p_id) p
@@ -129,9 +130,12 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   with place as (
-    select format('"%s"%s (%s)', o.chunk, case when o.index is not null then ' ' || o.index end,
+    select format('"%s"%s (%s)', coalesce(called.flow, o.chunk), case when o.index is not null then ' ' || o.index end,
       coalesce(case o.stands when 'backing off' then 'tries again at ' || flowledger.iso(o.until) else o.stands end, 'runs or waits')) as words, o.dispatch
     from flowledger.open_dispatches(p_id) o
+    -- What a chunk calls has a digest of its input, and a sub-flow has none.
+    left join (select l.dispatch, max(l.payload ->> 'flow') as flow from flowledger.ledger l
+      where l.execution_id = p_id and l.type = 'child.started' and not l.payload ? 'input' group by l.dispatch) called on called.dispatch = o.dispatch
     union all
     select format('"%s" (pause "%s")', i.chunk, i.id), i.raised_seq from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending'
     union all
@@ -346,7 +350,9 @@ begin
     raise exception 'editState() has nothing to change' using errcode = 'FL008', hint = 'pass {"set": {"order.total": 42}} or {"delete": ["draft"]}';
   end if;
   perform flowledger.check_json(changes -> 'set', 'set of editState()');
-  e := flowledger.lock_open(edit_state.id, 'editState()');
+  -- A copy of what was sealed takes the state that its redrive gives it.
+  e := flowledger.lock_open(edit_state.id, case when exists (select from flowledger.executions h join flowledger.ledger l on l.execution_id = h.id and l.seq = h.seq
+    where h.id = edit_state.id and l.type = 'execution.redriven') then 'redrive()' else 'editState()' end);
   if (options ->> 'expectedSeq')::int > e.seq then
     raise exception 'execution % has no event % yet: it is at %', e.id, options ->> 'expectedSeq', e.seq using errcode = 'FL008', hint = 'pass the stateVersion that you read';
   elsif (options ->> 'expectedSeq')::int < e.seq then

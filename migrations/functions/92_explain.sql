@@ -137,10 +137,10 @@ begin
       from (select x.* from flowledger.executions x where x.parent_id = p_id and x.closed_at is null order by x.id limit 20) c
       where not flowledger.is_item(c.id))
     union all
+    -- What it called stands among them.
     (select 4, null, jsonb_build_object('kind', 'items', 'flow', max(c.flow), 'open', count(*)) from (
-        select x.flow from flowledger.executions x where x.parent_id = p_id and x.closed_at is null limit 1001) c
-      where exists (select from (select x.id from flowledger.executions x where x.parent_id = p_id and x.closed_at is null order by x.id limit 20) f where flowledger.is_item(f.id))
-      having count(*) > 0)
+        select x.id, x.flow from flowledger.executions x where x.parent_id = p_id and x.closed_at is null limit 1001) c
+      where flowledger.is_item(c.id) having count(*) > 0)
     union all
     (select 5, null, jsonb_build_object('kind', 'emit', 'chunk', o.o -> 'chunk', 'event', o.o -> 'name')
       from jsonb_array_elements(p_open) o(o) where o.o ->> 'kind' = 'emit' limit 20)
@@ -257,7 +257,7 @@ begin
   end if;
   if v_kind is null then
     -- At most 20 are named, and those that are parked run no more.
-    v_parked := case when e.parked > 0 then (select jsonb_agg(jsonb_build_object('kind', 'parked', 'dispatch', p.dispatch, 'chunk', p.chunk,
+    v_parked := case when e.parked > 0 then (select jsonb_agg(jsonb_build_object('kind', 'parked', 'dispatch', p.dispatch, 'chunk', coalesce(p.error ->> 'chunk', p.chunk),
         'since', flowledger.iso(p.at), 'error', flowledger.error_of(p.error)) order by p.seq) from flowledger.parked_of(e.id) p) end;
     select coalesce(jsonb_agg(to_jsonb(o)), '[]') into v_open from flowledger.open_dispatches(e.id, v_first, v_at) o
     where not coalesce(v_parked, '[]') @> jsonb_build_array(jsonb_build_object('dispatch', o.dispatch));

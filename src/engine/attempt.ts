@@ -140,18 +140,15 @@ export class Attempt implements CtxAttempt {
   }
 
   #failed(error: unknown): Ended {
-    const serialized = serializeError(error, this.chunk.name, this.number);
+    let failure = error;
+    let retryInMs: number | null = null;
     try {
-      const retryInMs = backoffMs(this.chunk.options.retry, this.number, error);
-      return { kind: "failed", serialized, retryInMs, turns: this.turns.take() };
-    } catch (thrown) {
-      const why = new UsageError(
-        `retryIf of chunk "${this.chunk.name}" threw ${serializeError(thrown).message}, asked about: ${serialized.message}`,
-        "return true or false",
-      );
-      const asked = serializeError(why, this.chunk.name, this.number);
-      return { kind: "failed", serialized: asked, retryInMs: null, turns: this.turns.take() };
+      retryInMs = backoffMs(this.chunk.options.retry, this.number, error, `chunk "${this.chunk.name}"`);
+    } catch (unasked) {
+      failure = unasked;
     }
+    const serialized = serializeError(failure, this.chunk.name, this.number);
+    return { kind: "failed", serialized, retryInMs, turns: this.turns.take() };
   }
 
   get signal(): AbortSignal {

@@ -1,7 +1,7 @@
 /** Whether and when a failed attempt is tried again, and how its error is kept. */
 import { types } from "node:util";
 import { backoff } from "../base/async.ts";
-import { FlowledgerError, WorkerCrashLoopError, type SerializedError } from "../base/errors.ts";
+import { FlowledgerError, UsageError, WorkerCrashLoopError, type SerializedError } from "../base/errors.ts";
 import type { Graph, RetryPolicy } from "../flow/graph.ts";
 import type { Command } from "../ledger/command.ts";
 import type { ExecutionId } from "../ledger/event.ts";
@@ -20,16 +20,37 @@ const terminal = new Set([
   "STATE_LIMIT",
 ]);
 
-/** Wait before the next attempt; null when that was the last. @param attempt the one that failed, from 1 */
-export function backoffMs(policy: RetryPolicy, attempt: number, error: unknown): number | null {
+/**
+ * Wait before the next attempt; null when that was the last.
+ *
+ * @param attempt the one that failed, from 1
+ * @throws {UsageError} `retryIf` says neither yes nor no
+ */
+export function backoffMs(policy: RetryPolicy, attempt: number, error: unknown, where: string): number | null {
   if (attempt >= policy.maxAttempts) return null;
   if (attempted(() => error instanceof FlowledgerError && terminal.has(error.code))) return null;
-  if (policy.retryIf && !policy.retryIf(error)) return null;
+  if (policy.retryIf && !says(policy.retryIf, error, where)) return null;
   const { initialIntervalMs: base, maxIntervalMs: max, multiplier: factor } = policy;
   const given = policy.waitsMs?.[attempt - 1];
   if (given !== undefined)
     return Math.round(backoff({ attempt: 0, base: given, max: given, jitter: policy.jitter ? 0.5 : 0 }));
   return Math.round(backoff({ attempt: attempt - 1, base, max, factor, jitter: policy.jitter ? 0.5 : 0 }));
+}
+
+function says(retryIf: (error: unknown) => boolean, error: unknown, where: string): boolean {
+  const refuse = (did: string) => {
+    const asked = serializeError(error).message;
+    return new UsageError(`retryIf of ${where} ${did}, asked about: ${asked}`, "return true or false");
+  };
+  let isYes: unknown;
+  try {
+    isYes = retryIf(error);
+  } catch (thrown) {
+    throw refuse(`threw ${serializeError(thrown).message}`);
+  }
+  // It would be a yes whatever it comes to.
+  if (types.isPromise(isYes)) throw refuse("gave a promise");
+  return Boolean(isYes);
 }
 
 /** It took worker after worker down: the chunk that is to blame parks where it may, else the execution ends. */

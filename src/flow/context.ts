@@ -378,7 +378,7 @@ export interface CallOptions {
   readonly discardAfter?: Date | Duration;
   /** The child's own limit, from the first time that a worker takes it: when it passes the child has failed. @default none */
   readonly timeout?: Duration | null;
-  /** Two calls with one key have one child. @default a child for each call */
+  /** By which others find the child. A key that an execution of the flow has already is a `UsageError`. @default none */
   readonly idempotencyKey?: string;
   /**
    * Ends the waiting with its reason when it aborts; the child goes on. It is nothing that is recorded: a retry of the chunk

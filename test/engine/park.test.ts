@@ -11,6 +11,7 @@ import { kit } from "../support/kit.ts";
 const database = await testDatabase();
 const { sql } = database;
 const parking = { onFailure: "park" } as const;
+const by = { actor: "ann", reason: "INC-12" };
 const atOnce = { autoCloseTimeout: 0 } as const;
 
 const fails = (): never => {
@@ -214,6 +215,39 @@ test("a sub-flow that fails parks in the flow around it; one that parks itself i
   expect(await refusal(failed.close({ parked: "fail" }))).toMatchObject({ code: "EXECUTION_FAILED" });
   await expectSound(failed);
   await expectSound(waiting);
+});
+
+test("a sub-flow is called by its flow, wherever it stands and whatever is done to it", async () => {
+  let isMended = false;
+  const child = defineFlow("park.named");
+  child
+    .to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }))
+    .to("bad", () => (isMended ? "good" : fails()))
+    .end();
+  const flow = defineFlow("park.naming", {}, parking);
+  flow.toSubFlow(child).to("keep", (ctx) => ctx.setState("kept", ctx.input));
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null, { ...atOnce, autoClose: false });
+  await run.until("idle");
+
+  await expect(run.skip({ chunk: "other", output: 1, ...by })).rejects.toThrow(
+    /it stands at "park.named" \(runs or waits\)/,
+  );
+  await run.continueWith((await run.getPendingInterrupts())[0]?.id ?? "", "yes");
+  await run.until("idle");
+
+  expect((await run.explain()).sentence).toMatch(/^It waits for an operator: chunk "park.named" is parked since/);
+  expect(await refusal(run.close())).toMatchObject({ details: { chunks: ["park.named"] } });
+  await expect(run.retry({ chunk: "other", ...by })).rejects.toThrow(/it stands at "park.named" \(parked\)/);
+  const closed = await refusal(run.close({ parked: "fail" }));
+  expect(closed).toMatchObject({ code: "EXECUTION_FAILED" });
+  await expect(run.redrive({ from: { chunk: "other" }, ...by })).rejects.toThrow(/it ran park.named/);
+  isMended = true;
+  const again = await t.attach((await run.redrive({ from: { chunk: "park.named" }, ...by })).id);
+  await again.until("idle");
+
+  // The child that failed is redriven with it: its question has its answer.
+  expect(await again.result.getState()).toEqual({ kept: "good" });
 });
 
 test("park.after fails it in the end, and the execution's timeout goes on counting", async () => {

@@ -6,7 +6,7 @@ import { rebuild } from "../../src/store/rebuild.ts";
 import { verify } from "../../src/store/verify.ts";
 import { runCli } from "../support/cli.ts";
 import { testDatabase } from "../support/database.ts";
-import { refusal, serving, untilEvent } from "../support/flows.ts";
+import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -52,6 +52,40 @@ test("what failed goes on under a new id: attempts from 1, recorded steps not ag
   await expectSound(failed);
   await expectSound(next);
 });
+
+test.each(["seal", "close"] as const)(
+  "what failed behind %s() goes on and closes, also with another input, output or state",
+  async (how) => {
+    let isBroken = true;
+    const sealed = newGate();
+    const flow = defineFlow(`redrive.${how}`);
+    flow
+      .to("one", async (ctx) => {
+        await sealed.passed;
+        if (isBroken) throw new Error("down");
+        return [ctx.input, ctx.getState("given")];
+      })
+      .end();
+    await using orchestrator = await serving(database, [flow]);
+    const failed = await orchestrator.flow(flow).startExecution(0, { autoCloseTimeout: 50 });
+    const asked = failed[how]();
+    await untilEvent(failed, "execution.sealed");
+    sealed.open();
+    await Promise.allSettled([asked, failed.waitForClose()]);
+    isBroken = false;
+
+    const copies = [
+      await failed.redrive(by),
+      await failed.redrive({ ...by, state: { given: "state" } }),
+      await failed.redrive({ ...by, output: "output" }),
+      await failed.redrive({ ...by, from: { chunk: "one" }, input: 1 }),
+    ];
+
+    const ends = await Promise.all(copies.map((copy) => copy.waitForClose()));
+    expect(ends.map((end) => end["$final_result"])).toEqual([[0, null], [0, "state"], "output", [1, null]]);
+    for (const copy of copies) await expectSound(copy);
+  },
+);
 
 test("through two levels of sub-flows: what completed is kept, what failed is redriven below its new parent", async () => {
   const effects: string[] = [];

@@ -252,3 +252,24 @@ test("a retryIf that throws fails its chunk, and both errors are told", async ()
 
   await expect(execution.waitForClose()).rejects.toThrow(/the second.*the first/);
 });
+
+test("an async retryIf, whose promise would say yes to every error, fails its chunk or step", async () => {
+  const flow = defineFlow("asks-later");
+  // What no compiler has seen.
+  const retry = { maxAttempts: 3, initialInterval: 1, retryIf: (async () => false) as unknown as () => boolean };
+  let tries = 0;
+  const work = () => {
+    tries += 1;
+    throw new Error("no");
+  };
+  flow.to("work", (ctx) => (ctx.input === "step" ? ctx.step("step", work, { retry }) : work()), { retry });
+  await using orchestrator = await serving(database, [flow]);
+
+  for (const of of ["chunk", "step"]) {
+    tries = 0;
+    const execution = await orchestrator.flow(flow).startExecution(of, { autoCloseTimeout: 0 });
+
+    await expect(execution.waitForClose()).rejects.toThrow(/retryIf .*a promise.*: no: return true or false/);
+    expect(tries).toBe(1);
+  }
+});

@@ -49,6 +49,12 @@ const spreading = defineFlow("spreading")
   .forEach({ distribute: true })
   .to("doze", (ctx) => ctx.sleep("7d"))
   .endForEach();
+const spreadingBeside = defineFlow("spreading.beside");
+spreadingBeside.to("call", (ctx) => ctx.call(dozing, null));
+spreadingBeside
+  .forEach({ distribute: true })
+  .to("doze", (ctx) => ctx.sleep("7d"))
+  .endForEach();
 const emitting = defineFlow("emitting").to("tell", (ctx) => ctx.emit("Told", null, { wait: true }));
 emitting.when("Told").to("hear", (ctx) => ctx.pauseFor({ interruptId: "ear" }));
 const timed = defineFlow("timed", {}, { maxDuration: "1h" }).to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
@@ -137,7 +143,8 @@ async function untilKind(where: World, id: string, kind: Explanation["kind"]): P
 }
 
 async function childOf({ sql, names }: World, id: string): Promise<string> {
-  const [child] = await sql<{ id: string }[]>`select id from flowledger.executions where parent_id = ${id}`;
+  const [child] = await sql<{ id: string }[]>`
+    select id from flowledger.executions where parent_id = ${id} and not flowledger.is_item(id)`;
   names.set(child?.id ?? "", "CHILD");
   return id;
 }
@@ -280,6 +287,13 @@ const situations: Situation[] = [
     kind: "waiting",
     make: (world) => begun(world, spreading, [1, 2, 3]),
     says: "It waits for 3 items that run as executions of their own.",
+  },
+  {
+    what: "items on all workers, and a call beside them",
+    in: "quiet",
+    kind: "waiting",
+    make: async (world) => childOf(world, await begun(world, spreadingBeside, [1, 2, 3])),
+    says: 'It waits for execution CHILD of flow "dozing" (running), which it called, and 3 items that run as executions of their own.',
   },
   {
     what: "the handlers of an event",
@@ -585,6 +599,7 @@ const flows = [
   askingParent,
   calling,
   spreading,
+  spreadingBeside,
   emitting,
   counting,
   rated,
