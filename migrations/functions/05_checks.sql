@@ -1,13 +1,13 @@
 -- What clients may send: payloads, texts, options, moments. The library calls the same functions, so these
 -- checks hold for it too; it says some of them earlier, with the place in the caller's own value.
 
--- May this session say what only the library knows, e.g. that a contract has seen a value? Whoever can write the ledger may: a
--- worker, the owner. Judged by who logged in, or works as whom: the rights of these functions are their owner's.
+-- May this session say what only the library knows, e.g. that a contract has seen a value? Whoever can register a worker may:
+-- a worker, the owner. Judged by who logged in, or works as whom: the rights of these functions are their owner's.
 create or replace function flowledger.is_trusted() returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select has_table_privilege(flowledger.working_role(), format('%I.ledger', 'flowledger'), 'insert')
+  select has_table_privilege(flowledger.working_role(), format('%I.workers', 'flowledger'), 'insert')
 $$;
 
 -- A number that JavaScript reads as it is written.

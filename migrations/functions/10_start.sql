@@ -7,7 +7,7 @@
 -- A far timer has one job, however often its execution comes and goes meanwhile: `job_at` says when it comes. Where it comes too
 -- early, because the timer moved, `claim` gives another one.
 create or replace function flowledger.add_jobs(p_ids uuid[]) returns void
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
@@ -51,7 +51,7 @@ create or replace function flowledger.create_executions(
   p_ids uuid[], p_flows text[], p_modes text[], p_inputs jsonb, p_created jsonb, p_keys text[], p_priorities int[], p_limit_keys text[], p_parents uuid[],
   p_start_ats timestamptz[], p_delays_ms float8[], p_discard_ats timestamptz[], p_discards_ms float8[], p_worker uuid default null, p_token uuid default null)
 returns table (ord int, id uuid, is_new boolean, is_conflict boolean, at_ms float8)
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 -- Times travel into the ledger as text.
 set extra_float_digits = 1

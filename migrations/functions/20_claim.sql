@@ -42,7 +42,7 @@ end $$;
 -- p_suspects: also one of those that lost several workers.
 create or replace function flowledger.claim(p_worker uuid, p_token uuid, p_ids uuid[], p_version int, p_suspects boolean)
 returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, items float8, snapshot jsonb, events json)
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms'
 set plan_cache_mode = force_generic_plan
@@ -111,7 +111,7 @@ end $$;
 -- Claims an execution in the statement of a command to it (p_answered comes after that), whose `fl.told` names it; what cannot be claimed gets its job.
 create or replace function flowledger.claim_told(p_answered boolean, p_worker uuid, p_token uuid, p_id uuid, p_version int)
 returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, items float8, snapshot jsonb, events json)
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -147,7 +147,7 @@ end $$;
 -- claim's token. All of them get a job: theirs are done. Says how many it freed. p_begun: an owner was lost in the middle of what
 -- it ran, which the next one takes up at once, whatever else that waits for.
 create or replace function flowledger.free_claim(p_token uuid, p_ids uuid[], p_flows text[], p_begun boolean) returns int
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -168,14 +168,14 @@ end $$;
 
 -- As workers of the release before call it.
 create or replace function flowledger.free_claim(p_token uuid, p_ids uuid[], p_flows text[]) returns int
-language sql volatile
+language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select flowledger.free_claim(p_token, p_ids, p_flows, false) $$;
 
 -- Wakes executions that are parked because something they wait for has happened elsewhere. One that is owned is left alone,
 -- without its lock: an owner that is just giving it back looks once more afterwards.
 create or replace function flowledger.wake(p_ids uuid[]) returns void
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -9,7 +9,7 @@
 create or replace function flowledger.claim_limited(p_worker uuid, p_token uuid, p_ids uuid[], p_left uuid[], p_flows text[], p_rooms int[],
   p_version int, p_suspects boolean)
 returns table (id uuid, epoch int, token uuid, seq int, flow text, fingerprint text, takeovers int, now_ms float8, items float8, snapshot jsonb, events json)
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 -- The row of the flow is locked meanwhile, and every worker of it waits.
 set plan_cache_mode = force_generic_plan
@@ -220,7 +220,7 @@ end $$;
 -- Cleanup: removes slots without an owner and entries of what waits no longer, and offers free capacity. Flows that another
 -- worker looks after at this moment are left to it.
 create or replace function flowledger.sweep_slots() returns void
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -253,7 +253,7 @@ end $$;
 -- What a worker says of the flows it serves. p_limits: [{ flow, concurrency, rate, rate_ms, key_concurrency, key_rate,
 -- key_rate_ms, action }]; a flow of p_flows that is not among them has no limits any more.
 create or replace function flowledger.declare_limits(p_flows text[], p_limits jsonb) returns void
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

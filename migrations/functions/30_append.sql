@@ -18,7 +18,7 @@ create or replace function flowledger.append(
   p_event_items int[], p_event_offsets int[], p_event_types text[], p_event_dispatches int[], p_event_chunks text[],
   p_event_actors text[], p_event_payloads jsonb, p_version int, p_skip_locked boolean)
 returns table (ord int, first_seq int, moved boolean, at_ms float8, events json)
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 -- A row that is locked for longer sends the batch back, to be sent again with p_skip_locked.
 set lock_timeout = '500ms'
@@ -134,6 +134,16 @@ as $$
       else 'busy' end
     from flowledger.executions h where h.id = p_id), 'fenced')
 $$;
+
+-- The verdict once nothing of another transaction is under way any more.
+create or replace function flowledger.settled_verdict(p_id uuid, p_epoch int, p_token uuid, p_commit_no int, p_base int) returns text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from flowledger.executions h where h.id = p_id for no key update;
+  return flowledger.append_verdict(p_id, p_epoch, p_token, p_commit_no, p_base);
+end $$;
 
 -- Keeps folded states, one per execution.
 create or replace function flowledger.keep_states(p_ids uuid[], p_ords int[], p_seqs int[], p_states jsonb, p_version int) returns void

@@ -616,13 +616,13 @@ end $$;
 
 -- The same without a check: also for what the library does on its own account.
 create or replace function flowledger.request_cancel(p_id uuid, p_reason text, p_actor text, p_notify boolean) returns boolean
-language sql volatile
+language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select flowledger.request_cancel(p_id, p_reason, p_actor, p_notify, null) $$;
 
 -- The same; p_bulk: the bulk that asks for it.
 create or replace function flowledger.request_cancel(p_id uuid, p_reason text, p_actor text, p_notify boolean, p_bulk uuid) returns boolean
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

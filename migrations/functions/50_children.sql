@@ -4,7 +4,7 @@
 -- that did not get to its end are cancelled. Whoever closed it calls this; should they die before, or find a row locked, it
 -- stays due, and every worker looks for that (p_overdue_ms).
 create or replace function flowledger.propagate_close(p_ids uuid[], p_overdue_ms float8 default null) returns void
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms'
 set plan_cache_mode = force_generic_plan
@@ -135,7 +135,7 @@ end $$;
 
 -- Asks for the end of a page of the items of a collection, in id order: those between two ids that are open. Gives their ids.
 create or replace function flowledger.cancel_items(p_first uuid, p_last uuid, p_reason text, p_limit int) returns setof uuid
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -11,7 +11,7 @@ create or replace function flowledger.put_items(
   p_ids uuid[], p_epochs int[], p_tokens uuid[], p_numbers int[], p_limits bigint[], p_visible_in jsonb,
   p_item_loads int[], p_item_dispatches int[], p_items jsonb, p_mark_loads int[], p_mark_dispatches int[], p_mark_items jsonb)
 returns table (ord int, verdict text)
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

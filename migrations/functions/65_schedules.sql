@@ -36,7 +36,7 @@ $$;
 create or replace function flowledger.fire_schedule(p_name text, p_after timestamptz, p_until timestamptz, p_times timestamptz[],
   p_left_out timestamptz[], p_is_return boolean, p_overlap text, p_input jsonb, p_created jsonb, p_priority int, p_limit_key text)
 returns table (done boolean, left_out_from timestamptz, left_out_until timestamptz)
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column

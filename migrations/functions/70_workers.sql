@@ -75,7 +75,7 @@ $$;
 
 -- Wakes what is blocked and was not tried with this version of its flow.
 create or replace function flowledger.wake_blocked(p_flows text[], p_fingerprints text[]) returns void
-language sql volatile
+language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select flowledger.wake(array(
@@ -115,7 +115,7 @@ end $$;
 -- may end without its process: a worker that lives registers another with its next beat. After a restart of Postgres all do, so
 -- nobody is given up for that.
 create or replace function flowledger.reap(p_missed_ms float8, p_silent_ms float8) returns table (reaped int, freed int)
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -157,7 +157,7 @@ end $$;
 -- Gives a new job to what has been due for p_after_ms, has no live owner, and no job of its flow waits: its hint was lost.
 -- wake_at moves on, so a sweep repeats itself at most once per p_after_ms.
 create or replace function flowledger.sweep(p_after_ms float8) returns int
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 -- Its plans are kept from when there was nothing to read.
 set enable_seqscan = off

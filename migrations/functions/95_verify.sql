@@ -5,7 +5,7 @@
 -- p_events: [[epoch, ms, type, dispatch, chunk, actor, payload]], seq 1 first, each with its own time; the rows say when they
 -- were copied. One that is open gets `execution.copied` behind them, and goes on at once: a delayed start at its time.
 create or replace function flowledger.copy_execution(p_id uuid, p_header jsonb, p_events jsonb) returns void
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -165,8 +165,8 @@ begin
     raise exception 'role % is the % of this schema, which no limit of a client holds', to_json(v_role), v_wrong
       using errcode = 'FL008', hint = 'name another role';
   end if;
-  if has_table_privilege(v_role, format('%I.ledger', 'flowledger'), 'insert') then
-    raise exception 'role % may write the ledger, so no limit would hold it', to_json(v_role)
+  if has_table_privilege(v_role, format('%I.workers', 'flowledger'), 'insert') then
+    raise exception 'role % may serve as a worker, so no limit would hold it', to_json(v_role)
       using errcode = 'FL008', hint = 'name a role that is no superuser, owns nothing of flowledger, and is no member of its worker';
   end if;
   select r.rolname into v_wrong from flowledger.role_grants x join pg_roles r on r.rolname = x.role

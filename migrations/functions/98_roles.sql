@@ -58,18 +58,15 @@ begin
     execute format('grant execute on function %I.channel(uuid) to %I', 'flowledger', g.role);
     case g.kind
     when 'worker' then
-      -- The worker writes; the ledger and the stream it can only add to.
-      foreach v_name in array array['ledger', 'chain', 'stream_items'] loop
-        execute format('grant select, insert on %I.%I to %I', 'flowledger', v_name, g.role);
-      end loop;
-      foreach v_name in array array['executions', 'interrupts', 'interventions', 'snapshots', 'definitions'] loop
-        execute format('grant select, insert, update on %I.%I to %I', 'flowledger', v_name, g.role);
-      end loop;
-      foreach v_name in array array['flow_data', 'assignments', 'workers', 'limits', 'slots', 'limited_starts', 'schedules'] loop
-        execute format('grant select, insert, update, delete on %I.%I to %I', 'flowledger', v_name, g.role);
-      end loop;
-      foreach v_name in array array['database_identity', 'ledger_hashes', 'failures', 'flow_pauses'] loop
+      -- What executions are and did is written by functions alone, which run with their owner's rights and see to time, role, epoch and
+      -- close; a worker says by itself what it serves, its schedules, and the data that flows share.
+      foreach v_name in array array['ledger', 'chain', 'stream_items', 'executions', 'interrupts', 'interventions', 'snapshots', 'assignments',
+        'limits', 'slots', 'limited_starts', 'database_identity', 'ledger_hashes', 'failures', 'flow_pauses'] loop
         execute format('grant select on %I.%I to %I', 'flowledger', v_name, g.role);
+      end loop;
+      execute format('grant select, insert, update on %I.definitions to %I', 'flowledger', g.role);
+      foreach v_name in array array['flow_data', 'workers', 'schedules'] loop
+        execute format('grant select, insert, update, delete on %I.%I to %I', 'flowledger', v_name, g.role);
       end loop;
       for v_name in
         select p.oid::regprocedure::text from pg_proc p

@@ -110,8 +110,7 @@ const checks: Record<string, Check> = {
     >`
       select (select rolsuper from pg_roles where rolname = current_user) as superuser,
         pg_has_role((select relowner from pg_class where oid = to_regclass(${`${schema}.ledger`})), 'usage') as owner,
-        has_table_privilege(${`${schema}.ledger`}, 'insert') and has_table_privilege(${`${schema}.executions`}, 'update')
-          and has_schema_privilege(${jobs}, 'usage') as worker,
+        has_table_privilege(${`${schema}.workers`}, 'insert') and has_schema_privilege(${jobs}, 'usage') as worker,
         has_function_privilege(${`${schema}.start(text, jsonb, jsonb)`}, 'execute') as client,
         has_table_privilege(${`${schema}.audit_ledger`}, 'select') as auditor`;
     if (row.superuser)

@@ -158,10 +158,9 @@ async function appended(send: () => ReturnType<typeof append>): Promise<Committe
 async function isIn({ sql }: Database, { id, epoch, token, commitNo, base }: Append): Promise<boolean> {
   const [row] = await retryTransient(
     () => sql<[{ verdict: string }]>`
-      with locked as materialized (select h.id from flowledger.executions h where h.id = ${id}::uuid for no key update)
-      select flowledger.append_verdict(l.id, ${epoch}, ${token}::uuid, ${commitNo}, ${base}) as verdict from locked l`,
+      select flowledger.settled_verdict(${id}::uuid, ${epoch}, ${token}::uuid, ${commitNo}, ${base}) as verdict`,
   );
-  return row?.verdict === "repeat";
+  return row.verdict === "repeat";
 }
 
 /** Fenced there and not here: that is another database. @throws {UsageError} */
