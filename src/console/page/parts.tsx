@@ -251,6 +251,14 @@ export function Tree({ value, label }: { value: unknown; label: string }) {
   );
 }
 
+/** Scrolls a list that is wider than a phone so that where one is is seen. */
+export function bringIn(list: Element | null, at: string): void {
+  const current = list?.querySelector(at);
+  if (!list || !current) return;
+  const [outer, inner] = [list.getBoundingClientRect(), current.getBoundingClientRect()];
+  list.scrollLeft += inner.left - outer.left - (outer.width - inner.width) / 2;
+}
+
 function CopyLater({ text, what }: { text: () => string; what: string }) {
   const [isCopied, setCopied] = useState(false);
   const copy = async () => {
