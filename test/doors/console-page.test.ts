@@ -483,7 +483,26 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     "waiting",
     "failed",
     "ledger",
+    "state",
+    "stream",
+    "workers",
   ];
+  /** Where one is, in a list that is wider than a phone; and texts that lie under the buttons of their payload. */
+  const hidden = `(() => {
+    const boxOf = (of) => of.getBoundingClientRect();
+    const away = [...document.querySelectorAll(".top nav [aria-current], [role=tab][aria-selected=true]")]
+      .filter((at) => boxOf(at).left < 0 || boxOf(at).right > innerWidth);
+    const covered = [...document.querySelectorAll(".tree")].flatMap((tree) => {
+      const tools = boxOf(tree.querySelector(".tools"));
+      return [...tree.querySelectorAll(".leaf *")].filter((leaf) =>
+        [...leaf.getClientRects()].some((text) =>
+          text.right > tools.left && text.left < tools.right && text.bottom > tools.top && text.top < tools.bottom));
+    });
+    const plain = [...document.querySelectorAll("a.button[aria-current]")]
+      .filter((at) => getComputedStyle(at).boxShadow === "none");
+    return [["away", away], ["covered", covered], ["not told apart", plain]].flatMap(([id, all]) =>
+      all.map((one) => ({ id, html: one.outerHTML.slice(0, 200) })));
+  })()`;
   /** Those of docs/console.md: `UPDATE_SCREENSHOTS=1` takes them anew. */
   const pictures: Readonly<Record<string, readonly string[]>> = {
     "light 1440": [
@@ -544,6 +563,7 @@ describe.skipIf(chromiumPath === null)("the page", () => {
           await page.locator("main h1, main .empty, main .problem").first().waitFor();
           await page.locator(".loading").waitFor({ state: "detached" });
           for (const fault of await faultsOf(page)) faults.push({ name, size, ...fault });
+          for (const fault of (await page.evaluate(hidden)) as object[]) faults.push({ name, size, ...fault });
           if (await page.evaluate("document.documentElement.scrollWidth > innerWidth"))
             faults.push({ name, size, id: "wide" });
           if (pictures[`${colorScheme} ${size.width}`]?.includes(name) === true)

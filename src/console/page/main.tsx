@@ -11,7 +11,7 @@ import { One } from "./one.tsx";
 import { Flows } from "./flows.tsx";
 import { Failures, Schedules, Workers, screensOf } from "./others.tsx";
 import { hrefOf, stay, usePlace } from "./place.ts";
-import { Loading, Problem } from "./parts.tsx";
+import { Loading, Problem, bringIn } from "./parts.tsx";
 
 function App() {
   const place = usePlace();
@@ -25,6 +25,8 @@ function App() {
     if (!isFirst.current) main.current?.focus({ preventScroll: true });
     isFirst.current = false;
   }, [where]);
+  const screens = useRef<HTMLElement>(null);
+  useEffect(() => bringIn(screens.current, "[aria-current]"), [where, me.value]);
   const isBare = place.query.get("chrome") === "0";
   const person = me.value;
   return (
@@ -37,7 +39,7 @@ function App() {
           <a class="brand" href={hrefOf({})} onClick={stay}>
             flowledger
           </a>
-          <nav aria-label="Screens">
+          <nav aria-label="Screens" ref={screens}>
             {person &&
               screensOf(person).map(([name, label]) => (
                 <a

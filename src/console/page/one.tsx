@@ -20,6 +20,7 @@ import {
   Status,
   Time,
   lengthOf,
+  bringIn,
 } from "./parts.tsx";
 import { Payload } from "./payload.tsx";
 import { Timeline } from "./timeline.tsx";
@@ -230,6 +231,7 @@ function Tabs({ tab, query }: { tab: Tab; query: URLSearchParams }) {
     go(hrefOf({ tab: next, ...keptAt(next) }, query), { isReplaced: true });
     list.current?.querySelector<HTMLElement>(`#tab-${next}`)?.focus();
   };
+  useEffect(() => bringIn(list.current, "[aria-selected=true]"), [tab]);
   return (
     <div class="tabs" role="tablist" aria-label="Views of the execution" ref={list} onKeyDown={move}>
       {tabs.map((name) => (

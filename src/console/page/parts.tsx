@@ -200,6 +200,14 @@ export function ErrorView({ error }: { error: ErrorShown }) {
   );
 }
 
+/** Scrolls a list that is wider than a phone so that where one is is seen. */
+export function bringIn(list: Element | null, at: string): void {
+  const current = list?.querySelector(at);
+  if (!list || !current) return;
+  const [outer, inner] = [list.getBoundingClientRect(), current.getBoundingClientRect()];
+  list.scrollLeft += inner.left - outer.left - (outer.width - inner.width) / 2;
+}
+
 /** The browser's own dialog keeps the keyboard in it, and gives it back at its end. */
 export function Dialog({
   title,
