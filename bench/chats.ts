@@ -18,10 +18,19 @@ const seconds = 10;
 
 export async function chatting(bench: Bench): Promise<Figure[]> {
   const speaking = Promise.withResolvers<void>();
-  const flow = agentFlow("bench-chat", { model: tickingOnce(speaking) });
+  let there = 0;
+  const come = () => {
+    if (++there >= chats) speaking.resolve();
+  };
+  const flow = agentFlow("bench-chat", { model: tickingAfter(speaking.promise, come) });
   await using orchestrator = await openWorker(bench, [flow], chats);
   const routes = chatRoutes({ orchestrator, flow, authorize: () => ({ actor: "bench" }) });
-  const listener = getRequestListener(routes.fetch);
+  const listener = getRequestListener(async (request) => {
+    const response = await routes.fetch(request);
+    // The others speak without it.
+    if (!response.ok) come();
+    return response;
+  });
   const server = createServer((request, response) => void listener(request, response));
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -66,8 +75,7 @@ type Model = Extract<LanguageModel, { specificationVersion: "v4" }>;
 type Part = Awaited<ReturnType<Model["doStream"]>>["stream"] extends ReadableStream<infer P> ? P : never;
 
 /** Says when it speaks: at once with all others, when all are there. */
-function tickingOnce(speaking: PromiseWithResolvers<void>): Model {
-  let begun = 0;
+function tickingAfter(speaking: Promise<void>, come: () => void): Model {
   return {
     specificationVersion: "v4",
     provider: "bench",
@@ -75,8 +83,8 @@ function tickingOnce(speaking: PromiseWithResolvers<void>): Model {
     supportedUrls: {},
     doGenerate: () => Promise.reject(new Error("it only streams")),
     doStream: async () => {
-      if (++begun === chats) speaking.resolve();
-      return { stream: ReadableStream.from(tick(speaking.promise)) };
+      come();
+      return { stream: ReadableStream.from(tick(speaking)) };
     },
   };
 }
