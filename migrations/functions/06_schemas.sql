@@ -26,7 +26,7 @@ begin
   when statement_too_complex then
     v_problem := ' is nested too deep';
   when program_limit_exceeded or data_exception then
-    raise exception '% cannot be checked: its schema %', p_what, case when sqlstate = '54000' then sqlerrm else format('is none (%s)', sqlerrm) end
+    raise exception '% cannot be checked: its schema %', p_what, case when sqlstate = '54000' then sqlerrm else format('is not a JSON Schema (%s)', sqlerrm) end
       using errcode = 'FL008', hint = 'correct the schema in the code of the flow';
   end;
   if v_problem is not null then

@@ -214,7 +214,7 @@ begin
     raise exception 'flow name % is not valid', quote_nullable(left(p_flow, 40))
       using errcode = 'FL008', hint = 'use 1 to 100 letters, digits and . _ : - that begin with a letter or digit';
   elsif starts_with(p_flow, 'flowledger.') then
-    raise exception 'flow "%" is the library''s own, and is started by nobody else', p_flow using errcode = 'FL008', hint = 'names that begin with "flowledger." are reserved';
+    raise exception 'flow "%" belongs to the library, and cannot be started directly', p_flow using errcode = 'FL008', hint = 'names that begin with "flowledger." are reserved';
   elsif jsonb_typeof(p_options) is distinct from 'object' then
     raise exception 'options of a start must be an object, got %', coalesce(left(p_options::text, 40), 'null')
       using errcode = 'FL008', hint = 'pass {"idempotencyKey": "order-17"}';

@@ -179,7 +179,7 @@ begin
     raise exception 'event name % is not valid', quote_nullable(event) using errcode = 'FL008', hint = 'use a text that is not empty';
   end if;
   if event = '$interrupt' then
-    raise exception 'event "$interrupt" tells of pauses, and nobody else sends it' using errcode = 'FL008', hint = 'use another name';
+    raise exception 'event "$interrupt" reports pauses, and cannot be sent' using errcode = 'FL008', hint = 'use another name';
   end if;
   -- Each call costs a few microseconds, and most emits have neither key nor actor.
   if length(event) > 500 or idempotency_key is not null or actor is not null then
@@ -346,7 +346,7 @@ declare
   v_size bigint := (select coalesce(sum(octet_length(v.record::text)), 0) from flowledger.interventions v where v.execution_id = p_id);
 begin
   if v_size + coalesce(octet_length(p_more::text), 0) > 16777216 then
-    raise exception 'execution % has interventions of % bytes, and takes no more', p_id, v_size
+    raise exception 'execution % has interventions of % bytes, and accepts no more', p_id, v_size
       using errcode = 'FL008', hint = 'it takes 16 MiB of them: keep large data elsewhere, and send a reference to it';
   end if;
 end $$;
@@ -387,7 +387,7 @@ begin
   end if;
   perform flowledger.check_interventions(e.id, payload);
   if (select count(*) from flowledger.interventions v where v.execution_id = e.id and v.status = 'pending') >= 1000 then
-    raise exception 'execution % has 1000 interventions that nothing has taken up, and takes no more', e.id
+    raise exception 'execution % has 1000 interventions waiting to be taken up, which is the limit', e.id
       using errcode = 'FL008', hint = 'wait until some are taken up';
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'intervention.recorded', 'id', v_id, 'payload', coalesce(payload, 'null'),

@@ -373,7 +373,7 @@ begin
     if c.op = 'set' then
       for i in 1 .. cardinality(v_path) - 1 loop
         if jsonb_typeof(v_values #> v_path[:i]) <> 'object' then
-          raise exception 'state "%" of execution % leads through "%", which is no object', c.path, e.id, array_to_string(v_path[:i], '.')
+          raise exception 'state "%" of execution % leads through "%", which is not an object', c.path, e.id, array_to_string(v_path[:i], '.')
             using errcode = 'FL008', hint = 'set that as a whole';
         end if;
       end loop;

@@ -73,7 +73,7 @@ begin
   where a.execution_id = p_id and a.type = 'interrupt.answered'
     and not exists (select from flowledger.interrupts i where i.execution_id = p_id and i.id = a.payload ->> 'id');
   if v_kept >= 100 then
-    raise exception 'execution % keeps 100 answers to questions that nobody has asked yet, and takes no more: % was refused', p_id, to_json(left(p_interrupt, 200))
+    raise exception 'execution % already keeps 100 answers to interrupts that are not raised yet: % was refused', p_id, to_json(left(p_interrupt, 200))
       using errcode = 'FL008', hint = 'answer it when it is asked: getPendingInterrupts() lists what waits';
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.answered', 'id', p_interrupt,

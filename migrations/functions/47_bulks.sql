@@ -210,7 +210,7 @@ begin
   select v_id, m.number, m.id from flowledger.bulk_matches(v_action, options -> 'where', v_limit + 1) with ordinality m(id, number);
   get diagnostics v_matched = row_count;
   if v_matched > v_limit then
-    raise exception 'more than % executions match, and bulk() takes no more than its limit', v_limit
+    raise exception 'more than % executions match, which is the limit of this bulk()', v_limit
       using errcode = 'FL008', hint = format('narrow "where" down, or pass a larger limit, up to %s', c_most);
   end if;
   insert into flowledger.bulks (execution_id, action, options, filter, rate, rate_ms, matched, at, by, role, actor, reason)

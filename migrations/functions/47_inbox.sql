@@ -93,7 +93,7 @@ begin
   e := l.e;
   i := l.i;
   if i.claimed_by is null then
-    raise exception 'interrupt % of execution % is claimed by nobody', interrupt, release_interrupt.id using errcode = 'FL008', hint = 'there is nothing to release';
+    raise exception 'interrupt % of execution % is not claimed', interrupt, release_interrupt.id using errcode = 'FL008', hint = 'there is nothing to release';
   end if;
   perform flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'interrupt.released', 'id', i.id, 'actor', options -> 'actor')), notify or e.id <> release_interrupt.id);
   return flowledger.projected_record(release_interrupt.id, e.id, i.id);
@@ -214,7 +214,7 @@ begin
   end if;
   if options ? 'cursor' then
     if options ->> 'cursor' !~ '^(-|-?[0-9]{1,18}) -?[0-9]{1,18} [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12} .' then
-      raise exception 'cursor % of inbox() is none', to_json(left(options ->> 'cursor', 40)) using errcode = 'FL008', hint = 'use the one that the page before gave';
+      raise exception '% is not a cursor of inbox()', to_json(left(options ->> 'cursor', 40)) using errcode = 'FL008', hint = 'use the one that the page before gave';
     end if;
     v_due := case split_part(options ->> 'cursor', ' ', 1) when '-' then 'infinity'
       else timestamptz 'epoch' + split_part(options ->> 'cursor', ' ', 1)::bigint * interval '1 microsecond' end;
@@ -289,7 +289,7 @@ begin
     select l.* into k from flowledger.ledger l where l.type = 'interrupt.linked' and l.copied_at is null and l.payload ->> 'hash' = linked.hash limit 1;
   end if;
   if k.seq is null or not flowledger.is_reachable(k.execution_id) then
-    raise exception 'this link leads nowhere' using errcode = 'FL017', hint = 'use it as it was sent';
+    raise exception 'this link is not valid' using errcode = 'FL017', hint = 'use it as it was sent';
   end if;
   if p_lock then
     begin

@@ -15,7 +15,7 @@ begin
   end if;
   if after is not null then
     if after !~ '^[0-9]{1,9}\.[0-9]{1,9}$' then
-      raise exception 'cursor % of a timeline is none', to_json(left(after, 40))::text using errcode = 'FL008', hint = 'use the one that the page before gave';
+      raise exception 'cursor % is not a cursor of a timeline', to_json(left(after, 40))::text using errcode = 'FL008', hint = 'use the one that the page before gave';
     end if;
     v_seq := split_part(after, '.', 1)::int;
     v_place := split_part(after, '.', 2)::int;

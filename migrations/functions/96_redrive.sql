@@ -106,7 +106,7 @@ begin
     continue when c.closed_seq <= p_cut and exists (select from flowledger.ledger l where l.execution_id = p_id and l.dispatch = c.dispatch
       and l.seq > c.closed_seq and l.seq <= p_cut and l.type not in ('child.closed', 'chunk.failed', 'chunk.parked', 'chunk.retried', 'chunk.interrupted'));
     if c.id is null or c.closed_at is null then
-      raise exception 'execution % called execution %, which %', p_id, c.child, case when c.id is null then 'is not there any more' else 'has not closed' end
+      raise exception 'execution % called execution %, which %', p_id, c.child, case when c.id is null then 'no longer exists' else 'has not closed' end
         using errcode = 'FL008', hint = 'cancel() what is open, or pass "from" with a seq before child.started: history() lists them';
     end if;
     if c.closed_seq <= p_cut then
@@ -251,7 +251,7 @@ begin
       v_cut := least(v_failed.cut, v_failure);
     end if;
   elsif v_failure is null then
-    raise exception 'execution % has completed, so there is no failure to go on from', e.id
+    raise exception 'execution % has completed, so there is no failure to continue from', e.id
       using errcode = 'FL008', hint = 'pass "from" with a chunk or a seq, or start a new one';
   end if;
   select l.* into v_failed from flowledger.ledger l where l.execution_id = e.id and l.seq = v_cut + 1 and l.type = 'chunk.failed';

@@ -79,7 +79,7 @@ export async function prepare(
     requireKnown(changed, [...names, ...callOptionNames], where);
     if (changed.model !== undefined && typeof changed.model !== "string")
       throw new UsageError(
-        `${where} gave a model that is no text, but ${show(changed.model)}`,
+        `${where} must return a model as a string, got ${show(changed.model)}`,
         "what it gives is recorded: pass the model to createOrchestrator({ resources }), and give its name",
       );
     for (const tool of changed.activeTools ?? [])

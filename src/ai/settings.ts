@@ -213,13 +213,13 @@ export function checkSettings(name: string, settings: AgentSettings): void {
   const isModel = typeof model === "string" ? model !== "" : isObject(model) && "doStream" in model;
   if (model !== undefined && !isModel)
     refuse(
-      `model is no language model, but ${show(model)}`,
+      `model must be a language model, got ${show(model)}`,
       `give what a provider of the AI SDK made, or leave it out and give the resource "${name}.model"`,
     );
   requireRecord(tools, "tools", refuse);
   for (const [tool, definition] of Object.entries<unknown>(tools)) {
     if (!isObject(definition))
-      refuse(`tool ${show(tool)} is no tool, but ${show(definition)}`, "make it with tool() of the AI SDK");
+      refuse(`tool ${show(tool)} must be a tool, got ${show(definition)}`, "make it with tool() of the AI SDK");
     const { inputSchema, execute, contextSchema, needsApproval, type } = definition as Readonly<
       Record<string, unknown>
     >;
@@ -229,7 +229,7 @@ export function checkSettings(name: string, settings: AgentSettings): void {
         "give it the schema of what the model has to send, as zod or jsonSchema()",
       );
     if (execute !== undefined && typeof execute !== "function")
-      refuse(`execute of tool ${show(tool)} is no function, but ${show(execute)}`, null);
+      refuse(`execute of tool ${show(tool)} must be a function, got ${show(execute)}`, null);
     if (typeof needsApproval === "function")
       refuse(
         `needsApproval of tool ${show(tool)} is a function`,
@@ -274,11 +274,11 @@ export function checkSettings(name: string, settings: AgentSettings): void {
   for (const condition of [stopWhen].flat())
     if (condition !== undefined && typeof condition !== "function")
       refuse(
-        `stopWhen is no condition, but ${show(condition)}`,
+        `stopWhen must be a condition, got ${show(condition)}`,
         "use isStepCount(20), hasToolCall(…) or a function of { steps }",
       );
   if (prepareStep !== undefined && typeof prepareStep !== "function")
-    refuse(`prepareStep is no function, but ${show(prepareStep)}`, null);
+    refuse(`prepareStep must be a function, got ${show(prepareStep)}`, null);
   if (toolCallConcurrency !== undefined) requireInteger(toolCallConcurrency, "toolCallConcurrency", { min: 1 }, refuse);
   if (budget !== undefined) {
     requireKnown(budget, ["tokens", "onExceeded"], "budget", refuse);
@@ -292,7 +292,7 @@ export function checkSettings(name: string, settings: AgentSettings): void {
       requireList(
         approval.assign,
         "approval.assign",
-        (one, at) => (typeof one === "string" ? one : refuse(`${at} is no text, but ${show(one)}`, null)),
+        (one, at) => (typeof one === "string" ? one : refuse(`${at} must be a string, got ${show(one)}`, null)),
         refuse,
       );
     const { due, expiresIn = null } = approval;

@@ -20,7 +20,7 @@ export function cronProblem(cron: unknown, { hasSeconds }: { readonly hasSeconds
   if (/^\s*\d+-\d+-\d/.test(cron)) return "a date comes only once: start an execution with startAt instead";
   try {
     const pattern = new Cron(cron, { mode: hasSeconds ? "5-or-6-parts" : "5-part", timezone: "UTC", paused: true });
-    return pattern.nextRun(someMoment) ? null : "it has no time to come: there is no such date";
+    return pattern.nextRun(someMoment) ? null : "it never comes: there is no such date";
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }

@@ -163,7 +163,7 @@ export class ChunksParkedError extends FlowledgerError {
     const names = parked.map(({ chunk, index }) => (index === null ? chunk : `${chunk} ${index}`));
     super(
       "CHUNKS_PARKED",
-      `execution ${executionId} cannot close while ${count(parked.length, "chunk")} of it waits for an operator (${listed(names)}): ` +
+      `execution ${executionId} cannot close while ${count(parked.length, "chunk")} waits for an operator (${listed(names)}): ` +
         `retry() or skip() what is parked, or close({ parked: "fail" })`,
       { executionId, chunks: names, parked: parked.map((chunk) => ({ ...chunk })) },
     );
@@ -204,7 +204,7 @@ export class FlowPausedError extends FlowledgerError {
     const { flow, since, actor, reason } = pause;
     super(
       "FLOW_PAUSED",
-      `flow ${quote(flow)} is paused since ${since} by ${quote(actor)} (${reason}), and takes no starts: start it again when it goes on`,
+      `flow ${quote(flow)} is paused since ${since} by ${quote(actor)} (${reason}), and takes no starts: start it again after unpauseFlow()`,
       { flow, since, actor, reason },
     );
   }
@@ -264,7 +264,7 @@ export class ClaimedError extends FlowledgerError {
 /** Nobody gave this token, or not to whom may answer here. It says nothing else. */
 export class TokenUnknownError extends FlowledgerError {
   constructor() {
-    super("TOKEN_UNKNOWN", "this link leads nowhere: use it as it was sent", {});
+    super("TOKEN_UNKNOWN", "this link is not valid: use it as it was sent", {});
   }
 }
 
@@ -279,7 +279,7 @@ export class TokenUsedError extends FlowledgerError {
 /** What it asked was answered in another way, expired, was withdrawn or cancelled, or its execution takes nothing more. */
 export class TokenClosedError extends FlowledgerError {
   constructor() {
-    super("TOKEN_CLOSED", "what this link asked is not asked any more: there is nothing to do", {});
+    super("TOKEN_CLOSED", "the question of this link is no longer open: there is nothing to do", {});
   }
 }
 
@@ -352,9 +352,9 @@ export class ResourceMissingError extends FlowledgerError {
       "RESOURCE_MISSING",
       cause === undefined
         ? `resource ${quote(resource)} is missing in execution ${executionId} (there: ${names.length ? listed(names) : "none"}): ` +
-            `give it as resources of createOrchestrator() or as runtimeResources`
+            `pass it in resources of createOrchestrator() or in runtimeResources`
         : `the factory or resolver of resource ${quote(resource)} failed in execution ${executionId} (${cause instanceof Error ? cause.message : String(cause)}): ` +
-            `correct it, the next attempt calls it again`,
+            `correct it; the next attempt calls it again`,
       { executionId, resource, available: names },
       cause,
     );
@@ -379,7 +379,7 @@ export class StreamConsumedError extends FlowledgerError {
   constructor(executionId: string) {
     super(
       "STREAM_CONSUMED",
-      `the events of run ${executionId} were already read to their end through this handler: read them again with getRuntimeStream()`,
+      `this handler has already read the events of run ${executionId} to their end: read them again with getRuntimeStream()`,
       { executionId },
     );
   }
@@ -425,7 +425,7 @@ export class StreamStalledError extends FlowledgerError {
   constructor(stalledMs: number) {
     super(
       "STREAM_STALLED",
-      `a reader took nothing from its stream for ${stalledMs} ms and was let go: let it come back with its last cursor, or raise stallTimeout`,
+      `a reader read nothing from its stream for ${stalledMs} ms and was disconnected: reconnect with its last cursor, or raise stallTimeout`,
       { stalledMs },
     );
   }
@@ -436,7 +436,7 @@ export class NotMigratedError extends FlowledgerError {
   constructor(schema: string, cause?: unknown) {
     super(
       "NOT_MIGRATED",
-      `schema ${quote(schema)} is not there or older than this library: call orchestrator.migrate(), or run npx flowledger migrate`,
+      `schema ${quote(schema)} does not exist, or is older than this library: call orchestrator.migrate(), or run npx flowledger migrate`,
       { schema },
       cause,
     );
@@ -460,7 +460,7 @@ export class NotConfiguredError extends FlowledgerError {
   constructor(called: string) {
     super(
       "NOT_CONFIGURED",
-      `${called} was called before flowledger/defer has an orchestrator: call configure(createOrchestrator({ … })) first`,
+      `${called} was called before flowledger/defer had an orchestrator: call configure(createOrchestrator({ … })) first`,
       { called },
     );
   }
@@ -635,7 +635,7 @@ export class ChunkTimeoutError extends FlowledgerError {
   constructor(executionId: string, chunk: string, timeoutMs: number) {
     super(
       "CHUNK_TIMEOUT",
-      `chunk ${quote(chunk)} of execution ${executionId} ran longer than its timeout of ${timeoutMs} ms: raise timeout, or pass ctx.signal to what it waits for`,
+      `chunk ${quote(chunk)} of execution ${executionId} ran longer than its timeout of ${timeoutMs} ms: raise timeout, or pass ctx.signal to whatever it awaits`,
       { executionId, chunk, timeoutMs },
     );
   }
@@ -646,7 +646,7 @@ export class StepTimeoutError extends FlowledgerError {
   constructor(executionId: string, chunk: string, step: string, timeoutMs: number) {
     super(
       "STEP_TIMEOUT",
-      `step ${quote(step)} of chunk ${quote(chunk)} of execution ${executionId} ran longer than its timeout of ${timeoutMs} ms: raise timeout, or pass the signal to what it waits for`,
+      `step ${quote(step)} of chunk ${quote(chunk)} of execution ${executionId} ran longer than its timeout of ${timeoutMs} ms: raise timeout, or pass the signal to whatever it awaits`,
       { executionId, chunk, step, timeoutMs },
     );
   }
@@ -658,7 +658,7 @@ export class SearchTimeoutError extends FlowledgerError {
   constructor(filters: readonly string[], timeoutMs: number) {
     super(
       "SEARCH_TIMEOUT",
-      `looking for executions ${filters.length ? `by ${filters.join(", ")}` : "without a filter"} took more than ${timeoutMs} ms: name a flow, a status, or a shorter range of times as well`,
+      `a search for executions ${filters.length ? `by ${filters.join(", ")}` : "without a filter"} took more than ${timeoutMs} ms: add a flow, a status, or a shorter range of times`,
       { filters: [...filters], timeoutMs },
     );
   }
@@ -680,7 +680,7 @@ export class WaitTimeoutError extends FlowledgerError {
   constructor(executionId: string, timeoutMs: number) {
     super(
       "WAIT_TIMEOUT",
-      `execution ${executionId} had not closed after ${timeoutMs} ms, and goes on: wait again with waitForClose(), or cancel() it`,
+      `execution ${executionId} had not closed after ${timeoutMs} ms, and still runs: wait again with waitForClose(), or cancel() it`,
       { executionId, timeoutMs },
     );
   }
@@ -703,7 +703,7 @@ export class LeaseLostError extends FlowledgerError {
   constructor(executionId: string, epoch: number) {
     super(
       "LEASE_LOST",
-      `execution ${executionId} is no longer owned at epoch ${epoch}, and another worker goes on with it: stop when ctx.signal aborts`,
+      `execution ${executionId} is no longer owned at epoch ${epoch}, and another worker continues it: stop when ctx.signal aborts`,
       { executionId, epoch },
     );
   }

@@ -1,6 +1,6 @@
 /**
- * What every door loads first: a Node that is too old is told so, before something that it lacks fails halfway. Bun and Deno have
- * versions of their own; where there is no process, there is none to judge.
+ * What every entry point loads first: a Node that is too old is told so, before something that it lacks fails halfway. Bun and Deno have
+ * versions of their own; where there is no process, there is none to check.
  */
 export {};
 

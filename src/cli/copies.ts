@@ -49,7 +49,7 @@ export function addCopyCommands(program: Command): void {
   program
     .command("load")
     .description(
-      `start a new execution that goes on where a saved one was, and print its id; with ${keyVariable} only what was signed with it`,
+      `start a new execution that continues a saved one, and print its id; with ${keyVariable} only what was signed with it`,
     )
     .argument("<file>", "what `save` printed; - is the standard input")
     .argument("<module>", "as for worker: it has the flow, and the names of the resources")

@@ -94,7 +94,7 @@ export function addExecutionCommands(program: Command): void {
     .argument("<interrupt>")
     .argument("[json]", "the answer (default: null)", parseJson, null)
     .option("--request-id <id>", "answering again with the same id changes nothing")
-    .option("--early", "keep the answer where nobody has asked yet, instead of refusing it")
+    .option("--early", "keep an answer to an interrupt that is not raised yet, instead of refusing it")
     .option("--actor <name>", "who answers", "cli")
     .action(async (id: string, interrupt: string, answer: Json, options: ResumeFlags, command: Command) => {
       await using orchestrator = open(command);
@@ -125,7 +125,7 @@ export function addExecutionCommands(program: Command): void {
 
   program
     .command("intervene")
-    .description("record a correction that nobody asked for")
+    .description("record an unsolicited correction (an intervention)")
     .argument("<id>")
     .argument("<json>", "the payload", parseJson)
     .option("--target <name>", "where it is meant to be read")

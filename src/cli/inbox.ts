@@ -24,7 +24,7 @@ export function addInboxCommands(program: Command): void {
     },
   );
 
-  questionCommand(program, "delegate", "give a question to somebody else, in the place of all whom it asked")
+  questionCommand(program, "delegate", "reassign a question, in the place of all it asked so far")
     .requiredOption("--to <principal>", "whom it asks from now on, e.g. user:bo")
     .option("--reason <text>", "kept in the ledger")
     .action(

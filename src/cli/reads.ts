@@ -82,7 +82,7 @@ export function addReadCommands(program: Command): void {
     .description("list what waits for an answer of a person: overdue first, then what is due next, then the oldest")
     .option("--for <principal...>", "only what asks one of these, e.g. user:ann group:finance")
     .option("--overdue", "only what is overdue")
-    .option("--snoozed", "also what somebody has put off")
+    .option("--snoozed", "include snoozed questions")
     .option("--flow <name>", "only of this flow")
     .option("--type <type>", "only of this type")
     .option("--metadata <json>", "only of executions whose metadata contain this", parseObject)

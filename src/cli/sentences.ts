@@ -65,9 +65,9 @@ const sentences: Readonly<Record<string, (details: Texts) => string>> = {
   INTERVENTION_DISABLED: ({ executionId, flowName }) =>
     `execution ${executionId} of flow "${flowName}" takes no interventions: give its flow an intervention point, or start it with --options '{"interventionMode": "auto"}'`,
   NOT_MIGRATED: ({ schema }) =>
-    `schema "${schema}" is not there or older than this library: run npx flowledger migrate`,
+    `schema "${schema}" does not exist, or is older than this library: run npx flowledger migrate`,
   WAIT_TIMEOUT: ({ executionId, timeoutMs }) =>
-    `execution ${executionId} had not closed after ${timeoutMs} ms, and goes on: \`flowledger show ${executionId}\` says how it is`,
+    `execution ${executionId} had not closed after ${timeoutMs} ms, and still runs: \`flowledger show ${executionId}\` says how it is`,
   DRAIN_TIMEOUT: ({ executionId, timeoutMs }) =>
     `execution ${executionId} still runs ${timeoutMs} ms after it was asked to close, and stays sealed: close it again to wait on, or cancel it`,
 };

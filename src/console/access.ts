@@ -62,7 +62,7 @@ function withinOf(given: unknown, where: string): JsonObject {
       "say what their executions have in common, or leave `where` out for all",
     );
   const within = toJson(metadata, `metadata of ${where}`);
-  if (!isObject(within)) throw new UsageError(`metadata of ${where} is no object`, null);
+  if (!isObject(within)) throw new UsageError(`metadata of ${where} must be an object`, null);
   return within;
 }
 

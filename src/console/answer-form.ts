@@ -240,7 +240,7 @@ function read(
       try {
         return JSON.parse(text) as Json;
       } catch {
-        wrong.set(path.join("/"), "this is no JSON");
+        wrong.set(path.join("/"), "this is not valid JSON");
         return undefined;
       }
   }

@@ -66,8 +66,7 @@ export function createAnswerPage(options: AnswerPageOptions): AnswerPage {
     async fetch(request) {
       try {
         const [, token] = /\/a\/([\w-]{1,200})\/?$/.exec(new URL(request.url).pathname) ?? [];
-        if (token === undefined)
-          return page("Not found", "<p>This link leads nowhere: use it as it was sent.</p>", 404);
+        if (token === undefined) return page("Not found", "<p>This link is not valid: use it as it was sent.</p>", 404);
         if (request.method === "POST") {
           requireFitting(request);
           requireForm(request);
@@ -129,7 +128,7 @@ function requireForm(request: Request): void {
 }
 
 const words: Readonly<Record<string, readonly [status: number, title: string, text: string]>> = {
-  TOKEN_UNKNOWN: [404, "Not found", "This link leads nowhere: use it as it was sent."],
+  TOKEN_UNKNOWN: [404, "Not found", "This link is not valid: use it as it was sent."],
   TOKEN_CLOSED: [410, "Not asked any more", "It was answered in another way, has expired, or was taken back."],
   INTERRUPT_CLAIMED: [409, "Somebody else has it", "Somebody has taken this question on for themselves alone."],
   EXECUTION_CLOSED: [410, "Not asked any more", "What asked has ended."],

@@ -159,7 +159,7 @@ export async function bodyOf(request: Request): Promise<unknown> {
   try {
     return JSON.parse(sent);
   } catch {
-    throw new Refused(400, "BODY_NO_JSON", "the request is no JSON: send an object");
+    throw new Refused(400, "BODY_NO_JSON", "the request is not JSON: send an object");
   }
 }
 

@@ -141,7 +141,7 @@ function placeOf(cursor: string): { seq: number; place: number } {
   const [, seq, place] = /^(\d{1,9})\.(\d{1,9})$/.exec(cursor) ?? [];
   if (seq === undefined || place === undefined)
     throw new UsageError(
-      `cursor ${JSON.stringify(cursor.slice(0, 40))} of a timeline is none`,
+      `cursor ${JSON.stringify(cursor.slice(0, 40))} is not a cursor of a timeline`,
       "use the one that the page before gave",
     );
   return { seq: Number(seq), place: Number(place) };
@@ -214,7 +214,7 @@ export async function ledger(asked: AskedOfOne): Promise<Page<EventShown>> {
   const types = given.type ?? null;
   for (const type of types ?? [])
     if (!isLedgerEventType(type))
-      throw new UsageError(`type "${type}" is no type of a ledger event`, 'use one like "chunk.completed"');
+      throw new UsageError(`type "${type}" is not the type of a ledger event`, 'use one like "chunk.completed"');
   return shared(asked, `ledger ${id} ${query.toString()}`, async () => {
     const store = await desk.store();
     const header = (await store.reads.headers([id])).get(id);

@@ -100,7 +100,7 @@ export function settingsOf(options: ConsoleOptions): Settings {
 function requireColour(accent: unknown): string {
   if (typeof accent === "string" && /^#(?:[\da-f]{3}|[\da-f]{6})$/i.test(accent)) return accent;
   throw new UsageError(
-    `theme.accent of ${where} is no colour, got ${show(accent)}`,
+    `theme.accent of ${where} must be a colour, got ${show(accent)}`,
     'use one like "#0a6" or "#00aa66"',
   );
 }
@@ -108,5 +108,8 @@ function requireColour(accent: unknown): string {
 function requireSheet(css: unknown): string {
   const text = requireText(css, `theme.css of ${where}`, { max: 2000 });
   if (/^(?:\/(?!\/)|https:\/\/)[^\s"'<>;,]*$/.test(text)) return text;
-  throw new UsageError(`theme.css of ${where} is no path and no https URL, got ${show(css)}`, 'use one like "/my.css"');
+  throw new UsageError(
+    `theme.css of ${where} must be a path or an https URL, got ${show(css)}`,
+    'use one like "/my.css"',
+  );
 }

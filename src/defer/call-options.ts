@@ -35,7 +35,7 @@ export function startOptions(options: ExecutionOptions = {}): StartOptions {
     toJson(options.metadata, "metadata");
     const metadata = z.record(z.string(), z.string()).safeParse(options.metadata);
     if (!metadata.success)
-      throw new UsageError("metadata of a function has a value that is no text", "pass { key: text }", {
+      throw new UsageError("metadata of a function must have strings as values", "pass { key: text }", {
         issues: metadata.error.issues,
       });
     start.metadata = metadata.data;

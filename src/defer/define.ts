@@ -82,7 +82,8 @@ function define<Args extends unknown[], Out>(
 ): DeferredFunction<Args, Output<Out>> {
   if (typeof fn !== "function") throw new DefinitionError(show(fn), "defer() got no function", "pass a function");
   const { name = fn.name } = requireDeferOptions(fn.name, options);
-  if (typeof name !== "string") throw new DefinitionError(show(name), "the name is no text", "use defer(fn, { name })");
+  if (typeof name !== "string")
+    throw new DefinitionError(show(name), "the name must be a string", "use defer(fn, { name })");
   if (name === "")
     throw new DefinitionError(
       "",

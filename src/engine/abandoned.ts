@@ -59,9 +59,7 @@ export class Abandoned {
   async #ask(children: readonly ExecutionId[]): Promise<void> {
     await this.#engine
       .cancelChildren(this.#id, children)
-      .catch((error: unknown) =>
-        this.#log.warn("children that nobody waits for could not be cancelled", { error: String(error) }),
-      );
+      .catch((error: unknown) => this.#log.warn("abandoned children could not be cancelled", { error: String(error) }));
     for (const child of children) this.#left.delete(child);
     if (!this.isAsking) this.#onAsked();
   }

@@ -102,7 +102,7 @@ async function readSource(ctx: SubFlowCtx, flow: string, source: string): Promis
   const found = path === "" ? root : isObject(root) ? getPath(root, path) : undefined;
   if (found !== undefined) return copyJson(found);
   throw new UsageError(
-    `sub-flow "${flow}" captures ${source}, which is not there`,
+    `sub-flow "${flow}" captures ${source}, which does not exist`,
     "write it before the sub-flow, or capture another path",
   );
 }

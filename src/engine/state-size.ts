@@ -43,7 +43,7 @@ export class InterventionsSize {
       this.#bound = Buffer.byteLength(JSON.stringify(all()));
     if (this.#bound + bytes > maxInterventions)
       throw new UsageError(
-        `execution ${this.#where.executionId} has interventions of ${this.#bound} bytes, and takes no more`,
+        `execution ${this.#where.executionId} has interventions of ${this.#bound} bytes, and accepts no more`,
         "it takes 16 MiB of them: keep large data elsewhere, and mark with a reference to it",
       );
     this.#bound += bytes;

@@ -60,7 +60,7 @@ export function bulkOptions(options: BulkOptions): JsonObject {
     requireKnown(options.rate, ["limit", "per"], "rate of bulk()");
     const limit = requireInteger(options.rate.limit, "limit in rate of bulk()", { min: 1, max: 1_000_000 });
     const per = parseDuration(options.rate.per, "per in rate of bulk()");
-    if (per === 0) throw new UsageError("per in rate of bulk() is no time", 'pass a duration like "1s"');
+    if (per === 0) throw new UsageError("per in rate of bulk() must be longer than 0", 'pass a duration like "1s"');
     given["rate"] = { limit, per };
   }
   if (options.limit !== undefined)

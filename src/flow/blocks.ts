@@ -69,6 +69,6 @@ export function caseTest(
   if (typeof test === "function")
     return { predicate: test, name: null, word: kind === "match" ? "case" : step.cases.length ? "elif" : "if" };
   if (kind === "if")
-    refuse(`a condition after ${showWhole(step.label)} is no function`, "use ifCondition((ctx) => boolean)");
+    refuse(`a condition after ${showWhole(step.label)} must be a function`, "use ifCondition((ctx) => boolean)");
   return { equals: asDefinition(flow, "case()", () => toJson(test, `case of flow "${flow}"`)) };
 }

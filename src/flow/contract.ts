@@ -203,7 +203,7 @@ export function isContractOwner(value: unknown): value is ContractOwner {
 /** What `defineFlow()` makes, or another object that is one. */
 export function requireFlow(value: unknown, where: string, refuse: Refuse = refuseUse): void {
   const isFlow = typeof value === "object" && value !== null && "graph" in value && "fingerprint" in value;
-  if (!isFlow) refuse(`${where} is no flow, got ${show(value)}`, "give it what defineFlow() returned");
+  if (!isFlow) refuse(`${where} must be a flow, got ${show(value)}`, "give it what defineFlow() returned");
 }
 
 const refuseUse: Refuse = (problem, remedy) => {
@@ -228,7 +228,7 @@ export function checkContract(flow: string, contract: Contract): void {
     if (part === "resources") {
       for (const [name, type] of Object.entries(requireRecord(schema, 'contract part "resources"', refuse)))
         if (!isSchema(type))
-          refuse(`contract resource "${name}" is no zod schema`, "use z.instanceof(Class) or z.custom<Type>()");
+          refuse(`contract resource "${name}" must be a zod schema`, "use z.instanceof(Class) or z.custom<Type>()");
     } else if (part !== "events") checkSchema(flow, `contract part "${part}"`, schema);
     else
       for (const [event, payload] of Object.entries(requireRecord(schema, 'contract part "events"', refuse))) {
@@ -248,7 +248,7 @@ export function checkContract(flow: string, contract: Contract): void {
 
 /** @throws {DefinitionError} */
 export function checkSchema(flow: string, where: string, schema: unknown): void {
-  if (!isSchema(schema)) throw new DefinitionError(flow, `${where} is no zod schema`, "use a schema of zod 4");
+  if (!isSchema(schema)) throw new DefinitionError(flow, `${where} must be a zod schema`, "use a schema of zod 4");
   const stranger = strangerIn(schema);
   if (stranger)
     throw new DefinitionError(
@@ -279,7 +279,7 @@ export function requireEvent(flow: ContractOwner, event: string): void {
   requireText(event, `an event name of flow "${flow.name}"`, { max: 500 });
   if (event === noticeEvent)
     throw new UsageError(
-      `event "${noticeEvent}" of flow "${flow.name}" tells of its pauses, and nobody else sends it`,
+      `event "${noticeEvent}" of flow "${flow.name}" reports its pauses, and cannot be sent`,
       'use another name; when("$interrupt") alone hears it',
     );
   const { events } = flow.contract;

@@ -42,11 +42,12 @@ export function resolveFailure(
   if (onFailure !== undefined) requireOneOf(onFailure, ["fail", "park"], `onFailure of ${where}`, refuse);
   const parks = onFailure === undefined ? flow.parks : onFailure === "park";
   if (park === undefined) return { parks, afterMs: parks ? flow.afterMs : null };
-  if (!isObject(park)) refuse(`park of ${where} is no object`, 'use { after: "30d" }');
+  if (!isObject(park)) refuse(`park of ${where} must be an object`, 'use { after: "30d" }');
   requireKnown(park, ["after"], `park of ${where}`, refuse);
   if (!parks) refuse(`${where} has park, and does not park`, 'add onFailure: "park"');
   const afterMs = park.after == null ? null : parseDuration(park.after, `park.after of ${where}`);
-  if (afterMs === 0) refuse(`park.after of ${where} is no time`, 'use a duration like "30d", or onFailure: "fail"');
+  if (afterMs === 0)
+    refuse(`park.after of ${where} must be longer than 0`, 'use a duration like "30d", or onFailure: "fail"');
   return { parks, afterMs };
 }
 

@@ -87,7 +87,7 @@ export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefi
   requireKnown(options, ["concurrency", "rate", "key", "perKey", "maxConcurrencyAction"], "limits", refuse);
   const { key, perKey, maxConcurrencyAction: action = "keep" } = options;
   if (perKey !== undefined) requireKnown(perKey, ["concurrency", "rate"], "limits.perKey", refuse);
-  if (key !== undefined && typeof key !== "function") refuse("limits.key is no function", "use (input) => string");
+  if (key !== undefined && typeof key !== "function") refuse("limits.key must be a function", "use (input) => string");
   if ((key === undefined) !== (perKey === undefined))
     refuse("limits.key and limits.perKey need each other", "give both: key says by what, perKey how many");
   requireOneOf(action, ["keep", "cancel"], "limits.maxConcurrencyAction", refuse);
@@ -118,7 +118,7 @@ function resolveRate(flow: string, given: Rate | undefined, where: string): Reso
   if (given === undefined) return null;
   requireKnown(given, ["limit", "per"], where, refusalOf(flow));
   const perMs = parseDuration(given.per, `${where}.per of flow "${flow}"`);
-  if (perMs === 0) throw new DefinitionError(flow, `${where}.per is no time`, 'use a duration like "1s"');
+  if (perMs === 0) throw new DefinitionError(flow, `${where}.per must be longer than 0`, 'use a duration like "1s"');
   const limit = count(flow, given.limit, `${where}.limit`);
   if (limit === null) throw new DefinitionError(flow, `${where}.limit is missing`, "use a number");
   return { limit, perMs };

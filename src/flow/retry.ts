@@ -42,7 +42,7 @@ export function resolveRetry(options: RetryOptions | undefined, where: string): 
   requireNumber(multiplier, `retry.multiplier of ${where}`, { min: 1, max: 1_000 });
   requireBoolean(jitter, `retry.jitter of ${where}`);
   if (retryIf !== undefined && typeof retryIf !== "function")
-    throw new UsageError(`retry.retryIf of ${where} is no function`, "use (error) => boolean");
+    throw new UsageError(`retry.retryIf of ${where} must be a function`, "use (error) => boolean");
   const initialIntervalMs = parseDuration(initialInterval, `retry.initialInterval of ${where}`);
   const maxIntervalMs = parseDuration(maxInterval, `retry.maxInterval of ${where}`);
   if (options?.maxInterval !== undefined && maxIntervalMs < initialIntervalMs)

@@ -16,7 +16,7 @@ export function answerSchema(type: z.ZodType, where: string): Json {
   } catch (error) {
     if (error instanceof FlowledgerError) throw error;
     const { message } = error instanceof Error ? error : new Error(String(error));
-    throw new UsageError(`${where} is no type of JSON: ${message}`, "use types that JSON has", {}, error);
+    throw new UsageError(`${where} is not a type of JSON: ${message}`, "use types that JSON has", {}, error);
   }
   const problem = schemaProblem(schema);
   if (problem === null) return schema;
@@ -57,7 +57,7 @@ function usable<T>(where: string, check: () => T): T {
     return check();
   } catch (error) {
     const { message } = error instanceof Error ? error : new Error(String(error));
-    throw unusable(where, error instanceof CheckTimeout ? message : `is none (${message})`, error);
+    throw unusable(where, error instanceof CheckTimeout ? message : `is not a JSON Schema (${message})`, error);
   }
 }
 

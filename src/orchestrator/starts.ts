@@ -107,7 +107,7 @@ export class Starts {
   async #requireServed({ flow, allowUnknown = false }: NewExecution): Promise<void> {
     if (flow.startsWith(reservedPrefix))
       throw new UsageError(
-        `flow "${flow}" is the library's own, and is started by nobody else`,
+        `flow "${flow}" belongs to the library, and cannot be started directly`,
         "ask for a bulk with orchestrator.bulk()",
       );
     if (allowUnknown || this.#host.flows.has(flow)) return;

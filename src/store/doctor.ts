@@ -166,7 +166,7 @@ const checks: Record<string, Check> = {
     return isHeard
       ? ok("notifications arrive")
       : warn(
-          "no notification in two seconds: whoever waits looks every two seconds instead",
+          "no notification within two seconds: waiting calls poll every two seconds instead",
           "connect directly, or through session pooling",
         );
   },
@@ -181,7 +181,7 @@ const checks: Record<string, Check> = {
             and not exists (select from fleet where fleet.live and e.flow = any(fleet.flows))) as unserved`;
     if (row.unserved)
       return fail(
-        `nobody serves ${row.unserved.join(", ")}, and executions wait`,
+        `no worker serves ${row.unserved.join(", ")}, and executions wait for it`,
         "start a worker that has these flows",
       );
     if (row.live === 0) return warn("no worker is alive", "start one: npx flowledger worker <module>");

@@ -1,7 +1,7 @@
 /** The clock of a test: it stands still until it is moved. */
 import { parseDuration, parseMoment, type Duration } from "../base/duration.ts";
 import { UsageError } from "../base/errors.ts";
-import { Driver, type Due } from "./driver.ts";
+import type { Driver, Due } from "./driver.ts";
 
 /** The clock of a test: it stands still until it is moved. */
 export interface Clock {

@@ -81,7 +81,7 @@ function requireMock(flow: FlowDefinition, chunk: string, handler: unknown): voi
       `use one of ${listOf(flow.graph.chunks.keys())}`,
     );
   if (handler !== undefined && typeof handler !== "function")
-    throw new DefinitionError(flow.name, `the mock of chunk "${chunk}" is no function`, "give a function of ctx");
+    throw new DefinitionError(flow.name, `the mock of chunk "${chunk}" must be a function`, "give a function of ctx");
 }
 
 class MockedFlow<C extends Contract = Contract> implements FlowDefinition<C> {

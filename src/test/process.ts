@@ -197,7 +197,7 @@ export function moduleOf(
   const [, file] = /((?:file:\/)?\/[^()]+|[A-Za-z]:\\[^()]+):\d+:\d+\)?$/.exec(String(flow.definedAt)) ?? [];
   if (file === undefined)
     throw new UsageError(
-      `nobody can tell where flow "${flow.name}" was defined`,
+      `it is unknown where flow "${flow.name}" was defined`,
       'name the module that exports it: { process: new URL("./flows.ts", import.meta.url) }',
     );
   const url = urlOf(file);

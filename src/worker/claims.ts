@@ -128,7 +128,8 @@ export function openClaims({ store, log, poisonSuspects, workerId, isOwned, onBr
 
   const free = async (claimed: LostClaim): Promise<void> => {
     const executions = await withAnswerLimit(store.claims.free(claimed));
-    if (executions > 0) log.info("freed what the database held for this worker, and nobody here did", { executions });
+    if (executions > 0)
+      log.info("freed executions that the database assigned to this worker, but that it does not run", { executions });
   };
 
   return {

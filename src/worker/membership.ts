@@ -23,12 +23,12 @@ export interface MembershipHost {
   readonly host: WorkerHost;
   readonly engines: Engines;
   /** The name under which graphile-worker locks jobs for this worker; null before it runs. */
-  pool(): string | null;
+  readonly pool: () => string | null;
   /** The others have taken its executions: `workerId` is nobody's name any more. */
-  onGivenUp(workerId: WorkerId): void;
-  isStopping(): boolean;
-  onRenewed(): void;
-  onTrouble(error: unknown): void;
+  readonly onGivenUp: (workerId: WorkerId) => void;
+  readonly isStopping: () => boolean;
+  readonly onRenewed: () => void;
+  readonly onTrouble: (error: unknown) => void;
 }
 
 /** Resolves when the others know this worker. */

@@ -342,7 +342,7 @@ test("what prepareStep gives and cannot be meant fails the agent, without a call
   await using provider = await testProvider(said({ text: ["?"] }));
   const model = modelOf(provider.url);
   const wrong: readonly [string, unknown, RegExp][] = [
-    ["model", { model }, /gave a model that is no text.*pass the model to createOrchestrator\(\{ resources \}\)/],
+    ["model", { model }, /must return a model as a string.*pass the model to createOrchestrator\(\{ resources \}\)/],
     ["option", { instruction: "x" }, /did you mean "instructions"/],
     ["context", { runtimeContext: {} }, /unknown option "runtimeContext"/],
     ["tool", { activeTools: ["wether"] }, /names the tool "wether"/],
@@ -438,13 +438,13 @@ test("what cannot be meant is refused where the agent is defined", () => {
     [{ tools: { weather: weatherTool }, toolOptions: { other: {} } }, /options for "other"/],
     [{ tools: { weather: weatherTool }, toolOptions: { weather: { decisions: ["maybe"] } } }, /"maybe"/],
     [{ tools: { weather: { ...weatherTool, contextSchema: z.object({}) } } }, /contextSchema/],
-    [{ model: 7 }, /model is no language model, but 7/],
+    [{ model: 7 }, /model must be a language model, got 7/],
     [{ instruction: "x" }, /unknown option "instruction".*did you mean "instructions"/],
-    [{ prepareStep: {} }, /prepareStep is no function/],
+    [{ prepareStep: {} }, /prepareStep must be a function/],
     [{ prepareCall: () => ({}) }, /prepareCall is no setting of a durable agent.*prepareStep/],
     [{ onStepFinish: () => {} }, /onStepFinish is no setting.*read the stream/],
     [{ maxRetries: 2 }, /maxRetries is no setting.*retry: \{ maxAttempts \}/],
-    [{ stopWhen: 20 }, /stopWhen is no condition, but 20/],
+    [{ stopWhen: 20 }, /stopWhen must be a condition, got 20/],
     [{ budget: { tokens: 0 } }, /budget\.tokens/],
     [{ approval: { due: "soon" } }, /soon/],
     [{ approval: { remind: ["1h"] } }, /remind of approval reminds before it is due, and it never is/],

@@ -423,7 +423,7 @@ test("what is no request of a page is refused before anything is written", async
   const wrong: [object, RegExp][] = [
     [{ orchestrator, flow: agent }, /authorize of chatRoutes\(\) must be a function/],
     [{ orchestrator: {}, flow: agent, authorize: () => null }, /orchestrator of chatRoutes/],
-    [{ orchestrator, flow: "agent", authorize: () => null }, /is no flow/],
+    [{ orchestrator, flow: "agent", authorize: () => null }, /must be a flow/],
     [{ orchestrator, flow: agent, authorize: () => null, onPaus: "hold" }, /did you mean "onPause"/],
   ];
   for (const [options, message] of wrong) expect(() => chatRoutes(options as ChatRoutesOptions)).toThrow(message);

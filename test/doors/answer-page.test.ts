@@ -152,7 +152,7 @@ test("every kind of field is read as what it is", async () => {
   const right = await post(path, fields);
 
   expect([noJson.status, wrong.status, right.status]).toEqual([400, 400, 200]);
-  expect(await noJson.text()).toContain("people: this is no JSON");
+  expect(await noJson.text()).toContain("people: this is not valid JSON");
   const again = await wrong.text();
   expect(again).toContain("count: Too big");
   // What was typed is there again, at the same names, and no line end has changed.

@@ -143,7 +143,7 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     await form.getByLabel("Nobody: none").check();
     await form.getByLabel("Extra").fill("{ no JSON");
     await form.getByRole("button", { name: "Answer" }).click();
-    await form.getByText("One field is no JSON yet.").waitFor();
+    await form.getByText("One field is not valid JSON yet.").waitFor();
     await form.getByLabel("Extra").fill('{ "a": "text" }');
     await form.getByRole("button", { name: "Answer" }).click();
     await page.getByText("Some of it was refused: see the fields.").waitFor();

@@ -482,7 +482,7 @@ describe("options", () => {
   );
 
   test("other wrong options are a UsageError", () => {
-    expect(() => addMetadata(double, { a: 1 } as never)).toThrow(/no text/);
+    expect(() => addMetadata(double, { a: 1 } as never)).toThrow(/must have strings as values/);
     expect(() => assignOptions(double, { priority: 1 } as never)).toThrow(/unknown option "priority"/);
     expect(() => assignOptions((() => 1) as never, {})).toThrow(/got no deferred function/);
     expect(() => awaitResult((() => 1) as never)).toThrow(/got no deferred function/);

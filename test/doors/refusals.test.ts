@@ -340,7 +340,7 @@ const troubles: Trouble[] = [
   {
     name: "a database that is not migrated",
     code: "NOT_MIGRATED",
-    words: /schema "flowledger" is not there or older than this library: .*run npx flowledger migrate/,
+    words: /schema "flowledger" does not exist, or is older than this library: .*run npx flowledger migrate/,
     isOwn: true,
     async *make() {
       await using empty = await emptyDatabase();

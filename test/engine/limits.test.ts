@@ -374,7 +374,7 @@ test.each([
   [{}, /limits is empty: set concurrency or rate/],
   [{ concurrency: 0 }, /limits\.concurrency must be an integer from 1 to 1000000, got 0/],
   [{ concurrency: 1.5 }, /limits\.concurrency must be an integer .*, got 1\.5/],
-  [{ rate: { limit: 5, per: "0s" } }, /limits\.rate\.per is no time/],
+  [{ rate: { limit: 5, per: "0s" } }, /limits\.rate\.per must be longer than 0/],
   [{ rate: { limit: 5, per: "soon" } }, /"soon" is not a duration for limits\.rate\.per of flow "limits\.bad"/],
   [{ concurrency: 1, key: () => "a" }, /limits\.key and limits\.perKey need each other/],
   [{ perKey: { concurrency: 1 } }, /limits\.key and limits\.perKey need each other/],

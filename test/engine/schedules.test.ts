@@ -548,7 +548,7 @@ test.each<[object, RegExp]>([
   [{ cron: "61 * * * *" }, /cron "61 \* \* \* \*" of schedule "schedules\.bad 61 \* \* \* \*" cannot be read .*minute/],
   [{ cron: "every day" }, /use five fields like "0 7 \* \* \*"/],
   [{ cron: "" }, /cron "" .* cannot be read/],
-  [{ cron: "0 0 30 2 *" }, /it has no time to come/],
+  [{ cron: "0 0 30 2 *" }, /it never comes/],
   [{ cron: "2099-01-01T00:00:00Z" }, /a date comes only once: start an execution with startAt/],
   [{ cron: "0 0 0 1 1 * 2099" }, /7 parts/],
   [{ cron: null }, /cron null .*expected a text/],

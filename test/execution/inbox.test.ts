@@ -154,10 +154,10 @@ describe("a pause that cannot be meant fails its chunk, and nothing is asked", (
     ],
     "one after it has expired": [{ expiresIn: "1d", escalate: [{ after: "2d", answer: 1 }] }, "has expired"],
     "due after it has expired": [{ expiresIn: "1d", due: "2d" }, "has expired"],
-    "no time": [{ due: 0 }, "is no time"],
+    "no time": [{ due: 0 }, "must be longer than 0"],
     nobody: [{ assign: [] }, "has 0 names"],
     "a title that is none": [{ title: "" }, "must be a text of 1 to 500 characters"],
-    "a link that leads nowhere": [{ link: true }, "has no publicUrl"],
+    "a link that leads nowhere": [{ link: true }, "needs the publicUrl"],
   };
 
   test.each(Object.entries(wrong))("%s", async (name, [options, words]) => {

@@ -298,7 +298,7 @@ test.each(doorsOf(sql))(
     await sql`select flowledger.intervene(${large.id}, to_jsonb(repeat('x', 1000000))) from generate_series(1, 16)`;
 
     for (const [execution, words] of [
-      [many, /1000 interventions that nothing has taken up/],
+      [many, /1000 interventions waiting to be taken up/],
       [large, /interventions of 16\d{6} bytes/],
     ] as const) {
       const written = async () =>
@@ -341,7 +341,7 @@ test("what chunks say of interventions has the same limit, and marking again cou
 
   const error = await refusal(execution.waitForClose());
   expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "UsageError" } });
-  expect(String(error)).toMatch(/has interventions of 1[56]\d{6} bytes, and takes no more/);
+  expect(String(error)).toMatch(/has interventions of 1[56]\d{6} bytes, and accepts no more/);
   expect(await execution.result.getInterventions({ consumedBy: "mark" })).toHaveLength(1);
 });
 

@@ -166,8 +166,8 @@ describe("what goes in and what comes out", () => {
   });
 
   test.each<[string, SubFlowOptions, RegExp]>([
-    ["capture", { capture: { "input.x": "value.missing" } }, /captures value.missing, which is not there/],
-    ["state", { capture: { "input.x": "state.a.b" } }, /captures state.a.b, which is not there/],
+    ["capture", { capture: { "input.x": "value.missing" } }, /captures value.missing, which does not exist/],
+    ["state", { capture: { "input.x": "state.a.b" } }, /captures state.a.b, which does not exist/],
     ["write-back", { writeBack: { "value.x": "result.nowhere" } }, /path "result.nowhere" was not found/],
     ["resource", { capture: { "resources.x": "resources.none" } }, /none/],
   ])("TF-SUB-04, TF-SUB-05: a missing path fails the sub-flow by name (%s)", async (name, options, message) => {

@@ -146,7 +146,7 @@ test("a resource of a contract is described by a schema of any kind, and by noth
   const of = (resources: unknown) => () => defineFlow("live", { resources } as never);
 
   expect(of({ clock: z.instanceof(Date), run: z.function() })).not.toThrow();
-  expect(of({ db: "postgres" })).toThrow(/contract resource "db" is no zod schema/);
+  expect(of({ db: "postgres" })).toThrow(/contract resource "db" must be a zod schema/);
   expect(of("db")).toThrow(/contract part "resources"/);
   const flow = defineFlow("live", { resources: { db: z.custom<object>() } }).to("a", () => 1);
   expect(flow.toBlueprint().contract).toBeNull();

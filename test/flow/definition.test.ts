@@ -356,7 +356,7 @@ test.each(["", " ", "a b", "-a", "a/b", "x".repeat(101)])("LI-STP-06: the flow n
 test("LI-STP-06: an empty flow, an empty batch and a broken contract are refused", () => {
   expect(() => defineFlow("f").graph).toThrow(`flow "f": it has no chunks: add one with to("name", handler)`);
   expect(() => defineFlow("f").batch({})).toThrow(/has no branches/);
-  expect(() => defineFlow("f", { input: "text" as never })).toThrow(/"input" is no zod schema/);
+  expect(() => defineFlow("f", { input: "text" as never })).toThrow(/"input" must be a zod schema/);
   expect(() => defineFlow("f", { state: z.string() as never })).toThrow(/use z.object/);
   expect(() => defineFlow("f", { states: z.object({}) } as never)).toThrow(/unknown part "states"/);
 });
@@ -374,7 +374,7 @@ test.each<[string, FlowOptions, string]>([
     { maxStreamRate: { limit: 0, per: "1s" } },
     "maxStreamRate.limit must be an integer from 1 to 1000000, got 0",
   ],
-  ["a rate in no time", { maxStreamRate: { limit: 1, per: 0 } }, "maxStreamRate.per is no time"],
+  ["a rate in no time", { maxStreamRate: { limit: 1, per: 0 } }, "maxStreamRate.per must be longer than 0"],
   ["a rate without a limit", { maxStreamRate: { per: "1s" } as never }, "maxStreamRate.limit is missing"],
   ["a rate in words", { maxStreamRate: { limit: 1, per: "often" } }, 'maxStreamRate.per of flow "f"'],
 ])("F49: %s is refused where the flow is defined", (_, options, words) => {

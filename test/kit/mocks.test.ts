@@ -76,7 +76,7 @@ test.each([
     { charge: { banc: () => 1 } },
     'flow "charge": a mock is for chunk "banc", which it has not: use one of bank, note',
   ],
-  ["no function", { charge: { bank: 5 } }, 'flow "charge": the mock of chunk "bank" is no function'],
+  ["no function", { charge: { bank: 5 } }, 'flow "charge": the mock of chunk "bank" must be a function'],
 ])("a mock of what there is not is refused: %s", async (_, mocks, said) => {
   const opened = kit({ flows: [charge], mocks: mocks as never });
 

@@ -242,7 +242,7 @@ test("a list that takes more than two seconds ends, in the database too, and say
 
   expect(list).toBeInstanceOf(SearchTimeoutError);
   expect(list).toMatchObject({ code: "SEARCH_TIMEOUT", details: { timeoutMs: 2000 } });
-  expect(String(list)).toContain("took more than 2000 ms: name a flow, a status, or a shorter range of times as well");
+  expect(String(list)).toContain("took more than 2000 ms: add a flow, a status, or a shorter range of times");
   expect(count).toBeInstanceOf(SearchTimeoutError);
   expect([...left]).toEqual([]);
 });

@@ -70,7 +70,7 @@ export function actionsOf(
       canSkip && {
         name: "skip",
         label: "Skip",
-        about: "The chunk is taken to have returned the output below, and what follows goes on.",
+        about: "The chunk counts as having returned the output below, and the flow continues after it.",
         inputs: [
           ...(where.length > 0
             ? where
@@ -91,9 +91,10 @@ export function actionsOf(
         label: "Pause",
         about:
           "No chunk starts any more. What runs reaches its end; events and answers are kept; timeouts go on counting.",
-        inputs: [{ name: "until", label: "Until", kind: "moment", help: "Empty: until somebody lets it go on." }],
+        inputs: [{ name: "until", label: "Until", kind: "moment", help: "Empty: until somebody continues it." }],
       },
-    !isClosed && isPaused && { name: "unpause", label: "Go on", about: "It goes on where it was paused.", inputs: [] },
+    !isClosed &&
+      isPaused && { name: "unpause", label: "Go on", about: "It continues where it was paused.", inputs: [] },
     !isClosed &&
       takesInterventions && {
         name: "intervene",
@@ -135,7 +136,7 @@ export function actionsOf(
         name: "redrive",
         label: "Redrive",
         about:
-          "A new execution goes on where this one failed or was cancelled; this one stays as it is. What is recorded is not run again.",
+          "A new execution continues where this one failed or was cancelled; this one stays as it is. Recorded work is not run again.",
         isNew: true,
         inputs: [
           { name: "chunk", label: "From the chunk", kind: "text", help: "Empty: from the failure." },
@@ -145,7 +146,8 @@ export function actionsOf(
     {
       name: "fork",
       label: "Fork",
-      about: "A new execution with the past of this one up to an event; it goes on at once. This one is not touched.",
+      about:
+        "A new execution with the past of this one up to an event; it continues at once. This one does not change.",
       isNew: true,
       inputs: [
         {
@@ -316,7 +318,7 @@ function bodyOf(
       try {
         body[name] = JSON.parse(text) as Json;
       } catch {
-        return `${label} is no JSON.`;
+        return `${label} is not valid JSON.`;
       }
     } else if (kind === "number") body[name] = Number(text);
     else if (kind === "moment") body[name] = new Date(text).toISOString();

@@ -22,11 +22,16 @@ const pausing: Action = {
       kind: "choice",
       options: ["hold", "refuse"],
       value: "hold",
-      help: "hold: they wait. refuse: whoever starts one is told.",
+      help: "hold: starts wait. refuse: starts are rejected.",
     },
   ],
 };
-const goingOn: Action = { name: "unpause-flow", label: "Go on", about: "All that waited goes on.", inputs: [] };
+const goingOn: Action = {
+  name: "unpause-flow",
+  label: "Go on",
+  about: "Everything that waited continues.",
+  inputs: [],
+};
 
 export function Flows({ me }: { me: Me }) {
   const { query } = usePlace();

@@ -31,7 +31,7 @@ export function SchemaForm({
   const send = (given: Json | undefined) => {
     const unread = form.current?.querySelector<HTMLTextAreaElement>("textarea[data-json=wrong]");
     if (unread) {
-      setProblem("One field is no JSON yet.");
+      setProblem("One field is not valid JSON yet.");
       unread.focus();
       return;
     }

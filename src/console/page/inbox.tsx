@@ -112,7 +112,7 @@ const delegating: Action = {
 const puttingOff: Action = {
   name: "snooze",
   label: "Put off",
-  about: "The inbox does not show it until then, to nobody. Its due date and its reminders stay.",
+  about: "The inbox hides it from everybody until then. Its due date and its reminders stay.",
   needsNoReason: true,
   inputs: [{ name: "until", label: "Until", kind: "moment", isRequired: true }],
 };

@@ -72,7 +72,8 @@ export function Failures({ me }: { me: Me }) {
 const redriving: Action = {
   name: "redrive",
   label: "Redrive",
-  about: "Each goes on as a new execution where it failed, with its past; what was redriven before is left out.",
+  about:
+    "Each continues as a new execution from where it failed, with its past; executions already redriven are left out.",
   inputs: [],
 };
 

@@ -3,7 +3,7 @@ import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { ErrorShown } from "../api.ts";
 import { visible } from "../../base/visible.ts";
-import { CallError } from "./net.ts";
+import type { CallError } from "./net.ts";
 import { hrefOf, stay } from "./place.ts";
 
 const shapes: Readonly<Record<string, JSX.Element>> = {

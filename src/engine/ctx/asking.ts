@@ -126,7 +126,7 @@ function parseTime(given: unknown, where: string): number {
     throw new UsageError(`${where} is ${show(given)}`, 'use a duration after it was asked, such as "2d"');
   const ms = parseDuration(given, where);
   if (ms > 0) return ms;
-  throw new UsageError(`${where} is no time`, 'use a duration after it was asked, such as "2d"');
+  throw new UsageError(`${where} must be longer than 0`, 'use a duration after it was asked, such as "2d"');
 }
 
 function requireBefore(inMs: number, { expiresInMs }: Pausing, where: string, given: unknown): void {
@@ -154,12 +154,12 @@ function requireLastAnswer(plan: readonly FollowUp[], where: string): void {
 function requireLinks({ publicUrl, isHeard, where }: Pausing): void {
   if (publicUrl === null)
     throw new UsageError(
-      `link of ${where} leads nowhere: the orchestrator has no publicUrl`,
+      `link of ${where} needs the publicUrl of the orchestrator, which is not set`,
       'pass createOrchestrator({ publicUrl: "https://…" })',
     );
   if (!isHeard)
     throw new UsageError(
-      `link of ${where} reaches nobody: nothing in the flow hears "$interrupt"`,
+      `link of ${where} is never sent: the flow has no handler of "$interrupt"`,
       'add when("$interrupt").to(…), which sends the link to people',
     );
 }

@@ -48,7 +48,7 @@ const pauseOptions = Object.keys({
 /** @throws {UsageError} */
 function requireSchema(schema: unknown, where: string): void {
   if (typeof schema === "object" && schema !== null && "_zod" in schema) return;
-  throw new UsageError(`${where} is no zod schema, but ${show(schema)}`, "use a schema of zod 4");
+  throw new UsageError(`${where} must be a zod schema, got ${show(schema)}`, "use a schema of zod 4");
 }
 
 /** What `pauseFor` returns: the engine takes the request out of it. */
