@@ -87,7 +87,7 @@ test("what JSON cannot hold is an error that names it, and what to use", { timeo
   await writeFile(join(folder, "tsconfig.json"), JSON.stringify(config));
   const tsc = resolve(root, "node_modules/.bin/tsc");
 
-  const said = await promisify(execFile)(tsc, ["-p", folder, "--pretty", "false"]).then(
+  const said = await promisify(execFile)(tsc, ["-p", folder, "--pretty", "false", "--singleThreaded"]).then(
     () => "",
     ({ stdout }: { stdout: string }) => stdout,
   );

@@ -10,6 +10,7 @@ import {
 import type { Execution } from "../../src/index.ts";
 import { rebuild } from "../../src/store/rebuild.ts";
 import { verify } from "../../src/store/verify.ts";
+import { bulkFlow } from "../../src/worker/bulk.ts";
 import { testDatabase } from "../support/database.ts";
 import { refusal, serving, untilEvent, visiting } from "../support/flows.ts";
 
@@ -388,3 +389,26 @@ test("what is wrong with a bulk is said before anything is written", async () =>
     await sql`select from flowledger.bulk_targets t left join flowledger.bulks b on b.execution_id = t.execution_id where b.execution_id is null`,
   ).toHaveLength(0);
 }, 60_000);
+
+test("a worker that stops hears of it between two rounds of one step, and goes on with no third", async () => {
+  const stop = new AbortController();
+  const rounds: string[] = [];
+  const run = async (bulk: string) => {
+    if (rounds.push(bulk) === 2) stop.abort();
+    // There is more, at once.
+    return 0;
+  };
+  const work = bulkFlow({ run } as never).graph.chunks.get("work");
+  const bulk = crypto.randomUUID();
+  const ctx = {
+    input: { bulk },
+    execution: { id: crypto.randomUUID() },
+    signal: stop.signal,
+    step: (_name: string, body: () => unknown) => body(),
+    emitNoWait: () => {},
+  };
+
+  await work?.handler(ctx as never);
+
+  expect(rounds).toEqual([bulk, bulk]);
+});

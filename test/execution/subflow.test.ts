@@ -118,20 +118,27 @@ describe("what goes in and what comes out", () => {
   });
 
   test("TF-SUB-06: what is captured twice is two copies", async () => {
-    const child = defineFlow("twice-child");
+    // A contract may change in place what it is given.
+    const input = z.any().transform((given: { list: Record<string, unknown> }) => {
+      given.list["parsed"] = true;
+      return given;
+    });
+    const child = defineFlow("twice-child", { input });
     child
       .to("change", (ctx) => ctx.setState("list.changed", true))
       .to("tell", (ctx) => ctx.setResult({ ...ctx.getState(), input: ctx.startInput }));
     const flow = defineFlow("twice");
     flow
       .to("begin", () => ({ list: { mine: 1 } }))
-      .toSubFlow(child, { capture: { "input.list": "value.list", "state.list": "value.list" } });
+      .toSubFlow(child, {
+        capture: { "input.list": "value.list", "state.list": "value.list" },
+        writeBack: { "value.child": "result" },
+      })
+      .to("end", (ctx) => ctx.setState("value", ctx.input));
     await using orchestrator = await serving(database, [flow, child]);
 
-    expect(await orchestrator.flow(flow).start(null)).toEqual({});
-    const { executions } = await orchestrator.listExecutions({ flow: "twice-child" });
-    const { result } = await orchestrator.getExecution(executions[0]?.id ?? "");
-    expect(await result.getFinalResult()).toEqual({ list: { mine: 1, changed: true }, input: { list: { mine: 1 } } });
+    const seen = { list: { mine: 1, changed: true }, input: { list: { mine: 1, parsed: true } } };
+    expect(await orchestrator.flow(flow).start(null)).toEqual({ value: { list: { mine: 1 }, child: seen } });
   });
 
   test("TF-SUB-04, TF-SUB-07: result paths are looked up in $final_result first, then in the close snapshot", async () => {

@@ -22,13 +22,22 @@ refund
   .to("approve", (ctx) => ctx.pauseFor({ expiresIn: "30d" }))
   .to("mail", (ctx) => ctx.appendState("notes", "mailed"));
 
-test("a flow that is right survives a crash before, in and after each of its commits", async () => {
+test("a flow that is right survives a crash before, in and after each of its commits: another worker takes over, and what was never committed runs again", async () => {
   await using t = await kit({ flows: [refund] });
   const ends = new Set<string>();
   const cuts: (string | null)[] = [];
+  const charged: Record<string, number[]> = { before: [], in: [], after: [] };
+  const claims: Record<string, number> = {};
+  const workers = new Set<string>();
 
   const boundaries = await t.crashEverywhere(refund, 900, async (run, { effects, calls, boundary }) => {
     cuts.push(boundary);
+    const [phase = "none"] = boundary?.split(" ") ?? [];
+    if (boundary?.includes('chunk.completed "charge"')) charged[phase]?.push(calls("charge"));
+    const claimed = await run.history({ types: ["execution.claimed"] });
+    if (boundary === null || boundary.includes('step.completed "bank"')) claims[phase] = claimed.length;
+    for (const event of claimed) if ("worker" in event) workers.add(event.worker);
+
     await run.answer("approve", true);
     const snapshot = await run.until("closed");
     ends.add(JSON.stringify(snapshot));
@@ -43,29 +52,13 @@ test("a flow that is right survives a crash before, in and after each of its com
   expect(boundaries.slice(0, 3).map((boundary) => boundary.split(" ")[0])).toEqual(["before", "in", "after"]);
   expect(boundaries.join("\n")).toMatch(/^after commit \d+ of \d+ \(.*step\.completed "bank"/m);
   expect(boundaries.join("\n")).toMatch(/^in commit \d+ of \d+ \(step\.completed "row"\)$/m);
-  // The kit itself is where it was.
-  expect(t.clock.now().toISOString()).toBe("2026-01-01T09:00:00.000Z");
-  expect((await t.orchestrator.listExecutions()).executions).toEqual([]);
-});
-
-test("what was cut is really taken over by another worker, and what was never committed runs again", async () => {
-  await using t = await kit({ flows: [refund] });
-  const charged: Record<string, number[]> = { before: [], in: [], after: [] };
-  const claims: Record<string, number> = {};
-  const workers = new Set<string>();
-
-  await t.crashEverywhere(refund, 900, async (run, { calls, boundary }) => {
-    const [phase = "none"] = boundary?.split(" ") ?? [];
-    if (boundary?.includes('chunk.completed "charge"')) charged[phase]?.push(calls("charge"));
-    const claimed = await run.history({ types: ["execution.claimed"] });
-    if (boundary === null || boundary.includes('step.completed "bank"')) claims[phase] = claimed.length;
-    for (const event of claimed) if ("worker" in event) workers.add(event.worker);
-  });
-
   expect(charged).toMatchObject({ before: [2], after: [1] });
   const { none = 0 } = claims;
   expect(claims).toEqual({ none, before: none + 1, in: none + 1, after: none + 1 });
   expect(workers.size).toBe(2);
+  // The kit itself is where it was.
+  expect(t.clock.now().toISOString()).toBe("2026-01-01T09:00:00.000Z");
+  expect((await t.orchestrator.listExecutions()).executions).toEqual([]);
 });
 
 test("families survive a crash at every commit of the parent and of what it waits for: calls, sub-flows, distributed items", async () => {

@@ -3,7 +3,14 @@
  * often as its ledger says, and then all is quiet. One database for each happening; the tables below make the tests.
  */
 import { beforeEach, describe, expect, test } from "vitest";
-import { defineFlow, type Ctx, type Execution, type Flow, type FlowDefinition } from "../../src/index.ts";
+import {
+  defineFlow,
+  type Ctx,
+  type Duration,
+  type Execution,
+  type Flow,
+  type FlowDefinition,
+} from "../../src/index.ts";
 import { internals } from "../../src/orchestrator.ts";
 import type { TestOrchestrator } from "../../src/test.ts";
 import { beginClose, kit, kitOn } from "../support/kit.ts";
@@ -28,7 +35,8 @@ beforeEach(() => {
 
 type Work = (ctx: Ctx) => unknown;
 
-function flowOf(name: string, work: Work, more: { readonly chunk?: object; readonly flow?: object } = {}): Flow {
+/** @param work nothing where a version of the flow has no such chunk */
+function flowOf(name: string, work: Work | null, more: { readonly chunk?: object; readonly flow?: object } = {}): Flow {
   const flow = defineFlow(`matrix.${name}`, {}, more.flow);
   const counted = (chunk: string, body: Work) => async (ctx: object) => {
     const { execution } = ctx as Ctx;
@@ -36,7 +44,7 @@ function flowOf(name: string, work: Work, more: { readonly chunk?: object; reado
     ended.push(`${execution.id} ${chunk}`);
     return value ?? null;
   };
-  flow.to("work", counted("work", work), more.chunk);
+  if (work) flow.to("work", counted("work", work), more.chunk);
   flow.when("Ping").to(
     "pong",
     counted("pong", () => "pong"),
@@ -83,10 +91,11 @@ type State = keyof typeof given;
 const states: Record<State, Standing> = given;
 const all = Object.keys(given) as State[];
 
-const flows = new Map(
-  all.map((state) => [state, flowOf(state.replaceAll(" ", "-"), states[state].work, states[state])]),
-);
+const nameOf = (state: State) => state.replaceAll(" ", "-");
+const flows = new Map(all.map((state) => [state, flowOf(nameOf(state), states[state].work, states[state])]));
 const served: FlowDefinition[] = [...flows.values(), child];
+/** The same flows in a version without the chunk that they all begin with. */
+const without = [...all.map((state) => flowOf(nameOf(state), null, states[state])), flowOf("child-of", null)];
 async function begin(t: TestOrchestrator, state: State): Promise<Execution> {
   const flow = t.orchestrator.flow(flows.get(state) ?? child);
   if (state === "created") return flow.createExecution({ interventionMode: "auto" });
@@ -126,6 +135,17 @@ const replace =
     if (worker) await leave(worker);
     await t.orchestrator.startWorker();
   };
+
+/** Another version stands in the place of this one for so long, and goes again. */
+async function deployFor(t: TestOrchestrator, time: Duration): Promise<void> {
+  held = [];
+  for (const worker of t.orchestrator[internals].workers) await worker.stop();
+  const logger = { ...console, error: () => {} };
+  const next = await kit({ flows: without, database: t.database, patience: "20ms", logger });
+  await next.clock.advance(time);
+  await next.close();
+  await t.orchestrator.startWorker();
+}
 
 const setBack = new Machine();
 
@@ -174,6 +194,20 @@ const happenings: Record<string, Happening> = {
   },
   "a drain": { once: replace((worker) => worker.stop()) },
   "a kill": { once: replace((worker) => worker.inside.crash()) },
+  // Nothing is due meanwhile but what was cut off.
+  "a deploy with the chunk gone, for an hour,": {
+    once: (t) => deployFor(t, "1h"),
+    ends: { owned: `${usual} 02:00:10` },
+  },
+  // What comes due is blocked until the chunk is back; what nobody has begun is begun by the version that is there.
+  "a deploy with the chunk gone, for two days,": {
+    once: (t) => deployFor(t, "2d"),
+    ends: (state) => {
+      if (state === "created" || state === "delayed") return undefined;
+      // Its idle time was over before it had its turn.
+      return `${usual} ${state === "queued" ? "24:00:00" : "49:00:10"}`;
+    },
+  },
   "a worker whose clock is 5 % fast": { machine: new Machine(1.05) },
   // A worker notices within a minute. Times that are due stay as they are, by the database's clock.
   "the database's clock, set back by ten minutes,": {

@@ -3,6 +3,7 @@ import postgres from "postgres";
 import { expect, test } from "vitest";
 import { append } from "../../src/store/append.ts";
 import type { Claim } from "../../src/store/claims.ts";
+import { list } from "../../src/store/columns.ts";
 import { commandSendersOf } from "../../src/store/command-senders.ts";
 import { testDatabase } from "../support/database.ts";
 import { appendTo, expectGuarantees, leases, newExecution, someWorker } from "../support/ledger.ts";
@@ -164,6 +165,42 @@ test.each<[string, number, (id: ExecutionId) => Promise<unknown>]>([
 
   await sql`select flowledger.unpause_flow('f', '{"actor": "ann", "reason": "test"}')`;
 });
+
+/** Jobs of the executions, and how many milliseconds their timers are away. */
+async function jobsOf(ids: readonly ExecutionId[]) {
+  return sql<{ id: string; jobs: number; away: number }[]>`
+    select e.id, count(j.id)::int as jobs, max(abs(extract(epoch from j.run_at - e.wake_at) * 1000))::float8 as away
+    from flowledger.executions e left join flowledger_jobs._private_jobs j on j.payload::text like '%' || e.id || '%'
+    where e.id = any(${list(ids)}::text::uuid[]) group by e.id`;
+}
+
+test.each([
+  ["a flow", "early"],
+  ["a flow with a limit", "early-limited"],
+])(
+  "a job that comes before its time, as the timer of its execution has moved on, is followed by one on time: %s",
+  async (_, flow) => {
+    const executions = [newExecution({ flow }), newExecution({ flow })];
+    await storeOn(sql).starts.create(executions);
+    const ids = executions.map(({ id }) => id);
+    // The time of its job has come; that of its timer has not.
+    await sql`
+    update flowledger.executions set job_at = flowledger.now(), wake_at = flowledger.now() + interval '20 seconds'
+    where id = ${ids[0] ?? ""}`;
+    // The job that brings this claim is done.
+    await sql`delete from flowledger_jobs._private_jobs`;
+
+    const claimed =
+      flow === "early"
+        ? sql`select id from flowledger.claim(${someWorker}, gen_random_uuid(), ${list(ids)}::text::uuid[], 0, false)`
+        : sql`select id from flowledger.claim_limited(${someWorker}, gen_random_uuid(), ${list(ids)}::text::uuid[], '{}', array[${flow}], array[10], 0, false)`;
+
+    expect(await claimed).toEqual([{ id: ids[1] }]);
+    const [early] = await jobsOf(ids.slice(0, 1));
+    expect(early).toMatchObject({ jobs: 1 });
+    expect(early?.away).toBeLessThan(1000);
+  },
+);
 
 test.each([
   ["its answer was lost: its job comes again, and no worker counts as lost", false, 0],
