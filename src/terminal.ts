@@ -69,36 +69,53 @@ export function printFields(out: Terminal, title: string, fields: object): void 
 /** What the last column needs to be worth its place in the line. */
 const leastOfLast = 24;
 
-/** No line is wider than the screen. Where the last column, which says most, would get too little of it, it has lines of its own. */
+/** No line is wider than the screen. What does not fit beside what is before it stands below, indented; of the last column, which says most, a part fits. */
 export function printTable(out: Terminal, heads: readonly string[], rows: readonly (readonly string[])[]): void {
   const shown = rows.map((row) => row.map((cell) => visible(cell).replaceAll(/[\t\n]/g, escapeOf)));
   const lengthIn = (cell: string | undefined) => out.plain(cell ?? "").length;
   const widths = heads.map((head, column) => Math.max(head.length, ...shown.map((row) => lengthIn(row[column]))));
   const last = heads.length - 1;
-  const before = widths.slice(0, last).reduce((sum, width) => sum + width + gap, 0);
   const ofLast = Math.max(0, ...shown.map((row) => lengthIn(row[last])));
-  const isApart = out.width !== null && last > 0 && out.width - before < Math.min(ofLast, leastOfLast);
-  const format = (row: readonly string[]) => lineOf(out, isApart ? row.slice(0, last) : row, widths);
-  out.line(out.paint.dim(format(heads)));
-  for (const row of shown) {
-    out.line(format(row));
-    const apart = isApart ? out.plain(row[last] ?? "") : "";
-    if (apart !== "") out.line(`${" ".repeat(gap)}${fit(apart, (out.width ?? Infinity) - gap)}`);
+  const lines: number[][] = [];
+  let used = Infinity;
+  for (const [column, width] of widths.entries()) {
+    const needed = column === last ? Math.min(ofLast, leastOfLast) : width;
+    if (column === 0 || (out.width !== null && used + needed > out.width)) {
+      lines.push([]);
+      used = column === 0 ? 0 : gap;
+    }
+    lines.at(-1)?.push(column);
+    used += width + gap;
   }
+  const print = (row: readonly string[], paint: (line: string) => string = (line) => line) => {
+    for (const [nth, columns] of lines.entries()) {
+      const indent = nth === 0 ? 0 : gap;
+      const cells = columns.map((column) => ({ cell: row[column] ?? "", width: widths[column] ?? 0 }));
+      const line = lineOf(out, cells, (out.width ?? Infinity) - indent);
+      if (nth === 0 || line !== "") out.line(" ".repeat(indent) + paint(line));
+    }
+  };
+  // The last column says what it is where it stands alone.
+  print(lines.at(-1)?.[0] === last && last > 0 ? heads.slice(0, last) : heads, out.paint.dim);
+  for (const row of shown) print(row);
 }
 
 /** Between columns. */
 const gap = 2;
 
-/** The columns that fit; a cell that is cut has no colour, whose end would be lost. */
-function lineOf(out: Terminal, row: readonly string[], widths: readonly number[]): string {
+/** No longer than `most`; a cell that is cut has no colour, whose end would be lost. */
+function lineOf(
+  out: Terminal,
+  cells: readonly { readonly cell: string; readonly width: number }[],
+  most: number,
+): string {
   let [line, used] = ["", 0];
-  for (const [column, cell] of row.entries()) {
+  for (const { cell, width } of cells) {
     const text = out.plain(cell);
-    const left = (out.width ?? Infinity) - used;
+    const left = most - used;
     if (left <= 0) break;
     if (text.length > left) return line + fit(text, left);
-    const padding = " ".repeat((widths[column] ?? 0) - text.length + gap);
+    const padding = " ".repeat(width - text.length + gap);
     line += cell + padding;
     used += text.length + padding.length;
   }

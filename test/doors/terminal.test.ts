@@ -54,8 +54,18 @@ test("no line of a table is wider than the screen, and what matters most is read
   for (const { width, lines } of drawn) expect(lines.filter((line) => line.length > width)).toEqual([]);
   for (const { lines } of drawn.filter(({ width }) => width >= 36))
     expect(lines.filter((line) => line.startsWith(id.slice(0, 35)))).toHaveLength(2);
-  for (const { lines } of drawn.filter(({ width }) => width >= 60))
-    expect(lines.join("\n")).toContain("RangeError: the shelf is");
+  for (const { lines } of drawn.filter(({ width }) => width >= 36))
+    for (const cell of ["flow", "status", "failed", "waiting", "refund with a long name", "RangeError: the shelf"])
+      expect(lines.join("\n")).toContain(cell);
+  expect(drawn.find(({ width }) => width === 40)?.lines).toEqual([
+    "id",
+    "  flow                     status",
+    id,
+    "  refund                   failed",
+    "  RangeError: the shelf is too high for…",
+    id,
+    "  refund with a long name  waiting",
+  ]);
 });
 
 test("a status has its colour also where the line does not fit", () => {
