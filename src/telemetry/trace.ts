@@ -271,7 +271,7 @@ export class OwnerTrace {
   /** An attempt begins. @param number from 1 */
   attempt(dispatch: Dispatch, chunk: string, number: number): AttemptTrace {
     const { id } = dispatch;
-    this.#slept(dispatch, chunk);
+    this.#slept(dispatch, chunk, number);
     const isRetry = isAgain(dispatch);
     const failed = isRetry ? this.#failed.get(id) : undefined;
     const inherited = this.#inherited.has(id) ? this.#linkBefore(isRetry ? "retry" : "claim") : [];
@@ -290,10 +290,10 @@ export class OwnerTrace {
   }
 
   /** It goes on after a sleep through which nobody held it: how long that was. */
-  #slept({ id, journal, journaledAt }: Dispatch, chunk: string): void {
+  #slept({ id, journal, journaledAt }: Dispatch, chunk: string, attempt: number): void {
     const last = journal.at(-1);
     if (last?.effect !== "sleep" || last.until > this.#claimedAt || !this.#inherited.has(id)) return;
-    this.#write(`sleep ${this.#flow}/${chunk}`, chunk, journaledAt, last.until);
+    this.#write(`sleep ${this.#flow}/${chunk}`, chunk, journaledAt, last.until, { attempt });
   }
 
   /** A person has answered: how long that took. */
@@ -301,13 +301,23 @@ export class OwnerTrace {
     if (!interrupt || interrupt.resolvedAt === null) return;
     const { chunk, createdAt, resolvedAt, answeredFrom } = interrupt;
     const links = answeredFrom === undefined ? [] : [linkTo(fromTraceparent(answeredFrom), "answer")];
-    this.#write(`wait ${this.#flow}/${chunk}`, chunk, createdAt, resolvedAt, links);
+    this.#write(`wait ${this.#flow}/${chunk}`, chunk, createdAt, resolvedAt, { links });
   }
 
   /** A span of what is over: from and until are milliseconds since 1970. */
-  #write(name: string, chunk: string, from: number, until: number, links: Link[] = []): void {
+  #write(
+    name: string,
+    chunk: string,
+    from: number,
+    until: number,
+    { links = [], attempt }: { readonly links?: Link[]; readonly attempt?: number },
+  ): void {
     if (!this.#hasWaits) return;
-    const attributes = { ...this.#attributes, "flowledger.chunk": chunk };
+    const attributes = {
+      ...this.#attributes,
+      "flowledger.chunk": chunk,
+      ...(attempt !== undefined && { "flowledger.attempt": attempt }),
+    };
     this.#tracer
       .startSpan(
         name,

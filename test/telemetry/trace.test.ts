@@ -383,6 +383,7 @@ test("an attempt that waits without a worker ends its span, and the sleep is a s
   const ms = sleep.duration[0] * 1000 + sleep.duration[1] / 1e6;
   expect(ms).toBeGreaterThan(1400);
   expect(ms).toBeLessThan(1700);
+  expect(sleep.attributes).toMatchObject({ "flowledger.chunk": "nap", "flowledger.attempt": 1 });
 });
 
 test("an attempt that lost its worker ends its span, and the next owner's links to the claim before", async () => {
