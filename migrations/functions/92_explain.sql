@@ -140,7 +140,7 @@ begin
     -- What it called stands among them.
     (select 4, null, jsonb_build_object('kind', 'items', 'flow', max(c.flow), 'open', count(*)) from (
         select x.id, x.flow from flowledger.executions x where x.parent_id = p_id and x.closed_at is null limit 1001) c
-      where flowledger.is_item(c.id) having count(*) > 0)
+      join flowledger.ledger l on l.execution_id = c.id and l.seq = 1 and l.payload ? 'item' having count(*) > 0)
     union all
     (select 5, null, jsonb_build_object('kind', 'emit', 'chunk', o.o -> 'chunk', 'event', o.o -> 'name')
       from jsonb_array_elements(p_open) o(o) where o.o ->> 'kind' = 'emit' limit 20)

@@ -57,7 +57,7 @@ test.each<[string, string, number?]>([
   ["start_input", "select flowledger.start_input($1)"],
   ["audit_interrupts", "select * from flowledger.audit_interrupts where execution_id = $1"],
   ["retry", `select flowledger.retry($1, '${why}', false)`],
-  ["a skip that is refused, since there are many", `select flowledger.skip($1, '${why}', false)`],
+  ["a skip that is refused, since there are many", `select flowledger.skip($1, '${why}', false)`, 12],
   ["a close that is refused, since chunks are parked", "select flowledger.close($1, notify => false)"],
 ])("%s", async (_, query, passes = 10) => {
   const read = await rowsRead(query);

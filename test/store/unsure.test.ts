@@ -34,7 +34,7 @@ function failing(error: unknown, owned: () => boolean = () => false) {
   const host = {
     store: { claims, commandsClaiming: () => ({}), starts: { create: fail } },
     log: { debug() {}, info() {}, warn() {}, error() {} },
-    suspects: new Semaphore(1),
+    poisonSuspects: new Semaphore(1),
     workerId: () => worker,
     isOwned: owned,
     onBroken: () => {},
