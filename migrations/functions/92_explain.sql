@@ -122,7 +122,10 @@ begin
         || case when i.title is null and i.assignees is null and i.due_at is null and i.claimed_by is null then '{}'
           else jsonb_strip_nulls(jsonb_build_object('title', i.title, 'assignees', i.assignees, 'dueAt', flowledger.iso(i.due_at), 'claimedBy', i.claimed_by,
             'claimedAt', flowledger.iso(i.claimed_at))) end as wait
-      from flowledger.pending_on(p_id) p join flowledger.interrupts i on i.execution_id = p.owner_id and i.id = p.local_id
+      -- Its header counts them, those of its sub-flows too: without any, no child is asked.
+      from flowledger.executions e cross join lateral flowledger.pending_on(e.id) p
+      join flowledger.interrupts i on i.execution_id = p.owner_id and i.id = p.local_id
+      where e.id = p_id and e.pending_interrupts > 0
       order by i.created_at, p.id limit 20)
     union all
     (select 2, (o.o ->> 'until')::timestamptz, jsonb_build_object('kind', o.o -> 'kind', 'chunk', o.o -> 'chunk', 'until', flowledger.iso((o.o ->> 'until')::timestamptz))
