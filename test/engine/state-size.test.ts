@@ -25,7 +25,7 @@ async function fill(ctx: Ctx): Promise<number> {
 // It writes and reads 64 MiB several times: with the long runs of the properties.
 test.runIf(fuzzRuns().numRuns > 3000)(
   "a chunk that catches it goes on; what is full can be read, edited, copied and closed",
-  { timeout: 120_000 },
+  { timeout: 600_000 },
   async () => {
     const flow = defineFlow("full");
     flow
@@ -38,7 +38,7 @@ test.runIf(fuzzRuns().numRuns > 3000)(
     await using orchestrator = await serving(database, [flow]);
     const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
     const ended = () => execution.history({ types: ["chunk.completed"] });
-    await expect.poll(async () => (await ended()).length, { timeout: 60_000 }).toBe(2);
+    await expect.poll(async () => (await ended()).length, { timeout: 300_000 }).toBe(2);
     expect(await execution.stateAt(new Date())).toMatchObject({ filled: 64 });
 
     const by = { actor: "ann", reason: "room" };
