@@ -69,7 +69,9 @@ function writeTypes(file: string): void {
   done.add(file);
   const text = readFileSync(file, "utf8")
     .replaceAll(/(\$ZodBranded<[^<>]+, "\w+"), "out">/g, "$1>")
-    .replaceAll(/\], "\w+">/g, "]>");
+    .replaceAll(/\], "\w+">/g, "]>")
+    // What is loaded for its effect has no types.
+    .replaceAll(/^import "\.[^"]*";\n/gm, "");
   const relative = /(\bfrom |\bimport\()"(\.{1,2}\/[^"]+)\.ts"/g;
   writeFileSync(file, text.replaceAll(relative, '$1"$2.js"'));
   writeFileSync(file.replace(/ts$/, "cts"), text.replaceAll(relative, '$1"$2.cjs"'));
