@@ -14,7 +14,7 @@ import { Effect, never } from "./ctx/effect.ts";
 import { PauseMark } from "./ctx/people.ts";
 import { ReadCtx } from "./ctx/read.ts";
 import { withWrites } from "./ctx/state.ts";
-import type { AttemptTrace } from "../telemetry/trace.ts";
+import type { AttemptTrace } from "../telemetry/attempt-trace.ts";
 import { insideChunk } from "./current.ts";
 import type { AttemptHost } from "./host.ts";
 import { isOver, Journal } from "./journal.ts";

@@ -2,7 +2,7 @@
 import type { Json } from "../../base/json.ts";
 import type { Chunk } from "../../flow/graph.ts";
 import type { Dispatch } from "../../ledger/parts.ts";
-import type { AttemptTrace } from "../../telemetry/trace.ts";
+import type { AttemptTrace } from "../../telemetry/attempt-trace.ts";
 import type { AttemptHost } from "../host.ts";
 import type { Journal } from "../journal.ts";
 import type { Turn, Turns } from "../turns.ts";

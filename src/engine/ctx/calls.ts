@@ -37,7 +37,7 @@ import { resultOf } from "../child.ts";
 import type { Captured, NewChild } from "../child.ts";
 import type { ClosedExecution } from "../host.ts";
 import { backoffMs, serializeError } from "../retries.ts";
-import type { Inside } from "../../telemetry/trace.ts";
+import type { Inside } from "../../telemetry/attempt-trace.ts";
 import type { Turn } from "../turns.ts";
 import { PeopleCtx } from "./people.ts";
 
