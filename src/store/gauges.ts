@@ -50,7 +50,7 @@ export function gaugesOf({ sql }: Pick<Database, "sql">): Gauges {
           select e.flow, e.wake_at as since from flowledger.executions e
           where e.wake_at <= flowledger.now() and e.owner is null and e.closed_at is null
             -- What is queued waits for a slot, not for a worker.
-            and not exists (select from flowledger.slots s where s.execution_id = e.id and not s.acquired)
+            and (select s.acquired from flowledger.slots s where s.execution_id = e.id) is not false
             -- What an operator paused waits for that.
             and not e.flow = any((select flowledger.paused_flows(array(select p.flow from flowledger.flow_pauses p)))::text[])
           order by e.wake_at limit ${countedAtMost}::int

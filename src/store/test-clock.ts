@@ -279,7 +279,7 @@ begin
       -- What is queued waits for a slot, and not for time; unless it is the first, and the rate lets it begin now.
       select e.id, e.flow from flowledger.executions e
       where e.wake_at <= v_now and e.owner is null and e.closed_at is null
-        and not exists (select from flowledger.slots s where s.execution_id = e.id and not s.acquired)
+        and (select s.acquired from flowledger.slots s where s.execution_id = e.id) is not false
         and (not e.flow = any(v_paused) or e.epoch > 0 and flowledger.is_ending(e))
       union all
       select s.execution_id, l.flow

@@ -63,7 +63,7 @@ const dueIsOwned: Invariant = (sql, { after, until }) => sql<Violation[]>`
     and e.wake_at < (select flowledger.now()) - interval '30 seconds'
     and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
     and exists (select 1 from flowledger.workers w where e.flow = any(w.flows))
-    and not exists (select from flowledger.slots s where s.execution_id = e.id and not s.acquired)
+    and (select s.acquired from flowledger.slots s where s.execution_id = e.id) is not false
     and e.id > ${after}::uuid and e.id <= ${until}::uuid`;
 
 /** What nobody owns and no time wakes has nothing left to route: whatever comes in later makes it due. */

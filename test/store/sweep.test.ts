@@ -1,0 +1,37 @@
+/** What is due without a job gets one again, whatever happened to the one it had. */
+import { expect, test } from "vitest";
+import { testDatabase } from "../support/database.ts";
+
+const { sql } = await testDatabase();
+const flows = ["never", "gone", "locked", "later", "waiting"];
+
+/** Which flow of each has a job that waits, by how many. */
+async function waitingJobs() {
+  const rows = await sql<{ flow: string; jobs: number }[]>`
+    select substr(t.identifier, length('flowledger:') + 1) as flow, count(*)::int as jobs
+    from flowledger_jobs._private_jobs j join flowledger_jobs._private_tasks t on t.id = j.task_id
+    where j.is_available and j.run_at <= flowledger.wall_clock() group by 1 order by 1`;
+  return Object.fromEntries(rows.map(({ flow, jobs }) => [flow, jobs]));
+}
+
+test("a sweep gives a job to what never had one, and to what lost it, and none to a flow that has one waiting", async () => {
+  await sql`
+    insert into flowledger.executions (id, seq, flow, created_at, started_at, wake_at, fingerprint)
+    select gen_random_uuid(), 2, f.flow, t.at, t.at, t.at, 'f000'
+    from unnest(${flows}::text[]) f(flow), (select flowledger.now() - interval '1 minute' as at) t`;
+  for (const flow of flows.filter((one) => one !== "never"))
+    await sql`select flowledger_jobs.add_job(${`flowledger:${flow}`}, '[]')`;
+  const ofFlow = (flow: string) => sql`
+    j.task_id = (select t.id from flowledger_jobs._private_tasks t where t.identifier = ${`flowledger:${flow}`})`;
+  await sql`delete from flowledger_jobs._private_jobs j where ${ofFlow("gone")}`;
+  await sql`update flowledger_jobs._private_jobs j set locked_at = now(), locked_by = 'lost' where ${ofFlow("locked")}`;
+  await sql`update flowledger_jobs._private_jobs j set run_at = now() + interval '1 hour' where ${ofFlow("later")}`;
+
+  const [swept] = await sql`select flowledger.sweep(5000) as count`;
+
+  expect(swept).toEqual({ count: 4 });
+  expect(await waitingJobs()).toEqual({ gone: 1, later: 1, locked: 1, never: 1, waiting: 1 });
+  // A second look: it has told.
+  expect(await sql`select flowledger.sweep(5000) as count`).toEqual([{ count: 0 }]);
+  expect(await waitingJobs()).toEqual({ gone: 1, later: 1, locked: 1, never: 1, waiting: 1 });
+});
