@@ -133,9 +133,7 @@ as $$
     select format('"%s"%s (%s)', coalesce(called.flow, o.chunk), case when o.index is not null then ' ' || o.index end,
       coalesce(case o.stands when 'backing off' then 'tries again at ' || flowledger.iso(o.until) else o.stands end, 'runs or waits')) as words, o.dispatch
     from flowledger.open_dispatches(p_id) o
-    -- What a chunk calls has a digest of its input, and a sub-flow has none.
-    left join (select l.dispatch, max(l.payload ->> 'flow') as flow from flowledger.ledger l
-      where l.execution_id = p_id and l.type = 'child.started' and not l.payload ? 'input' group by l.dispatch) called on called.dispatch = o.dispatch
+    left join flowledger.sub_flows_of(p_id) called on called.dispatch = o.dispatch
     union all
     select format('"%s" (pause "%s")', i.chunk, i.id), i.raised_seq from flowledger.interrupts i where i.execution_id = p_id and i.status = 'pending'
     union all

@@ -77,6 +77,15 @@ begin
     from flowledger.ledger l where l.execution_id = p_id and l.seq = 1);
 end $$;
 
+-- The dispatches of an execution that run sub-flows, and the flow of each: what a chunk calls has a digest of its input besides.
+create or replace function flowledger.sub_flows_of(p_id uuid) returns table (dispatch int, flow text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select l.dispatch, max(l.payload ->> 'flow') from flowledger.ledger l
+  where l.execution_id = p_id and l.type = 'child.started' and not l.payload ? 'input' group by l.dispatch
+$$;
+
 -- Shows what happened in a sub-flow on the executions above it: how many interrupts wait, and the stream items that tell of
 -- them and of retries.
 create or replace function flowledger.propagate_up(p_id uuid, p_up uuid[], p_recount boolean, p_items jsonb[]) returns void

@@ -236,16 +236,14 @@ begin
   elsif jsonb_typeof(v_from) = 'object' then
     select l.dispatch, min(l.seq) - 1 as cut, bool_or(l.seq = v_failure + 1) as has_failed into v_failed
     from flowledger.ledger l where l.execution_id = e.id and l.dispatch is not null and (l.chunk = v_from ->> 'chunk'
-      -- A sub-flow is called by its flow. What a chunk calls has a digest of its input, and a sub-flow has none.
-      or l.dispatch in (select s.dispatch from flowledger.ledger s
-        where s.execution_id = e.id and s.type = 'child.started' and not s.payload ? 'input' and s.payload ->> 'flow' = v_from ->> 'chunk'))
+      -- A sub-flow is called by its flow.
+      or l.dispatch in (select s.dispatch from flowledger.sub_flows_of(e.id) s where s.flow = v_from ->> 'chunk'))
     group by l.dispatch order by l.dispatch desc limit 1;
     if v_failed.dispatch is null then
       raise exception 'execution % has run no chunk "%"', e.id, v_from ->> 'chunk'
         using errcode = 'FL008', hint = coalesce('it ran ' || (select string_agg(distinct x.name, ', ') from (
           select case when c.dispatch is not null then c.flow else l.chunk end as name from flowledger.ledger l
-          left join (select s.dispatch, s.payload ->> 'flow' as flow from flowledger.ledger s
-            where s.execution_id = e.id and s.type = 'child.started' and not s.payload ? 'input') c on c.dispatch = l.dispatch
+          left join flowledger.sub_flows_of(e.id) c on c.dispatch = l.dispatch
           where l.execution_id = e.id and l.chunk is not null) x), 'it ran none');
     elsif not v_failed.has_failed or v_failed.has_failed is null then
       v_cut := least(v_failed.cut, v_failure);

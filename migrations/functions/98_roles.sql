@@ -106,7 +106,7 @@ begin
         for v_name in
           select p.oid::regprocedure::text from pg_proc p
           where p.pronamespace = 'flowledger'::regnamespace
-            and p.proname in ('cancel', 'close', 'seal', 'retry', 'skip', 'edit_state', 'pause', 'unpause', 'pause_flow', 'unpause_flow', 'run_schedule', 'bulk', 'redrive', 'claim_interrupt', 'release_interrupt', 'delegate_interrupt', 'snooze_interrupt', 'events', 'to_ms', 'parked_below', 'planned_of', 'open_dispatches', 'standing', 'projected_owner',
+            and p.proname in ('cancel', 'close', 'seal', 'retry', 'skip', 'edit_state', 'pause', 'unpause', 'pause_flow', 'unpause_flow', 'run_schedule', 'bulk', 'redrive', 'claim_interrupt', 'release_interrupt', 'delegate_interrupt', 'snooze_interrupt', 'events', 'to_ms', 'parked_below', 'planned_of', 'sub_flows_of', 'open_dispatches', 'standing', 'projected_owner',
               'visible_in')
         loop
           execute format('grant execute on function %s to %I', v_name, g.role);

@@ -389,6 +389,7 @@ export const leftOut: Readonly<Record<string, string>> = Object.fromEntries(
     "to_ms",
     "parked_below",
     "planned_of",
+    "sub_flows_of",
     "open_dispatches",
     "standing",
     "projected_owner",
