@@ -46,7 +46,7 @@ export class Arrivals {
       }
     }
     if (arrival.kind === "resume") asks.trace?.waited(state.interrupts.get(arrival.interrupt));
-    // It may be trying again by now.
+    // The skipped chunk may have begun another attempt.
     const skipped = arrival.kind === "skip" && !arrival.paused ? slots.running.get(arrival.dispatch) : undefined;
     if (skipped) slots.cutOff(skipped, new UsageError("the chunk was skipped", "stop when ctx.signal aborts"));
     const nodes = this.#entryOf(arrival);
@@ -67,7 +67,7 @@ export class Arrivals {
     try {
       entries.fold([command]);
     } catch (error) {
-      // Where it leads takes no more.
+      // The chunk that the command leads to takes no more input.
       if (!(error instanceof UsageError)) throw error;
       return this.#refuse(arrival, error);
     }

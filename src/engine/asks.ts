@@ -179,7 +179,7 @@ export class Asks implements AttemptHost {
         },
       },
     );
-    // The child is recorded, so it is created whatever becomes of the wait.
+    // The child is in the ledger, so it is created even where the wait is aborted.
     return slots.waiting(dispatch, wait, signal ? unlessAborted(ending, signal) : ending);
   }
 
@@ -187,7 +187,7 @@ export class Asks implements AttemptHost {
     const { engine, commits, loop } = this.#of;
     const isMarked = () => (this.state.children.get(child)?.cancelledAt ?? null) !== null;
     while (!isMarked() && !loop.isOver) {
-      // The child ended of it, so it is in the ledger; this owner may not have read so far.
+      // The child ended by its cancel, so the cancel is in the ledger; this owner may not have read it yet.
       const events = await engine.readEvents(this.id, commits.base).catch(() => null);
       if (events)
         return isMarked() || events.some(({ event }) => event.type === "child.cancelled" && event.child === child);
@@ -199,7 +199,7 @@ export class Asks implements AttemptHost {
   putIntoStream({ id, chunk, failures }: Dispatch, item: Json): Put {
     const mark = this.#inherited?.has(id) && chunk !== null ? { dispatch: id, chunk, attempt: failures + 1 } : null;
     const put = this.#of.engine.putIntoStream(this.#stream, item, id, mark);
-    // Not before: an item that is refused leaves its mark to the next one.
+    // Only now: after a refused item the next one carries the mark.
     this.#inherited?.delete(id);
     return put;
   }

@@ -84,7 +84,7 @@ export class Attempt implements CtxAttempt {
       chunk: chunk.name,
       isOver: (entry) => isOver(host, entry),
       hasFailed: dispatch.failures > 0,
-      // A clock that stands still tells nothing.
+      // A test's clock stands still, so it tells no duration.
       tookMs: host.timers.isMoved ? 0 : Math.max(dispatch.failedAt, dispatch.journaledAt) - dispatch.plannedAt,
       signal: abort.signal,
     });
@@ -117,7 +117,7 @@ export class Attempt implements CtxAttempt {
       const returned = await this.#limited(
         this.trace ? this.trace.run(() => insideChunk(ctx, chunk.handler)) : insideChunk(ctx, chunk.handler),
       );
-      // A race that was lost may still wait: what ends the attempt is no time to park.
+      // The loser of a race may still wait; the attempt ends here and must not park for it.
       this.host.busy(dispatch.id);
       if (returned instanceof PauseMark)
         return { kind: "paused", effects: await this.#end(), interrupt: returned.request };
@@ -131,7 +131,7 @@ export class Attempt implements CtxAttempt {
     } catch (error) {
       this.#phase = "ended";
       this.host.busy(dispatch.id);
-      // Its items come before the retry marker; whether they could be put changes nothing about the failure.
+      // The attempt's items come before the retry marker. Whether they could be put does not change the failure.
       await this.streamed().catch(() => {});
       return this.#failed(error);
     } finally {
@@ -188,7 +188,7 @@ export class Attempt implements CtxAttempt {
       this.#held += 1;
       return this.#begin(null, () => settled.finally(() => (this.#held -= 1)).then(() => done));
     } catch (error) {
-      // Whether anybody looks is asked when the chunk returns.
+      // Whether the promise was observed is checked when the chunk returns.
       return this.#begin(null, () => Promise.reject(error));
     }
   }
@@ -205,13 +205,13 @@ export class Attempt implements CtxAttempt {
   durable<T>(what: string, work: (turn: Turn) => Promise<T>): Effect<T> {
     return this.#begin(what, async () => {
       this.requireLive();
-      // From its beginning until what it gave is in the ledger, apart from its own durable waits.
+      // Busy from the call's beginning until its result is in the ledger, except during its own durable waits.
       const done = this.host.busy(this.dispatch.id);
       const turn = this.turns.begin();
       try {
         return await work(turn);
       } finally {
-        // What comes to nobody is no turn: the next attempt would wait for it.
+        // A result that no code receives is no turn: the next attempt would wait for it.
         if (!this.#isOver) await this.turns.come(turn);
         if (this.#isOver) await never();
         done();
@@ -288,7 +288,7 @@ export class Attempt implements CtxAttempt {
   }
 
   streams(durable: Promise<void>): void {
-    // What follows may be taken again, so it would not tell.
+    // Later items may be accepted again, so the first refusal is kept.
     if (durable !== this.#streaming) durable.catch((error: unknown) => (this.#refused ??= { error }));
     this.#streaming = durable;
   }

@@ -36,7 +36,7 @@ export class DatabaseClock {
 
   /** A time the database told us, just now. */
   observe(databaseMs: number): void {
-    // A test's clock is the database's: there is nothing to guess.
+    // A test's clock follows the database's, so no offset is estimated.
     if (this.#timers.follow) return this.#timers.follow(databaseMs);
     const at = this.#timers.monotonic();
     const age = at - this.#begunAt;

@@ -50,7 +50,7 @@ export class Collections {
     const { engine, asks, entries } = this.#of;
     const fanOut = new FanOut(this.#host(), dispatch, node);
     this.#fanOuts?.set(dispatch.id, fanOut);
-    // It takes no slot: its items have slots of their own.
+    // The collection takes no slot: each item has its own.
     running.wait({ kind: "items" });
     engine.waitsForOthers(asks.id);
     abort.signal.addEventListener("abort", () => void fanOut.stop(), { once: true });

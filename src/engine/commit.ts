@@ -87,7 +87,7 @@ export async function giveBack(
   { seq, ...lease }: Lease & { readonly seq: number },
   { wakeInMs, moreInMs, events = [], fingerprint = null, after = 0 }: GivingBack,
 ): Promise<void> {
-  // What came in from outside meanwhile makes the release wait for the next try.
+  // Events that came in from outside make the release fail; the next try includes them.
   for (let [base, left, commitNo, waitMs] = [seq, events, after + 1, wakeInMs]; ; commitNo++, left = []) {
     const item = new NextAppend(lease, commitNo, base, left);
     if (left.length > 0) item.fingerprint = fingerprint;
@@ -121,7 +121,7 @@ export class Commits {
     this.#base = state.seq;
     this.#bytesSinceSnapshot = bytes;
     this.#snapshotBytes = Math.max(minSnapshotBytes, snapshotBytes);
-    // One that is parked between its events would else be folded from the beginning for each.
+    // Without this an execution that parks after each event would be folded from its beginning each time.
     this.takeSnapshot();
   }
 
@@ -190,14 +190,14 @@ export class Commits {
     this.#observe(result);
     const isMoved = result.foreign !== null;
     for (const event of own) applyCommitTime(this.#state, event, result.at);
-    // It is in the ledger all the same: the next owner folds that in its order.
+    // The append is in the ledger all the same; the next owner folds it in the ledger's order.
     if (result.foreign && !this.#foldsBehind(result.foreign, [...own, ...this.#unsent])) return { verdict: "repeat" };
     let last = result.firstSeq + own.length - 1;
     if (ending && !(ending.isConditional && isMoved))
       for (const event of ending.events)
         evolve(this.#state, { seq: ++last, epoch: this.lease.epoch, at: result.at, event });
     this.#base = Math.max(this.#base, last);
-    // What was folded while it was on its way comes behind.
+    // Events folded while the append was on its way come after it.
     this.#state.seq = this.#base + this.#unsent.length;
     const { at } = result;
     return { verdict: "ok", isWhole: !isMoved, at, events: item.events, close: this.#state.closed ? item.close : null };

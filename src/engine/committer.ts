@@ -31,15 +31,15 @@ export interface CommitterHost {
 export function openCommitter({ commits, leaving, onTrouble, onAnswer }: CommitterHost): Committer {
   const sending = (append: (items: readonly Append[]) => Promise<AppendResult[]>) => (items: readonly Append[]) => {
     const answer = append(items).catch((error: unknown) => {
-      // Somebody keeps a row locked, say a caller's long transaction: the others must not wait for it.
+      // A caller's long transaction may keep a row locked; the other executions must not wait for it.
       if (codeOf(error) === "55P03") return commits.append(items, true);
       throw error;
     });
-    // By then the statement is on its way and nobody has answered.
+    // At this point the statement is sent and not answered.
     if (isFailpointArmed) liveness.after(0, () => failpoint("in-commit"));
     return answer;
   };
-  // These wait for the row of their flow, and others do not wait for them.
+  // Executions that leave a limit wait for their flow's row; a batcher of their own keeps the others from waiting too.
   const leavers = new Batcher<Append, AppendResult>({
     send: sending(leaving.append),
     maxItems: 200,
@@ -48,7 +48,7 @@ export function openCommitter({ commits, leaving, onTrouble, onAnswer }: Committ
   });
   const batcher = new Batcher<Append, AppendResult>({
     send: sending((items) => commits.append(items)),
-    // Two large batches keep Postgres busy while this process works on the answers; small ones only cost both more CPU (`npm run bench`).
+    // Two large batches keep Postgres busy while this process works on the answers. Small ones cost both sides more CPU (`npm run bench`).
     maxItems: 200,
     maxInFlight: 2,
     minBeside: 100,

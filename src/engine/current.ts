@@ -3,7 +3,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import type { Ctx } from "../flow/context.ts";
 import type { Chunk } from "../flow/graph.ts";
 
-// Made by the first deferred function of the process: flows alone do not pay for the tracking.
+// Made with the first deferred function of the process: without one nothing pays for the tracking.
 let contexts: AsyncLocalStorage<Ctx> | undefined;
 
 export function trackChunks(): void {

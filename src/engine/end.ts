@@ -50,7 +50,7 @@ export class End {
     collections.stop();
     const running = slots.clear();
     const waiting = entries.clear();
-    // Made only where somebody hears it: an execution that ends as it should has nobody left.
+    // The error is made only for attempts and commands that are left; a regular end leaves none.
     if (running.length + waiting.length > 0) {
       const why = reason ?? commits.lost;
       for (const one of running) one.cutOff(why);
@@ -94,7 +94,7 @@ export class End {
     const hasBegun = slots.running.size > 0;
     slots.cutOffAll(lost);
     for (const work of told) work.refused(lost);
-    // What was cut off did not park: freed as lost, it goes on at once, whatever else it waits for.
+    // The attempts that were cut off have not parked. Freed as lost, the execution is claimed again at once, whatever its timers say.
     if (hasBegun) this.lose();
     else {
       await commits.giveBack(0);
@@ -112,7 +112,7 @@ export class End {
       event: "given_back",
       error: error instanceof Error ? (error.stack ?? error.message) : String(error),
     });
-    // Of what was cut off before anything of this epoch was in the ledger nothing can be said there.
+    // Before its first commit this epoch is not in the ledger, so no interruption can be recorded under it.
     await commits.giveBack(refusedWaitMs, commits.isFirst ? [] : this.#interruptions(null));
     this.over(commits.lost);
   }
@@ -160,7 +160,7 @@ export class End {
       "store less, or something else",
       error,
     );
-    // As the ledger has it: what is folded here may have ended it.
+    // The refusal is decided on the dispatch as the ledger has it: the events folded here may have ended it.
     state.dispatches.set(dispatch.id, dispatch);
     const serialized = serializeError(refusal, name, dispatch.failures + 1);
     return decide(state, { type: "fail", dispatch: dispatch.id, error: serialized, retryInMs: null, times }, graph);

@@ -87,7 +87,7 @@ export class Entries {
   end(running: Running, commands: readonly Command[]): void {
     const { loop, slots, state } = this.#of;
     if (loop.isOver || !slots.end(running)) return;
-    // What a cancel interrupted has not failed.
+    // An attempt that a cancel interrupted has not failed.
     const counts =
       state.cancelling && !running.dispatch.cleanup ? commands.filter(({ type }) => type !== "fail") : commands;
     if (counts.length === 0) return loop.advance();
@@ -117,7 +117,7 @@ export class Entries {
         this.#folded.push(work);
       } catch (error) {
         if (work.ended) this.#refuseEnd(work.ended, error);
-        // Either that, or the dispatch is gone: the execution ended meanwhile.
+        // Otherwise the dispatch is gone, since the execution has ended.
         work.refused(error);
       }
     }

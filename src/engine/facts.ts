@@ -101,7 +101,7 @@ export class Facts implements TurnFacts {
     const { state } = asks;
     const now = asks.now();
     if (entries.hasWork || abandoned.isAsking) return null;
-    // Most of the time something runs, and that is the end of the question.
+    // Most of the time an attempt runs, so there is nothing to release.
     for (const { isWaiting, dispatch } of slots.running.values())
       if (!isWaiting && !collections.get(dispatch.id)) return null;
     const { isFlowPaused } = runs;
@@ -109,7 +109,7 @@ export class Facts implements TurnFacts {
       hasShortcuts: engine.hasShortcuts,
       now,
       startedAt: state.startedAt,
-      // Where its flow is paused it is given back as due, and taken again when that goes on.
+      // An execution of a paused flow is given back as due, and claimed again when the flow goes on.
       isDraining: slots.isDraining || isFlowPaused,
       isCancelling: state.cancelling !== null,
       hasDue: !isPaused(state) && (ready.hasDue(now) || (isFlowPaused && this.#isArrivalDue(now))),

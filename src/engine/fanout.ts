@@ -294,7 +294,7 @@ export class FanOut {
       const page = indices.slice(start, start + createAtOnce);
       for (const { effect, key, value } of await this.#host.items.writes([base, ...earlier], page)) {
         const ordinal = commands.length;
-        // Whoever listens to the key has heard of it in the item.
+        // The key's listeners have run in the item already.
         const write = effect === "delete" ? { effect } : { effect, value };
         commands.push({
           type: "effect",

@@ -8,7 +8,7 @@ export type NewId = () => ExecutionId;
 
 export function idsBy(timers: Pick<Timers, "now" | "isMoved">): NewId {
   if (timers.isMoved !== true) return () => ExecutionId.parse(uuidv7());
-  // A clock that stands still: what the package counts within a millisecond it only counts by the real one.
+  // `uuid` orders the ids of one millisecond by the real clock only. On a test's clock, which stands still, the order is counted here.
   let seq = 0;
   return () => ExecutionId.parse(uuidv7({ msecs: timers.now(), seq: seq++ }));
 }

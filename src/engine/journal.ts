@@ -176,14 +176,14 @@ export class Journal {
       if (this.#place.signal.aborted) return;
       waitedMs += lookMs;
       if (this.#doubts.every(isOfSleeps)) {
-        // How long it still is may be counted from now.
+        // The remaining time of a sleep may be counted from now, so a differing one is accepted.
         this.#isRelaxed = true;
         for (const { recorded } of this.#doubts.splice(0)) this.#passed.add(recorded.ordinal);
         return;
       }
       if (isAlone() && waitedMs < patienceMs) continue;
       if (isAlone()) this.refuse();
-      // They are not waited for any more, and found where they come.
+      // The missing entries are no longer waited for; they are taken wherever they come.
       for (const { bound } of this.#doubts)
         for (let entry = this.#missing(bound); entry; entry = this.#missing(bound)) this.#passed.add(entry.ordinal);
     }
@@ -207,7 +207,7 @@ export class Journal {
     const look = liveness.sleep(lookMs, { signal: done.signal, ref: false });
     await Promise.race([claimed.promise, look.catch(() => {})]);
     done.abort();
-    // A process that stood still has had the time, and not done anything with it.
+    // After the process was suspended the time is over although nothing could run: give it three more rounds.
     for (let round = 0; round < 3 && size === this.#claimed.size; round++) await new Promise(setImmediate);
     return size !== this.#claimed.size;
   }
@@ -235,7 +235,7 @@ export class Journal {
   /** Effects that are not folded yet. */
   pending(): readonly Effect[] {
     const [first] = this.#taken;
-    // They are folded together.
+    // Taken and live effects are folded together.
     if (first && this.#live.findLast(({ ordinal }) => ordinal === first.ordinal)) this.#taken = [];
     return [...this.#taken, ...this.#buffer];
   }
@@ -273,7 +273,7 @@ const longestMs = 60_000;
 function isSame(entry: JournalEntry, effect: JournalEntry["effect"], key: string, value: Json | undefined): boolean {
   if (entry.key !== key || (entry.effect !== effect && !(effect === "step" && entry.effect === "stepFailed")))
     return false;
-  // What an older release recorded, or an operator let go on, has no value: then it stands.
+  // An entry of an older release, or one that an operator let go on, has no value and matches.
   if (value === undefined || !("value" in entry) || entry.value === undefined) return true;
   return canonical(entry.value) === canonical(value);
 }

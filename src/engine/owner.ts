@@ -218,7 +218,7 @@ export class Owner {
 
   /** One step. False when there is nothing to do for now. */
   #step(): boolean {
-    // Only a fresh claim starts chunks before its first commit: what it planned follows from the ledger alone.
+    // Before its first commit only a fresh claim starts chunks: they follow from the ledger alone.
     if (this.#of.commits.isFirst) this.#of.ready.release(this.#of.ready.takePlanned());
     this.#of.runs.start();
     if (this.#of.loop.isOver) return false;

@@ -79,7 +79,7 @@ export class Past {
       this.#left.delete(top);
       delete this.#values[top];
     }
-    // What an older release folded, or an operator let go on, is not known: it is undone anew.
+    // The value is unknown where an older release folded the write or an operator let it go on: the past is undone again.
     if (write.value === undefined && write.effect !== "delete") this.#values = null;
     else if (left > 0) repeatOne(this.#values, write);
   }

@@ -29,7 +29,7 @@ export class Ready {
     this.#graph = graph;
     this.#ids = [...state.dispatches.keys()];
     this.#orphans = isTakeover ? new Set(this.#ids) : noIds;
-    // Items that are past their first dispatch hold their slot.
+    // An item holds its slot from its first dispatch on.
     for (const dispatch of state.dispatches.values())
       if (dispatch.at && !dispatch.begins && !state.parked.has(dispatch.id)) this.#acquire(dispatch);
   }
@@ -47,7 +47,7 @@ export class Ready {
         for (const [node, underWay] of this.#itemsUnderWay)
           if (underWay.delete(`${move.frame}.${move.index}`)) this.#unblock(node);
     if (this.#state.parked.size === 0) return;
-    // It was the last of its item that got on.
+    // The collected dispatch was the last of its item.
     for (const move of event.moves)
       if (move.move === "collect") this.#leaveItems(this.#state.frames.get(move.frame)?.at ?? null);
   }
@@ -174,7 +174,7 @@ export class Ready {
     for (let index = 0; index < ids.length; index++) {
       const id = ids[index] ?? 0;
       if (taken.length >= free) {
-        // One by one: there may be more of them than a call takes arguments.
+        // Not by `push(...ids)`: a call takes fewer arguments than there may be ids.
         for (; index < ids.length; index++) kept.push(ids[index] ?? 0);
         break;
       }

@@ -57,12 +57,12 @@ function isParkable(running: RunningFacts, { now, isDraining, isCancelling, hasS
       case "time":
         return isDraining || wait.until - now > (hasShortcuts ? inMemoryTimerMs : 0);
       case "child":
-        // One that is not in the database yet wakes nobody; one that is over goes on in a moment.
+        // A child that is not in the database yet wakes nobody. One that is over lets the chunk go on in a moment.
         return (
           wait.since !== null && (isDraining || (!wait.isOver && now >= wait.since + (hasShortcuts ? childWaitMs : 0)))
         );
       case "group":
-        // An emit's handlers are attempts of this execution: they hold it, or are parked themselves.
+        // The handlers of an event are attempts of this execution: they hold it, or are parked themselves.
         return isDraining || !wait.isOver;
       case "items":
         return true;

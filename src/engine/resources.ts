@@ -100,7 +100,7 @@ export class ExecutionResources {
         if (this.#made.get(name) === coming) this.#made.delete(name);
         return fail(error);
       });
-      // Whoever asked for it hears of it.
+      // The error reaches whoever asked for the resource.
       coming.catch(() => {});
       made = coming;
     }
@@ -134,7 +134,7 @@ export class ExecutionResources {
   async #disposeAll(made: readonly (readonly [string, unknown])[]): Promise<void> {
     for (const [name, value] of made) {
       const ended = disposeOf(value).catch((error: unknown) => {
-        // What was never made has nothing to end.
+        // A resource that was never made has nothing to dispose of.
         if (!(error instanceof ResourceMissingError))
           this.#log.warn(`resource "${name}" failed to dispose`, { error: String(error) });
       });
@@ -189,7 +189,7 @@ export class KeptResources {
     this.#timer ??= liveness.every(sweepEveryMs, () => void this.sweep().catch(() => {})).unref();
     created.then(
       (actual) => (actual === id ? (entry.isComing = false) : this.drop(id)),
-      // It may exist all the same, should only the answer be lost: the sweep finds out.
+      // If only the answer was lost, the execution exists: the sweep finds out.
       () => (entry.isComing = false),
     );
   }

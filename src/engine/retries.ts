@@ -48,7 +48,7 @@ function says(retryIf: (error: unknown) => boolean, error: unknown, where: strin
   } catch (thrown) {
     throw refuse(`threw ${serializeError(thrown).message}`);
   }
-  // It would be a yes whatever it comes to.
+  // A promise is truthy, whatever it resolves to.
   if (types.isPromise(isYes)) throw refuse("gave a promise");
   return Boolean(isYes);
 }

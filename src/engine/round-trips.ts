@@ -129,11 +129,11 @@ export class RoundTrips {
       const events = decide(asks.state, { type: "effect", dispatch, effect }, asks.graph);
       verdict = await commits.sendWithin(events, send);
     } catch (error) {
-      // Rolled back: the ledger knows nothing of it.
+      // The transaction rolled back, so the ledger has nothing of it.
       refused(error);
       return loop.resumeAfter(() => {});
     }
-    // Whoever owns the execution by now: a transaction that hears nothing stays open, with its connection and its locks.
+    // The transaction is answered even if another worker owns the execution by now: unanswered, it would keep its connection and its locks.
     if (verdict !== "ok") refused(commits.lost);
     else if (loop.isOver) accepted();
     await loop.resumeAfter(() => {

@@ -60,7 +60,7 @@ async function askMatch(
 ): Promise<number[]> {
   const matches: number[] = [];
   for (const [index, { test }] of node.cases.entries()) {
-    // Only `true` counts: a condition that forgot its comparison must not let a payment through.
+    // Only `true` counts: a condition that returns some object must not let a payment through.
     const isHit =
       "predicate" in test
         ? (await graph.predicates.get(test.predicate)?.(makeCtx(value))) === true

@@ -57,7 +57,7 @@ export class Runs {
     const now = (this.#checkedAt = asks.now());
     if (slots.isDraining || state.closed || state.failing) return;
     if (state.cancelling ? !isCleaning(state) : isPaused(state) || this.isFlowPaused) return;
-    // A chunk that starts after another has ended sees what that wrote.
+    // What an ended chunk wrote is folded before the next chunk starts, so that it sees it.
     if (entries.hasWork) return;
     slots.resume();
     if (ready.isEmpty) return;

@@ -121,7 +121,7 @@ export class Slots {
     const done = running.work();
     return () => {
       if (running.waits.length === 0) return done();
-      // What the chunk does next comes first: a park would cut off what goes on from here.
+      // The chunk goes on first: a park would cut off what it does next.
       setImmediate(() => {
         done();
         if (running.isWaiting) this.#of.loop.advance();
@@ -136,7 +136,7 @@ export class Slots {
   async waiting<T>(dispatch: number, wait: Wait, event: Promise<T>): Promise<T> {
     const running = this.#running.get(dispatch);
     if (!running) return never();
-    // What the chunk begins beside it comes first: a park would cut that off.
+    // What the chunk begins beside this wait goes first: a park would cut it off.
     const begun = this.busy(dispatch);
     running.wait(wait);
     begun();
@@ -145,7 +145,7 @@ export class Slots {
       (error: unknown) => ({ error }),
     );
     if (this.#running.get(dispatch) !== running) return never();
-    // It queues for a slot, ahead of what has not begun; an attempt that is told to stop needs none.
+    // The attempt queues for a slot, ahead of attempts that have not begun. An aborted one needs none.
     if (running.isWaiting && !running.abort.signal.aborted) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#resuming.push(resolve);
@@ -163,7 +163,7 @@ export class Slots {
     while (this.#resuming.length > 0 && this.free > 0) {
       this.#granted += 1;
       this.#resuming.shift()?.();
-      // By then it holds the slot itself.
+      // In the next microtask the attempt holds the slot itself.
       queueMicrotask(() => (this.#granted -= 1));
     }
   }

@@ -122,7 +122,7 @@ export class Streamer {
     this.#backlogBytes += bytes;
     if (!this.#isSending) {
       this.#isSending = true;
-      // At the end of the loop's turn, so that everything put in it leaves together.
+      // Sends at the end of the event loop's turn, so that the items of one turn travel together.
       setImmediate(() => void this.#sendAll());
     }
     const isFull = this.#backlogBytes >= maxBacklogBytes;
@@ -165,7 +165,7 @@ export class Streamer {
     const last = queue.loads.at(-1);
     if (last && !last.isSent && last.items.length < maxLoadItems && last.bytes < maxBacklogBytes) return last;
     const { promise: durable, resolve, reject } = Promise.withResolvers<void>();
-    // Whoever puts looks at its next commit point.
+    // The chunk hears of a failure at its next commit point.
     durable.catch(() => {});
     const { id, epoch, token, visibleIn, maxItems } = queue.target;
     const no = ++queue.lastNo;
@@ -197,7 +197,7 @@ export class Streamer {
       load.isSent = true;
       batch.push({ queue, load });
     }
-    // Behind the others, for the next batch.
+    // These queues go to the end of the line for the next batch.
     for (const { queue } of batch) {
       this.#waiting.delete(queue);
       this.#waiting.add(queue);
@@ -214,14 +214,14 @@ export class Streamer {
       const verdicts = await withAnswerLimit(this.#streams.put(loads));
       return batch.filter((outgoing, index) => !this.#settle(outgoing, verdicts[index] ?? "busy")).length;
     } catch (error) {
-      // Also where the answer was lost: by its number a load that is in already is known. A pool that was ended under us
-      // sends nothing any more.
+      // A lost answer is safe to send again: the number of a load tells Postgres that it has it. A pool that was ended
+      // sends nothing more.
       if (isTransient(error) && !isEnded(error)) return batch.length;
       if (batch.length === 1) {
         this.#fail(first.queue, error);
         return 0;
       }
-      // What Postgres cannot hold must not take the others with it.
+      // One load that Postgres cannot hold must not fail the others: each is sent alone.
       let left = 0;
       for (const outgoing of batch) left += await this.#deliver([outgoing]);
       return left;
@@ -241,7 +241,7 @@ export class Streamer {
 
   /** An item that cannot be put takes those behind it along: the stream has no holes. */
   #fail(queue: ItemQueue, error: unknown): void {
-    // Its number is free again, should the lease go on.
+    // The lost load's number is used again if the lease goes on.
     queue.lastNo = (queue.loads[0]?.no ?? 1) - 1;
     for (let lost = queue.loads[0]; lost; lost = queue.loads[0]) {
       this.#leave(queue, lost);

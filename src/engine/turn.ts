@@ -47,17 +47,17 @@ export function nextTurn(facts: TurnFacts): Next {
   const { hasRecording, hasUnsent } = facts;
   if (hasRecording && !hasUnsent) return { do: "record" };
   if (facts.hasWork) return { do: "fold" };
-  // It travels alone, after what is folded.
+  // A recording travels alone, after the folded events.
   if (hasRecording) return { do: "append", ending: null, release: null };
   const due = facts.ending;
   if (due && facts.hasItemsToStop) return { do: "stopItems" };
   const last = due?.events.at(-1)?.type;
-  // What is told of has its time from the database.
+  // Events are reported with the database's time, so those without one are committed first.
   const isHeld = (last === "execution.closed" && facts.hasUntimed) || (last === "event.emitted" && hasUnsent);
   const ending = isHeld ? null : due;
   const release = due === null ? facts.release : null;
   if (!hasUnsent && ending === null && release === null) return { do: "wait" };
-  // A claim that something follows soon travels with it.
+  // A claim waits a moment for the first result, and both travel in one commit.
   const isOnlyClaim = facts.isFirst && !facts.isAwaited && facts.running > 0;
   if (isOnlyClaim && ending === null && release === null && !facts.isClaimDue) return { do: "linger" };
   return { do: "append", ending, release };

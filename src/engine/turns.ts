@@ -40,7 +40,7 @@ export class Turns {
 
   /** It has a position in the journal: in the next attempt it is known by that, whatever else begins then. */
   place(turn: Turn, ordinal: number): void {
-    // At once after it began: nothing has begun since.
+    // `place` follows `begin` at once, so this turn is the last that began.
     this.#begun -= 1;
     this.#open.delete(turn.number);
     turn.number = ordinal * 2;
@@ -60,7 +60,7 @@ export class Turns {
   /** For what seldom waits. @param ready undefined when it does not. Returns what to wait for, if anything */
   pass(ready: Promise<void> | undefined): Promise<void> | undefined {
     const number = this.#begun++ * 2 + 1;
-    // How much is on its way is another matter in each attempt.
+    // The backlog differs from attempt to attempt, so the recorded order decides where there is one.
     const waits =
       this.#next < this.#recorded.length ? (this.#known ??= new Set(this.#recorded)).has(number) : ready !== undefined;
     if (!waits) return undefined;
@@ -105,7 +105,7 @@ export class Turns {
   #give(): void {
     if (this.#isGiving || this.#waiting.size === 0) return;
     this.#isGiving = true;
-    // By then whoever went on has begun what it begins.
+    // After this the code that went on has begun its next calls.
     setImmediate(() => {
       this.#isGiving = false;
       const number = this.#whose();
@@ -127,7 +127,7 @@ export class Turns {
         return next;
       }
       if (isAlone) break;
-      // Another attempt did not come to it, or has had it already, where the code is another.
+      // Other code may skip a recorded turn, or have passed it.
       if (this.#open.has(next)) return null;
     }
     let first: Turn | undefined;

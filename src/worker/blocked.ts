@@ -57,7 +57,7 @@ export function openBlocked({ store, committer, log, meter, flows }: BlockedHost
         ? []
         : decide(state, { type: "block", worker, fingerprint, problem: mismatch.message }, flow.graph);
       const all = [...tried, fingerprint];
-      // What ends it by time does so all the same, and in time.
+      // Timeouts end a blocked execution too, at their time.
       const timer = nextTimer(state, now);
       const dueInMs = timer === null ? null : timer - now;
       const isAwaited = await hasOther(name, all);
@@ -66,7 +66,7 @@ export function openBlocked({ store, committer, log, meter, flows }: BlockedHost
         ? Math.min(Math.max(stoodMs, retryMs.least), retryMs.most, dueInMs ?? Infinity)
         : dueInMs;
       await giveBack(committer, { ...claimed, seq: state.seq }, { wakeInMs, events, moreInMs: atOnceMs });
-      // One that began meanwhile has not seen it, as somebody had it.
+      // A worker that began meanwhile has not seen this execution, because it was owned.
       if (!isAwaited && (await hasOther(name, all))) await store.claims.wake([id]);
     },
     look: () =>

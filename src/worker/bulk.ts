@@ -30,7 +30,7 @@ export function bulkFlow(bulks: Bulks): FlowDefinition {
     const until = liveness.monotonic() + stepMs;
     let waitMs: number | null;
     do {
-      // Sent again it goes on where the one before has come.
+      // A repeated statement goes on where the one before stopped.
       waitMs = await retryTransient(() => bulks.run(bulk, by, targetsAtOnce), signal);
     } while (waitMs === 0 && !signal.aborted && liveness.monotonic() < until);
     return waitMs;
@@ -50,7 +50,7 @@ export function bulkFlow(bulks: Bulks): FlowDefinition {
       if (waitMs > 0) await ctx.sleep(waitMs);
       ctx.emitNoWait("More", { bulk });
     },
-    // What the database refuses it will refuse again; anything else passes.
+    // Only connection trouble passes with time: what the database refuses it refuses again.
     {
       retry: {
         maxAttempts: 1000,

@@ -79,7 +79,7 @@ export function openClaims({ store, log, poisonSuspects, workerId, isOwned, onBr
     claimedIn: (answer: T) => ReadonlyMap<ExecutionId, Claim>,
   ): Promise<T> =>
     within(async (token) => {
-      // The place of the one suspect is taken before the claim: two claims at once must not bring two.
+      // The one place for a suspect is taken before the claim, so that two claims at once do not bring two.
       const takesPoisonSuspects = poisonSuspects.tryAcquire();
       const options: ClaimOptions = {
         token,
@@ -87,7 +87,7 @@ export function openClaims({ store, log, poisonSuspects, workerId, isOwned, onBr
         onBroken: (broken, error) => onBroken({ ...broken, token }, error),
       };
       const answer = await withAnswerLimit(ask(options)).catch((error: unknown) => {
-        // The job that asked is used up: to free what was asked for gives it another one, also where nothing was taken.
+        // The job that asked is used up. Freeing what was asked for makes another job, even where nothing was claimed.
         lost.push({ token, ...asked, hasBegun: false });
         if (takesPoisonSuspects) poisonSuspects.release();
         throw error;
@@ -105,7 +105,7 @@ export function openClaims({ store, log, poisonSuspects, workerId, isOwned, onBr
         (options) => store.claims.claim(workerId(), wanted, options),
         (taken) => taken,
       );
-      // Two jobs may ask for the same one: it gets one owner.
+      // Two jobs may ask for one execution: it gets one owner.
       return ids.map((id) => {
         const own = claimed.get(id) ?? null;
         claimed.delete(id);

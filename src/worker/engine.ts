@@ -81,7 +81,7 @@ export function openEngines(parts: EnginesHost): Engines {
       items,
       waitsForOthers,
       cancelChildren,
-      // Should that fail, the sweep does it.
+      // If that fails, the sweep does it.
       propagateClose: (execution) => {
         const told = closes
           .submit(execution)

@@ -35,7 +35,7 @@ export function openFlowPauses({ store, flows, onChange, onTrouble }: FlowPauses
     } while (isStale);
   };
   const look = (): Promise<void> => {
-    // What is on its way may have been read before it changed.
+    // The answer on its way may have been read before the change.
     if (looking) isStale = true;
     return (looking ??= ask().finally(() => (looking = undefined)));
   };

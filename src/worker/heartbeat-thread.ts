@@ -55,12 +55,12 @@ async function beat(data: ThreadData): Promise<void> {
         if (isKnown === false) return await end("lost");
         if (isKnown === true) Atomics.add(ticks, 1, 1);
         if (isKnown === "no answer") {
-          // A connection may go dead without a word; the lock is free once its server side has noticed.
+          // A dead connection may give no error. Its lock is free once the server has noticed.
           void session.end(0).catch(() => {});
           session = open();
         }
       } catch {
-        // The database is away for everybody: whether anyone took over shows at the next beat.
+        // The database is away for every worker: the next beat shows whether another one took over.
       }
     }
     if (!isOver) timer = liveness.after(everyMs, () => void turn());
@@ -68,5 +68,5 @@ async function beat(data: ThreadData): Promise<void> {
   timer = liveness.after(everyMs, () => void turn());
 }
 
-// What this thread was started with: see `startHeartbeat`.
+// `startHeartbeat` sets `workerData`.
 void beat(workerData as ThreadData);

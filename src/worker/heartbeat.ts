@@ -71,7 +71,7 @@ export function startHeartbeat({ onTick, ...options }: HeartbeatOptions, onLost:
       onTick(tickEveryMs);
     })
     .unref();
-  // Before it may have happened.
+  // Listened for at once: the thread may exit at any moment.
   const gone = new Promise((done) => thread.once("exit", done));
   const { promise: registered, resolve, reject } = Promise.withResolvers<void>();
   let isStopped = false;
@@ -94,7 +94,7 @@ export function startHeartbeat({ onTick, ...options }: HeartbeatOptions, onLost:
         (error: unknown) => tell({ failure: error instanceof Error ? error.message : String(error) }),
       );
     } else if (message === "lost" && !isStopped) lose();
-    // Others are not ours: under `node --watch` a thread reports the modules that it loads.
+    // Other messages are not from us: under `node --watch` a thread reports the modules that it loads.
   });
   thread.on("error", (error) => {
     ticking.cancel();

@@ -37,13 +37,13 @@ export function openHere(parts: HereHost): Pick<LocalWorker, "create" | "send"> 
     } catch (error) {
       for (const _ of here) capacity.release();
       if (!isClaimRefused(error)) throw error;
-      // It was paused a moment ago, and nobody here has heard of it.
+      // The flow was paused a moment ago, and this worker has not heard of it.
       await pauses.look();
       return store.starts.create(executions);
     }
   };
   const canBeginHere = ({ flow, input, idempotencyKey, delayMs, startAt, discardAfter }: NewExecution): boolean =>
-    // A known key waits for the transaction that has it; such a start may come through long after its connection is lost.
+    // A start with a known key waits for that key's transaction, and may succeed long after its connection is lost.
     input !== undefined &&
     idempotencyKey === null &&
     delayMs === null &&

@@ -65,7 +65,7 @@ export async function runJobs(
     noHandleSignals: true,
     parsedCronItems: [],
     logger: new GraphileLogger(() => (level, message) => {
-      // What it cannot do any more after its end, others do. A message may name a thousand jobs.
+      // After its end other workers do what it reports as undone. A message may name a thousand jobs.
       if (level === "error" && !hasEnded) log.warn(`graphile-worker: ${message.slice(0, mostLetters)}`);
     }),
     preset: {
@@ -75,15 +75,15 @@ export async function runJobs(
           version: "1",
           worker: {
             middleware: {
-              // `migrate()` of ours has brought its tables up to date; as the worker it may not, and must not announce it.
+              // Our `migrate()` has migrated its tables. The worker's role may not, and must not say so.
               migrate: () => undefined,
               poolGracefulShutdown(next) {
-                // What it gives back by itself at its end fails where nobody hears it (0.18.0), and so would this promise:
-                // either would end the process.
+                // The jobs that it returns at its end, and this promise, would reject unhandled (0.18.0),
+                // which ends the process.
                 fetched.length = 0;
                 hasEnded = true;
                 onEnding();
-                // Its clock would go on for ever after an end that was not asked for, and keep the process.
+                // After an end that was not asked for its cron timer would keep the process alive.
                 stopCron();
                 return Promise.resolve(next()).catch((error: unknown) =>
                   log.warn("graphile-worker ended with an error", { error: String(error) }),
@@ -119,7 +119,7 @@ interface JobPool {
 }
 
 export function newPool({ links }: Pick<Store, "links">): JobPool {
-  // One of them listens for jobs. The pool waits for the promise, though its types know of none.
+  // One of the four connections listens for jobs. The pool awaits `onConnect`, which its types do not say.
   const onConnect = (client: pg.ClientBase) => client.query(dropWhenStalled);
   const pool = new pg.Pool(Object.assign(links.pg(), { max: 4, onConnect }));
   const clients = new Set<pg.PoolClient>();
@@ -157,7 +157,7 @@ export function taskOf(
   log: Logger,
   advance: (id: ExecutionId, flow: string, priority: number) => Promise<void>,
 ): (flow: string, payload: unknown, priority: number) => Promise<void> {
-  // Never throws into graphile-worker: where a message has what Postgres cannot hold, recording the failure fails, and the
+  // Nothing is thrown into graphile-worker: it could not record a message that Postgres cannot hold, and the
   // unhandled rejection ends the process. Errors are ledger events.
   return async (flow: string, payload: unknown, priority: number): Promise<void> => {
     const ids = JobPayload.safeParse(payload);

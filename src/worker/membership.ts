@@ -41,7 +41,7 @@ export async function register(parts: MembershipHost): Promise<Membership> {
         current = await newIdentity(parts, renew);
         return parts.onRenewed();
       } catch (error) {
-        // The connection was lost in the middle of it.
+        // The connection was lost during the renewal.
         parts.onTrouble(error);
         await liveness.sleep(beatEveryMs);
       }

@@ -54,7 +54,7 @@ const key = Symbol.for("flowledger.reload");
 
 /** @returns whether this process is a server that evaluates modules again */
 export function isReloading(): boolean {
-  // Literally so: bundlers put the values in.
+  // Written as literals, because bundlers replace them by their values.
   return process.env["NODE_ENV"] === "development" && process.env["NEXT_RUNTIME"] === "nodejs";
 }
 
@@ -119,7 +119,7 @@ function isDefinedAnew({ by, flows, worker }: Serving, member: Member): boolean 
 /** @returns when the worker has drained */
 function handOver(one: Serving, to: Member): Promise<void> {
   registry().serving.delete(one);
-  // From here on it takes nothing new, so that what starts now runs the new code.
+  // From here on the old worker claims nothing, so that what starts now runs the new code.
   const isServing = one.worker.vitals.state === "serving";
   const drained = one.worker.stop();
   if (isServing && !to.isClosed()) void goOn(to, one);
@@ -128,7 +128,7 @@ function handOver(one: Serving, to: Member): Promise<void> {
 
 async function goOn(member: Member, one: Serving): Promise<void> {
   try {
-    // Not before it is whole: this may be its constructor.
+    // Waits until the orchestrator is constructed: its constructor may have called this.
     await Promise.resolve();
     await member.serve(one);
   } catch (error) {

@@ -136,7 +136,7 @@ export function resolveSchedules(
       ...(metadata !== undefined && { metadata }),
       ...(priority !== undefined && { priority }),
     });
-    // Times that were missed overlap each other.
+    // Missed times all start now, so they overlap each other.
     const caughtUp = catchUp === "all" && overlap === "skip" ? "last" : catchUp;
     resolved.set(name, { name, flow: flow.name, cron, timeZone, catchUp: caughtUp, overlap, execution });
   }
@@ -206,12 +206,12 @@ export async function startSchedules(
     try {
       const row = await withAnswerLimit(store.schedules.read(schedule.name));
       if (row === null || !isSame(schedule, row)) {
-        // Another version of the program has another idea of it, and came later. When its workers are gone, this one counts.
+        // A later version of the program defines the schedule otherwise. When its workers are gone, this definition counts.
         if (row?.isServed) return lookBy(schedule, [timers, longestWaitMs]);
         await withAnswerLimit(store.schedules.declare(schedule));
         return lookIn(schedule, 1);
       }
-      // As if no worker ran: when it goes on, `catchUp` decides.
+      // A paused schedule is looked at as if no worker ran; `catchUp` decides when it goes on.
       if (row.isPaused) return lookIn(schedule, pausedWaitMs);
       const now = new Date(row.now);
       if (now < new Date(row.firedUntil)) {
@@ -228,7 +228,7 @@ export async function startSchedules(
         if (!fired.done || due.until < now) return lookIn(schedule, 1);
         const after = await withAnswerLimit(store.schedules.read(schedule.name));
         if (after?.lastId && after.waiting > 0) {
-          // It may have closed before anybody listened.
+          // The execution may have closed before anybody listened.
           if (listenTo(schedule, after.lastId)) return lookIn(schedule, 1);
         } else {
           awaited.get(schedule)?.stop();

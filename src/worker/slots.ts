@@ -50,7 +50,7 @@ export function openSlots(parts: SlotsHost): Slots {
       const isWanted = isWantedHere();
       const hasRoom = isWanted && capacity.tryAcquire();
       if (hasRoom) unused += 1;
-      // Where this worker is full, there is room once the execution is over.
+      // A full worker has room for the next execution once this one is over.
       if (hasRoom === isWanted) left.push({ flow, id: null, left: id, hasRoom });
     }
     if (left.length === 0) return host.store.commits.append(items);
@@ -70,7 +70,7 @@ export function openSlots(parts: SlotsHost): Slots {
   const release: Slots["release"] = ({ flow, id }) => {
     if (handedOver.delete(id) || !host.flows.get(flow)?.limits) return;
     const left = handOverSlot(flow, id)
-      // The sweep finds the slot later.
+      // After a failure the sweep finds the slot.
       .catch(onTrouble)
       .finally(() => leaving.delete(left));
     leaving.add(left);

@@ -90,7 +90,7 @@ export function openUpkeep(parts: UpkeepHost): { tick(): void } {
     await freeUnknown();
   };
   const lookUnasked = (): void => {
-    // What came in from outside is in the ledger; the notification that tells of it may be lost.
+    // A notification may be lost; the event that it tells of is in the ledger.
     if (beats % (pollEveryMs / beatEveryMs) === 0) {
       for (const owner of owners.values()) owner.poke();
       pauses.look().catch(onTrouble);

@@ -46,7 +46,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   /** Claimed, and without an owner yet: what that needs is being read. */
   const opening = new Set<ExecutionId>();
   const capacity = new Semaphore(settings.concurrency);
-  // A parent that waits for children gives up its capacity and its job: otherwise parents could keep their own children out.
+  // A parent that waits for children gives up its capacity and its job; else parents could keep their own children out.
   const parents = new Map<ExecutionId, () => void>();
   // Executions that lost workers run one at a time, so that only the one that takes its worker down is counted again.
   const poisonSuspects = new Semaphore(1);
@@ -142,7 +142,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       const flow = host.flows.get(claimed.flow);
       if (!flow || isCrashed) return;
       const { engine } = membership;
-      // Claimed under an identity that is gone meanwhile: the sweep frees it.
+      // The worker lost the identity that this claim was made under: the sweep frees the execution.
       if (claimed.worker !== engine.workerId) {
         if (isPoisonSuspect(claimed)) poisonSuspects.release();
         return;
@@ -164,7 +164,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: unreadWaitMs });
       }
       const [fit, recent] = known;
-      // What ends without running anything of the flow does not need the flow's past.
+      // An execution that ends without running a chunk does not need a fitting flow.
       if ("problem" in fit && !endsByItself(claimed.state, claimed.now)) {
         if (isPoisonSuspect(claimed)) poisonSuspects.release();
         return await blocked.leave(claimed, flow, fit.problem);
@@ -179,7 +179,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         parents.delete(claimed.id);
         resolve();
       });
-      // Before the owner begins: it may wait for others at once.
+      // Before the owner is made: it may wait for children at once.
       parents.set(claimed.id, leave);
       const owner = new Owner(engine, flow, claimed, "nodes" in fit ? fit.nodes : {}, recent);
       isOwner = true;
@@ -188,7 +188,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       owner.begin();
       const over = owner.done.finally(() => {
         if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
-        // A process that is gone frees nothing: the others see to that, and count it.
+        // A crashed process frees nothing: other workers take over and count the crash.
         if (owner.isLost && !isCrashed) claims.lose(claimed);
         if (isPoisonSuspect(claimed)) poisonSuspects.release();
         leave();
@@ -232,7 +232,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
           runner = undefined;
           liveness.after(endWithinMs, () => pool.endAll()).unref();
         }
-        // What it had fetched would stay locked in its name for hours. Unlocking what it still works on does no harm.
+        // Jobs that it had fetched would stay locked for hours. To unlock one that it still works on does no harm.
         unlocking = withAnswerLimit(store.workers.unlockJobs(begun.pool)).catch(onTrouble);
       },
     ).catch((error: unknown) => {

@@ -187,7 +187,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
             idempotencyKey: keyOf(attempt, name),
           });
           const returning = async () => this.#timed(name, () => inside(() => work(tx as never)), timeoutMs);
-          // What is cut off rolls back at once: it would hold its rows and its connection.
+          // An attempt that is cut off rolls back at once, to free its rows and its connection.
           return parseReturn(null, await unlessAborted(returning(), signal), `result of ${where}`);
         },
         async (value, send) => {
@@ -213,7 +213,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
         const moment = parseMoment(given, `sleep in chunk "${chunk.name}"`);
         const until = moment instanceof Date ? { until: moment.getTime() } : {};
         const forMs = moment instanceof Date ? Math.max(0, Math.round(moment.getTime() - host.now())) : moment;
-        // A date is the same in each attempt, and how far off it is is not.
+        // The journal compares the date: the remaining time differs from attempt to attempt.
         const what = moment instanceof Date ? moment.toISOString() : moment;
         const { ordinal, entry } = this.#placed(turn, journal.next("sleep", "", what));
         const agreed = this[own].agreed();

@@ -1,13 +1,13 @@
 /** A promise of `ctx` that knows whether anybody looks at it, and that ends no process when nobody does. */
 
 export class Effect<T> extends Promise<T> {
-  // What `then` makes is an ordinary promise: only the first look counts.
+  // `then` makes an ordinary promise, since only the first observer of an effect counts.
   static override readonly [Symbol.species] = Promise;
   #isObserved = false;
 
   static run<T>(work: () => Promise<T>): Effect<T> {
     const effect = new Effect<T>((resolve, reject) => void work().then(resolve, reject));
-    // Said to the chunk when it ends; a rejection that nobody hears would end the process.
+    // The chunk hears of a rejection when it ends; until then an unhandled one must not end the process.
     void Promise.prototype.then.call(effect, undefined, () => {});
     return effect;
   }
@@ -16,7 +16,7 @@ export class Effect<T> extends Promise<T> {
     return this.#isObserved;
   }
 
-  // `await` comes here as well, because this is no plain promise.
+  // `await` calls this method too, because a subclass is no plain promise.
   // oxlint-disable-next-line unicorn/no-thenable -- it is a promise
   override then<A = T, B = never>(
     onFulfilled?: ((value: T) => A | PromiseLike<A>) | null,

@@ -57,7 +57,7 @@ export class EventsCtx
         this[own].streams(sent.durable);
         ({ admitted } = sent);
       });
-      // Durable at the next commit point; here it only waits while too much is on its way.
+      // The item is durable at the next commit point. Here the chunk waits only while the stream's backlog is full.
       const wait = this[own].turns.pass(admitted);
       return wait === undefined ? put : put.then(() => this[own].busy(() => wait));
     };

@@ -79,7 +79,7 @@ export class PeopleCtx
 
   constructor(attempt: CtxAttempt, input: Json) {
     super(attempt, input);
-    // As they stood when this dispatch began: a correction never changes under a chunk's feet.
+    // The interventions as they were when this dispatch began: they do not change while the chunk runs.
     const { interventions } = attempt.host.state;
     this.#seen = interventions.length === 0 ? [] : interventions.filter(({ status }) => status === "inserted");
   }
@@ -174,7 +174,7 @@ export class PeopleCtx
         const status = host.state.interrupts.get(id)?.status;
         const pending = pendingInterrupts(host.state).map((interrupt) => interrupt.id);
         if (status === undefined) throw new InterruptNotPendingError(host.info.id, id, { pending });
-        // Who answers a moment earlier must not fail the chunk.
+        // An answer that came first makes the withdrawal void and does not fail the chunk.
         if (status === "pending") journal.buffer({ ordinal, effect: "withdraw", interrupt: id, reason });
       });
   }

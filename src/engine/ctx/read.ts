@@ -23,7 +23,7 @@ export class ReadCtx implements ReadOnlyCtx {
   }
 
   get input(): Json {
-    // A copy of its own: the value travels on, siblings get the same, and the ledger has it too.
+    // A copy: siblings and the ledger get the same value.
     return (this.#input ??= copyJson(this.#value));
   }
 
