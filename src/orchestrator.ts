@@ -170,7 +170,7 @@ export class Orchestrator implements AsyncDisposable {
       if (this.#isReloaded) this.#join(store);
       return { store, outcomes: openOutcomes(store, timers), streams: openStreams(store, timers) };
     };
-    // A module that makes one is also loaded where there is no database: by builds, test collectors and tools.
+    // Builds, test collectors and tools load the module too, where there is no database.
     this.#connection = options.connection;
     const connection = options.connection ?? process.env["DATABASE_URL"];
     if (connection !== undefined) this.#opened = this.#connect(connection);
@@ -213,7 +213,7 @@ export class Orchestrator implements AsyncDisposable {
     await this.#ready();
     await this.#store.wakeups.ready();
     this.#telemetry.exportTo(await this.#tracing.api());
-    // Those who only start and read executions need not load it.
+    // Processes that only start and read executions do not load the worker.
     const { startWorker } = await import("./worker/worker.ts");
     const { bulkFlow } = await import("./worker/bulk.ts");
     const bulk = bulkFlow(this.#store.bulks);
@@ -240,7 +240,7 @@ export class Orchestrator implements AsyncDisposable {
         runChild: async (child, { onCreated, signal }) => {
           const { id, flow } = child;
           const execution = this.#tracing.started(childExecution(child, this.#flows.get(flow)));
-          // It has its id already, so a lost connection costs its parent time, and not an attempt.
+          // The child has its id already, so a lost connection costs its parent time and no attempt.
           const created = retryTransient(() => this.#starts.submit(execution), signal).then((found) =>
             ownChild(child, found.id),
           );
@@ -421,7 +421,7 @@ export class Orchestrator implements AsyncDisposable {
     const given = runScheduleOptions(name, options);
     await this.#ready();
     const { schedules } = this.#store;
-    // With an id of its own it may be sent again.
+    // With an id the start may be sent again.
     const id = this.#newId();
     return this.getExecution(await retryTransient(() => schedules.run(name, { ...given, id })));
   }
@@ -450,7 +450,7 @@ export class Orchestrator implements AsyncDisposable {
       const headers = await reads.headers(samples);
       return { ...counted, samples: samples.flatMap((id) => headers.get(id) ?? []).map(summaryOf) };
     }
-    // With an id of its own it may be sent again.
+    // With an id the start may be sent again.
     const id = this.#newId();
     const { id: started } = await retryTransient(() => bulks.start({ ...given, id }));
     return this.#bulk(started);

@@ -170,7 +170,7 @@ export class BoundFlow<C extends Contract = Contract> {
     read: StreamOptions,
     stop: AbortSignal,
   ): AsyncGenerator<StreamItem<C>, void, undefined> {
-    // Before there is anything to read.
+    // The options are checked before the execution is started.
     if (read.from !== undefined) parseCursor(read.from);
     if (read.timeout !== undefined && read.timeout !== null)
       parseDuration(read.timeout, "timeout of getRuntimeStream()");
@@ -183,7 +183,7 @@ export class BoundFlow<C extends Contract = Contract> {
       const header = await outcomes.header(id);
       if (header.lifecycle === "closed") snapshotOf(id, outcomes.endingOf(header));
     } finally {
-      // Nobody can read what it would still put. Where the database is away, the reader has heard of that.
+      // Nobody can read what the execution would still put. If the database is away, the reader has had that error.
       if (!isRead)
         await this.#handle(id, create)
           .cancel("hidden_runtime_stream_complete")

@@ -75,7 +75,7 @@ function whereOf(where: ExecutionFilter): JsonObject {
   requireKnown(where, filterNames, name);
   const wanted = parseFilter(where, name);
   const given = objectOf(where, name);
-  // Nothing is contained in all of them.
+  // An empty filter matches every execution.
   if (Object.keys(wanted).length > 0) return given;
   throw new UsageError(
     `${name} is empty, and would be every execution there is`,

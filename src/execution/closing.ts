@@ -26,7 +26,7 @@ export async function close(
   requireWords({ ...options, reason }, "close()");
   await store.commands.close(id, { reason, pendingInterrupts, parked, actor });
   store.wakeups.notifyOwner(id);
-  // What asks, or would park, on the way is ended too where that was said: then it is nothing to stop at.
+  // `cancel` and `fail` end what pauses or parks on the way; only `reject` makes the close stop at it.
   const stops = { pause: pendingInterrupts === "reject", park: parked === "reject" };
   const until = (header: { pendingInterrupts: number; parked: number; owner: unknown }) =>
     header.owner === null && ((stops.pause && header.pendingInterrupts > 0) || (stops.park && header.parked > 0));

@@ -316,7 +316,7 @@ export class Execution<C extends Contract = Contract> {
   ): Promise<InterruptRecord> {
     requireKnown(options, ["resumeRequestId", "actor", "onlyIfPending", "traceparent", "tx"], "continueWith()");
     const [{ tx }, words] = apart(options);
-    // An empty one is nobody's, as by SQL.
+    // An empty id matches no interrupt, as in SQL.
     if (interruptId !== "") requireText(interruptId, "interruptId of continueWith()", { max: 1000 });
     requireWords(words, "continueWith()");
     const { resumeRequestId: requestId = null, actor = null, onlyIfPending = false } = options;
@@ -331,11 +331,11 @@ export class Execution<C extends Contract = Contract> {
     const { schemas } = this.#host;
     const known = schemas.get(this.flow, interruptId);
     let record = await answered(known).catch((error: unknown) => {
-      // Another version of the flow may ask for something else.
+      // The question may be another version's, with another schema.
       if (known === null || !(error instanceof ContractError)) throw error;
       return answered(null);
     });
-    // A fork may ask in its place meanwhile, for something else again.
+    // Another question may have taken the id meanwhile, with yet another schema.
     for (let unchecked = parseUnchecked(record); unchecked; unchecked = parseUnchecked(record)) {
       schemas.keep(this.flow, interruptId, unchecked);
       record = await answered(unchecked);
@@ -354,7 +354,7 @@ export class Execution<C extends Contract = Contract> {
     options: WithdrawOptions & { readonly actor?: string } & InTransaction = {},
   ): Promise<InterruptRecord> {
     requireKnown(options, ["actor", "reason", "tx"], "withdraw()");
-    // An empty one is nobody's, as by SQL.
+    // An empty id matches no interrupt, as in SQL.
     if (interruptId !== "") requireText(interruptId, "interruptId of withdraw()", { max: 1000 });
     const { actor = null, reason = null } = options;
     if (options.reason !== undefined) requireText(reason, "reason of withdraw()", { max: 10_000 });
@@ -527,7 +527,7 @@ export class Execution<C extends Contract = Contract> {
     options: O,
     parse: (options: O) => JsonObject,
   ): Promise<InterruptRecord> {
-    // An empty one is nobody's, as by SQL.
+    // An empty id matches no interrupt, as in SQL.
     if (interruptId !== "") requireText(interruptId, `interruptId of ${handling}()`, { max: 1000 });
     const [{ tx }, rest] = apart(options);
     const given = parse(rest);

@@ -166,7 +166,7 @@ export function parseFilter(options: ExecutionFilter, where: string): Wanted {
     wanted.errorPattern = `%${text.replace(/[\\_]/g, String.raw`\$&`)}%`;
   }
   if (options.redriven !== undefined) wanted.redriven = requireBoolean(options.redriven, `redriven of ${where}`);
-  // Nothing is contained in all of them, also where there are none.
+  // An empty object is contained in any metadata, so it is no filter.
   const contained = parseMetadata(metadata) ?? {};
   if (Object.keys(contained).length > 0) wanted.metadata = contained;
   return wanted;

@@ -82,7 +82,7 @@ export class Lookout {
   /** A ledger that this version cannot read is shown all the same. */
   async #fold(id: ExecutionId): Promise<Folded | Error> {
     const before = this.#folds.get(id) ?? null;
-    // Taken out first: of two looks side by side one begins anew, as a fold changes the state that it goes on from.
+    // Taken out first, because a fold changes the state that it goes on from: of two looks side by side the second begins anew.
     this.#folds.delete(id);
     const folded = await this.#store.looks.foldOn(id, before).catch((error: unknown) => {
       if (error instanceof Error) return error;

@@ -62,7 +62,7 @@ export function retryOptions(definition: FlowDefinition | null, options: RetryCh
   if (options.input === undefined) return { options: given, raw: true };
   const { input } = options;
   const schema = options.chunk === undefined ? null : definition?.graph.chunks.get(options.chunk)?.options.input;
-  // Only looked at: the attempt parses what it is given.
+  // The input is only checked here: the attempt parses it.
   if (schema) parseValue(schema, input, `input of chunk "${options.chunk}"`);
   return { options: { ...given, input: toJson(input, "input of retry()") }, raw: true };
 }

@@ -87,7 +87,7 @@ export function openOutcomes({ reads, wakeups }: Store, timers: Timers): Outcome
         if (found.lifecycle === "closed") settle(endingOf(found));
         else if (options.until?.(found)) settle(null);
       } catch (error) {
-        // Any other trouble is waited out, but a connection that we ended ourselves does not come back, nor does a right.
+        // Other trouble is waited out. A closed store does not come back, nor does a missing right.
         const isFinal = error instanceof ExecutionNotFoundError || error instanceof PermissionError;
         if (!isEnded(error) && !isFinal) return;
         reject(error);
@@ -101,7 +101,7 @@ export function openOutcomes({ reads, wakeups }: Store, timers: Timers): Outcome
     local.add(settle);
     waiting.set(id, local);
     const stop = wakeups.subscribe(id, (isLocal) => {
-      // What this process closes it delivers.
+      // A close by this process delivers its outcome itself.
       if (!isLocal || options.until) void check();
     });
     const end = () => settle(null);

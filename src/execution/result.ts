@@ -77,7 +77,7 @@ export class ExecutionResult<C extends Contract = Contract> {
       await (signal ? unlessAborted(limited, signal) : limited);
     } finally {
       stop();
-      // Also the timer goes with it.
+      // Resolving ends the timer, too.
       resolve();
     }
     if (found !== undefined) return found;

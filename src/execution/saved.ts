@@ -92,7 +92,7 @@ export async function save(
 ): Promise<SavedExecution> {
   const meta = await store.reads.meta(id);
   if (!meta) throw new ExecutionNotFoundError(id);
-  // What has come in since then is in neither.
+  // Later events are left out of both, so that meta and events agree.
   const events = upTo(id, await eventsOf(store, id), meta.stateVersion);
   const state = foldFrom(null, events);
   requireNoChildren(id, state);
@@ -176,7 +176,7 @@ function parse(saved: unknown, { key }: KeyOptions): Parsed {
       throw new UsageError("the saved execution is not JSON, or not all of it", remedy, {}, error);
     }
   }
-  // What comes from elsewhere may be anything: keys that are none, or so deep that reading it would overflow the stack.
+  // A saved execution may come from anywhere: with odd keys, or so deep that reading it would overflow the stack.
   const parsed = SavedExecution.safeParse(toJson(given, "the saved execution", maxSavedBytes, maxDepth + 10));
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
@@ -266,7 +266,7 @@ function problemOf(snapshot: SavedExecution, state: ExecutionState, target: Load
 /** What ran with it, or is declared to be needed, and is not there. */
 function missing({ flow, resourceKeys }: SavedExecution, target: LoadTarget): string[] {
   const requirements = target.flow(flow)?.requirements ?? [];
-  // What a resolver can make, or the flow can do without, is not missed.
+  // A resource that a resolver makes, or that the flow can do without, need not be given.
   const isOptional = new Set(
     requirements.flatMap(({ name, failPolicy, resolver }) => (resolver || failPolicy === "open" ? [name] : [])),
   );

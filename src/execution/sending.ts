@@ -14,7 +14,7 @@ export async function sendCommand<T>(
     answer: await send(commands),
     isClaimed: false,
   };
-  // Whoever has just claimed it knows.
+  // An owner that has just claimed the execution knows of the command.
   if (isClaimed) wakeups.notifyReaders(id);
   else wakeups.notifyOwner(id);
   return answer;

@@ -97,7 +97,7 @@ export function eventBody(
     beat?.cancel();
     stall?.cancel();
     signal?.removeEventListener("abort", leave);
-    // Its own error has been told, or nobody is there to hear it.
+    // An error of the source has been sent, or no reader is left for it.
     Promise.resolve(told()).catch(() => {});
   };
   return new ReadableStream<Uint8Array>(
@@ -105,13 +105,13 @@ export function eventBody(
       start(controller) {
         if (opening !== "") controller.enqueue(encode(opening));
         const keepAlive = () => {
-          // Only to a reader that has taken what it was given: a stalled one gathers no comments.
+          // Only to a reader that has taken all bytes: comments must not pile up for a stalled one.
           if ((controller.desiredSize ?? 0) <= 0) return;
           controller.enqueue(encode(": beat\n\n"));
           stall?.refresh();
         };
         beat = timers.every(everyMs, keepAlive).unref();
-        // Counted from the last message: with room left the reader has taken that, and waits for us.
+        // Counted from the last message. With room left the reader has taken it, and waits for the next.
         const letGo = (afterMs: number) => {
           if ((controller.desiredSize ?? 0) > 0) return;
           leave();
@@ -197,7 +197,7 @@ async function nextMessage<C extends Contract>(entries: AsyncIterator<StreamEntr
     return { text: `id: ${cursor}\n${event}data: ${JSON.stringify(item)}\n\n`, isLast: false };
   } catch (error) {
     if (error instanceof ConnectionError) throw error;
-    // What is not ours may tell a stranger about the inside.
+    // The message of a foreign error may tell a stranger about the inside.
     const shown =
       error instanceof FlowledgerError
         ? { code: error.code, message: error.message }
@@ -210,7 +210,7 @@ function close(controller: ReadableStreamDefaultController<Uint8Array>): void {
   try {
     controller.close();
   } catch {
-    // The reader has cancelled it.
+    // The reader has cancelled the stream.
   }
 }
 

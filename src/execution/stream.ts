@@ -205,7 +205,7 @@ async function* follow<C extends Contract>(
       try {
         page = await reader.read(place);
       } catch (error) {
-        // Once it runs, a lost connection costs latency only; one that was ended by us does not come back.
+        // Once the stream runs, a lost connection costs latency only. A store that was closed does not come back.
         if (!isKnown || !isConnectionLoss(error) || isEnded(error)) throw error;
       }
       if (page === null) throw new ExecutionNotFoundError(id);

@@ -243,7 +243,7 @@ export class Draft<C extends Contract = Contract> implements FlowDefinition<C> {
     this.#open.delete(block);
     const twin = block.from.next.find((step) => step !== block.step && sameBlock(step, block.step));
     if (twin === undefined || !("end" in twin)) return { outlet: block.step.end, block: block.outer };
-    // The same wiring, executed again: the first stays, and this one is reachable from nowhere.
+    // The same wiring was run again: the first block stays, and this one is unreachable.
     block.from.next.splice(block.from.next.indexOf(block.step), 1);
     return { outlet: twin.end, block: block.outer };
   }

@@ -32,11 +32,11 @@ function loosen({ zodSchema, jsonSchema }: Made): void {
   }
   const changes = def.checks?.some(({ _zod: { def: check } }) => check.check === "overwrite") === true;
   if (changes) for (const key of checked) delete jsonSchema[key];
-  // A pattern has no flags there, and a URL is what JavaScript takes for one.
+  // A JSON Schema pattern has no flags, and a URL is what JavaScript accepts.
   const isFlagged = flaggedPattern(zodSchema) !== null;
   if (isFlagged) delete jsonSchema.pattern;
   if (jsonSchema.format === "uri") delete jsonSchema.format;
-  // Of a text, several patterns.
+  // `allOf` of a string holds several patterns.
   if ((changes || isFlagged) && def.type === "string") delete jsonSchema.allOf;
   if (def.type !== "object" || !jsonSchema.required) return;
   jsonSchema.required = jsonSchema.required.filter((key) => !takesNothing(def.shape[key]));

@@ -97,7 +97,7 @@ export function resolveLimits<I>(flow: string, options: LimitOptions<I> | undefi
     keyConcurrency: count(flow, perKey?.concurrency, "limits.perKey.concurrency"),
     keyRate: resolveRate(flow, perKey?.rate, "limits.perKey.rate"),
     action,
-    // The input has been through the contract by then, whose type I is.
+    // The key function gets an input that was parsed by the contract, which is what I is.
     key: (key as FlowLimits["key"] | undefined) ?? null,
   };
   const { concurrency, rate: perFlow, keyConcurrency, keyRate } = limits;

@@ -37,7 +37,7 @@ export function resolveRetry(options: RetryOptions | undefined, where: string): 
     jitter = waitsMs ? false : defaults.jitter,
     retryIf,
   } = options ?? {};
-  // The first attempt included.
+  // `maxAttempts` includes the first attempt.
   requireInteger(maxAttempts, `retry.maxAttempts of ${where}`, { min: 1 });
   requireNumber(multiplier, `retry.multiplier of ${where}`, { min: 1, max: 1_000 });
   requireBoolean(jitter, `retry.jitter of ${where}`);

@@ -41,7 +41,7 @@ function parts(def: object): readonly (readonly [string, Schema])[] {
   try {
     return [...partsOf(def)];
   } catch {
-    // A lazy one that needs what the module declares further down: it is looked at when a value comes in.
+    // A lazy schema may need a later declaration of its module: it is checked when a value comes in.
     return [];
   }
 }

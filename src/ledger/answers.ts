@@ -38,7 +38,7 @@ export function parseAnswer(interrupt: string, schema: Json, value: unknown): Js
   const where = `answer to interrupt "${interrupt}"`;
   const answer = value === undefined ? null : toJson(value, where);
   if (!isObject(schema)) return answer;
-  // The application's zod, which may be older than what reads a JSON Schema.
+  // The application's zod may be too old to read JSON Schema.
   if (typeof z.fromJSONSchema !== "function")
     throw new UsageError(
       `the ${where} cannot be checked: this zod cannot read JSON Schema`,

@@ -52,7 +52,7 @@ function enterArrival(walk: Walk, arrival: Arrival): void {
       const paused = interrupt?.paused;
       if (!interrupt) return;
       if (!paused) {
-        // An event had answered in the same moment; what was accepted from outside still reaches the event's handlers.
+        // An event had answered at the same moment. The accepted answer still reaches the event's handlers.
         if (typeof interrupt.resumeTo === "object") hear(walk, interrupt.resumeTo.event, outside);
         return;
       }

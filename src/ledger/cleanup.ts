@@ -29,7 +29,7 @@ export function planCleanup(state: ExecutionState, graph: Graph): LedgerEvent[] 
   const has = (chunk: string | null): chunk is string => chunk !== null && !!graph.chunks.get(chunk)?.options.onCancel;
   let id = state.nextId;
   const runs: Run[] = [];
-  // Whether one has begun is not in the ledger: only what it did.
+  // The ledger does not say whether an attempt has begun, so every open dispatch is cleaned up.
   for (const { id: of, chunk, isSkipped } of dispatches.values())
     if (!isSkipped && has(chunk)) runs.push({ id: id++, chunk, of });
   const isCalled = (id: string) => inbox.some((arrival) => arrival.kind === "resume" && arrival.interrupt === id);
@@ -38,7 +38,7 @@ export function planCleanup(state: ExecutionState, graph: Graph): LedgerEvent[] 
     const isOpen = status === "pending" || (goesOnTo(pause) === "self" && isCalled(interrupt));
     if (isOpen && paused && has(chunk)) runs.push({ id: id++, chunk, interrupt });
   }
-  // An item is a part of its parent, whose own handler runs there.
+  // An item is part of its parent, which runs the flow's handler.
   if (graph.onCancel && !isItem(state)) runs.push({ id: id++ });
   return runs.length === 0 ? [] : [{ type: "cleanup.planned", runs }];
 }

@@ -51,7 +51,7 @@ type EventTuple = readonly [
   LedgerRow["actor"],
   LedgerRow["payload"],
 ];
-// Columns have the types of their table; what an event holds is looked at by `decode`. Ten thousand of them are one load.
+// A load has ten thousand tuples. Columns have the types of their table, and `decode` checks the payload.
 const EventTuples = z.array(z.custom<EventTuple>(Array.isArray));
 
 /** What `flowledger.events` gives: [seq, epoch, at, type, dispatch, chunk, actor, payload]. */

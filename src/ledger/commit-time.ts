@@ -22,7 +22,7 @@ export function applyCommitTime(state: ExecutionState, event: LedgerEvent, at: n
       const dispatch = state.dispatches.get(event.dispatch);
       if (!dispatch) return;
       dispatch.failedAt = at;
-      // It may have parked by then.
+      // The dispatch may have parked by then.
       if (event.retryInMs !== undefined && dispatch.notBefore !== null) dispatch.notBefore = at + event.retryInMs;
       return;
     }
@@ -47,7 +47,7 @@ export function applyCommitTime(state: ExecutionState, event: LedgerEvent, at: n
     case "interrupt.expired":
     case "interrupt.cancelled": {
       const interrupt = state.interrupts.get(event.id);
-      // It may wait anew by then, under the same id.
+      // A new pause may wait under the same id by then.
       if (interrupt && interrupt.status !== "pending") interrupt.resolvedAt = at;
       return;
     }

@@ -103,7 +103,7 @@ export function decide(state: ExecutionState, command: Command, graph: Graph): L
       const dispatch = requireDispatch(state, command.dispatch);
       const id = idOfPause(state, dispatch, command.interrupt.id);
       if (id !== null) return [pause(graph, dispatch, { ...command.interrupt, id }, command.times)];
-      // Two chunks chose one id at the same moment: the second must not take the first one's place.
+      // Two chunks chose one id at the same moment: the second must not replace the first.
       const chunk = dispatch.chunk ?? dispatch.node;
       const { name, message, code } = takenError(state, command.interrupt.id, `pauseFor in chunk "${chunk}"`);
       return failed(state, graph, dispatch, { name, message, code, chunk }, null, command.times);
@@ -145,7 +145,7 @@ function pause(graph: Graph, dispatch: Dispatch, request: PauseRequest, times?: 
   if (dueInMs !== undefined) event.dueInMs = dueInMs;
   if (plan !== undefined) event.plan = plan;
   if (link !== undefined) event.link = link;
-  // What tells of pauses does not tell of its own: it would have no end.
+  // The pauses of a chunk that gives notice of pauses give none: there would be no end.
   if (graph.telling.size > 0 && !graph.telling.has(dispatch.node)) event.tells = true;
   return event;
 }

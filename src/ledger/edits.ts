@@ -34,7 +34,7 @@ export function writeAgain(
     if (event.type === "state.appended" && paths.some((path) => path.startsWith(`${key}.`)))
       throw new Error(`the state was edited below "${key}" while a chunk appended to it`);
     if (!paths.some((path) => path === key || isBelow(path, key) || isBelow(key, path))) continue;
-    // What is written again may take later writes away.
+    // Repeating this write may undo later writes below or above it, so they are repeated too.
     paths.push(key);
     if (event.type === "state.set") setPath(state.values, key, copyJson(event.value));
     else if (event.type === "state.appended") appendPath(state.values, key, copyJson(event.value));

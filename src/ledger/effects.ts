@@ -77,7 +77,7 @@ export function record(state: ExecutionState, graph: Graph, dispatch: Dispatch, 
     }
     case "withdraw": {
       const { interrupt: id, reason } = effect;
-      // An answer that came in meanwhile counts.
+      // An answer that came first counts.
       if (state.interrupts.get(id)?.status !== "pending") return [];
       return [{ type: "interrupt.cancelled", ...position, id, reason, withdrawn: true }];
     }

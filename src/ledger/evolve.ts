@@ -320,7 +320,7 @@ function routed(state: ExecutionState, event: EventOf<"inbox.routed">, at: numbe
   const arrival = state.inbox[index];
   if (!arrival) return state;
   state.inbox.splice(index, 1);
-  // What breaks the contract has not come.
+  // An event that breaks the contract counts as not sent.
   if (event.refused !== undefined) state.heard = state.heard.filter(({ seq }) => seq !== event.of);
   apply(state, event.moves, event.value ?? arrival.value, at);
   if (arrival.kind === "event" && arrival.event === noticeEvent) markTelling(state, event.moves, arrival.value);

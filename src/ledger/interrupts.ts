@@ -103,7 +103,7 @@ export function cancelled(state: ExecutionState, event: EventOf<"interrupt.cance
   const interrupt = state.interrupts.get(id);
   if (!interrupt) return state;
   if (dispatch === undefined || interrupt.status === "pending") {
-    // What the execution ends with needs no word.
+    // A pause that ends with the execution needs no notice.
     if (event.withdrawn || interrupt.isSkipped) tell(state, interrupt, "withdrawn");
     resolve(interrupt, event.withdrawn ? "withdrawn" : "cancelled", at);
     interrupt.actor = event.actor ?? null;

@@ -36,7 +36,7 @@ export function retried(state: ExecutionState, event: EventOf<"chunk.retried">, 
   dispatch.failures = 0;
   dispatch.lastError = null;
   dispatch.plannedAt = at;
-  // Whatever else its attempts waited for, it goes on now.
+  // The chunk goes on now, whatever its attempts waited for.
   wake(state, dispatch.id);
 }
 
@@ -51,7 +51,7 @@ function keptOf(state: ExecutionState, { journal, lastError }: Dispatch): Journa
     if (!failure) return true;
     return entry.ordinal < last && !lastError?.message.includes(failure.message);
   });
-  // With another input, or an edited state, it may write something else: what was recorded stands, and is no mismatch.
+  // With another input or an edited state the chunk may write other values: the recorded ones stand and are no mismatch.
   return kept.map((entry) => {
     if (!("value" in entry) || entry.effect === "step") return entry;
     const { value: _, ...rest } = entry;
@@ -76,7 +76,7 @@ export function skipped(state: ExecutionState, event: EventOf<"chunk.skipped">, 
     dispatch.isSkipped = true;
     state.parked.delete(dispatch.id);
   }
-  // The pause ends with the event behind this one; until it is routed the skip has its hold on the group.
+  // The next event ends the pause. Until it is routed the skip holds the group.
   hold(state, paused?.group ?? null);
   state.inbox.push({ seq, kind: "skip", dispatch: event.dispatch, paused, value: event.output, raw: false });
 }

@@ -30,7 +30,7 @@ export function created(state: ExecutionState, event: EventOf<"execution.created
  */
 export function copied(state: ExecutionState, at: number): ExecutionState {
   state.firstClaim = null;
-  // A trace of its own, which links to that of what it was copied from.
+  // The copy has a trace of its own, with a link to the original's.
   state.lastSpan ??= state.trace;
   state.trace = null;
   const { discardAt } = state.settings;

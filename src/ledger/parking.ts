@@ -14,7 +14,7 @@ export function failurePolicyOf(graph: Graph, { chunk, node }: Pick<Dispatch, "c
   const here = chunk === null ? graph.nodes.get(node)?.kind : undefined;
   if (here === "forEach" || here === "batch") return failing;
   const own = chunk === null ? undefined : graph.chunks.get(chunk)?.options.onFailure;
-  // What tells people of a pause does not fail what they are asked for.
+  // A failed notice must not fail the question that it tells of.
   return own ?? (graph.telling.has(node) ? parking : graph.onFailure);
 }
 

@@ -196,7 +196,7 @@ export function freezeState(state: ExecutionState): JsonObject {
   const { dispatches, parked, frames, joins, groups, interrupts, children, ...rest } = state;
   const frozen = {
     ...rest,
-    // What an item reads of its parent is not its own.
+    // The parent's state, which an item reads, is not saved with the item.
     ...(state.writes && { values: repeatWrites({}, state.writes) }),
     ...(isItem(state) && { startInput: null }),
     dispatches: [...dispatches.values()],

@@ -106,7 +106,7 @@ export function timeOn(fold: TimelineFold, event: TimedEvent): void {
   const of = dispatch === null ? undefined : fold.chunks.get(dispatch);
   if (of && ran.has(type)) run(of, event);
   if (of && begins.has(type)) of.begunAt ??= at;
-  // What one event begins stands before what it plans.
+  // The attempt that an event begins comes before those that it plans.
   if (dispatch !== null) begin(fold, event, dispatch);
   if (type === "execution.closed") fold.closedAt ??= at;
   if (type === "child.closed") {
@@ -171,7 +171,7 @@ function run(row: Row, event: TimedEvent): void {
     (type === "chunk.failed" && !event.retries)
   )
     row.endedAt = at;
-  // What parked fails in the end without another attempt.
+  // A parked dispatch can fail without another attempt.
   const isAttempt =
     type !== "chunk.retried" && type !== "chunk.skipped" && !(type === "chunk.failed" && row.last === "chunk.parked");
   if (isAttempt) row.attempts.push(attemptOf(event, event.queuedAt ?? null, event.startedAt ?? null));

@@ -15,11 +15,11 @@ export const interventionsKey = "$interventions";
 /** The state at close: application keys at the top level, `$final_result` and `$interventions` only where used. */
 export function closeSnapshot(state: ExecutionState): JsonObject {
   const snapshot: JsonObject = {};
-  // What an item reads of its parent is not its own.
+  // The parent's state, which an item reads, is not part of the item's snapshot.
   const values = state.writes ? repeatWrites({}, state.writes) : state.values;
   for (const key in values) snapshot[key] = copyJson(values[key] ?? null);
   const explicit = state.result ?? state.finalResult;
-  // What an item hands to its parent is its result, whatever it wrote under that name.
+  // An item's result is what it gives to its parent, even if its state has a key of that name.
   if (explicit && (state.item || !Object.hasOwn(snapshot, finalResultKey))) snapshot[finalResultKey] = explicit.value;
   if (state.interventions.length > 0)
     snapshot[interventionsKey] = Object.fromEntries(

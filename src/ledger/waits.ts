@@ -28,7 +28,7 @@ export function readyAt(state: ExecutionState, dispatch: Dispatch): number {
   if (isHeld(state, dispatch)) return Infinity;
   const { notBefore, failedAt, journaledAt, wokenIn, journal } = dispatch;
   if (notBefore === null && journal.length === 0) return 0;
-  // What came due before that has been heard: a worker was there, or an attempt that recorded something later.
+  // Timers due before that have been handled: a worker owned the execution, or an attempt recorded something later.
   const heardUntil = Math.max(state.claimedBefore, failedAt, journaledAt);
   let next = Infinity;
   let isWaiting = false;

@@ -69,7 +69,7 @@ export function enter(walk: Walk, id: NodeId, token: Token): void {
       return;
     case "match": {
       const matches = token.from === undefined ? walk.matches?.get(id) : undefined;
-      // Only what the owner held in its hands could be asked beforehand; a collected value is asked in its own turn.
+      // The owner could evaluate only values that it had; the match of a collected value is a turn of its own.
       if (matches === undefined) {
         walk.moves.push(run(walk, id, token));
         return;
@@ -127,7 +127,7 @@ export function enter(walk: Walk, id: NodeId, token: Token): void {
       enterAll(walk, here.next, token);
       return;
     case "finalResult":
-      // An item's final result is what it gives to its parent.
+      // An item's final result goes to its parent.
       if (!walk.state.item) walk.moves.push(finalResult(token));
       enterAll(walk, here.next, token);
       return;

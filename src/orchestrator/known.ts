@@ -24,10 +24,10 @@ export class Known {
     const known = this.flows.get(flow.name);
     if (known && known.fingerprint !== flow.fingerprint)
       throw new DefinitionError(flow.name, "two different flows have this name", "rename one of them");
-    // Reading the graph finishes the definition: an open block shows here, not in the middle of a night.
+    // Reading the graph finishes the definition, so an open block throws here and not at the first start.
     void flow.graph;
     this.flows.set(flow.name, flow);
-    // Seen as 0 from the beginning: what appears with its first event has no rate.
+    // Counters begin at 0: one that appears with its first event has no rate.
     this.#meter.flow(flow.name);
     for (const child of flow.subFlows.values()) this.#addFlow(child);
   }

@@ -95,7 +95,7 @@ export function checkOptions(options: OrchestratorOptions): void {
   requireKnown(options, orchestratorOptions, where);
   const { connection, schema, flows, functions, resources, schedules, logger, reload } = options;
   if (connection !== undefined && typeof connection !== "string") requireRecord(connection, `connection of ${where}`);
-  // Said here, and not at the first use.
+  // A bad name is refused here, and not at the first use.
   if (schema !== undefined) schemaNames(schema);
   if (flows !== undefined) requireList(flows, `flows of ${where}`, (flow, of) => requireFlow(flow, of));
   if (functions !== undefined) requireList(functions, `functions of ${where}`, () => null);

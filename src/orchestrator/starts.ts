@@ -38,7 +38,7 @@ export class Starts {
         const worker = host.worker();
         return worker ? worker.create(items) : host.store().starts.create(items);
       },
-      // Somebody's open transaction may have the key, or the id.
+      // An open transaction may hold the idempotency key.
       mayWait: ({ idempotencyKey }) => idempotencyKey !== null,
     });
   }
@@ -115,7 +115,7 @@ export class Starts {
     if (!asked) {
       asked = this.#host.store().starts.requireServed(flow);
       this.#served.set(flow, asked);
-      // A worker may come that serves it.
+      // A failure is forgotten, since a worker that serves the flow may come.
       asked.catch(() => this.#served.delete(flow));
     }
     await asked;
