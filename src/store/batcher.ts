@@ -86,7 +86,7 @@ export class Batcher<Item, Result> {
     this.#isClosed = true;
   }
 
-  // At the end of the loop's turn, so that everything the last answer set off leaves together.
+  // Sends at the end of the event loop's turn, so that everything the last answer set off travels together.
   #schedule(): void {
     if (this.#isScheduled || this.#inFlight >= this.#options.maxInFlight || this.#queue.length === 0) return;
     if (!this.#isWorthIt()) return;
@@ -113,7 +113,7 @@ export class Batcher<Item, Result> {
 
   async #sendBatch(): Promise<void> {
     const { maxItems, maxInFlight, minBeside } = this.#options;
-    // What could travel in one batch is shared out, so that no free connection stays idle while the others wait for it.
+    // One batch is split among the free connections, so that none stays idle while items wait.
     const share = Math.max(minBeside, Math.ceil(this.#queue.length / (maxInFlight - this.#inFlight)));
     const count = Math.min(maxItems, share);
     const batch = this.#queue.length <= count ? this.#queue : this.#queue.slice(0, count);
@@ -146,12 +146,12 @@ export class Batcher<Item, Result> {
         } else if (isLocked(error) && this.#mayWait) {
           const mayWait = this.#mayWait;
           const others = batch.filter(({ item }) => !mayWait(item));
-          // Nothing tells which of them it is.
+          // Nothing tells which item waits.
           const isAnyOf = others.length === batch.length;
           for (const one of batch) if (isAnyOf || mayWait(one.item)) void this.#deliverAlone(one);
           return isAnyOf || others.length === 0 ? undefined : this.#deliver(others);
         } else if (batch.length > 1 && !isTransient(error)) {
-          // One item that Postgres cannot hold must not take the others with it.
+          // One item that Postgres cannot hold must not fail the others: halves are sent until it is alone.
           const [first, second] = halves(batch);
           await this.#deliver(first);
           return this.#deliver(second);

@@ -194,7 +194,7 @@ export async function foldClaims(
   const claims = new Map<ExecutionId, Claim>();
   for (const row of rows) {
     const id = row.id as ExecutionId;
-    // What came with the claim is one page of a long ledger. A read that fails is no broken ledger: the claim's answer is lost then.
+    // A claim brings the first page of a long ledger. If reading the rest fails, the ledger is not broken: the claim's answer is lost.
     const pages = [row.events];
     for (let last = lastSeq(row.events) ?? row.seq; last < row.seq;) {
       const [page] = await sql<[{ events: unknown }]>`
@@ -207,7 +207,7 @@ export async function foldClaims(
     try {
       state = foldFrom(row.snapshot, pages.flatMap(parseEvents));
     } catch (error) {
-      // One ledger that cannot be folded must not take the others with it.
+      // One ledger that cannot be folded must not fail the other claims.
       if (!onBroken) throw error;
       onBroken({ id, epoch: row.epoch, seq: row.seq }, error);
       continue;

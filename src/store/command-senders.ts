@@ -59,7 +59,7 @@ export function commandSendersOf({ sql, target }: Pick<Database, "sql" | "target
     throw refusalOf(error, target, { what: "a link" });
   };
   const commands: Commands = {
-    // Who waits hears of it from this process.
+    // This process wakes the waiting readers itself.
     ...commandsBy(callBy(null), { notifies: false }),
     async close(id, { reason, pendingInterrupts, parked, actor }) {
       const args = [

@@ -226,7 +226,7 @@ function tlsOf(take: Take): ParsedUrl["ssl"] {
   if (ssl === false || (!hasFiles && least === undefined)) return ssl;
   const options: ConnectionOptions = {
     rejectUnauthorized: ssl === true || ssl === "verify-ca" || ssl === "verify-full" || files.ca !== undefined,
-    // Whoever names an authority wants it asked, and no more.
+    // An authority that is named is checked, and the host's name is not.
     ...(ssl !== true && ssl !== "verify-full" && (files.ca !== undefined || ssl === "verify-ca") && anyName),
   };
   for (const [option, file] of Object.entries(files))

@@ -46,7 +46,7 @@ export async function changedDefinitions({ sql, names }: Pick<Database, "sql" | 
     return found.type === type && found.own ? [] : `trigger ${name} on ${names.schema}.${table} does something else`;
   });
   for (const { table, name, type } of standing)
-    // One that fires before a row is written may change it, or leave it out.
+    // A trigger that fires before a row is written may change the row, or drop it.
     if ((type & before) !== 0 && !triggers.some((ours) => ours.table === table && ours.name === name))
       problems.push(`trigger ${name} on ${names.schema}.${table} is not ours`);
   problems.push(...(await changedRights({ sql, names })));
@@ -59,7 +59,7 @@ export async function changedDefinitions({ sql, names }: Pick<Database, "sql" | 
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = ${names.schema}`;
   for (const { name, body, isDefiner } of functions.flatMap(({ text }) => definedIn(withNames(text, names)))) {
     const same = rows.filter((row) => row.name === name);
-    // One that is bound when it is created has no text left.
+    // A function whose body is parsed at its creation has no text left.
     const found = same.find((row) => body === null || replaceable.has(name) || row.body === body);
     if (same.length === 0) problems.push(`function ${names.schema}.${name} is missing`);
     else if (!found) problems.push(`function ${names.schema}.${name} has another text`);

@@ -141,7 +141,7 @@ const checks: Record<string, Check> = {
       const mark = randomBytes(8).toString("hex");
       await session.query("select set_config('flowledger.doctor', $1, false)", [mark]);
       const before = (await ask()).rows[0];
-      // Who shares sessions among clients has to give ours away now.
+      // A pooler in transaction mode has to give our session to the others now.
       const busy = others.map((client) => client.query("select pg_sleep(0.1)"));
       const after = (await ask()).rows[0];
       await Promise.all(busy);
@@ -210,7 +210,7 @@ const checks: Record<string, Check> = {
   },
 
   vacuum: async ({ sql }) => {
-    // Of other sessions only those see this who may: superusers, and members of pg_read_all_stats.
+    // Only superusers and members of pg_read_all_stats see this of other sessions.
     const [row] = await sql<{ who: string; age: number }[]>`
       select h.who, h.age from (
         select format('session %s ("%s", %s)', a.pid, a.application_name, a.state) as who,

@@ -104,7 +104,7 @@ function guarded(parsed: ParsedOptions, sockets: Sockets): object {
   let password = pass;
   const open = async () => {
     try {
-      // Not left to the driver: it lets go of what the function throws, and that would end the process.
+      // The driver does not catch what the function throws, and that would end the process.
       if (typeof pass === "function") password = await pass();
       return await sockets.open();
     } catch (error) {
@@ -113,9 +113,9 @@ function guarded(parsed: ParsedOptions, sockets: Sockets): object {
   };
   return {
     ...parsed,
-    // Nothing of one client counts for the next.
+    // One client's state is not shared with the next.
     shared: { retries: 0, typeArrayMap: {} },
-    // A way of the caller's own to the server stays as it is.
+    // A socket function of the caller's stays as it is.
     ...(!socket && { socket: open, ssl: false, pass: () => password, host: host.slice(0, 1), port: port.slice(0, 1) }),
     // The driver asks for array types on every new connection and lets go of the answer: when the connection dies just then,
     // an unhandled rejection ends the process. We read no arrays. Without it `reserve()` never resolves on a new connection,

@@ -48,7 +48,7 @@ export function narrowed(sql: Sql, narrow: readonly Narrow[], { time, look, page
   const isFew = (index: number) => sql`(select count(*) from ${few(index)}) <= ${narrow[index]?.most ?? 0}::int`;
   const isDear = narrow.some((one) => one.isDear);
   const isSoon = isDear ? sql`(select count(*) from soon) >= ${limit}::int` : sql`false`;
-  // The first of them that is few.
+  // The first filter that matches few executions is used.
   const isMeant = (index: number): Part =>
     narrow.slice(0, index).reduce<Part>((so, _, before) => sql`${so} and not ${isFew(before)}`, sql`not ${isSoon}`);
   const named = narrow.map(
@@ -129,7 +129,7 @@ export function narrowParts(sql: Sql, filter: ExecutionFilter, order: ListOrder,
       most: together,
     });
   };
-  // A list that is sorted by a time goes by that.
+  // A list sorted by a time uses the index of that time.
   if (order !== "lastClosed") range(sql`e.closed_at`, closedAfter, closedBefore);
   if (order === "lastClosed") range(sql`e.created_at`, createdAfter, createdBefore);
   return parts;

@@ -126,7 +126,7 @@ export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Read
     },
     async findOver(asked) {
       const transactions = asked.flatMap(({ transaction }) => transaction ?? []);
-      // Asked before the rows are looked for: one that ends in between must not pass for rolled back.
+      // Asked before the rows are read: a transaction that ends in between must not pass for rolled back.
       const open = await sql<{ transaction: string }[]>`
         select x as transaction from unnest(${list(transactions)}::text::text[]) x
         where pg_xact_status(x::xid8) = 'in progress'`;

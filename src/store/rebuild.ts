@@ -82,7 +82,7 @@ export async function* readPages(sql: Sql, only?: string): AsyncGenerator<Page, 
     return yield { after: idBefore(id), until: id, histories: await readHistories(sql, [id]) };
   }
   for (let after = "00000000-0000-0000-0000-000000000000"; after !== lastId;) {
-    // A header may be gone, and so may the first event: either will do.
+    // The header may be gone, or the first event: either one finds the execution.
     const rows: { id: string }[] = await sql<{ id: string }[]>`
       select p.id from (
         select i.id, sum(coalesce(e.seq, 1)) over (order by i.id) - coalesce(e.seq, 1) as events_before
@@ -123,7 +123,7 @@ function fold(id: string, raw: unknown, kept: number | null, keptState: JsonObje
     const snapshot = state.closed ? closeSnapshot(state) : null;
     if (kept === null) return { id, events: events.length, snapshot, kept: null, problem: null };
     const then = kept > events.length ? null : plain(freezeState(foldFrom(null, events.slice(0, kept))));
-    // Equal is the rule: what need not be compared need not be sent.
+    // Most are equal, and an equal state need not be returned.
     const isRight = then !== null && isDeepStrictEqual(then, keptState);
     return { id, events: events.length, snapshot, kept: isRight ? null : { seq: kept, state: then }, problem: null };
   } catch (error) {

@@ -56,7 +56,7 @@ export function codeOf(error: unknown): string | undefined {
   if ("code" in error && typeof error.code === "string") return error.code;
   // Happy-eyeballs failures come as a bundle.
   if (error instanceof AggregateError) return codeOf(error.errors[0]);
-  // pg says it in words alone.
+  // pg reports a lost connection without a code.
   if (error instanceof Error && /^Connection terminated|connection error and is not queryable$/.test(error.message))
     return socketCodes.closed;
   return undefined;
@@ -80,7 +80,7 @@ export function isTransient(error: unknown): boolean {
 /** Did Postgres itself say that the statement failed, or was it never sent? Then nothing of it is there. */
 export function isRefusal(error: unknown): boolean {
   const code = codeOf(error);
-  // What one of our functions refused says so without a cause.
+  // An error of ours without a cause is a refusal by one of our functions.
   return code === undefined ? error instanceof FlowledgerError : /^(?!08|57P)[0-9F][0-9A-Z]{4}$/.test(code);
 }
 

@@ -90,7 +90,7 @@ async function once<T>(
       }
       return result;
     });
-    // Whatever it ends with before the commit was asked for rolls back.
+    // An end before the commit was asked for rolls the transaction back.
     recording.then(
       () => body.reject(new NotRecorded()),
       (error: unknown) => body.reject(error),
@@ -136,7 +136,7 @@ function refusedRecord(error: unknown, { place, schema }: Target): unknown {
       {},
       error,
     );
-  // The role is the client's, whoever that is.
+  // The missing right is that of the caller's client.
   if (code === "42501") return new PermissionError("of the client of ctx.transaction()", place, String(error), error);
   if (code === "3F000" || code === "42P01" || code === "42883") return new NotMigratedError(schema, error);
   return error;
@@ -179,10 +179,10 @@ async function requireSameDatabase(
 
 async function openPool(database: Database): Promise<pg.Pool> {
   const { default: driver } = await import("pg");
-  // The application's statements find what the database's own settings say; ours rely on one setting alone.
+  // The application's statements run under the database's own settings; ours rely on one setting only.
   const options = "array_nulls" in database.settings ? "-c array_nulls=on" : "";
   const pool = new driver.Pool({ ...pgConfig(database, "flowledger transactions"), options, max: poolSize });
-  // An idle connection that is lost is nobody's trouble: the next transaction opens another.
+  // A lost idle connection harms nothing: the next transaction opens another.
   pool.on("error", () => {});
   return pool;
 }
@@ -201,7 +201,7 @@ interface Connection {
 
 async function inPool(pool: Pool, body: (tx: unknown) => Promise<void>): Promise<void> {
   const connection = await pool.connect();
-  // Between two statements there is nobody else to hear of it; the next one fails.
+  // Between two statements no one else listens for an error; the next statement fails.
   const ignore = () => {};
   connection.on?.("error", ignore);
   const tx = new OwnTransaction(connection);
@@ -214,7 +214,7 @@ async function inPool(pool: Pool, body: (tx: unknown) => Promise<void>): Promise
     isEnded = true;
   } catch (error) {
     tx.end();
-    // What the work left under way would answer the rollback late, or never.
+    // A statement that the work left running may delay the rollback, or block it.
     isEnded = await withTimeout(
       connection.query("rollback").then(() => true),
       1000,

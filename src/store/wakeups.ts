@@ -75,7 +75,7 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
     const id = isForReaders ? message.slice(forReaders.length) : message;
     const set = listeners.get(id);
     if (set) for (const listener of set) listener(isLocal);
-    // What an owner tells the world is no news to it.
+    // A notification for readers is no news to owners.
     if (isForReaders) for (const listener of readerListeners) listener(id as ExecutionId);
     else for (const listener of ownerListeners) listener(id as ExecutionId);
   };
@@ -93,7 +93,7 @@ export function openWakeups({ sql, names }: Pick<Database, "sql" | "names">, has
     const isNews = isListening !== isUp && !isClosed;
     isListening = isUp;
     if (isNews) for (const listener of changeListeners) listener(isUp);
-    // Meanwhile something may have been missed.
+    // Notifications may have been missed while the connection was down.
     if (isUp) listeners.forEach((_, id) => deliver(id, false));
   };
   const listen = () => {

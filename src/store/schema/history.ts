@@ -142,32 +142,32 @@ export function historyTables(schema: PgSchema) {
     },
     (table) => [
       primaryKey({ columns: [table.executionId, table.seq] }),
-      // An interrupt or an intervention is derived from what names it, without reading the rest of a ledger. The other types have no
-      // id: whether there was one of them is asked too.
+      // An interrupt or an intervention is derived from the events that name it, without reading the rest of a ledger. The other types have no
+      // id and are asked for by type.
       index("ledger_people")
         .on(table.executionId, sql`(payload ->> 'id')`, table.seq)
         .where(
           sql`type in ('interrupt.raised', 'interrupt.resumed', 'interrupt.expired', 'interrupt.cancelled', 'intervention.recorded', 'intervention.inserted', 'intervention.consumed', 'intervention.expired', 'execution.copied', 'execution.sealed', 'cancel.requested', 'stream.stopped')`,
         ),
-      // A key that was used is found without reading all events; however long it is, an index takes its beginning.
+      // Finds a used key without reading all events. A key may be longer than an index entry, so its beginning is indexed.
       index("ledger_event_keys")
         .on(table.executionId, sql`"left"(payload ->> 'idempotencyKey', 200)`)
         .where(sql`type = 'event.emitted' and payload ? 'idempotencyKey'`),
-      // What people did with an interrupt, beside answering it.
+      // Finds what people did with an interrupt, except answering it.
       index("ledger_handling")
         .on(table.executionId, sql`(payload ->> 'id')`, table.seq)
         .where(
           sql`type in ('interrupt.claimed', 'interrupt.released', 'interrupt.delegated', 'interrupt.snoozed', 'interrupt.reminded', 'interrupt.escalated', 'interrupt.linked')`,
         ),
-      // A token is found by its hash; copies have none.
+      // Finds a token by its hash; copies have no tokens.
       index("ledger_links")
         .on(sql`(payload ->> 'hash')`)
         .where(sql`type = 'interrupt.linked' and copied_at is null`),
-      // So is an answer that is repeated.
+      // Finds an answer that is sent again.
       index("ledger_request_ids")
         .on(table.executionId, sql`"left"(payload ->> 'requestId', 200)`)
         .where(sql`type = 'interrupt.resumed' and payload ? 'requestId'`),
-      // So are the copies of an execution: only a copy's first event is in it.
+      // Finds the copies of an execution, by a copy's first event.
       index("ledger_copies")
         .on(sql`(payload -> 'forkedFrom' ->> 'id')`)
         .where(sql`seq = 1 and type = 'execution.created' and payload ? 'forkedFrom'`),
