@@ -22,9 +22,10 @@ export async function given(
   const serverUrl = inject("serverUrl");
   const role = inject("owner").name;
   const whose = level === "the database" ? `database ${database.name}` : `role ${role} in database ${database.name}`;
+  const names = new Set<string>();
   await administer(serverUrl, async (admin) => {
     const known = await admin<{ name: string }[]>`select lower(name) as name from pg_settings`;
-    const names = new Set(known.map(({ name }) => name));
+    for (const { name } of known) names.add(name);
     for (const [name, value] of Object.entries(settings))
       if (names.has(name.toLowerCase()))
         await admin.unsafe(
@@ -42,6 +43,7 @@ export async function given(
       lock_timeout: aDayMs,
       search_path: "pg_catalog",
       statement_timeout: aDayMs,
+      ...(names.has("transaction_timeout") && { transaction_timeout: aDayMs }),
     },
   });
   return {
