@@ -8,7 +8,7 @@ import { openClient } from "./driver.ts";
 import type { Client, DriverOptions, Password } from "./driver.ts";
 import { defaultNames, templateWithNames } from "./names.ts";
 import type { SchemaNames } from "./names.ts";
-import { codeOf, refusalOf } from "./refusals.ts";
+import { codeOf, isCutOff, refusalOf } from "./refusals.ts";
 import { tlsOptions } from "./socket.ts";
 import type { Target } from "./refusals.ts";
 
@@ -30,8 +30,8 @@ export interface Database {
   readonly settings: Readonly<Record<string, string>>;
   /** Statements that were sent and have not been answered. */
   readonly underWay: number;
-  /** Goes on with one more, where the caller says nothing else. */
-  addDefault(setting: string, value: string): void;
+  /** Goes on with one more, where the caller says nothing else; with null, without it. */
+  setDefault(setting: string, value: string | null): void;
   /** Goes on without start-up parameters that a pooler refuses. False where it does already. */
   dropSettings(): boolean;
   end(options?: { timeout?: number }): Promise<void>;
@@ -108,9 +108,10 @@ export function openDatabase(option: ConnectionOption, options: OpenOptions = {}
     get underWay() {
       return client.underWay;
     },
-    addDefault(setting, value) {
-      settings = { ...settings, [setting]: value };
-      client.addDefault(setting, value);
+    setDefault(setting, value) {
+      const { [setting]: _, ...others } = settings;
+      settings = value === null ? others : { ...others, [setting]: value };
+      client.setDefault(setting, value);
     },
     dropSettings() {
       settings = own;
@@ -162,18 +163,33 @@ export function named<S extends Queries>(sql: S, names: SchemaNames): S {
 export async function acquainted<T>(database: Database, work: () => Promise<T>): Promise<T> {
   try {
     if (!("array_nulls" in database.settings)) await requireDefaults(database);
-    else if (!(defaultOf17 in database.settings)) {
-      // No start-up parameter for every server: Postgres 15 and 16 do not know it.
-      const [row] = await database.sql<
-        [{ value: string | null }]
-      >`select current_setting(${defaultOf17}, true) as value`;
-      if ((row.value ?? "0") !== "0") database.addDefault(defaultOf17, "0");
-    }
+    else if (!(defaultOf17 in database.settings)) await liftTransactionTimeout(database);
     return await work();
   } catch (error) {
     if (!refusesSettings(error) || !database.dropSettings()) throw error;
     return acquainted(database, work);
   }
+}
+
+/** `transaction_timeout` is no start-up parameter for every server, since Postgres 15 and 16 do not know it: so it is asked for. */
+async function liftTransactionTimeout(database: Database): Promise<void> {
+  const ask = async () => {
+    const [row] = await database.sql<
+      [{ value: string | null }]
+    >`select current_setting(${defaultOf17}, true) as value`;
+    return row.value ?? "0";
+  };
+  const value = await ask().catch((error: unknown) => {
+    if (!isCutOff(error)) throw error;
+    // The limit may have ended the connection that asked for it, so the next one begins without it.
+    database.setDefault(defaultOf17, "0");
+    return ask().catch((second: unknown) => {
+      database.setDefault(defaultOf17, null);
+      if (codeOf(second) === "42704" || refusesSettings(second)) return ask();
+      throw second;
+    });
+  });
+  if (value !== "0") database.setDefault(defaultOf17, "0");
 }
 
 function refusesSettings(error: unknown): boolean {

@@ -22,8 +22,8 @@ export interface Client {
   readonly connection: Settings;
   /** Where its connections lead to, for other drivers. */
   readonly link: Link & { readonly ssl: SslOption };
-  /** From now on connections start with one more, where the caller says nothing else. */
-  addDefault(setting: string, value: string): void;
+  /** From now on connections start with one more, where the caller says nothing else; with null, without it. */
+  setDefault(setting: string, value: string | null): void;
   /** From now on connections start without the settings that a pooler may refuse. False where they do already. */
   dropSettings(): boolean;
   /** Queries that were sent and have not been answered. */
@@ -69,8 +69,9 @@ export function openClient(options: DriverOptions, settings: ClientSettings): Cl
       const first = { host: host[0] ?? "localhost", port: port[0] ?? 5432, isEncrypted: Boolean(ssl) };
       return { ...(sockets.link ?? first), ssl };
     },
-    addDefault(setting, value) {
-      defaults = { ...defaults, [setting]: value };
+    setDefault(setting, value) {
+      const { [setting]: _, ...others } = defaults;
+      defaults = value === null ? others : { ...others, [setting]: value };
       renewable.renew();
     },
     dropSettings() {

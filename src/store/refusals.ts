@@ -72,6 +72,11 @@ export function isConnectionLoss(error: unknown): boolean {
   );
 }
 
+/** Was it lost after it stood? A limit of the server's own may have ended it, and its last word may not have come through. */
+export function isCutOff(error: unknown): boolean {
+  return ["25P04", "ECONNRESET", "EPIPE", socketCodes.closed].includes(codeOf(error) ?? "");
+}
+
 /** May the same statement succeed if it is sent again: lock and statement timeouts, deadlocks, serialization failures. */
 export function isTransient(error: unknown): boolean {
   return isConnectionLoss(error) || isLocked(error) || ["40001", "40P01", "57014"].includes(codeOf(error) ?? "");

@@ -230,6 +230,25 @@ test.each<Level>(["the database", "the role"])(
   },
 );
 
+test("a limit that ends the connection which asks for it is lifted, and nothing hangs", async () => {
+  await using database = await emptyDatabase();
+  await using unmoved = await given(database, "the database", { transaction_timeout: "1ms" });
+  const complaints: unknown[] = [];
+  // Each time it may have ended the connection, or not yet.
+  for (let round = 0; round < 8; round++) {
+    await using orchestrator = createOrchestrator({
+      connection: database.url,
+      flows,
+      logger: complainingTo(complaints),
+    });
+    await orchestrator.migrate();
+    await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
+    if (round === 0) await exercise(orchestrator, unmoved);
+    expect(await orchestrator.verify()).toEqual([]);
+  }
+  expect(complaints).toEqual([]);
+});
+
 test("what the connection string sets, apart from limits, does not matter either", async () => {
   const url = new URL(migrated.url);
   for (const [name, value] of Object.entries(hostile)) if (!theirs.test(name)) url.searchParams.set(name, value);
