@@ -174,9 +174,7 @@ export async function acquainted<T>(database: Database, work: () => Promise<T>):
 /** `transaction_timeout` is no start-up parameter for every server, since Postgres 15 and 16 do not know it: so it is asked for. */
 async function liftTransactionTimeout(database: Database): Promise<void> {
   const ask = async () => {
-    const [row] = await database.sql<
-      [{ value: string | null }]
-    >`select current_setting(${defaultOf17}, true) as value`;
+    const [row] = await database.sql<[{ value: string | null }]>`select current_setting(${defaultOf17}, true) as value`;
     return row.value ?? "0";
   };
   const value = await ask().catch((error: unknown) => {
