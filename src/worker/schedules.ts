@@ -90,9 +90,6 @@ const longestWaitMs = 60_000;
 /** A queued time looks so soon after news of the execution that it waits for; what comes meanwhile is one look. */
 const heardWaitMs = 100;
 const troubleWaitMs = 1000;
-/** While its flow is paused nothing fires. */
-const pausedWaitMs = 2000;
-
 export const scheduleOptionNames = [
   "flow",
   "cron",
@@ -147,6 +144,8 @@ export function resolveSchedules(
 export interface RunningSchedules {
   /** Nothing is looked at, or is about to be. */
   readonly isQuiet: boolean;
+  /** These flows were paused, or go on. */
+  look(flows: ReadonlySet<string>): void;
   stop(): void;
 }
 
@@ -165,6 +164,8 @@ export async function startSchedules(
   /** They are looked at in a moment, or just now. */
   const soon = new Set<Schedule>();
   const looking = new Set<Schedule>();
+  /** What is being looked at may have been read before its flow was paused, or went on. */
+  const stale = new Set<Schedule>();
   let isStopped = false;
   const cancelLooks = (schedule: Schedule) => {
     soon.delete(schedule);
@@ -211,8 +212,8 @@ export async function startSchedules(
         await withAnswerLimit(store.schedules.declare(schedule));
         return lookIn(schedule, 1);
       }
-      // A paused schedule is looked at as if no worker ran; `catchUp` decides when it goes on.
-      if (row.isPaused) return lookIn(schedule, pausedWaitMs);
+      // As if no worker ran: `catchUp` decides once the flow goes on, which `look` tells.
+      if (row.isPaused) return lookIn(schedule, longestWaitMs);
       const now = new Date(row.now);
       if (now < new Date(row.firedUntil)) {
         await withAnswerLimit(store.schedules.rewind(schedule.name, row.firedUntil));
@@ -241,12 +242,20 @@ export async function startSchedules(
       lookIn(schedule, troubleWaitMs);
     } finally {
       looking.delete(schedule);
+      if (stale.delete(schedule)) lookIn(schedule, 1);
     }
   };
   for (const schedule of schedules) void look(schedule);
   return {
     get isQuiet() {
       return soon.size === 0 && looking.size === 0;
+    },
+    look(flows) {
+      for (const schedule of schedules)
+        if (flows.has(schedule.flow)) {
+          if (looking.has(schedule)) stale.add(schedule);
+          else lookIn(schedule, 1);
+        }
     },
     stop() {
       isStopped = true;

@@ -73,11 +73,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const blocked = openBlocked({ store, committer, log, meter, flows: host.flows });
   /** Once registered: who gives back what is blocked from then on sees this version. */
   const lookAtBlocked = (): void => void blocked.look().catch(onTrouble);
+  let schedules: RunningSchedules | undefined;
   const pauses = openFlowPauses({
     store,
     flows: [...host.flows.keys()],
     onChange: (changed) => {
       for (const owner of owners.values()) if (changed.has(owner.flow.name)) owner.poke();
+      schedules?.look(changed);
     },
     onTrouble: (error) => onTrouble(error),
   });
@@ -270,7 +272,6 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         event: "listen_lost",
       });
   });
-  let schedules: RunningSchedules | undefined;
   let maintenance: Timer | undefined;
 
   let stopped: Promise<void> | undefined;

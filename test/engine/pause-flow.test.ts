@@ -241,23 +241,33 @@ test("executions of a flow with limits wait outside of its queue, and take its s
     .toHaveLength(0);
 }, 60_000);
 
-test("a schedule of a paused flow stands still as if no worker ran, and catches up by its own rule", async () => {
-  const ran: string[] = [];
-  const flow = defineFlow("paused.scheduled").to(
-    "work",
-    (ctx) => void ran.push(String(ctx.execution.metadata["scheduledAt"])),
-  );
-  await using t = await kit({
-    flows: [flow],
-    schedules: [{ flow, cron: "0 * * * *", name: "hourly", catchUp: "last" }],
-  });
-  await t.settle();
-  await t.orchestrator.pauseFlow("paused.scheduled", by);
-  await t.clock.advance("5h");
-  expect(ran).toEqual([]);
-  await t.orchestrator.unpauseFlow("paused.scheduled", done);
-  await expect.poll(() => ran.length, { timeout: 10_000 }).toBe(1);
-}, 60_000);
+test.each([
+  ["last", ["14:00", "15:00"]],
+  ["all", ["10:00", "11:00", "12:00", "13:00", "14:00", "15:00"]],
+  ["skip", ["15:00"]],
+] as const)(
+  "a schedule of a paused flow stands still as if no worker ran, and catches up %s",
+  async (catchUp, times) => {
+    const ran: string[] = [];
+    const flow = defineFlow("paused.scheduled").to(
+      "work",
+      (ctx) => void ran.push(String(ctx.execution.metadata["scheduledAt"])),
+    );
+    await using t = await kit({
+      flows: [flow],
+      schedules: [{ flow, cron: "0 * * * *", name: "hourly", catchUp, overlap: "allow" }],
+    });
+    await t.settle();
+    await t.orchestrator.pauseFlow("paused.scheduled", by);
+    await t.clock.advance("310m");
+    expect(ran).toEqual([]);
+    await t.orchestrator.unpauseFlow("paused.scheduled", done);
+    // At once: time goes on right behind it.
+    await t.clock.advance("1h");
+    expect(ran.map((at) => at.slice(11, 16)).sort()).toEqual(times);
+  },
+  60_000,
+);
 
 test("thousands that wait have their jobs by a few statements when the flow goes on", async () => {
   const flow = defineFlow("paused.many").to("work", () => 1);
