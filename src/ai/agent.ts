@@ -6,7 +6,7 @@ import { defineFlow, type Flow } from "../flow/builder.ts";
 import type { Ctx } from "../flow/context.ts";
 import { approve, pauses } from "./approval.ts";
 import { agentContract, Message, modelChunk, toModelMessages, type AgentContract } from "./contract.ts";
-import { callModel, mayHelp, noUsage, show } from "./model.ts";
+import { callModel, noUsage, retryOf, show } from "./model.ts";
 import { ai } from "./sdk.ts";
 import { checkSettings, type AgentSettings } from "./settings.ts";
 import { stepsOf } from "./steps.ts";
@@ -15,7 +15,6 @@ import { useTool } from "./tools.ts";
 /** An agent: a flow whose chunks are its model calls and whose items are its tool calls. */
 export type AgentFlow = Flow<AgentContract>;
 
-const defaultRetry = { maxAttempts: 3 };
 const maxStreamItems = 1_000_000;
 
 /**
@@ -46,10 +45,7 @@ export function agentFlow<TOOLS extends ToolSet = ToolSet, OUTPUT extends Output
   });
   flow
     .when("ModelCall")
-    .to(modelChunk, (ctx) => callModel(ctx, name, own), {
-      retry: { ...defaultRetry, retryIf: mayHelp, ...retry },
-      timeout,
-    })
+    .to(modelChunk, (ctx) => callModel(ctx, name, own), { retry: retryOf(retry), timeout })
     .forEach({ concurrency })
     .to("approve", (ctx) => approve(ctx, own))
     .to("tool", (ctx) => useTool(ctx, own))

@@ -29,18 +29,18 @@ export async function approve(ctx: Ctx<AgentContract, Call>, settings: AgentSett
   const call = ctx.input;
   const tool = settings.tools?.[call.toolName];
   if (!tool) return denied(call, `there is no tool "${call.toolName}" any more`);
-  if (ctx.resume) {
-    if (!tool.execute) return { ...call, outcome: "answered", answer: ctx.resume.value } satisfies Decided;
-    return answered(ctx, call, tool, settings);
-  }
+  if (ctx.resume) return answered(ctx, call, tool, settings);
   const status = await statusOf(ctx, call, tool, settings);
   if (status.type === "denied") return denied(call, status.reason ?? "not allowed");
   if (status.type === "user-approval") return ask(ctx, call, tool, settings, status.reason);
-  if (tool.execute) return { ...call, outcome: "run", answer: null } satisfies Decided;
-  // Whoever called the agent has to run it: a page, or another program.
+  return { ...call, outcome: "run", answer: null } satisfies Decided;
+}
+
+/** Whoever called the agent has to run it: a page, or another program. */
+export function askForOutput(ctx: Ctx<AgentContract, Decided>, { toolCallId, toolName, input }: Call, tool: Tool) {
   return ctx.pauseFor({
     type: pauses.output,
-    payload: { toolCallId: call.toolCallId, tool: call.toolName, input: call.input, ...description(tool) },
+    payload: { toolCallId, tool: toolName, input, ...description(tool) },
     resumeTo: "self",
   });
 }

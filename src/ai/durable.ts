@@ -15,7 +15,7 @@ import {
 import type { Output, RetryOptions, StepOptions } from "../flow/context.ts";
 import { toStorable, type AgentItem } from "./contract.ts";
 import { Deltas } from "./deltas.ts";
-import { arrived, mayHelp, show } from "./model.ts";
+import { arrived, retryOf, show } from "./model.ts";
 import { deltaOf, isPiece, joinPieces, type Part } from "./spoken.ts";
 import { runTool, type DurableToolOptions } from "./tools.ts";
 
@@ -78,7 +78,7 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
   requireKnown(options, ["name", "retry", "timeout", "stream"], where);
   const { name = "model", retry, timeout = null } = options;
   requireText(name, `name of ${where}`, { max: 400 });
-  const stepOptions = { retry: { maxAttempts: 3, retryIf: mayHelp, ...retry }, timeout };
+  const stepOptions = { retry: retryOf(retry), timeout };
   const putter = putterOf(ctx, options.stream, where);
   const recorded = async (work: (key: string) => Promise<unknown>): Promise<unknown> => {
     try {

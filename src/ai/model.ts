@@ -4,7 +4,7 @@ import { ChunkTimeoutError, FlowledgerError, StepTimeoutError } from "../base/er
 import type { Json } from "../base/json.ts";
 import { own } from "../engine/ctx/attempt.ts";
 import { EventsCtx } from "../engine/ctx/events.ts";
-import type { Ctx } from "../flow/context.ts";
+import type { Ctx, RetryOptions } from "../flow/context.ts";
 import { toMessages, toModelMessages, toStorable, type AgentContract, type AgentItem, type Usage } from "./contract.ts";
 import { prepare } from "./prepare.ts";
 import { ai } from "./sdk.ts";
@@ -94,8 +94,13 @@ export async function callModel(
     }));
 }
 
+/** How often a call is made: three times, unless its user says otherwise. `waits` says so by itself. */
+export function retryOf(retry: RetryOptions | undefined): RetryOptions {
+  return { ...(retry?.waits === undefined && { maxAttempts: 3 }), retryIf: mayHelp, ...retry };
+}
+
 /** Whether making the call again may help. */
-export function mayHelp(error: unknown): boolean {
+function mayHelp(error: unknown): boolean {
   if (ai.APICallError.isInstance(error)) return error.isRetryable;
   if (error instanceof FlowledgerError) return error instanceof ChunkTimeoutError || error instanceof StepTimeoutError;
   return ![

@@ -4,7 +4,7 @@ import { FlowledgerError } from "../base/errors.ts";
 import { isObject, type Json } from "../base/json.ts";
 import type { Ctx } from "../flow/context.ts";
 import { toModelMessages, toStorable, type AgentContract } from "./contract.ts";
-import type { Decided } from "./approval.ts";
+import { askForOutput, type Decided } from "./approval.ts";
 import { show, type Call } from "./model.ts";
 import type { AgentSettings } from "./settings.ts";
 
@@ -22,7 +22,7 @@ export function idempotencyKeyOf(options: object): string | null {
 type Result = Pick<ToolResultPart, "toolCallId" | "toolName" | "output">;
 
 /** Runs what may run. @returns what the model is told */
-export async function useTool(ctx: Ctx<AgentContract, Decided>, settings: AgentSettings): Promise<Json> {
+export async function useTool(ctx: Ctx<AgentContract, Decided>, settings: AgentSettings) {
   const { outcome, answer, ...call } = ctx.input;
   const { toolCallId, toolName } = call;
   const put = show(ctx);
@@ -32,12 +32,14 @@ export async function useTool(ctx: Ctx<AgentContract, Decided>, settings: AgentS
     await put({ type: "tool-output-denied", toolCallId });
     return told({ type: "execution-denied", reason: String(answer) });
   }
-  if (outcome === "answered") {
-    await put({ type: "tool-output-available", toolCallId, output: answer });
-    return told(outputOf(answer));
+  if (outcome === "answered" || ctx.resume) {
+    const given = ctx.resume ? ctx.resume.value : answer;
+    await put({ type: "tool-output-available", toolCallId, output: given });
+    return told(outputOf(given));
   }
   const tool = settings.tools?.[toolName];
   const { execute } = tool ?? {};
+  if (tool && !execute) return askForOutput(ctx, call, tool);
   if (!tool || !execute) {
     await put({ type: "tool-output-error", toolCallId, errorText: `tool "${toolName}" cannot be run any more` });
     return told({ type: "error-text", value: `tool "${toolName}" cannot be run any more` });

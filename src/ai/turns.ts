@@ -94,9 +94,15 @@ export function busy(chat: string): UsageError {
 export async function historyAfter({ orchestrator }: Chat, turn: string | null): Promise<ModelMessage[]> {
   if (turn === null) return [];
   const execution = await orchestrator.getExecution(turn);
-  const kept = await execution.result.getState("messages");
+  const kept = (await execution.result.getState("messages")) ?? (await givenTo(execution));
   const messages = toModelMessages(Array.isArray(kept) ? kept : [], `messages of execution ${turn}`);
   return settled(messages);
+}
+
+/** Those of the start input: a turn that was stopped before it began has nothing else. */
+async function givenTo(execution: Execution): Promise<unknown> {
+  const { startInput } = await execution.result.getMeta();
+  return isObject(startInput) ? startInput["messages"] : undefined;
 }
 
 /** A model refuses calls without results: a turn that was stopped may end with some. */

@@ -218,7 +218,7 @@ test("what a tool throws is told to the model, after its own retries; what is no
 
 test("a model that is busy is asked again as another attempt, and one that refuses is not", async () => {
   await using provider = await testProvider(said({ status: 503 }, { text: ["Late"] }, { status: 401 }));
-  const agent = agentFlow("busy", { model: modelOf(provider.url), retry: { initialInterval: 1 } });
+  const agent = agentFlow("busy", { model: modelOf(provider.url), retry: { waits: [1, 1] } });
   await using orchestrator = await serving(database, [agent]);
 
   const state = await orchestrator.flow(agent).start("?");
@@ -382,6 +382,41 @@ test("a call that the model got wrong is told to it, and one that takes too long
   expect(state).toMatchObject({ text: "sorry" });
   expect(state.messages?.[2]).toMatchObject({ role: "tool", content: [{ output: { type: "error-text" } }] });
   expect(provider.asked).toHaveLength(3);
+});
+
+test("an approved tool of the page is then asked for its output; a rejected one is denied, and its decision is no output", async () => {
+  const locate = (place: string) => ({ name: "locate", input: { place } });
+  await using provider = await testProvider(said({ calls: [locate("a"), locate("b"), locate("c")] }, { text: ["ok"] }));
+  const agent = agentFlow("page-tool", {
+    model: modelOf(provider.url),
+    tools: { locate: tool({ inputSchema: z.object({ place: z.string() }), outputSchema: z.string() }) },
+    toolApproval: { locate: "user-approval" },
+  });
+  await using orchestrator = await serving(database, [agent]);
+  const execution = await orchestrator.flow(agent).startExecution("?", { autoCloseTimeout: 0 });
+  const asked = await untilPending(execution, 3);
+  const of = (place: string) => asked.find(({ payload }) => JSON.stringify(payload).includes(`"${place}"`))?.id ?? "";
+  await execution.continueWith(of("a"), { decision: "approve" });
+  await execution.continueWith(of("b"), { decision: "edit", input: { place: "B" } });
+  await execution.continueWith(of("c"), { decision: "reject", message: "private" });
+  const ran = new Set<unknown>();
+  while (ran.size < 2)
+    for (const { id, type, payload } of await execution.getPendingInterrupts()) {
+      if (type !== "tool-output") continue;
+      const { place } = Object(payload).input;
+      ran.add(place);
+      await execution.continueWith(id, `at ${place}`);
+    }
+
+  expect((await execution.waitForClose()).messages?.at(2)).toMatchObject({
+    content: [
+      { output: { value: "at a" } },
+      { output: { value: "at B" } },
+      { output: { type: "execution-denied", reason: "private" } },
+    ],
+  });
+  expect(provider.asked).toHaveLength(2);
+  await expectGuarantees(sql, execution.id);
 });
 
 test("a redrive makes the call again that failed, and nothing before it; a fork goes on from where it is told", async () => {

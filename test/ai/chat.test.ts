@@ -15,7 +15,7 @@ import { agentFlow, chatRoutes, type ChatRoutes, type ChatRoutesOptions } from "
 import { createOrchestrator, defineFlow, type Execution, type Orchestrator } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
-import { serving } from "../support/flows.ts";
+import { serving, visiting } from "../support/flows.ts";
 import { expectGuarantees } from "../support/ledger.ts";
 import { modelOf, testProvider, type Asked, type Said } from "./provider.ts";
 
@@ -188,6 +188,30 @@ test("stop ends the turn for every tab, and the next message goes on without wha
   await tab.sendMessage({ text: "Go on" });
   expect(tab.text).toBe("fine");
   expect(at.provider.asked[1]?.messages.map(({ content }) => content)).toEqual(["Count", "Go on"]);
+});
+
+test("a turn that was stopped before it began loses nothing of the conversation", async () => {
+  await using provider = await testProvider((_, number) => ({ text: [`answer ${number}`] }));
+  const agent = agentFlow("early", { model: modelOf(provider.url) });
+  await using orchestrator = visiting(database, [agent]);
+  const routes = chatRoutes({ orchestrator, flow: agent, authorize: () => ({ actor: "ann" }) });
+  const send = (id: string) => post(routes, "", { id: "early", messages: [user(id, id)] });
+  {
+    await using _worker = await serving(database, [agent]);
+    await (await send("first")).text();
+  }
+  const waiting = await send("second");
+  await post(routes, "/early/stop", {});
+  await waiting.text();
+  await using _worker = await serving(database, [agent]);
+  await (await send("third")).text();
+
+  expect(provider.asked.at(-1)?.messages.map(({ content }) => content)).toEqual([
+    "first",
+    "answer 1",
+    "second",
+    "third",
+  ]);
 });
 
 test("an approval given in the chat runs the tool as the ledger has it, whatever the page says it was", async () => {
