@@ -403,6 +403,7 @@ return case when jsonb_typeof(p_value) = 'number' then p_value::numeric % 1 = 0 
 create or replace function flowledger.start(flow text, input jsonb default 'null', options jsonb default '{}') returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
 as $$
 declare
   v_id uuid;
@@ -474,6 +475,7 @@ $$;
 create or replace function flowledger.begin_execution(p_id uuid, input jsonb, notify boolean, raw boolean, limit_key text, p_due timestamptz) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
 as $$
 declare
   e flowledger.executions;

@@ -421,6 +421,7 @@ $$;
 create or replace function flowledger.pause_events(p_type text, options jsonb) returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
 as $$
   select jsonb_build_array(jsonb_build_object('type', p_type, 'until', flowledger.to_ms(flowledger.moment_of(nullif(options -> 'until', 'null'))),
     'actor', options -> 'actor', 'reason', options -> 'reason', 'bulk', options -> 'bulk'))

@@ -129,6 +129,7 @@ end $$;
 create or replace function flowledger.snooze_interrupt(id uuid, interrupt text, options jsonb, notify boolean default true) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
 as $$
 declare
   e flowledger.executions;

@@ -154,6 +154,35 @@ test("TypeScript refuses it as well, with the place", async () => {
   expect(await counted()).toEqual(before);
 });
 
+test("times and durations go into the ledger with all their digits, whatever the session writes of a number", async () => {
+  const until = "2031-02-03T04:05:06.789Z";
+  const id = crypto.randomUUID();
+  const ledger = await sql.begin(async (tx) => {
+    await tx`set local extra_float_digits = -10`;
+    await tx`select flowledger.start('rounded', '1', ${JSON.stringify({ id, delay: "1h", timeout: 93_661_001, autoCloseTimeout: 93_661_003, allowUnknown: true })}::text::jsonb)`;
+    await tx`select flowledger.pause(${id}, ${JSON.stringify({ actor: "ann", reason: "INC-12", until })}::text::jsonb)`;
+    await tx`set local extra_float_digits = 1`;
+    return await tx`select type, payload from flowledger.ledger where execution_id = ${id} and seq <> 2 order by seq`;
+  });
+
+  expect([...ledger]).toMatchObject([
+    { payload: { settings: { timeoutMs: 93_661_001, autoCloseMs: 93_661_003 } } },
+    { type: "execution.paused", payload: { until: Date.parse(until) } },
+  ]);
+});
+
+test("what is created with a delay and started by such a session is due when it was", async () => {
+  const [{ id }] = await sql<[{ id: string }]>`
+    select id from flowledger.create_executions(array[gen_random_uuid()], array['rounded'], array['create'], '[null]', '[{"flow": "rounded"}]', array[null],
+      array[0], array[null], array[null::uuid], array[null::timestamptz], array[3600000.0], array[null::timestamptz], array[null::float8])`;
+  await sql.begin(async (tx) => {
+    await tx`set local extra_float_digits = -10`;
+    await tx`select flowledger.start_execution(${id}, '1')`;
+  });
+
+  expect(await verify(sql)).toEqual([]);
+});
+
 test("after all of this every invariant holds", async () => {
   expect(await verify(sql)).toEqual([]);
 });
