@@ -6,7 +6,7 @@ import type { Ctx } from "../flow/context.ts";
 import { toModelMessages, toStorable, type AgentContract } from "./contract.ts";
 import { show, type Call } from "./model.ts";
 import { ai } from "./sdk.ts";
-import { answerOf, decisions, type AgentSettings } from "./settings.ts";
+import { answerOf, decisions, toolOf, type AgentSettings } from "./settings.ts";
 
 /** The pauses of an agent, by their type. */
 export const pauses = { approval: "tool-approval", output: "tool-output", budget: "budget" } as const;
@@ -27,7 +27,7 @@ type Tool = ToolSet[string];
 /** Asks where a rule says so; passes on what may run. */
 export async function approve(ctx: Ctx<AgentContract, Call>, settings: AgentSettings) {
   const call = ctx.input;
-  const tool = settings.tools?.[call.toolName];
+  const tool = toolOf(settings, call.toolName);
   if (!tool) return denied(call, `there is no tool "${call.toolName}" any more`);
   if (ctx.resume) return answered(ctx, call, tool, settings);
   const status = await statusOf(ctx, call, tool, settings);

@@ -50,6 +50,11 @@ const Answer = z.object({
   message: z.string().max(100_000).optional(),
 });
 
+/** The tool of that name. A model may name anything, `constructor` too. */
+export function toolOf({ tools = {} }: Pick<AgentSettings, "tools">, name: string): ToolSet[string] | undefined {
+  return Object.hasOwn(tools, name) ? tools[name] : undefined;
+}
+
 /** What may be answered to a call. */
 export function answerOf([first = "approve", ...others]: readonly Decision[]) {
   return Answer.extend({ decision: z.enum([first, ...others]) });

@@ -6,7 +6,7 @@ import type { Ctx } from "../flow/context.ts";
 import { toModelMessages, toStorable, type AgentContract } from "./contract.ts";
 import { askForOutput, type Decided } from "./approval.ts";
 import { show, type Call } from "./model.ts";
-import type { AgentSettings } from "./settings.ts";
+import { toolOf, type AgentSettings } from "./settings.ts";
 
 /** What `execute` of a tool gets here beside what the AI SDK gives it. */
 export interface DurableToolOptions extends ToolExecutionOptions<unknown> {
@@ -37,7 +37,7 @@ export async function useTool(ctx: Ctx<AgentContract, Decided>, settings: AgentS
     await put({ type: "tool-output-available", toolCallId, output: given });
     return told(outputOf(given));
   }
-  const tool = settings.tools?.[toolName];
+  const tool = toolOf(settings, toolName);
   const { execute } = tool ?? {};
   if (tool && !execute) return askForOutput(ctx, call, tool);
   if (!tool || !execute) {

@@ -51,6 +51,11 @@ export function timesOf(cron: string, timeZone: string): CronTimes {
   return isFixed ? fixedTimes(pattern, timeZone) : realTimes(pattern, timeZone);
 }
 
+/** The same, or null where a release of another grammar wrote what this one cannot read. */
+export function readableTimesOf(cron: string, timeZone: string): CronTimes | null {
+  return cronProblem(cron, { hasSeconds: true }) === null && isTimeZone(timeZone) ? timesOf(cron, timeZone) : null;
+}
+
 function realTimes(pattern: string, timeZone: string): CronTimes {
   const times = calendar(pattern, timeZone);
   return {

@@ -1,6 +1,6 @@
 /** Commands about the fleet: which workers there are, and what starts by the clock. */
 import type { Command } from "commander";
-import { cronProblem, isTimeZone, timesOf } from "../base/cron.ts";
+import { readableTimesOf } from "../base/cron.ts";
 import { reservedPrefix } from "../flow/names.ts";
 import { ageOf, lengthOf, printTable } from "../terminal.ts";
 import { terminalOf, withStore } from "./command.ts";
@@ -19,7 +19,7 @@ export function addFleetCommands(program: Command): void {
       const workers = found.map((worker) => ({ ...worker, isAlive: worker.silentMs < silentMs }));
       const out = terminalOf(command);
       if (out.isJson) return out.json(workers);
-      const rows = workers.map(({ id, host, pid, isAlive, startedAt, heartbeatAt, flows }) => [
+      const rows = workers.map(({ id, host, pid, isAlive, startedAt, heartbeatAt, flows, versions }) => [
         id,
         isAlive ? out.paint.green("alive") : out.paint.red("silent"),
         out.isInteractive ? lengthOf(startedAt, null) : startedAt.toISOString(),
@@ -29,9 +29,18 @@ export function addFleetCommands(program: Command): void {
         flows
           .filter((flow) => !flow.startsWith(reservedPrefix))
           .toSorted()
+          .map((flow) => [flow, ...(versions[flow] ? [versions[flow].slice(0, 12)] : [])].join(" "))
           .join(", "),
       ]);
-      const heads = ["id", "status", out.isInteractive ? "up" : "started", "heartbeat", "host", "pid", "flows"];
+      const heads = [
+        "id",
+        "status",
+        out.isInteractive ? "up" : "started",
+        "heartbeat",
+        "host",
+        "pid",
+        "flows and versions",
+      ];
       printTable(out, heads, rows);
     });
 
@@ -59,8 +68,7 @@ export function addFleetCommands(program: Command): void {
 
 /** Null where no time is left, and where another version of this library wrote what this one cannot read. */
 function nextOf({ cron, timeZone, now }: { cron: string; timeZone: string; now: Date }): Date | null {
-  const isReadable = cronProblem(cron, { hasSeconds: true }) === null && isTimeZone(timeZone);
-  return isReadable ? timesOf(cron, timeZone).after(now) : null;
+  return readableTimesOf(cron, timeZone)?.after(now) ?? null;
 }
 
 function nextText(nextAt: Date | null, now: Date, removedAt: Date | null, isShort: boolean): string {

@@ -268,6 +268,8 @@ export interface WorkerShown {
   readonly pid: number;
   readonly role: string;
   readonly flows: readonly string[];
+  /** Of each flow the fingerprint that it runs. */
+  readonly versions: Readonly<Record<string, string>>;
   readonly startedAt: string;
   readonly heartbeatAt: string;
   readonly silentMs: number;

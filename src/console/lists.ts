@@ -1,5 +1,5 @@
 /** What goes across executions: lists, counts, the inbox, failures, flows, workers, schedules. */
-import { timesOf } from "../base/cron.ts";
+import { readableTimesOf } from "../base/cron.ts";
 import { release } from "../base/release.ts";
 import { requireBoolean } from "../base/option.ts";
 import { inboxOptions as inboxChecked } from "../execution/inbox.ts";
@@ -131,9 +131,9 @@ function requireUnscoped({ person }: Asked, what: string): void {
 }
 
 function scheduleOf({ firedUntil, removedAt, now, ...schedule }: KnownSchedule): ScheduleShown {
-  const times = timesOf(schedule.cron, schedule.timeZone);
+  const times = readableTimesOf(schedule.cron, schedule.timeZone);
   const next: string[] = [];
-  for (let at = times.after(now); at && next.length < nextTimes; at = times.after(at)) next.push(at.toISOString());
+  for (let at = times?.after(now); at && next.length < nextTimes; at = times?.after(at)) next.push(at.toISOString());
   return { ...schedule, next, firedUntil: firedUntil.toISOString(), removedAt: removedAt?.toISOString() ?? null };
 }
 

@@ -329,16 +329,29 @@ export function checkResource(flow: ContractOwner, name: string, value: unknown)
   if (schema) coerce(schema, value, `resource "${name}" of flow "${flow.name}"`);
 }
 
-/** What a handler returned or a caller left out: `undefined` has no JSON form, so it travels as null. */
+/**
+ * What a handler returned or a caller left out: `undefined` has no JSON form, so it travels as null. A schema that takes
+ * `undefined` (a default, say) gets that; one that takes null alone gets null.
+ */
 export function parseReturn(schema: z.core.$ZodType | null | undefined, value: unknown, where: string): Json {
   if (!schema) return value === undefined ? null : toJson(value, where);
-  const parsed = coerce(schema, value, where);
+  const isNull = value === undefined && !takes(schema, undefined) && takes(schema, null);
+  const parsed = coerce(schema, isNull ? null : value, where);
   return parsed === undefined ? null : toJson(parsed, where);
 }
 
 /** A value coerced by a schema, as JSON. */
 export function parseValue(schema: z.core.$ZodType | null | undefined, value: unknown, where: string): Json {
   return toJson(schema ? coerce(schema, value, where) : value, where);
+}
+
+/** False where that cannot be told: to coerce the value says why. */
+function takes(schema: z.core.$ZodType, value: unknown): boolean {
+  try {
+    return z.safeParse(schema, value).success;
+  } catch {
+    return false;
+  }
 }
 
 function coerce(schema: z.core.$ZodType, value: unknown, where: string): unknown {

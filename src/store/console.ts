@@ -64,6 +64,8 @@ export const KnownWorker = z.object({
   pid: z.int(),
   role: z.string(),
   flows: z.array(z.string()),
+  /** Of each flow the fingerprint that it runs. */
+  versions: z.record(z.string(), z.string()),
   startedAt: z.date(),
   heartbeatAt: z.date(),
   silentMs: z.number(),
@@ -223,7 +225,10 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
     async workers(limit) {
       const rows = await lookedUp(
         sql`
-          select w.id, w.host, w.pid, w.role, to_jsonb(w.flows) as flows, w.started_at as "startedAt", w.heartbeat_at as "heartbeatAt",
+          select w.id, w.host, w.pid, w.role, to_jsonb(w.flows) as flows,
+            (select coalesce(jsonb_object_agg(v.flow, v.fingerprint), '{}') from unnest(w.flows, w.fingerprints) v(flow, fingerprint)
+             where v.fingerprint is not null) as versions,
+            w.started_at as "startedAt", w.heartbeat_at as "heartbeatAt",
             (extract(epoch from flowledger.wall_clock() - w.heartbeat_at) * 1000)::float8 as "silentMs"
           from flowledger.workers w order by w.started_at desc, w.id limit ${limit}::int`,
         "workers",

@@ -192,7 +192,9 @@ test("an edited input that the tool would refuse is asked about again, with what
 });
 
 test("what a tool throws is told to the model, after its own retries; what is no JSON fails the agent with the path", async () => {
-  await using provider = await testProvider(said({ calls: [weather] }, { text: ["Sorry"] }, { calls: [weather] }));
+  await using provider = await testProvider(
+    said({ calls: [weather] }, { text: ["Sorry"] }, { calls: [weather] }, { calls: [weather] }),
+  );
   let tries = 0;
   const define = (name: string, execute: () => unknown) =>
     agentFlow(name, {
@@ -205,15 +207,21 @@ test("what a tool throws is told to the model, after its own retries; what is no
     throw new Error("no signal");
   });
   const odd = define("odd", () => ({ at: { place: 10n } }));
-  await using orchestrator = await serving(database, [failing, odd]);
+  const round: Record<string, unknown> = { list: [] };
+  round["list"] = [{ back: round }];
+  const circle = define("circle", () => round);
+  await using orchestrator = await serving(database, [failing, odd, circle]);
 
   const state = await orchestrator.flow(failing).start("?");
   const refused = orchestrator.flow(odd).start("?");
+  await refused.catch(() => {});
+  const endless = orchestrator.flow(circle).start("?");
 
   expect(tries).toBe(3);
   expect(state).toMatchObject({ text: "Sorry", finishReason: "stop" });
   expect(state.messages?.at(2)).toMatchObject({ content: [{ output: { type: "error-text", value: "no signal" } }] });
   await expect(refused).rejects.toThrow(/output of tool "weather" at at\.place/);
+  await expect(endless).rejects.toThrow(/output of tool "weather".*contains itself/);
 });
 
 test("a model that is busy is asked again as another attempt, and one that refuses is not", async () => {
@@ -367,7 +375,17 @@ test("what prepareStep gives and cannot be meant fails the agent, without a call
 
 test("a call that the model got wrong is told to it, and one that takes too long is made again", async () => {
   await using provider = await testProvider(
-    said({ calls: [{ name: "weather", input: { town: 7 } }] }, { text: ["slow"], holdBefore: 0 }, { text: ["sorry"] }),
+    said(
+      {
+        calls: [
+          { name: "weather", input: { town: 7 } },
+          { name: "constructor", input: {} },
+          { name: "toString", input: {} },
+        ],
+      },
+      { text: ["slow"], holdBefore: 0 },
+      { text: ["sorry"] },
+    ),
   );
   const agent = agentFlow("wrong-call", {
     model: modelOf(provider.url),
@@ -380,7 +398,8 @@ test("a call that the model got wrong is told to it, and one that takes too long
   const state = await orchestrator.flow(agent).start("?");
 
   expect(state).toMatchObject({ text: "sorry" });
-  expect(state.messages?.[2]).toMatchObject({ role: "tool", content: [{ output: { type: "error-text" } }] });
+  const told = { output: { type: "error-text" } };
+  expect(state.messages?.[2]).toMatchObject({ role: "tool", content: [told, told, told] });
   expect(provider.asked).toHaveLength(3);
 });
 

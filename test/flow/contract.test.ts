@@ -52,6 +52,24 @@ test("without a contract any JSON passes, and what is left out is null", () => {
   expect(() => parseInput(untyped, { at: new Date() })).toThrow(PayloadError);
 });
 
+test.each([
+  [z.null(), null],
+  [z.object({ a: z.number() }).nullable(), null],
+  [z.string().nullable().default("none"), "none"],
+  [z.string().optional(), null],
+  [z.unknown(), null],
+])("what is left out is null where the contract takes no undefined", (schema, expected) => {
+  const flow = defineFlow("left-out", { input: schema, events: { Told: schema } });
+
+  expect(parseInput(flow, undefined)).toEqual(expected);
+  expect(parseEvent(flow, "Told", undefined)).toEqual(expected);
+  expect(parseReturn(schema, undefined, "return")).toEqual(expected);
+});
+
+test("what is left out and may not be says so as undefined", () => {
+  expect(() => parseInput(defineFlow("needed", { input: z.string() }), undefined)).toThrow(/received undefined/);
+});
+
 test("a state key is coerced, an unknown one refused", () => {
   expect(parseState(typed, "decision", " yes ")).toBe("yes");
   expect(() => parseState(typed, "decision", 1)).toThrow(ContractError);

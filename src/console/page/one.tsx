@@ -1,5 +1,6 @@
 /** One execution: why it is where it is, what it asks, and all that is known of it. */
 import { visible } from "../../base/visible.ts";
+import { Fragment } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Me, Overview, Shown } from "../api.ts";
 import { ActionDialog, actionsOf, type Action } from "./actions.tsx";
@@ -187,12 +188,12 @@ function Head({ one }: { one: Overview }) {
           </>
         )}
         {redrivenBy.map((next) => (
-          <>
+          <Fragment key={next}>
             <dt>Redriven as</dt>
             <dd>
               <ExecutionLink id={next} />
             </dd>
-          </>
+          </Fragment>
         ))}
         {fingerprint !== null && (
           <>

@@ -126,7 +126,7 @@ export function Workers() {
       empty="No worker is running"
       heads={["Worker", "Process", "Serves", "Since", "Silent for"]}
     >
-      {({ id, host, pid, role, flows, startedAt, silentMs: silent }) => (
+      {({ id, host, pid, role, flows, versions, startedAt, silentMs: silent }) => (
         <tr key={id}>
           <td class="id">{id}</td>
           <td>
@@ -137,6 +137,7 @@ export function Workers() {
             {flows.slice(0, 12).map((flow) => (
               <a key={flow} class="tag" href={hrefOf({ flow })} onClick={stay}>
                 {visible(flow)}
+                <span class="quiet"> {versions[flow]?.slice(0, 12)}</span>
               </a>
             ))}
             {flows.length > 12 && <span class="quiet">and {flows.length - 12} more</span>}
