@@ -3,7 +3,7 @@ import { defaultSettings } from "./event.ts";
 import type { EventOf, ExecutionId, Outcome, Settings, WorkerId } from "./event.ts";
 import type { Source } from "./move.ts";
 import type { SerializedError } from "../base/errors.ts";
-import { plain, type Json, type JsonObject } from "../base/json.ts";
+import { copyJson, plain, type Json, type JsonObject } from "../base/json.ts";
 import {
   type StateWrite,
   type Arrival,
@@ -212,7 +212,7 @@ export function freezeState(state: ExecutionState): JsonObject {
 
 /** The state a snapshot froze. It was written by `freezeState` of this version (`snapshotVersion`), so its shape is known. */
 export function thawState(frozen: JsonObject): ExecutionState {
-  const raw = structuredClone(frozen) as unknown as Omit<
+  const raw = copyJson(frozen) as unknown as Omit<
     ExecutionState,
     "dispatches" | "parked" | "frames" | "joins" | "groups" | "interrupts" | "children"
   > & {

@@ -1,4 +1,5 @@
 /** Every place of a call, with what is right there and what is wrong. */
+import { cells } from "../../support/products.ts";
 import { placesOf, type Fields, type Kind, type Place } from "./kinds.ts";
 
 export interface Tried {
@@ -15,7 +16,7 @@ export interface Judged {
 /**
  * The arguments are right everywhere but at the place.
  *
- * @param odd what is tried at a place
+ * @param odd what is tried at a place: `npm test` tries every third of it, another third at the next place
  */
 export function judgedPlaces(
   name: string,
@@ -26,7 +27,7 @@ export function judgedPlaces(
   const places = Object.entries(args).flatMap(([label, kind], index) =>
     placesOf(label, kind).map((place): Judged => {
       const of = (isRight: boolean) =>
-        valuesOf(place.kind, odd(place))
+        valuesOf(place.kind, Object.fromEntries(cells(place.name, Object.entries(odd(place)))))
           .filter(([, value]) => place.kind.takes(value) === isRight)
           .map(([what, value]) => ({
             what,
