@@ -187,14 +187,14 @@ class Server implements EmbeddedPostgres {
 }
 
 async function initialize(home: Home, binaries: string, watchdog: Watchdog): Promise<void> {
-  // A start that died half way leaves a part, never a data directory that looks complete.
+  // A start that dies half way leaves a `.part` folder, and no data directory that looks complete.
   const part = `${home.data}.part`;
   await removeFolder(part);
   await fs.writeFile(home.password, `${randomBytes(18).toString("base64url")}\n`, { mode: 0o600 });
   if (home.user) await fs.chown(home.password, home.user.uid, home.user.gid);
   const login = ["-U", "postgres", "-A", "scram-sha-256", `--pwfile=${home.password}`];
   const locale = ["-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"];
-  // What is long and random needs no stretching, which each connection would pay for.
+  // A long random password needs no stretching, which each connection would pay for.
   const fast = home.isTemporary ? ["--no-sync", "--set=scram_iterations=1"] : [];
   const child = spawn(join(binaries, "initdb"), ["-D", part, ...login, ...locale, ...fast, "--no-instructions"], {
     ...childOptions(home),
@@ -258,7 +258,7 @@ interface Watchdog {
   dismiss(): void;
 }
 
-// Its input ends when this process is gone, also by SIGKILL, where no handler of ours runs.
+// Its stdin ends with this process, also by SIGKILL, where no handler runs.
 const WATCHDOG = `
   const [signal, folder] = process.argv.slice(1);
   let pid = 0;

@@ -103,7 +103,7 @@ function exceed(
       { used, tokens },
     );
   if (onExceeded === "stop") return null;
-  // Its answers are none to this question.
+  // The approval's answers do not fit this question.
   const { expiresIn: _, escalate: _others, ...asking } = approval;
   return ctx.pauseFor({
     ...asking,

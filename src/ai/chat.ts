@@ -135,7 +135,7 @@ export function chatRoutes(options: ChatRoutesOptions): ChatRoutes {
       return stream(execution, request, await decide(execution, last, actor));
     }
     const content = contentOf(last);
-    // A request that was sent again.
+    // The same request was sent again.
     const isSame = trigger === "submit-message" && newest?.message === last.id && newest.content === content;
     if (newest && isSame) return stream(await orchestrator.getExecution(newest.id), request);
     if (newest && !newest.isClosed) throw busy(id);
@@ -316,7 +316,7 @@ function guarded(handle: (request: Request) => Promise<Response>): (request: Req
       const isConflict =
         error instanceof UsageError && ("chat" in error.details || /idempotency key/.test(error.message));
       const status = isConflict ? 409 : statusOf(error);
-      // It may name the database's host.
+      // The message may name the database's host.
       if (status === undefined) return refused(503, error.code, "not now: try again in a moment");
       return refused(status, error.code, error.message);
     }

@@ -46,7 +46,7 @@ export class Deltas {
   async #due(): Promise<void> {
     const timer = this.#timer;
     await this.#arrived();
-    // Meanwhile everything may have been put.
+    // Everything may have been put while this waited.
     if (timer !== this.#timer) return;
     const sent = this.#send();
     sent.catch(() => {});
@@ -66,7 +66,7 @@ export class Deltas {
     this.#waiting = null;
   }
 
-  // What it throws is a rejection, also where a timer calls it.
+  // Async, so that a timer that calls it gets a rejection and no exception.
   async #send(): Promise<void> {
     this.#timer?.cancel();
     this.#timer = undefined;

@@ -85,7 +85,7 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
       return await ctx.step(name, async (_, key) => toStorable(await work(key), `result of ${where}`), stepOptions);
     } catch (error) {
       if (ctx.signal.aborted || !(error instanceof Error)) throw error;
-      // The SDK would try again what it knows by its class, and a retry of the chunk has no class: here tries are those of the step.
+      // The SDK tries errors of some classes again. The class is dropped, because the step makes the tries here.
       throw new Error(error.message, { cause: error });
     }
   };
@@ -245,7 +245,7 @@ function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    // The SDK tells the model that its call was none.
+    // The SDK tells the model that its call was invalid.
     return text;
   }
 }

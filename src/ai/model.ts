@@ -53,7 +53,7 @@ export async function callModel(
     ...prepared,
     model: spoken.of(prepared.model),
     ...(tools && { tools: withoutWork(tools) }),
-    // Another try is another attempt of this chunk, which the ledger and the page know of.
+    // Each try is an attempt of this chunk, so that the ledger and the page know of it.
     maxRetries: 0,
     streamRetries: 0,
     abortSignal: ctx.signal,

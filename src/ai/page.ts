@@ -104,13 +104,13 @@ export class Page {
       this.#steps.set(step, "shown");
       shown.push({ type: "reset-step" });
     } else if (known !== undefined && step !== "") {
-      // Another step came in between: the page keeps the first telling.
+      // Another step came in between: the page keeps what it was told first.
       this.#steps.set(step, "muted");
     } else if (this.#current !== null && this.#current !== step && !follows(this.#current, step)) {
       this.#steps.set(step, "waiting");
       this.#queues.set(step, [chunk]);
     } else {
-      // The one before it ended without a word: it was skipped, or its call failed for good.
+      // The step before gave no end: it was skipped, or its call failed for good.
       if (this.#current !== null) this.#steps.set(this.#current, "done");
       this.#enter(step, chunk, shown);
     }
@@ -201,7 +201,7 @@ export class Page {
         if (action === "resume") shown.push(responseOf(id, value));
       }
     } else
-      // What is asked may be for others than the reader of this page.
+      // The question may be for others than the reader of this page, so its payload is left out.
       shown.push({ type: "data-interrupt", id, data: { id, type, status: isAsked ? "pending" : action } });
   }
 }

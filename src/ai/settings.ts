@@ -319,7 +319,7 @@ function checkAsking({ expiresIn = null, ...asking }: ApprovalOptions, allowed: 
       interrupt: "approval",
       response: toJson(z.toJSONSchema(answerOf(allowed), { io: "input" }), "approval"),
       expiresInMs: expiresIn === null ? null : parseDuration(expiresIn, "approval.expiresIn"),
-      // Whether links lead anywhere, and who hears of them, is known when the agent runs.
+      // The agent's run checks that links lead somewhere and that somebody hears of them.
       publicUrl: "",
       isHeard: true,
       where: "approval",

@@ -33,7 +33,7 @@ export class Spoken {
   of(model: LanguageModel): LanguageModel {
     const known =
       typeof model === "string" ? (globalThis.AI_SDK_DEFAULT_PROVIDER ?? ai.gateway).languageModel(model) : model;
-    // The SDK refuses it.
+    // The SDK refuses a model of another specification itself.
     if (!["v2", "v3", "v4"].includes(known.specificationVersion)) return model;
     const wrapStream: LanguageModelMiddleware["wrapStream"] = async ({ doStream }) => {
       const { stream, ...more } = await doStream();

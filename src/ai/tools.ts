@@ -59,7 +59,7 @@ export async function useTool(ctx: Ctx<AgentContract, Decided>, settings: AgentS
       { timeout, retry: { ...retry, retryIf: (error) => !isUnstorable(error) && (retry?.retryIf?.(error) ?? true) } },
     );
   } catch (error) {
-    // What is not the tool's: it was cut off, or gave what no ledger can hold.
+    // These are not told to the model: the attempt was cut off, or the result cannot be stored.
     if (ctx.signal.aborted || isUnstorable(error)) throw error;
     const errorText = messageOf(error);
     await put({ type: "tool-output-error", toolCallId, errorText });
@@ -83,7 +83,7 @@ export async function runTool(
   let last: Json = null;
   let isFirst = true;
   for await (const value of given as unknown as AsyncIterable<unknown>) {
-    // The last one is the result, and is told as that.
+    // The last value is the result, and not a preliminary one.
     if (!isFirst) await preliminary(last);
     isFirst = false;
     last = value === undefined ? null : toStorable(value, where);
@@ -104,7 +104,7 @@ function outputOf(output: Json): Result["output"] {
 }
 
 function isUnstorable(error: unknown): boolean {
-  // One that was recorded comes back without its class.
+  // A recorded error comes back without its class.
   return error instanceof Error && error.name === "PayloadError";
 }
 

@@ -105,7 +105,7 @@ async function* chunksOf(
     const chunks = page.take(entry);
     if (!isKnown) yield* chunks;
     else if (page.isWaiting || onPause === "hold") isKnown = !after.some((id) => page.asked.has(id));
-    // The ledger says whether somebody has answered meanwhile, whoever that was.
+    // Somebody else may have answered meanwhile: the ledger says so.
     if (onPause === "finish" && page.isWaiting && (await isPending()))
       return yield { type: "finish", finishReason: "tool-calls" };
   }
@@ -131,7 +131,7 @@ async function* joined(
   try {
     for (;;) {
       const coming = chunks.next();
-      // Whatever has been read is here before the loop's next turn.
+      // Items that were read already come before the event loop's next turn.
       if (held && !(await isHere(coming))) {
         yield held;
         held = null;

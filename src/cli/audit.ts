@@ -78,7 +78,7 @@ export function addAuditCommands(program: Command): void {
         out.line(
           `${executionId}  ${table}${row === null ? "" : ` ${row}`}  ${JSON.stringify(found)} -> ${JSON.stringify(expected)}`,
         );
-      // What cannot be folded is still as it was.
+      // A ledger that cannot be folded is left as it was.
       if (rows.some(({ table }) => table === "ledger")) process.exitCode = 1;
     });
 

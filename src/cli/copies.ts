@@ -77,7 +77,7 @@ function key(): { key?: string } {
 
 async function writeSave(file: string, saved: string): Promise<void> {
   try {
-    // It has all that the execution knows.
+    // The file has all data of the execution, so only its owner may read it.
     await writeFile(file, `${saved}\n`, { mode: 0o600 });
   } catch (error) {
     throw new UsageError(

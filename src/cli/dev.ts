@@ -81,7 +81,7 @@ function startWorker(module: string, url: string, command: Command): ChildProces
   const [cli = ""] = process.argv.slice(1);
   const form = terminalOf(command).isJson ? ["--json"] : [];
   return spawn(process.execPath, ["--watch", "--watch-preserve-output", cli, "worker", module, ...form], {
-    // Its input ends when we are gone, however that came about.
+    // Its stdin ends with this process, however that ends.
     stdio: ["pipe", "inherit", "inherit"],
     env: {
       ...process.env,

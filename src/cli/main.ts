@@ -21,12 +21,12 @@ import { isUsage, jsonOf, sentenceOf } from "./sentences.ts";
 
 export async function main(): Promise<void> {
   const program = newProgram();
-  // A reader that has seen enough (`| head`) is no failure.
+  // A reader that stops early (`| head`) is no failure.
   process.stdout.on("error", () => process.exit(0));
   process.removeAllListeners("warning");
   process.on("warning", (warning) => process.stderr.write(`warning: ${indented(warning.message)}\n`));
   try {
-    // What the shell sets outweighs the file. A folder of that name is that of other tools.
+    // Variables of the shell outweigh the file. A folder of that name belongs to other tools.
     if (statSync(".env", { throwIfNoEntry: false })?.isDirectory() === false) loadEnvFile(".env");
     await program.parseAsync();
   } catch (error) {
@@ -45,7 +45,7 @@ export function newProgram(): Command {
     .option("--verbose", "print the stack of an error")
     .exitOverride()
     .configureHelp({ showGlobalOptions: true })
-    // Written by `report`, in the form that was asked for.
+    // `report` writes errors, in the form that was asked for.
     .configureOutput({ outputError: () => {}, writeErr: () => {} })
     .showSuggestionAfterError(true);
   addRunCommands(program);

@@ -21,7 +21,7 @@ export function addMcpCommand(program: Command): void {
       const server = createOperatorServer(orchestrator, { allow: allowed });
       const { promise: ended, resolve: end } = Promise.withResolvers<void>();
       server.onclose = end;
-      // The transport does not hear that its client is gone.
+      // The transport does not notice that its client is gone.
       process.stdin.once("end", end).once("close", end);
       await server.connect(new StdioServerTransport());
       await untilSignal(async (signal) => {

@@ -13,7 +13,7 @@ export function parseJson(text: string): Json {
     throw new InvalidArgumentError("It is not JSON: quote it for the shell, and a text twice, like '\"text\"'.");
   }
   try {
-    // A number like 1e400 would go on as null.
+    // Refuses a number like 1e400, which JSON would turn into null.
     return toJson(value, "it");
   } catch (error) {
     if (error instanceof PayloadError) throw new InvalidArgumentError(`${error.message}.`);

@@ -148,7 +148,7 @@ export function addReadCommands(program: Command): void {
     .description("say in one sentence why an execution is where it is: what it waits for, who has it, how it ended")
     .argument("<id>")
     .action(async (id: string, _: object, command: Command) => {
-      // A store, as an auditor may ask this and read no header.
+      // By the store: an auditor may ask this without the right to read headers.
       const explanation = await withStore(command, ({ reads }) => reads.explain(requireExecutionId(id)));
       const { sentence } = Explanation.parse(explanation);
       const out = terminalOf(command);
@@ -222,7 +222,7 @@ export function addReadCommands(program: Command): void {
           process.exitCode = 130;
           return;
         }
-        // Closed otherwise than completed: this says why.
+        // For an execution that did not complete this throws the reason.
         const { lifecycleState } = await execution.result.getMeta();
         if (lifecycleState === "closed") await execution.waitForClose();
       }),
@@ -294,7 +294,7 @@ function printList(out: Terminal, executions: readonly ExecutionSummary[], nextC
       paintStatus(out, status),
       ageOf(createdAt),
       startedAt ? lengthOf(startedAt, closedAt) : "-",
-      // The status says as much.
+      // The status says the reason already.
       (status === "completed" || status === closeReason ? null : closeReason) ?? "",
     ]);
     printTable(out, ["id", "flow", "status", "age", "took", "reason"], rows);

@@ -63,10 +63,10 @@ export function addRunCommands(program: Command): void {
       endWithDev();
       if (metricsHost !== undefined && metricsPort === undefined)
         throw new UsageError("--metrics-host was given without --metrics-port", "give both");
-      // From its first moment: as process 1 it would not hear what nobody listens to.
+      // Listens from the first moment: process 1 ignores signals without a listener.
       await untilSignal(async (signal) => {
         await using orchestrator = await loadOrchestrator(module, command);
-        // Before it serves: a probe is told that it is not ready yet, and a port in use ends it here.
+        // Opened before the worker: a probe is told that it is not ready, and a port in use ends the command here.
         await using endpoint =
           metricsPort === undefined ? null : await openEndpoint(orchestrator, { port: metricsPort, host: metricsHost });
         if (signal.aborted) return;

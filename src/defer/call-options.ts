@@ -31,7 +31,7 @@ export function startOptions(options: ExecutionOptions = {}): StartOptions {
   if (options.idempotencyKey !== undefined)
     start.idempotencyKey = requireText(options.idempotencyKey, "idempotencyKey", { max: 500 });
   if (options.metadata !== undefined) {
-    // What JSON and Postgres cannot hold is said here, too.
+    // Refuses what JSON or Postgres cannot hold, with the place.
     toJson(options.metadata, "metadata");
     const metadata = z.record(z.string(), z.string()).safeParse(options.metadata);
     if (!metadata.success)

@@ -25,7 +25,7 @@ export function assignOptions<Args extends unknown[], Out>(
   requireDeferred(fn, "assignOptions()");
   requireKnown(options, optionNames, "assignOptions()");
   const merged = { ...fn.__execOptions, ...options };
-  // What is invalid shows here, where it was written.
+  // Invalid options throw here, where they were written.
   startOptions(merged);
   return deferred(fn.__fn, fn.flow, fn.__metadata, merged);
 }

@@ -2,7 +2,7 @@
 import { NotConfiguredError, UsageError } from "../base/errors.ts";
 import { internals, Orchestrator } from "../orchestrator.ts";
 
-// The one module state of the library, because calls of functions have no other way to their database.
+// The library's only module state: a call of a function has no other way to its database.
 let configured: Orchestrator | undefined;
 
 /**

@@ -109,7 +109,7 @@ function toFlow<Args extends unknown[]>(fn: (...args: Args) => unknown, metadata
     limits: { concurrency, ...(maxConcurrencyAction && { maxConcurrencyAction }) },
   };
   const flow = defineFlow(name, { input: z.array(z.unknown()) }, { ...limits });
-  // What enters is the list of arguments that a typed call gave, or that SQL did.
+  // The input is the list of arguments, from a typed call or from SQL.
   flow
     .to(name, (ctx) => fn(...(ctx.input as Args)), {
       retry: {
@@ -141,7 +141,7 @@ export function deferred<Args extends unknown[], Out>(
     const input = argumentsOf(flow.name, args);
     const { id } = await orchestrator
       .flow(flow)
-      // Who calls it has it: its worker may come later.
+      // The caller has the function, so its worker may come later.
       .startExecution(input, { ...startOptions(execOptions), autoCloseTimeout: 0, allowUnknown: true });
     return { id };
   };

@@ -121,7 +121,7 @@ function attemptsOf(events: readonly Recorded[], state: FunctionState): Executio
   for (const { event, at } of events) {
     if (event.type === "execution.claimed") {
       executedBy = event.worker;
-      // A discarded one was taken, too, but only to be closed.
+      // A discarded execution was claimed too, but only to be closed.
       if (state !== "discarded") startedAt ??= at;
     } else if (event.type === "chunk.completed") add("succeed", at);
     else if (event.type === "chunk.failed") {

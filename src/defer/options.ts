@@ -53,7 +53,7 @@ export function requireLimits(name: string, options: DeferOptions) {
     throw new DefinitionError(name, problem, remedy);
   };
   if (concurrency !== undefined) requireInteger(concurrency, "concurrency", { min: 1 }, refuse);
-  // A hundred years, as any duration.
+  // At most a hundred years, as for any duration.
   if (maxDuration !== undefined)
     requireNumber(maxDuration, "maxDuration in seconds", { min: 0.001, max: 3_155_760_000 }, refuse);
   if (maxConcurrencyAction !== undefined)

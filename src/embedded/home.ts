@@ -53,7 +53,7 @@ export async function openHome(dataDir: string | null, temporary: string): Promi
     await refuseForeignFolder(root);
     if (user) await fs.chown(root, user.uid, user.gid);
     await fs.chmod(root, 0o700);
-    // The data and its password belong into no repository.
+    // The data and its password belong in no repository.
     if (!isTemporary) await fs.writeFile(join(root, ignored), "*\n");
   }
   return { root, isTemporary, data: join(root, "data"), password: join(root, "password"), user };

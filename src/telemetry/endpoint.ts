@@ -68,7 +68,7 @@ async function answer(source: EndpointSource, request: IncomingMessage, response
     if (path === "/metrics") return void send(200, openMetricsType, await source.metrics());
     sendHealth(path === "/healthz" ? source.health() : await source.ready());
   } catch (error) {
-    // The orchestrator was closed in between.
+    // The orchestrator was closed meanwhile.
     send(503, "text/plain", `${error instanceof Error ? error.message : String(error)}\n`);
   }
 }

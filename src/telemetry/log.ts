@@ -130,11 +130,11 @@ function sinkOf(logger: Logger): Logger {
         `logger of createOrchestrator() has no method ${level}()`,
         "pass pino, console, or an object with debug, info, warn and error",
       );
-  // Pino alone has it.
+  // Only Pino has `bindings`.
   const takesFieldsFirst = "bindings" in logger && typeof logger.bindings === "function";
   return byLevel((level) => (message, fields) => {
     const args = takesFieldsFirst ? [fields ?? {}, message] : [message, fields];
-    // Where would it be said that this failed?
+    // A failing logger has no place to report to.
     try {
       const written: unknown = Reflect.apply(logger[level], logger, args);
       if (types.isPromise(written)) written.catch(() => {});
@@ -185,7 +185,7 @@ export function jsonLogger(options: JsonLoggerOptions = {}): Logger {
   return byLevel((level) => (msg, fields) => {
     if (numbers[level] < numbers[least]) return;
     const head = { level: numbers[level], time: liveness.now(), ...base };
-    // In JSON an escape means the same character.
+    // In JSON an escape stands for the same character.
     write(`${visible(lineOf({ ...head, ...fields, msg }) ?? lineOf({ ...head, msg }) ?? msg)}\n`);
   });
 }

@@ -50,7 +50,7 @@ export class Count {
 
   constructor(tell: Tell) {
     this.#tell = tell;
-    // Heard of as 0 from the beginning: what appears with its first event has no rate.
+    // Begins at 0: a counter that appears with its first event has no rate.
     tell(0);
   }
 

@@ -76,7 +76,7 @@ export class Telemetry {
       const { gauges } = await this.#host.store();
       return await gauges.read();
     } catch (error) {
-      // That is the caller's own mistake; everything else is what a scrape is there to show.
+      // A UsageError is the caller's mistake. Other errors are what a scrape is there to show.
       if (error instanceof UsageError) throw error;
       return null;
     }

@@ -111,7 +111,7 @@ export class Tracing {
     const info = { id: execution.id, flow: execution.flow, metadata: execution.metadata ?? {} };
     const root = this.#root(api, info, caller && isValid(caller) ? [caller, "start"] : null);
     const context = root.spanContext();
-    // Without an SDK there is no span: what the caller gave goes on.
+    // Without an SDK there is no span, so the caller's context is kept.
     if (!isValid(context)) return execution;
     if (this.#mode === "linked" && given === null)
       api.trace.getActiveSpan?.()?.addLink?.({ context, attributes: { "flowledger.link": "execution" } });
@@ -143,11 +143,11 @@ export class Tracing {
     const before = state.lastSpan === null ? null : fromTraceparent(state.lastSpan);
     let root = state.trace === null ? null : fromTraceparent(state.trace);
     const isNew = root === null;
-    // Started where nobody traces, or a copy: then the first owner makes it.
+    // The first owner makes the root of a copy, and of a start in a process without traces.
     root ??= this.#root(api, info, before && [before, "copy"]).spanContext();
     if (!isValid(root)) return untraced;
     const made = isNew ? { traceparent: toTraceparent(root) } : {};
-    // Sampled out at the start is sampled out for good.
+    // A trace that was sampled out at the start stays out.
     if (!isSampled(root)) return { trace: null, event: made };
     const attributes = {
       ...this.#own(info),
@@ -251,7 +251,7 @@ export class OwnerTrace {
     this.#inherited = new Set(state.dispatches.keys());
     const isFirst = state.firstClaim === null;
     this.#before = before && !isFirst ? { context: before, isLost: takeovers > 0 } : null;
-    // How long it was due; of a later claim only when.
+    // The first claim's span says how long the execution was due, a later one's only when.
     const queue = tracer.startSpan(
       `queue ${flow}`,
       {

@@ -66,7 +66,7 @@ export class Driver {
   /** Resolves when nothing is left to do at this time, or when `isDone` says that this will do. */
   settle(isDone: () => boolean = () => false): Promise<void> {
     return this.#inTurn(() => {
-      // Somebody waits for it: code that stands gets its time anew.
+      // A test waits: code that hangs gets its patience anew.
       this.#standing.clear();
       return this.#settle(isDone);
     });
@@ -104,7 +104,7 @@ export class Driver {
           const words = all.length > 1 ? [...new Set(all.map((one) => one.what))].join("; ") : what;
           return { at: new Date(this.now), what: words, executionId };
         }
-        // What nobody asks for happened on the way, and may have made something else the next.
+        // Work on the way may have made something else the next.
         const [sooner] = await this.#upcoming();
         if (sooner && sooner.at < at) due = sooner;
       }
@@ -171,7 +171,7 @@ export class Driver {
         const after = await this.#look(null, "");
         if (after.isIdle && after.stepped.stamp === stepped.stamp) return;
       } else if (stepped.isDueElsewhere) {
-        // Should the job that tells them be lost.
+        // The job that tells the other workers may be lost.
         await this.#askOthers();
       }
       await this.#pause(begun);
@@ -184,7 +184,7 @@ export class Driver {
     for (;;) {
       await this.#untilStill();
       let stamp = "";
-      // Only where there are others somebody has to be asked; nobody knows that before the first look.
+      // Other processes are asked only where there are any, which the first look tells.
       if (this.#hasPeers) {
         const before = await this.#look(null, "");
         if (!before.isIdle) {

@@ -81,7 +81,7 @@ export class CrashProcesses implements AsyncDisposable {
     const victim = await (this.#next ?? this.#start());
     this.#victim = victim;
     this.#next = this.#start();
-    // Whoever waits for it hears what is wrong.
+    // The error reaches whoever awaits the next process.
     this.#next.catch(() => {});
     void victim.exited.then(() => {
       this.#gone.push(victim.worker);
@@ -94,7 +94,7 @@ export class CrashProcesses implements AsyncDisposable {
   async disarm(): Promise<readonly string[]> {
     const victim = this.#victim;
     this.#victim = undefined;
-    // It may never have come to the commit that was meant.
+    // The process may not have reached the commit that was meant.
     victim?.kill();
     await victim?.exited;
     await this.#survivor?.order({ do: "report" });
@@ -138,7 +138,7 @@ class CrashProcess {
     this.exited = exited.promise;
     this.#child.stdin?.on("error", () => {});
     this.#child.on("error", reject);
-    // Not "exit": by then all that it said has been heard.
+    // "close" and not "exit": all output has been read by then.
     this.#child.on("close", () => {
       reject(new UsageError("a process of crashEverywhere() ended before it had begun", "its stderr says why"));
       for (const done of this.#open.splice(0)) done();
@@ -160,7 +160,7 @@ class CrashProcess {
         this.#open.shift()?.();
       }
     });
-    // It ends with its stdin, however this process ends.
+    // The child ends with its stdin, however this process ends.
     this.#child.unref();
     (this.#child.stdin as (Writable & { unref?(): void }) | null)?.unref?.();
     (reports as Readable & { unref?(): void }).unref?.();
