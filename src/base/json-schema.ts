@@ -18,7 +18,7 @@ export function schemaProblem(schema: Json): string | null {
     if (!isObject(part) || done.has(part)) return null;
     const { $ref: ref } = part;
     if (seen.has(part)) return `leads to itself${typeof ref === "string" ? ` at ${JSON.stringify(ref)}` : ""}`;
-    // Reached again through a part of the value: it is being looked at already.
+    // Reached again through a part of the value, and under check already.
     if (open.has(part)) return null;
     open.add(part);
     const within = new Set([...seen, part]);
@@ -86,7 +86,7 @@ let guard: { readonly script: Script; readonly context: { work?: () => unknown }
 /** Runs a check by a schema. @throws {CheckTimeout} it took a second: a pattern, or parts that multiply */
 export function checkedInTime<T>(schema: Json, check: () => T): T {
   if (!slow.test(JSON.stringify(schema))) return check();
-  // Only here does a regular expression stop where it is.
+  // Only in a `vm` script can a regular expression be stopped.
   guard ??= { script: new Script("work()"), context: createContext({}) as { work?: () => unknown } };
   let result: { readonly value: T } | undefined;
   guard.context.work = () => {

@@ -12,7 +12,7 @@ const refuseUse: Refuse = (problem, remedy) => {
 
 /** Refuses an option that nobody reads: a typing error would silently mean the default. */
 export function requireKnown(given: unknown, names: readonly string[], where: string, refuse = refuseUse): void {
-  // What is made of a class of the language has no options to read: they would all be left out without a word.
+  // A Map or a Date has no own options: all would be left out silently.
   if (!isRecord(given)) return refuse(`options of ${where} must be an object, got ${show(given)}`, null);
   const unknown = Object.keys(given).find((name) => !names.includes(name));
   if (unknown === undefined) return;
@@ -171,7 +171,7 @@ export function showWhole(value: unknown): string {
 /** The name that was meant, as far as a typing error or two goes. */
 export function nearest(name: string, names: readonly string[]): string | undefined {
   const near = names
-    // As many letters more or fewer are as many errors: no long text is compared.
+    // A difference in length is as many errors, so long texts are not compared.
     .filter((known) => Math.abs(name.length - known.length) <= Math.max(1, Math.floor(known.length / 3)))
     .map((known) => ({ known, distance: distanceOf(name.toLowerCase(), known.toLowerCase()) }))
     .filter(({ known, distance }) => distance <= Math.max(1, Math.floor(known.length / 3)))

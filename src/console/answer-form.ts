@@ -222,7 +222,7 @@ function read(
       const value: JsonObject = {};
       for (const { name: key, field: inner, isRequired: isNeeded } of field.fields) {
         const part = read(inner, [...path, key], isNeeded, typed, wrong);
-        // An assignment would make it the prototype.
+        // An assignment to `__proto__` would set the prototype.
         if (part !== undefined && key !== "__proto__") value[key] = part;
       }
       return Object.keys(value).length === 0 && !isRequired ? undefined : value;

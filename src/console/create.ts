@@ -57,7 +57,7 @@ export function consoleWith(options: ConsoleOptions, calls: readonly string[]): 
       const answer = await answerTo(desk, request, calls).catch((error: unknown) =>
         error instanceof Stale ? error.answer : refusalOf(error),
       );
-      // What the application's own `authorize` sends is sent as it is.
+      // A response of the application's `authorize` is sent as it is.
       if (own.has(answer)) return answer;
       for (const [name, value] of headers) answer.headers.set(name, value);
       return answer;

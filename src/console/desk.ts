@@ -67,7 +67,7 @@ export class Known {
   }
 
   add(key: string): void {
-    // The oldest go first.
+    // Set again, so that the map is ordered by age and the oldest are dropped first.
     this.#until.delete(key);
     this.#until.set(key, liveness.monotonic() + knownMs);
     for (const [oldest] of this.#until) {

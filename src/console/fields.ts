@@ -82,7 +82,7 @@ export function fieldOf(schema: Json, root: Json = schema, depth = 0): Field {
       const properties = resolved["properties"];
       const required = resolved["required"];
       if (!isObject(properties) || isObject(resolved["additionalProperties"])) return json;
-      // Stored JSON has lost the order of its keys; that of what is required is as it was written.
+      // jsonb loses the order of keys; `required` is a list and keeps it.
       const order = Array.isArray(required) ? required.filter((name) => typeof name === "string") : [];
       const names = [
         ...order.filter((name) => Object.hasOwn(properties, name)),
@@ -107,7 +107,7 @@ function alternatives(options: readonly Json[], root: Json, depth: number, json:
   if (rest.length === 1 && resolved.length > 1 && only !== undefined)
     return { kind: "nullable", field: fieldOf(only, root, depth + 1), title: null, description: null };
   if (rest.length !== resolved.length) return json;
-  // Texts that are all constants are a choice.
+  // Options that are all constants are a choice.
   if (rest.every((option) => isObject(option) && "const" in option))
     return {
       kind: "choice",

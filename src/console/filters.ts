@@ -86,7 +86,7 @@ function valueOf(name: string, kind: Exclude<Kind, "texts">, text: string): unkn
     const value: unknown = JSON.parse(text);
     if (isObject(value)) return value;
   } catch {
-    // Said below.
+    // The error below says what was wrong.
   }
   throw new UsageError(`filter ${name} is ${show(text)}`, 'use a JSON object like {"tenant": "acme"}');
 }

@@ -21,7 +21,7 @@ export class Folds<F> {
       await goOn(fold);
       return fold;
     });
-    // Taken out first: the one that was looked at last goes last.
+    // Set again, so that the map is ordered by the last look.
     this.#folds.delete(key);
     this.#folds.set(key, next);
     next.catch(() => {

@@ -12,7 +12,7 @@ import { optionsOf } from "./filters.ts";
 /** Of the version that an execution runs, or ran, under; of one that nobody has taken yet, the one that came last. */
 export async function ofOne(asked: AskedOfOne): Promise<PictureShown> {
   const { desk, id, query } = asked;
-  // `after` is how far the page has it: who asks for more is not shown the same again.
+  // `after` is the event that the page has: the same answer is not given again.
   const given = optionsOf<{ seq?: number; after?: number }>(query, { seq: "count", after: "count" });
   const at = given.seq === undefined ? null : requireInteger(given.seq, "seq", { min: 1 });
   if (given.after !== undefined) requireInteger(given.after, "after", { min: 0 });
@@ -49,7 +49,7 @@ export async function ofFlow(asked: Asked): Promise<PictureShown> {
     const store = await desk.store();
     const [definition, theirs] = await Promise.all([
       store.pictures.definition(flow, version),
-      // A flow exists for them as its executions do.
+      // A person sees the flows of the executions that they see.
       person.within === null ? 1 : store.reads.countExecutions({ flow: [flow], within: person.within }, 1),
     ]);
     if (!definition || theirs === 0) throw new Refused(404, "NOT_FOUND", "there is no graph of that flow here");

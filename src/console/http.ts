@@ -86,7 +86,7 @@ export function refusalOf(error: unknown, more: Pick<Refusal, "by" | "at"> = {})
   if (!(error instanceof FlowledgerError)) return failed(error);
   const { code, message, details } = error;
   const status = statusOf(error);
-  // It may name the database's host.
+  // The message may name the database's host.
   if (status === undefined)
     return json({ code, message: "the database does not answer as it should: try again in a moment" }, 503);
   const issues = issuesIn(details);
@@ -123,7 +123,7 @@ export function requireOwnOrigin(request: Request): void {
   const site = request.headers.get("sec-fetch-site");
   const origin = request.headers.get("origin");
   const host = request.headers.get("host") ?? new URL(request.url).host;
-  // Browsers leave the first one out where the page came without TLS.
+  // Browsers send no Sec-Fetch-Site to a page without TLS.
   const isOwn = site === null ? origin !== null && URL.parse(origin)?.host === host : site === "same-origin";
   if (!isOwn)
     throw new Refused(

@@ -38,7 +38,7 @@ async function* shownItems(
     const item: Shown = desk.showing.show(entry.item as Json, { flow, part: "stream" });
     yield { ...entry, kind: null, item: { kind: entry.kind, item } };
   }
-  // Not the end of the stream: an error ends the connection, and the page comes back with its cursor.
+  // An error, and no end of the stream: it ends the connection, and the page comes back with its cursor.
   if (stop.aborted)
     throw new ConnectionError("the console", "a stream was open for long enough", "come back with its cursor");
 }
@@ -76,7 +76,7 @@ export async function watch({ desk, id, request }: AskedOfOne): Promise<Response
         try {
           controller.close();
         } catch {
-          // The reader has gone.
+          // The reader is gone.
         }
       };
       request.signal.addEventListener("abort", () => leave());

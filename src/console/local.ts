@@ -42,7 +42,7 @@ export async function openConsole(orchestrator: Orchestrator, options: LocalOpti
   const endsAt = timers.now() + tokenMs;
   const access = { actor, role: readOnly ? "viewer" : "admin" } as const;
   const authorize = (request: Request) => {
-    // The page itself tells nothing, and is loaded before anybody can send a token.
+    // The page has no data, and is loaded before a token can be sent.
     const { pathname } = new URL(request.url);
     if (!calls.some((mark) => pathname.includes(mark))) return access;
     const given = /^Bearer (.+)$/.exec(request.headers.get("authorization") ?? "")?.[1] ?? "";
@@ -56,7 +56,7 @@ export async function openConsole(orchestrator: Orchestrator, options: LocalOpti
   const headers = Object.entries(securityHeaders(null));
   const handler = toNodeHandler({
     async fetch(request) {
-      // A name that a stranger's DNS points at us is none of ours.
+      // Refuses other host names: a stranger's DNS may point one at this address.
       const isOurs = ["127.0.0.1", "localhost", "[::1]"].includes(new URL(request.url).hostname);
       const answer = isOurs ? await app.fetch(request) : json({ code: "HOST_WRONG", message: "not here" }, 403);
       for (const [name, value] of headers) answer.headers.set(name, value);

@@ -16,7 +16,7 @@ export function toNodeHandler(console: {
     const request = requestOf(incoming, gone.signal);
     if (request === null) return void outgoing.writeHead(400).end();
     const answer = await console.fetch(request);
-    // What nobody has read would stand before the next request of the connection.
+    // An unread body would stand before the connection's next request.
     if (request.body && !request.bodyUsed) void request.body.cancel().catch(() => {});
     await send(answer, incoming.method === "HEAD", outgoing, gone.signal);
   };
@@ -29,7 +29,7 @@ function requestOf(incoming: IncomingMessage, signal: AbortSignal): Request | nu
   try {
     for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
       const [name = "", value = ""] = rawHeaders.slice(index, index + 2);
-      // Those with a colon are HTTP/2's own.
+      // Names with a colon are HTTP/2's own.
       if (!name.startsWith(":")) headers.append(name, value);
     }
     const scheme = "encrypted" in incoming.socket ? "https" : "http";
@@ -120,7 +120,7 @@ async function send(answer: Response, isHead: boolean, outgoing: ServerResponse,
     }
     outgoing.end();
   } catch {
-    // It had begun: who reads it sees that it was cut off, and comes back.
+    // The response had begun: its reader sees that it was cut off, and comes back.
     outgoing.destroy();
   }
 }

@@ -105,7 +105,7 @@ async function overviewOf(asked: AskedOfOne): Promise<Overview> {
 
 export async function timeline(asked: AskedOfOne): Promise<TimelinePage> {
   const { desk, id, query } = asked;
-  // `after` is how far the page has it: who asks for more is not shown the same again.
+  // `after` is the event that the page has: the same answer is not given again.
   const given = optionsOf<{ cursor?: string; after?: number }>(query, { cursor: "text", after: "count" });
   const cursor = given.cursor === undefined ? null : placeOf(given.cursor);
   if (given.after !== undefined) requireInteger(given.after, "after", { min: 0 });
@@ -186,7 +186,7 @@ function timelineRow(showing: Showing, flow: string, row: TimelineRow, visible: 
 /** As it is now, or as it was after an event. */
 export async function state(asked: AskedOfOne): Promise<StateShown> {
   const { desk, id, query } = asked;
-  // `after` is how far the page has it: who asks for more is not shown the same again.
+  // `after` is the event that the page has: the same answer is not given again.
   const { seq, after } = optionsOf<{ seq?: number; after?: number }>(query, { seq: "count", after: "count" });
   const at = seq === undefined ? null : requireInteger(seq, "seq", { min: 1 });
   if (after !== undefined) requireInteger(after, "after", { min: 0 });
@@ -220,7 +220,7 @@ export async function ledger(asked: AskedOfOne): Promise<Page<EventShown>> {
     const header = (await store.reads.headers([id])).get(id);
     const flow = header?.flow ?? "";
     const bytes = desk.settings.previewBytes;
-    // Among many events few may be of a type.
+    // Few of many events may be of the types asked for, so the search is bounded.
     const from = types === null ? 1 : Math.max(1, (before ?? (header?.seq ?? 0) + 1) - mostFiltered);
     const events = await store.console.ledger(id, { before, types, limit: pageRows, bytes, from });
     const rows = events.map(({ seq, at, type, chunk, actor, payload, bytes: stored }) => {

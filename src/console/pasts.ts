@@ -20,7 +20,7 @@ const longestMs = 5000;
 /** One page on. @param at the event after which */
 export async function lookBack(desk: Desk, id: ExecutionId, at: number): Promise<Past> {
   const { seq, values } = await goOn(desk, id, at);
-  // The next page changes what has been folded.
+  // A copy: the next page folds on in place.
   return { seq, state: copyJson(values) };
 }
 

@@ -33,7 +33,7 @@ export class Poll {
     if (isRefresh) this.#lastMs = now;
     const value = work();
     this.#views.set(key, { value, readAt: now, askedAt: now });
-    // A failure is nobody's view: the next one asks again.
+    // A failure is not kept: the next reader asks again.
     value.catch(() => {
       if (this.#views.get(key)?.value === value) this.#views.delete(key);
     });

@@ -326,7 +326,7 @@ function bodyOf(
   }
   if (action.needsNoReason) return body;
   if (reason.trim() === "") return "Say why: the reason is empty.";
-  // Where a redrive begins has a shape of its own.
+  // The API takes the beginning of a redrive as an object.
   if (action.name === "redrive" && body["chunk"] !== undefined) {
     body["from"] = { chunk: body["chunk"] };
     delete body["chunk"];

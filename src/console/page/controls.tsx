@@ -60,7 +60,7 @@ export function Text({
   value: Json | undefined;
   onChange: (value: Json | undefined) => void;
 }) {
-  // What is typed, which is no moment before it is whole.
+  // The typed text, which is no time until it is complete.
   const [local, setLocal] = useState<string | null>(null);
   const text = local ?? (typeof value === "string" ? value : "");
   const take = (typed: string) => {

@@ -104,7 +104,7 @@ function ExecutionRow({ row }: { row: Row }) {
     <tr
       class="row"
       onClick={(event) => {
-        // A place for a pointer; the keyboard has the link.
+        // The whole row is for pointers; the keyboard has the link.
         if (event.target instanceof Element && !event.target.closest("a") && getSelection()?.isCollapsed !== false)
           go(hrefOf({ execution: id }));
       }}
@@ -321,7 +321,7 @@ function Views({ text }: { text: string }) {
     try {
       localStorage.setItem(viewsName, JSON.stringify(next));
     } catch {
-      // This browser keeps nothing: the view is there until the page is left.
+      // This browser stores nothing, so the view is kept until the page is left.
     }
   };
   const known = views.find((view) => view.text === text);

@@ -25,7 +25,7 @@ export function SchemaForm({
   const form = useRef<HTMLFormElement>(null);
   const issues: Issues = new Map((refusal?.issues ?? []).map(({ path, message }) => [keyOf(path), message]));
   useEffect(() => {
-    // To the first field that was refused, so that nobody has to look for it.
+    // The focus goes to the first refused field.
     form.current?.querySelector<HTMLElement>("[aria-invalid=true]")?.focus();
   }, [refusal]);
   const send = (given: Json | undefined) => {

@@ -186,7 +186,7 @@ export function QuestionCard({ question, me, onDone }: { question: Question; me:
     } catch (refused) {
       if (!(refused instanceof CallError)) throw refused;
       setError(refused);
-      // Another answer is another request; the same one may be sent again.
+      // Another answer is another request. After lost answers the same request is sent again.
       if (refused.status !== 0) setRequestId(newName());
     }
     setBusy(false);

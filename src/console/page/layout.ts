@@ -56,7 +56,7 @@ export function layoutOf(roots: readonly string[], nodes: readonly GraphNode[]):
   const walk: Walk = { known, taken: new Set() };
   const whole = emptyPiece();
   let x = pad;
-  // What a start and what an event begins stand side by side; where one leads into another, it says so.
+  // The parts that a start and the events begin stand side by side; where one leads into another, it names it.
   for (const root of roots) {
     const piece = bodyOf([root], null, walk);
     if (piece.nodes.length === 0) continue;
@@ -107,7 +107,7 @@ function bodyOf(from: readonly string[], end: string | null, walk: Walk): Piece 
   };
   for (const id of [...from].toReversed()) visit(id);
   const row = new Map(found.map((id) => [id, 0]));
-  // They are in an order in which each comes before what follows from it.
+  // `found` is in topological order.
   for (const id of found)
     for (const next of exitsOf(walk.known.get(id) as GraphNode, walk))
       if (row.has(next) && !isBack.has(`${id} ${next}`))
@@ -180,7 +180,7 @@ function pieceOf(id: string, walk: Walk): Piece {
   for (const [inside, at] of block.bottoms)
     if (exitsOf(walk.known.get(inside) as GraphNode, walk).includes(end)) block.edges.push(edge(at, meet));
   block.bottoms.clear();
-  // From outside it has one way in and one way out.
+  // From outside the block has one way in and one way out.
   for (const inside of block.tops.keys()) if (inside !== id) block.tops.delete(inside);
   block.height = bottom + pad;
   block.bottoms.set(id, { x: meet.x, y: meet.y });

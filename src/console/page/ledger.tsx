@@ -59,14 +59,14 @@ export function Ledger({ id, seq: version }: { id: string; seq: number }) {
   const key = `${id} ${group}`;
   const begun = older?.key === key ? older : null;
   const newest = first.value?.rows ?? [];
-  // What is new comes on top; what was read stays below, each once.
+  // New events come on top of the read ones, each once.
   const rows = begun ? [...newest.filter(({ seq }) => seq > (begun.rows[0]?.seq ?? 0)), ...begun.rows] : newest;
   const next = begun ? begun.next : (first.value?.nextCursor ?? null);
   const loadOlder = async () => {
     if (next === null || isAsking.current) return;
     isAsking.current = true;
     try {
-      // A look for some kinds goes through a piece of the ledger, in which there may be few of them, or none.
+      // With a filter a page covers a piece of the ledger, which may have few matching events or none.
       let [found, from]: [EventShown[], string | null] = [[], next];
       while (from !== null && found.length < enoughRows) {
         const page: Page<EventShown> = await read(`${path}?before=${from}${filter && `&${filter}`}`);

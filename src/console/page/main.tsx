@@ -21,7 +21,7 @@ function App() {
   const isFirst = useRef(true);
   useEffect(() => {
     document.title = `${place.execution ? `Execution ${place.execution.slice(0, 8)}` : place.screen} · flowledger`;
-    // Who goes elsewhere by the keyboard begins there at its top; a first load leaves the focus alone.
+    // After a change of screen the keyboard begins at its top; the first load leaves the focus alone.
     if (!isFirst.current) main.current?.focus({ preventScroll: true });
     isFirst.current = false;
   }, [where]);

@@ -143,7 +143,7 @@ export function useLoad<T>(
         if (mine === asked.current) setState({ path, value, error: null });
       } catch (error) {
         if (!(error instanceof CallError) || mine !== asked.current) return;
-        // What was there stays, with the error beside it.
+        // The value before stays, with the error beside it.
         setState((before) => ({ path, value: before.path === path ? before.value : null, error }));
       }
     },
@@ -197,7 +197,7 @@ export function useCaughtUp<T extends { readonly seq: number; readonly of: numbe
   useEffect(() => {
     const stop = new AbortController();
     const go = async () => {
-      // Who knows of more events is not shown what others were shown before those.
+      // `after` keeps a shared answer away that is older than what this page has.
       let after = seq === null ? version : 0;
       let last = -1;
       for (;;) {

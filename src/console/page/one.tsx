@@ -35,7 +35,7 @@ export function One({ id, me }: { id: string; me: Me }) {
   const { query } = usePlace();
   const tab = tabs.find((name) => name === query.get("tab")) ?? "timeline";
   const [isOver, setOver] = useState(false);
-  // What has closed stays as it is.
+  // A closed execution does not change, so it is not asked for again.
   const loaded = useLoad<Overview>(`executions/${encodeURIComponent(id)}`, { isLive: !isOver });
   const [action, setAction] = useState<Action | null>(null);
   const [said, setSaid] = useState("");

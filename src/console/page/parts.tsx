@@ -251,7 +251,7 @@ export function useKeptFocus<E extends HTMLElement>(count: unknown) {
     held.current = stop ? stops.indexOf(stop) : null;
   };
   const onFocusOut = (event: FocusEvent) => {
-    // Of a row that is taken out nobody else gets the focus.
+    // When a focused row is removed, no other element gets the focus.
     if (event.relatedTarget !== null) held.current = null;
   };
   return { ref: list, onFocusIn, onFocusOut };

@@ -109,7 +109,7 @@ function usePages(id: string, version: number) {
       for (let page = 0; page < count && (page === 0 || next !== null); page++) {
         let after = Math.max(version, found?.seq ?? 0);
         let last = -1;
-        // A long ledger is read piece by piece: each answer is one further.
+        // A long ledger is read piece by piece: each answer is one piece further.
         for (;;) {
           const query = new URLSearchParams({ ...(next !== null && { cursor: next }), after: String(after) });
           found = await read<TimelinePage>(`executions/${id}/timeline?${query.toString()}`);
@@ -120,7 +120,7 @@ function usePages(id: string, version: number) {
         rows = [...rows, ...found.rows];
         next = found.nextCursor;
       }
-      // One that is too long is not read to its end.
+      // A ledger that is too long is not read to its end.
       const behind = found && found.seq < found.of ? { ...found, isEnd: true } : null;
       setState({ rows, next, pages: before + count, error: null, behind });
     } catch (refused) {
@@ -128,7 +128,7 @@ function usePages(id: string, version: number) {
         setState((known) => ({ ...known, error: refused, pages: Math.max(1, known.pages) }));
     }
     isAsking.current = false;
-    // Something happened while it was read.
+    // An event came while the pages were read.
     if (isMissed.current && before + count <= refreshedPages) await readPages([], null, before + count, 0);
   };
   useEffect(() => {
