@@ -91,7 +91,8 @@ begin
   return query
   with claimed as (
     update flowledger.executions e
-    set owner = p_worker, epoch = e.epoch + 1, lease_token = p_token, commit_no = 0, stream_no = 0
+    -- What a worker has taken is never discarded.
+    set owner = p_worker, epoch = e.epoch + 1, lease_token = p_token, commit_no = 0, stream_no = 0, discard_at = null
     where e.id = any(v_free)
     returning e.id, e.epoch, e.lease_token, e.seq, e.flow, e.fingerprint, e.takeovers, e.stream_seq
   )

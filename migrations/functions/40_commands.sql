@@ -587,12 +587,6 @@ begin
   where l.flow in (select e.flow from flowledger.executions e where e.id = any(v_overdue)) order by l.flow for no key update;
   v_closed := flowledger.discard(v_overdue);
   delete from flowledger.slots s where s.execution_id = any(v_closed);
-  -- What a worker has taken is never discarded.
-  update flowledger.executions h set discard_at = null
-  from (
-    select x.id from flowledger.executions x
-    where x.id = any(v_overdue) and x.discard_at is not null and (x.epoch > 0 or x.closed_at is not null) order by x.id for no key update skip locked) taken
-  where h.id = taken.id;
   return cardinality(v_closed);
 end $$;
 

@@ -194,6 +194,7 @@ end $$;
 create or replace function flowledger.redrive(id uuid, options jsonb) returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1
 as $$
 declare
   e flowledger.executions;

@@ -60,16 +60,17 @@ export function toStorable(value: unknown, where: string): Json {
 }
 
 /** @param within what it is part of: where one of them comes again `toJson` says so */
-function inJson(value: unknown, within: readonly object[] = []): unknown {
-  if (typeof value === "object" && value !== null && within.includes(value)) return value;
+function inJson(value: unknown, within: readonly unknown[] = []): unknown {
+  if (typeof value !== "object" || value === null || within.includes(value)) return value;
   if (value instanceof Uint8Array) return Buffer.from(value).toString("base64");
   if (value instanceof ArrayBuffer) return Buffer.from(value).toString("base64");
   if (value instanceof URL) return value.href;
   if (value instanceof Date) return value.toISOString();
-  if (Array.isArray(value)) return value.map((item) => (item === undefined ? null : inJson(item, [...within, value])));
-  if (typeof value !== "object" || value === null || Object.getPrototypeOf(value) !== Object.prototype) return value;
+  const here = [...within, value];
+  if (Array.isArray(value)) return value.map((item) => (item === undefined ? null : inJson(item, here)));
+  if (Object.getPrototypeOf(value) !== Object.prototype) return value;
   const fields = Object.entries(value).filter(([, field]) => field !== undefined);
-  return Object.fromEntries(fields.map(([key, field]) => [key, inJson(field, [...within, value])]));
+  return Object.fromEntries(fields.map(([key, field]) => [key, inJson(field, here)]));
 }
 
 export function toMessages(messages: readonly ModelMessage[], where: string): Message[] {

@@ -335,8 +335,7 @@ export function checkResource(flow: ContractOwner, name: string, value: unknown)
  */
 export function parseReturn(schema: z.core.$ZodType | null | undefined, value: unknown, where: string): Json {
   if (!schema) return value === undefined ? null : toJson(value, where);
-  const isNull = value === undefined && !takes(schema, undefined) && takes(schema, null);
-  const parsed = coerce(schema, isNull ? null : value, where);
+  const parsed = value === undefined ? coerceMissing(schema, where) : coerce(schema, value, where);
   return parsed === undefined ? null : toJson(parsed, where);
 }
 
@@ -345,12 +344,15 @@ export function parseValue(schema: z.core.$ZodType | null | undefined, value: un
   return toJson(schema ? coerce(schema, value, where) : value, where);
 }
 
-/** False where that cannot be told: to coerce the value says why. */
-function takes(schema: z.core.$ZodType, value: unknown): boolean {
+function coerceMissing(schema: z.core.$ZodType, where: string): unknown {
   try {
-    return z.safeParse(schema, value).success;
-  } catch {
-    return false;
+    return coerce(schema, undefined, where);
+  } catch (error) {
+    try {
+      return coerce(schema, null, where);
+    } catch {
+      throw error;
+    }
   }
 }
 

@@ -12,6 +12,7 @@ import type { Logger } from "../flow/context.ts";
 import type { StartInput } from "../flow/contract.ts";
 import type { FlowDefinition } from "../flow/definition.ts";
 import type { ExecutionId } from "../ledger/event.ts";
+import type { FlowPauses } from "./flow-pauses.ts";
 
 /** What starts by the clock, once in the fleet. */
 export interface ScheduleOptions {
@@ -155,6 +156,7 @@ export async function startSchedules(
   log: Logger,
   schedules: readonly Schedule[],
   timers: Timers,
+  pauses: Pick<FlowPauses, "has">,
 ): Promise<RunningSchedules> {
   for (const schedule of schedules) await store.schedules.declare(schedule);
   const looks = new Map<Schedule, readonly Timer[]>();
@@ -212,8 +214,8 @@ export async function startSchedules(
         await withAnswerLimit(store.schedules.declare(schedule));
         return lookIn(schedule, 1);
       }
-      // As if no worker ran: `catchUp` decides once the flow goes on, which `look` tells.
-      if (row.isPaused) return lookIn(schedule, longestWaitMs);
+      // As if no worker ran: `catchUp` decides once the flow goes on. `look` tells of that where the pause is known here.
+      if (row.isPaused) return lookIn(schedule, pauses.has(schedule.flow) ? longestWaitMs : troubleWaitMs);
       const now = new Date(row.now);
       if (now < new Date(row.firedUntil)) {
         await withAnswerLimit(store.schedules.rewind(schedule.name, row.firedUntil));

@@ -314,7 +314,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const stopOnce = () => (stopped ??= stop());
   try {
     await beginJobs();
-    schedules = await startSchedules(store, log, host.schedules, host.timers);
+    schedules = await startSchedules(store, log, host.schedules, host.timers, pauses);
     lookAtBlocked();
   } catch (error) {
     await stopOnce().catch(onTrouble);

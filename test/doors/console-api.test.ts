@@ -162,6 +162,25 @@ test("a command comes from the page's own origin, and as JSON", async () => {
   expect(await post({})).toBe(400);
 });
 
+test("a schedule that this release cannot read is shown without its times, and workers with their versions", async () => {
+  const client = clientOf();
+  await database.sql`
+    insert into flowledger.schedules (name, flow, cron, time_zone, fired_until)
+    values ('later grammar', 'ask', 'every full moon', 'UTC', now()), ('later zone', 'ask', '0 7 * * *', 'Mars/Olympus', now())`;
+
+  const schedules: unknown = await (await client("GET", "schedules")).json();
+  const workers: unknown = await (await client("GET", "workers")).json();
+  await database.sql`delete from flowledger.schedules where name like 'later %'`;
+
+  expect(schedules).toMatchObject({
+    rows: [
+      { name: "later grammar", next: [] },
+      { name: "later zone", next: [] },
+    ],
+  });
+  expect(workers).toMatchObject({ rows: [{ versions: { ask: ask.fingerprint, deep: deep.fingerprint } }] });
+});
+
 test("filters are those of listExecutions(), and what is unknown or cannot be meant is 400 by name", async () => {
   const client = clientOf();
   const wrong: [string, string][] = [

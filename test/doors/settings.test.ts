@@ -172,6 +172,11 @@ function complainingTo(complaints: unknown[]): Logger {
   return { debug() {}, info() {}, warn: complain, error: complain };
 }
 
+/** Serves the flows, and keeps what it complains of. */
+function tellingOf(connection: string, complaints: unknown[]): Orchestrator {
+  return createOrchestrator({ connection, flows, logger: complainingTo(complaints) });
+}
+
 const migrated = await testDatabase();
 const flows = [main];
 beforeAll(async () => {
@@ -188,11 +193,7 @@ test.each(isWhole ? [...Object.keys(hostile), planner] : [])(
     const settings = name === planner ? harmless : { [name]: hostile[name] ?? "" };
     await using unmoved = await given(migrated, "the database", settings);
     const complaints: unknown[] = [];
-    await using orchestrator = createOrchestrator({
-      connection: migrated.url,
-      flows,
-      logger: complainingTo(complaints),
-    });
+    await using orchestrator = tellingOf(migrated.url, complaints);
 
     await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
 
@@ -208,11 +209,7 @@ test.each<Level>(["the database", "the role"])(
     await setTrap(database);
     await using unmoved = await given(database, level, { ...hostile, ...harmless });
     const complaints: unknown[] = [];
-    await using orchestrator = createOrchestrator({
-      connection: database.url,
-      flows,
-      logger: complainingTo(complaints),
-    });
+    await using orchestrator = tellingOf(database.url, complaints);
 
     await orchestrator.migrate();
     await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
@@ -245,11 +242,7 @@ test("a limit that ends the connection which asks for it is lifted, and nothing 
   const complaints: unknown[] = [];
   // Each time it may have ended the connection, or not yet.
   for (let round = 0; round < 8; round++) {
-    await using orchestrator = createOrchestrator({
-      connection: database.url,
-      flows,
-      logger: complainingTo(complaints),
-    });
+    await using orchestrator = tellingOf(database.url, complaints);
     await orchestrator.migrate();
     await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
     if (round === 0) await exercise(orchestrator, unmoved);
@@ -264,7 +257,7 @@ test("what the connection string sets, apart from limits, does not matter either
   url.searchParams.set("default_transaction_isolation", "serializable");
   const complaints: unknown[] = [];
   await using unmoved = await given(migrated, "the role", {});
-  await using orchestrator = createOrchestrator({ connection: url.href, flows, logger: complainingTo(complaints) });
+  await using orchestrator = tellingOf(url.href, complaints);
 
   await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
 
@@ -274,7 +267,7 @@ test("what the connection string sets, apart from limits, does not matter either
 
 test("a database that takes no writes for a while refuses them in so many words, is read as ever, and goes on afterwards", async () => {
   const complaints: unknown[] = [];
-  await using worker = createOrchestrator({ connection: migrated.url, flows, logger: complainingTo(complaints) });
+  await using worker = tellingOf(migrated.url, complaints);
   await worker.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
   const execution = await worker.flow(main).startExecution(input, { autoCloseTimeout: 0 });
   const [asked] = await untilPending(execution);
@@ -328,7 +321,7 @@ test("row_security = off for a role that owns nothing hides no job from it", asy
   Object.assign(url, { username: `${prefix}_worker`, password: "pw" });
   const complaints: unknown[] = [];
   {
-    await using orchestrator = createOrchestrator({ connection: url.href, flows, logger: complainingTo(complaints) });
+    await using orchestrator = tellingOf(url.href, complaints);
     await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
 
     // What is started elsewhere goes by its job.

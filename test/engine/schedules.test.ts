@@ -174,6 +174,41 @@ test("a schedule with another cron has missed nothing", async () => {
   expect(await storeOn(sql).schedules.read("changed")).toMatchObject({ cron });
 });
 
+const wakeups = { subscribe: () => () => {} };
+
+test.each([
+  [false, "is looked at again in a second, as nobody says when it ends"],
+  [true, "rests until that is told"],
+])("a schedule of a paused flow, where its worker has heard of the pause: %s, %s", async (hasHeard) => {
+  const name = `schedules.unheard.${hasHeard}`;
+  const flow = defineFlow(name);
+  flow.to("work", () => null);
+  const by = JSON.stringify({ actor: "ann", reason: "INC-12" });
+  const { schedules } = storeOn(sql);
+  const own = { name, flow: name, cron: "0 0 1 1 *", timeZone: "UTC", catchUp: "last", overlap: "allow" } as const;
+  let reads = 0;
+  const counting = { ...schedules, read: (of: string) => ((reads += 1), schedules.read(of)) };
+  await (await scheduling([{ flow, cron: own.cron, name }])).close();
+  await sql`select flowledger.pause_flow(${name}, ${by}::text::jsonb)`;
+  const running = await startSchedules(
+    { schedules: counting, wakeups },
+    quiet,
+    [{ ...own, execution: newExecution({ flow: name }) }],
+    new ManualTimers(),
+    { has: () => hasHeard },
+  );
+  await expect.poll(() => reads).toBe(1);
+
+  if (hasHeard) {
+    running.look(new Set([name]));
+    await expect.poll(() => reads).toBe(2);
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    expect(reads).toBe(2);
+  } else await expect.poll(() => reads).toBe(2);
+  running.stop();
+  await sql`select flowledger.unpause_flow(${name}, ${by}::text::jsonb)`;
+});
+
 test("of two versions of a schedule the later counts, and the other one again when its workers are gone", async () => {
   const flow = defineFlow("schedules.versions");
   flow.to("work", () => null);
@@ -184,7 +219,7 @@ test("of two versions of a schedule the later counts, and the other one again wh
   const first = { ...version("0 0 1 1 *"), execution: newExecution({ flow: name }) };
   const timers = new ManualTimers();
   const cron = async () => (await schedules.read(name))?.cron;
-  const running = await startSchedules({ schedules, wakeups: { subscribe: () => () => {} } }, quiet, [first], timers);
+  const running = await startSchedules({ schedules, wakeups }, quiet, [first], timers, { has: () => false });
 
   const later = await scheduling([{ flow, cron: "0 0 2 1 *", name }]);
   await later.looked;

@@ -18,6 +18,20 @@ test("what waits for a far time, for an answer or for nothing is quiet", async (
   expect(await quietTwice(t)).toEqual([]);
 });
 
+test.each([{ discardAfter: "2h" }, { delay: "1h", discardAfter: "2h" }])(
+  "what a worker took within its discardAfter is quiet: %j",
+  async (options) => {
+    const done = defineFlow("taken").to("a", () => 1);
+    const open = defineFlow("taken.open").to("ask", (ctx) => ctx.pauseFor());
+    await using t = await kit({ flows: [done, open] });
+    await t.start(done, null, options);
+    await t.start(open, null, options);
+    await t.clock.advance("61m");
+
+    expect(await quietTwice(t)).toEqual([]);
+  },
+);
+
 test("one row that is written once, in the second look, is unrest", async () => {
   await using t = await kit({ flows: [flow] });
   const { timers } = t.orchestrator[internals];

@@ -7,7 +7,7 @@ import { inputSchema } from "../../src/flow/input-schema.ts";
 import { verify } from "../../src/store/verify.ts";
 import { testDatabase } from "../support/database.ts";
 import { runCli } from "../support/cli.ts";
-import { refusal, serving, visiting } from "../support/flows.ts";
+import { refusal, serving, untilEvent, visiting } from "../support/flows.ts";
 import { fuzzRuns } from "../support/fuzz.ts";
 
 const database = await testDatabase();
@@ -169,6 +169,36 @@ test("times and durations go into the ledger with all their digits, whatever the
     { payload: { settings: { timeoutMs: 93_661_001, autoCloseMs: 93_661_003 } } },
     { type: "execution.paused", payload: { until: Date.parse(until) } },
   ]);
+});
+
+test("a copy by redrive, and a snooze, keep their times in such a session", async () => {
+  const fails = defineFlow("rounded.fails");
+  fails.to("throw", () => {
+    throw new Error("no");
+  });
+  const asks = defineFlow("rounded.asks");
+  asks.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" })).end();
+  await using worker = await serving(database, [fails, asks]);
+  const failed = await worker.flow(fails).startExecution(null, { autoCloseTimeout: 0 });
+  await refusal(failed.waitForClose());
+  const asking = await worker.flow(asks).startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(asking, "interrupt.raised");
+  const until = "2031-02-03T04:05:06.789Z";
+  const by = { actor: "ann", reason: "INC-12" };
+
+  const [copy] = await sql.begin(async (tx) => {
+    await tx`set local extra_float_digits = -10`;
+    await tx`select flowledger.snooze_interrupt(${asking.id}, 'q', ${JSON.stringify({ actor: "ann", until })}::text::jsonb)`;
+    return tx<{ id: string }[]>`select flowledger.redrive(${failed.id}, ${JSON.stringify(by)}::text::jsonb) as id`;
+  });
+
+  const times = (id: string) =>
+    sql`select at from flowledger.ledger where execution_id = ${id} and seq <= 2 order by seq`;
+  expect([...(await times(copy?.id ?? ""))]).toEqual([...(await times(failed.id))]);
+  const [snoozed] = await sql`
+    select payload from flowledger.ledger where execution_id = ${asking.id} and type = 'interrupt.snoozed'`;
+  expect(JSON.stringify(snoozed)).toContain(String(Date.parse(until)));
+  expect(await verify(sql)).toEqual([]);
 });
 
 test("what is created with a delay and started by such a session is due when it was", async () => {
