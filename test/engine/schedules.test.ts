@@ -176,11 +176,8 @@ test("a schedule with another cron has missed nothing", async () => {
 
 const wakeups = { subscribe: () => () => {} };
 
-test.each([
-  [false, "is looked at again in a second, as nobody says when it ends"],
-  [true, "rests until that is told"],
-])("a schedule of a paused flow, where its worker has heard of the pause: %s, %s", async (hasHeard) => {
-  const name = `schedules.unheard.${hasHeard}`;
+test("a schedule of a flow whose pause its worker has not heard of is looked at again, as nobody says when that ends", async () => {
+  const name = "schedules.unheard";
   const flow = defineFlow(name);
   flow.to("work", () => null);
   const by = JSON.stringify({ actor: "ann", reason: "INC-12" });
@@ -190,23 +187,17 @@ test.each([
   const counting = { ...schedules, read: (of: string) => ((reads += 1), schedules.read(of)) };
   await (await scheduling([{ flow, cron: own.cron, name }])).close();
   await sql`select flowledger.pause_flow(${name}, ${by}::text::jsonb)`;
+
   const running = await startSchedules(
     { schedules: counting, wakeups },
     quiet,
     [{ ...own, execution: newExecution({ flow: name }) }],
     new ManualTimers(),
-    { has: () => hasHeard },
+    { has: () => false },
   );
-  await expect.poll(() => reads).toBe(1);
 
-  if (hasHeard) {
-    running.look(new Set([name]));
-    await expect.poll(() => reads).toBe(2);
-    await new Promise((resolve) => setTimeout(resolve, 1200));
-    expect(reads).toBe(2);
-  } else await expect.poll(() => reads).toBe(2);
+  await expect.poll(() => reads).toBeGreaterThan(1);
   running.stop();
-  await sql`select flowledger.unpause_flow(${name}, ${by}::text::jsonb)`;
 });
 
 test("of two versions of a schedule the later counts, and the other one again when its workers are gone", async () => {
