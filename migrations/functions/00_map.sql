@@ -5,6 +5,7 @@
 --   00_map       clocks, ids, names of channels, rules that need no table; runs before the tables are made
 --   05_checks    what may come in: payloads, texts, options
 --   06_schemas   values that fit a JSON Schema: answers, outputs, states
+--   07_locks     waits for what an open transaction holds, and who holds it
 --   10_start     executions are created and started, jobs are added
 --   20_claim     a worker takes what is due; what is parked is woken
 --   25_limits    concurrency slots and their queue

@@ -407,24 +407,58 @@ set extra_float_digits = 1
 as $$
 declare
   v_id uuid;
+  v_timeout text;
+begin
+  -- Somebody's open transaction may have the key, or the id, or be the first that starts the flow.
+  if not (options ?| '{id,idempotencyKey}' or not exists (select from flowledger_jobs._private_tasks t where t.identifier = 'flowledger:' || start.flow)) then
+    return flowledger.create_start(flow, input, options);
+  end if;
+  begin
+    v_timeout := flowledger.limit_wait();
+    v_id := flowledger.create_start(flow, input, options);
+    perform set_config('lock_timeout', v_timeout, true);
+    return v_id;
+  exception when lock_not_available or deadlock_detected then
+    perform flowledger.refuse_held(flowledger.held_start(flow, (options ->> 'id')::uuid, options ->> 'idempotencyKey'), null);
+  end;
+end $$;
+
+-- What it is that a start waits for.
+create or replace function flowledger.held_start(p_flow text, p_id uuid, p_key text) returns text
+language sql immutable
+return case when p_key is not null then format('idempotency key %s of flow "%s"', to_json(p_key), p_flow)
+  when p_id is not null then 'execution id ' || p_id else format('the first start of flow "%s"', p_flow) end;
+
+-- One of `create_executions`, in a transaction of the caller's own.
+create or replace function flowledger.create_in_transaction(
+  p_id uuid, p_flow text, p_mode text, p_input jsonb, p_created jsonb, p_key text, p_priority int, p_limit_key text, p_parent uuid,
+  p_start_at timestamptz, p_delay_ms float8, p_discard_at timestamptz, p_discard_ms float8)
+returns table (ord int, id uuid, is_new boolean, is_conflict boolean, at_ms float8)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_timeout text := flowledger.limit_wait();
+begin
+  return query select c.* from flowledger.create_executions(array[p_id], array[p_flow], array[p_mode], jsonb_build_array(p_input), jsonb_build_array(p_created),
+    array[p_key], array[p_priority], array[p_limit_key], array[p_parent], array[p_start_at], array[p_delay_ms], array[p_discard_at], array[p_discard_ms]) c;
+  perform set_config('lock_timeout', v_timeout, true);
+exception when lock_not_available or deadlock_detected then
+  perform flowledger.refuse_held(flowledger.held_start(p_flow, p_id, p_key), null);
+end $$;
+
+-- The same, where it waits for whatever holds it up.
+create or replace function flowledger.create_start(flow text, input jsonb, options jsonb) returns uuid
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id uuid;
   v_conflict boolean;
   v_new boolean;
   v_limited boolean := false;
   v_scope jsonb;
 begin
-  if options ? 'idempotencyKey' and current_setting('lock_timeout') = '0' then
-    -- Somebody's open transaction may have the key.
-    begin
-      perform set_config('lock_timeout', '5s', true);
-      v_id := flowledger.start(flow, input, options);
-      perform set_config('lock_timeout', '0', true);
-      return v_id;
-    exception when lock_not_available then
-      raise exception 'idempotency key % of flow % is held by the open transaction of session %', options ->> 'idempotencyKey', flow,
-          coalesce(flowledger.holder_of(null)::text, 'unknown')
-        using errcode = 'FL011', detail = coalesce(flowledger.holder_of(null)::text, ''), hint = 'try again when that has ended';
-    end;
-  end if;
   perform flowledger.check_start(flow, options);
   if exists (select from flowledger.client_grants) then
     v_limited := flowledger.is_limited('{client}');

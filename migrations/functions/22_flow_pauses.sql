@@ -159,7 +159,7 @@ as $$
 declare
   c_nobody constant uuid := '00000000-0000-0000-0000-000000000000';
 begin
-  lock table flowledger.flow_pauses in share row exclusive mode;
+  perform flowledger.lock_table('flow_pauses', format('the pause of flow "%s"', p_flow));
   if (select p.intake from flowledger.flow_pause_of(p_flow) p) is not distinct from p_intake then
     return false;
   end if;

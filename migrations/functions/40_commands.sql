@@ -6,12 +6,8 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  e flowledger.executions;
+  e flowledger.executions := flowledger.lock_execution(p_id);
 begin
-  select * into e from flowledger.executions h where h.id = p_id for no key update skip locked;
-  if not found then
-    e := flowledger.lock_held(p_id);
-  end if;
   if e.id is null then
     perform flowledger.refuse_unknown(p_id);
   elsif e.closed_at is not null then
@@ -24,40 +20,35 @@ begin
   return e;
 end $$;
 
--- The session whose open transaction has an execution's row; where a savepoint of it has, or no row tells, the one whose transaction
--- has written executions for the longest time.
-create or replace function flowledger.holder_of(p_id uuid) returns int
-language sql volatile
+-- Locks an execution, whatever its state; null where there is none.
+create or replace function flowledger.lock_execution(p_id uuid) returns flowledger.executions
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select l.pid from pg_locks l
-  join pg_locks w on w.pid = l.pid and w.locktype = 'relation' and w.relation = to_regclass(format('%I.executions', 'flowledger'))
-    and w.database = (select d.oid from pg_database d where d.datname = current_database()) and w.mode in ('RowExclusiveLock', 'RowShareLock')
-  where l.locktype = 'transactionid' and l.granted and l.pid <> pg_backend_pid()
-  order by l.transactionid = (select h.xmax from flowledger.executions h where h.id = p_id) desc nulls last, age(l.transactionid) desc limit 1
-$$;
+declare
+  e flowledger.executions;
+begin
+  select * into e from flowledger.executions h where h.id = p_id for no key update skip locked;
+  if not found then
+    e := flowledger.lock_held(p_id);
+  end if;
+  return e;
+end $$;
 
--- Waits for a row that somebody else has locked, as long as lock_timeout says, or five seconds, and then says who has it. Only here,
--- since what can fail costs a subtransaction.
+-- Waits for a row that somebody else has locked. Only here, since what can fail costs a subtransaction.
 create or replace function flowledger.lock_held(p_id uuid) returns flowledger.executions
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   e flowledger.executions;
-  v_timeout text := current_setting('lock_timeout');
-  v_pid int;
+  v_timeout text := flowledger.limit_wait();
 begin
-  if v_timeout = '0' then
-    perform set_config('lock_timeout', '5s', true);
-  end if;
   select * into e from flowledger.executions h where h.id = p_id for no key update;
   perform set_config('lock_timeout', v_timeout, true);
   return e;
-exception when lock_not_available then
-  v_pid := flowledger.holder_of(p_id);
-  raise exception 'execution % is held by the open transaction of session %', p_id, coalesce(v_pid::text, 'unknown')
-    using errcode = 'FL011', detail = coalesce(v_pid::text, ''), hint = 'try again when that has ended';
+exception when lock_not_available or deadlock_detected then
+  perform flowledger.refuse_held('execution ' || p_id, p_id);
 end $$;
 
 -- Events that came from outside, as rows of the ledger.

@@ -98,7 +98,7 @@ begin
   if not p_recount and cardinality(p_items) = 0 then
     return;
   end if;
-  perform 1 from flowledger.executions e where e.id = any(p_up) order by e.id for no key update;
+  perform flowledger.lock_execution(i) from (select unnest(p_up) as i order by 1) above;
   -- The nearest first: each counts those below it.
   for u in
     select e.id, e.epoch, e.stream_seq, e.stream_ended from flowledger.executions e
@@ -167,9 +167,10 @@ as $$
 declare
   c flowledger.executions;
 begin
-  select * into c from flowledger.executions h
-  where h.id = p_frame and h.parent_id = p_id and p_id = any(flowledger.visible_in(h.id)) for no key update;
-  if not found then
+  if exists (select from flowledger.executions h where h.id = p_frame and h.parent_id = p_id and p_id = any(flowledger.visible_in(h.id))) then
+    c := flowledger.lock_execution(p_frame);
+  end if;
+  if c.id is null then
     raise exception 'execution % has no sub-flow %', p_id, p_frame using errcode = 'FL008', hint = 'list them with getSubFlowFrames()';
   end if;
   return c;

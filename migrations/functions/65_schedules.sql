@@ -27,6 +27,22 @@ as $$
       and not (e.parked > 0 and e.owner is null and e.pending_interrupts = 0))
 $$;
 
+-- Locks a schedule; null where there is none.
+create or replace function flowledger.lock_schedule(p_name text) returns flowledger.schedules
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  s flowledger.schedules;
+  v_timeout text := flowledger.limit_wait();
+begin
+  select * into s from flowledger.schedules x where x.name = p_name for update;
+  perform set_config('lock_timeout', v_timeout, true);
+  return s;
+exception when lock_not_available or deadlock_detected then
+  perform flowledger.refuse_held('schedule ' || to_json(left(p_name, 200))::text, null, 'schedules');
+end $$;
+
 -- Fires what is due of a schedule, once in the fleet: the row's lock and what it has fired until decide. Not done when somebody
 -- else has been here since p_after was read. Says between which times some were left out, if any were.
 --   p_times: due times, up to p_until; p_left_out: the first and the last of those that nothing is started for, or null
@@ -38,6 +54,8 @@ create or replace function flowledger.fire_schedule(p_name text, p_after timesta
 returns table (done boolean, left_out_from timestamptz, left_out_until timestamptz)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+-- The worker comes again.
+set lock_timeout = '500ms'
 as $$
 #variable_conflict use_column
 declare
@@ -53,8 +71,8 @@ declare
   v_is_open boolean;
   v_last uuid;
 begin
-  select * into s from flowledger.schedules x where x.name = p_name for update;
-  if not found or date_trunc('milliseconds', s.fired_until) <> p_after or p_until > flowledger.now()
+  s := flowledger.lock_schedule(p_name);
+  if s.name is null or date_trunc('milliseconds', s.fired_until) <> p_after or p_until > flowledger.now()
     -- As if no worker ran: `catchUp` decides when it goes on.
     or exists (select from flowledger.flow_pause_of(s.flow)) then
     return query select false, null::timestamptz, null::timestamptz;
@@ -119,8 +137,8 @@ begin
   if options ? 'id' and not (jsonb_typeof(options -> 'id') = 'string' and options ->> 'id' ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$') then
     raise exception 'id of runSchedule() must be a uuid, got %', left((options -> 'id')::text, 40) using errcode = 'FL008', hint = 'leave it out';
   end if;
-  select x.* into s from flowledger.schedules x where x.name = run_schedule.name for update;
-  if not found then
+  s := flowledger.lock_schedule(run_schedule.name);
+  if s.name is null then
     v_known := array(select x.name from flowledger.schedules x order by 1 limit 200);
     raise exception 'there is no schedule % here', v_name
       using errcode = 'FL008', hint = coalesce('did you mean ' || to_json(flowledger.nearest(run_schedule.name, v_known))::text || '?',

@@ -27,8 +27,8 @@ begin
   if not flowledger.is_reachable(cancel_function.id) then
     return null;
   end if;
-  select * into e from flowledger.executions h where h.id = cancel_function.id for no key update;
-  if not found then
+  e := flowledger.lock_execution(cancel_function.id);
+  if e.id is null then
     return null;
   end if;
   v_state := flowledger.function_state(e);
@@ -59,8 +59,8 @@ begin
   if not flowledger.is_reachable(p_id) then
     return null;
   end if;
-  select * into e from flowledger.executions h where h.id = p_id for no key update;
-  if not found then
+  e := flowledger.lock_execution(p_id);
+  if e.id is null then
     return null;
   end if;
   v_state := case when e.started_at is null and e.closed_at is null then 'not started' else flowledger.function_state(e) end;

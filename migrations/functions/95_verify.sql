@@ -236,7 +236,7 @@ as $$
 declare
   v_nil uuid := '00000000-0000-0000-0000-000000000000';
 begin
-  lock table flowledger.anchors in share row exclusive mode;
+  perform flowledger.lock_table('anchors', 'the list of anchors');
   number := coalesce((select max(a.number) from flowledger.anchors a), 0) + 1;
   at := flowledger.wall_clock();
   insert into flowledger.anchors (number, execution_id, seq, hash)
@@ -330,7 +330,7 @@ begin
       union
       select c.id from relatives f join flowledger.executions c on c.parent_id = f.id
     )
-    select e.id from flowledger.executions e join relatives f on f.id = e.id order by e.id for update of e);
+    select l.id from (select r.id from relatives r order by r.id) i cross join lateral flowledger.lock_execution(i.id) l where l.id is not null);
   select e.id into v_id from flowledger.executions e where e.id = any(v_ids) and e.closed_at is null order by e.id = any(p_ids) desc, e.id limit 1;
   if found then
     raise exception 'execution % is open and cannot be pruned', v_id using errcode = 'FL008', hint = 'cancel it, and prune it once it has closed';

@@ -217,7 +217,7 @@ begin
     raise exception 'from of redrive() must be "failure", {"chunk": name} or a seq from 1, got %', left(v_from::text, 40)
       using errcode = 'FL008', hint = 'leave it out to go on from the failure';
   end if;
-  select * into e from flowledger.executions h where h.id = redrive.id for no key update;
+  e := flowledger.lock_execution(redrive.id);
   if e.id is null then
     raise exception 'execution % does not exist', redrive.id
       using errcode = 'FL001', hint = 'check the id, and that you are connected to the database it was started in';

@@ -175,7 +175,7 @@ begin
     raise exception 'role % is a member of %, and has its rights as well', to_json(v_role), to_json(v_wrong)
       using errcode = 'FL008', hint = format('revoke %I from %I, or name another role', v_wrong, v_role);
   end if;
-  lock table flowledger.client_grants in share row exclusive mode;
+  perform flowledger.lock_table('client_grants', 'the list of limited clients');
   insert into flowledger.client_grants (number, role, flows, filter, at, by, actor, reason)
   values (coalesce((select max(g.number) from flowledger.client_grants g), 0) + 1, v_role, grant_client.flows, v_filter, flowledger.wall_clock(), flowledger.caller(), options ->> 'actor', options ->> 'reason');
   insert into flowledger.role_grants (role, kind, at, by) values (v_role, 'client', flowledger.wall_clock(), flowledger.caller())

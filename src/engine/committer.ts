@@ -3,7 +3,7 @@ import { backoff } from "../base/async.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 import type { Append, AppendResult, Committed } from "../store/append.ts";
 import { Batcher } from "../store/batcher.ts";
-import { codeOf } from "../store/refusals.ts";
+import { isLocked } from "../store/refusals.ts";
 import type { Commits } from "../store/store.ts";
 import type { Send } from "../store/transactions.ts";
 import { failpoint, isFailpointArmed } from "./failpoints.ts";
@@ -32,7 +32,7 @@ export function openCommitter({ commits, leaving, onTrouble, onAnswer }: Committ
   const sending = (append: (items: readonly Append[]) => Promise<AppendResult[]>) => (items: readonly Append[]) => {
     const answer = append(items).catch((error: unknown) => {
       // A caller's long transaction may keep a row locked; the other executions must not wait for it.
-      if (codeOf(error) === "55P03") return commits.append(items, true);
+      if (isLocked(error)) return commits.append(items, true);
       throw error;
     });
     // At this point the statement is sent and not answered.

@@ -92,7 +92,9 @@ export function schedulesOf({ sql }: Pick<Database, "sql">): Schedules {
     async declare({ name, flow, cron, timeZone }) {
       await sql`
         insert into flowledger.schedules as s (name, flow, cron, time_zone, fired_until)
-        values (${name}, ${flow}, ${cron}, ${timeZone}, date_trunc('milliseconds', flowledger.now()))
+        select ${name}, ${flow}, ${cron}, ${timeZone}, date_trunc('milliseconds', flowledger.now())
+        -- A conflict locks the row, which somebody may hold.
+        where not exists (select from flowledger.schedules x where x.name = ${name} and (x.flow, x.cron, x.time_zone) = (${flow}, ${cron}, ${timeZone}))
         on conflict (name) do update set flow = excluded.flow, cron = excluded.cron, time_zone = excluded.time_zone, fired_until = excluded.fired_until
         where (s.flow, s.cron, s.time_zone) is distinct from (excluded.flow, excluded.cron, excluded.time_zone)`;
     },

@@ -222,38 +222,31 @@ async function commandOne(transaction: OpenTransaction, execution: NewExecution)
 
 const Created = z.tuple([ExecutionId, z.boolean(), z.boolean(), z.number()]);
 
-/** The same for one, on a connection whose settings are not ours: no array literal, and one text as the answer. */
+/** The same for one, on a connection whose settings are not ours: one text as the answer. */
 async function createOne(transaction: OpenTransaction, execution: NewExecution): Promise<CreateResult> {
   const { id, flow, input, idempotencyKey, priority, limitKey, parent, startAt, delayMs } = execution;
+  const given = [
+    ["uuid", id],
+    ["text", flow],
+    ["text", input === undefined ? "create" : "start"],
+    ["jsonb", JSON.stringify(input ?? null)],
+    ["jsonb", JSON.stringify(createdPayload(execution))],
+    ["text", idempotencyKey],
+    ["int4", String(priority)],
+    ["text", limitKey],
+    ["uuid", parent?.id ?? null],
+    ["timestamptz", textOf(startAt)],
+    ["float8", textOf(delayMs)],
+    ["timestamptz", textOf(discardAt(execution))],
+    ["float8", textOf(discardMs(execution))],
+  ] as const;
   const answer = await transaction.ask(
     `select pg_catalog.json_build_array(c.id, c.is_new, c.is_conflict, c.at_ms::pg_catalog.numeric)::pg_catalog.text
-      from flowledger.create_executions(
-        ${single(1, "uuid")}, ${single(2, "text")}, ${single(3, "text")}, $4::pg_catalog.text::pg_catalog.jsonb,
-        $5::pg_catalog.text::pg_catalog.jsonb, ${single(6, "text")}, ${single(7, "int4")}, ${single(8, "text")}, ${single(9, "uuid")},
-        ${single(10, "timestamptz")}, ${single(11, "float8")}, ${single(12, "timestamptz")}, ${single(13, "float8")}) c`,
-    [
-      id,
-      flow,
-      input === undefined ? "create" : "start",
-      JSON.stringify([input ?? null]),
-      JSON.stringify([createdPayload(execution)]),
-      idempotencyKey,
-      String(priority),
-      limitKey,
-      parent?.id ?? null,
-      textOf(startAt),
-      textOf(delayMs),
-      textOf(discardAt(execution)),
-      textOf(discardMs(execution)),
-    ],
+      from flowledger.create_in_transaction(${given.map(([type], index) => `$${index + 1}::pg_catalog.text::pg_catalog.${type}`).join(", ")}) c`,
+    given.map(([, value]) => value),
   );
   const [created, isNew, isConflict, at] = Created.parse(JSON.parse(answer));
   return { id: created, isNew, isConflict, at };
-}
-
-/** An array of one value, which came as text. */
-function single(index: number, type: string): string {
-  return `array[$${index}::pg_catalog.text::pg_catalog.${type}]`;
 }
 
 function textOf(value: Date | number | null): string | null {

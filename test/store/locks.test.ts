@@ -1,8 +1,10 @@
 /** Somebody's open transaction: what needs the same row or key waits for a while and says who has it; nothing else waits. */
-import type postgres from "postgres";
+import postgres from "postgres";
 import { expect, test } from "vitest";
 import { defineFlow, LockedError } from "../../src/index.ts";
+import type { JsonObject, Orchestrator } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
+import { present, untilPending } from "../support/doors.ts";
 import { serving, visiting } from "../support/flows.ts";
 
 const database = await testDatabase();
@@ -17,15 +19,17 @@ const atOnce = { autoCloseTimeout: 0 };
 async function holding<T>(
   work: (tx: postgres.TransactionSql) => Promise<unknown>,
   meanwhile: (pid: number) => Promise<T>,
+  { client = sql, isUndone = false } = {},
 ): Promise<T> {
   const done = Promise.withResolvers<void>();
   const held = Promise.withResolvers<number>();
-  const ended = sql
+  const ended = client
     .begin(async (tx) => {
       await work(tx);
       const [row] = await tx<[{ pid: number }]>`select pg_backend_pid() as pid`;
       held.resolve(row.pid);
       await done.promise;
+      if (isUndone) await tx`rollback and chain`;
     })
     .catch(held.reject);
   try {
@@ -81,6 +85,174 @@ test("a command of SQL waits as long as its own lock_timeout says, and names the
       });
 
       await expect(refused).rejects.toMatchObject({ code: "FL011", detail: String(pid) });
+    },
+  );
+});
+
+const inner = defineFlow("held.inner");
+inner.to("ask", (ctx) => ctx.pauseFor({ interruptId: "below" }));
+const outer = defineFlow("held.outer");
+outer.toSubFlow(inner);
+
+/** An execution whose sub-flow waits for an answer. */
+async function nested(orchestrator: Orchestrator): Promise<{ parent: string; frame: string }> {
+  const execution = await orchestrator.flow(outer).startExecution(null, { autoClose: false });
+  await untilPending(execution);
+  return { parent: execution.id, frame: present((await execution.getSubFlowFrames())[0]).id };
+}
+
+async function startedBySql(options: JsonObject): Promise<string> {
+  const [{ id }] = await sql<
+    [{ id: string }]
+  >`select flowledger.start('held', '1', ${JSON.stringify(options)}::text::jsonb) as id`;
+  return id;
+}
+
+/** Commands, and what each waits for: a row, or the same command in another transaction. */
+async function waits(
+  orchestrator: Orchestrator,
+  suffix: string,
+): Promise<(readonly [held: string, waiting: string])[]> {
+  const [emitted, cancelled, answered, withdrawn] = [
+    await nested(orchestrator),
+    await nested(orchestrator),
+    await nested(orchestrator),
+    await nested(orchestrator),
+  ];
+  const delayed = { delay: "1h" };
+  const [later, moved, closed, pruned] = [
+    await startedBySql(delayed),
+    await startedBySql(delayed),
+    await startedBySql(delayed),
+    await startedBySql(delayed),
+  ];
+  await sql`select flowledger.cancel(id) from unnest(${[closed, pruned]}::uuid[]) id`;
+  const operator = `'{"actor": "ann", "reason": "INC-12"}'`;
+  const row = (id: string) => `from flowledger.executions where id = '${id}' for update`;
+  const start = (options: JsonObject, name = "held") =>
+    `flowledger.start('${name}', '1', '${JSON.stringify(options)}')`;
+  const both = [
+    `flowledger.anchor()`,
+    `flowledger.run_schedule('yearly', ${operator})`,
+    start({ id: crypto.randomUUID() }),
+    start({ idempotencyKey: `k ${suffix}` }),
+    start({ allowUnknown: true }, `held.new-${suffix}`),
+  ];
+  return [
+    [row(later), `flowledger.cancel_function('${later}')`],
+    [row(moved), `flowledger.reschedule_function('${moved}', null, 1000)`],
+    [row(closed), `flowledger.redrive('${closed}', ${operator})`],
+    [row(pruned), `flowledger.prune('{${pruned}}', 'ann', 'INC-12')`],
+    [row(emitted.frame), `flowledger.emit_to_sub_flow('${emitted.parent}', '${emitted.frame}', 'E')`],
+    [row(cancelled.frame), `flowledger.cancel_sub_flow('${cancelled.parent}', '${cancelled.frame}')`],
+    [row(answered.parent), `flowledger.continue_with('${answered.frame}', 'below')`],
+    [row(withdrawn.parent), `flowledger.withdraw('${withdrawn.frame}', 'below')`],
+    [`flowledger.pause_flow('held.inner', ${operator})`, `flowledger.unpause_flow('held', ${operator})`],
+    ...both.map((call) => [call, call] as const),
+  ];
+}
+
+const schedules = [{ flow, cron: "0 0 1 1 *", name: "yearly" }];
+
+/** How the command ended that had to wait: its code, and whether it told who it waited for. */
+function endOf(
+  [held, waiting]: readonly [string, string],
+  lockTimeout: string,
+  client = sql,
+): Promise<{ code: string; tells: boolean }> {
+  return holding(
+    (tx) => tx.unsafe(`select ${held}`),
+    async (pid) => {
+      const ended = client.begin(async (tx) => {
+        await tx`select set_config('lock_timeout', ${lockTimeout}, true), set_config('statement_timeout', '12s', true)`;
+        await tx.unsafe(`select ${waiting}`);
+      });
+      const { code, detail } = await ended.then(
+        () => ({ code: "ok", detail: "" }),
+        (error: { code: string; detail?: string }) => error,
+      );
+      return { code, tells: detail === String(pid) };
+    },
+    { client, isUndone: true },
+  );
+}
+
+test("every command of SQL that an open transaction keeps waiting gives up after its lock_timeout, and names the session", async () => {
+  await using orchestrator = await serving(database, [flow, inner, outer], { schedules });
+  const cases = await waits(orchestrator, "limited");
+  const ends: unknown[] = [];
+
+  for (const one of cases) ends.push([one[1], await endOf(one, "50ms")]);
+
+  expect(ends).toEqual(cases.map(([, waiting]) => [waiting, { code: "FL011", tells: true }]));
+});
+
+test("a command without a lock_timeout waits for an open transaction no longer than five seconds", async () => {
+  await using orchestrator = await serving(database, [flow, inner, outer], { schedules });
+  const cases = await waits(orchestrator, "default");
+  const clients = postgres(database.url, { max: 2 * cases.length });
+
+  const ends = await Promise.all(cases.map(async (one) => [one[1], (await endOf(one, "0", clients)).code]));
+  await clients.end();
+
+  expect(ends).toEqual(cases.map(([, waiting]) => [waiting, "FL011"]));
+});
+
+test("of two commands that wait for each other's row, parent and sub-flow, one gives up by name", async () => {
+  await using orchestrator = await serving(database, [inner, outer]);
+  const { parent, frame } = await nested(orchestrator);
+  const [above, below] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const ended = (work: Promise<unknown>) =>
+    work.then(
+      () => "ok",
+      (error: { code: string }) => error.code,
+    );
+  const down = sql.begin(async (tx) => {
+    await tx`select flowledger.emit(${parent}, 'E')`;
+    above.resolve();
+    await below.promise;
+    await tx`select flowledger.emit_to_sub_flow(${parent}, ${frame}, 'E')`;
+  });
+  const up = sql.begin(async (tx) => {
+    await tx`select flowledger.emit(${frame}, 'E')`;
+    below.resolve();
+    await above.promise;
+    await tx`select flowledger.continue_with(${frame}, 'below')`;
+  });
+
+  const ends = await Promise.all([ended(down), ended(up)]);
+
+  expect(ends.toSorted()).toEqual(["FL011", "ok"]);
+});
+
+test("a worker starts while somebody holds the row of its schedule, and what fires it does not wait for long", async () => {
+  await using before = await serving(database, [flow], { schedules });
+  await before.listExecutions();
+
+  await using orchestrator = await holding(
+    (tx) => tx`select from flowledger.schedules where name = 'yearly' for update`,
+    async (pid) => {
+      const fired = sql`select flowledger.fire_schedule('yearly', now(), now(), '{}', null, false, 'allow', 'null', '{}', 0, null)`;
+      await expect(fired).rejects.toMatchObject({ code: "FL011", detail: String(pid) });
+      return await serving(database, [flow], { schedules });
+    },
+  );
+
+  await expect(orchestrator.runSchedule("yearly", { actor: "ann" })).resolves.toMatchObject({ flow: "held" });
+});
+
+test("a start in a transaction of the caller's own waits as long, and its error is typed", async () => {
+  await using orchestrator = visiting(database, [flow]);
+
+  await holding(
+    (tx) => tx`select flowledger.start('held', '1', '{"idempotencyKey": "in tx"}')`,
+    async (pid) => {
+      const refused = sql.begin(async (tx) => {
+        await tx`set local lock_timeout = '50ms'`;
+        await orchestrator.flow(flow).startExecution(1, { idempotencyKey: "in tx", tx });
+      });
+
+      await expect(refused).rejects.toMatchObject({ code: "LOCKED", details: { pid } });
     },
   );
 });
