@@ -3,8 +3,8 @@
  * both kinds of modules: what `require()` gets is the same code (Node loads ES modules with it), under types that say so.
  */
 import { execFileSync } from "node:child_process";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { globSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { threadModule } from "./build-thread.ts";
@@ -13,7 +13,9 @@ import { sqlSource } from "./src/store/sql-source.ts";
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 const manifest = JSON.parse(readFileSync(here("package.json"), "utf8")) as {
-  readonly exports: Readonly<Record<string, string | { readonly import: { readonly types: string } }>>;
+  readonly exports: Readonly<
+    Record<string, string | { readonly import: { readonly types: string; readonly default: string } }>
+  >;
 };
 
 rmSync(here("dist"), { recursive: true, force: true });
@@ -45,6 +47,8 @@ for (const file of ["vendor/graphile-worker.js", "telemetry/otel.js"]) {
   writeFileSync(path, readFileSync(path, "utf8").replaceAll("await import(", `await import(${ignored} `));
 }
 
+await bundle();
+
 const done = new Set<string>();
 for (const target of Object.values(manifest.exports)) {
   if (typeof target === "string") continue;
@@ -72,10 +76,60 @@ function writeTypes(file: string): void {
     .replaceAll(/\], "\w+">/g, "]>")
     // What is loaded for its effect has no types.
     .replaceAll(/^import "\.[^"]*";\n/gm, "");
-  const relative = /(\bfrom |\bimport\()"(\.{1,2}\/[^"]+)\.ts"/g;
-  writeFileSync(file, text.replaceAll(relative, '$1"$2.js"'));
-  writeFileSync(file.replace(/ts$/, "cts"), text.replaceAll(relative, '$1"$2.cjs"'));
-  for (const [, , path = ""] of text.matchAll(relative)) writeTypes(join(dirname(file), `${path}.d.ts`));
+  const paths = /(\bfrom |\bimport\()"(\.{1,2}\/[^"]+)\.ts"/g;
+  writeFileSync(file, text.replaceAll(paths, '$1"$2.js"'));
+  writeFileSync(file.replace(/ts$/, "cts"), text.replaceAll(paths, '$1"$2.cjs"'));
+  for (const [, , path = ""] of text.matchAll(paths)) writeTypes(join(dirname(file), `${path}.d.ts`));
+}
+
+/**
+ * A few files in the place of two hundred: looking for each costs a process that imports the package more than reading them all. What is
+ * loaded on demand stays apart, and the check of Node comes before everything else.
+ */
+async function bundle(): Promise<void> {
+  const check = 'import "./base/node.js";\n';
+  const doors = Object.values(manifest.exports).flatMap((target) =>
+    typeof target === "string" ? [] : [basename(target.import.default)],
+  );
+  // What processes of their own begin with, and what finds the examples beside it.
+  const entries = [...doors, "test-process.js", "test-server.js", "demo.js"];
+  const { metafile } = await build({
+    entryPoints: [...entries, "cli/main.js"].map((file) => here(`dist/${file}`)),
+    outdir: here("dist/bundled"),
+    outbase: here("dist"),
+    bundle: true,
+    splitting: true,
+    platform: "node",
+    format: "esm",
+    target: "node22",
+    packages: "external",
+    chunkNames: "chunks/[name]-[hash]",
+    legalComments: "inline",
+    metafile: true,
+    plugins: [
+      {
+        name: "the check of Node apart",
+        setup(bundler) {
+          bundler.onResolve({ filter: /\/base\/node\.js$/ }, ({ path }) => ({
+            path,
+            namespace: "apart",
+            sideEffects: false,
+          }));
+          bundler.onLoad({ filter: /./, namespace: "apart" }, () => ({ contents: "" }));
+        },
+      },
+    ],
+  });
+  const checked = entries.filter((file) => readFileSync(here(`dist/${file}`), "utf8").includes(check));
+  for (const file of globSync("**/*.js", { cwd: here("dist"), exclude: ["bundled/**", "base/node.js", "cli.js"] }))
+    rmSync(here(`dist/${file}`));
+  for (const path of Object.keys(metafile.outputs)) {
+    const file = relative(here("dist/bundled"), resolve(path));
+    mkdirSync(dirname(here(`dist/${file}`)), { recursive: true });
+    renameSync(here(`dist/bundled/${file}`), here(`dist/${file}`));
+  }
+  rmSync(here("dist/bundled"), { recursive: true });
+  for (const file of checked) writeFileSync(here(`dist/${file}`), check + readFileSync(here(`dist/${file}`), "utf8"));
 }
 
 /**

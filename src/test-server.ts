@@ -8,6 +8,7 @@ import * as fs from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
+import { ownModule } from "./base/call-site.ts";
 import { UsageError } from "./base/errors.ts";
 import { release } from "./base/release.ts";
 import { systemTimers as liveness } from "./base/timers.ts";
@@ -67,7 +68,7 @@ async function untilUnused(url: string): Promise<void> {
 
 async function startKeeper(): Promise<string> {
   const code = "import(process.argv[1]).then(({ keepTestServer }) => keepTestServer())";
-  const keeper = spawn(process.execPath, ["--input-type=module", "-e", code, import.meta.url], {
+  const keeper = spawn(process.execPath, ["--input-type=module", "-e", code, ownModule("test-server")], {
     detached: true,
     stdio: ["ignore", "pipe", "ignore"],
     // It is no part of what tests, and of what that was told.

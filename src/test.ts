@@ -2,6 +2,7 @@
  * `flowledger/test`: the real engine on a real Postgres, with a clock that stands still until a test moves it. Nothing here knows a
  * test runner: vitest, jest and node:test are all the same to it.
  */
+import { ownModule } from "./base/call-site.ts";
 import "./base/node.ts";
 import { randomUUID } from "node:crypto";
 import { parseDuration, type Duration } from "./base/duration.ts";
@@ -75,8 +76,7 @@ const optionNames = [
   "patience",
 ] as const satisfies readonly (keyof TestOptions)[];
 
-/** Beside this file, in the source and in the package. */
-const processEntry = import.meta.url.replace(/\/test(\.\w+)$/, "/test-process$1");
+const processEntry = ownModule("test-process");
 
 /**
  * An orchestrator for tests, in a database of its own that is gone when the test is.

@@ -1,7 +1,7 @@
 /** The package as a user gets it: packed, checked, installed into an empty folder, the README's first screen run from it. */
 import { execFile } from "node:child_process";
 import { statSync } from "node:fs";
-import { glob, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { glob, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -303,7 +303,9 @@ test.each(Object.keys(bundlers))(
 );
 
 test("nothing but its own door loads drizzle, the AI SDK or that of MCP", async () => {
-  const modules = ["index", "defer", "cli", "worker/worker", "store/migrate", "console"];
+  // What they load on demand has names, and what they share has none. The operators are those of MCP.
+  const onDemand = (await readdir(join(root, "dist/chunks"))).filter((file) => !/^(chunk|operators)-/.test(file));
+  const modules = ["index", "defer", "cli/main", "console", ...onDemand.map((file) => `chunks/${file.slice(0, -3)}`)];
   const loads = async (name: string) => {
     const script = `const { registerHooks } = await import("node:module");
       const seen = new Set();
@@ -315,10 +317,24 @@ test("nothing but its own door loads drizzle, the AI SDK or that of MCP", async 
     return (await run(process.execPath, ["--input-type=module", "-e", script])).stdout.trim().split("\n").at(-1);
   };
 
+  expect(modules.some((name) => name.startsWith("chunks/worker-"))).toBe(true);
   expect(await Promise.all(modules.map(loads))).toEqual(modules.map(() => ""));
   expect(await loads("schema")).toContain("drizzle-orm");
   expect(await loads("ai")).toMatch(/^ai\b/);
   expect(await loads("mcp")).toContain("@modelcontextprotocol/sdk");
+});
+
+test("an import of the package reads few files, and neither graphile-worker nor the worker", async () => {
+  const script = `const { registerHooks } = await import("node:module");
+    const own = [];
+    registerHooks({ load(url, context, next) { if (url.includes("/dist/") && !url.includes("node_modules")) own.push(url.split("/dist/")[1]); return next(url, context); } });
+    await import(${JSON.stringify(pathToFileURL(join(root, "dist/index.js")).href)});
+    console.log(JSON.stringify(own));`;
+
+  const own = JSON.parse((await run(process.execPath, ["--input-type=module", "-e", script])).stdout) as string[];
+
+  expect(own.length).toBeLessThan(25);
+  expect(own.filter((file) => /worker-/.test(file))).toEqual([]);
 });
 
 /** "passes", or what the tool has to say. */
