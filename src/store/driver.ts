@@ -215,7 +215,7 @@ function count(query: Query, pulse: { underWay: number; heardAt: number }): void
  * other (a Unix socket has none). Not a start-up parameter: poolers refuse those they do not know.
  */
 export const dropWhenStalled =
-  "select set_config('tcp_user_timeout', '4000', false) from pg_settings where name = 'tcp_user_timeout'";
+  "select set_config('tcp_user_timeout', '4000', false) where current_setting('tcp_user_timeout', true) is not null";
 
 export interface Listener {
   /** Resolves when LISTEN stands, or the first try has failed. */

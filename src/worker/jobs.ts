@@ -14,6 +14,9 @@ import type { FlowDefinition } from "../flow/definition.ts";
 
 /** graphile-worker looks for jobs every two seconds while it has none. */
 const pollWithinMs = 8000;
+/** One of them listens. Until the first look for jobs one more will do: at its beginning it asks several things at once. */
+const mostConnections = 4;
+const firstConnections = 2;
 /** Of one of its messages in the log. */
 const mostLetters = 300;
 
@@ -52,7 +55,10 @@ export async function runJobs(
   let polledAt = liveness.monotonic();
   let isPolling = true;
   let hasEnded = false;
-  events.on("localQueue:getJobs:complete", () => (polledAt = liveness.monotonic()));
+  events.on("localQueue:getJobs:complete", () => {
+    polledAt = liveness.monotonic();
+    pool.pool.options.max = mostConnections;
+  });
   events.on("localQueue:setMode", ({ newMode }) => {
     polledAt = liveness.monotonic();
     isPolling = newMode === "POLLING";
@@ -119,9 +125,9 @@ interface JobPool {
 }
 
 export function newPool({ links }: Pick<Store, "links">): JobPool {
-  // One of the four connections listens for jobs. The pool awaits `onConnect`, which its types do not say.
+  // The pool awaits `onConnect`, which its types do not say.
   const onConnect = (client: pg.ClientBase) => client.query(dropWhenStalled);
-  const pool = new pg.Pool(Object.assign(links.pg(), { max: 4, onConnect }));
+  const pool = new pg.Pool(Object.assign(links.pg(), { max: firstConnections, onConnect }));
   const clients = new Set<pg.PoolClient>();
   // An idle client that loses its connection must not end the process.
   pool.on("error", () => {});
