@@ -15,7 +15,7 @@ import {
 import type { Output, RetryOptions, StepOptions } from "../flow/context.ts";
 import { toStorable, type AgentItem } from "./contract.ts";
 import { Deltas } from "./deltas.ts";
-import { arrived, retryOf, show } from "./model.ts";
+import { arrived, retryOf, show, timed, untimed } from "./model.ts";
 import { deltaOf, isPiece, joinPieces, type Part } from "./spoken.ts";
 import { runTool, type DurableToolOptions } from "./tools.ts";
 
@@ -82,11 +82,12 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
   const putter = putterOf(ctx, options.stream, where);
   const recorded = async (work: (key: string) => Promise<unknown>): Promise<unknown> => {
     try {
-      return await ctx.step(name, async (_, key) => toStorable(await work(key), `result of ${where}`), stepOptions);
+      const made = (key: string) => work(key).catch((error: unknown) => Promise.reject(timed(error)));
+      return await ctx.step(name, async (_, key) => toStorable(await made(key), `result of ${where}`), stepOptions);
     } catch (error) {
       if (ctx.signal.aborted || !(error instanceof Error)) throw error;
       // The SDK tries errors of some classes again. The class is dropped, because the step makes the tries here.
-      throw new Error(error.message, { cause: error });
+      throw new Error(error.message, { cause: untimed(error) });
     }
   };
   return {

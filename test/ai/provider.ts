@@ -12,6 +12,8 @@ export interface Said {
   readonly holdBefore?: number;
   /** Answers with this HTTP status in place of words. */
   readonly status?: number;
+  /** Beside that status. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** Between two pieces. */
   readonly pauseMs?: number;
   /** Cuts the connection before this piece. */
@@ -53,7 +55,7 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
       asked.push(question);
       const said = answer(question, asked.length);
       if (said.status !== undefined) {
-        response.writeHead(said.status, { "content-type": "application/json" });
+        response.writeHead(said.status, { "content-type": "application/json", ...said.headers });
         response.end(JSON.stringify({ error: { message: `status ${said.status}` } }));
         return;
       }
