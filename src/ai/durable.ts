@@ -16,7 +16,7 @@ import type { Output, RetryOptions, StepOptions } from "../flow/context.ts";
 import { toStorable, type AgentItem } from "./contract.ts";
 import { Deltas } from "./deltas.ts";
 import { arrived, retryOf, show, timed, untimed } from "./model.ts";
-import { deltaOf, isPiece, joinPieces, type Part } from "./spoken.ts";
+import { deltaOf, idsOnce, isPiece, joinPieces, type Part } from "./spoken.ts";
 import { runTool, type DurableToolOptions } from "./tools.ts";
 
 /** What these need of a chunk's `ctx`, whatever its flow. */
@@ -97,8 +97,9 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
       abortSignal: params.abortSignal ? AbortSignal.any([ctx.signal, params.abortSignal]) : ctx.signal,
     }),
     wrapGenerate: async ({ doGenerate }) => {
-      const given = await recorded(async (key) => {
-        const { request: _, response, ...result } = await doGenerate();
+      const recording = await recorded(async (key) => {
+        const { request: _, response, ...given } = await doGenerate();
+        const result = { ...given, content: given.content.map(idsOnce()) };
         const { body: _body, ...kept } = response ?? {};
         const put = putter(key);
         await put({ type: "start-step" });
@@ -112,7 +113,7 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
         await put({ type: "finish-step" });
         return { ...result, response: kept };
       });
-      return GeneratedResult.parse(withDate(given));
+      return GeneratedResult.parse(withDate(recording));
     },
     wrapStream: async ({ doStream }) => {
       const given = await recorded(async (key) => {
@@ -122,9 +123,11 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
         await put({ type: "start-step" });
         try {
           const { stream } = await doStream();
-          for await (const part of stream) {
-            if (part.type === "error") throw part.error;
-            if (part.type === "raw" || part.type === "ping") continue;
+          const once = idsOnce();
+          for await (const said of stream) {
+            if (said.type === "error") throw said.error;
+            if (said.type === "raw" || said.type === "ping") continue;
+            const part = once(said);
             keep(parts, part);
             await showPart(part, (chunk) => deltas.put(chunk));
           }

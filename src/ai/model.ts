@@ -1,7 +1,7 @@
 /** One model call: one attempt of a chunk. What it says goes into the stream as it comes, and into the state when it is whole. */
 import type { LanguageModel, LanguageModelUsage, TextStreamPart, ToolSet, UIMessageChunk } from "ai";
 import { latestMs, longestMs } from "../base/duration.ts";
-import { ChunkTimeoutError, FlowledgerError, RetryAfterError, StepTimeoutError } from "../base/errors.ts";
+import { ChunkTimeoutError, FlowledgerError, PayloadError, RetryAfterError, StepTimeoutError } from "../base/errors.ts";
 import { isObject, type Json } from "../base/json.ts";
 import { own } from "../engine/ctx/attempt.ts";
 import { EventsCtx } from "../engine/ctx/events.ts";
@@ -27,9 +27,42 @@ interface Putting {
   putIntoStream(item: AgentItem): Promise<void>;
 }
 
-/** Puts chunks for the page into the stream, with the call that they are of. */
+/**
+ * Puts chunks for the page into the stream, with the call that they are of. What is larger than an item may be comes in pieces or in
+ * words: the conversation has it whole.
+ */
 export function show(ctx: Putting, from: string = ctx.idempotencyKey): (chunk: UIMessageChunk) => Promise<void> {
-  return (chunk) => ctx.putIntoStream({ ...chunk, from });
+  return async (chunk) => {
+    try {
+      await ctx.putIntoStream({ ...chunk, from });
+    } catch (error) {
+      const smaller = error instanceof PayloadError ? inItems(chunk) : null;
+      if (!smaller) throw error;
+      for (const one of smaller) await ctx.putIntoStream({ ...one, from });
+    }
+  };
+}
+
+/** Null where there is nothing smaller that says as much. */
+function inItems(chunk: UIMessageChunk): UIMessageChunk[] | null {
+  const words = "It is too large to be shown here.";
+  const pieces = (text: string) => text.match(/.{1,20000}/gsu) ?? [];
+  switch (chunk.type) {
+    case "text-delta":
+    case "reasoning-delta":
+      return pieces(chunk.delta).map((delta) => ({ ...chunk, delta }));
+    case "tool-input-delta":
+      return pieces(chunk.inputTextDelta).map((inputTextDelta) => ({ ...chunk, inputTextDelta }));
+    case "tool-input-available":
+    case "tool-input-error":
+      return [{ ...chunk, input: words }];
+    case "tool-output-available": {
+      const { toolCallId } = chunk;
+      return chunk.preliminary === true ? [] : [{ type: "tool-output-error", toolCallId, errorText: words }];
+    }
+    default:
+      return null;
+  }
 }
 
 /** Resolves when what the chunk has put so far is in the stream, or never will be; at once for a `ctx` that is not the engine's own. */
@@ -86,8 +119,6 @@ export async function callModel(
   await ctx.appendState("steps", { from: before.length, finishReason, model: response.modelId, usage: counted });
   await ctx.setState("usage", sum(ctx.getState("usage") ?? noUsage, counted));
   await ctx.setState("text", text);
-  if (settings.output && toolCalls.length === 0)
-    await ctx.setState("output", toStorable(await result.output, `output of agent "${name}"`));
   return toolCalls
     .filter((call) => !call.providerExecuted && call.invalid !== true)
     .map(({ toolCallId, toolName, input }) => ({
@@ -114,16 +145,19 @@ function mayHelp(error: unknown): boolean {
   if (isObject(error) && typeof error["isRetryable"] === "boolean") return error["isRetryable"];
   if (error instanceof FlowledgerError)
     return [ChunkTimeoutError, StepTimeoutError, RetryAfterError].some((kind) => error instanceof kind);
-  return ![
-    ai.InvalidPromptError,
-    ai.InvalidArgumentError,
-    ai.LoadAPIKeyError,
-    ai.LoadSettingError,
-    ai.NoSuchModelError,
-    ai.UnsupportedFunctionalityError,
-    ai.UnsupportedModelVersionError,
-  ].some((kind) => kind.isInstance(error));
+  return !(error instanceof Error && mistakes.has(error.name));
 }
+
+/** By their names: `isInstance` of the last one is inherited, and says yes to every error of the SDK. */
+const mistakes = new Set([
+  "AI_InvalidPromptError",
+  "AI_InvalidArgumentError",
+  "AI_LoadAPIKeyError",
+  "AI_LoadSettingError",
+  "AI_NoSuchModelError",
+  "AI_UnsupportedFunctionalityError",
+  "AI_UnsupportedModelVersionError",
+]);
 
 /** What a call failed with; where the provider has said when to come again, as an error that says it to the engine. */
 export function timed(error: unknown): unknown {

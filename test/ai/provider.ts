@@ -18,6 +18,8 @@ export interface Said {
   readonly pauseMs?: number;
   /** Cuts the connection before this piece. */
   readonly cutBefore?: number;
+  /** Says in the stream that something went wrong, in place of this piece and the rest. */
+  readonly errorBefore?: number;
 }
 
 export interface Asked {
@@ -50,7 +52,7 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
   const server = createServer((request, response) => {
     void (async () => {
       let body = "";
-      for await (const piece of request) body += String(piece);
+      for await (const piece of request.setEncoding("utf8")) body += String(piece);
       const question = JSON.parse(body) as Asked;
       asked.push(question);
       const said = answer(question, asked.length);
@@ -71,7 +73,7 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
         response.write(
           `data: ${JSON.stringify({ id, object: "chat.completion.chunk", created: 1, model: "test", choices: [{ index: 0, delta, finish_reason: finish }], usage })}\n\n`,
         );
-      const { text = [], calls = [], holdBefore, pauseMs = 0, cutBefore } = said;
+      const { text = [], calls = [], holdBefore, pauseMs = 0, cutBefore, errorBefore } = said;
       const pieces: object[] = [
         ...text.map((content) => ({ content })),
         ...calls.map(({ name, input, id: callId }, index) => ({
@@ -87,6 +89,8 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
       ];
       for (const [index, piece] of [...pieces, null].entries()) {
         if (cutBefore === index) return void response.destroy();
+        if (errorBefore === index)
+          return void response.end(`data: ${JSON.stringify({ error: { message: "overloaded" } })}\n\n`);
         if (holdBefore === index) {
           holding.resolve();
           await gate.promise;
