@@ -38,6 +38,8 @@ export interface TestProvider extends AsyncDisposable {
   ended(): Promise<void>;
   /** Resolves when a request waits at its `holdBefore`. */
   held(): Promise<void>;
+  /** Resolves when somebody has hung up before the end of an answer. */
+  left(): Promise<void>;
   /** Lets what is held go on, now and later. */
   release(): void;
 }
@@ -47,9 +49,13 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
   const asked: Asked[] = [];
   let completed = 0;
   const end = Promise.withResolvers<void>();
+  const leaving = Promise.withResolvers<void>();
   let gate = Promise.withResolvers<void>();
   let holding = Promise.withResolvers<void>();
   const server = createServer((request, response) => {
+    response.on("close", () => {
+      if (!response.writableFinished) leaving.resolve();
+    });
     void (async () => {
       let body = "";
       for await (const piece of request.setEncoding("utf8")) body += String(piece);
@@ -116,6 +122,7 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
     asked,
     completed: () => completed,
     ended: () => end.promise,
+    left: () => leaving.promise,
     async held() {
       await holding.promise;
       holding = Promise.withResolvers();
