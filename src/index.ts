@@ -70,6 +70,7 @@ export {
   PermissionError,
   ResourceMissingError,
   ResumeConflictError,
+  RetryAfterError,
   SearchTimeoutError,
   SelfResumeLimitError,
   StreamConsumedError,

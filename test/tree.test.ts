@@ -41,6 +41,7 @@ const publicValues = [
   "InterruptExpiredError",
   "InterruptNotPendingError",
   "ResumeConflictError",
+  "RetryAfterError",
   "SelfResumeLimitError",
   "NoResumeHandleError",
   "InterventionDisabledError",

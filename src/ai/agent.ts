@@ -1,11 +1,11 @@
 /** `agentFlow()`: an agent is a flow. One model call is one attempt of a chunk, one tool call is one item of a collection. */
 import type { OutputInterface as Output, StepResult, ToolSet } from "ai";
 import { z } from "zod";
-import { UsageError } from "../base/errors.ts";
+import { ContractError, UsageError } from "../base/errors.ts";
 import { defineFlow, type Flow } from "../flow/builder.ts";
 import type { Ctx } from "../flow/context.ts";
 import { approve, pauses } from "./approval.ts";
-import { agentContract, Message, modelChunk, toModelMessages, type AgentContract } from "./contract.ts";
+import { agentContract, Message, modelChunk, toModelMessages, toStorable, type AgentContract } from "./contract.ts";
 import { callModel, noUsage, retryOf, show } from "./model.ts";
 import { ai } from "./sdk.ts";
 import { checkSettings, type AgentSettings } from "./settings.ts";
@@ -61,11 +61,15 @@ async function next(ctx: Ctx<AgentContract, unknown[]>, name: string, settings: 
   if (!ctx.isResume && ctx.input.length > 0)
     await ctx.appendState("messages", Message.parse({ role: "tool", content: ctx.input }));
   const { messages = [], steps = [], usage = noUsage, budget } = ctx.getState();
-  const said = steps.at(-1)?.finishReason ?? "unknown";
-  // Without results of tools the model has nothing to answer to.
-  if (messages.at(-1)?.role !== "tool") return finish(ctx, said);
-  if (await isToStop(settings, stepsOf(toModelMessages(messages, `messages of agent "${name}"`), steps)))
-    return finish(ctx, "stopped");
+  const done = stepsOf(toModelMessages(messages, `messages of agent "${name}"`), steps);
+  const last = steps.at(-1);
+  // Without results of tools in this step the model has nothing to answer to, also where it said nothing.
+  if (!messages.slice(last?.from).some(({ role }) => role === "tool")) {
+    const output = await outputOf(name, settings, done.at(-1));
+    if (output !== undefined) await ctx.setState("output", output);
+    return finish(ctx, last?.finishReason ?? "unknown");
+  }
+  if (await isToStop(settings, done)) return finish(ctx, "stopped");
   if (budget !== undefined && usage.totalTokens >= budget) {
     if (!ctx.resume) {
       const exceeded = exceed(ctx, name, settings, usage.totalTokens, budget);
@@ -77,6 +81,26 @@ async function next(ctx: Ctx<AgentContract, unknown[]>, name: string, settings: 
   }
   ctx.emitNoWait("ModelCall", { step: steps.length + 1 });
   return null;
+}
+
+/**
+ * What the settings make of the text. It is read here, where the text is in the ledger already: the call was paid for.
+ *
+ * @throws {ContractError} the text is something else
+ */
+async function outputOf(name: string, { output }: AgentSettings, step: StepResult<ToolSet> | undefined) {
+  if (!output || !step) return undefined;
+  const where = `output of agent "${name}"`;
+  const { text, response, usage, finishReason } = step;
+  let parsed: unknown;
+  try {
+    parsed = await output.parseCompleteOutput({ text }, { response, usage, finishReason });
+  } catch (error) {
+    if (!ai.NoObjectGeneratedError.isInstance(error)) throw error;
+    const why = error.cause instanceof Error ? `${error.message} ${error.cause.message}` : error.message;
+    throw new ContractError(where, [{ path: [], code: "custom", message: why.slice(0, 2000) }]);
+  }
+  return toStorable(parsed, where);
 }
 
 async function finish(ctx: Ctx<AgentContract, unknown>, finishReason: string): Promise<null> {

@@ -15,8 +15,8 @@ import {
 import type { Output, RetryOptions, StepOptions } from "../flow/context.ts";
 import { toStorable, type AgentItem } from "./contract.ts";
 import { Deltas } from "./deltas.ts";
-import { arrived, retryOf, show } from "./model.ts";
-import { deltaOf, isPiece, joinPieces, type Part } from "./spoken.ts";
+import { arrived, retryOf, show, timed, untimed } from "./model.ts";
+import { deltaOf, idsOnce, isPiece, joinPieces, type Part } from "./spoken.ts";
 import { runTool, type DurableToolOptions } from "./tools.ts";
 
 /** What these need of a chunk's `ctx`, whatever its flow. */
@@ -82,11 +82,12 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
   const putter = putterOf(ctx, options.stream, where);
   const recorded = async (work: (key: string) => Promise<unknown>): Promise<unknown> => {
     try {
-      return await ctx.step(name, async (_, key) => toStorable(await work(key), `result of ${where}`), stepOptions);
+      const made = (key: string) => work(key).catch((error: unknown) => Promise.reject(timed(error)));
+      return await ctx.step(name, async (_, key) => toStorable(await made(key), `result of ${where}`), stepOptions);
     } catch (error) {
       if (ctx.signal.aborted || !(error instanceof Error)) throw error;
       // The SDK tries errors of some classes again. The class is dropped, because the step makes the tries here.
-      throw new Error(error.message, { cause: error });
+      throw new Error(error.message, { cause: untimed(error) });
     }
   };
   return {
@@ -96,8 +97,9 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
       abortSignal: params.abortSignal ? AbortSignal.any([ctx.signal, params.abortSignal]) : ctx.signal,
     }),
     wrapGenerate: async ({ doGenerate }) => {
-      const given = await recorded(async (key) => {
-        const { request: _, response, ...result } = await doGenerate();
+      const recording = await recorded(async (key) => {
+        const { request: _, response, ...given } = await doGenerate();
+        const result = { ...given, content: given.content.map(idsOnce()) };
         const { body: _body, ...kept } = response ?? {};
         const put = putter(key);
         await put({ type: "start-step" });
@@ -111,7 +113,7 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
         await put({ type: "finish-step" });
         return { ...result, response: kept };
       });
-      return GeneratedResult.parse(withDate(given));
+      return GeneratedResult.parse(withDate(recording));
     },
     wrapStream: async ({ doStream }) => {
       const given = await recorded(async (key) => {
@@ -121,9 +123,11 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
         await put({ type: "start-step" });
         try {
           const { stream } = await doStream();
-          for await (const part of stream) {
-            if (part.type === "error") throw part.error;
-            if (part.type === "raw" || part.type === "ping") continue;
+          const once = idsOnce();
+          for await (const said of stream) {
+            if (said.type === "error") throw said.error;
+            if (said.type === "raw" || said.type === "ping") continue;
+            const part = once(said);
             keep(parts, part);
             await showPart(part, (chunk) => deltas.put(chunk));
           }

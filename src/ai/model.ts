@@ -1,7 +1,8 @@
 /** One model call: one attempt of a chunk. What it says goes into the stream as it comes, and into the state when it is whole. */
 import type { LanguageModel, LanguageModelUsage, TextStreamPart, ToolSet, UIMessageChunk } from "ai";
-import { ChunkTimeoutError, FlowledgerError, StepTimeoutError } from "../base/errors.ts";
-import type { Json } from "../base/json.ts";
+import { latestMs, longestMs } from "../base/duration.ts";
+import { ChunkTimeoutError, FlowledgerError, PayloadError, RetryAfterError, StepTimeoutError } from "../base/errors.ts";
+import { isObject, type Json } from "../base/json.ts";
 import { own } from "../engine/ctx/attempt.ts";
 import { EventsCtx } from "../engine/ctx/events.ts";
 import type { Ctx, RetryOptions } from "../flow/context.ts";
@@ -26,9 +27,42 @@ interface Putting {
   putIntoStream(item: AgentItem): Promise<void>;
 }
 
-/** Puts chunks for the page into the stream, with the call that they are of. */
+/**
+ * Puts chunks for the page into the stream, with the call that they are of. What is larger than an item may be comes in pieces or in
+ * words: the conversation has it whole.
+ */
 export function show(ctx: Putting, from: string = ctx.idempotencyKey): (chunk: UIMessageChunk) => Promise<void> {
-  return (chunk) => ctx.putIntoStream({ ...chunk, from });
+  return async (chunk) => {
+    try {
+      await ctx.putIntoStream({ ...chunk, from });
+    } catch (error) {
+      const smaller = error instanceof PayloadError ? inItems(chunk) : null;
+      if (!smaller) throw error;
+      for (const one of smaller) await ctx.putIntoStream({ ...one, from });
+    }
+  };
+}
+
+/** Null where there is nothing smaller that says as much. */
+function inItems(chunk: UIMessageChunk): UIMessageChunk[] | null {
+  const words = "It is too large to be shown here.";
+  const pieces = (text: string) => text.match(/.{1,20000}/gsu) ?? [];
+  switch (chunk.type) {
+    case "text-delta":
+    case "reasoning-delta":
+      return pieces(chunk.delta).map((delta) => ({ ...chunk, delta }));
+    case "tool-input-delta":
+      return pieces(chunk.inputTextDelta).map((inputTextDelta) => ({ ...chunk, inputTextDelta }));
+    case "tool-input-available":
+    case "tool-input-error":
+      return [{ ...chunk, input: words }];
+    case "tool-output-available": {
+      const { toolCallId } = chunk;
+      return chunk.preliminary === true ? [] : [{ type: "tool-output-error", toolCallId, errorText: words }];
+    }
+    default:
+      return null;
+  }
 }
 
 /** Resolves when what the chunk has put so far is in the stream, or never will be; at once for a `ctx` that is not the engine's own. */
@@ -68,6 +102,8 @@ export async function callModel(
       if (chunk) await spoken.tell(chunk);
     }
     await spoken.end();
+  } catch (error) {
+    throw timed(error);
   } finally {
     spoken.stop();
   }
@@ -83,8 +119,6 @@ export async function callModel(
   await ctx.appendState("steps", { from: before.length, finishReason, model: response.modelId, usage: counted });
   await ctx.setState("usage", sum(ctx.getState("usage") ?? noUsage, counted));
   await ctx.setState("text", text);
-  if (settings.output && toolCalls.length === 0)
-    await ctx.setState("output", toStorable(await result.output, `output of agent "${name}"`));
   return toolCalls
     .filter((call) => !call.providerExecuted && call.invalid !== true)
     .map(({ toolCallId, toolName, input }) => ({
@@ -96,22 +130,60 @@ export async function callModel(
 
 /** How often a call is made: three times, unless its user says otherwise. `waits` says so by itself. */
 export function retryOf(retry: RetryOptions | undefined): RetryOptions {
-  return { ...(retry?.waits === undefined && { maxAttempts: 3 }), retryIf: mayHelp, ...retry };
+  const { retryIf = mayHelp } = retry ?? {};
+  return {
+    ...(retry?.waits === undefined && { maxAttempts: 3 }),
+    ...retry,
+    // A function of the user's is asked about what the provider said; what is none is refused where the options are read.
+    retryIf: typeof retryIf === "function" ? (error) => retryIf(untimed(error)) : retryIf,
+  };
 }
 
 /** Whether making the call again may help. */
 function mayHelp(error: unknown): boolean {
-  if (ai.APICallError.isInstance(error)) return error.isRetryable;
-  if (error instanceof FlowledgerError) return error instanceof ChunkTimeoutError || error instanceof StepTimeoutError;
-  return ![
-    ai.InvalidPromptError,
-    ai.InvalidArgumentError,
-    ai.LoadAPIKeyError,
-    ai.LoadSettingError,
-    ai.NoSuchModelError,
-    ai.UnsupportedFunctionalityError,
-    ai.UnsupportedModelVersionError,
-  ].some((kind) => kind.isInstance(error));
+  // Of a provider and of the gateway.
+  if (isObject(error) && typeof error["isRetryable"] === "boolean") return error["isRetryable"];
+  if (error instanceof FlowledgerError)
+    return [ChunkTimeoutError, StepTimeoutError, RetryAfterError].some((kind) => error instanceof kind);
+  return !(error instanceof Error && mistakes.has(error.name));
+}
+
+/** By their names: `isInstance` of the last one is inherited, and says yes to every error of the SDK. */
+const mistakes = new Set([
+  "AI_InvalidPromptError",
+  "AI_InvalidArgumentError",
+  "AI_LoadAPIKeyError",
+  "AI_LoadSettingError",
+  "AI_NoSuchModelError",
+  "AI_UnsupportedFunctionalityError",
+  "AI_UnsupportedModelVersionError",
+]);
+
+/** What a call failed with; where the provider has said when to come again, as an error that says it to the engine. */
+export function timed(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  // The gateway's errors have the provider's answer as their cause.
+  const answer = [error, error.cause].find((one) => ai.APICallError.isInstance(one));
+  const { "retry-after-ms": ms = "", "retry-after": after = "" } = answer?.responseHeaders ?? {};
+  const when = waitOf(ms, 1) ?? waitOf(after, 1000) ?? momentOf(after);
+  return when === null ? error : new RetryAfterError(error.message, when, { cause: error });
+}
+
+/** What the provider itself said. */
+export function untimed(error: unknown): unknown {
+  return error instanceof RetryAfterError ? (error.cause ?? error) : error;
+}
+
+/** Null where it is no length of time. No wait at all is none either: the policy's own one is meant then. */
+function waitOf(text: string, unitMs: number): number | null {
+  const ms = /^\s*\d+(\.\d+)?\s*$/.test(text) ? Number(text) * unitMs : 0;
+  return ms > 0 ? Math.min(ms, longestMs) : null;
+}
+
+/** Of HTTP: "Wed, 21 Oct 2026 07:28:00 GMT". */
+function momentOf(text: string): Date | null {
+  const ms = Date.parse(text);
+  return ms >= 0 && ms <= latestMs ? new Date(ms) : null;
 }
 
 /** What goes to the model as it was given. */

@@ -70,8 +70,10 @@ export class Spoken {
 
   async *#listen(stream: AsyncIterable<Part>): AsyncGenerator<Part> {
     let held: Piece | null = null;
-    for await (const part of stream) {
+    const once = idsOnce();
+    for await (const given of stream) {
       if (this.#isOver) return;
+      const part = once(given);
       if (!isPiece(part)) {
         if (held) yield held;
         held = null;
@@ -103,6 +105,37 @@ export class Spoken {
     this.#last = done.catch(() => {});
     return done;
   }
+}
+
+type Called = { readonly type: string; readonly id?: string; readonly toolCallId?: string };
+
+/**
+ * Parts of one answer, with an id for each call: some providers give the same to several, and then a page shows one of them, and a model
+ * cannot tell their results apart.
+ */
+export function idsOnce(): <P extends Part | Called>(part: P) => P {
+  const used = new Set<string>();
+  /** By the provider's id, that of the call it is about now. */
+  const now = new Map<string, { readonly id: string; isWhole: boolean }>();
+  const begun = (given: string) => {
+    const known = now.get(given);
+    if (known && !known.isWhole) return known;
+    let id = given;
+    for (let count = 2; used.has(id); count++) id = `${given}-${count}`;
+    used.add(id);
+    const call = { id, isWhole: false };
+    now.set(given, call);
+    return call;
+  };
+  return (part) => {
+    if (part.type.startsWith("tool-input-") && "id" in part && part.id !== undefined)
+      return { ...part, id: begun(part.id).id };
+    if (!("toolCallId" in part) || part.toolCallId === undefined) return part;
+    if (part.type !== "tool-call") return { ...part, toolCallId: now.get(part.toolCallId)?.id ?? part.toolCallId };
+    const call = begun(part.toolCallId);
+    call.isWhole = true;
+    return { ...part, toolCallId: call.id };
+  };
 }
 
 /** A piece as a page shows it. */

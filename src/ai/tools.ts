@@ -1,6 +1,6 @@
 /** One tool call: it runs as a recorded step of its own, and the page and the model hear what became of it. */
 import type { ToolExecutionOptions, ToolResultPart, ToolSet } from "ai";
-import { FlowledgerError } from "../base/errors.ts";
+import { FlowledgerError, PayloadError } from "../base/errors.ts";
 import { isObject, type Json } from "../base/json.ts";
 import type { Ctx } from "../flow/context.ts";
 import { toModelMessages, toStorable, type AgentContract } from "./contract.ts";
@@ -69,7 +69,7 @@ export async function useTool(ctx: Ctx<AgentContract, Decided>, settings: AgentS
   return told(await modelOutput(tool, call, output));
 }
 
-/** @throws {PayloadError} what it gave is no JSON */
+/** @throws {PayloadError} what it gave is no JSON. What is only too large is an error like those of the tool: less may be asked for */
 export async function runTool(
   execute: NonNullable<ToolSet[string]["execute"]>,
   { toolName, input }: Pick<Call, "toolName" | "input">,
@@ -77,16 +77,22 @@ export async function runTool(
   preliminary: (value: Json) => Promise<void>,
 ): Promise<Json> {
   const where = `output of tool "${toolName}"`;
+  const kept = (value: unknown): Json => {
+    try {
+      return value === undefined ? null : toStorable(value, where);
+    } catch (error) {
+      throw isTooLarge(error) ? new Error(error.message, { cause: error }) : error;
+    }
+  };
   const given: unknown = await execute(input, options);
-  if (!isObject(given) || !(Symbol.asyncIterator in given))
-    return given === undefined ? null : toStorable(given, where);
+  if (!isObject(given) || !(Symbol.asyncIterator in given)) return kept(given);
   let last: Json = null;
   let isFirst = true;
   for await (const value of given as unknown as AsyncIterable<unknown>) {
     // The last value is the result, and not a preliminary one.
     if (!isFirst) await preliminary(last);
     isFirst = false;
-    last = value === undefined ? null : toStorable(value, where);
+    last = kept(value);
   }
   return last;
 }
@@ -101,6 +107,10 @@ async function modelOutput(
 
 function outputOf(output: Json): Result["output"] {
   return typeof output === "string" ? { type: "text", value: output } : { type: "json", value: output };
+}
+
+function isTooLarge(error: unknown): error is PayloadError {
+  return error instanceof PayloadError && String(error.details["problem"]).startsWith("larger than");
 }
 
 function isUnstorable(error: unknown): boolean {

@@ -105,21 +105,22 @@ async function givenTo(execution: Execution): Promise<unknown> {
   return isObject(startInput) ? startInput["messages"] : undefined;
 }
 
-/** A model refuses calls without results: a turn that was stopped may end with some. */
+/**
+ * A model refuses calls without results: a turn that was stopped may end with some. The results of a message are right behind it; the
+ * ids of its calls may come again in others, as some providers count them anew in each.
+ */
 function settled(messages: ModelMessage[]): ModelMessage[] {
-  const results = new Set(
-    messages.flatMap(({ role, content }) =>
-      role === "tool" ? content.map((part) => ("toolCallId" in part ? part.toolCallId : "")) : [],
-    ),
-  );
-  const open = messages.findIndex(
-    ({ role, content }) =>
-      role === "assistant" &&
-      typeof content !== "string" &&
-      content.some(
-        (part) => part.type === "tool-call" && part.providerExecuted !== true && !results.has(part.toolCallId),
-      ),
-  );
+  const open = messages.findIndex(({ role, content }, index) => {
+    if (role !== "assistant" || typeof content === "string") return false;
+    const results = new Set<string>();
+    for (const next of messages.slice(index + 1)) {
+      if (next.role !== "tool") break;
+      for (const part of next.content) if ("toolCallId" in part) results.add(part.toolCallId);
+    }
+    return content.some(
+      (part) => part.type === "tool-call" && part.providerExecuted !== true && !results.has(part.toolCallId),
+    );
+  });
   return open < 0 ? messages : messages.slice(0, open);
 }
 

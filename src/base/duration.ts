@@ -31,7 +31,7 @@ const wordMs: readonly (readonly [RegExp, number])[] = [
 ];
 
 /** A hundred years: beyond it a date would leave what Postgres and JavaScript agree on. */
-const longestMs = 36_525 * unitMs.d;
+export const longestMs = 36_525 * unitMs.d;
 
 /** The last moment that ISO 8601 writes with four digits of a year, as Postgres reads it. */
 export const latestMs = Date.UTC(9999, 11, 31);

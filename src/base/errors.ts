@@ -620,6 +620,26 @@ export class ExecutionFailedError extends FlowledgerError {
   }
 }
 
+/**
+ * Throw it where a service has said when to come again: from a chunk, a step, a tool or a deferred function. The next try comes then, in
+ * place of the policy's own wait, without jitter, and not later than after the longest wait of the policy (`maxInterval`, or of `waits`).
+ * How often, and whether at all, `retry` says as for every error. `RETRY_AFTER`
+ */
+export class RetryAfterError extends FlowledgerError {
+  readonly retryAfter: string | number | Date;
+
+  /**
+   * @param message what went wrong
+   * @param retryAfter a length of time from now on, "90s" or 90_000 (milliseconds), or a moment; one that has passed leaves the wait to
+   *   the policy. What is neither makes the failure a {@link UsageError}, which is not tried again
+   * @param options `cause`: what the service answered
+   */
+  constructor(message: string, retryAfter: string | number | Date, options: { readonly cause?: unknown } = {}) {
+    super("RETRY_AFTER", message, { retryAfter }, options.cause);
+    this.retryAfter = retryAfter;
+  }
+}
+
 /** Somebody cancelled the execution that was waited for. `EXECUTION_CANCELLED` */
 export class ExecutionCancelledError extends FlowledgerError {
   constructor(executionId: string, reason: string | null) {

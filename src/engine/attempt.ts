@@ -143,7 +143,8 @@ export class Attempt implements CtxAttempt {
     let failure = error;
     let retryInMs: number | null = null;
     try {
-      retryInMs = backoffMs(this.chunk.options.retry, this.number, error, `chunk "${this.chunk.name}"`);
+      const where = `chunk "${this.chunk.name}"`;
+      retryInMs = backoffMs(this.chunk.options.retry, { error, attempt: this.number, where, now: this.host.now() });
     } catch (unasked) {
       failure = unasked;
     }

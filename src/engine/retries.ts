@@ -1,7 +1,14 @@
 /** Whether and when a failed attempt is tried again, and how its error is kept. */
 import { types } from "node:util";
 import { backoff } from "../base/async.ts";
-import { FlowledgerError, UsageError, WorkerCrashLoopError, type SerializedError } from "../base/errors.ts";
+import { parseMoment } from "../base/duration.ts";
+import {
+  FlowledgerError,
+  RetryAfterError,
+  UsageError,
+  WorkerCrashLoopError,
+  type SerializedError,
+} from "../base/errors.ts";
 import type { Graph, RetryPolicy } from "../flow/graph.ts";
 import type { Command } from "../ledger/command.ts";
 import type { ExecutionId } from "../ledger/event.ts";
@@ -20,21 +27,44 @@ const terminal = new Set([
   "STATE_LIMIT",
 ]);
 
+/** Something that threw. */
+interface Failure {
+  readonly error: unknown;
+  /** The one that failed, from 1. */
+  readonly attempt: number;
+  /** Names the chunk or step. */
+  readonly where: string;
+  /** The database's time, in milliseconds since 1970. */
+  readonly now: number;
+}
+
 /**
  * Wait before the next attempt; null when that was the last.
  *
- * @param attempt the one that failed, from 1
- * @throws {UsageError} `retryIf` says neither yes nor no
+ * @throws {UsageError} `retryIf` says neither yes nor no, or a RetryAfterError no time
  */
-export function backoffMs(policy: RetryPolicy, attempt: number, error: unknown, where: string): number | null {
+export function backoffMs(policy: RetryPolicy, failure: Failure): number | null {
+  const { error, attempt, where } = failure;
   if (attempt >= policy.maxAttempts) return null;
   if (attempted(() => error instanceof FlowledgerError && terminal.has(error.code))) return null;
   if (policy.retryIf && !says(policy.retryIf, error, where)) return null;
+  const asked = askedMs(policy, failure);
+  if (asked !== null) return asked;
   const { initialIntervalMs: base, maxIntervalMs: max, multiplier: factor } = policy;
   const given = policy.waitsMs?.[attempt - 1];
   if (given !== undefined)
     return Math.round(backoff({ attempt: 0, base: given, max: given, jitter: policy.jitter ? 0.5 : 0 }));
   return Math.round(backoff({ attempt: attempt - 1, base, max, factor, jitter: policy.jitter ? 0.5 : 0 }));
+}
+
+/** What a RetryAfterError asks for, within the policy; null where it is none, or its moment has passed. */
+function askedMs({ waitsMs, maxIntervalMs }: RetryPolicy, { error, where, now }: Failure): number | null {
+  if (!attempted(() => error instanceof RetryAfterError) || !(error instanceof RetryAfterError)) return null;
+  const { retryAfter, message } = error;
+  const asked = parseMoment(retryAfter, `retryAfter of the RetryAfterError of ${where} (${message})`);
+  const ms = typeof asked === "number" ? asked : Math.ceil(asked.getTime() - now);
+  if (typeof asked !== "number" && ms <= 0) return null;
+  return Math.min(ms, waitsMs ? Math.max(...waitsMs) : maxIntervalMs);
 }
 
 function says(retryIf: (error: unknown) => boolean, error: unknown, where: string): boolean {

@@ -339,7 +339,7 @@ export interface RetryOptions {
   readonly initialInterval?: Duration;
   /** Factor of each further wait. @default 2 */
   readonly multiplier?: number;
-  /** Longest wait. @default "10m" */
+  /** Longest wait, also of a `RetryAfterError`. @default "10m" */
   readonly maxInterval?: Duration;
   /**
    * Every wait by itself, e.g. `["1s", "1m", "1h"]`: as many retries as it has waits, 1 to 1,000. In place of maxAttempts,

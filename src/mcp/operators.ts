@@ -2,6 +2,7 @@
 import type { Server } from "@modelcontextprotocol/sdk/server/index.js";
 import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
+import { isObject } from "../base/json.ts";
 import { requireKnown, requireList, requireOneOf } from "../base/option.ts";
 import type { Orchestrator } from "../orchestrator.ts";
 import { serverOf, toolOf, type ToolDefinition } from "./serve.ts";
@@ -47,7 +48,14 @@ function readers(orchestrator: Orchestrator): ToolDefinition[] {
     description: string,
     schema: S,
     run: (args: z.output<S>) => Promise<unknown>,
-  ) => toolOf({ name, description, isReadOnly: true }, schema, async (args) => shown(await run(args)));
+  ) =>
+    toolOf({ name, description, isReadOnly: true }, schema, async (args) => {
+      let page = await run(args);
+      // Rows that would be cut off are those of the next page.
+      for (let rows = Number(args["limit"] ?? 1); rows > 1 && isCut(page); page = await run({ ...args, limit: rows }))
+        rows = Math.floor(rows / 2);
+      return shown(page);
+    });
   return [
     reads(
       "list_executions",
@@ -164,9 +172,16 @@ function commanders(orchestrator: Orchestrator): ToolDefinition[] {
   ];
 }
 
-/** What is in a ledger may read like an instruction: it is told to be none, and cut. */
+const written = (value: unknown) => JSON.stringify(value, null, 1) ?? "null";
+
+/** A page that is too large to be shown whole. */
+function isCut(value: unknown): boolean {
+  return isObject(value) && "nextCursor" in value && Buffer.byteLength(written(value)) > maxShownBytes;
+}
+
+/** What is in a ledger may read like an instruction: it is told to be none, and cut. Where the next page begins stands before that. */
 function shown(value: unknown): CallToolResult {
-  const text = JSON.stringify(value, null, 1) ?? "null";
+  const text = written(isObject(value) && "nextCursor" in value ? { nextCursor: null, ...value } : value);
   const bytes = Buffer.from(text);
   const cut =
     bytes.length > maxShownBytes

@@ -12,10 +12,14 @@ export interface Said {
   readonly holdBefore?: number;
   /** Answers with this HTTP status in place of words. */
   readonly status?: number;
+  /** Beside that status. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** Between two pieces. */
   readonly pauseMs?: number;
   /** Cuts the connection before this piece. */
   readonly cutBefore?: number;
+  /** Says in the stream that something went wrong, in place of this piece and the rest. */
+  readonly errorBefore?: number;
 }
 
 export interface Asked {
@@ -34,6 +38,8 @@ export interface TestProvider extends AsyncDisposable {
   ended(): Promise<void>;
   /** Resolves when a request waits at its `holdBefore`. */
   held(): Promise<void>;
+  /** Resolves when somebody has hung up before the end of an answer. */
+  left(): Promise<void>;
   /** Lets what is held go on, now and later. */
   release(): void;
 }
@@ -43,17 +49,21 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
   const asked: Asked[] = [];
   let completed = 0;
   const end = Promise.withResolvers<void>();
+  const leaving = Promise.withResolvers<void>();
   let gate = Promise.withResolvers<void>();
   let holding = Promise.withResolvers<void>();
   const server = createServer((request, response) => {
+    response.on("close", () => {
+      if (!response.writableFinished) leaving.resolve();
+    });
     void (async () => {
       let body = "";
-      for await (const piece of request) body += String(piece);
+      for await (const piece of request.setEncoding("utf8")) body += String(piece);
       const question = JSON.parse(body) as Asked;
       asked.push(question);
       const said = answer(question, asked.length);
       if (said.status !== undefined) {
-        response.writeHead(said.status, { "content-type": "application/json" });
+        response.writeHead(said.status, { "content-type": "application/json", ...said.headers });
         response.end(JSON.stringify({ error: { message: `status ${said.status}` } }));
         return;
       }
@@ -69,7 +79,7 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
         response.write(
           `data: ${JSON.stringify({ id, object: "chat.completion.chunk", created: 1, model: "test", choices: [{ index: 0, delta, finish_reason: finish }], usage })}\n\n`,
         );
-      const { text = [], calls = [], holdBefore, pauseMs = 0, cutBefore } = said;
+      const { text = [], calls = [], holdBefore, pauseMs = 0, cutBefore, errorBefore } = said;
       const pieces: object[] = [
         ...text.map((content) => ({ content })),
         ...calls.map(({ name, input, id: callId }, index) => ({
@@ -85,6 +95,8 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
       ];
       for (const [index, piece] of [...pieces, null].entries()) {
         if (cutBefore === index) return void response.destroy();
+        if (errorBefore === index)
+          return void response.end(`data: ${JSON.stringify({ error: { message: "overloaded" } })}\n\n`);
         if (holdBefore === index) {
           holding.resolve();
           await gate.promise;
@@ -110,6 +122,7 @@ export async function testProvider(answer: (asked: Asked, number: number) => Sai
     asked,
     completed: () => completed,
     ended: () => end.promise,
+    left: () => leaving.promise,
     async held() {
       await holding.promise;
       holding = Promise.withResolvers();

@@ -108,7 +108,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
         });
       } catch (error) {
         attempt.requireLive();
-        const retryInMs = backoffMs(policy, number, error, where);
+        const retryInMs = backoffMs(policy, { error, attempt: number, where, now: host.now() });
         const serialized = serializeError(error, chunk.name, number);
         journal.buffer({ ordinal, effect: "stepFailed", name, attempt: number, error: serialized, retryInMs });
         await attempt.flush();
