@@ -333,14 +333,19 @@ begin
   end if;
   -- The others one after the other: what does more than to append events, and all where together something was in the way.
   for t in
-    select s.number, s.target_id, e.id is not null as is_there, e.closed_at, e.parked
-    from flowledger.bulk_targets s left join flowledger.executions e on e.id = s.target_id
+    select s.number, s.target_id from flowledger.bulk_targets s
     where s.execution_id = p_bulk and s.number > v_cursor and s.target_id = any(v_free)
       and s.number not in (select r.number from unnest(v_rows) r) order by s.number limit v_room
   loop
     v_row := row(p_bulk, t.number, 'done', v_at, null, null, null, null);
     begin
-      v_row.message := flowledger.bulk_skips(b.action, t.target_id, t.is_there, t.closed_at, t.parked);
+      if v_is_patient then
+        -- Whoever has it may do the same to it.
+        perform from flowledger.executions e where e.id = t.target_id for no key update;
+      end if;
+      v_row.message := (
+        select flowledger.bulk_skips(b.action, x.id, e.id is not null, e.closed_at, e.parked)
+        from (select t.target_id) x(id) left join flowledger.executions e on e.id = x.id);
       if v_row.message is not null then
         v_row.result := 'skipped';
       else

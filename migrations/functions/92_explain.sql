@@ -293,8 +293,8 @@ begin
       if coalesce((v_settings -> 'autoClose')::boolean, true) and coalesce(v_settings -> 'autoCloseMs', '10000') <> 'null' then
         v_until := coalesce(case when e.owner is null then e.wake_at end, (
           select greatest(max(l.at), e.due_at) + flowledger.ms(coalesce((v_settings ->> 'autoCloseMs')::float8, 10000)) from flowledger.ledger l
-          where l.execution_id = e.id and l.seq >= v_first
-            and l.type not in ('execution.claimed', 'execution.blocked', 'inbox.routed', 'chunk.interrupted')));
+          where l.execution_id = e.id and l.seq >= v_first and (l.type = 'execution.claimed' and l.epoch = 1
+            or l.type not in ('execution.claimed', 'execution.blocked', 'inbox.routed', 'chunk.interrupted'))));
       end if;
       v_kind := jsonb_build_object('kind', case when e.sealed_at is null then 'idle' else 'sealed' end, 'until', flowledger.iso(v_until));
     end if;

@@ -295,6 +295,23 @@ as $$
   order by 1, 2
 $$;
 
+-- Which of these an open copy goes on from: what it called, or its items, by its own ledger. Their results are nowhere else.
+create or replace function flowledger.needed_by_copies(p_ids uuid[]) returns setof uuid
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with named as materialized (
+    select s.payload from flowledger.ledger c
+    join flowledger.executions o on o.id = c.execution_id and o.closed_at is null
+    join flowledger.ledger s on s.execution_id = o.id and s.type in ('child.started', 'items.started')
+    where c.seq = 1 and c.type = 'execution.created' and c.payload ? 'forkedFrom'
+  )
+  select i from unnest(p_ids) i
+  where exists (
+    select from named n where n.payload ->> 'child' = i::text
+      or left(i::text, 28) in (select left(b, 28) from jsonb_array_elements_text(coalesce(n.payload -> 'earlier', '[]') || (n.payload -> 'base')) b))
+$$;
+
 -- Removes the closed executions that somebody names, as who asked for it and why: a person's right to be forgotten. Their sub-flows go
 -- with them. Each leaves a row in `prunes`, which lets its ledger be deleted.
 create or replace function flowledger.prune(p_ids uuid[], p_actor text, p_reason text) returns table (executions int, events int, items int)
@@ -335,6 +352,11 @@ begin
   if found then
     raise exception 'execution % is open and cannot be pruned', v_id using errcode = 'FL008', hint = 'cancel it, and prune it once it has closed';
   end if;
+  select n into v_id from flowledger.needed_by_copies(v_ids) n order by n limit 1;
+  if found then
+    raise exception 'execution % cannot be pruned while a copy of what called it is open: that goes on from its result', v_id
+      using errcode = 'FL008', hint = 'cancel the copy, or prune it once that has closed';
+  end if;
   executions := cardinality(v_ids);
   events := (select count(*) from flowledger.ledger l where l.execution_id = any(v_ids));
   insert into flowledger.prunes (at, by, transaction, closed_before, keep, first, last, executions, events, actor, reason)
@@ -369,8 +391,8 @@ begin
 end $$;
 
 -- Removes closed executions with all they have, and says in `prunes` what went: that row is what lets the ledger be deleted. It
--- needs the right to delete, which the roles do not have. An execution stays while its parent runs, and where p_keep names its
--- status, its flow or its metadata: { status: [], flow: [], metadata: {} }.
+-- needs the right to delete, which the roles do not have. An execution stays as long as its parent, which a redrive lets go on from its
+-- result, and where p_keep names its status, its flow or its metadata: { status: [], flow: [], metadata: {} }.
 create or replace function flowledger.prune(p_closed_before timestamptz, p_keep jsonb, p_after uuid, p_limit int)
 returns table (last uuid, executions int, events int, items int)
 language plpgsql volatile
@@ -378,6 +400,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_ids uuid[];
+  v_before int;
 begin
   -- What is misspelt here would keep nothing.
   perform flowledger.check_options(p_keep, 'keep of prune()', '{status,flow,metadata}', '{"status": ["failed"]}');
@@ -403,14 +426,22 @@ begin
       and not coalesce(e.metadata @> (p_keep -> 'metadata'), false)
       and not exists (select from flowledger.executions p where p.id = e.parent_id and p.closed_at is null)
     order by e.id limit p_limit for update skip locked);
+  last := v_ids[cardinality(v_ids)];
+  v_ids := array(select i from unnest(v_ids) i where not i in (select flowledger.needed_by_copies(v_ids)) order by i);
+  loop
+    v_before := cardinality(v_ids);
+    v_ids := array(
+      select e.id from flowledger.executions e
+      where e.id = any(v_ids) and (e.parent_id = any(v_ids) or not exists (select from flowledger.executions p where p.id = e.parent_id)) order by e.id);
+    exit when cardinality(v_ids) = v_before;
+  end loop;
   executions := cardinality(v_ids);
-  last := v_ids[executions];
   events := 0;
   items := 0;
   if executions > 0 then
     events := (select count(*) from flowledger.ledger l where l.execution_id = any(v_ids));
     insert into flowledger.prunes (at, by, transaction, closed_before, keep, first, last, executions, events)
-    values (flowledger.wall_clock(), flowledger.caller(), pg_current_xact_id(), p_closed_before, p_keep, v_ids[1], prune.last, prune.executions, prune.events);
+    values (flowledger.wall_clock(), flowledger.caller(), pg_current_xact_id(), p_closed_before, p_keep, v_ids[1], v_ids[executions], prune.executions, prune.events);
     items := flowledger.remove_executions(v_ids);
   end if;
   return next;

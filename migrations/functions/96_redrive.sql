@@ -65,6 +65,7 @@ declare
   v_epoch int;
   v_events jsonb;
   v_due float8;
+  v_gone uuid;
 begin
   select * into e from flowledger.executions h where h.id = p_id;
   select max(l.epoch) into v_epoch from flowledger.ledger l where l.execution_id = p_id and l.seq <= p_cut + 1;
@@ -75,13 +76,23 @@ begin
     having not bool_or(l.type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'inbox.routed'))) x;
   -- Items of distributed collections: what completed stays where it is, and its result is recorded; others are redriven under a new base.
   for c in
-    select s.dispatch, (s.payload ->> 'base')::uuid as base, h.id as open from flowledger.ledger s
+    select s.dispatch, (s.payload ->> 'base')::uuid as base, (s.payload ->> 'size')::int as size, h.id as open from flowledger.ledger s
     left join lateral (select i.id from flowledger.items_at(p_id, s.dispatch) i where i.outcome is null limit 1) h on true
     where s.execution_id = p_id and s.type = 'items.started' and s.seq <= p_cut and s.dispatch = any(v_open)
   loop
     if c.open is not null then
       raise exception 'execution % has items that have not closed, such as execution %', p_id, c.open
         using errcode = 'FL008', hint = 'they were told to stop: redrive it when they have, or cancel() them';
+    end if;
+    select q.first into v_gone from flowledger.prunes q
+    where q.first = q.last and q.first between c.base and flowledger.item_id(c.base, c.size - 1) and not exists (
+      select from flowledger.ledger l, jsonb_array_elements(l.payload -> 'results') r(r)
+      where l.execution_id = p_id and l.type = 'items.closed' and l.dispatch = c.dispatch and l.seq <= p_cut
+        and flowledger.item_id(c.base, (r.r -> 0)::int) = q.first)
+    order by q.first limit 1;
+    if found then
+      raise exception 'execution % had item %, which was pruned: it would run again', p_id, v_gone
+        using errcode = 'FL008', hint = 'pass "from" with a seq before items.started: history() lists them';
     end if;
     v_bases := v_bases || jsonb_build_object(c.base::text, left(flowledger.new_id()::text, 28) || '00000000');
     v_kept := v_kept || flowledger.items_to_record(p_id, c.dispatch, p_cut);
@@ -95,7 +106,7 @@ begin
     where s.execution_id = p_id and s.type = 'child.started' and s.seq <= p_cut and s.dispatch = any(v_open)
   loop
     -- Finished ones are kept, also what finished while its parent was failing.
-    continue when c.outcome = 'completed';
+    continue when c.outcome = 'completed' and c.id is not null;
     -- Also where its caller ended before it heard of that.
     if c.ended = 'completed' then
       v_ended := v_ended || jsonb_build_object('dispatch', c.dispatch, 'at', c.closed_at,

@@ -1,7 +1,6 @@
 /** One try of one dispatch: its handler with timeout, journal and commit points. */
 import { ChunkTimeoutError, UsageError, type SerializedError } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
-import type { Timer } from "../base/timers.ts";
 import { getPath } from "../base/path.ts";
 import { parseReturn } from "../flow/contract.ts";
 import type { Chunk } from "../flow/graph.ts";
@@ -20,6 +19,7 @@ import type { AttemptHost } from "./host.ts";
 import { isOver, Journal } from "./journal.ts";
 import { backoffMs, serializeError } from "./retries.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
+import { TimeLimit } from "./time-limit.ts";
 import { Turns, type Turn } from "./turns.ts";
 
 export type Ended =
@@ -56,6 +56,8 @@ export class Attempt implements CtxAttempt {
   readonly trace: AttemptTrace | null;
   readonly #abort: AbortController;
   #begun: Begun[] | null = null;
+  /** What `pauseFor` gave to the handler. */
+  #marks: object[] | null = null;
   #limit: TimeLimit | null = null;
   #waits = false;
   /** Writes that wait until it is known whether earlier attempts went this way. */
@@ -119,6 +121,7 @@ export class Attempt implements CtxAttempt {
       );
       // The loser of a race may still wait; the attempt ends here and must not park for it.
       this.host.busy(dispatch.id);
+      this.#requireAsked(returned);
       if (returned instanceof PauseMark)
         return { kind: "paused", effects: await this.#end(), interrupt: returned.request };
       if (returned === dropped) return { kind: "dropped" };
@@ -276,6 +279,19 @@ export class Attempt implements CtxAttempt {
     return effects;
   }
 
+  asks(mark: object): void {
+    (this.#marks ??= []).push(mark);
+  }
+
+  /** @throws {UsageError} the handler has not returned what `pauseFor` gave it */
+  #requireAsked(returned: unknown): void {
+    if (this.#marks?.every((mark) => mark === returned) ?? true) return;
+    throw new UsageError(
+      `pauseFor() of chunk "${this.chunk.name}" was not returned, and asks nobody`,
+      "return what it returns, one of them: return ctx.pauseFor({ … })",
+    );
+  }
+
   /** @throws {UsageError} something durable was begun and never looked at; or what a write was refused with */
   async #requireNothingForgotten(): Promise<void> {
     const unseen = (this.#begun ?? []).filter(({ effect }) => !effect.isObserved);
@@ -353,42 +369,5 @@ export class Attempt implements CtxAttempt {
       reject(error);
     });
     return Promise.race([returned, promise]);
-  }
-}
-
-/** A time limit that can stand still. */
-class TimeLimit {
-  readonly #timers: AttemptHost["timers"];
-  readonly #what: string;
-  readonly #onEnd: () => void;
-  #leftMs: number;
-  #since: number;
-  #timer: Timer | null;
-
-  constructor(ms: number, timers: AttemptHost["timers"], what: string, onEnd: () => void) {
-    this.#leftMs = ms;
-    this.#timers = timers;
-    this.#what = what;
-    this.#onEnd = onEnd;
-    this.#since = timers.monotonic();
-    this.#timer = timers.after(ms, onEnd, what);
-  }
-
-  resume(): void {
-    if (this.#timer || this.#leftMs === Infinity) return;
-    this.#since = this.#timers.monotonic();
-    this.#timer = this.#timers.after(this.#leftMs, this.#onEnd, this.#what);
-  }
-
-  pause(): void {
-    if (!this.#timer) return;
-    this.#leftMs = Math.max(0, this.#leftMs - (this.#timers.monotonic() - this.#since));
-    this.#timer.cancel();
-    this.#timer = null;
-  }
-
-  cancel(): void {
-    this.pause();
-    this.#leftMs = Infinity;
   }
 }

@@ -106,7 +106,7 @@ export interface Ctx<C extends Contract = Contract, In = Json> extends ReadOnlyC
   /** Ends the stream; the execution goes on. */
   stopStream(): Promise<void>;
 
-  /** Pauses this chain until someone answers. Return what it returns: `return ctx.pauseFor({ … })`. */
+  /** Pauses this chain until someone answers. Return what it returns, `return ctx.pauseFor({ … })`, or the chunk fails. */
   pauseFor<
     S extends z.ZodType | null = null,
     const T extends ResumeTo<C> = "next",

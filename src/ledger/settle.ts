@@ -141,6 +141,7 @@ export function autoCloseAt(state: ExecutionState): number | null {
   if (!isDrained(state) || pendingInterrupts(state).length > 0) return null;
   // With no idle time to wait for, the commit that drains the execution also closes it; but events alone leave time for the start.
   if (autoCloseMs === 0) return state.startedAt === null ? null : 0;
-  const begunAt = state.startedAt === null ? 0 : (state.dueAt ?? 0);
+  // A start that waits, for its time, a slot or a worker, is not idle.
+  const begunAt = state.startedAt === null ? 0 : Math.max(state.dueAt ?? 0, state.firstClaim?.at ?? 0);
   return Math.max(state.activeAt, begunAt) + autoCloseMs;
 }

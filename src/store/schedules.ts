@@ -45,6 +45,8 @@ export interface ScheduleRow extends ScheduleVersion {
   readonly isPaused: boolean;
   /** Whether a worker that is registered has this version of it. */
   readonly isServed: boolean;
+  /** Whether the worker with this version that started last starts something else than was asked about. */
+  readonly isOutdated: boolean;
 }
 
 /** The first and the last of some times. */
@@ -79,7 +81,8 @@ export interface Fired {
 export interface Schedules {
   /** Makes the schedule known. A new one, or one with another flow, cron or time zone, has missed nothing before now. */
   declare(schedule: { readonly name: string } & ScheduleVersion): Promise<void>;
-  read(name: string): Promise<ScheduleRow | null>;
+  /** @param own what the worker that asks would start @default nothing that could be outdated */
+  read(name: string, own?: RegisteredSchedule): Promise<ScheduleRow | null>;
   fire(command: FireCommand): Promise<Fired>;
   /** Starts one now; with the same id again it is the same one. @throws {UsageError} */
   run(name: string, options: JsonObject): Promise<ExecutionId>;
@@ -98,14 +101,18 @@ export function schedulesOf({ sql }: Pick<Database, "sql">): Schedules {
         on conflict (name) do update set flow = excluded.flow, cron = excluded.cron, time_zone = excluded.time_zone, fired_until = excluded.fired_until
         where (s.flow, s.cron, s.time_zone) is distinct from (excluded.flow, excluded.cron, excluded.time_zone)`;
     },
-    async read(name) {
+    async read(name, own) {
       const [row] = await sql<ScheduleRow[]>`
         select s.flow, s.cron, s.time_zone as "timeZone", flowledger.iso(s.fired_until) as "firedUntil", flowledger.iso(flowledger.now()) as now,
           cardinality(s.waiting) as waiting, s.last_id as "lastId", flowledger.iso(s.removed_at) as "removedAt",
           exists (select from flowledger.flow_pause_of(s.flow)) as "isPaused",
           exists (
             select from flowledger.workers w
-            where w.schedules -> s.name @> jsonb_build_object('flow', s.flow, 'cron', s.cron, 'timeZone', s.time_zone)) as "isServed"
+            where w.schedules -> s.name @> jsonb_build_object('flow', s.flow, 'cron', s.cron, 'timeZone', s.time_zone)) as "isServed",
+          coalesce((
+            select w.schedules -> s.name <> ${own ? JSON.stringify(own) : null}::text::jsonb from flowledger.workers w
+            where w.schedules -> s.name @> jsonb_build_object('flow', s.flow, 'cron', s.cron, 'timeZone', s.time_zone)
+            order by w.started_at desc, w.id limit 1), false) as "isOutdated"
         from flowledger.schedules s where s.name = ${name}`;
       return row ?? null;
     },

@@ -64,6 +64,7 @@ const dueIsOwned: Invariant = (sql, { after, until }) => sql<Violation[]>`
     and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
     and exists (select 1 from flowledger.workers w where e.flow = any(w.flows))
     and (select s.acquired from flowledger.slots s where s.execution_id = e.id) is not false
+    and (not exists (select from flowledger.flow_pause_of(e.flow)) or e.epoch > 0 and flowledger.is_ending(e))
     and e.id > ${after}::uuid and e.id <= ${until}::uuid`;
 
 /** What nobody owns and no time wakes has nothing left to route: whatever comes in later makes it due. */

@@ -4,6 +4,7 @@ import type { CronTimes } from "../base/cron.ts";
 import { requireKnown, requireOneOf, show } from "../base/option.ts";
 import { systemTimers as liveness, type Timer, type Timers } from "../base/timers.ts";
 import { withAnswerLimit } from "../store/batcher.ts";
+import { registeredSchedule } from "../store/schedules.ts";
 import type { FireCommand, ScheduleRow, Schedules, Span } from "../store/schedules.ts";
 import type { NewExecution } from "../store/starts.ts";
 import type { Wakeups } from "../store/wakeups.ts";
@@ -207,10 +208,12 @@ export async function startSchedules(
     cancelLooks(schedule);
     looking.add(schedule);
     try {
-      const row = await withAnswerLimit(store.schedules.read(schedule.name));
-      if (row === null || !isSame(schedule, row)) {
-        // A later version of the program defines the schedule otherwise. When its workers are gone, this definition counts.
-        if (row?.isServed) return lookBy(schedule, [timers, longestWaitMs]);
+      const own = registeredSchedule(schedule, schedule.overlap, schedule.execution);
+      const row = await withAnswerLimit(store.schedules.read(schedule.name, own));
+      // A later version of the program defines the schedule otherwise. When its workers are gone, this definition counts.
+      const isSame = row !== null && hasTimesOf(schedule, row);
+      if (isSame ? row.isOutdated : row?.isServed) return lookBy(schedule, [timers, longestWaitMs]);
+      if (!isSame) {
         await withAnswerLimit(store.schedules.declare(schedule));
         return lookIn(schedule, 1);
       }
@@ -333,7 +336,7 @@ function fireCommand(schedule: Schedule, after: string, due: Due): FireCommand {
   return { name, after, until, times, leftOut, isReturn, overlap, execution };
 }
 
-function isSame(schedule: Schedule, row: ScheduleRow): boolean {
+function hasTimesOf(schedule: Schedule, row: ScheduleRow): boolean {
   return schedule.flow === row.flow && schedule.cron === row.cron && schedule.timeZone === row.timeZone;
 }
 

@@ -260,6 +260,25 @@ test("a target that somebody's transaction has is done when that has ended", asy
   });
 }, 60_000);
 
+test("a target that somebody else redrives meanwhile is not redriven again", async () => {
+  const { flow } = fragile("bulk.raced", "fail");
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  await untilAll([execution], "execution.closed");
+  const waiting = () => sql`
+    select from pg_stat_activity where wait_event_type = 'Lock' and query like '%run_bulk%' and datname = current_database()`;
+  await database.sql.begin(async (tx) => {
+    await tx`select from flowledger.executions where id = ${execution.id} for update`;
+    const bulk = await orchestrator.bulk({ action: "redrive", where: { flow: "bulk.raced" }, ...by });
+    await expect.poll(waiting, { timeout: 8000, interval: 5 }).toHaveLength(1);
+    await tx`select flowledger.redrive(${execution.id}, ${sql.json(by)}::jsonb)`;
+    await tx`commit and chain`;
+
+    expect(await bulk.wait()).toEqual({ matched: 1, done: 0, skipped: 1, failed: 0 });
+  });
+  expect((await orchestrator.listExecutions({ flow: "bulk.raced" })).executions).toHaveLength(2);
+}, 60_000);
+
 test("what one target is refused for takes no other of its round along", async () => {
   const { flow, state } = fragile("bulk.apart", "park");
   await using orchestrator = await serving(database, [flow]);

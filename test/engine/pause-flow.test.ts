@@ -332,3 +332,15 @@ test("a sweep gives no job to what its flow holds back, however long it has been
   await orchestrator.unpauseFlow("paused.swept", done);
   await held.waitForClose();
 });
+
+test("verify finds nothing wrong with what a paused flow holds back, however long", async () => {
+  const flow = defineFlow("paused.verified").to("first", (ctx) => ctx.sleep("1m"));
+  await using t = await kit({ flows: [flow] });
+  await t.start(flow, null);
+  await t.settle();
+  await t.orchestrator.pauseFlow("paused.verified", by);
+  await t.start(flow, null);
+  await t.clock.advance("1d");
+
+  expect(await t.orchestrator.verify()).toEqual([]);
+});

@@ -8,6 +8,7 @@ import { Orchestrator } from "../../src/orchestrator.ts";
 import { dueTimes, startSchedules } from "../../src/worker/schedules.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate } from "../support/flows.ts";
+import { kit } from "../support/kit.ts";
 import { newExecution } from "../support/ledger.ts";
 import { until } from "../crash/support.ts";
 import { storeOn } from "../support/store.ts";
@@ -223,6 +224,31 @@ test("of two versions of a schedule the later counts, and the other one again wh
 
   expect(await until(async () => (await cron()) === first.cron)).toBe(true);
   running.stop();
+});
+
+test("of two versions that differ in what they start the later counts, and the other one again when its worker is gone", async () => {
+  const flow = defineFlow("schedules.started", { input: z.number() });
+  flow.to("work", () => null);
+  const having = (more: Partial<ScheduleOptions>) => [{ flow, cron: "0 * * * *", name: "started", input: 0, ...more }];
+  await using t = await kit({ schedules: having({}) });
+  const started = async () => {
+    const { executions } = await t.orchestrator.listExecutions({ flow: flow.name, order: "oldest" });
+    return await Promise.all(
+      executions.map(async ({ id, metadata }) => {
+        const [event] = await (await t.orchestrator.getExecution(id)).history({ types: ["execution.started"] });
+        return [event?.type === "execution.started" && event.input, metadata["by"]];
+      }),
+    );
+  };
+
+  await t.clock.advance("1h");
+  for (const version of [{ input: 1 }, { metadata: { by: "third" } }]) {
+    await using later = await kit({ schedules: having(version), database: t.database });
+    await later.clock.advance("2h");
+  }
+  await t.clock.advance("1h");
+
+  expect(await started()).toEqual([[0], [1], [1], [0, "third"], [0, "third"], [0]].map(([input, by]) => [input, by]));
 });
 
 describe("a schedule that was removed", () => {

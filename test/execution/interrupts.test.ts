@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import { defineFlow } from "../../src/index.ts";
-import type { Json, PendingInterruptsError } from "../../src/index.ts";
+import type { Ctx, Json, PendingInterruptsError } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { codeOf, doorsOf, present, untilPending } from "../support/doors.ts";
 import { collect, newGate, refusal, serving, untilEvent } from "../support/flows.ts";
@@ -425,6 +425,60 @@ describe("a pause", () => {
     await execution.continueWith("q", null);
     expect(await refusal(execution.waitForClose())).toMatchObject({ cause: { code: "USAGE_INVALID" } });
     await expectGuarantees(sql, execution.id);
+  });
+
+  test.each<[string, (ctx: Ctx) => unknown]>([
+    [
+      "awaited and not returned",
+      async (ctx) => {
+        const asked: unknown = ctx.pauseFor();
+        await asked;
+      },
+    ],
+    ["returned in something else", (ctx) => ({ asked: ctx.pauseFor() })],
+    [
+      "one of two",
+      (ctx) => {
+        ctx.pauseFor({ interruptId: "p" });
+        return ctx.pauseFor({ interruptId: "q" });
+      },
+    ],
+  ])("that is %s fails its chunk by name, and nobody is asked", async (name, handler) => {
+    const flow = defineFlow(`not-returned.${name.replaceAll(" ", "-")}`);
+    flow.to("ask", handler).to("never", async (ctx) => await ctx.setState("never", true));
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+    await expect(execution.waitForClose()).rejects.toThrow(
+      /pauseFor\(\) of chunk "ask" was not returned, and asks nobody: return what it returns/,
+    );
+
+    expect(await sql`select from flowledger.interrupts where execution_id = ${execution.id}`).toHaveLength(0);
+    await expectGuarantees(sql, execution.id);
+  });
+
+  test("that is returned by way of others, or of which its chunk failed before, is asked", async () => {
+    const flow = defineFlow("returned-by-others");
+    const ask = async (ctx: Ctx) =>
+      await Promise.race([Promise.resolve(ctx.pauseFor({ interruptId: "q" })), new Promise(() => {})]);
+    flow
+      .to(
+        "ask",
+        (ctx) => {
+          if (ctx.attempt > 1) return ask(ctx);
+          ctx.pauseFor();
+          throw new Error("once");
+        },
+        { retry: { maxAttempts: 2, initialInterval: 1 } },
+      )
+      .to("after", async (ctx) => await ctx.setState("answer", ctx.input));
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+    await untilPending(execution);
+
+    await execution.continueWith("q", "yes");
+
+    expect(await execution.waitForClose()).toEqual({ answer: "yes" });
   });
 
   test("LI-HIT-07: expires unanswered after its time, nothing follows from it, and the execution goes on to its end", async () => {

@@ -43,6 +43,34 @@ test("the timeout of an execution counts from its first claim: neither from its 
   expect(await endOf(behind, begun)).toBe("failed timeout 85");
 });
 
+test("the idle time of a start counts from when its wait is over: for a worker, its flow, a slot or its time", async () => {
+  const heard = defineFlow("idle.heard");
+  const limited = defineFlow("idle.limited", {}, { limits: { rate: { limit: 1, per: "1h" } } });
+  for (const flow of [heard, limited]) flow.when("Ping").to("pong", () => null);
+  await using t = await kit({ flows: [heard, limited], workers: 0 });
+  const begun = t.clock.now().getTime();
+  const unserved = await t.start(heard, null);
+  const delayed = await t.start(heard, null, { delay: "2h" });
+  const first = await t.start(limited, null);
+  const queued = await t.start(limited, null);
+  await t.clock.advance("10m");
+  await t.orchestrator.startWorker();
+  await t.clock.advance("50m");
+  await t.orchestrator.pauseFlow(heard.name, { actor: "ann", reason: "later" });
+  const held = await t.start(heard, null);
+  await t.clock.advance("20m");
+  await t.orchestrator.unpauseFlow(heard.name, { actor: "ann", reason: "now" });
+  await t.clock.advance("3h");
+
+  const seconds = async (execution: Execution) => {
+    const [event] = await execution.history({ types: ["execution.closed"] });
+    return event && (event.at.getTime() - begun) / 1000;
+  };
+  expect(await Promise.all([unserved, first, held, queued, delayed].map(seconds))).toEqual([
+    610, 610, 4810, 4210, 7210,
+  ]);
+});
+
 test("an emit that waits goes on when the pause of its handler expires", async () => {
   const flow = defineFlow("emits");
   flow.when("Asked").to("ask", (ctx) => ctx.pauseFor({ expiresIn: "1h" }));

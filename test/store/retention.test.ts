@@ -4,6 +4,7 @@ import { defineFlow, ExecutionNotFoundError, UsageError } from "../../src/index.
 import { runCli } from "../support/cli.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving, untilEvent } from "../support/flows.ts";
+import { kit } from "../support/kit.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -92,4 +93,87 @@ test("the command takes ids, or an age, not both", async () => {
   expect(both.stderr).toContain("not both");
   expect(none.stderr).toContain("--closed-before");
   expect(done.stdout).toContain("removed 2 executions");
+});
+
+/** A flow that called, or distributed, and then failed; it goes on when it is mended, and waits for a day first. */
+function families() {
+  const state = { isMended: false, ran: [] as string[] };
+  const called = defineFlow("kept-child").to("work", async (ctx) => {
+    state.ran.push("called");
+    await ctx.setResult(7);
+  });
+  const calls = defineFlow("kept-calls").to("call", async (ctx) => {
+    const value = await ctx.call(called, null);
+    if (!state.isMended) throw new Error("down");
+    await ctx.sleep("1d");
+    await ctx.setState("value", value);
+  });
+  const distributes = defineFlow("kept-items");
+  distributes
+    .to("list", () => [1, 2])
+    .forEach({ distribute: true })
+    .to("item", async (ctx) => {
+      if (ctx.input === 2) {
+        if (!state.isMended) throw new Error("down");
+        await ctx.sleep("1d");
+      } else state.ran.push("item");
+      await ctx.setState(`item${String(ctx.input)}`, true);
+      return ctx.input;
+    })
+    .endForEach();
+  return { state, called, families: [calls, distributes] };
+}
+
+const ends: Record<string, object> = { "kept-calls": { value: 7 }, "kept-items": { item1: true, item2: true } };
+
+test("an open redrive keeps what it goes on from: nothing of it runs again, and nothing is missing", async () => {
+  const { state, called, families: flows } = families();
+  await using t = await kit({ flows: [called, ...flows] });
+  const failed = await Promise.all(flows.map((flow) => t.start(flow, null, { autoCloseTimeout: 0 })));
+  await t.settle();
+  state.isMended = true;
+  const redriven = await Promise.all(failed.map((execution) => execution.redrive({ actor: "ann", reason: "mended" })));
+  await t.clock.advance("1h");
+
+  // Only those that were redriven.
+  expect((await t.orchestrator.prune({ closedBefore: t.clock.now() })).executions).toBe(2);
+  const { executions: kept } = await t.orchestrator.listExecutions({ status: "completed" });
+  for (const { id } of kept)
+    await expect(t.orchestrator.prune({ ids: [id], ...why })).rejects.toThrow(
+      /cannot be pruned while a copy of what called it/,
+    );
+  await t.clock.advance("2d");
+
+  for (const execution of redriven) expect(await execution.waitForClose()).toEqual(ends[execution.flow]);
+  expect(state.ran.toSorted()).toEqual(["called", "item"]);
+  await t.orchestrator.prune({ closedBefore: t.clock.now() });
+  expect((await t.orchestrator.countExecutions({ flow: [called.name, ...flows.map(({ name }) => name)] })).count).toBe(
+    0,
+  );
+  expect(await t.orchestrator.verify()).toEqual([]);
+});
+
+test("by age a child stays as long as its parent, which can so be redriven; without one that was named it cannot", async () => {
+  const { state, called, families: flows } = families();
+  await using t = await kit({ flows: [called, ...flows] });
+  const failed = await Promise.all(flows.map((flow) => t.start(flow, null, { autoCloseTimeout: 0 })));
+  await t.clock.advance("1h");
+  state.isMended = true;
+
+  expect((await t.orchestrator.prune({ closedBefore: t.clock.now(), keep: { status: ["failed"] } })).executions).toBe(
+    0,
+  );
+  const redriven = await Promise.all(failed.map((execution) => execution.redrive({ actor: "ann", reason: "mended" })));
+  await t.clock.advance("2d");
+  for (const execution of redriven) expect(await execution.waitForClose()).toEqual(ends[execution.flow]);
+  expect(state.ran.toSorted()).toEqual(["called", "item"]);
+
+  for (const { id } of failed) {
+    const { executions } = await t.orchestrator.listExecutions({ parent: id, status: "completed" });
+    await t.orchestrator.prune({ ids: executions.map((one) => one.id), ...why });
+  }
+  for (const execution of failed)
+    await expect(execution.redrive({ actor: "ann", reason: "again" })).rejects.toThrow(
+      /no longer exists|was pruned: it would run again/,
+    );
 });

@@ -38,6 +38,8 @@ export interface CtxAttempt {
   durable<T>(what: string, work: (turn: Turn) => Promise<T>): Effect<T>;
   /** The same, for work that a park would cut off. */
   busy<T>(work: () => Promise<T>): Promise<T>;
+  /** What the handler has to return, or nobody is asked. */
+  asks(mark: object): void;
   /** Commits what is buffered. What was buffered by others meanwhile travels along. */
   flush(): Promise<void>;
   /** An item is on its way into the stream. */

@@ -89,7 +89,9 @@ export class PeopleCtx
       const { host, chunk } = this[own];
       this[own].requireLive();
       if (host.state.settings.hidden) throw new NoResumeHandleError(host.flow.name, chunk.name);
-      return new PauseMark(this.#request(options));
+      const mark = new PauseMark(this.#request(options));
+      this[own].asks(mark);
+      return mark;
     };
   }
 
