@@ -1,6 +1,7 @@
 /** What an argument takes: by its kind, of all odd values those that mean something. */
 import { PayloadError } from "../../../src/index.ts";
 import { isObject, toJson } from "../../../src/base/json.ts";
+import { reservedActors } from "../../../src/base/option.ts";
 
 export interface Kind {
   /** What is right; undefined leaves it out. */
@@ -29,6 +30,8 @@ function isPlain(value: object): boolean {
   return prototype === null || prototype === Object.prototype;
 }
 
+const isReserved = (value: unknown) => isText(value) && reservedActors.includes(value);
+
 function isJson(value: unknown): boolean {
   try {
     toJson(value, "it");
@@ -55,6 +58,8 @@ export function orNull(given: Kind): Kind {
 export const boolean = kind(false, (value) => typeof value === "boolean");
 export const text = (max = 500, sample = "some") =>
   kind(sample, (value) => isStorable(value) && Array.from(value).length <= max);
+/** Who it was: nobody has a name in which the library itself speaks. */
+export const person: Kind = { ...text(), takes: (value) => text().takes(value) && !isReserved(value) };
 /** Texts that a reader compares: what Postgres cannot hold is nowhere either. */
 export const anyText = kind("some", isText);
 export const oneOf = (...choices: readonly string[]) => kind(choices[0], (value) => choices.includes(value as string));
