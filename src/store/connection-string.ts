@@ -219,6 +219,11 @@ interface Given {
   readonly from: string;
 }
 
+/** A key may have any name. */
+function ownOf<T>(of: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(of, name) ? of[name] : undefined;
+}
+
 /** What the environment says of a connection that says these things itself. */
 function variablesBeside(names: readonly string[]): Map<string, Given> {
   const found = new Map<string, Given>();
@@ -228,7 +233,7 @@ function variablesBeside(names: readonly string[]): Map<string, Given> {
   }
   const drop = (name: string, isOwn: boolean): void => {
     if (isOwn) found.delete(name);
-    for (const other of outweighs[name] ?? []) drop(other, true);
+    for (const other of ownOf(outweighs, name) ?? []) drop(other, true);
   };
   for (const name of names) drop(name, true);
   for (const name of found.keys()) drop(name, false);
@@ -304,8 +309,9 @@ function tlsOf(take: Take): ParsedUrl["ssl"] {
   const least = take("ssl_min_protocol_version");
 
   let ssl: "require" | "prefer" | "verify-ca" | "verify-full" | boolean | undefined;
-  if (mode) ssl = modes[mode.value] ?? choose(mode, Object.keys(modes));
-  else if (flag) ssl = modes[flag.value] ?? (isOn(flag) || (isOff(flag) ? false : choose(flag, ["true", "false"])));
+  if (mode) ssl = ownOf(modes, mode.value) ?? choose(mode, Object.keys(modes));
+  else if (flag)
+    ssl = ownOf(modes, flag.value) ?? (isOn(flag) || (isOff(flag) ? false : choose(flag, ["true", "false"])));
   else if (isOn(required)) ssl = "require";
   if (accept?.value === "strict") ssl = "verify-full";
   // Not in any driver for Node: that the server is who it says is then to be known by its certificate.

@@ -127,6 +127,7 @@ describe("what is refused, by name", () => {
     ["host=db user=ann password=s3cret", /cannot be read/],
     ["jdbc:postgresql://db/app", /cannot be read/],
     [`${url}?sslmode=sometimes`, /^database: sslmode in the connection string is "sometimes": choose one of disable/],
+    [`${url}?sslmode=constructor`, /sslmode .* is "constructor": choose one of/],
     [`${url}?channel_binding=maybe`, /channel_binding .* choose one of/],
     [`${url}?channel_binding=require&sslmode=disable`, /channel_binding .* TLS is off/],
     [`${url}?sslrootcert=/nowhere/ca.pem`, /sslrootcert .*\/nowhere\/ca\.pem.*ENOENT/],

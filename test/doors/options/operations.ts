@@ -17,6 +17,7 @@ import {
   record,
   person,
   text,
+  path,
 } from "./kinds.ts";
 
 /** As many digits as a target has. */
@@ -29,7 +30,6 @@ const execution = (lab: Lab) => lab.operated;
 const orchestrator = (lab: Lab) => lab.orchestrator;
 const who = { actor: person, reason: text(2000) };
 const address = { chunk: optional(text(500)), index: optional(integer(0)) };
-const path = text(2000);
 const values = atLeastOne({ ...record(json), takes: (value) => jsonObject.takes(value) });
 const edit = {
   set: optional(values),

@@ -17,6 +17,7 @@ import {
   person,
   text,
   type Kind,
+  path,
 } from "./kinds.ts";
 
 export const nobody = "01a1fc32-0000-7000-8000-00000000dead";
@@ -95,7 +96,6 @@ const filled = (of: Kind): Kind => ({
   ...of,
   takes: (value) => of.takes(value) && Array.isArray(value) && value.length > 0,
 });
-const path = text(2000);
 const values: Kind = {
   ...jsonObject,
   takes: (value) => jsonObject.takes(value) && Object.keys(Object(value)).length > 0,
