@@ -106,8 +106,10 @@ function guarded(parsed: ParsedOptions, sockets: Sockets): object {
   let password = pass;
   const open = async () => {
     try {
-      // The driver does not catch what the function throws, and that would end the process.
-      if (typeof pass === "function") password = await pass();
+      // The driver does not catch what the function throws, nor what it throws itself of another type: that would end the process.
+      const given: unknown = typeof pass === "function" ? await pass() : pass;
+      if (typeof given !== "string") throw new Error(`${given === null ? "null" : typeof given} instead of a text`);
+      password = given;
       return await sockets.open();
     } catch (error) {
       return failing(problem(socketCodes.noPassword, error instanceof Error ? error.message : String(error), error));
