@@ -3,7 +3,7 @@
  * can call on an orchestrator, each with what it promises. What is not a call is in `orchestrator/`.
  */
 import { systemTimers, type Timers } from "./base/timers.ts";
-import { requireKnown, requireList, requireText, show } from "./base/option.ts";
+import { requireActor, requireKnown, requireList, show } from "./base/option.ts";
 import { retryTransient } from "./store/batcher.ts";
 import type { ConnectionOption } from "./store/client.ts";
 import type { Anchor } from "./store/anchors.ts";
@@ -500,7 +500,7 @@ export class Orchestrator implements AsyncDisposable {
   ): Promise<InterruptRecord> {
     requireKnown(options, ["actor", "traceparent"], "answerByToken()");
     const { actor, traceparent } = options;
-    if (actor !== undefined) requireText(actor, "actor of answerByToken()", { max: 500 });
+    if (actor !== undefined && actor !== "link") requireActor(actor, "actor of answerByToken()");
     const given = traceparent === undefined ? undefined : parseTraceparent(traceparent);
     if (value !== undefined) toJson(value, "answer by a link");
     const asked = await this.askedByToken(token);

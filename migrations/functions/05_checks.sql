@@ -118,7 +118,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform flowledger.check_text(p_actor, 'actor');
-  if p_actor in ('parent', 'limit') then
+  if p_actor in ('parent', 'limit', 'timer', 'link') then
     raise exception 'actor % is reserved', to_json(p_actor) using errcode = 'FL008', hint = 'name who asked for it';
   end if;
 end $$;

@@ -481,7 +481,7 @@ begin
         'timeoutMs', flowledger.duration_ms(options -> 'timeout'),
         'autoCloseMs', flowledger.duration_ms(options -> 'autoCloseTimeout')))
         || case when options -> 'autoCloseTimeout' = 'null' then '{"autoCloseMs": null}' else '{}' end::jsonb)),
-    array[coalesce(v_scope::text || ':', '') || (options ->> 'idempotencyKey')], array[coalesce((options -> 'priority')::int, 0)], array[options ->> 'limitKey'], array[null::uuid],
+    array[flowledger.key_within(v_scope, options ->> 'idempotencyKey')], array[coalesce((options -> 'priority')::int, 0)], array[options ->> 'limitKey'], array[null::uuid],
     array[flowledger.moment_of(options -> 'startAt')], array[flowledger.duration_ms(options -> 'delay')],
     array[flowledger.moment_of(options -> 'discardAfter')], array[flowledger.duration_ms(options -> 'discardAfter')]) c;
   if v_conflict then

@@ -338,7 +338,7 @@ begin
   if exists (select from unnest(array['actor', 'traceparent']) o where jsonb_typeof(options -> o) not in ('string', 'null')) then
     raise exception 'actor and traceparent of answer_by_token() are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
   end if;
-  perform flowledger.check_actor(options ->> 'actor');
+  perform flowledger.check_actor(nullif(options ->> 'actor', 'link'));
   if options ->> 'traceparent' is not null and flowledger.traceparent_of(options -> 'traceparent') is null then
     perform flowledger.warn_of_traceparent(options ->> 'traceparent');
   end if;

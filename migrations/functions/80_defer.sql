@@ -1,5 +1,14 @@
 -- Background functions: their states in Defer's words, and the commands that only they know.
 
+-- Was it closed because its time was over? Anybody may give the reason, but nobody else is the timer.
+create or replace function flowledger.is_discarded(e flowledger.executions) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select e.close_reason = 'discarded'
+    and exists (select from flowledger.ledger l where l.execution_id = e.id and l.type = 'cancel.requested' and l.actor = 'timer')
+$$;
+
 -- The state of a background function's execution, in Defer's words. Started is what a worker has taken.
 create or replace function flowledger.function_state(e flowledger.executions) returns text
 language sql stable
@@ -8,7 +17,7 @@ as $$
   select case
     when e.outcome = 'completed' then 'succeed'
     when e.outcome = 'failed' then 'failed'
-    when e.outcome is not null then case when e.close_reason = 'discarded' then 'discarded' when e.epoch = 0 then 'cancelled' else 'aborted' end
+    when e.outcome is not null then case when flowledger.is_discarded(e) then 'discarded' when e.epoch = 0 then 'cancelled' else 'aborted' end
     when e.epoch = 0 then case when e.discard_at <= flowledger.now() then 'discarded' else 'created' end
     when flowledger.is_cancelling(e.id) then 'aborting'
     else 'started' end

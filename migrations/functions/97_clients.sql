@@ -100,6 +100,12 @@ begin
     using errcode = 'FL008', hint = 'pass that in the metadata of the start';
 end $$;
 
+-- A key of a start by a client whose filter this is: of a long one its digest, since an index holds no longer text.
+create or replace function flowledger.key_within(p_filter jsonb, p_key text) returns text
+language sql immutable parallel safe
+return case when p_filter is null then '' when octet_length(p_filter::text) <= 500 then p_filter::text || ':'
+  else encode(sha256(convert_to(p_filter::text, 'UTF8')), 'hex') || ':' end || p_key;
+
 -- What a client hears of executions whose ids it knows, so that it can wait for their ends: nothing of those that its limits do not
 -- cover; metadata, error and close snapshot only where `grant_client` made it a client, with limits or without.
 create or replace function flowledger.seen(p_ids uuid[]) returns setof flowledger.executions

@@ -3,7 +3,7 @@ import type { ModelMessage, UIMessage } from "ai";
 import { z } from "zod";
 import { ContractError, FlowledgerError, UsageError } from "../base/errors.ts";
 import { isObject, toJson, type JsonObject } from "../base/json.ts";
-import { requireFunction, requireKnown, requireOneOf, requireText, show } from "../base/option.ts";
+import { requireActor, requireFunction, requireKnown, requireOneOf, show } from "../base/option.ts";
 import { statusOf } from "../console/http.ts";
 import type { Execution } from "../execution/execution.ts";
 import { isTooLate } from "../execution/interrupt.ts";
@@ -119,7 +119,7 @@ export function chatRoutes(options: ChatRoutesOptions): ChatRoutes {
     const access = await authorize(request, asked);
     if (access instanceof Response) throw new Answered(access);
     if (!access) throw new Answered(refused(401, "UNAUTHORIZED", "log in"));
-    const actor = requireText(access.actor, `actor of authorize of ${where}`, { max: 500 });
+    const actor = requireActor(access.actor, `actor of authorize of ${where}`);
     return { chat: { orchestrator, flow, id: asked.chat, owner: ownerOf(access, actor) }, actor };
   };
 

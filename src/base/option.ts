@@ -87,6 +87,17 @@ export function requireText(
   return refuse(`${where} must be a text of 1 to ${max} characters, got ${show(value)}`, null);
 }
 
+/** Who does something in the ledger where nobody does: a close above, a limit of the flow, a time that is over, who has a link. */
+export const reservedActors: readonly string[] = ["parent", "limit", "timer", "link"];
+
+/** Who it is, as `check_actor` of SQL takes it: a text, and no name in which the library itself speaks. */
+export function requireActor(value: unknown, where: string): string {
+  const actor = requireText(value, where, { max: 500 });
+  return reservedActors.includes(actor)
+    ? refuseUse(`${where} is reserved: ${show(actor)}`, "name who asked for it")
+    : actor;
+}
+
 /** A list of such items. */
 export function requireList<T>(
   value: unknown,

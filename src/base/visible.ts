@@ -1,9 +1,9 @@
 /** Stored text on its way to a terminal, or to a page. */
 
-/** Control characters but tab and line feed, and what changes the direction of others or has no width. */
+/** Control characters but tab and line feed, and what is not seen: it has no width, or changes the direction of others. What makes an emoji of a character stays. */
 export const hidden =
   // oxlint-disable-next-line no-control-regex
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028\u2029\ufff9-\ufffb]|(?![\ufe0e\ufe0f])\p{Default_Ignorable_Code_Point}/gu;
 
 /** Stored text as it may be written to a terminal: what would move its cursor, or change what else is there, is shown as what it is. */
 export function visible(text: string): string {

@@ -1,7 +1,7 @@
 /** Commands that run until a signal, and what prepares for them: demo, dev, migrate, worker, console. */
 import type { Command } from "commander";
 import { UsageError } from "../base/errors.ts";
-import { requireText } from "../base/option.ts";
+import { requireActor } from "../base/option.ts";
 import { release } from "../base/release.ts";
 import { openEndpoint } from "../telemetry/endpoint.ts";
 import { devFolder, printFields } from "../terminal.ts";
@@ -103,7 +103,7 @@ export function addRunCommands(program: Command): void {
     .option("--read-only", "look only: nothing can be answered or done")
     .option("--as <name>", "who does what is done there, for the ledger (default: console)")
     .action(async (options: { port?: number; readOnly?: boolean; as?: string }, command: Command) => {
-      if (options.as !== undefined) requireText(options.as, "--as", { max: 500 });
+      if (options.as !== undefined) requireActor(options.as, "--as");
       await using orchestrator = open(command);
       await orchestrator.listExecutions({ limit: 1 });
       const { openConsole } = await import("../console.ts");

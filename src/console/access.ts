@@ -1,7 +1,7 @@
 /** Who is there, and what they may do. */
 import { UsageError } from "../base/errors.ts";
 import { canonical, isObject, toJson, type JsonObject } from "../base/json.ts";
-import { requireKnown, requireList, requireOneOf, requireRecord, requireText } from "../base/option.ts";
+import { requireActor, requireKnown, requireList, requireOneOf, requireRecord, requireText } from "../base/option.ts";
 
 /** Each may what the one before may: read; answer what waits for people; operate executions; edit state. */
 export const roles = ["viewer", "responder", "operator", "admin"] as const;
@@ -35,7 +35,7 @@ export function personOf(given: unknown): Person {
   requireKnown(given, ["actor", "role", "groups", "where"], where);
   const access = requireRecord(given, where);
   return {
-    actor: requireText(access["actor"], `actor of ${where}`, { max: 500 }),
+    actor: requireActor(access["actor"], `actor of ${where}`),
     role: requireOneOf(access["role"], roles, `role of ${where}`),
     groups:
       access["groups"] === undefined

@@ -3,7 +3,7 @@ import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { UsageError } from "../base/errors.ts";
-import { requireText } from "../base/option.ts";
+import { requireActor } from "../base/option.ts";
 import { systemTimers } from "../base/timers.ts";
 import type { Timers } from "../base/timers.ts";
 import { consoleWith } from "./create.ts";
@@ -36,7 +36,7 @@ const tokenMs = 12 * 3_600_000;
 /** @throws {UsageError} the port is taken, or the name is none */
 export async function openConsole(orchestrator: Orchestrator, options: LocalOptions = {}): Promise<LocalConsole> {
   const { port = 0, readOnly = false, as = "console", timers = systemTimers } = options;
-  const actor = requireText(as, "--as of console", { max: 500 });
+  const actor = requireActor(as, "--as of console");
   const token = randomBytes(32).toString("base64url");
   const wanted = digest(token);
   const endsAt = timers.now() + tokenMs;

@@ -2,7 +2,7 @@
 import type { Duration } from "../base/duration.ts";
 import { UsageError } from "../base/errors.ts";
 import { isObject } from "../base/json.ts";
-import { requireText } from "../base/option.ts";
+import { requireActor, requireText } from "../base/option.ts";
 import type { LedgerEvent, LedgerEventType } from "../ledger/event.ts";
 import type { CallerTransaction } from "../store/caller-transaction.ts";
 
@@ -84,9 +84,8 @@ export function requireWords(given: object, where: string): void {
   for (const name of ["actor", "author", "target", "reason", "note", "idempotencyKey", "resumeRequestId"]) {
     const value: unknown = Reflect.get(given, name);
     if (value === undefined) continue;
-    requireText(value, `${name} of ${where}`, {
-      max: ["actor", "author", "target"].includes(name) ? 500 : 10_000,
-    });
+    if (["actor", "author"].includes(name)) requireActor(value, `${name} of ${where}`);
+    else requireText(value, `${name} of ${where}`, { max: name === "target" ? 500 : 10_000 });
   }
 }
 

@@ -1,7 +1,7 @@
 /** What people do with a question besides answering it: checked here, decided under the row lock. */
 import type { JsonObject } from "../base/json.ts";
 import { isoMoment } from "../base/duration.ts";
-import { requireBoolean, requireDate, requireKnown, requireText } from "../base/option.ts";
+import { requireActor, requireBoolean, requireDate, requireKnown, requireText } from "../base/option.ts";
 import { longestPrincipal } from "../ledger/handling.ts";
 
 /** Of what people do with a question without answering it. */
@@ -32,19 +32,19 @@ export interface SnoozeOptions extends HandlingOptions {
 
 /** What `flowledger.claim_interrupt` takes. @throws {UsageError} */
 export function claimOptions(options: ClaimOptions): JsonObject {
-  const given = requireActor(options, ["exclusive"], "claim()");
+  const given = requireHandler(options, ["exclusive"], "claim()");
   if (options.exclusive !== undefined) given["exclusive"] = requireBoolean(options.exclusive, "exclusive of claim()");
   return given;
 }
 
 /** What `flowledger.release_interrupt` takes. @throws {UsageError} */
 export function releaseOptions(options: HandlingOptions): JsonObject {
-  return requireActor(options, [], "release()");
+  return requireHandler(options, [], "release()");
 }
 
 /** What `flowledger.delegate_interrupt` takes. @throws {UsageError} */
 export function delegateOptions(options: DelegateOptions): JsonObject {
-  const given = requireActor(options, ["to", "reason"], "delegate()");
+  const given = requireHandler(options, ["to", "reason"], "delegate()");
   given["to"] = requireText(options.to, "to of delegate()", { max: longestPrincipal });
   if (options.reason !== undefined)
     given["reason"] = requireText(options.reason, "reason of delegate()", { max: 2000 });
@@ -53,14 +53,14 @@ export function delegateOptions(options: DelegateOptions): JsonObject {
 
 /** What `flowledger.snooze_interrupt` takes. @throws {UsageError} */
 export function snoozeOptions(options: SnoozeOptions): JsonObject {
-  const given = requireActor(options, ["until"], "snooze()");
+  const given = requireHandler(options, ["until"], "snooze()");
   const { until } = options;
   const moment = requireDate(typeof until === "string" ? isoMoment(until) : until, "until of snooze()");
   given["until"] = moment.toISOString();
   return given;
 }
 
-function requireActor(options: HandlingOptions, names: readonly string[], where: string): JsonObject {
+function requireHandler(options: HandlingOptions, names: readonly string[], where: string): JsonObject {
   requireKnown(options, [...names, "actor"], where);
-  return { actor: requireText(options.actor, `actor of ${where}`, { max: 500 }) };
+  return { actor: requireActor(options.actor, `actor of ${where}`) };
 }

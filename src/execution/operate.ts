@@ -6,6 +6,7 @@ import { copyJson, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { JsonValue } from "../base/json-value.ts";
 import { deletePath, setPath } from "../base/path.ts";
 import {
+  requireActor,
   requireDate,
   requireInteger,
   requireKnown,
@@ -216,7 +217,7 @@ export function runScheduleOptions(name: string, options: RunScheduleOptions): J
   requireKnown(options, ["actor", "reason"], where);
   const { actor, reason } = options;
   return {
-    actor: requireText(actor, `actor of ${where}`, { max: 500 }),
+    actor: requireActor(actor, `actor of ${where}`),
     ...(reason !== undefined && { reason: requireText(reason, `reason of ${where}`, { max: 2000 }) }),
   };
 }
@@ -253,7 +254,7 @@ export function parseAddresses(answer: Json): ParkedChunk[] {
 /** @throws {UsageError} an option that is unknown, or who or why is missing */
 export function requireOperator(options: OperatorOptions, names: readonly string[], where: string): JsonObject {
   requireKnown(options, [...names, "actor", "reason"], where);
-  requireText(options.actor, `actor of ${where}`, { max: 500 });
+  requireActor(options.actor, `actor of ${where}`);
   requireText(options.reason, `reason of ${where}`, { max: 2000 });
   return { actor: options.actor, reason: options.reason };
 }

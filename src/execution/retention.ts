@@ -1,6 +1,14 @@
 /** What `prune()` is asked for: by time, or by name. */
 import { UsageError } from "../base/errors.ts";
-import { requireDate, requireFunction, requireKnown, requireList, requireText, show } from "../base/option.ts";
+import {
+  requireActor,
+  requireDate,
+  requireFunction,
+  requireKnown,
+  requireList,
+  requireText,
+  show,
+} from "../base/option.ts";
 import { isObject } from "../base/json.ts";
 import { Outcome } from "../ledger/event.ts";
 import type { Audit } from "../store/audit.ts";
@@ -48,7 +56,7 @@ export function parsePrune(options: PruneOptions): (audit: Audit) => Promise<Pru
     throw new UsageError("ids of prune() must be a list with at least one id", "pass the ids of closed executions");
   const named = {
     ids: ids.map(requireExecutionId),
-    actor: requireText(actor, "actor of prune()", { max: 500 }),
+    actor: requireActor(actor, "actor of prune()"),
     reason: requireText(reason, "reason of prune()", { max: 10_000 }),
   };
   return (audit) => audit.pruneIds(named);

@@ -26,6 +26,6 @@ export function requireChunkName(name: unknown, handler: unknown, refuse: Refuse
     refuse(`chunk ${showWhole(name)} has no handler`, "give to() a name and a function of ctx");
   if (typeof name !== "string" || name === "")
     return refuse("an anonymous function cannot be a chunk", `give it a name: to("name", handler)`);
-  if (name.length > 128 || /\p{Cc}/u.test(name) || !name.isWellFormed())
+  if (Array.from(name).length > 128 || /\p{Cc}/u.test(name) || !name.isWellFormed())
     refuse(`chunk name ${showWhole(name.slice(0, 40))} is not allowed`, "use up to 128 printable characters");
 }

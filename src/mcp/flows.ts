@@ -5,7 +5,7 @@ import { z } from "zod";
 import { parseDuration, type Duration } from "../base/duration.ts";
 import { ExecutionCancelledError, ExecutionFailedError, ExecutionNotFoundError, UsageError } from "../base/errors.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
-import { requireKnown, requireRecord, requireText, show } from "../base/option.ts";
+import { requireActor, requireKnown, requireRecord, requireText, show } from "../base/option.ts";
 import { systemTimers } from "../base/timers.ts";
 import type { Execution } from "../execution/execution.ts";
 import type { BoundFlow } from "../execution/bound-flow.ts";
@@ -54,7 +54,7 @@ export function createMcpServer(options: McpServerOptions): Server {
       `orchestrator of ${where} is ${show(orchestrator)}`,
       "pass what createOrchestrator() returned",
     );
-  requireText(actor, `actor of ${where}`, { max: 500 });
+  requireActor(actor, `actor of ${where}`);
   const waitMs = parseDuration(waitTimeout, `waitTimeout of ${where}`);
   if (waitMs > most)
     throw new UsageError(`waitTimeout of ${where} is longer than 30s`, "let the client ask again with flow_wait");

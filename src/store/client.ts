@@ -2,7 +2,7 @@
 import type { ConnectionOptions } from "node:tls";
 import type postgres from "postgres";
 import { ConnectionError } from "../base/errors.ts";
-import { parseConnectionString, whereOf } from "./connection-string.ts";
+import { besideVariables, parseConnectionString, whereOf } from "./connection-string.ts";
 import type { ParsedUrl } from "./connection-string.ts";
 import { openClient } from "./driver.ts";
 import type { Client, DriverOptions, Password } from "./driver.ts";
@@ -131,10 +131,7 @@ export function driverOptions(option: ConnectionOption): DriverOptions & Pick<Pa
         `the options of a connection have no ${key}`,
         "pass the string itself as connection",
       );
-  // The driver cuts a host at its first colon.
-  const { host, port } = option;
-  if (typeof host !== "string") return option;
-  return asDriverOptions({ ...option, ...whereOf(host, typeof port === "number" ? String(port) : undefined) });
+  return asDriverOptions(besideVariables(option));
 }
 
 /** What the driver takes, and its types leave out: lists of hosts and ports, TLS as libpq names it. */

@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { isIPv6 } from "node:net";
 import type { ConnectionOptions } from "node:tls";
 import { ConnectionError } from "../base/errors.ts";
+import type { DriverOptions } from "./driver.ts";
 import { anyName } from "./socket.ts";
 
 /** What the driver is told; the rest are start-up parameters. */
@@ -45,18 +46,40 @@ export function parseConnectionString(text: string): ParsedUrl {
     );
   const { login, hosts = "", database = "", query = "" } = shape.exec(text.trim())?.groups ?? unreadable();
   const pairs = query === "" ? [] : query.split("&").map(pairOf);
-  const { places, settings, ...options } = parametersOf(new Map(pairs));
   const [username, password] = login === undefined ? [] : loginOf(login);
+  const parts = { host: decoded(hosts), user: username, password, dbname: decoded(database) };
+  const said = [...pairs, ...Object.entries(parts).filter(([, value]) => value)].map(([name]) => name);
+  const given = pairs.map(([name, value]) => [name, { value, from: `${name} in the connection string` }] as const);
+  const { places, settings, ...options } = parametersOf(new Map([...variablesBeside(said), ...given]));
   const user = places.username ?? username;
   const secret = places.password ?? password;
-  const named = places.database ?? decoded(database);
+  const named = places.database ?? parts.dbname;
   return {
-    ...whereOf(places.host ?? decoded(hosts), places.port),
+    ...whereOf(places.host ?? parts.host, places.port),
     ...(named !== "" && { database: named }),
     ...(user !== undefined && { username: user }),
     ...(secret !== undefined && { password: secret }),
     ...options,
     connection: settings,
+  };
+}
+
+/** Options of the driver, with what the environment says where they say nothing. @throws {ConnectionError} */
+export function besideVariables(option: DriverOptions): object {
+  const own = Object.fromEntries(Object.entries(option).filter(([, value]) => value !== undefined));
+  const { ssl, connection } = option;
+  const given = variablesBeside(Object.keys({ ...own, ...connection }));
+  // Variables may name its certificates.
+  if (typeof ssl === "string") given.set("sslmode", { value: ssl, from: "ssl of the connection" });
+  const { places, settings, ...options } = parametersOf(given);
+  const { host = places.host, port = places.port } = option;
+  return {
+    ...options,
+    ...own,
+    ...(typeof ssl === "string" && { ssl: options.ssl }),
+    // The driver cuts a host at its first colon.
+    ...(host !== undefined && whereOf(String(host), port === undefined ? undefined : String(port))),
+    connection: { ...settings, ...connection },
   };
 }
 
@@ -146,45 +169,123 @@ const unknownHere = new Set([
   "sslcrldir",
 ]);
 const numbers = ["connect_timeout", "idle_timeout", "max_lifetime"] as const;
+const sessions = ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"];
 
-function parametersOf(given: Map<string, string>) {
-  const take = (...names: readonly string[]): string | undefined => {
+/** libpq's variables, by the parameters that they stand for. A later one outweighs those before it. */
+const variables = {
+  PGHOSTADDR: "host",
+  PGHOST: "host",
+  PGPORT: "port",
+  PGDATABASE: "dbname",
+  PGUSER: "user",
+  PGPASSWORD: "password",
+  PGPASSFILE: "passfile",
+  PGSERVICE: "service",
+  PGAPPNAME: "application_name",
+  PGOPTIONS: "options",
+  PGCONNECT_TIMEOUT: "connect_timeout",
+  PGTARGETSESSIONATTRS: "target_session_attrs",
+  PGCHANNELBINDING: "channel_binding",
+  PGREQUIREAUTH: "require_auth",
+  PGREQUIREPEER: "requirepeer",
+  PGREQUIRESSL: "requiressl",
+  PGSSLMODE: "sslmode",
+  PGSSLNEGOTIATION: "sslnegotiation",
+  PGSSLROOTCERT: "sslrootcert",
+  PGSSLCERT: "sslcert",
+  PGSSLKEY: "sslkey",
+  PGSSLCRL: "sslcrl",
+  PGSSLCRLDIR: "sslcrldir",
+  PGSSLMINPROTOCOLVERSION: "ssl_min_protocol_version",
+};
+/** Who says one of these says what the other means. */
+const outweighs: Readonly<Record<string, readonly string[]>> = {
+  hostaddr: ["host"],
+  hostname: ["host"],
+  path: ["host"],
+  database: ["dbname"],
+  db: ["dbname"],
+  username: ["user"],
+  pass: ["password"],
+  host: ["service"],
+  password: ["passfile"],
+  ssl: ["sslmode"],
+  sslmode: ["requiressl"],
+};
+
+/** A value, and what whoever gave it calls it. */
+interface Given {
+  readonly value: string;
+  readonly from: string;
+}
+
+/** A key may have any name. */
+function ownOf<T>(of: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(of, name) ? of[name] : undefined;
+}
+
+/** What the environment says of a connection that says these things itself. */
+function variablesBeside(names: readonly string[]): Map<string, Given> {
+  const found = new Map<string, Given>();
+  for (const [from, name] of Object.entries(variables)) {
+    const value = process.env[from];
+    if (value) found.set(name, { value, from });
+  }
+  const drop = (name: string, isOwn: boolean): void => {
+    if (isOwn) found.delete(name);
+    for (const other of ownOf(outweighs, name) ?? []) drop(other, true);
+  };
+  for (const name of names) drop(name, true);
+  for (const name of found.keys()) drop(name, false);
+  return found;
+}
+
+function parametersOf(given: Map<string, Given>) {
+  const take = (...names: readonly string[]): Given | undefined => {
     const found = names.map((name) => given.get(name)).find((value) => value !== undefined);
     for (const name of names) given.delete(name);
     return found;
   };
-  for (const name of given.keys())
-    if (unknownHere.has(name)) refuse(name, "is not known to this library", "take it out of the connection string");
+  for (const [name, { from }] of given)
+    if (unknownHere.has(name))
+      refuse(
+        from,
+        "is not known to this library",
+        from in variables ? "unset it, and say in the connection what it stands for" : "take it out",
+      );
   for (const name of meaningless) given.delete(name);
 
   const options: { -readonly [K in keyof ParsedUrl]?: ParsedUrl[K] } = {};
   const [pooled, cache] = [take("pgbouncer"), take("statement_cache_size")];
-  if (isOn(pooled) || cache === "0") options.prepare = false;
+  if (isOn(pooled) || cache?.value === "0") options.prepare = false;
   for (const name of numbers) {
-    const text = take(name);
-    if (text !== undefined) options[name] = wholeOf(name, text);
+    const number = take(name);
+    if (number) options[name] = wholeOf(number);
   }
   const max = take("connection_limit", "max");
-  if (max !== undefined) options.max = wholeOf("connection_limit", max);
+  if (max) options.max = wholeOf(max);
   const session = take("target_session_attrs");
-  if (session !== undefined && session !== "any") options.target_session_attrs = session;
+  if (session && !sessions.includes(session.value)) choose(session, sessions);
+  if (session && session.value !== "any") options.target_session_attrs = session.value;
   const negotiation = take("sslnegotiation");
-  if (negotiation !== undefined && negotiation !== "postgres") options.sslnegotiation = negotiation;
-  if (given.get("channel_binding") === "require") options.verifiesFor = "channel_binding=require";
+  if (negotiation && !["postgres", "direct"].includes(negotiation.value)) choose(negotiation, ["postgres", "direct"]);
+  if (negotiation?.value === "direct") options.sslnegotiation = negotiation.value;
+  if (given.get("channel_binding")?.value === "require") options.verifiesFor = "channel_binding=require";
   const ssl = tlsOf(take);
   if (ssl !== undefined) options.ssl = ssl;
 
   const places = {
-    host: take("host", "hostaddr"),
-    port: take("port"),
-    database: take("dbname", "database"),
-    username: take("user", "username"),
-    password: take("password"),
+    host: take("host", "hostaddr")?.value,
+    port: take("port")?.value,
+    database: take("dbname", "database")?.value,
+    username: take("user", "username")?.value,
+    password: take("password")?.value,
   };
-  return { ...options, places, settings: Object.fromEntries(given) };
+  const settings = Object.fromEntries(Array.from(given, ([name, { value }]) => [name, value]));
+  return { ...options, places, settings };
 }
 
-type Take = (...names: readonly string[]) => string | undefined;
+type Take = (...names: readonly string[]) => Given | undefined;
 
 /** As libpq: `allow` and `prefer` take what the server offers; `require` verifies where there is something to verify by. */
 const modes: Readonly<Record<string, "require" | "prefer" | "verify-ca" | "verify-full" | false>> = {
@@ -203,69 +304,68 @@ function tlsOf(take: Take): ParsedUrl["ssl"] {
   const accept = take("sslaccept");
   const [flag, required] = [take("ssl"), take("requiressl")];
   const root = take("sslrootcert");
-  const files = { ca: root === "system" ? undefined : root, cert: take("sslcert"), key: take("sslkey") };
+  const files = { ca: root?.value === "system" ? undefined : root, cert: take("sslcert"), key: take("sslkey") };
   const passphrase = take("sslpassword");
   const least = take("ssl_min_protocol_version");
 
   let ssl: "require" | "prefer" | "verify-ca" | "verify-full" | boolean | undefined;
-  if (mode !== undefined) ssl = modes[mode] ?? choose("sslmode", mode, Object.keys(modes));
-  else if (flag !== undefined)
-    ssl = modes[flag] ?? (isOn(flag) || (isOff(flag) ? false : choose("ssl", flag, ["true", "false"])));
+  if (mode) ssl = ownOf(modes, mode.value) ?? choose(mode, Object.keys(modes));
+  else if (flag)
+    ssl = ownOf(modes, flag.value) ?? (isOn(flag) || (isOff(flag) ? false : choose(flag, ["true", "false"])));
   else if (isOn(required)) ssl = "require";
-  if (accept === "strict") ssl = "verify-full";
+  if (accept?.value === "strict") ssl = "verify-full";
   // Not in any driver for Node: that the server is who it says is then to be known by its certificate.
-  if (binding === "require") {
-    if (ssl === false)
-      refuse("channel_binding", "is require, and TLS is off", "take it out, or choose sslmode=verify-full");
+  if (binding?.value === "require") {
+    if (ssl === false) refuse(binding.from, "is require, and TLS is off", "take it out, or choose sslmode=verify-full");
     ssl = "verify-full";
-  } else if (binding !== undefined && binding !== "prefer" && binding !== "disable")
-    choose("channel_binding", binding, ["disable", "prefer", "require"]);
-  if (root === "system") ssl = "verify-full";
+  } else if (binding && binding.value !== "prefer" && binding.value !== "disable")
+    choose(binding, ["disable", "prefer", "require"]);
+  if (root?.value === "system") ssl = "verify-full";
 
-  const hasFiles = Object.values(files).some((file) => file !== undefined);
-  if (ssl === false || (!hasFiles && least === undefined)) return ssl;
+  const details = [...Object.values(files), least].filter((one) => one !== undefined);
+  // TLS is off where nobody asks for it. A variable that says how, and not whether, does not.
+  if (ssl === false || details.every(({ from }) => ssl === undefined && from in variables)) return ssl;
   const options: ConnectionOptions = {
     rejectUnauthorized: ssl === true || ssl === "verify-ca" || ssl === "verify-full" || files.ca !== undefined,
     // An authority that is named is checked, and the host's name is not.
     ...(ssl !== true && ssl !== "verify-full" && (files.ca !== undefined || ssl === "verify-ca") && anyName),
+    ...(ssl === "prefer" && { isOptional: true }),
   };
-  for (const [option, file] of Object.entries(files))
-    if (file !== undefined)
-      Object.assign(options, { [option]: contents(`ssl${option === "ca" ? "rootcert" : option}`, file) });
-  if (passphrase !== undefined) options.passphrase = passphrase;
-  if (least === "TLSv1.2" || least === "TLSv1.3") options.minVersion = least;
+  for (const [option, file] of Object.entries(files)) if (file) Object.assign(options, { [option]: contents(file) });
+  if (passphrase) options.passphrase = passphrase.value;
+  if (least?.value === "TLSv1.2" || least?.value === "TLSv1.3") options.minVersion = least.value;
   return options;
 }
 
-function contents(name: string, file: string): string {
+function contents({ value: file, from }: Given): string {
   try {
     return readFileSync(file, "utf8");
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "unreadable";
-    return refuse(name, `names ${file}, which cannot be read (${code})`, "correct its path", error);
+    return refuse(from, `names ${file}, which cannot be read (${code})`, "correct its path", error);
   }
 }
 
-function wholeOf(name: string, text: string): number {
-  return /^\d+$/.test(text)
-    ? Number(text)
-    : refuse(name, `must be a whole number, got ${JSON.stringify(text)}`, "correct it");
+function wholeOf({ value, from }: Given): number {
+  return /^\d+$/.test(value)
+    ? Number(value)
+    : refuse(from, `must be a whole number, got ${JSON.stringify(value)}`, "correct it");
 }
 
-function isOn(text: string | undefined): boolean {
-  return text !== undefined && /^(true|1|on|yes)$/i.test(text);
+function isOn(given: Given | undefined): boolean {
+  return given !== undefined && /^(true|1|on|yes)$/i.test(given.value);
 }
 
-function isOff(text: string): boolean {
-  return /^(false|0|off|no)$/i.test(text);
+function isOff({ value }: Given): boolean {
+  return /^(false|0|off|no)$/i.test(value);
 }
 
-function choose(name: string, value: string, known: readonly string[]): never {
-  return refuse(name, `is ${JSON.stringify(value)}`, `choose one of ${known.join(", ")}`);
+function choose({ value, from }: Given, known: readonly string[]): never {
+  return refuse(from, `is ${JSON.stringify(value)}`, `choose one of ${known.join(", ")}`);
 }
 
-function refuse(name: string, problem: string, remedy: string, cause?: unknown): never {
-  throw new ConnectionError(null, `${name} in the connection string ${problem}`, remedy, cause);
+function refuse(from: string, problem: string, remedy: string, cause?: unknown): never {
+  throw new ConnectionError(null, `${from} ${problem}`, remedy, cause);
 }
 
 /** Nothing of the text: it may have a password in it. */

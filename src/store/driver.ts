@@ -92,12 +92,13 @@ type ParsedOptions = SocketOptions & {
 
 function parse(options: DriverOptions): ParsedOptions {
   // A client connects with its first query.
-  const { options: found } = postgres({ onnotice: () => {}, backoff: reconnectDelay, ...options });
+  const { target_session_attrs: wanted } = options;
+  // Where that is nothing the driver reads a variable, and knows no "any".
+  const all = { onnotice: () => {}, backoff: reconnectDelay, ...options, target_session_attrs: wanted ?? "primary" };
+  const { options: found } = postgres(all);
   const parsed = found as unknown as ParsedOptions;
-  // As libpq has it: what the connection says outweighs PGSSLMODE.
-  const mode: unknown = options.ssl === undefined ? (process.env["PGSSLMODE"] ?? parsed.ssl) : parsed.ssl;
-  const ssl = mode === "verify-ca" ? anyName : mode !== "disable" && (mode as SslOption);
-  return { ...parsed, ssl };
+  const mode: unknown = parsed.ssl;
+  return { ...parsed, ssl: mode === "verify-ca" ? anyName : parsed.ssl, target_session_attrs: wanted };
 }
 
 function guarded(parsed: ParsedOptions, sockets: Sockets): object {
@@ -105,8 +106,10 @@ function guarded(parsed: ParsedOptions, sockets: Sockets): object {
   let password = pass;
   const open = async () => {
     try {
-      // The driver does not catch what the function throws, and that would end the process.
-      if (typeof pass === "function") password = await pass();
+      // The driver does not catch what the function throws, nor what it throws itself of another type: that would end the process.
+      const given: unknown = typeof pass === "function" ? await pass() : pass;
+      if (typeof given !== "string") throw new Error(`${given === null ? "null" : typeof given} instead of a text`);
+      password = given;
       return await sockets.open();
     } catch (error) {
       return failing(problem(socketCodes.noPassword, error instanceof Error ? error.message : String(error), error));
@@ -118,6 +121,8 @@ function guarded(parsed: ParsedOptions, sockets: Sockets): object {
     shared: { retries: 0, typeArrayMap: {} },
     // A socket function of the caller's stays as it is.
     ...(!socket && { socket: open, ssl: false, pass: () => password, host: host.slice(0, 1), port: port.slice(0, 1) }),
+    // The driver would prefer without end.
+    ...(parsed.target_session_attrs === "prefer-standby" && { target_session_attrs: null }),
     // The driver asks for array types on every new connection and lets go of the answer: when the connection dies just then,
     // an unhandled rejection ends the process. We read no arrays. Without it `reserve()` never resolves on a new connection,
     // so nothing here uses that, nor `begin()`: one statement is one transaction.

@@ -68,7 +68,9 @@ export function isConnectionLoss(error: unknown): boolean {
   if (code === undefined) return false;
   // 08 connection, 57P admin shutdown and starting up, 53 out of resources, 25P03 and 25P04 ended by a limit of its own.
   return (
-    /^(08|57P|53|25P0[34])/.test(code) || code in network || [readOnly, noAnswer, socketCodes.noPassword].includes(code)
+    /^(08|57P|53|25P0[34])/.test(code) ||
+    code in network ||
+    [readOnly, noAnswer, socketCodes.noPassword, socketCodes.wrongSession].includes(code)
   );
 }
 
@@ -290,6 +292,8 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
     );
   if (code === socketCodes.noPassword)
     return connection(`the function given as password failed (${message})`, "correct it, or what it asks");
+  if (code === socketCodes.wrongSession)
+    return connection(message, "correct the hosts or target_session_attrs, or wait until one has");
   if (code === "CONNECTION_ENDED") return connection("this orchestrator was closed", "go on with another one");
   if (code in network)
     return connection(

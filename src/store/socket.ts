@@ -50,15 +50,32 @@ export const socketCodes = {
   noTls: "NO_TLS",
   noPassword: "NO_PASSWORD",
   timeout: "CONNECT_TIMEOUT",
+  wrongSession: "WRONG_SESSION",
   ended: "CONNECTION_ENDED",
 } as const;
 
 export function openSockets(options: SocketOptions): Sockets {
   const { host, port, path, connect_timeout: seconds, target_session_attrs: wanted } = options;
   const connecting = new Set<Socket>();
+  // Hosts that let somebody in and were not what is wanted, and why, until one is.
+  const unfit = new Map<number, Error>();
   let link: Link | null = null;
-  let next = 0;
   let isClosed = false;
+  let isAnyGood = false;
+
+  /** Is another host to be asked instead of one that has said this? */
+  const refuse = (index: number, said: Error | Greeting, found: Link): boolean => {
+    const reason = said instanceof Error ? said : isAnyGood ? null : misfit(said, wanted);
+    if (reason !== null) {
+      if (host.length === 1 && reason === said) return false;
+      unfit.set(index, reason);
+      return true;
+    }
+    unfit.clear();
+    isAnyGood = false;
+    link = found;
+    return false;
+  };
 
   const reach = async (index: number): Promise<Socket> => {
     const to = { host: host[index] ?? "localhost", port: port[index] ?? 5432 };
@@ -70,8 +87,9 @@ export function openSockets(options: SocketOptions): Sockets {
         throw problem(socketCodes.timeout, `no connection within ${seconds} s`);
       });
       if (isClosed) throw problem(socketCodes.ended, "the client was ended");
-      link = { ...to, isEncrypted: connected !== socket };
-      return outspoken(connected);
+      const found = { ...to, isEncrypted: connected !== socket };
+      link ??= found;
+      return outspoken(connected, (said) => refuse(index, said, found));
     } catch (error) {
       socket.destroy();
       throw error;
@@ -83,19 +101,20 @@ export function openSockets(options: SocketOptions): Sockets {
   return {
     async open() {
       let failure: unknown;
-      for (let tries = 0; tries < host.length && !isClosed; tries++) {
-        const index = next % host.length;
-        next = index + 1;
-        try {
-          const socket = await reach(index);
-          // The driver gives back what does not have the wanted attributes, and asks for another.
-          if (!wanted) next = 0;
-          return socket;
-        } catch (error) {
-          failure = error;
+      for (let pass = 0; pass < 2; pass++) {
+        for (let index = 0; index < host.length && !isClosed; index++) {
+          if (unfit.has(index)) continue;
+          try {
+            return await reach(index);
+          } catch (error) {
+            failure = error;
+          }
         }
+        isAnyGood = wanted === "prefer-standby" && unfit.size > 0;
+        failure ??= Array.from(unfit.values()).at(-1);
+        unfit.clear();
+        if (!isAnyGood) break;
       }
-      next = 0;
       return failing(failure ?? problem(socketCodes.ended, "the client was ended"));
     },
     get link() {
@@ -115,7 +134,7 @@ async function prepare(socket: Socket, host: string, { ssl, sslnegotiation }: So
     socket.write(sslRequest);
     const answer = String(await arrived(socket, "data"));
     // Where there is TLS, allow takes it too: no more can be read that way.
-    if (answer === "N" && (ssl === "prefer" || ssl === "allow")) return socket;
+    if (answer === "N" && isOptional(ssl)) return socket;
     if (answer === "N") throw problem(socketCodes.noTls, "the server offers no TLS");
     // Nor may anything follow that byte: whoever stands in between could have put it there, unencrypted.
     if (answer !== "S") throw problem(socketCodes.notPostgres, "the answer to the request for TLS is none");
@@ -130,6 +149,10 @@ async function prepare(socket: Socket, host: string, { ssl, sslnegotiation }: So
   const encrypted = encrypt(options);
   await arrived(encrypted, "secureConnect");
   return encrypted;
+}
+
+function isOptional(ssl: SslOption): boolean {
+  return ssl === "prefer" || ssl === "allow" || (typeof ssl === "object" && "isOptional" in ssl);
 }
 
 /** What `tls.connect()` and `pg` are told. */
@@ -167,9 +190,64 @@ function arrived(socket: Socket, event: "connect" | "secureConnect" | "data"): P
 /** First bytes of what Postgres may say to a start-up message: authentication, an error, a notice, the protocol's version. */
 const greetings = new Set(Buffer.from("RENv"));
 
-/** The same socket; it never closes without an error, so that whoever waits for it hears of that. */
-function outspoken(socket: Socket): Socket {
+/** What a server says of a session before it takes statements. */
+type Greeting = ReadonlyMap<string, string>;
+
+/** As libpq judges it. A pooler may not say; then the driver asks. */
+function misfit(greeting: Greeting, wanted: string | null | undefined): Error | null {
+  const [standby, readOnly] = [greeting.get("in_hot_standby"), greeting.get("default_transaction_read_only")];
+  const isReadOnly = standby === "on" || readOnly === "on";
+  const known = standby !== undefined && readOnly !== undefined;
+  const fits: Readonly<Record<string, boolean>> = {
+    "read-write": !isReadOnly,
+    "read-only": isReadOnly,
+    primary: standby !== "on",
+    standby: standby !== "off",
+    "prefer-standby": standby !== "off",
+  };
+  if (!wanted || !known || fits[wanted] !== false) return null;
+  return problem(socketCodes.wrongSession, `no host has a session that is ${wanted}, as target_session_attrs asks`);
+}
+
+/** Reads along until the server is ready, which ends it. Gives what it said when that is clear, or why it lets nobody in now. */
+function listening(): (data: Buffer) => Error | Greeting | null {
+  const greeting = new Map<string, string>();
+  let rest: Buffer = Buffer.alloc(0);
+  return (data) => {
+    rest = Buffer.concat([rest, data]);
+    while (rest.length >= 5) {
+      const length = rest.readUInt32BE(1) + 1;
+      if (rest.length < length) return null;
+      const fields = rest.toString("utf8", 5, length).split("\0");
+      const type = rest.toString("latin1", 0, 1);
+      rest = rest.subarray(length);
+      if (type === "S") greeting.set(fields[0] ?? "", fields[1] ?? "");
+      // Starting up, shutting down, or recovering: another host may do.
+      if (type === "E" && fields.includes("C57P03"))
+        return problem(
+          "57P03",
+          fields.find((field) => field.startsWith("M"))?.slice(1) ?? "it takes no connections now",
+        );
+      if (type === "Z" || type === "E") return greeting;
+    }
+    return null;
+  };
+}
+
+/**
+ * The same socket; it never closes without an error, so that whoever waits for it hears of that.
+ *
+ * @param refuse what its server said, or why it is none; true leaves it without a word, and the driver asks for another
+ */
+function outspoken(socket: Socket, refuse: (said: Error | Greeting) => boolean): Socket {
   let hasSpoken = false;
+  let isLeft = false;
+  let read: ReturnType<typeof listening> | null = listening();
+  const leaves = (said: Error | Greeting): boolean => {
+    read = null;
+    isLeft ||= refuse(said);
+    return isLeft;
+  };
   let hasFailed = false;
   // To a request to cancel the server only closes, and the driver lets go of whoever would hear an error then.
   let isCancel = false;
@@ -189,8 +267,17 @@ function outspoken(socket: Socket): Socket {
         return true;
       }
     }
+    if (event === "data" && read && args[0] instanceof Buffer) {
+      const said = read(args[0]);
+      if (said && leaves(said)) socket.destroy();
+    }
+    if (isLeft) return event !== "close" || emit(event, false);
+    if (event === "error" && !hasSpoken && args[0] instanceof Error && leaves(args[0])) return true;
     if (event === "error") hasFailed = true;
-    if (event === "close" && !hasFailed && !isCancel) emit("error", hasSpoken ? closed() : closedEarly());
+    if (event === "close" && !hasFailed && !isCancel) {
+      if (!hasSpoken && leaves(closedEarly())) return emit(event, false);
+      emit("error", hasSpoken ? closed() : closedEarly());
+    }
     return emit(event, ...args);
   };
   return socket;

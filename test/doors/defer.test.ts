@@ -505,6 +505,13 @@ describe("options", () => {
     expect(runs).toEqual([]);
   });
 
+  test("what somebody cancels in the words of a discard was cancelled, not discarded", async () => {
+    const { id } = await assignOptions(double, { delay: "1h", discardAfter: "2h" })(1);
+    await (await orchestrator.getExecution(id)).cancel("discarded", { actor: "mallory" });
+
+    expect(await getExecution(id)).toMatchObject({ state: "cancelled" });
+  });
+
   test("DF-OPT-03: what is started in time is kept; what nobody serves reads as discarded once its time is over", async () => {
     const unserved = defer(() => 1, { name: "unserved" });
 

@@ -53,6 +53,7 @@ afterAll(() => {
 const odd: Readonly<Record<string, string>> = {
   "an empty text": "",
   "a text": "text",
+  "a name of the library's own": "timer",
   "a long text": "x".repeat(1_100_000),
   "a text with NUL": "a\0b",
   "half an emoji": "a\ud83d",

@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { visible } from "../../src/base/visible.ts";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import { openTerminal, printTable, type Terminal } from "../../src/terminal.ts";
 import { cliPath } from "../support/cli.ts";
@@ -66,6 +67,21 @@ test("no line of a table is wider than the screen, and what matters most is read
     id,
     "  refund with a long name  waiting",
   ]);
+});
+
+test("no character that is not seen, or moves others, gets to a screen as such", () => {
+  // What is left is a tab, a line feed, and what says that a character is an emoji.
+  const left = new Set(["\t", "\n", "\ufe0e", "\ufe0f"]);
+  const isUnseen = /[\p{Cc}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Bidi_Control}]|[\ufff9-\ufffb]/u;
+  const raw: string[] = [];
+  for (let code = 0; code <= 0x10ffff; code++) {
+    const character = String.fromCodePoint(code);
+    if (isUnseen.test(character) && !left.has(character) && visible(character) === character)
+      raw.push(code.toString(16));
+  }
+
+  expect(raw).toEqual([]);
+  expect(visible("naïve ❤️ 日本語\u3164")).toBe("naïve ❤️ 日本語\\u3164");
 });
 
 test("a status has its colour also where the line does not fit", () => {

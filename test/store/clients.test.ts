@@ -10,20 +10,25 @@ import { administer, testDatabase } from "../support/database.ts";
 import { runCli } from "../support/cli.ts";
 import { codeOf, present, untilPending } from "../support/doors.ts";
 import { serving, untilEvent } from "../support/flows.ts";
+import { text } from "../doors/options/kinds.ts";
 
 const database = await testDatabase();
 const { sql } = database;
 const prefix = `g${randomBytes(4).toString("hex")}`;
 const password = randomBytes(8).toString("hex");
-const names = ["acme", "bolt", "any", "both", "worker", "client", "operator", "auditor"] as const;
+const names = ["acme", "bolt", "any", "both", "wide", "worker", "client", "operator", "auditor"] as const;
 type Name = (typeof names)[number];
 const [acme, bolt] = [{ tenant: "acme" }, { tenant: "bolt" }];
+
+/** As long as a filter may be, in characters and in bytes. */
+const widest = { tenant: text(980).longest ?? "" };
 
 await administer(database.adminUrl, async (admin) => {
   await admin`select flowledger.grant_roles(${prefix})`;
   await admin`select flowledger.grant_client(${`${prefix}_acme`}, ${["shop", "outer"]}, ${admin.json(acme)}, '{"actor": "ann", "reason": "a shop"}')`;
   await admin`select flowledger.grant_client(${`${prefix}_bolt`}, ${["shop"]}, ${admin.json(bolt)})`;
   await admin`select flowledger.grant_client(${`${prefix}_any`})`;
+  await admin`select flowledger.grant_client(${`${prefix}_wide`}, null, ${admin.json(widest)})`;
   await admin.unsafe(
     `create role ${prefix}_both login inherit; grant ${prefix}_acme, ${prefix}_bolt to ${prefix}_both`,
   );
@@ -208,6 +213,19 @@ test("keys of tenants are apart: none finds, blocks or is told of another's", as
   await expect(start("acme", "shop", { metadata: acme, id: ids[0], idempotencyKey: "order-19" })).rejects.toThrow(
     `execution id ${ids[0]} is taken`,
   );
+});
+
+test("the longest key of the longest filter is a key like any other", async () => {
+  const key = { metadata: widest, idempotencyKey: text(500).longest, delay: "1h" };
+
+  const [first, second, other] = [
+    await start("wide", "n".repeat(100), key),
+    await start("wide", "n".repeat(100), key),
+    await start("wide", "n".repeat(100), { ...key, idempotencyKey: "order-17" }),
+  ];
+
+  expect(second).toBe(first);
+  expect(other).not.toBe(first);
 });
 
 test("a client that waits is refused its look at the tables once, and asks as a client from then on", async () => {

@@ -2,10 +2,10 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
 import { createOrchestrator, defineFlow, FlowledgerError } from "../../src/index.ts";
 import { parseConnectionString } from "../../src/store/connection-string.ts";
-import { openDatabase, pgConfig, threadOptions } from "../../src/store/client.ts";
+import { driverOptions, openDatabase, pgConfig, threadOptions } from "../../src/store/client.ts";
 import { testDatabase } from "../support/database.ts";
 
 const base = {
@@ -17,6 +17,40 @@ const base = {
   connection: {},
 };
 const url = "postgres://ann:s3cret@db.example.com/app";
+
+const folder = await mkdtemp(join(tmpdir(), "certificates-"));
+const certificate = join(folder, "ca.pem");
+await writeFile(certificate, "a certificate");
+const authority = { rejectUnauthorized: true, isAnyName: true, ca: "a certificate" };
+afterAll(() => rm(folder, { recursive: true }));
+afterEach(() => void vi.unstubAllEnvs());
+
+/** A variable for everything that a connection may say itself. */
+const every = {
+  PGHOST: "other",
+  PGPORT: "6432",
+  PGDATABASE: "other",
+  PGUSER: "other",
+  PGPASSWORD: "other",
+  PGPASSFILE: "other",
+  PGSERVICE: "other",
+  PGAPPNAME: "other",
+  PGOPTIONS: "other",
+  PGCONNECT_TIMEOUT: "9",
+  PGTARGETSESSIONATTRS: "standby",
+  PGSSLMODE: "require",
+};
+const own = {
+  host: "db",
+  port: 1,
+  database: "app",
+  user: "ann",
+  password: () => "s3cret",
+  ssl: false,
+  connect_timeout: 2,
+  target_session_attrs: "primary",
+  connection: { options: "a", application_name: "b" },
+};
 
 describe("what a connection string becomes", () => {
   const cases: readonly (readonly [string, string, object])[] = [
@@ -93,10 +127,13 @@ describe("what is refused, by name", () => {
     ["host=db user=ann password=s3cret", /cannot be read/],
     ["jdbc:postgresql://db/app", /cannot be read/],
     [`${url}?sslmode=sometimes`, /^database: sslmode in the connection string is "sometimes": choose one of disable/],
+    [`${url}?sslmode=constructor`, /sslmode .* is "constructor": choose one of/],
     [`${url}?channel_binding=maybe`, /channel_binding .* choose one of/],
     [`${url}?channel_binding=require&sslmode=disable`, /channel_binding .* TLS is off/],
     [`${url}?sslrootcert=/nowhere/ca.pem`, /sslrootcert .*\/nowhere\/ca\.pem.*ENOENT/],
     [`${url}?connection_limit=many`, /connection_limit .* whole number/],
+    [`${url}?target_session_attrs=sometimes`, /target_session_attrs .* choose one of any, read-write/],
+    [`${url}?sslnegotiation=never`, /sslnegotiation .* choose one of postgres, direct/],
     [`${url}?service=orders`, /service .* take it out/],
     [`${url}?passfile=/root/.pgpass`, /passfile/],
     ["postgres://ann:s3cr/t9@db/app", /%2F for \//],
@@ -115,6 +152,130 @@ describe("what is refused, by name", () => {
   });
 });
 
+describe("what variables of libpq say where the connection says nothing", () => {
+  const app = "postgres://db.example.com/app";
+  const cases: readonly (readonly [string, Record<string, string>, string | object, object])[] = [
+    [
+      "all places",
+      { PGHOST: "db.example.com", PGDATABASE: "app", PGUSER: "ann", PGPASSWORD: "s3cret" },
+      "postgres://",
+      base,
+    ],
+    ["an address", { PGHOSTADDR: "10.0.0.1" }, "postgres:///app", { host: ["10.0.0.1"] }],
+    [
+      "a list of hosts",
+      { PGHOST: "a,::1", PGPORT: "5433,5434" },
+      "postgres:///app",
+      { host: ["a", "::1"], port: [5433, 5434] },
+    ],
+    [
+      "a list of hosts, for options",
+      { PGHOST: "a,::1", PGPORT: "5433,5434" },
+      {},
+      { host: ["a", "::1"], port: [5433, 5434] },
+    ],
+    ["a port beside a host", { PGPORT: "6432" }, app, { host: ["db.example.com"], port: [6432] }],
+    ["a port beside a host of options", { PGPORT: "6432" }, { host: "db" }, { host: ["db"], port: [6432] }],
+    ["a socket", { PGHOST: "/run/pg", PGPORT: "5433" }, "postgres:///app", { path: "/run/pg/.s.PGSQL.5433" }],
+    [
+      "options",
+      { PGOPTIONS: "-c work_mem=1MB", PGAPPNAME: "shop" },
+      app,
+      { connection: { options: "-c work_mem=1MB", application_name: "shop" } },
+    ],
+    ["a session", { PGTARGETSESSIONATTRS: "read-write" }, app, { target_session_attrs: "read-write" }],
+    ["any session", { PGTARGETSESSIONATTRS: "any" }, app, {}],
+    ["a time to connect", { PGCONNECT_TIMEOUT: "7" }, app, { connect_timeout: 7 }],
+    ["TLS", { PGSSLMODE: "verify-full" }, app, { ssl: "verify-full" }],
+    ["TLS, the old way", { PGREQUIRESSL: "1" }, app, { ssl: "require" }],
+    ["no TLS", { PGSSLMODE: "disable" }, { host: "db" }, { ssl: false }],
+    [
+      "TLS from its first byte",
+      { PGSSLMODE: "require", PGSSLNEGOTIATION: "direct" },
+      app,
+      { ssl: "require", sslnegotiation: "direct" },
+    ],
+    ["an authority", { PGSSLMODE: "require", PGSSLROOTCERT: certificate }, app, { ssl: authority }],
+    [
+      "an authority for a mode of the URL",
+      { PGSSLROOTCERT: certificate },
+      `${app}?sslmode=require`,
+      { ssl: authority },
+    ],
+    ["an authority for a mode of options", { PGSSLROOTCERT: certificate }, { ssl: "require" }, { ssl: authority }],
+    [
+      "an authority where TLS may be",
+      { PGSSLMODE: "prefer", PGSSLROOTCERT: certificate },
+      app,
+      { ssl: { ...authority, isOptional: true } },
+    ],
+    [
+      "an authority where nobody asks for TLS",
+      { PGSSLROOTCERT: certificate, PGSSLMINPROTOCOLVERSION: "TLSv1.3" },
+      app,
+      {},
+    ],
+    ["the authorities of the system", { PGSSLROOTCERT: "system" }, app, { ssl: "verify-full" }],
+    ["a channel", { PGCHANNELBINDING: "require" }, app, { ssl: "verify-full", verifiesFor: "channel_binding=require" }],
+    [
+      "what another client may need",
+      { PGGSSENCMODE: "disable", PGTZ: "CET", PGSYSCONFDIR: "/x", PGPASSFILE: "" },
+      app,
+      {},
+    ],
+  ];
+  test.each(cases)("%s", (_name, variables, connection, expected) => {
+    for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value);
+
+    const found = driverOptions(connection);
+
+    expect(found).toMatchObject(expected);
+    for (const name of ["ssl", "target_session_attrs"]) expect(name in found).toBe(name in expected);
+  });
+
+  test.each<[string, Record<string, string>, string | object, object]>([
+    [
+      "of a string",
+      every,
+      `postgres://ann:s3cret@db:1/app?sslmode=disable&options=a&application_name=b&target_session_attrs=any&connect_timeout=2`,
+      {
+        ...base,
+        host: ["db"],
+        port: [1],
+        ssl: false,
+        connect_timeout: 2,
+        connection: { options: "a", application_name: "b" },
+      },
+    ],
+    ["of options", every, { ...own }, { ...own, host: ["db"], port: [1] }],
+    ["TLS as such", { PGSSLMODE: "disable", PGSSLROOTCERT: certificate }, { ssl: true }, { ssl: true, connection: {} }],
+  ])("nothing is said against what stands in the connection: %s", (_name, variables, connection, expected) => {
+    for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value);
+
+    expect(driverOptions(connection)).toEqual(expected);
+  });
+
+  test.each<[Record<string, string>, RegExp]>([
+    [{ PGSERVICE: "orders" }, /^database: PGSERVICE is not known to this library: unset it, and say in the connection/],
+    [{ PGPASSFILE: "/root/.pgpass" }, /PGPASSFILE is not known.*unset it/],
+    [{ PGREQUIREAUTH: "scram-sha-256" }, /PGREQUIREAUTH is not known/],
+    [{ PGSSLCRL: "x" }, /PGSSLCRL is not known/],
+    [{ PGSSLMODE: "sometimes" }, /PGSSLMODE is "sometimes": choose one of disable/],
+    [{ PGSSLMODE: "require", PGSSLROOTCERT: "/nowhere/ca.pem" }, /PGSSLROOTCERT names \/nowhere\/ca\.pem.*ENOENT/],
+    [{ PGTARGETSESSIONATTRS: "sometimes" }, /PGTARGETSESSIONATTRS is "sometimes": choose one of any, read-write/],
+    [{ PGCONNECT_TIMEOUT: "soon" }, /PGCONNECT_TIMEOUT must be a whole number/],
+    [{ PGPORT: "s3cret" }, /cannot be read/],
+  ])("%j is refused by name", async (variables, words) => {
+    for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value);
+
+    for (const connection of ["postgres:///app", { database: "app", host: variables["PGPORT"] && "db" }])
+      expect(await refused(() => openDatabase(connection))).toMatchObject({
+        code: "CONNECTION_FAILED",
+        message: expect.stringMatching(words) as string,
+      });
+  });
+});
+
 test("options of a connection that no client here has are refused by name", async () => {
   const given: object = { connectionString: url };
 
@@ -123,14 +284,10 @@ test("options of a connection that no client here has are refused by name", asyn
   expect(error.message).toMatch(/no connectionString: pass the string itself/);
 });
 
-test("files of certificates are read, and verified by", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "certificates-"));
-  await writeFile(join(folder, "ca.pem"), "a certificate");
+test("files of certificates are read, and verified by", () => {
+  const { ssl } = parseConnectionString(`${url}?sslmode=require&sslrootcert=${certificate}`);
 
-  const { ssl } = parseConnectionString(`${url}?sslmode=require&sslrootcert=${join(folder, "ca.pem")}`);
-
-  expect(ssl).toEqual({ rejectUnauthorized: true, isAnyName: true, ca: "a certificate" });
-  await rm(folder, { recursive: true });
+  expect(ssl).toEqual(authority);
 });
 
 test("the other driver and the heartbeat's thread are told the same place", () => {

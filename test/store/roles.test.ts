@@ -6,6 +6,7 @@ import { afterAll, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { examine } from "../../src/store/doctor.ts";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
+import { reservedActors } from "../../src/base/option.ts";
 import { administer, testDatabase } from "../support/database.ts";
 import { runCli } from "../support/cli.ts";
 import { codeOf, untilPending } from "../support/doors.ts";
@@ -305,7 +306,7 @@ test("a client cannot say that the contract has seen what it sends", async () =>
 test("nobody speaks in the library's own name", async () => {
   const id = await as("client", async (client) => {
     const [row] = await client<[{ id: string }]>`select flowledger.start('plain', '1', '{"allowUnknown": true}') as id`;
-    for (const actor of ["parent", "limit", "", "a".repeat(501)]) {
+    for (const actor of [...reservedActors, "", "a".repeat(501)]) {
       expect(await codeOf(client`select flowledger.emit(${row.id}, 'E', actor => ${actor})`)).toBe("USAGE_INVALID");
       expect(await codeOf(client`select flowledger.cancel(${row.id}, actor => ${actor})`)).toBe("USAGE_INVALID");
     }

@@ -17,9 +17,10 @@ import {
   optional,
   record,
   search,
+  person,
   text,
 } from "./kinds.ts";
-import { type Lab, type Row, atLeastOne, noFlow, someId, worker } from "./row.ts";
+import { type Lab, type Row, actor, atLeastOne, noFlow, someId, worker } from "./row.ts";
 
 export const orchestrator = (lab: Lab) => lab.orchestrator;
 const statuses = oneOf("created", "running", "waiting", "completed", "failed", "cancelled");
@@ -103,7 +104,7 @@ export const administration: readonly Row[] = [
     args: {
       token: anyText,
       value: input,
-      options: optional(object({ actor: optional(text(500)), traceparent: optional(anyText) })),
+      options: optional(object({ actor, traceparent: optional(anyText) })),
     },
   },
   { name: "Orchestrator.askedByToken", of: orchestrator, args: { token: anyText } },
@@ -147,7 +148,7 @@ export const administration: readonly Row[] = [
   {
     name: "Orchestrator.prune",
     of: orchestrator,
-    args: { options: object({ ids: atLeastOne(list(id(someId))), actor: text(500), reason: text(10_000) }) },
+    args: { options: object({ ids: atLeastOne(list(id(someId))), actor: person, reason: text(10_000) }) },
   },
   {
     name: "Orchestrator.prune",

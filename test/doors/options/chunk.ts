@@ -23,6 +23,7 @@ import {
   text,
   type Fields,
   type Kind,
+  path,
 } from "./kinds.ts";
 import {
   aWhile,
@@ -78,7 +79,6 @@ function asked(fields: Fields): Kind {
   return { ...optional(given), sample: () => given.sample() };
 }
 const silent = optional(object({ emit: optional(boolean) }));
-export const path = text(2000);
 
 /** In a chunk. */
 export const chunkRows: readonly Row[] = [

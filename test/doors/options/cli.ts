@@ -1,5 +1,6 @@
 /** What every argument and option of every command takes. */
 import { isoMoment } from "../../../src/base/duration.ts";
+import { reservedActors } from "../../../src/base/option.ts";
 import { json, jsonObject, object, type Kind } from "./kinds.ts";
 import { start } from "./sql.ts";
 
@@ -51,6 +52,7 @@ const date: Word = { sample: "2030-01-31T12:00:00Z", takes: (value) => isoMoment
 const future: Word = { ...date, takes: (value) => date.takes(value) && value.startsWith("2030") };
 const duration: Word = { sample: "1ms", takes: (value) => value === "1ms" };
 /** The lab's own: any other is unknown. */
+const person: Word = { ...text(500), takes: (value) => isStorable(value, 500) && !reservedActors.includes(value) };
 export const made = (what: string): Word => ({ sample: `$${what}`, takes: (value) => value === `$${what}` });
 const id = made("asking");
 const file: Word = {
@@ -85,7 +87,7 @@ const list: Readonly<Record<string, Word | null>> = {
   "--limit": limit,
   "--cursor": made("asking"),
 };
-const who = { "--reason": text(2000), "--actor": text(500) };
+const who = { "--reason": text(2000), "--actor": person };
 const chunk = { "--chunk": text(500), "--index": whole(0, 999_999_999, "0") };
 
 export const commandRows: readonly CommandRow[] = [
@@ -124,7 +126,7 @@ export const commandRows: readonly CommandRow[] = [
   },
   {
     name: "console",
-    options: { "--port": whole(0, 65_535, "0"), "--read-only": null, "--as": text(500) },
+    options: { "--port": whole(0, 65_535, "0"), "--read-only": null, "--as": person },
     isOnlyRefused: true,
   },
   { name: "list", options: list },
@@ -168,33 +170,33 @@ export const commandRows: readonly CommandRow[] = [
   {
     name: "resume",
     args: { id, interrupt: text(1000), json: input },
-    options: { "--request-id": text(10_000), "--early": null, "--actor": text(500) },
+    options: { "--request-id": text(10_000), "--early": null, "--actor": person },
     with: ["--early"],
   },
   {
     name: "withdraw",
     args: { id, interrupt: text(1000) },
-    options: { "--reason": text(10_000), "--actor": text(500) },
+    options: { "--reason": text(10_000), "--actor": person },
   },
-  { name: "claim", args: { id, interrupt: text(1000) }, options: { "--exclusive": null, "--actor": text(500) } },
-  { name: "release", args: { id, interrupt: text(1000) }, options: { "--actor": text(500) } },
+  { name: "claim", args: { id, interrupt: text(1000) }, options: { "--exclusive": null, "--actor": person } },
+  { name: "release", args: { id, interrupt: text(1000) }, options: { "--actor": person } },
   {
     name: "delegate",
     args: { id, interrupt: text(1000) },
-    options: { "--to": text(100), "--reason": text(2000), "--actor": text(500) },
+    options: { "--to": text(100), "--reason": text(2000), "--actor": person },
     with: ["--to=user:bo"],
   },
   {
     name: "snooze",
     args: { id, interrupt: text(1000) },
-    options: { "--until": future, "--actor": text(500) },
+    options: { "--until": future, "--actor": person },
     with: ["--until=2030-01-31T12:00:00Z"],
   },
-  { name: "answer", args: { token: anyText, json: input }, options: { "--actor": text(500) } },
+  { name: "answer", args: { token: anyText, json: input }, options: { "--actor": person } },
   {
     name: "intervene",
     args: { id, json: input },
-    options: { "--target": text(500), "--author": text(500), "--note": text(10_000) },
+    options: { "--target": text(500), "--author": person, "--note": text(10_000) },
   },
   { name: "seal", args: { id: made("spare") } },
   {
@@ -282,7 +284,7 @@ export const commandRows: readonly CommandRow[] = [
     options: {
       "--closed-before": { ...date, takes: (value) => date.takes(value) },
       "--id": made("closed"),
-      "--actor": text(500),
+      "--actor": person,
       "--reason": text(10_000),
       "--keep": oneOf("completed", "failed", "cancelled"),
       "--keep-flow": search,
@@ -300,7 +302,7 @@ export const commandRows: readonly CommandRow[] = [
       "--input": input,
       "--metadata": metadata,
       "--reason": text(2000),
-      "--actor": text(500),
+      "--actor": person,
     },
     with: ["--at=2"],
   },

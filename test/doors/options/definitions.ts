@@ -16,6 +16,8 @@ import {
   orNull,
   record,
   text,
+  flowName,
+  path,
 } from "./kinds.ts";
 import {
   type Row,
@@ -33,13 +35,13 @@ import {
 
 let flows = 0;
 const newFlow = () => main.defineFlow(`matrix.${++flows}`);
-export const name = text(200);
+export const name = text(128);
 
 export const definitions: readonly Row[] = [
   {
     name: "defineFlow",
     args: {
-      name: text(100, "matrix.named"),
+      name: flowName,
       contract: optional(object(contract)),
       options: optional(object(flowOptions)),
     },
@@ -66,7 +68,7 @@ export const definitions: readonly Row[] = [
     of: newFlow,
     args: {
       trigger: {
-        ...either(text(500), atLeastOne(list(text(500))), object({ state: text(2000) })),
+        ...either(text(500), atLeastOne(list(text(500))), object({ state: path })),
         sample: () => "some",
       },
       options: optional(object({ mode: optional(oneOf("and", "or")) })),

@@ -21,6 +21,7 @@ import {
   text,
   anyText,
   type Kind,
+  flowName,
 } from "./kinds.ts";
 
 import { type Lab, type Row, atLeastOne, someId, waiting } from "./row.ts";
@@ -37,7 +38,7 @@ const deferRetry = {
 };
 const deferOptions = optional(
   object({
-    name: optional(text(100, "matrix.deferred")),
+    name: optional({ ...flowName, sample: () => "matrix.deferred" }),
     retry: optional(either(boolean, integer(0), object(deferRetry))),
     concurrency: optional(integer(1, 1_000_000)),
     maxConcurrencyAction: optional(oneOf("keep", "cancel")),

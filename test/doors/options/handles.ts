@@ -18,6 +18,7 @@ import {
   optional,
   orNull,
   search,
+  person,
   text,
   moment,
 } from "./kinds.ts";
@@ -113,7 +114,7 @@ export const handles: readonly Row[] = [
   ].map(({ name, options }): Row => ({
     name: `Execution.${name}`,
     of: execution,
-    args: { interruptId: search("none"), options: object({ ...options, actor: text(500), tx }) },
+    args: { interruptId: search("none"), options: object({ ...options, actor: person, tx }) },
   })),
   {
     name: "Execution.intervene",
@@ -122,7 +123,7 @@ export const handles: readonly Row[] = [
       payload: json,
       options: optional(
         object({
-          author: optional(text(500)),
+          author: actor,
           target: optional(text(500)),
           note: optional(text(10_000)),
           metadata: optional(jsonObject),
@@ -150,7 +151,7 @@ export const handles: readonly Row[] = [
         at: either(made(1), { ...moment, takes: later }),
         input: optional(made(undefined)),
         metadata: optional(jsonObject),
-        actor: optional(text(500)),
+        actor,
         reason: optional(text(2000)),
       }),
     },

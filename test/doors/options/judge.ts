@@ -26,14 +26,17 @@ export function judgedPlaces(
   const samples = Object.values(args).map((kind) => kind.sample());
   const places = Object.entries(args).flatMap(([label, kind], index) =>
     placesOf(label, kind).map((place): Judged => {
+      const given = ([what, value]: readonly [string, unknown]) => ({
+        what,
+        args: samples.map((one, at) => (at === index ? place.given(value) : one)),
+      });
       const of = (isRight: boolean) =>
         valuesOf(place.kind, Object.fromEntries(cells(place.name, Object.entries(odd(place)))))
           .filter(([, value]) => place.kind.takes(value) === isRight)
-          .map(([what, value]) => ({
-            what,
-            args: samples.map((one, at) => (at === index ? place.given(value) : one)),
-          }));
-      return { where: `${name}(${place.name})`, wrong: of(false), right: of(true) };
+          .map(given);
+      const { longest } = place.kind;
+      const most = longest !== undefined && place.kind.takes(longest) ? [["the longest text", longest] as const] : [];
+      return { where: `${name}(${place.name})`, wrong: of(false), right: [...of(true), ...most.map(given)] };
     }),
   );
   return places.length > 0 ? places : [{ where: `${name}()`, wrong: [], right: [{ what: "nothing", args: [] }] }];

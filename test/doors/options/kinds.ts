@@ -1,6 +1,8 @@
 /** What an argument takes: by its kind, of all odd values those that mean something. */
+import { createHash } from "node:crypto";
 import { PayloadError } from "../../../src/index.ts";
 import { isObject, toJson } from "../../../src/base/json.ts";
+import { reservedActors } from "../../../src/base/option.ts";
 
 export interface Kind {
   /** What is right; undefined leaves it out. */
@@ -12,6 +14,8 @@ export interface Kind {
   readonly item?: Kind;
   /** Of an object whose keys are the user's own. */
   readonly hasAnyKey?: true;
+  /** A text that is as long as can be, in characters and in bytes. */
+  readonly longest?: string;
   /** It is given whole, whatever the types say of its parts. */
   readonly isWhole?: true;
 }
@@ -28,6 +32,8 @@ function isPlain(value: object): boolean {
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === null || prototype === Object.prototype;
 }
+
+const isReserved = (value: unknown) => isText(value) && reservedActors.includes(value);
 
 function isJson(value: unknown): boolean {
   try {
@@ -53,8 +59,25 @@ export function orNull(given: Kind): Kind {
 }
 
 export const boolean = kind(false, (value) => typeof value === "boolean");
-export const text = (max = 500, sample = "some") =>
-  kind(sample, (value) => isStorable(value) && Array.from(value).length <= max);
+export const text = (max = 500, sample = "some"): Kind => ({
+  ...kind(sample, (value) => isStorable(value) && Array.from(value).length <= max),
+  ...(max <= 10_000 && { longest: widest(max) }),
+});
+/** Nothing that Postgres could press together so that it fits into an index: of Unicode's rarer ideographs. */
+function widest(length: number): string {
+  const random = (at: number) => createHash("sha256").update(`${at}`).digest().readUInt16BE(0);
+  return String.fromCodePoint(...Array.from({ length }, (_, at) => 0x20000 + (random(at) % 42_000)));
+}
+/** Of a flow: ASCII alone. */
+export const flowName: Kind = { ...text(100, "matrix.named"), longest: "n".repeat(100) };
+/** A dot path, as TypeScript and SQL count it: in bytes. */
+export const path: Kind = {
+  ...text(2000),
+  takes: (value) => text(2000).takes(value) && Buffer.byteLength(String(value)) <= 2000,
+  longest: "p".repeat(2000),
+};
+/** Who it was: nobody has a name in which the library itself speaks. */
+export const person: Kind = { ...text(), takes: (value) => text().takes(value) && !isReserved(value) };
 /** Texts that a reader compares: what Postgres cannot hold is nowhere either. */
 export const anyText = kind("some", isText);
 export const oneOf = (...choices: readonly string[]) => kind(choices[0], (value) => choices.includes(value as string));

@@ -15,7 +15,9 @@ import {
   oneOf,
   optional,
   record,
+  person,
   text,
+  path,
 } from "./kinds.ts";
 
 /** As many digits as a target has. */
@@ -26,9 +28,8 @@ const place = {
 const bulk = (lab: Lab) => lab.bulk;
 const execution = (lab: Lab) => lab.operated;
 const orchestrator = (lab: Lab) => lab.orchestrator;
-const who = { actor: text(500), reason: text(2000) };
+const who = { actor: person, reason: text(2000) };
 const address = { chunk: optional(text(500)), index: optional(integer(0)) };
-const path = text(2000);
 const values = atLeastOne({ ...record(json), takes: (value) => jsonObject.takes(value) });
 const edit = {
   set: optional(values),

@@ -23,6 +23,7 @@ import {
   optional,
   orNull,
   record,
+  person,
   text,
   type Kind,
 } from "./kinds.ts";
@@ -144,7 +145,7 @@ export const flowOptions = {
   maxStreamRate: rate,
 };
 export const noWarning = optional(boolean);
-export const actor = optional(text(500));
+export const actor = optional(person);
 /** Of a command: a transaction of the caller's. */
 export const tx = optional(made(undefined));
 export const emitCall = optional(object({ idempotencyKey: optional(text(10_000)), actor, tx }));

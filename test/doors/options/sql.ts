@@ -14,8 +14,10 @@ import {
   oneOf,
   optional,
   orNull,
+  person,
   text,
   type Kind,
+  path,
 } from "./kinds.ts";
 
 export const nobody = "01a1fc32-0000-7000-8000-00000000dead";
@@ -48,18 +50,19 @@ function of(what: Made["what"]): Kind {
 /** Null and false mean the same. */
 const flag = orNull(boolean);
 const notify = { ...flag, sample: () => false };
-const actor = orNull(text(500));
+const actor = orNull(person);
 const event = text(500);
 const payload = { ...orNull(json), sample: () => ({ n: 1 }) };
 const idempotency_key = orNull(text(10_000));
 /** An empty one is none. */
-const maybe = (max: number): Kind => ({
-  ...orNull(text(max)),
-  takes: (value) => value === null || value === "" || text(max).takes(value),
+const emptyOr = (given: Kind): Kind => ({
+  ...orNull(given),
+  takes: (value) => value === null || value === "" || given.takes(value),
 });
+const maybe = (max: number): Kind => emptyOr(text(max));
 const reason = maybe(10_000);
 const interrupt = text(1000);
-const who = { actor: text(500), reason: text(2000) };
+const who = { actor: person, reason: text(2000) };
 const address = { chunk: optional(text(1_200_000)), index: optional(integer(0, 999_999_999)) };
 const anyJson = optional({ ...json, takes: (value) => value === undefined || json.takes(value) });
 /** A text of JSON has no dates. */
@@ -84,7 +87,7 @@ export const start = {
 };
 const answer = {
   resumeRequestId: optional(orNull(text(10_000))),
-  actor: optional(orNull(text(500))),
+  actor: optional(orNull(person)),
   onlyIfPending: optional(boolean),
   // What is malformed counts as none.
   traceparent: optional(orNull(anyText)),
@@ -93,7 +96,6 @@ const filled = (of: Kind): Kind => ({
   ...of,
   takes: (value) => of.takes(value) && Array.isArray(value) && value.length > 0,
 });
-const path = text(2000);
 const values: Kind = {
   ...jsonObject,
   takes: (value) => jsonObject.takes(value) && Object.keys(Object(value)).length > 0,
@@ -105,11 +107,11 @@ const changes: Kind = {
   takes: (value) => edit.takes(value) && Object.keys(Object(value)).length > 0,
 };
 const intervention = {
-  author: optional(maybe(500)),
+  author: optional(emptyOr(person)),
   target: optional(maybe(500)),
   note: optional(maybe(10_000)),
   metadata: optional(orNull(jsonObject)),
-  actor: optional(maybe(500)),
+  actor: optional(emptyOr(person)),
 };
 
 const commands: readonly SqlRow[] = [
@@ -119,7 +121,7 @@ const commands: readonly SqlRow[] = [
       flow: {
         ...text(100),
         sample: () => "matrix.sql",
-        takes: (value) => ["matrix.sql", "constructor", "text", "1"].includes(String(value)),
+        takes: (value) => ["matrix.sql", "constructor", "text", "1", "timer"].includes(String(value)),
       },
       input: payload,
       options: object(start),
@@ -161,7 +163,7 @@ const commands: readonly SqlRow[] = [
     { name: "snooze", options: { until: momentText } },
   ].map(({ name, options }): SqlRow => ({
     name: `${name}_interrupt`,
-    args: { id: of("asking"), interrupt, options: object({ ...options, actor: text(500) }), notify },
+    args: { id: of("asking"), interrupt, options: object({ ...options, actor: person }), notify },
   })),
   { name: "intervene", args: { id: of("asking"), payload, options: object(intervention), notify } },
   {
@@ -300,7 +302,7 @@ const readers: readonly SqlRow[] = [
     args: {
       token: anyText,
       payload,
-      options: object({ actor: optional(orNull(text(500))), traceparent: optional(orNull(anyText)) }),
+      options: object({ actor: optional(orNull(person)), traceparent: optional(orNull(anyText)) }),
     },
     left: "what is no token leads nowhere, as one that nobody gave",
   },
@@ -340,7 +342,7 @@ const owners: readonly SqlRow[] = [
       role: { ...text(63), takes: (value) => /^[a-z_][a-z0-9_]{0,62}$/.test(String(value)) },
       flows: orNull(list(text(100))),
       where: orNull(values),
-      options: object({ actor: optional(orNull(text(500))), reason: optional(orNull(text(10_000))) }),
+      options: object({ actor: optional(orNull(person)), reason: optional(orNull(text(10_000))) }),
     },
   },
   { name: "make_role", args: { p_role: text(63) }, left: "what grant_roles() and grant_client() are made of" },
@@ -356,7 +358,7 @@ const owners: readonly SqlRow[] = [
         ...list(of("closed")),
         takes: (value) => Array.isArray(value) && value.length > 0 && value.every((one) => one instanceof Made),
       },
-      p_actor: text(500),
+      p_actor: person,
       p_reason: text(10_000),
     },
   },

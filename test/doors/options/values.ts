@@ -14,6 +14,7 @@ export const odd: Readonly<Record<string, unknown>> = {
   "an empty text": "",
   "a text": "text",
   "a number as text": "1",
+  "a name of the library's own": "timer",
   "a long text": "x".repeat(1_100_000),
   "a text with NUL": "a\0b",
   "half an emoji": "a\ud83d",
