@@ -270,6 +270,8 @@ export interface WorkerShown {
   readonly flows: readonly string[];
   /** Of each flow the fingerprint that it runs. */
   readonly versions: Readonly<Record<string, string>>;
+  /** How many executions it advances at once; null for a worker of an older release. */
+  readonly slots: number | null;
   readonly startedAt: string;
   readonly heartbeatAt: string;
   readonly silentMs: number;

@@ -162,7 +162,7 @@ test("a command comes from the page's own origin, and as JSON", async () => {
   expect(await post({})).toBe(400);
 });
 
-test("a schedule that this release cannot read is shown without its times, and workers with their versions", async () => {
+test("a schedule that this release cannot read is shown without its times, and workers with their slots and versions", async () => {
   const client = clientOf();
   await database.sql`
     insert into flowledger.schedules (name, flow, cron, time_zone, fired_until)
@@ -178,7 +178,7 @@ test("a schedule that this release cannot read is shown without its times, and w
       { name: "later zone", next: [] },
     ],
   });
-  expect(workers).toMatchObject({ rows: [{ versions: { ask: ask.fingerprint, deep: deep.fingerprint } }] });
+  expect(workers).toMatchObject({ rows: [{ slots: 100, versions: { ask: ask.fingerprint, deep: deep.fingerprint } }] });
 });
 
 test("filters are those of listExecutions(), and what is unknown or cannot be meant is 400 by name", async () => {

@@ -124,15 +124,16 @@ export function Workers() {
       about="The processes that serve flows now."
       list={list}
       empty="No worker is running"
-      heads={["Worker", "Process", "Serves", "Since", "Silent for"]}
+      heads={["Worker", "Process", "Slots", "Serves", "Since", "Silent for"]}
     >
-      {({ id, host, pid, role, flows, versions, startedAt, silentMs: silent }) => (
+      {({ id, host, pid, role, flows, versions, slots, startedAt, silentMs: silent }) => (
         <tr key={id}>
           <td class="id">{id}</td>
           <td>
             {visible(host)}, pid {pid}
             <span class="line quiet">as {visible(role)}</span>
           </td>
+          <td>{slots ?? <span class="quiet">not known</span>}</td>
           <td class="what">
             {flows.slice(0, 12).map((flow) => (
               <a key={flow} class="tag" href={hrefOf({ flow })} onClick={stay}>
