@@ -138,6 +138,8 @@ export interface TimelinePage extends Page<TimelineShown> {
   readonly seq: number;
   /** Events of the ledger; where `seq` is less, the rest is being read. */
   readonly of: number;
+  /** When the point of the past was that was asked for; null is now. */
+  readonly at: string | null;
 }
 
 export interface EventShown {

@@ -157,6 +157,11 @@ test("a command comes from the page's own origin, and as JSON", async () => {
   expect(await without({})).toBe(403);
   expect(await without({ origin: "https://evil.example" })).toBe(403);
   expect(await without({ origin: "null" })).toBe(403);
+  // A proxy that puts another Host in its place: what the browser itself says counts, and without it nobody knows.
+  const behind = { origin: "http://app.example", host: "internal:3000" };
+  expect(await without(behind)).toBe(403);
+  expect(await without({ ...behind, "x-forwarded-host": "app.example" })).toBe(403);
+  expect(await without({ ...behind, "sec-fetch-site": "same-origin" })).toBe(400);
   // It is let in, and refused for another reason: it is not paused.
   expect(await without({ origin: "http://app.example" })).toBe(400);
   expect(await post({})).toBe(400);
