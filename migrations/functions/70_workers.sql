@@ -30,22 +30,27 @@ begin
   return v_key;
 end $$;
 
--- Registers a worker, in the session that will speak for it. p_fingerprints: the version of each flow, null where it is not known.
-create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_fingerprints text[], p_schedules jsonb, p_pool text) returns void
+-- Registers a worker, in the session that will speak for it. p_fingerprints: the version of each flow, null where it is not known; p_slots:
+-- how many executions it advances at once.
+create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_fingerprints text[], p_schedules jsonb, p_pool text, p_slots int) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into flowledger.workers (id, host, pid, flows, fingerprints, schedules, pool, role, backend_pid, session_key, started_at, heartbeat_at)
-  values (p_id, p_host, p_pid, p_flows, p_fingerprints, p_schedules, p_pool, flowledger.caller(), pg_backend_pid(), flowledger.hold_session(),
+  insert into flowledger.workers (id, host, pid, flows, fingerprints, slots, schedules, pool, role, backend_pid, session_key, started_at, heartbeat_at)
+  values (p_id, p_host, p_pid, p_flows, p_fingerprints, p_slots, p_schedules, p_pool, flowledger.caller(), pg_backend_pid(), flowledger.hold_session(),
     flowledger.wall_clock(), flowledger.wall_clock());
   select flowledger.note_removed_schedules()
 $$;
 
--- The form of releases before.
+-- The forms of releases before.
+create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_fingerprints text[], p_schedules jsonb, p_pool text) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.register_worker(p_id, p_host, p_pid, p_flows, p_fingerprints, p_schedules, p_pool, null) $$;
 create or replace function flowledger.register_worker(p_id uuid, p_host text, p_pid int, p_flows text[], p_schedules jsonb, p_pool text) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
-as $$ select flowledger.register_worker(p_id, p_host, p_pid, p_flows, null, p_schedules, p_pool) $$;
+as $$ select flowledger.register_worker(p_id, p_host, p_pid, p_flows, null, p_schedules, p_pool, null) $$;
 
 -- Whether a worker serves the flow in another version than these.
 create or replace function flowledger.has_other_version(p_flow text, p_fingerprints text[]) returns boolean

@@ -19,13 +19,14 @@ export function addFleetCommands(program: Command): void {
       const workers = found.map((worker) => ({ ...worker, isAlive: worker.silentMs < silentMs }));
       const out = terminalOf(command);
       if (out.isJson) return out.json(workers);
-      const rows = workers.map(({ id, host, pid, isAlive, startedAt, heartbeatAt, flows, versions }) => [
+      const rows = workers.map(({ id, host, pid, isAlive, startedAt, heartbeatAt, slots, flows, versions }) => [
         id,
         isAlive ? out.paint.green("alive") : out.paint.red("silent"),
         out.isInteractive ? lengthOf(startedAt, null) : startedAt.toISOString(),
         out.isInteractive ? ageOf(heartbeatAt) : heartbeatAt.toISOString(),
         host,
         String(pid),
+        slots === null ? "-" : String(slots),
         flows
           .filter((flow) => !flow.startsWith(reservedPrefix))
           .toSorted()
@@ -39,6 +40,7 @@ export function addFleetCommands(program: Command): void {
         "heartbeat",
         "host",
         "pid",
+        "slots",
         "flows and versions",
       ];
       printTable(out, heads, rows);

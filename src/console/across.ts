@@ -13,13 +13,23 @@ const flow = z.string().min(1).max(100);
 const PauseFlow = z.strictObject({ flow, intake: z.enum(["hold", "refuse"]).optional(), reason });
 const RunSchedule = z.strictObject({ name: z.string().min(1).max(200), reason });
 const UnpauseFlow = z.strictObject({ flow, reason });
+const moment = z.iso.datetime({ offset: true }).transform((text) => new Date(text));
 const Bulk = z.strictObject({
   action: z.enum(["retry", "redrive", "skip", "cancel", "pause", "unpause"]),
   where: z.strictObject({
     flow: z.union([flow, z.array(flow)]).optional(),
     status: z.union([z.string(), z.array(z.string())]).optional(),
+    version: z.string().optional(),
+    createdAfter: moment.optional(),
+    createdBefore: moment.optional(),
+    closedAfter: moment.optional(),
+    closedBefore: moment.optional(),
+    parent: z.string().optional(),
+    idPrefix: z.string().optional(),
+    idempotencyKey: z.string().optional(),
     errorLike: z.string().optional(),
     metadata: z.record(z.string(), JsonValue).optional(),
+    redriven: z.boolean().optional(),
   }),
   dryRun: z.boolean().optional(),
   reason,

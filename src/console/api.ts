@@ -138,6 +138,8 @@ export interface TimelinePage extends Page<TimelineShown> {
   readonly seq: number;
   /** Events of the ledger; where `seq` is less, the rest is being read. */
   readonly of: number;
+  /** When the point of the past was that was asked for; null is now. */
+  readonly at: string | null;
 }
 
 export interface EventShown {
@@ -270,6 +272,8 @@ export interface WorkerShown {
   readonly flows: readonly string[];
   /** Of each flow the fingerprint that it runs. */
   readonly versions: Readonly<Record<string, string>>;
+  /** How many executions it advances at once; null for a worker of an older release. */
+  readonly slots: number | null;
   readonly startedAt: string;
   readonly heartbeatAt: string;
   readonly silentMs: number;

@@ -42,7 +42,7 @@ export function consoleWith(options: ConsoleOptions, calls: readonly string[]): 
     poll: new Poll(),
     known: new Known(),
     pictures: new Folds(16),
-    timelines: new Folds(4),
+    timelines: new Folds(8),
     pasts: new Folds(4),
     store,
     lookout() {

@@ -129,7 +129,7 @@ export function requireOwnOrigin(request: Request): void {
     throw new Refused(
       403,
       "ORIGIN_WRONG",
-      "this was not sent by the console's own page: open the console, and do it there",
+      "this was not sent by the console's own page: open the console, and do it there (behind a proxy without TLS: have it keep the Host header)",
     );
   const [type = ""] = (request.headers.get("content-type") ?? "").split(";");
   if (type.trim().toLowerCase() !== "application/json")

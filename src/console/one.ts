@@ -106,24 +106,33 @@ async function overviewOf(asked: AskedOfOne): Promise<Overview> {
 export async function timeline(asked: AskedOfOne): Promise<TimelinePage> {
   const { desk, id, query } = asked;
   // `after` is the event that the page has: the same answer is not given again.
-  const given = optionsOf<{ cursor?: string; after?: number }>(query, { cursor: "text", after: "count" });
+  const given = optionsOf<{ cursor?: string; seq?: number; after?: number }>(query, {
+    cursor: "text",
+    seq: "count",
+    after: "count",
+  });
+  const at = given.seq === undefined ? null : requireInteger(given.seq, "seq", { min: 1 });
   const cursor = given.cursor === undefined ? null : placeOf(given.cursor);
   if (given.after !== undefined) requireInteger(given.after, "after", { min: 0 });
   return shared(asked, `timeline ${id} ${query.toString()}`, async () => {
     const store = await desk.store();
     const header = (await store.reads.headers([id])).get(id);
-    const of = header?.seq ?? 0;
+    const last = header?.seq ?? 0;
+    if (at !== null && at > last) throw beyond(at, last);
+    const of = at ?? last;
     let now = new Date(0).toISOString();
-    const fold = await desk.timelines.goOn(id, newTimeline, async (known) => {
+    const fold = await desk.timelines.goOn(`${id} ${at}`, newTimeline, async (known) => {
       if (known.rows.length >= mostRows) return;
       const page = await store.timed.page(id, known.seq, of);
       for (const event of page.events) timeOn(known, event);
       known.seq = page.seq ?? known.seq;
+      known.at = page.at ?? known.at;
       now = page.now;
     });
     const rows = rowsAfter(fold, cursor, pageRows);
-    const waits = await store.timed.waits(id, askedIn(rows));
-    const found = entriesOf(fold, rows, waits, now).map((row) => TimelineRow.parse(row));
+    const waits = await store.timed.waits(id, askedIn(rows, at ?? undefined));
+    const then = at === null ? null : fold.at;
+    const found = entriesOf(fold, rows, waits, then ?? now).map((row) => TimelineRow.parse(row));
     const visible = await visibleOf(
       asked,
       found.map((row) => (row.kind === "child" ? row.executionId : null)),
@@ -133,6 +142,7 @@ export async function timeline(asked: AskedOfOne): Promise<TimelinePage> {
       nextCursor: found.length === pageRows ? (found.at(-1)?.cursor ?? null) : null,
       seq: Math.min(fold.seq, of),
       of,
+      at: then,
     };
   });
 }

@@ -106,12 +106,26 @@ export function serializeError(error: unknown, chunk?: string, attempt?: number)
     message: clean(thrown ? textOf(thrown, "message", unreadable) : describe(error), maxMessage),
   };
   const stack = thrown && textOf(thrown, "stack", "");
-  if (stack) serialized.stack = clean(stack, maxStack);
+  if (stack) serialized.stack = clean([stack, ...causesOf(thrown)].join("\nCaused by: "), maxStack);
   const code = thrown && attempted(() => ("code" in thrown ? thrown.code : null));
   if (typeof code === "string") serialized.code = clean(code, 256);
   if (chunk !== undefined) serialized.chunk = chunk;
   if (attempt !== undefined) serialized.attempt = attempt;
   return serialized;
+}
+
+/** What is told of an error's cause, of its cause in turn, and so on: so many. */
+const maxCauses = 5;
+
+function causesOf(error: Error): string[] {
+  const causes: string[] = [];
+  for (let cause = attempted(() => error.cause); cause !== undefined && cause !== null && causes.length < maxCauses;) {
+    const of: unknown = cause;
+    const thrown = attempted(() => (of instanceof Error || types.isNativeError(of) ? of : null)) ?? null;
+    causes.push(thrown ? textOf(thrown, "stack", textOf(thrown, "message", unreadable)) : describe(of));
+    cause = thrown && attempted(() => thrown.cause);
+  }
+  return causes;
 }
 
 const unreadable = "(what was thrown cannot be read)";

@@ -63,6 +63,8 @@ interface Row {
 export interface TimelineFold {
   /** The last event that was looked at. */
   seq: number;
+  /** When that happened, ISO 8601; null before the first. */
+  at: string | null;
   closedAt: string | null;
   /** In the order of the timeline. */
   readonly rows: Row[];
@@ -76,6 +78,7 @@ export interface TimelineFold {
 export function newTimeline(): TimelineFold {
   return {
     seq: 0,
+    at: null,
     closedAt: null,
     rows: [],
     chunks: new Map(),
@@ -245,9 +248,10 @@ export function rowsAfter(fold: TimelineFold, cursor: { seq: number; place: numb
   return fold.rows.slice(low, low + limit);
 }
 
-export function askedIn(rows: readonly Row[]): AskedRow[] {
+/** @param at the last event that counts */
+export function askedIn(rows: readonly Row[], at = 2_147_483_647): AskedRow[] {
   return rows.flatMap(({ kind, name, next }) =>
-    kind === "wait" ? [{ interrupt: name, until: next === null ? 2_147_483_647 : next - 1 }] : [],
+    kind === "wait" ? [{ interrupt: name, until: next === null ? at : Math.min(at, next - 1) }] : [],
   );
 }
 

@@ -66,6 +66,8 @@ export const KnownWorker = z.object({
   flows: z.array(z.string()),
   /** Of each flow the fingerprint that it runs. */
   versions: z.record(z.string(), z.string()),
+  /** How many executions it advances at once; null for a worker of an older release. */
+  slots: z.int().nullable(),
   startedAt: z.date(),
   heartbeatAt: z.date(),
   silentMs: z.number(),
@@ -228,6 +230,7 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
           select w.id, w.host, w.pid, w.role, to_jsonb(w.flows) as flows,
             (select coalesce(jsonb_object_agg(v.flow, v.fingerprint), '{}') from unnest(w.flows, w.fingerprints) v(flow, fingerprint)
              where v.fingerprint is not null) as versions,
+            w.slots,
             w.started_at as "startedAt", w.heartbeat_at as "heartbeatAt",
             (extract(epoch from flowledger.wall_clock() - w.heartbeat_at) * 1000)::float8 as "silentMs"
           from flowledger.workers w order by w.started_at desc, w.id limit ${limit}::int`,

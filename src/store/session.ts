@@ -13,6 +13,8 @@ export interface Registration {
   readonly flows: readonly string[];
   /** The version of each. */
   readonly fingerprints: readonly string[];
+  /** How many executions it advances at once. */
+  readonly slots: number;
   /** Its schedules by name. */
   readonly schedules: Readonly<Record<string, RegisteredSchedule>>;
   /** graphile-worker's name for whoever locks our jobs. */
@@ -42,10 +44,10 @@ export function openSession(connection: DriverOptions, names: SchemaNames, answe
   const sql = <T extends readonly object[]>(strings: TemplateStringsArray, ...values: (string | number | null)[]) =>
     client<T>(templateWithNames(strings, names), ...values);
   return {
-    async register({ id, host, pid, flows, fingerprints, schedules, pool }) {
+    async register({ id, host, pid, flows, fingerprints, slots, schedules, pool }) {
       await sql`
         select flowledger.register_worker(${id}::uuid, ${host}, ${pid}::int, ${list(flows)}::text::text[],
-          ${list(fingerprints)}::text::text[], ${JSON.stringify(schedules)}::text::jsonb, ${pool})`;
+          ${list(fingerprints)}::text::text[], ${JSON.stringify(schedules)}::text::jsonb, ${pool}, ${slots}::int)`;
     },
     async beat(id) {
       const [row] = await sql<[{ known: boolean }]>`select flowledger.heartbeat(${id}::uuid) as known`;

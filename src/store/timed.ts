@@ -12,6 +12,8 @@ export interface TimedPage {
   readonly events: readonly TimedEvent[];
   /** The last event that was looked at; null where there is no more. */
   readonly seq: number | null;
+  /** When that happened, ISO 8601. */
+  readonly at: string | null;
   /** ISO 8601, by the database. */
   readonly now: string;
 }
@@ -23,7 +25,12 @@ export interface Timed {
   waits(id: ExecutionId, asked: readonly AskedRow[]): Promise<JsonObject[]>;
 }
 
-const Row = z.object({ events: z.array(TimedEvent), seq: z.int().nullable(), now: z.string() });
+const Row = z.object({
+  events: z.array(TimedEvent),
+  seq: z.int().nullable(),
+  at: z.string().nullable(),
+  now: z.string(),
+});
 
 export function timedOf({ sql }: Pick<Database, "sql">): Timed {
   return {
@@ -31,7 +38,7 @@ export function timedOf({ sql }: Pick<Database, "sql">): Timed {
       const [row] = await lookedUp(
         sql`
         with page as (${pieceOf(sql, id, after, until)})
-        select max(page.seq) as seq, flowledger.iso(flowledger.now()) as now, coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        select max(page.seq) as seq, flowledger.iso(max(page.at)) as at, flowledger.iso(flowledger.now()) as now, coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
           'seq', page.seq, 'at', flowledger.iso(page.at), 'type', page.type, 'dispatch', page.dispatch, 'chunk', page.chunk)
           || case when page.type like 'chunk.%' or page.type like 'cleanup.%' or page.type = 'interrupt.raised' then jsonb_build_object(
             'attempt', page.p -> 'attempt', 'queuedAt', flowledger.iso(flowledger.from_ms((page.p ->> 'queuedAt')::float8)),

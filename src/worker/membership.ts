@@ -21,6 +21,7 @@ export interface Membership extends Pick<Heartbeat, "isHeld" | "silentMs"> {
 
 export interface MembershipHost {
   readonly host: WorkerHost;
+  readonly slots: number;
   readonly engines: Engines;
   /** The name under which graphile-worker locks jobs for this worker; null before it runs. */
   readonly pool: () => string | null;
@@ -64,7 +65,7 @@ export async function register(parts: MembershipHost): Promise<Membership> {
 
 /** An identity that others have given up must not come back: each registration is a fresh one. */
 async function newIdentity(
-  { host, engines, pool, onGivenUp, isStopping }: MembershipHost,
+  { host, slots, engines, pool, onGivenUp, isStopping }: MembershipHost,
   renew: () => Promise<void>,
 ): Promise<{ readonly heartbeat: Heartbeat; readonly engine: Engine }> {
   const id = WorkerId.parse(crypto.randomUUID());
@@ -74,6 +75,7 @@ async function newIdentity(
       host: hostname(),
       pid: process.pid,
       flows: [...host.flows.keys()],
+      slots,
       fingerprints: [...host.flows.values()].map(({ fingerprint }) => fingerprint),
       schedules: Object.fromEntries(
         host.schedules.map((schedule) => [

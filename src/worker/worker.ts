@@ -246,6 +246,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   };
   membership = await register({
     host,
+    slots: settings.concurrency,
     engines,
     pool: () => runner?.pool ?? null,
     onGivenUp: (workerId) => {

@@ -157,13 +157,14 @@ test("workers says which processes serve which flows, and whether they are alive
   const plain = await run("workers");
   const [worker] = JSON.parse((await run("workers", "--json")).stdout) as Record<string, unknown>[];
 
-  expect(plain.stdout).toMatch(/^id +status +started +heartbeat +host +pid +flows and versions\n/);
+  expect(plain.stdout).toMatch(/^id +status +started +heartbeat +host +pid +slots +flows and versions\n/);
   expect(plain.stdout).toMatch(
-    new RegExp(`alive .* ${process.pid} +copies\\.asking [0-9a-f]{12}, copies\\.nightly [0-9a-f]{12}\n`),
+    new RegExp(`alive .* ${process.pid} +100 +copies\\.asking [0-9a-f]{12}, copies\\.nightly [0-9a-f]{12}\n`),
   );
   expect(worker).toMatchObject({
     pid: process.pid,
     isAlive: true,
+    slots: 100,
     versions: { "copies.asking": expect.stringMatching(/^[0-9a-f]{12}/) as string },
   });
   expect((await run("workers", "--limit", "1001")).code).toBe(2);

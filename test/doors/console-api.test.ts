@@ -157,12 +157,17 @@ test("a command comes from the page's own origin, and as JSON", async () => {
   expect(await without({})).toBe(403);
   expect(await without({ origin: "https://evil.example" })).toBe(403);
   expect(await without({ origin: "null" })).toBe(403);
+  // A proxy that puts another Host in its place: what the browser itself says counts, and without it nobody knows.
+  const behind = { origin: "http://app.example", host: "internal:3000" };
+  expect(await without(behind)).toBe(403);
+  expect(await without({ ...behind, "x-forwarded-host": "app.example" })).toBe(403);
+  expect(await without({ ...behind, "sec-fetch-site": "same-origin" })).toBe(400);
   // It is let in, and refused for another reason: it is not paused.
   expect(await without({ origin: "http://app.example" })).toBe(400);
   expect(await post({})).toBe(400);
 });
 
-test("a schedule that this release cannot read is shown without its times, and workers with their versions", async () => {
+test("a schedule that this release cannot read is shown without its times, and workers with their slots and versions", async () => {
   const client = clientOf();
   await database.sql`
     insert into flowledger.schedules (name, flow, cron, time_zone, fired_until)
@@ -178,7 +183,7 @@ test("a schedule that this release cannot read is shown without its times, and w
       { name: "later zone", next: [] },
     ],
   });
-  expect(workers).toMatchObject({ rows: [{ versions: { ask: ask.fingerprint, deep: deep.fingerprint } }] });
+  expect(workers).toMatchObject({ rows: [{ slots: 100, versions: { ask: ask.fingerprint, deep: deep.fingerprint } }] });
 });
 
 test("filters are those of listExecutions(), and what is unknown or cannot be meant is 400 by name", async () => {

@@ -168,15 +168,17 @@ describe.skipIf(chromiumPath === null)("an execution of 50,000 events", () => {
     isBroken = false;
     await run.retry({ actor: "ann", reason: "INC-1" });
     await untilEvent(run, "interrupt.raised");
-    await run.continueWith("q", 1, { actor: "bo" });
-    await untilEvent(run, "interrupt.raised", ({ kind }) => kind === "more");
-    const shown = async () =>
-      (await timeline(run, "")).rows.map(({ cursor, kind, status, attempts }) => [
+    const shown = async (query = "") =>
+      (await timeline(run, query)).rows.map(({ cursor, kind, status, attempts }) => [
         cursor,
         kind,
         status,
         attempts.length,
       ]);
+    const asked = (await run.history({ types: ["interrupt.raised"] })).at(-1)?.seq ?? 0;
+    const open = await shown(`?after=${asked}`);
+    await run.continueWith("q", 1, { actor: "bo" });
+    await untilEvent(run, "interrupt.raised", ({ kind }) => kind === "more");
     const gathered = async () =>
       (await run.timeline()).rows.map((row) => [
         row.cursor,
@@ -190,5 +192,9 @@ describe.skipIf(chromiumPath === null)("an execution of 50,000 events", () => {
     await run.waitForClose().catch(() => {});
     expect(await shown()).toEqual(await gathered());
     expect((await gathered()).length).toBeGreaterThan(5);
+    // A point of the past is as it was then, though what waited has been answered.
+    expect(open.map(([, kind, status]) => [kind, status])).toContainEqual(["wait", "pending"]);
+    expect(await shown(`?seq=${asked}`)).toEqual(open);
+    expect((await client()("GET", `executions/${run.id}/timeline?seq=9999`)).status).toBe(400);
   });
 });

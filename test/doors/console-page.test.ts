@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { defineFlow } from "../../src/index.ts";
 import { chromiumPath } from "../support/browser.ts";
-import { admin, faultsOf, openStage, picture, tabTo } from "../support/console-stage.ts";
+import { admin, openStage, tabTo } from "../support/console-stage.ts";
 import { newGate, refusal, untilEvent } from "../support/flows.ts";
 
 const hostile = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>\u202Egnp.exe\u0007`;
@@ -52,9 +52,39 @@ review
     }),
   )
   .to("keep", (ctx) => ctx.setState("answer", ctx.input as never));
+const judged = defineFlow("judged");
+judged
+  .to("ask", (ctx) =>
+    ctx.pauseFor({
+      type: "judged",
+      response: z.object({
+        grade: z.enum(["good", "poor"]),
+        place: z.enum(["a", "b", "c", "d", "e", "f"]),
+        count: z.int().min(1),
+        mail: z.email(),
+        site: z.url(),
+        day: z.iso.date(),
+        hour: z.iso.time(),
+        at: z.iso.datetime(),
+        code: z.string().regex(/^[A-Z]{3}$/),
+        story: z.string().min(5),
+        sure: z.boolean(),
+        marks: z.array(z.enum(["x", "y"])).min(1),
+        lines: z.array(z.object({ sku: z.string().min(2) })).min(1),
+        address: z.object({ street: z.string().min(2), geo: z.object({ north: z.number().max(90) }) }),
+        how: z.discriminatedUnion("kind", [
+          z.object({ kind: z.literal("keep"), why: z.string().min(3) }),
+          z.object({ kind: z.literal("drop") }),
+        ]),
+        nobody: z.string().min(2).nullable(),
+        extra: z.record(z.string(), z.number()),
+      }),
+    }),
+  )
+  .to("keep", (ctx) => ctx.setState("answer", ctx.input as never));
 const failing = defineFlow("failing");
 failing.to("capture", () => {
-  throw new RangeError("card 4711 was declined");
+  throw new RangeError("card 4711 was declined", { cause: new Error("the bank answered 502") });
 });
 const parking = defineFlow("parking", {}, { onFailure: "park" });
 let isRepaired = false;
@@ -80,7 +110,7 @@ live.to("tell", async (ctx) => {
   for (const word of ["third", "last"]) await ctx.putIntoStream(word);
 });
 
-const flows = [refund, review, failing, parking, evil, many, live];
+const flows = [refund, review, judged, failing, parking, evil, many, live];
 const metadata = { tenant: "acme" };
 
 describe.skipIf(chromiumPath === null)("the page", () => {
@@ -177,6 +207,45 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     });
   });
 
+  test("a wrong value of each kind, and one that is missing, is refused at its own field", async () => {
+    const { page } = stage;
+    const execution = await start(judged);
+    await untilEvent(execution, "interrupt.raised");
+    await page.goto(`${stage.base}?execution=${execution.id}`);
+    const form = page.getByRole("form");
+    const refused = async () => {
+      await form.getByRole("button", { name: "Answer" }).click();
+      await page.getByText("Some of it was refused: see the fields.").waitFor();
+      return (await page.evaluate(`[...document.querySelectorAll("form .issue")].map((issue) =>
+        issue.closest(".field").querySelector("label, legend").textContent.toLowerCase())`)) as string[];
+    };
+
+    await form.getByLabel("Extra").fill("{}");
+    const missing = await refused();
+    await form.getByLabel("poor").check();
+    await form.getByLabel("Place").selectOption("c");
+    await form.getByLabel("Count").fill("0");
+    await form.getByLabel("Mail").fill("nobody");
+    await form.getByLabel("Site").fill("nowhere");
+    await form.getByLabel("Code").fill("abc");
+    await form.getByLabel("Story").fill("long");
+    await form.getByRole("button", { name: "Add" }).click();
+    await form.getByLabel("Sku").fill("x");
+    await form.getByLabel("Street").fill("x");
+    await form.getByLabel("North").fill("91");
+    await form.getByLabel("keep").check();
+    await form.getByLabel("Why").fill("x");
+    await form.getByLabel("Nobody", { exact: true }).fill("x");
+    await form.getByLabel("Extra").fill('{ "a": "text" }');
+    const wrong = await refused();
+
+    const kinds = ["count", "mail", "site", "day", "hour", "at", "code", "story", "sure", "marks"];
+    const inside = ["street", "north", "how", "nobody"];
+    expect(missing).toEqual(["grade", "place", ...kinds, "lines", ...inside]);
+    expect(new Set(wrong)).toEqual(new Set([...kinds, "sku", "why", ...inside, "extra"]));
+    await execution.cancel();
+  });
+
   test("a question is claimed, given on and put off; a flow is switched; a group of failures goes on", async () => {
     const { page, orchestrator } = stage;
     const [asked, failed] = [await start(refund), await start(failing)];
@@ -218,17 +287,111 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     await page.getByRole("button", { name: /Redrive what failed in failing with/ }).click();
     await page
       .getByRole("dialog")
-      .getByText(/\d+ match\./)
+      .getByText(/\d+ match(es)?\./)
       .waitFor();
     await page.getByRole("dialog").getByLabel("Reason").fill("the card is good again");
     await page.getByRole("dialog").getByRole("button", { name: "Redrive" }).click();
-    await page.getByText("Redrive: done.").waitFor({ state: "attached" });
+    await page.getByRole("row").filter({ hasText: "the card is good again" }).waitFor();
 
     expect(who).toMatchObject(Array.from({ length: 3 }, () => ({ actor: "ann@acme.example" })));
     expect(refused).toMatchObject({ code: "FLOW_PAUSED" });
     await expect
       .poll(async () => (await orchestrator.listExecutions({ flow: "failing", redriven: true })).executions.length)
       .toBeGreaterThan(0);
+  });
+
+  test("what a search found is counted, and gets one command with who and why", async () => {
+    const { page, orchestrator } = stage;
+    const of = (order: number) =>
+      orchestrator.flow(refund).startExecution(null as never, { autoCloseTimeout: 0, metadata: { order } });
+    const [first, second, other] = [await of(9), await of(9), await of(10)];
+    for (const asking of [first, second, other]) await untilEvent(asking, "interrupt.raised");
+    const act = page.getByRole("button", { name: "Act on all of them" });
+    const dialog = page.getByRole("dialog");
+    await page.goto(stage.base);
+    await page.locator(`a[href*="${first.id}"]`).waitFor();
+    const isOfferedForAll = await act.isVisible();
+    await page.goto(`${stage.base}?flow=refund&status=waiting&metadata={"order":9}`);
+
+    await act.focus();
+    await page.keyboard.press("Enter");
+    await dialog.getByText("0 match.").waitFor();
+    await dialog.getByLabel("What").selectOption("cancel");
+    await dialog.getByText("2 match.").waitFor();
+    await dialog.getByText(/^The first/).click();
+    await dialog.getByText(first.id).waitFor();
+    await dialog.getByLabel("Reason").fill("INC-9: not asked for");
+    await dialog.getByRole("button", { name: "Cancel" }).click();
+    await page.getByRole("row").filter({ hasText: "INC-9" }).getByText("completed", { exact: true }).waitFor();
+
+    expect(isOfferedForAll).toBe(false);
+    for (const target of [first, second]) {
+      await untilEvent(target, "execution.closed");
+      expect(await target.history({ types: ["cancel.requested"] })).toMatchObject([
+        { actor: "ann@acme.example", reason: "INC-9: not asked for" },
+      ]);
+    }
+    expect(await other.history({ types: ["cancel.requested"] })).toEqual([]);
+    await other.cancel();
+  });
+
+  test("a fork begins at the event that one looks at, in the ledger and in the state of the past", async () => {
+    const { page, orchestrator } = stage;
+    const execution = await start(refund);
+    await untilEvent(execution, "interrupt.raised");
+    const fork = page.getByRole("button", { name: "Fork from here" });
+    const forkedAfter = async () => {
+      await fork.click();
+      await page.getByRole("dialog").getByLabel("Reason").fill("to look at it");
+      await page.getByRole("dialog").getByRole("button", { name: "Fork" }).click();
+      await page.waitForURL((url) => !url.search.includes(execution.id));
+      const made = await orchestrator.getExecution(new URL(page.url()).searchParams.get("execution") ?? "");
+      const [created] = await made.history();
+      await made.cancel();
+      return created;
+    };
+
+    await page.goto(`${stage.base}?execution=${execution.id}&tab=ledger`);
+    await page.getByRole("button", { name: /state\.set/ }).click();
+    const set = await execution.history({ types: ["state.set"] });
+    const ofLedger = await forkedAfter();
+    await page.goto(`${stage.base}?execution=${execution.id}&tab=state&seq=3`);
+    const ofState = await forkedAfter();
+    stage.access = { actor: "rita", role: "responder" };
+    await page.goto(`${stage.base}?execution=${execution.id}&tab=state&seq=3`);
+    await page.getByText(/^3 of/).waitFor();
+    const offered = await fork.count();
+    stage.access = admin;
+
+    expect(ofLedger).toMatchObject({ forkedFrom: { id: execution.id, seq: set[0]?.seq } });
+    expect(ofState).toMatchObject({ forkedFrom: { id: execution.id, seq: 3 } });
+    expect(offered).toBe(0);
+  });
+
+  test("a tab that nobody sees asks nothing, and asks at once when it is seen again", async () => {
+    await using context = await stage.page.context().browser()?.newContext();
+    const page = await context?.newPage();
+    if (!page) throw new Error("there is no browser");
+    await page.clock.install();
+    await page.goto(stage.base);
+    await page.locator("#executions .row").first().waitFor();
+    const asked: string[] = [];
+    page.on("request", (request) => asked.push(request.url()));
+    const becomes = (state: "hidden" | "visible") =>
+      page.evaluate(`
+        Object.defineProperty(document, "visibilityState", { value: "${state}", configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));`);
+
+    await becomes("hidden");
+    await page.clock.runFor(60_000);
+    const whileHidden = [...asked];
+    const answered = page.waitForResponse(/-\/executions\?/);
+    await becomes("visible");
+    await answered;
+    await page.clock.runFor(2000);
+    await expect.poll(() => asked.length).toBeGreaterThanOrEqual(2);
+
+    expect(whileHidden).toEqual([]);
   });
 
   test("a schedule is run now, and its execution opened", async () => {
@@ -382,6 +545,8 @@ describe.skipIf(chromiumPath === null)("the page", () => {
 
     await link.click();
     await page.getByText("card 4711 was declined").first().waitFor();
+    await page.getByText("Stack").first().click();
+    await page.getByText("Caused by: Error: the bank answered 502").first().waitFor();
     const widths = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]");
     await page.getByRole("tab", { name: "Ledger" }).click();
     await page.getByText("chunk.failed").first().waitFor();
@@ -471,114 +636,6 @@ describe.skipIf(chromiumPath === null)("the page", () => {
 
     expect(await log.locator("li").allTextContents()).toEqual(["first", "second", "third", "last"]);
   });
-
-  /** Those that a phone lays out in another way. */
-  const onPhone = [
-    "executions",
-    "inbox",
-    "failures",
-    "flows",
-    "operations",
-    "schedules",
-    "waiting",
-    "failed",
-    "ledger",
-    "state",
-    "stream",
-    "workers",
-  ];
-  /** Where one is, in a list that is wider than a phone; and texts that lie under the buttons of their payload. */
-  const hidden = `(() => {
-    const boxOf = (of) => of.getBoundingClientRect();
-    const away = [...document.querySelectorAll(".top nav [aria-current], [role=tab][aria-selected=true]")]
-      .filter((at) => boxOf(at).left < 0 || boxOf(at).right > innerWidth);
-    const covered = [...document.querySelectorAll(".tree")].flatMap((tree) => {
-      const tools = boxOf(tree.querySelector(".tools"));
-      return [...tree.querySelectorAll(".leaf *")].filter((leaf) =>
-        [...leaf.getClientRects()].some((text) =>
-          text.right > tools.left && text.left < tools.right && text.bottom > tools.top && text.top < tools.bottom));
-    });
-    const plain = [...document.querySelectorAll("a.button[aria-current]")]
-      .filter((at) => getComputedStyle(at).boxShadow === "none");
-    return [["away", away], ["covered", covered], ["not told apart", plain]].flatMap(([id, all]) =>
-      all.map((one) => ({ id, html: one.outerHTML.slice(0, 200) })));
-  })()`;
-  /** Those of docs/console.md: `UPDATE_SCREENSHOTS=1` takes them anew. */
-  const pictures: Readonly<Record<string, readonly string[]>> = {
-    "light 1440": [
-      "executions",
-      "inbox",
-      "waiting",
-      "failed",
-      "state",
-      "ledger",
-      "failures",
-      "flows",
-      "operations",
-      "workers",
-      "schedules",
-    ],
-    "dark 390": ["executions", "inbox", "waiting"],
-  };
-  const sizes = [
-    { width: 1440, height: 900 },
-    { width: 390, height: 844 },
-  ];
-
-  test.each(["light", "dark"] as const)(
-    "no screen has a fault that axe finds, nor is wider than its window: %s",
-    async (colorScheme) => {
-      const { page } = stage;
-      const [waiting, parked, failed] = [await start(refund), await start(parking), await start(failing)];
-      await untilEvent(waiting, "interrupt.raised");
-      await failed.waitForClose().catch(() => {});
-      const of = ({ id }: { readonly id: string }, tab = "timeline") => `?execution=${id}&tab=${tab}`;
-      const screens: Readonly<Record<string, string>> = {
-        executions: "",
-        inbox: "?screen=inbox",
-        failures: "?screen=failures",
-        flows: "?screen=flows",
-        operations: "?screen=operations",
-        workers: "?screen=workers",
-        schedules: "?screen=schedules",
-        waiting: of(waiting),
-        parked: of(parked),
-        failed: of(failed),
-        data: of(waiting, "data"),
-        state: `${of(waiting, "state")}&with=2`,
-        ledger: of(waiting, "ledger"),
-        stream: of(waiting, "stream"),
-        children: of(waiting, "children"),
-        empty: "?flow=nothing",
-        refused: "?sttus=failed",
-        gone: of({ id: "01890000-0000-7000-8000-000000000000" }),
-      };
-      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-      const faults: unknown[] = [];
-      for (const size of sizes) {
-        await page.setViewportSize(size);
-        for (const [name, query] of Object.entries(screens)) {
-          if (size.width < 500 && !onPhone.includes(name)) continue;
-          await page.goto(stage.base + query);
-          await page.locator("main h1, main .empty, main .problem").first().waitFor();
-          await page.locator(".loading").waitFor({ state: "detached" });
-          for (const fault of await faultsOf(page)) faults.push({ name, size, ...fault });
-          for (const fault of (await page.evaluate(hidden)) as object[]) faults.push({ name, size, ...fault });
-          if (await page.evaluate("document.documentElement.scrollWidth > innerWidth"))
-            faults.push({ name, size, id: "wide" });
-          if (pictures[`${colorScheme} ${size.width}`]?.includes(name) === true)
-            await picture(page, `${name}-${size.width}-${colorScheme}`);
-        }
-        await page.goto(`${stage.base}${of(waiting)}`);
-        await page.getByRole("button", { name: "Edit state" }).click();
-        for (const fault of await faultsOf(page)) faults.push({ name: "dialog", size, ...fault });
-      }
-      await page.setViewportSize({ width: 1440, height: 900 });
-
-      expect(faults).toEqual([]);
-      expect(stage.complaints).toEqual([]);
-    },
-  );
 
   test("a viewer sees no buttons, a tenant no other's, and who is signed out is told", async () => {
     const { page } = stage;

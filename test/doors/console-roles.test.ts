@@ -361,6 +361,27 @@ test("a bulk is about what the person sees, in their name", async () => {
   const preview = (await (await client("POST", "bulk", { ...body, dryRun: true })).json()) as { samples: string[] };
   expect(preview.samples).toContain(mine.id);
   expect(preview.samples).not.toContain(other?.id);
+  // Every filter of a list is one of a bulk.
+  const [minute, id] = [60_000, mine.id];
+  const every = {
+    flow: ["broken"],
+    status: ["failed"],
+    version: broken.fingerprint,
+    createdAfter: new Date(Date.now() - 60 * minute).toISOString(),
+    createdBefore: new Date(Date.now() + minute).toISOString(),
+    closedAfter: new Date(Date.now() - 60 * minute).toISOString(),
+    closedBefore: new Date(Date.now() + minute).toISOString(),
+    idPrefix: id,
+    errorLike: "secret",
+    metadata: { n: 2 },
+    redriven: false,
+  };
+  const narrow = async (more: object) =>
+    (await client("POST", "bulk", { ...body, where: { ...every, ...more }, dryRun: true })).json();
+  expect(await narrow({})).toEqual({ matched: 1, isMore: false, samples: [id] });
+  const others = { version: "ffff", createdAfter: every.createdBefore, closedBefore: every.closedAfter };
+  for (const [name, other] of Object.entries({ ...others, parent: id, idempotencyKey: "k", redriven: true }))
+    expect([name, await narrow({ [name]: other })]).toEqual([name, { matched: 0, isMore: false, samples: [] }]);
   const foreign = { ...where, metadata: { tenant: "other" } };
   expect(await (await client("POST", "bulk", { ...body, where: foreign, dryRun: true })).json()).toMatchObject({
     matched: 0,

@@ -10,6 +10,7 @@ import { giveBack, refusedWaitMs } from "../../src/engine/commit.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { Append, Committed } from "../../src/store/append.ts";
 import { testDatabase } from "../support/database.ts";
+import { serializeError } from "../../src/engine/retries.ts";
 import { newGate, serving, untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
@@ -228,6 +229,27 @@ test("an error whose words cannot be read fails its chunk", async () => {
 
     await expect(execution.waitForClose()).rejects.toThrow(/chunk "work"/);
   }
+});
+
+test("the causes of an error are kept with its stack, as far as they can be read, and one that is its own cause ends", () => {
+  const circle = new Error("the circle");
+  circle.cause = circle;
+  const unreadable = Object.defineProperty(new Error("the outer one"), "cause", {
+    get: () => {
+      throw new Error("no cause here");
+    },
+  });
+  const causesOf = (error: unknown) =>
+    (serializeError(error).stack ?? "").split("\nCaused by: ").map((stack) => stack.split("\n", 1)[0]);
+
+  expect(causesOf(new RangeError("a", { cause: new TypeError("b", { cause: { code: 502 } }) }))).toEqual([
+    "RangeError: a",
+    "TypeError: b",
+    '{"code":502}',
+  ]);
+  expect(causesOf(circle)).toEqual(Array.from({ length: 6 }, () => "Error: the circle"));
+  expect(causesOf(unreadable)).toEqual(["Error: the outer one"]);
+  expect(causesOf(new Error("alone", { cause: null }))).toEqual(["Error: alone"]);
 });
 
 test("a retryIf that throws fails its chunk, and both errors are told", async () => {

@@ -523,3 +523,31 @@ test("what waited for its time before the migration of starts goes on waiting fo
   expect(await times()).toEqual(before);
   expect(await orchestrator.verify()).toEqual([]);
 });
+
+test("workers of releases before run on while slots come in, and register by the forms that they know", async () => {
+  await using database = await testDatabase();
+  const { sql } = database;
+  await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });
+  const worker = await orchestrator.startWorker();
+  await sql.unsafe(`alter table flowledger.workers drop column slots;
+    delete from flowledger.migrations where name = '0014_worker_slots'`);
+
+  await migrate(database.url);
+  const [running] = await sql`select slots from flowledger.workers where id = ${worker.id}`;
+  await orchestrator.flow(flow).start({});
+  const beats = async (arguments_: string) => {
+    const id = crypto.randomUUID();
+    // The session that registers a worker is the one that speaks for it.
+    return sql.begin(async (session) => {
+      await session.unsafe(`select flowledger.register_worker('${id}', 'old', 1, '{f}', ${arguments_})`);
+      const [heard] = await session`select flowledger.heartbeat(${id}) as heard`;
+      const [kept] = await session`select slots from flowledger.workers where id = ${id}`;
+      return { ...heard, ...kept };
+    });
+  };
+
+  expect(running).toEqual({ slots: null });
+  expect(await beats("'{}', null")).toEqual({ heard: true, slots: null });
+  expect(await beats("'{f0}', '{}', null")).toEqual({ heard: true, slots: null });
+  expect(await beats("'{f0}', '{}', null, 7")).toEqual({ heard: true, slots: 7 });
+});

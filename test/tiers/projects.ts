@@ -27,6 +27,7 @@ export const projects = {
     "test/doors/answer-page.test.ts",
     "test/doors/browser.test.ts",
     "test/doors/console-long.test.ts",
+    "test/doors/console-looks.test.ts",
     "test/doors/console-page.test.ts",
   ],
   /** What is tested is built, packed and bundled first. */

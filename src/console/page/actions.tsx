@@ -143,23 +143,7 @@ export function actionsOf(
           { name: "input", label: "Another input (JSON)", kind: "json", help: "Empty: the input it had." },
         ],
       },
-    {
-      name: "fork",
-      label: "Fork",
-      about:
-        "A new execution with the past of this one up to an event; it continues at once. This one does not change.",
-      isNew: true,
-      inputs: [
-        {
-          name: "at",
-          label: "After event",
-          kind: "number",
-          isRequired: true,
-          value: String(isClosed ? Math.max(1, seq - 1) : seq),
-          help: `1 to ${seq}`,
-        },
-      ],
-    },
+    forkOf(seq, isClosed ? Math.max(1, seq - 1) : seq),
     !isClosed && {
       name: "cancel",
       label: "Cancel",
@@ -170,6 +154,19 @@ export function actionsOf(
     },
   ];
   return actions.filter((action) => action !== false);
+}
+
+/** A copy of its past. @param at the event after which it goes on, as the dialog proposes it */
+export function forkOf(seq: number, at: number): Action {
+  return {
+    name: "fork",
+    label: "Fork",
+    about: "A new execution with the past of this one up to an event; it continues at once. This one does not change.",
+    isNew: true,
+    inputs: [
+      { name: "at", label: "After event", kind: "number", isRequired: true, value: String(at), help: `1 to ${seq}` },
+    ],
+  };
 }
 
 export function ActionDialog({

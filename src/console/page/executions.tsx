@@ -2,8 +2,11 @@
 import type { JSX } from "preact";
 import { visible } from "../../base/visible.ts";
 import { useEffect, useMemo, useState } from "preact/hooks";
-import type { Count, FlowShown, Page, Row, Status as StatusName } from "../api.ts";
+import type { Count, FlowShown, Me, Page, Row, Status as StatusName } from "../api.ts";
+import { ranks } from "./actions.tsx";
+import { Bulk, bulkActions, whereOf } from "./bulk.tsx";
 import { useLoad } from "./net.ts";
+import { Views } from "./kept-views.tsx";
 import { filtersIn, go, hrefOf, stay, usePlace } from "./place.ts";
 import { Announce, Empty, Loading, Problem, Status, Time, lengthOf, useKeptFocus } from "./parts.tsx";
 
@@ -16,7 +19,7 @@ const since: readonly (readonly [label: string, ms: number | null])[] = [
   ["last 7 days", 604_800_000],
 ];
 
-export function Executions() {
+export function Executions({ me }: { me: Me }) {
   const { query } = usePlace();
   const filters = filtersIn(query);
   const text = filters.toString();
@@ -25,6 +28,7 @@ export function Executions() {
   for (const name of ["cursor", "order", "limit"]) counted.delete(name);
   const count = useLoad<Count>(`count?${counted}`, { isLive: false });
   const rows = list.value?.rows ?? [];
+  const [isActing, setActing] = useState(false);
   const howMany = count.value ? `${count.value.count.toLocaleString()}${count.value.isMore ? "+" : ""}` : "";
   const kept = useKeptFocus<HTMLTableSectionElement>(rows.map(({ id }) => id).join());
   return (
@@ -34,7 +38,14 @@ export function Executions() {
         <p class="quiet">{howMany && `${howMany} found`}</p>
       </header>
       <Search filters={filters} />
-      <Views text={text} />
+      <Views text={text}>
+        {ranks[me.role] >= ranks.operator && counted.size > 0 && rows.length > 0 && (
+          <button type="button" class="small" onClick={() => setActing(true)}>
+            Act on all of them
+          </button>
+        )}
+      </Views>
+      {isActing && <Bulk actions={bulkActions} where={whereOf(counted)} onClose={() => setActing(false)} />}
       <Problem error={list.error} onRetry={list.reload} />
       <Announce text={list.value ? `${howMany || rows.length} executions found` : ""} />
       {list.isLoading && <Loading rows={8} />}
@@ -140,10 +151,12 @@ function ExecutionRow({ row }: { row: Row }) {
           </span>
         ))}
       </td>
-      <td>
+      <td data-head={startedAt === null ? "Created" : "Started"}>
         <Time at={startedAt ?? createdAt} />
       </td>
-      <td>{startedAt === null && closedAt === null ? <span class="quiet">not started</span> : lengthOf(took)}</td>
+      <td data-head="Took">
+        {startedAt === null && closedAt === null ? <span class="quiet">not started</span> : lengthOf(took)}
+      </td>
     </tr>
   );
 }
@@ -294,83 +307,6 @@ function Search({ filters }: { filters: URLSearchParams }) {
         </label>
       </div>
     </form>
-  );
-}
-
-interface View {
-  readonly name: string;
-  readonly text: string;
-}
-
-const viewsName = "flowledger views";
-
-function readViews(): View[] {
-  try {
-    const given = JSON.parse(localStorage.getItem(viewsName) ?? "[]") as View[];
-    return given.filter(({ name, text }) => typeof name === "string" && typeof text === "string");
-  } catch {
-    return [];
-  }
-}
-
-function Views({ text }: { text: string }) {
-  const [views, setViews] = useState(readViews);
-  const [name, setName] = useState<string | null>(null);
-  const keep = (next: View[]) => {
-    setViews(next);
-    try {
-      localStorage.setItem(viewsName, JSON.stringify(next));
-    } catch {
-      // This browser stores nothing, so the view is kept until the page is left.
-    }
-  };
-  const known = views.find((view) => view.text === text);
-  return (
-    <div class="flex views">
-      {views.map((view) => (
-        <a
-          key={view.name}
-          class="chip"
-          href={view.text === "" ? hrefOf({}) : `?${view.text}`}
-          onClick={stay}
-          aria-current={view.text === text}
-        >
-          {visible(view.name)}
-        </a>
-      ))}
-      {known && (
-        <button type="button" class="small" onClick={() => keep(views.filter((view) => view !== known))}>
-          Forget "{visible(known.name)}"
-        </button>
-      )}
-      {!known && text !== "" && name === null && (
-        <button type="button" class="small" onClick={() => setName("")}>
-          Keep this view
-        </button>
-      )}
-      {name !== null && (
-        <form
-          class="flex"
-          onSubmit={(event) => {
-            event.preventDefault();
-            if (name.trim() !== "")
-              keep([...views.filter((view) => view.name !== name.trim()), { name: name.trim(), text }]);
-            setName(null);
-          }}
-        >
-          <label class="flex">
-            <span class="quiet">Name</span>
-            <input
-              value={name}
-              maxLength={60}
-              ref={(input) => input?.focus()}
-              onInput={(event) => setName(event.currentTarget.value)}
-            />
-          </label>
-          <button class="small">Keep</button>
-        </form>
-      )}
-    </div>
   );
 }
 

@@ -78,26 +78,22 @@ function AllFlows({ me }: { me: Me }) {
                   {paused.intake === "refuse" && " (starts are refused)"}
                 </span>
               )}
-              <a
-                class="line"
-                href={hrefOf({ screen: "flows", graph: flow })}
-                onClick={stay}
-                aria-label={`Graph of ${flow}`}
-              >
-                Graph
-              </a>
-              {maySwitch && (
-                <button
-                  type="button"
-                  class="line"
-                  aria-label={`${paused === null ? "Pause" : "Let go on"} flow ${flow}`}
-                  onClick={() => setAsked({ flow, action: paused === null ? pausing : goingOn })}
-                >
-                  {paused === null ? "Pause" : "Go on"}
-                </button>
-              )}
+              <span class="flex">
+                <a href={hrefOf({ screen: "flows", graph: flow })} onClick={stay} aria-label={`Graph of ${flow}`}>
+                  Graph
+                </a>
+                {maySwitch && (
+                  <button
+                    type="button"
+                    aria-label={`${paused === null ? "Pause" : "Let go on"} flow ${flow}`}
+                    onClick={() => setAsked({ flow, action: paused === null ? pausing : goingOn })}
+                  >
+                    {paused === null ? "Pause" : "Go on"}
+                  </button>
+                )}
+              </span>
             </td>
-            <td>
+            <td data-head="Open">
               {Object.entries(open)
                 .filter(([, count]) => count > 0)
                 .map(([status, count]) => (
@@ -112,7 +108,7 @@ function AllFlows({ me }: { me: Me }) {
               )}
               {failed === 0 && Object.values(open).every((count) => count === 0) && <span class="quiet">nothing</span>}
             </td>
-            <td>
+            <td data-head="Versions">
               {versions.length === 0 && <span class="quiet">none</span>}
               {versions.map(({ fingerprint, executions }) => (
                 <span key={fingerprint} class="line">
@@ -138,11 +134,11 @@ function AllFlows({ me }: { me: Me }) {
                 </span>
               ))}
             </td>
-            <td>
+            <td data-head="Limits">
               {limits === null ? <span class="quiet">none</span> : <Limits limits={limits} />}
               {queued > 0 && <span class="line tone-waiting">{counted(queued)} queued</span>}
             </td>
-            <td>{workers === 0 ? <span class="tone-failed">nobody serves it</span> : workers}</td>
+            <td data-head="Workers">{workers === 0 ? <span class="tone-failed">nobody serves it</span> : workers}</td>
           </tr>
         )}
       </Frame>

@@ -151,8 +151,10 @@ function Drawn({ graph, states }: { graph: GraphShown; states: States | null }) 
                     <StateOf state={states[node.id] ?? null} />
                   </td>
                 )}
-                {states && <td>{countsOf(states[node.id] ?? null)}</td>}
-                <td class="quiet">{goesOn(node, nodes)}</td>
+                {states && <td data-head="How often">{countsOf(states[node.id] ?? null)}</td>}
+                <td class="quiet" data-head="Goes on at">
+                  {goesOn(node, nodes)}
+                </td>
               </tr>
             ))}
           </tbody>

@@ -1,4 +1,5 @@
 /** The ledger of an execution, by kinds of events. */
+import type { ComponentChildren } from "preact";
 import { visible } from "../../base/visible.ts";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { EventShown, Page } from "../api.ts";
@@ -47,7 +48,15 @@ const groups: readonly (readonly [label: string, types: readonly string[]])[] = 
 /** So many fill a window. */
 const enoughRows = 40;
 
-export function Ledger({ id, seq: version }: { id: string; seq: number }) {
+export function Ledger({
+  id,
+  seq: version,
+  fork,
+}: {
+  id: string;
+  seq: number;
+  fork: (seq: number) => ComponentChildren;
+}) {
   const [group, setGroup] = useState("all");
   const types = groups.find(([label]) => label === group)?.[1] ?? [];
   const filter = types.map((type) => `type=${type}`).join("&");
@@ -104,6 +113,7 @@ export function Ledger({ id, seq: version }: { id: string; seq: number }) {
             <a class="button" href={hrefOf({ execution: id, tab: "state", seq: String(detail.seq) })} onClick={stay}>
               State after it
             </a>
+            {fork(detail.seq)}
             <button type="button" class="small" onClick={() => setChosen(null)}>
               Close
             </button>

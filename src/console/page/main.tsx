@@ -73,7 +73,7 @@ function Screen({ me }: { me: Me }) {
   if (execution !== null) return <One key={execution} id={execution} me={me} />;
   switch (screen) {
     case "executions":
-      return <Executions />;
+      return <Executions me={me} />;
     case "inbox":
       return <Inbox me={me} />;
     case "failures":

@@ -75,12 +75,18 @@ export interface ServerEvent {
 }
 
 /** Server-sent events, which come back by themselves with the last id. An EventSource could not send the token. */
-export async function follow(path: string, signal: AbortSignal, hear: (event: ServerEvent) => void): Promise<void> {
+export async function follow(
+  path: string,
+  signal: AbortSignal,
+  hear: (event: ServerEvent) => void,
+  tell: (isConnected: boolean) => void = () => {},
+): Promise<void> {
   let last: string | null = null;
   let waitMs = 500;
   while (!signal.aborted) {
     try {
       const response = await call(path, { headers: headersOf(last === null ? {} : { "last-event-id": last }), signal });
+      tell(true);
       const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
       for (;;) {
@@ -103,6 +109,7 @@ export async function follow(path: string, signal: AbortSignal, hear: (event: Se
       if (signal.aborted) return;
       if (error instanceof CallError && error.status >= 400 && error.status < 500) throw error;
     }
+    tell(false);
     await new Promise((resolve) => setTimeout(resolve, waitMs));
     waitMs = Math.min(waitMs * 2, 10_000);
   }

@@ -3,11 +3,11 @@ import { visible } from "../../base/visible.ts";
 import { Fragment } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Me, Overview, Shown } from "../api.ts";
-import { ActionDialog, actionsOf, type Action } from "./actions.tsx";
+import { ActionDialog, actionsOf, forkOf, ranks, type Action } from "./actions.tsx";
 import { Graph } from "./graph.tsx";
 import { Children } from "./executions.tsx";
 import { QuestionCard } from "./inbox.tsx";
-import { CallError, follow, useLoad } from "./net.ts";
+import { CallError, follow, useLoad, type ServerEvent } from "./net.ts";
 import { go, hrefOf, stay, usePlace } from "./place.ts";
 import {
   Announce,
@@ -51,6 +51,12 @@ export function One({ id, me }: { id: string; me: Me }) {
     }).catch(() => {});
     return () => stop.abort();
   }, [id, isClosed, one === null, reload]);
+  const forkFrom = (seq: number) =>
+    ranks[me.role] >= ranks.operator && (
+      <button type="button" class="small" onClick={() => setAction(forkOf(one?.seq ?? seq, seq))}>
+        Fork from here
+      </button>
+    );
   const isGone = loaded.error?.status === 404;
   return (
     <>
@@ -101,8 +107,8 @@ export function One({ id, me }: { id: string; me: Me }) {
             {tab === "timeline" && <Timeline id={id} one={one} />}
             {tab === "graph" && <Graph id={id} one={one} />}
             {tab === "data" && <Data one={one} />}
-            {tab === "state" && <State id={id} one={one} />}
-            {tab === "ledger" && <Ledger id={id} seq={one.seq} />}
+            {tab === "state" && <State id={id} one={one} fork={forkFrom} />}
+            {tab === "ledger" && <Ledger id={id} seq={one.seq} fork={forkFrom} />}
             {tab === "stream" && <Stream id={id} key={id} />}
             {tab === "children" && <Children id={id} />}
           </div>
@@ -216,10 +222,10 @@ function Head({ one }: { one: Overview }) {
   );
 }
 
-/** Graph and state show the same point of the past; other views have none. */
+/** Timeline, graph and state show the same point of the past; other views have none. */
 function keptAt(tab: Tab): Record<string, null> {
   if (tab === "state") return {};
-  return tab === "graph" ? { with: null } : { seq: null, with: null };
+  return tab === "graph" || tab === "timeline" ? { with: null } : { seq: null, with: null };
 }
 
 function Tabs({ tab, query }: { tab: Tab; query: URLSearchParams }) {
@@ -275,18 +281,23 @@ function Data({ one }: { one: Overview }) {
 /** Of what a stream has put, so many are kept in the page. */
 const keptItems = 500;
 
+const connections = { away: "Connecting…", live: "Live", ended: "The stream has ended" };
+
 function Stream({ id }: { id: string }) {
   const [items, setItems] = useState<
     readonly { readonly id: string; readonly kind: string | null; readonly item: Shown }[]
   >([]);
-  const [how, setHow] = useState<"live" | "ended">("live");
+  const [how, setHow] = useState<keyof typeof connections>("away");
   const [error, setError] = useState<CallError | null>(null);
   useEffect(() => {
     const stop = new AbortController();
-    follow(`executions/${id}/stream`, stop.signal, ({ event, id: cursor, data }) => {
+    const hear = ({ event, id: cursor, data }: ServerEvent) => {
       if (event === "end" || event === "failed") return setHow("ended");
       const { kind, item } = JSON.parse(data) as { kind: string | null; item: Shown };
       setItems((before) => [...before.slice(1 - keptItems), { id: cursor ?? "", kind, item }]);
+    };
+    follow(`executions/${id}/stream`, stop.signal, hear, (isConnected) => {
+      if (!stop.signal.aborted) setHow(isConnected ? "live" : "away");
     }).catch((refused: unknown) => {
       if (refused instanceof CallError) setError(refused);
     });
@@ -295,7 +306,11 @@ function Stream({ id }: { id: string }) {
   return (
     <>
       <p class="flex">
-        <span class={`live ${how}`}>{how === "live" ? "Live" : "The stream has ended"}</span>
+        {error === null && (
+          <span class={`live ${how}`} role="status">
+            {connections[how]}
+          </span>
+        )}
         <span class="quiet">
           {items.length === 0
             ? "nothing yet"

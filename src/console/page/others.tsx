@@ -1,22 +1,21 @@
 /** Failures, workers and schedules. */
 import { visible } from "../../base/visible.ts";
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import type { Json } from "../../base/json.ts";
-import type { BulkShown, FailureShown, Me, Page, ScheduleShown, WorkerShown } from "../api.ts";
+import type { FailureShown, Me, Page, ScheduleShown, WorkerShown } from "../api.ts";
 import { ActionDialog, ranks, type Action } from "./actions.tsx";
-import { CallError, send, useLoad } from "./net.ts";
+import { Bulk, redriving } from "./bulk.tsx";
+import { useLoad } from "./net.ts";
 import { Frame } from "./listed.tsx";
 import { hrefOf, stay } from "./place.ts";
-import { Announce, ExecutionLink, Problem, Time, lengthOf } from "./parts.tsx";
+import { Announce, ExecutionLink, Time, lengthOf } from "./parts.tsx";
 
 export function Failures({ me }: { me: Me }) {
   const list = useLoad<Page<FailureShown>>("failures");
   const [group, setGroup] = useState<Readonly<Record<string, Json>> | null>(null);
-  const [done, setDone] = useState("");
   return (
     <>
-      <Announce text={done} />
-      {group && <Bulk action="redrive" where={group} onClose={() => setGroup(null)} onDone={setDone} />}
+      {group && <Bulk actions={[redriving]} where={group} onClose={() => setGroup(null)} />}
       <Frame
         title="Failures"
         about="Of the last 5,000 executions that failed, by flow, chunk and error; digits and ids make no other one."
@@ -26,7 +25,9 @@ export function Failures({ me }: { me: Me }) {
       >
         {({ flow, chunk, error, executions, lastAt, lastId, firstAt }) => (
           <tr key={`${flow} ${chunk} ${error}`}>
-            <td class="count">{executions.toLocaleString()}</td>
+            <td class="count" data-head="How many">
+              {executions.toLocaleString()}
+            </td>
             <td class="what">
               <a
                 class="main tone-failed"
@@ -69,51 +70,6 @@ export function Failures({ me }: { me: Me }) {
   );
 }
 
-const redriving: Action = {
-  name: "redrive",
-  label: "Redrive",
-  about:
-    "Each continues as a new execution from where it failed, with its past; executions already redriven are left out.",
-  inputs: [],
-};
-
-/** The same for many: how many there are is said before. */
-function Bulk({
-  action,
-  where,
-  onClose,
-  onDone,
-}: {
-  action: "redrive";
-  where: Readonly<Record<string, Json>>;
-  onClose: () => void;
-  onDone: (said: string) => void;
-}) {
-  const [preview, setPreview] = useState<BulkShown | null>(null);
-  const [error, setError] = useState<CallError | null>(null);
-  useEffect(() => {
-    send<BulkShown>("bulk", { action, where, dryRun: true, reason: "to see how many" }).then(
-      setPreview,
-      (refused: unknown) => {
-        if (!(refused instanceof CallError)) throw refused;
-        setError(refused);
-      },
-    );
-  }, []);
-  return (
-    <ActionDialog action={redriving} path="bulk" extra={{ action, where }} onClose={onClose} onDone={onDone}>
-      <Problem error={error} />
-      <p role="status">
-        {preview === null
-          ? "Counting…"
-          : preview.isMore
-            ? `More than ${preview.matched.toLocaleString()} match: too many for one go.`
-            : `${preview.matched.toLocaleString()} match.`}
-      </p>
-    </ActionDialog>
-  );
-}
-
 const silentMs = 15_000;
 
 export function Workers() {
@@ -124,15 +80,16 @@ export function Workers() {
       about="The processes that serve flows now."
       list={list}
       empty="No worker is running"
-      heads={["Worker", "Process", "Serves", "Since", "Silent for"]}
+      heads={["Worker", "Process", "Slots", "Serves", "Since", "Silent for"]}
     >
-      {({ id, host, pid, role, flows, versions, startedAt, silentMs: silent }) => (
+      {({ id, host, pid, role, flows, versions, slots, startedAt, silentMs: silent }) => (
         <tr key={id}>
           <td class="id">{id}</td>
           <td>
             {visible(host)}, pid {pid}
             <span class="line quiet">as {visible(role)}</span>
           </td>
+          <td data-head="Slots">{slots ?? <span class="quiet">not known</span>}</td>
           <td class="what">
             {flows.slice(0, 12).map((flow) => (
               <a key={flow} class="tag" href={hrefOf({ flow })} onClick={stay}>
@@ -142,10 +99,12 @@ export function Workers() {
             ))}
             {flows.length > 12 && <span class="quiet">and {flows.length - 12} more</span>}
           </td>
-          <td>
+          <td data-head="Since">
             <Time at={startedAt} />
           </td>
-          <td>{silent > silentMs ? <span class="tone-failed">{lengthOf(silent)}</span> : lengthOf(silent)}</td>
+          <td data-head="Silent for">
+            {silent > silentMs ? <span class="tone-failed">{lengthOf(silent)}</span> : lengthOf(silent)}
+          </td>
         </tr>
       )}
     </Frame>

@@ -55,19 +55,24 @@ const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeS
 export function lengthOf(ms: number): string {
   if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
   const seconds = ms / 1000;
-  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${Math.round(seconds % 60)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${seconds < 10 ? seconds.toFixed(1) : whole} s`;
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return both(minutes, "min", whole % 60, "s");
   const hours = Math.floor(minutes / 60);
-  if (hours < 48) return `${hours} h ${minutes % 60} min`;
-  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  if (hours < 48) return both(hours, "h", minutes % 60, "min");
+  return both(Math.floor(hours / 24), "d", hours % 24, "h");
+}
+
+function both(large: number, unit: string, small: number, part: string): string {
+  return small === 0 ? `${large} ${unit}` : `${large} ${unit} ${small} ${part}`;
 }
 
 function ago(ms: number): string {
   if (Math.abs(ms) < 1500) return "just now";
-  const [first = "", unit = "", next = "", small = ""] = lengthOf(Math.abs(ms)).split(" ");
-  const length =
-    unit === "h" && Number(first) < 5 ? `${first} ${unit} ${next} ${small}` : `${Math.round(Number(first))} ${unit}`;
+  const exact = lengthOf(Math.abs(ms));
+  const [first = "", unit = ""] = exact.split(" ");
+  const length = unit === "h" && Number(first) < 5 ? exact : `${Math.round(Number(first))} ${unit}`;
   return ms > 0 ? `${length} ago` : `in ${length}`;
 }
 

@@ -1,4 +1,5 @@
 /** The state of an execution at a point of its ledger, and what differs from another point. */
+import type { ComponentChildren } from "preact";
 import { visible } from "../../base/visible.ts";
 import type { Overview, Shown, StateShown } from "../api.ts";
 import { diffOf } from "./diff.ts";
@@ -8,7 +9,7 @@ import { Empty, Loading, Problem } from "./parts.tsx";
 import { Payload, Tree } from "./payload.tsx";
 import { Point } from "./point.tsx";
 
-export function State({ id, one }: { id: string; one: Overview }) {
+export function State({ id, one, fork }: { id: string; one: Overview; fork: (seq: number) => ComponentChildren }) {
   const { query } = usePlace();
   const seq = query.get("seq");
   const other = query.get("with");
@@ -39,6 +40,7 @@ export function State({ id, one }: { id: string; one: Overview }) {
             </button>
           </label>
         )}
+        {seq !== null && fork(at)}
       </Point>
       <Problem error={now.error ?? before.error} onRetry={now.reload} />
       {now.isLoading && <Loading rows={4} />}

@@ -3,26 +3,39 @@ import { visible } from "../../base/visible.ts";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Overview, TimelinePage, TimelineShown } from "../api.ts";
 import { CallError, read } from "./net.ts";
-import { hrefOf, stay } from "./place.ts";
-import { Empty, ErrorView, Loading, Problem, Status, Time, Windowed, lengthOf, toneOf } from "./parts.tsx";
+import { hrefOf, stay, usePlace } from "./place.ts";
+import { Point } from "./point.tsx";
+import { Empty, ErrorView, Loading, Problem, Shape, Status, Time, Windowed, lengthOf, toneOf } from "./parts.tsx";
 
 const rowHeight = 34;
 
 export function Timeline({ id, one }: { id: string; one: Overview }) {
-  const { rows, next, error, isLoading, pages, behind, load, loadMore } = usePages(id, one.seq);
+  const seq = usePlace().query.get("seq");
+  return (
+    <>
+      <Point one={one} />
+      <Bars key={seq} id={id} one={one} seq={seq} />
+    </>
+  );
+}
+
+/** Of one point of the ledger; null is now. */
+function Bars({ id, one, seq }: { id: string; one: Overview; seq: string | null }) {
+  const { rows, next, error, isLoading, pages, behind, at, load, loadMore } = usePages(id, one.seq, seq);
   const [chosen, setChosen] = useState<string | null>(null);
   const from = new Date(one.startedAt ?? one.createdAt).getTime();
   const ends = rows.flatMap(({ endedAt, until }) =>
     [endedAt, until].flatMap((at) => (at === null ? [] : [new Date(at).getTime()])),
   );
-  const now = one.closedAt === null ? Date.now() : new Date(one.closedAt).getTime();
+  const last = at ?? one.closedAt;
+  const now = last === null ? Date.now() : new Date(last).getTime();
   const begin = Math.min(
     from,
     ...rows.flatMap(({ queuedAt, startedAt }) =>
       [queuedAt, startedAt].flatMap((at) => (at === null ? [] : [new Date(at).getTime()])),
     ),
   );
-  const end = Math.max(begin + 1, one.closedAt === null ? now : Math.max(now, ...ends.filter((at) => at <= now)));
+  const end = Math.max(begin + 1, last === null ? now : Math.max(now, ...ends.filter((ended) => ended <= now)));
   const detail = rows.find(({ cursor }) => cursor === chosen) ?? null;
   return (
     <>
@@ -63,9 +76,14 @@ export function Timeline({ id, one }: { id: string; one: Overview }) {
             )}
           </Windowed>
           <p class="legend quiet">
-            <span class="bar-queued swatch" /> queued <span class="bar tone-running swatch" /> running{" "}
-            <span class="bar tone-waiting swatch" /> waiting <span class="bar tone-completed swatch" /> completed{" "}
-            <span class="bar tone-failed swatch" /> failed
+            <span>
+              <span class="bar-queued swatch" /> queued
+            </span>
+            {["running", "waiting", "parked", "completed", "failed", "cancelled"].map((tone) => (
+              <span key={tone}>
+                <span class={`bar tone-${tone} swatch`} /> {tone}
+              </span>
+            ))}
           </p>
         </div>
       )}
@@ -85,7 +103,7 @@ export function Timeline({ id, one }: { id: string; one: Overview }) {
 const refreshedPages = 3;
 
 /** Pages of rows, read again whenever the ledger has more. */
-function usePages(id: string, version: number) {
+function usePages(id: string, version: number, seq: string | null) {
   const [state, setState] = useState<{
     readonly rows: readonly TimelineShown[];
     readonly next: string | null;
@@ -93,7 +111,9 @@ function usePages(id: string, version: number) {
     readonly error: CallError | null;
     /** How far it has been read, while the rest is. */
     readonly behind: { readonly seq: number; readonly of: number; readonly isEnd?: boolean } | null;
-  }>({ rows: [], next: null, pages: 0, error: null, behind: null });
+    /** When the point of the past was that they show; null is now. */
+    readonly at: string | null;
+  }>({ rows: [], next: null, pages: 0, error: null, behind: null, at: null });
   const isAsking = useRef(false);
   const isMissed = useRef(false);
   const readPages = async (from: readonly TimelineShown[], cursor: string | null, count: number, before: number) => {
@@ -107,22 +127,33 @@ function usePages(id: string, version: number) {
       let [rows, next] = [from, cursor];
       let found: TimelinePage | null = null;
       for (let page = 0; page < count && (page === 0 || next !== null); page++) {
-        let after = Math.max(version, found?.seq ?? 0);
+        let after = Math.max(seq === null ? version : 0, found?.seq ?? 0);
         let last = -1;
         // A long ledger is read piece by piece: each answer is one piece further.
         for (;;) {
-          const query = new URLSearchParams({ ...(next !== null && { cursor: next }), after: String(after) });
+          const query = new URLSearchParams({
+            ...(next !== null && { cursor: next }),
+            ...(seq !== null && { seq }),
+            after: String(after),
+          });
           found = await read<TimelinePage>(`executions/${id}/timeline?${query.toString()}`);
           if (found.seq >= found.of || found.seq === last) break;
           [after, last] = [found.seq, found.seq];
-          setState({ rows: [...rows, ...found.rows], next: null, pages: before + 1, error: null, behind: found });
+          setState({
+            rows: [...rows, ...found.rows],
+            next: null,
+            pages: before + 1,
+            error: null,
+            behind: found,
+            at: found.at,
+          });
         }
         rows = [...rows, ...found.rows];
         next = found.nextCursor;
       }
       // A ledger that is too long is not read to its end.
       const behind = found && found.seq < found.of ? { ...found, isEnd: true } : null;
-      setState({ rows, next, pages: before + count, error: null, behind });
+      setState({ rows, next, pages: before + count, error: null, behind, at: found?.at ?? null });
     } catch (refused) {
       if (refused instanceof CallError)
         setState((known) => ({ ...known, error: refused, pages: Math.max(1, known.pages) }));
@@ -133,7 +164,7 @@ function usePages(id: string, version: number) {
   };
   useEffect(() => {
     if (state.pages <= refreshedPages) void readPages([], null, Math.max(1, state.pages), 0);
-  }, [id, version]);
+  }, [id, seq ?? version]);
   return {
     ...state,
     isLoading: state.pages === 0,
@@ -190,6 +221,9 @@ function Bar({
   return (
     <button type="button" class="bar-row" aria-expanded={isChosen} onClick={onChoose}>
       <span class="bar-label">
+        <svg viewBox="0 0 16 16" width="12" height="12" class={`mark tone-${toneOf(row.status)}`} aria-hidden="true">
+          <Shape tone={toneOf(row.status)} />
+        </svg>
         <span class="kind">{words[row.kind]}</span> <span class="name">{visible(row.name)}</span>
         <span class="sr">
           , {row.status}, {took}

@@ -11,6 +11,8 @@ export function fleetTables(schema: PgSchema) {
     flows: text("flows").array().notNull(),
     /** The version of each of its flows, in the same order; null where an older release registered it. */
     fingerprints: text("fingerprints").array(),
+    /** How many executions it advances at once; null where an older release registered it. */
+    slots: integer("slots"),
     /** Its schedules by name: `{ flow, cron, timeZone, overlap }`, and what each time starts. */
     schedules: jsonb("schedules").notNull().default({}),
     /** The pool id that graphile-worker locks this worker's jobs with. */
