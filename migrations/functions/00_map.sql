@@ -133,7 +133,7 @@ return (
   select flowledger.pieces_of(left(t.text, 200)) || case when length(t.text) > 200 then array[''] end
   from (select lower(concat(p_error ->> 'name', ': ', p_error ->> 'message')) as text) t);
 
--- What an error has among its pieces that is `ilike` this: each character of a text stands in one, which is fewer to look for than all.
+-- The pieces of an error that are `ilike` a text: each character of the text stands in one, and fewer are looked for than all.
 create or replace function flowledger.pattern_pieces(p_pattern text) returns text[]
 language sql immutable parallel safe
 return array(

@@ -1,4 +1,4 @@
--- What clients may send: payloads, texts, options, moments. The library calls the same functions, so these
+-- Checks of what clients send: payloads, texts, options, moments. The library calls the same functions, so these
 -- checks hold for it too; it says some of them earlier, with the place in the caller's own value.
 
 -- May this session say what only the library knows, e.g. that a contract has seen a value? Whoever can register a worker may:

@@ -34,7 +34,7 @@ begin
   end if;
 end $$;
 
--- What is wrong with a value by a JSON Schema, in words that follow "it"; null when it fits. Keywords that only annotate count nothing.
+-- The problem of a value with a JSON Schema, in words that follow "it"; null when the value fits. Keywords that only annotate count nothing.
 --   p_until   when it gives up
 --   p_refs    what led here without a step into the value: a schema that comes back to one of them never ends
 create or replace function flowledger.schema_problem(p_schema jsonb, p_value jsonb, p_root jsonb, p_place text, p_until timestamptz, p_refs text[])

@@ -1,4 +1,4 @@
--- What somebody's open transaction holds: a command waits for it as long as lock_timeout says, or five seconds, and then says who has it.
+-- Waits for locks of open transactions: a command waits as long as lock_timeout says, or five seconds, and then names the session.
 
 -- Sets the limit of a wait for a transaction that has none. Gives what lock_timeout was, which is set again after the wait; a failure
 -- sets it by itself.

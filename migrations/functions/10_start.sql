@@ -99,7 +99,7 @@ begin
   )
   select array_agg(made.id), array_agg(made.id) filter (where made.owner is null) into v_new, v_free from made;
   if exists (select from flowledger.flow_pauses) then
-    -- What another execution calls is its own business, and waits.
+    -- A call of another execution waits: its caller was accepted before.
     perform flowledger.check_intake(array(
       select x.flow from unnest(p_ids, p_flows, p_parents) x(id, flow, parent) where x.id = any(v_new) and x.parent is null));
     perform flowledger.check_claimed(array(select x.flow from unnest(p_ids, p_flows, p_modes) x(id, flow, mode) where x.id = any(v_new) and x.mode = 'claim'));
@@ -318,7 +318,7 @@ begin
 end $$;
 
 -- Refuses an input that breaks the contract of its flow in every version that live workers serve; without any, that was ever served.
--- What only the code can say, such as refinements and patterns that Postgres does not know, the worker says.
+-- Refinements, and patterns that Postgres does not know, are checked by the worker.
 create or replace function flowledger.check_input(p_flow text, p_input jsonb) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -423,7 +423,7 @@ begin
   end;
 end $$;
 
--- What it is that a start waits for.
+-- The key, id or flow that a start waits for.
 create or replace function flowledger.held_start(p_flow text, p_id uuid, p_key text) returns text
 language sql immutable
 return case when p_key is not null then format('idempotency key %s of flow "%s"', to_json(p_key), p_flow)
@@ -447,7 +447,7 @@ exception when lock_not_available or deadlock_detected then
   perform flowledger.refuse_held(flowledger.held_start(p_flow, p_id, p_key), null);
 end $$;
 
--- The same, where it waits for whatever holds it up.
+-- The start itself, which may wait for a lock.
 create or replace function flowledger.create_start(flow text, input jsonb, options jsonb) returns uuid
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -505,7 +505,7 @@ as $$
   select flowledger.begin_execution(start_execution.id, input, notify, raw, limit_key, null)
 $$;
 
--- The same with a delay of the start itself: the later of the two counts.
+-- As `start_execution`, with a delay of the start: the later of the two counts.
 create or replace function flowledger.begin_execution(p_id uuid, input jsonb, notify boolean, raw boolean, limit_key text, p_due timestamptz) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -63,7 +63,7 @@ begin
     select e.id from flowledger.executions e
     where e.id = any(p_ids) and e.owner is null and e.closed_at is null and coalesce(e.wake_at, 'infinity') <= v_at
       and (e.epoch > 0 or coalesce(e.discard_at, 'infinity') > v_at)
-      -- What lost several workers is claimed one at a time, so that only the one that takes its worker down is counted again.
+      -- Executions that lost several workers are claimed one at a time, so that only the one that takes its worker down is counted again.
       and (e.takeovers < 2 or p_suspects and e.id = (
         select s.id from flowledger.executions s
         where s.id = any(p_ids) and s.takeovers >= 2 and s.owner is null and s.closed_at is null and coalesce(s.wake_at, 'infinity') <= v_at
@@ -72,7 +72,7 @@ begin
   if cardinality(v_free) < cardinality(p_ids) then
     perform flowledger.renew_jobs(p_ids);
     perform flowledger.discard(p_ids);
-    -- Whoever has one locked may go without a trace: a refused command, a rollback, a command that found it due already.
+    -- The session that has one locked may leave no trace: its command is refused or rolled back, or found the execution due already.
     begin
       v_free := v_free || array(
         select e.id from flowledger.executions e
@@ -91,7 +91,7 @@ begin
   return query
   with claimed as (
     update flowledger.executions e
-    -- What a worker has taken is never discarded.
+    -- An execution that a worker has taken is never discarded.
     set owner = p_worker, epoch = e.epoch + 1, lease_token = p_token, commit_no = 0, stream_no = 0, discard_at = null
     where e.id = any(v_free)
     returning e.id, e.epoch, e.lease_token, e.seq, e.flow, e.fingerprint, e.takeovers, e.stream_seq

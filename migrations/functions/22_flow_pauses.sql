@@ -40,7 +40,7 @@ as $$
     or coalesce(flowledger.deadline_of(e) <= flowledger.now(), false)
 $$;
 
--- What a worker may take of these: all but those of paused flows that do not end. Those have their jobs again when the flow goes on, and
+-- The executions of these that a worker may take: all but those of paused flows that do not end. Those have their jobs again when the flow goes on, and
 -- one when their timeout is over.
 create or replace function flowledger.claimable(p_ids uuid[]) returns uuid[]
 language plpgsql volatile

@@ -74,7 +74,7 @@ declare
 begin
   delete from flowledger.slots s using flowledger.executions e
   where s.execution_id = any(p_left) and s.flow = l.flow and s.acquired and e.id = s.execution_id and e.owner is null;
-  -- What ends needs no slot for that.
+  -- An execution that ends needs no slot for that.
   if exists (select from flowledger.flow_pauses) and exists (select from flowledger.flow_pause_of(l.flow)) then
     return flowledger.claimable(array(select e.id from flowledger.executions e where e.id = any(p_ids) and e.flow = l.flow));
   end if;
@@ -250,7 +250,7 @@ begin
   end loop;
 end $$;
 
--- What a worker says of the flows it serves. p_limits: [{ flow, concurrency, rate, rate_ms, key_concurrency, key_rate,
+-- The limits of the flows that a worker serves. p_limits: [{ flow, concurrency, rate, rate_ms, key_concurrency, key_rate,
 -- key_rate_ms, action }]; a flow of p_flows that is not among them has no limits any more.
 create or replace function flowledger.declare_limits(p_flows text[], p_limits jsonb) returns void
 language plpgsql volatile security definer

@@ -39,7 +39,7 @@ declare
 begin
   if p_skip_locked then
     v_locked := array(select e.id from flowledger.executions e where e.id = any(p_ids) order by e.id for no key update skip locked);
-    -- What happens in a sub-flow is written to those above it too.
+    -- Events of a sub-flow show on the executions above it, which are locked too.
     v_above := array(
       select a.id from flowledger.executions a
       where a.id = any(array(
@@ -64,7 +64,7 @@ begin
           case when w.closes then case when x.relatives then v_at end when w.releases then v_at + flowledger.ms(x.wake_ms) else h.wake_at end,
           case when w.closes or x.sealed and w.is_whole then coalesce(h.sealed_at, v_at) else h.sealed_at end,
           case when w.closes then v_at end,
-          -- What a sub-flow waits for is nothing this execution waits for any more.
+          -- Interrupts of sub-flows count no more.
           case when w.closes then 0 else h.pending_interrupts end,
           case when w.closes then 0 else h.parked end,
           case when w.closes then x.outcome end,
@@ -120,7 +120,7 @@ begin
     from unnest(v_ords, v_firsts) as u(ord, first_seq);
 end $$;
 
--- What became of appends that were not accepted: repeat (this commit is in already), fenced (not the owner any more), or
+-- The verdict on an append that was not accepted: repeat (this commit is in already), fenced (not the owner any more), or
 -- busy (the row was locked: send it again).
 create or replace function flowledger.append_verdict(p_id uuid, p_epoch int, p_token uuid, p_commit_no int, p_base int) returns text
 language sql volatile
@@ -157,7 +157,7 @@ as $$
   on conflict (execution_id) do update set seq = excluded.seq, version = excluded.version, state = excluded.state
 $$;
 
--- What each row of a ledger hashes to: SHA-256 of all it holds.
+-- The hash of each row of a ledger: SHA-256 of all its columns.
 create or replace view flowledger.ledger_hashes as
 select l.execution_id, l.seq,
   sha256(record_send(row(l.execution_id, l.seq, l.epoch, l.at, l.type, l.dispatch, l.chunk, l.actor, l.payload, l.role, l.copied_at))) as hash

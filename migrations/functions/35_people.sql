@@ -1,4 +1,4 @@
--- What people are asked and what they correct: the rows of interrupts and interventions, each by one rule from the ledger.
+-- Interrupts and interventions: their rows of interrupts and interventions, each by one rule from the ledger.
 
 -- An interrupt as the ledger has it after the event p_until: the last pause under that id, what answered it, and what people and the
 -- clock did with it meanwhile.
@@ -13,7 +13,7 @@ as $$
   cross join lateral flowledger.handling_of(p_id, p_interrupt, a.raised_seq, least(p_until, a.resolved_seq)) h
 $$;
 
--- What people and the clock did with a pause, from the event that raised it to p_until: whom it asks now (null: as it was raised), who
+-- Claims, delegations, snoozes, reminders and escalations of a pause, from the event that raised it to p_until: whom it asks now (null: as it was raised), who
 -- has it, and until when it is put off. Whom it is given to begins with it anew.
 create or replace function flowledger.handling_of(p_id uuid, p_interrupt text, p_raised int, p_until int)
 returns table (assignees text[], claimed_by text, claimed_at timestamptz, is_exclusive boolean, snoozed_until timestamptz)
@@ -50,7 +50,7 @@ as $$
     and l.type in ('interrupt.reminded', 'interrupt.escalated')
 $$;
 
--- The same without what people and the clock did meanwhile. One whose time, or that of what follows next, was over when it was copied
+-- The same without those claims and reminders. One whose time, or that of what follows next, was over when it was copied
 -- here asks anew from then on.
 create or replace function flowledger.asked_of(p_id uuid, p_interrupt text, p_until int default 2147483647) returns setof flowledger.interrupts
 language plpgsql stable security definer
@@ -157,7 +157,7 @@ declare
   v_after int;
   v_up uuid[];
 begin
-  -- What happens after the stop is in no reader's stream, early or late.
+  -- Events after the stop are in no reader's stream, early or late.
   if (select e.stream_ended from flowledger.executions e where e.id = p_id) then
     v_stopped := (select min(s.seq) from (
       select r.seq from flowledger.ledger r where r.execution_id = p_id and r.type = 'stream.stopped' and r.payload ->> 'id' is null offset 0) s);
@@ -240,7 +240,7 @@ begin
   from flowledger.executions e where e.id = p_id;
   update flowledger.executions e
   set pending_interrupts = case when e.closed_at is null then flowledger.waiting_on(p_id) else 0 end,
-    -- What parks had run, and is one more. Whether what was retried, skipped or failed was one of them, the ledger says.
+    -- A chunk that parks had run, and is one more parked. Whether one that was retried, skipped or failed was parked, the ledger says.
     parked = case when e.closed_at is not null then 0 when v_unparks and e.parked + v_parked > 0 then (select count(*) from flowledger.parked_of(p_id)) else e.parked + v_parked end,
     stream_seq = e.stream_seq + v_shown
   where e.id = p_id
@@ -309,7 +309,7 @@ begin
       'resumeCount', i.resume_count, 'maxResumes', i.max_resumes, 'createdAt', flowledger.iso(i.created_at),
       'expiresAt', flowledger.iso(i.expires_at), 'resolvedAt', flowledger.iso(i.resolved_at), 'value', i.value,
       'requestId', i.request_id, 'actor', i.actor, 'response', i.response, 'executionId', i.execution_id, 'flow', i.flow, 'projectedFrom', null)
-      -- What most have none of is left out.
+      -- Fields that most records leave empty are left out.
       || case when i.title is null and i.assignees is null and i.due_at is null and i.claimed_by is null and i.snoozed_until is null then '{}'
         else jsonb_strip_nulls(jsonb_build_object('title', i.title, 'assignees', i.assignees, 'dueAt', flowledger.iso(i.due_at), 'claimedBy', i.claimed_by,
           'claimedAt', flowledger.iso(i.claimed_at), 'isExclusive', i.is_exclusive, 'snoozedUntil', flowledger.iso(i.snoozed_until))) end

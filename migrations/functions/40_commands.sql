@@ -1,4 +1,4 @@
--- What comes from outside: checked and decided under the row lock, then appended. The library calls the same functions.
+-- Commands from outside: checked and decided under the row lock, then appended. The library calls the same functions.
 
 -- Locks an execution that still takes commands, or says why it does not.
 create or replace function flowledger.lock_open(p_id uuid, p_what text) returns flowledger.executions
@@ -219,7 +219,7 @@ create or replace function flowledger.is_answer_options(p_text text) returns boo
 language sql immutable parallel safe
 return coalesce(p_text ~ '^\s*\{\s*"(resumeRequestId|actor|onlyIfPending|traceparent)"\s*:.*\}\s*$', false);
 
--- The same; raw: what the interrupt asks for has not been compared with the answer. Only the library says that it has, and not as a client.
+-- The same; raw: the answer has not been compared with the interrupt's schema. Only the library says that it has, and not as a client.
 create or replace function flowledger.continue_with(id uuid, interrupt text, payload jsonb, resume_request_id text, actor text, notify boolean,
   raw boolean) returns jsonb
 language sql volatile security definer
@@ -303,7 +303,7 @@ begin
   end if;
   if v_value is not null then
     if v_value is distinct from coalesce(payload, 'null')
-      -- What came before the question was given as it was, and taken as what that made of it.
+      -- An answer before the question was given as it was, and taken as the schema made it.
       and flowledger.kept_answer(continue_with.id, interrupt, resume_request_id) is distinct from coalesce(payload, 'null') then
       raise exception 'resumeRequestId % was used with another answer to interrupt % of execution %', resume_request_id, interrupt, continue_with.id
         using errcode = 'FL006', detail = resume_request_id, hint = 'use a new resumeRequestId for a new answer';
@@ -357,7 +357,7 @@ declare
   v_id text := flowledger.new_id()::text;
   v_unknown text;
 begin
-  -- What the ledger cannot hold must not get in: the fold would stop there.
+  -- An event that the ledger cannot hold must not get in: the fold would stop there.
   if jsonb_typeof(options) is distinct from 'object' then
     raise exception 'options of an intervention must be an object, got %', coalesce(left(options::text, 40), 'null') using errcode = 'FL008', hint = 'pass {"note": "typo"}';
   end if;
@@ -604,7 +604,7 @@ begin
   return flowledger.request_cancel(id, reason, actor, notify);
 end $$;
 
--- The same without a check: also for what the library does on its own account.
+-- The same without a check: also for cancels of the library's own.
 create or replace function flowledger.request_cancel(p_id uuid, p_reason text, p_actor text, p_notify boolean) returns boolean
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- What operators do to executions: each with who and why, decided under the row lock.
+-- Commands of operators: each with actor and reason, decided under the row lock.
 
 -- Chunks that wait for an operator, by the ledger: those that parked, and nothing has come of it since, nor a cancel's handlers.
 create or replace function flowledger.parked_of(p_id uuid, p_until int default 2147483647)
@@ -17,7 +17,7 @@ as $$
   where l.type = 'chunk.parked' and l.seq > coalesce(l.cleaned, 0)
 $$;
 
--- What an execution has planned, by its ledger: each dispatch with its chunk, or the node where it has none, and which item or branch of
+-- The planned dispatches of an execution, by its ledger: each with its chunk, or the node where it has none, and which item or branch of
 -- its collection it is (null: none). One pass, as asking for one dispatch after the other would be a pass for each.
 create or replace function flowledger.planned_of(p_id uuid) returns table (dispatch int, chunk text, index int)
 language sql stable
@@ -101,7 +101,7 @@ begin
   end if;
 end $$;
 
--- What is planned and has not ended, by the ledger, and what each waits for an operator could do something about: parked, backing
+-- The planned dispatches that have not ended, by the ledger, and what each waits for that an operator can change: parked, backing
 -- off, or neither (null).
 create or replace function flowledger.open_dispatches(p_id uuid)
 returns table (dispatch int, chunk text, index int, stands text, until timestamptz, error jsonb)
@@ -156,7 +156,7 @@ as $$
   order by c.id
 $$;
 
--- What a retry is of, of an execution that the caller has locked: its chunks that are parked, [{ dispatch, chunk, index, executionId }];
+-- The targets of a retry in an execution that the caller has locked: its chunks that are parked, [{ dispatch, chunk, index, executionId }];
 -- null where items of it are.
 create or replace function flowledger.retried_of(e flowledger.executions, options jsonb) returns jsonb
 language plpgsql volatile
@@ -232,7 +232,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select d.blueprint #> p_path from flowledger.definitions d where d.flow = e.flow and d.fingerprint = e.fingerprint $$;
 
--- What a skip is of, of an execution that the caller has locked, with a value that its contract bears: { dispatch, chunk, index,
+-- The target of a skip in an execution that the caller has locked, with a value that its contract bears: { dispatch, chunk, index,
 -- interrupt }, or { item, index } where an item of it is.
 create or replace function flowledger.skipped_of(e flowledger.executions, options jsonb, raw boolean) returns jsonb
 language plpgsql volatile

@@ -81,7 +81,7 @@ begin
   return flowledger.early_record(p_id, p_interrupt);
 end $$;
 
--- What is known of a question that has an answer and was not asked yet.
+-- The record of a question that has an answer and was not asked yet.
 create or replace function flowledger.early_record(p_id uuid, p_interrupt text) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

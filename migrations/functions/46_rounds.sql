@@ -1,6 +1,6 @@
--- What a round of a bulk does for all of its targets at once: each is checked on its own, and what they take is written together.
+-- A round of a bulk, for all of its targets at once: each is checked on its own, and what they take is written together.
 
--- What a command of an operator comes to, of an open execution that the caller has locked: the events that it appends, and nothing else;
+-- The events of an operator's command to an open execution that the caller has locked: those that it appends, and nothing else;
 -- null where it does more, or would be refused for the state that the execution is in. Refuses what its command would.
 create or replace function flowledger.operator_events(e flowledger.executions, p_action text, p_command jsonb) returns jsonb
 language plpgsql volatile
@@ -19,10 +19,10 @@ begin
     return case when e.sealed_at is null and coalesce(flowledger.moment_of(nullif(p_command -> 'until', 'null')) > flowledger.now(), true)
       then flowledger.pause_events('execution.paused', p_command) end;
   when 'unpause' then
-    -- Whoever asks has seen that it is paused.
+    -- The caller has seen that it is paused.
     return flowledger.pause_events('execution.unpaused', p_command);
   when 'cancel' then
-    -- What nobody has claimed ends here and now, and what its flow's pause holds needs a job.
+    -- An execution that nobody has claimed ends here and now, and one that its flow's pause holds needs a job.
     return case when e.epoch > 0 and not exists (select from flowledger.flow_pause_of(e.flow))
       then jsonb_build_array(flowledger.cancel_event(p_command)) end;
   else

@@ -1,4 +1,4 @@
--- What operators do to many executions at once: the targets are fixed when it is asked for, and an execution of `flowledger.bulk` gives
+-- Bulks, one command to many executions: the targets are fixed when the bulk is asked for, and an execution of `flowledger.bulk` gives
 -- each its command, with what became of it in the same transaction.
 
 -- Which options of its command a bulk may give to each target.
@@ -87,7 +87,7 @@ end $$;
 create or replace function flowledger.bulk_matches(p_action text, p_where jsonb, p_limit int) returns setof uuid
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
--- What is not asked for is not in the plan.
+-- A filter that is left out is not in the plan.
 set plan_cache_mode = force_custom_plan
 set jit = off
 as $$
@@ -237,7 +237,7 @@ as $$
   where b.execution_id = bulk_report.id
 $$;
 
--- What failed of a bulk, in the order of its targets: so many after a number.
+-- The failures of a bulk, in the order of its targets: so many after a number.
 create or replace function flowledger.bulk_failures(id uuid, after int default 0, max int default 100)
 returns table (number int, target_id uuid, at timestamptz, code text, message text, hint text)
 language plpgsql stable security definer
@@ -297,7 +297,7 @@ begin
     v_room := greatest(0, least(p_max, b.rate - v_used));
   end if;
   v_cursor := coalesce((select max(r.number) from flowledger.bulk_results r where r.execution_id = p_bulk), 0);
-  -- What is left waits for the rate, and where nothing is nobody does.
+  -- The targets that are left wait for the rate; without any nobody waits.
   if v_room = 0 and (
     exists (select from flowledger.bulk_targets s where s.execution_id = p_bulk and s.number > v_cursor)
     or exists (
@@ -308,7 +308,7 @@ begin
   select array_agg(x.target_id) into v_targets
   from (select s.target_id from flowledger.bulk_targets s where s.execution_id = p_bulk and s.number > v_cursor order by s.number limit v_room) x;
   if v_targets is null then
-    -- What was locked before.
+    -- Targets that were locked before.
     v_cursor := 0;
     v_targets := array(
       select s.target_id from flowledger.bulk_targets s
@@ -340,7 +340,7 @@ begin
     v_row := row(p_bulk, t.number, 'done', v_at, null, null, null, null);
     begin
       if v_is_patient then
-        -- Whoever has it may do the same to it.
+        -- The session that has it may do the same to it.
         perform from flowledger.executions e where e.id = t.target_id for no key update;
       end if;
       v_row.message := (
@@ -360,7 +360,7 @@ begin
       end if;
     exception
       when deadlock_detected or serialization_failure then
-        -- It is tried again.
+        -- The target is tried again.
         continue;
       when lock_not_available or sqlstate 'FL011' then
         continue when not v_is_patient;

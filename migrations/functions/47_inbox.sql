@@ -156,7 +156,7 @@ language sql stable parallel safe
 return concat_ws(' ', case when isfinite(p_due) then (extract(epoch from p_due) * 1000000)::bigint::text else '-' end,
   (extract(epoch from p_created) * 1000000)::bigint, p_id, p_interrupt);
 
--- What waits for an answer, overdue first, then by its due date, then what is never due, the oldest first. options: for (whom it asks:
+-- Interrupts that wait for an answer: overdue first, then by due date, then those that are never due, the oldest first. options: for (whom it asks:
 -- any of these), overdue, snoozed (also what is put off), flow, type, metadata, cursor (of the last row of the page before), limit (1 to
 -- 1000, default 100). Rows are interrupt records with their cursor. A limited client sees what its limits cover.
 create or replace function flowledger.inbox(options jsonb default '{}') returns setof jsonb
@@ -275,7 +275,7 @@ as $$
     and (not p_is_limited or flowledger.is_granted(i.execution_id))
 $$;
 
--- What a link leads to: the pause that it was given for, as its execution is now. Nobody learns more of a token that nobody gave than that.
+-- The pause that a link was given for, as its execution is now. Of a token that was never given nobody learns more than that.
 -- p_lock: locks the execution.
 create or replace function flowledger.linked(p_token text, p_lock boolean, out e flowledger.executions, out i flowledger.interrupts, out hash text)
 language plpgsql volatile
@@ -311,7 +311,7 @@ begin
   end if;
 end $$;
 
--- What a link asks, as the record of its interrupt: for a page with a form. It answers nothing.
+-- The interrupt of a link, as a record: for a page with a form. Reading it answers nothing.
 create or replace function flowledger.asked_by_token(token text) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

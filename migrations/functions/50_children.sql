@@ -42,13 +42,13 @@ begin
       if p.closed_at is null and p.id is not null and v_ended is not null then
         perform flowledger.accept(p, v_ended, false);
       end if;
-      -- What still waits below one that has closed is nothing that those above it wait for.
+      -- Interrupts below a closed execution do not count for those above it.
       perform flowledger.propagate_up(e.id, flowledger.visible_in(e.id), true, '{}') from flowledger.executions e
       where e.id = any(c.ids) and exists (select from flowledger.executions h where h.parent_id = e.id and h.pending_interrupts > 0);
       perform flowledger.request_cancel(h.id, 'parent ' || e.outcome, 'parent', true)
       from flowledger.executions h join flowledger.executions e on e.id = h.parent_id
       where h.parent_id = any(v_unfinished) and h.closed_at is null and not flowledger.is_item(h.id);
-      -- Whoever asked for the end of what is abandoned may not have lived to do so.
+      -- The worker that was to cancel abandoned children may have died before.
       if exists (select from flowledger.executions h where h.parent_id = any(v_told) and h.closed_at is null) then
         perform flowledger.request_cancel(h.id, 'abandoned by its caller', 'parent', true) from flowledger.executions h
         where h.parent_id = any(v_told) and h.closed_at is null and h.id = any(array(

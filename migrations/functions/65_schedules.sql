@@ -6,7 +6,7 @@ create or replace function flowledger.note_removed_schedules() returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  -- What is locked is being fired, so a worker has it.
+  -- A schedule that is locked is being fired, so a worker has it.
   with removed as materialized (
     select s.name from flowledger.schedules s
     where s.removed_at is null

@@ -184,7 +184,7 @@ begin
     select e.id from flowledger.executions e
     where e.wake_at < v_at - flowledger.ms(p_after_ms) and e.closed_at is null
       and (e.owner is null or not exists (select 1 from flowledger.workers w where w.id = e.owner))
-      -- What is queued waits for a slot, not for a job. Asked for each by its key: as a join it may read all slots for each.
+      -- A queued execution waits for a slot, not for a job. The slot is read by its key: a join may read all slots for each execution.
       and (select s.acquired from flowledger.slots s where s.execution_id = e.id) is not false
       and (not e.flow = any(v_paused) or e.epoch > 0 and flowledger.is_ending(e))
       and not 'flowledger:' || e.flow = any(v_told)

@@ -1,4 +1,4 @@
--- What auditors read: views and functions derived from the ledger alone.
+-- Views and functions for auditors, derived from the ledger alone.
 
 -- One row per execution.
 create or replace view flowledger.audit_executions as
@@ -62,7 +62,7 @@ select l.execution_id, l.seq, l.at, l.chunk, l.dispatch, split_part(l.type, '.',
 from flowledger.ledger l
 where l.type in ('state.set', 'state.appended', 'state.deleted')
 union all
--- What an operator edited; who and why is in the ledger, under the same seq.
+-- Edits of state by operators; actor and reason are in the ledger, under the same seq.
 select l.execution_id, l.seq, l.at, null, null, case c.change ->> 'op' when 'set' then 'set' else 'deleted' end, c.change ->> 'path', c.change -> 'value'
 from flowledger.ledger l cross join lateral jsonb_array_elements(l.payload -> 'changes') c(change)
 where l.type = 'state.edited';
@@ -153,7 +153,7 @@ begin
   for l in
     select r.type, flowledger.path_of(r.key) as path, r.value from (
       select w.*,
-        -- What was written below a key before it was replaced as a whole no longer counts.
+        -- Writes below a key before it was replaced as a whole no longer count.
         max(w.seq) filter (where w.type <> 'state.appended' and strpos(w.key, '.') = 0) over (partition by split_part(w.key, '.', 1)) as since
       from (
         select c.seq, 0::bigint as ord, c.type, c.payload ->> 'key' as key, c.payload -> 'value' as value
@@ -186,7 +186,7 @@ begin
   return case when v_path is null then v_values else flowledger.state_append(v_values, v_path, v_items) end;
 end $$;
 
--- What an execution ended with: its state, `$final_result` and `$interventions` where used. Null while it is open.
+-- The close snapshot of an execution: its state, `$final_result` and `$interventions` where used. Null while it is open.
 create or replace function flowledger.close_snapshot(id uuid) returns jsonb
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -199,7 +199,7 @@ begin
     return null;
   end if;
   v_snapshot := flowledger.state_at(close_snapshot.id);
-  -- What an item hands to its parent is its result, whatever it wrote under that name.
+  -- The result of an item is what it hands to its parent, whatever it wrote under that name.
   if not v_snapshot ? '$final_result' or flowledger.is_item(close_snapshot.id) then
     select l.payload -> 'value' into v_result from flowledger.ledger l
     where l.execution_id = close_snapshot.id and l.type = 'result.set' order by l.seq desc limit 1;
@@ -237,7 +237,7 @@ as $$
   select count(*)::int from raised r cross join lateral flowledger.asked_of(r.id, r.interrupt) i where i.status = 'pending'
 $$;
 
--- What `ctx.startInput` gives: what an execution was started with, as the contract made it; of an item what its parent was started with.
+-- `ctx.startInput`: the input of an execution, as the contract made it; of an item the input of its parent.
 create or replace function flowledger.start_input(p_id uuid) returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -258,7 +258,7 @@ create or replace function flowledger.meta(id uuid) returns jsonb
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  -- What there is little of, in one pass.
+  -- Types that there are few of, in one pass.
   with rare as materialized (
     select l.seq, l.type, l.payload, l.copied_at from flowledger.ledger l
     where l.execution_id = meta.id and l.type in ('execution.created', 'execution.claimed', 'execution.blocked',
@@ -277,7 +277,7 @@ as $$
     'parentId', e.parent_id, 'metadata', coalesce(e.metadata, '{}'),
     'resourceKeys', coalesce((select l.payload -> 'resourceKeys' from flowledger.ledger l where l.execution_id = meta.id and l.seq = 1), '[]'),
     'loadedFrom', e.loaded_from, 'forkedFrom', e.forked_from,
-    -- What was copied here belongs to the trace of another.
+    -- Copied events belong to the trace of another execution.
     'trace', (select l.payload ->> 'traceparent' from rare l
       where l.type in ('execution.created', 'execution.claimed') and l.copied_at is null and l.payload ? 'traceparent'
       order by l.seq desc limit 1))

@@ -104,13 +104,13 @@ begin
   union
   select o.id, o.chunk, o.attempt, t.kind, t.until, t.name, t.error from open o join timed t on t.dispatch = o.id and t.until > p_at
   union
-  -- What it sent is being heard, and it waits for that: nothing of its own came after.
+  -- Its event is being heard, and it waits for that: nothing of its own came after.
   select o.id, o.chunk, o.attempt, 'emit', null, s.p ->> 'event', null
   from open o cross join lateral (select t.type, t.p from tail t where t.dispatch = o.id order by t.seq desc limit 1) s
   where s.type = 'event.emitted' and s.p ? 'group';
 end $$;
 
--- What an execution waits for: answers first, then times, then others. At most 20 of a kind.
+-- The waits of an execution: answers first, then times, then others. At most 20 of a kind.
 create or replace function flowledger.waits_of(p_id uuid, p_at timestamptz, p_open jsonb) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -140,7 +140,7 @@ begin
       from (select x.* from flowledger.executions x where x.parent_id = p_id and x.closed_at is null order by x.id limit 20) c
       where not flowledger.is_item(c.id))
     union all
-    -- What it called stands among them.
+    -- Its children stand among them.
     (select 4, null, jsonb_build_object('kind', 'items', 'flow', max(c.flow), 'open', count(*)) from (
         select x.id, x.flow from flowledger.executions x where x.parent_id = p_id and x.closed_at is null limit 1001) c
       join flowledger.ledger l on l.execution_id = c.id and l.seq = 1 and l.payload ? 'item' having count(*) > 0)

@@ -1,4 +1,4 @@
--- What failed, and how often alike.
+-- Failed executions, grouped by flow, chunk and error.
 
 -- An error without what differs from case to case: ids and digits become #.
 create or replace function flowledger.alike_error(p_error jsonb) returns text

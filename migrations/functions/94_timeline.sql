@@ -1,4 +1,4 @@
--- What an execution did, a row for each run of a chunk, step, pause, sleep and child, in the order in which they came about. Attempts
+-- The timeline of an execution, a row for each run of a chunk, step, pause, sleep and child, in the order in which they came about. Attempts
 -- are in their row. It follows from the ledger alone; values and payloads stay where they are.
 create or replace function flowledger.timeline(id uuid, after text default null, max int default 100) returns setof jsonb
 language plpgsql stable security definer
@@ -43,11 +43,11 @@ begin
     cross join lateral jsonb_array_elements(m.m -> 'entries') with ordinality n(entry, ord)
     where m.m ->> 'move' = 'open' and n.entry ->> 'chunk' is not null
     union all
-    -- What a cancel left to do; the flow's own handler has no chunk.
+    -- Cleanup after a cancel; the flow's own handler has no chunk.
     select x.seq, x.at, (r.run ->> 'id')::int, coalesce(r.run ->> 'chunk', 'onCancel')
     from l x cross join lateral jsonb_array_elements(x.p -> 'runs') r(run) where x.type = 'cleanup.planned'
   ), shown as (
-    -- What comes of it is gathered for this page alone.
+    -- Its attempts are gathered for this page alone.
     select p.* from planned p where (p.seq, p.dispatch) > (v_seq, v_place) order by p.seq, p.dispatch limit timeline.max
   ), ran as (
     select x.*, lag(x.type) over (partition by x.dispatch order by x.seq) as before from l x
@@ -62,7 +62,7 @@ begin
         'status', case when x.type = 'interrupt.raised' then 'paused' else split_part(x.type, '.', 2) end,
         'queuedAt', flowledger.iso(flowledger.from_ms((x.p ->> 'queuedAt')::float8)), 'startedAt', flowledger.iso(flowledger.from_ms((x.p ->> 'startedAt')::float8)),
         'endedAt', flowledger.iso(x.at), 'error', flowledger.error_of(x.p -> 'error')) order by x.seq)
-        -- What parked fails in the end without another attempt.
+        -- A parked chunk fails in the end without another attempt.
         filter (where x.type not in ('chunk.retried', 'chunk.skipped') and not (x.type = 'chunk.failed' and x.before is not distinct from 'chunk.parked')) as attempts
     from ran x group by x.dispatch
   ), begun as (

@@ -14,7 +14,7 @@ declare
   v_discard timestamptz := flowledger.from_ms((p_header ->> 'discard')::float8);
   v_closed timestamptz := flowledger.from_ms((p_header ->> 'closed')::float8);
 begin
-  -- What is over is nothing to be discarded by.
+  -- A time that is over discards nothing.
   v_discard := case when v_closed is null and (p_header ->> 'epoch')::int = 0 and v_discard > v_at then v_discard end;
   insert into flowledger.executions (id, seq, epoch, flow, priority, created_at, started_at, sealed_at, closed_at, wake_at, due_at, discard_at,
     fingerprint, metadata, outcome, close_reason, error, close_snapshot, stream_ended, parent_id)
@@ -161,7 +161,7 @@ begin
         = (select r.seq, r.flow, r.created_at, r.fingerprint, r.priority, r.idempotency_key, r.limit_key, r.parent_id, r.metadata, r.started_at, r.sealed_at,
             r.closed_at, r.outcome, r.close_reason, r.error, r.close_snapshot, r.epoch, r.stream_ended, r.stream_seq, r.pending_interrupts, r.parked,
             r.due_at, r.discard_at,
-            -- What has closed is due only until its relatives have heard of it; a header that was gone tells once more.
+            -- A closed execution is due only until its relatives have heard of it; a header that was gone tells them once more.
             case when r.closed_at is not null then case when d.actual is null then flowledger.now() else e.wake_at end
               when e.owner is not null then e.wake_at
               when flowledger.is_untouched(r.id) then least(e.wake_at, r.discard_at, case when r.started_at is not null then greatest(r.started_at, r.due_at) end)
@@ -289,7 +289,7 @@ as $$
   left join head h on h.number = a.number
   left join flowledger.chain c on c.execution_id = a.execution_id and c.seq = a.seq
   where a.execution_id <> '00000000-0000-0000-0000-000000000000' and (p_id is null or a.execution_id = p_id) and c.hash is distinct from a.hash
-    -- What was pruned since then went as a whole.
+    -- An execution that was pruned since then went as a whole.
     and not (c.hash is null and not exists (select from flowledger.executions e where e.id = a.execution_id)
       and exists (select from flowledger.prunes p where a.execution_id between p.first and p.last and p.at >= h.at))
   order by 1, 2
@@ -402,7 +402,7 @@ declare
   v_ids uuid[];
   v_before int;
 begin
-  -- What is misspelt here would keep nothing.
+  -- A misspelt option would keep nothing.
   perform flowledger.check_options(p_keep, 'keep of prune()', '{status,flow,metadata}', '{"status": ["failed"]}');
   if p_closed_before is null or not isfinite(p_closed_before) then
     raise exception 'pruning needs a moment before which executions closed, got %', coalesce(p_closed_before::text, 'null') using errcode = 'FL008', hint = 'pass one like ''2026-01-31''';

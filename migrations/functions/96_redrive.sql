@@ -28,7 +28,7 @@ as $$
   order by h.id
 $$;
 
--- What a redrive records of the items of a collection that completed when nobody recorded it any more: `items.closed`, a megabyte each.
+-- The results of items that completed when nobody recorded them any more, as a redrive records them: `items.closed`, a megabyte each.
 create or replace function flowledger.items_to_record(p_id uuid, p_dispatch int, p_cut int) returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -69,7 +69,7 @@ declare
 begin
   select * into e from flowledger.executions h where h.id = p_id;
   select max(l.epoch) into v_epoch from flowledger.ledger l where l.execution_id = p_id and l.seq <= p_cut + 1;
-  -- What had not ended by then, by its events.
+  -- The dispatches that had not ended by then, by their events.
   select coalesce(array_agg(x.dispatch), '{}') into v_open from (
     select l.dispatch from flowledger.ledger l
     where l.execution_id = p_id and l.dispatch is not null and l.seq <= p_cut group by l.dispatch
@@ -151,7 +151,7 @@ begin
       select 'items.closed' as type, k.* from jsonb_to_recordset(v_kept) k(dispatch int, at timestamptz, payload jsonb)
       union all select 'child.closed', k.* from jsonb_to_recordset(v_ended) k(dispatch int, at timestamptz, payload jsonb)) v
     union all
-    -- What had failed before counts its attempts anew: it parks, and is retried at once.
+    -- A chunk that had failed before counts its attempts anew: it parks, and is retried at once.
     select 2, f.seq, f.epoch, f.at, 'chunk.parked', f.dispatch, f.chunk, f.actor, f.payload - 'retryInMs'
     from (
       select distinct on (l.dispatch) l.* from flowledger.ledger l
@@ -188,7 +188,7 @@ begin
     from flowledger.ledger s cross join lateral flowledger.items_at(p_id, s.dispatch) i
     where s.execution_id = p_id and s.type = 'items.started' and s.seq <= p_cut and v_bases ? (s.payload ->> 'base') and i.outcome <> 'completed'
   loop
-    -- What nothing had happened to yet begins as if it had not been there.
+    -- A dispatch without events begins as if it had not been there.
     continue when c.cut <= 2;
     perform flowledger.redrive_copy(c.id, c.new, c.cut, jsonb_build_object('id', p_new, 'dispatch', c.dispatch), p_redriven, p_depth + 1);
   end loop;
@@ -292,7 +292,7 @@ begin
   return v_new;
 end $$;
 
--- What a closed execution was redriven as, the oldest first.
+-- The executions that a closed one was redriven as, the oldest first.
 create or replace function flowledger.redriven_by(id uuid) returns setof uuid
 language sql stable security definer
 set search_path = pg_catalog, pg_temp

@@ -106,7 +106,7 @@ language sql immutable parallel safe
 return case when p_filter is null then '' when octet_length(p_filter::text) <= 500 then p_filter::text || ':'
   else encode(sha256(convert_to(p_filter::text, 'UTF8')), 'hex') || ':' end || p_key;
 
--- What a client hears of executions whose ids it knows, so that it can wait for their ends: nothing of those that its limits do not
+-- The headers that a client may read of executions whose ids it knows, so that it can wait for their ends: nothing of those that its limits do not
 -- cover; metadata, error and close snapshot only where `grant_client` made it a client, with limits or without.
 create or replace function flowledger.seen(p_ids uuid[]) returns setof flowledger.executions
 language plpgsql stable security definer

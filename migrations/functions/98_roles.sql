@@ -53,12 +53,12 @@ begin
     execute format('grant usage on schema %I to %I', 'flowledger', g.role);
     execute format('revoke all on all tables in schema %I from %I', 'flowledger', g.role);
     execute format('revoke all on all functions in schema %I from %I', 'flowledger', g.role);
-    -- Whoever connects asks whether the library fits, and wakes those who wait.
+    -- Each process that connects asks whether the library fits, and wakes those who wait.
     execute format('grant select on %I.migrations to %I', 'flowledger', g.role);
     execute format('grant execute on function %I.channel(uuid) to %I', 'flowledger', g.role);
     case g.kind
     when 'worker' then
-      -- What executions are and did is written by functions alone, which run with their owner's rights and see to time, role, epoch and
+      -- Headers and ledgers are written by functions alone, which run with their owner's rights and see to time, role, epoch and
       -- close; a worker says by itself what it serves, its schedules, and the data that flows share.
       foreach v_name in array array['ledger', 'chain', 'stream_items', 'executions', 'interrupts', 'interventions', 'snapshots', 'assignments',
         'limits', 'slots', 'limited_starts', 'database_identity', 'ledger_hashes', 'failures', 'flow_pauses'] loop
@@ -114,7 +114,7 @@ begin
       end if;
       foreach v_name in array array['audit_executions', 'audit_ledger', 'audit_interrupts', 'audit_interventions', 'audit_state_changes', 'chain', 'anchors', 'prunes', 'role_grants', 'client_grants',
         'flow_pauses', 'bulks', 'bulk_targets', 'bulk_results', 'database_identity', 'failures',
-        -- What `verify` reads: an auditor sees all of it in the views as well.
+        -- Tables that `verify` reads: an auditor sees all of it in the views as well.
         'executions', 'ledger', 'ledger_hashes', 'stream_items', 'interrupts', 'assignments', 'interventions', 'snapshots', 'workers', 'slots']
       loop
         execute format('grant select on %I.%I to %I', 'flowledger', v_name, g.role);
@@ -124,7 +124,7 @@ begin
         where p.pronamespace = 'flowledger'::regnamespace
           and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'pieces_of', 'error_pieces', 'pattern_pieces', 'timeline', 'differences', 'broken_chains', 'broken_anchors', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
             'interrupt_of', 'asked_of', 'handling_of', 'next_follow_up', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of', 'flow_pause_of', 'is_ending', 'deadline_of', 'redriven_by', 'bulk_report', 'bulk_failures',
-            -- What `show` and `inbox` of the command line read.
+            -- Functions that `show` and `inbox` of the command line read.
             'inbox', 'pending_on', 'interrupt_record', 'early_record', 'projected_record', 'projected_owner', 'is_projected_id', 'from_ms')
       loop
         execute format('grant execute on function %s to %I', v_name, g.role);
