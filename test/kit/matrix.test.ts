@@ -206,7 +206,7 @@ const happenings: Record<string, Happening> = {
     ends: (state) => {
       if (state === "created" || state === "delayed") return undefined;
       // Its idle time was over before it had its turn.
-      return `${usual} ${state === "queued" ? "24:00:00" : "49:00:10"}`;
+      return `${usual} ${state === "queued" ? "24:00:10" : "49:00:10"}`;
     },
   },
   "a worker whose clock is 5 % fast": { machine: new Machine(1.05) },
