@@ -131,7 +131,7 @@ export const readers: readonly Row[] = [
       options: optional(
         object({
           connection: optional(url),
-          schema: optional(oneOf("text", "constructor", "__proto__")),
+          schema: optional(oneOf("text", "timer", "constructor", "__proto__")),
           flows: optional(list(made(noFlow))),
           functions: optional(list(made(background.defer(() => null, { name: "matrix.function" })))),
           resources: optional(record(anything)),
