@@ -226,7 +226,8 @@ test("filters are those of listExecutions(), and what is unknown or cannot be me
 });
 
 test("two people answer at once: one is told who was first, and when", async () => {
-  const execution = await open();
+  const execution = await orchestrator.flow(ask).startExecution(null, { autoClose: false });
+  await untilEvent(execution, "interrupt.raised");
   const answer = (actor: string, n: number) =>
     clientOf({ authorize: () => ({ actor, role: "responder" }) })("POST", `executions/${execution.id}/answer`, {
       interrupt: "q",
@@ -235,6 +236,7 @@ test("two people answer at once: one is told who was first, and when", async () 
     });
 
   const answers = await Promise.all([answer("ann", 1), answer("bo", 2)]);
+  await execution.close();
   const closed = await execution.waitForClose();
   const late = await answer("cy", 3);
 
