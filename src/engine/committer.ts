@@ -56,11 +56,19 @@ export function openCommitter({ commits, leaving, onTrouble, onAnswer }: Committ
     isPersistent: true,
     onTrouble,
   });
+  // Beside the others, whose batch would wait for the same lock again.
+  const held = new Batcher<Append, AppendResult>({
+    send: sending((items) => commits.append(items)),
+    maxItems: 200,
+    isPersistent: true,
+    onTrouble,
+  });
   return {
     async commit(item) {
       const begun = liveness.monotonic();
       for (let attempt = 0; ; attempt++) {
-        const result = await (leaving.leaves(item) ? leavers : batcher).submit(item);
+        const lane = leaving.leaves(item) ? leavers : attempt === 0 ? batcher : held;
+        const result = await lane.submit(item);
         if (result.verdict !== "busy") {
           onAnswer(liveness.monotonic() - begun);
           return result;
@@ -72,6 +80,7 @@ export function openCommitter({ commits, leaving, onTrouble, onAnswer }: Committ
     close() {
       batcher.close();
       leavers.close();
+      held.close();
     },
   };
 }

@@ -120,9 +120,14 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     onTrouble,
   });
   const here = openHere({ host, capacity, claims, pauses, isTaking, isOwned: (id) => owners.has(id), runHere });
+  /** A job came for these while they were owned here: an owner may have given one back already, and not have heard it. */
+  const hinted = new Map<ExecutionId, number>();
   const advanceOne = async (execution: ExecutionId, flow: string, priority: number): Promise<void> => {
     const known = owners.get(execution);
-    if (known) return known.poke();
+    if (known) {
+      hinted.set(execution, priority);
+      return known.poke();
+    }
     if (isStopping || isCrashed) return;
     await capacity.acquire({ group: flow, priority });
     let claimed: Claim | null = null;
@@ -195,6 +200,10 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (isPoisonSuspect(claimed)) poisonSuspects.release();
         leave();
         slots.release(claimed);
+        const priority = hinted.get(claimed.id);
+        hinted.delete(claimed.id);
+        if (priority !== undefined && isTaking() && !owner.isLost)
+          void advanceOne(claimed.id, claimed.flow, priority).catch(onTrouble);
       });
       if (isStopping) owner.drain();
       await Promise.race([over, waitsForChildren]);
