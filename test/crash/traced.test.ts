@@ -108,7 +108,8 @@ test("F1: three processes make one trace of an execution: no span twice, none mi
     ofExecution.filter(({ name }) => name.startsWith("queue ")).map((claim) => [epochOf(claim), claim.endMs]),
   );
   const live = ofExecution.filter(({ name }) => /^(chunk|step) /.test(name));
-  expect(turns.size).toBeGreaterThan(2);
+  // The killed process had one and its heir another; an answer may come before that gives the execution back.
+  expect(turns.size).toBeGreaterThan(1);
   expect(live.length).toBeGreaterThan(6);
   // So long the answer of a commit may be under way.
   const slackMs = 1000;
