@@ -1,11 +1,11 @@
 /** Somebody's open transaction: what needs the same row or key waits for a while and says who has it; nothing else waits. */
 import postgres from "postgres";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { defineFlow, LockedError } from "../../src/index.ts";
 import type { JsonObject, Orchestrator } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { present, untilPending } from "../support/doors.ts";
-import { serving, visiting } from "../support/flows.ts";
+import { newGate, serving, visiting } from "../support/flows.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -223,6 +223,39 @@ test("of two commands that wait for each other's row, parent and sub-flow, one g
   const ends = await Promise.all([ended(down), ended(up)]);
 
   expect(ends.toSorted()).toEqual(["FL011", "ok"]);
+});
+
+test("sub-flows that ask while somebody holds their parents wait alone, and ask when that has ended", async () => {
+  const gates = [newGate(), newGate(), newGate()];
+  const asks = defineFlow("held.asks");
+  asks.to("ask", async (ctx) => {
+    await gates[Number(ctx.input)]?.passed;
+    return ctx.pauseFor({ interruptId: "later" });
+  });
+  const calls = defineFlow("held.calls");
+  calls.toSubFlow(asks);
+  await using orchestrator = await serving(database, [flow, asks, calls]);
+  const parents = await Promise.all(
+    gates.map((_, index) => orchestrator.flow(calls).startExecution(index, { autoClose: false })),
+  );
+  for (const parent of parents)
+    await vi.waitUntil(async () => (await parent.getSubFlowFrames())[0]?.status === "running", { timeout: 8000 });
+
+  await holding(
+    (tx) => tx`select from flowledger.executions where flow = 'held.calls' for update`,
+    async () => {
+      for (const gate of gates) {
+        gate.open();
+        await orchestrator.flow(flow).start(null, atOnce);
+      }
+      const began = performance.now();
+      for (let round = 0; round < 20; round++) await orchestrator.flow(flow).start(null, atOnce);
+      expect(performance.now() - began).toBeLessThan(4000);
+      for (const parent of parents) expect(await parent.getPendingInterrupts()).toEqual([]);
+    },
+  );
+
+  for (const parent of parents) expect(await untilPending(parent)).toHaveLength(1);
 });
 
 test("a worker starts while somebody holds the row of its schedule, and what fires it does not wait for long", async () => {
