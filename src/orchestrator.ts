@@ -4,7 +4,7 @@
  */
 import { systemTimers, type Timers } from "./base/timers.ts";
 import { requireActor, requireKnown, requireList, show } from "./base/option.ts";
-import { retryTransient } from "./store/batcher.ts";
+import { retryTransient, retryUnlessLocked } from "./store/batcher.ts";
 import type { ConnectionOption } from "./store/client.ts";
 import type { Anchor } from "./store/anchors.ts";
 import type { Pruned } from "./store/prune.ts";
@@ -423,7 +423,7 @@ export class Orchestrator implements AsyncDisposable {
     const { schedules } = this.#store;
     // With an id the start may be sent again.
     const id = this.#newId();
-    return this.getExecution(await retryTransient(() => schedules.run(name, { ...given, id })));
+    return this.getExecution(await retryUnlessLocked(() => schedules.run(name, { ...given, id })));
   }
 
   /** Workers of other processes hear of it by a wake-up. */
@@ -452,7 +452,7 @@ export class Orchestrator implements AsyncDisposable {
     }
     // With an id the start may be sent again.
     const id = this.#newId();
-    const { id: started } = await retryTransient(() => bulks.start({ ...given, id }));
+    const { id: started } = await retryUnlessLocked(() => bulks.start({ ...given, id }));
     return this.#bulk(started);
   }
 

@@ -429,8 +429,8 @@ language sql immutable
 return case when p_key is not null then format('idempotency key %s of flow "%s"', to_json(p_key), p_flow)
   when p_id is not null then 'execution id ' || p_id else format('the first start of flow "%s"', p_flow) end;
 
--- One of `create_executions`, in a transaction of the caller's own.
-create or replace function flowledger.create_in_transaction(
+-- One of `create_executions`, which waits for a lock no longer than other commands.
+create or replace function flowledger.create_execution(
   p_id uuid, p_flow text, p_mode text, p_input jsonb, p_created jsonb, p_key text, p_priority int, p_limit_key text, p_parent uuid,
   p_start_at timestamptz, p_delay_ms float8, p_discard_at timestamptz, p_discard_ms float8)
 returns table (ord int, id uuid, is_new boolean, is_conflict boolean, at_ms float8)

@@ -216,10 +216,9 @@ begin
   insert into flowledger.bulks (execution_id, action, options, filter, rate, rate_ms, matched, at, by, role, actor, reason)
   values (v_id, v_action, v_command, options -> 'where', (options -> 'rate' ->> 'limit')::int, v_rate_ms, v_matched, flowledger.now(), flowledger.caller(),
     flowledger.working_role(), options ->> 'actor', options ->> 'reason');
-  perform flowledger.create_executions(array[v_id], array['flowledger.bulk'], array['start'], jsonb_build_array(jsonb_build_object('bulk', v_id)),
-    jsonb_build_array(jsonb_build_object('flow', 'flowledger.bulk', 'metadata', jsonb_build_object('action', v_action),
-      'settings', jsonb_build_object('autoCloseMs', 0))),
-    array[null::text], array[0], array[null::text], array[null::uuid], array[null::timestamptz], array[null::float8], array[null::timestamptz], array[null::float8]);
+  perform flowledger.create_execution(v_id, 'flowledger.bulk', 'start', jsonb_build_object('bulk', v_id),
+    jsonb_build_object('flow', 'flowledger.bulk', 'metadata', jsonb_build_object('action', v_action), 'settings', jsonb_build_object('autoCloseMs', 0)),
+    null, 0, null, null, null, null, null, null);
   return jsonb_build_object('id', v_id, 'matched', v_matched);
 end $$;
 

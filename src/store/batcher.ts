@@ -31,6 +31,8 @@ const aloneAtOnce = 2 + leftToOthers;
 
 /** A statement that takes longer is on a dead connection: it is sent again on another one, or its callers hear of it. */
 const answerWithinMs = 5000;
+/** So long a command waits for a lock, as lock_timeout: less than for its answer, so that it hears who has it. */
+export const lockWithin = "4s";
 /**
  * A class, as everything is that is made for each commit and knows who waits for it: V8 allocates object literals of places whose
  * objects live long in a burst as old ones from then on, and what they know is kept with them until the next full collection.
@@ -185,8 +187,17 @@ function halves<T>(list: readonly T[]): [readonly T[], readonly T[]] {
 
 /** Does again what changes nothing when it is repeated, while only connections and locks are in the way. */
 export function retryTransient<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  return retryWhile((error) => isTransient(error), work, signal);
+}
+
+/** The same for somebody who waits: a command that has waited for a lock is not sent again. @throws {LockedError} */
+export function retryUnlessLocked<T>(work: () => Promise<T>): Promise<T> {
+  return retryWhile((error) => isTransient(error) && !isLocked(error), work);
+}
+
+function retryWhile<T>(mayHelp: (error: unknown) => boolean, work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
   return retry(() => withAnswerLimit(work()), {
-    shouldRetry: (error) => isTransient(error) && !isEnded(error),
+    shouldRetry: (error) => mayHelp(error) && !isEnded(error),
     waitMs: backoffMs,
     signal,
   });

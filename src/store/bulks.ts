@@ -4,6 +4,7 @@ import { FlowledgerError } from "../base/errors.ts";
 import type { JsonObject } from "../base/json.ts";
 import { ExecutionId } from "../ledger/event.ts";
 import type { Database } from "./client.ts";
+import { lockWithin } from "./batcher.ts";
 import { refusalOf } from "./refusals.ts";
 
 const Started = z.object({ id: ExecutionId, matched: z.int() });
@@ -56,7 +57,7 @@ interface FailureRow {
 export function bulksOf({ sql, target }: Pick<Database, "sql" | "target">): Bulks {
   const ask = async (options: JsonObject): Promise<unknown> => {
     const [row] = await sql<[{ answer: unknown }]>`
-      select flowledger.bulk(${JSON.stringify(options)}::text::jsonb) as answer`;
+      select flowledger.bulk(case when set_config('lock_timeout', ${lockWithin}, true) <> '' then ${JSON.stringify(options)}::text::jsonb end) as answer`;
     return row.answer;
   };
   return {

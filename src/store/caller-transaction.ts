@@ -218,7 +218,7 @@ const oid =
 const identity = `select pg_catalog.json_build_array($1::pg_catalog.text, pg_catalog.pg_current_xact_id()::pg_catalog.text,
   pg_catalog.current_setting('transaction_read_only'), pg_catalog.current_database(), current_user,
   pg_catalog.json_build_object('system', ${system}, 'oid', ${oid}, 'mayCreate', exists (
-    select from pg_catalog.pg_proc p where p.proname operator(pg_catalog.=) 'create_in_transaction'
+    select from pg_catalog.pg_proc p where p.proname operator(pg_catalog.=) 'create_execution'
       and p.pronamespace operator(pg_catalog.=) pg_catalog.to_regnamespace('flowledger')::pg_catalog.oid
       and pg_catalog.has_function_privilege(p.oid, 'execute'))))::pg_catalog.text`;
 

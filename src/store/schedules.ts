@@ -2,6 +2,7 @@
 import type { Json, JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { Database } from "./client.ts";
+import { lockWithin } from "./batcher.ts";
 import { list } from "./columns.ts";
 import { createdPayload } from "./starts.ts";
 import type { NewExecution } from "./starts.ts";
@@ -128,7 +129,7 @@ export function schedulesOf({ sql }: Pick<Database, "sql">): Schedules {
     },
     async run(name, options) {
       const [row] = await sql<[{ id: ExecutionId }]>`
-        select flowledger.run_schedule(${name}, ${JSON.stringify(options)}::text::jsonb) as id`;
+        select flowledger.run_schedule(case when set_config('lock_timeout', ${lockWithin}, true) <> '' then ${name} end, ${JSON.stringify(options)}::text::jsonb) as id`;
       return row.id;
     },
     async rewind(name, after) {

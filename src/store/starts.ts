@@ -242,7 +242,7 @@ async function createOne(transaction: OpenTransaction, execution: NewExecution):
   ] as const;
   const answer = await transaction.ask(
     `select pg_catalog.json_build_array(c.id, c.is_new, c.is_conflict, c.at_ms::pg_catalog.numeric)::pg_catalog.text
-      from flowledger.create_in_transaction(${given.map(([type], index) => `$${index + 1}::pg_catalog.text::pg_catalog.${type}`).join(", ")}) c`,
+      from flowledger.create_execution(${given.map(([type], index) => `$${index + 1}::pg_catalog.text::pg_catalog.${type}`).join(", ")}) c`,
     given.map(([, value]) => value),
   );
   const [created, isNew, isConflict, at] = Created.parse(JSON.parse(answer));

@@ -9,17 +9,13 @@ import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import { serving } from "../support/flows.ts";
 import { expectGuarantees } from "../support/ledger.ts";
-import { modelOf, testProvider, type Said } from "./provider.ts";
+import { modelOf, said, testProvider } from "./provider.ts";
 
 const database = await testDatabase();
 const { sql } = database;
 
 const aTool = tool({ inputSchema: z.object({}), execute: () => 1 });
 const weather = { name: "weather", input: { city: "Oslo" } };
-const said =
-  (...all: readonly Said[]) =>
-  (_: unknown, number: number) =>
-    all[number - 1] ?? { text: ["?"] };
 
 test("an agent calls its model, runs its tools beside each other, and ends with what the model says", async () => {
   await using provider = await testProvider(

@@ -8,15 +8,11 @@ import { defineFlow, type Ctx, type Execution, type FlowDefinition } from "../..
 import { testDatabase } from "../support/database.ts";
 import { refusal, serving, untilEvent } from "../support/flows.ts";
 import { expectGuarantees } from "../support/ledger.ts";
-import { modelOf, testProvider, type Said, type TestProvider } from "./provider.ts";
+import { modelOf, said, testProvider, type Said, type TestProvider } from "./provider.ts";
 
 const database = await testDatabase();
 const { sql } = database;
 const atOnce = { autoCloseTimeout: 0 };
-const said =
-  (...all: readonly Said[]) =>
-  (_: unknown, number: number) =>
-    all[number - 1] ?? { text: ["?"] };
 const look = (city: string, id?: string) => ({ name: "look", input: { city }, ...(id !== undefined && { id }) });
 const lookTool = (execute: (city: string) => unknown = (city) => `rain in ${city}`) =>
   ai.tool({ inputSchema: z.object({ city: z.string() }), execute: ({ city }) => execute(city) });

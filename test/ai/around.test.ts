@@ -7,15 +7,11 @@ import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import { refusal, serving } from "../support/flows.ts";
 import { expectGuarantees } from "../support/ledger.ts";
-import { modelOf, testProvider, type Said } from "./provider.ts";
+import { modelOf, said, testProvider } from "./provider.ts";
 
 const database = await testDatabase();
 const { sql } = database;
 const atOnce = { autoCloseTimeout: 0 };
-const said =
-  (...all: readonly Said[]) =>
-  (_: unknown, number: number) =>
-    all[number - 1] ?? { text: ["?"] };
 const look = (city: string) => ({ name: "look", input: { city } });
 const inputSchema = z.object({ city: z.string() });
 

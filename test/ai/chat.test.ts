@@ -17,7 +17,7 @@ import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import { serving, visiting } from "../support/flows.ts";
 import { expectGuarantees } from "../support/ledger.ts";
-import { modelOf, testProvider, type Asked, type Said } from "./provider.ts";
+import { modelOf, said, testProvider } from "./provider.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -61,10 +61,6 @@ class Tab extends AbstractChat<UIMessage> {
 
 const textOf = (message: UIMessage | undefined) =>
   (message?.parts ?? []).map((part) => (part.type === "text" ? part.text : "")).join("");
-const said =
-  (...all: readonly Said[]) =>
-  (_: Asked, number: number) =>
-    all[number - 1] ?? { text: ["?"] };
 
 const refund = { name: "refund", input: { amount: 500 } };
 

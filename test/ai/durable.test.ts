@@ -7,14 +7,10 @@ import { defineFlow, UsageError, type Ctx } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving } from "../support/flows.ts";
 import { expectGuarantees } from "../support/ledger.ts";
-import { modelOf, testProvider, type Said } from "./provider.ts";
+import { modelOf, said, testProvider } from "./provider.ts";
 
 const database = await testDatabase();
 const { sql } = database;
-const said =
-  (...all: readonly Said[]) =>
-  (_: unknown, number: number) =>
-    all[number - 1] ?? { text: ["?"] };
 const calls = [
   { name: "weather", input: { city: "Oslo" } },
   { name: "weather", input: { city: "Bergen" } },

@@ -44,6 +44,11 @@ export interface TestProvider extends AsyncDisposable {
   release(): void;
 }
 
+/** What is said to the first request, the second, and so on. */
+export function said(...all: readonly Said[]): (asked: unknown, number: number) => Said {
+  return (_, number) => all[number - 1] ?? { text: ["?"] };
+}
+
 /** @param answer by the request and its number, from 1 */
 export async function testProvider(answer: (asked: Asked, number: number) => Said): Promise<TestProvider> {
   const asked: Asked[] = [];

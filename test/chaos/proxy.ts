@@ -18,6 +18,8 @@ export interface Proxy extends AsyncDisposable {
   cutAll(): void;
   /** Lets the next statement that contains the text reach its commit, and cuts its connection before the answer. */
   loseAnswerOf(text: string): void;
+  /** Lets the answer of the next statement that contains the text come so much later. Asked several times, each is for one statement. */
+  delayAnswerOf(text: string, ms: number): void;
   /** Nothing gets through on open connections that match, until `heal`; those it silenced are then cut. */
   silence(matches: (connection: Connection) => boolean): void;
   heal(): void;
@@ -38,12 +40,14 @@ interface Pipe extends Connection {
   answered: number;
   /** The number of the answer that must not get through. */
   losing: number;
+  /** Of that which comes late, and by how much. */
+  slow: { readonly number: number; readonly ms: number } | null;
   readonly late: { readonly frame: Buffer; readonly due: number }[];
 }
 
 export async function openProxy(target: { host: string; port: () => number }): Promise<Proxy> {
   const pipes = new Set<Pipe>();
-  const armed: string[] = [];
+  const armed: Armed[] = [];
   const counts = { connections: 0, cut: 0, silenced: 0, lostAnswers: 0, lostNotifications: 0 };
 
   const cut = (pipe: Pipe) => {
@@ -63,6 +67,7 @@ export async function openProxy(target: { host: string; port: () => number }): P
       synced: 0,
       answered: 0,
       losing: 0,
+      slow: null,
       late: [],
     };
     pipes.add(pipe);
@@ -89,9 +94,11 @@ export async function openProxy(target: { host: string; port: () => number }): P
         counts.lostNotifications += 1;
         return;
       }
-      if (proxy.delayMs === 0 && pipe.late.length === 0) return void client.write(frame);
+      const delayMs = pipe.slow && pipe.answered >= pipe.slow.number - 1 ? pipe.slow.ms : proxy.delayMs;
+      if (kind === "Z" && pipe.answered === pipe.slow?.number) pipe.slow = null;
+      if (delayMs === 0 && pipe.late.length === 0) return void client.write(frame);
       // In order, as TCP does it, also when the delay has changed meanwhile.
-      if (pipe.late.push({ frame, due: performance.now() + proxy.delayMs }) === 1) deliver(pipe);
+      if (pipe.late.push({ frame, due: performance.now() + delayMs }) === 1) deliver(pipe);
     });
     client.on("data", fromClient);
     upstream.on("data", fromServer);
@@ -112,7 +119,8 @@ export async function openProxy(target: { host: string; port: () => number }): P
       counts.cut += pipes.size;
       for (const pipe of pipes) cut(pipe);
     },
-    loseAnswerOf: (text) => void armed.push(text),
+    loseAnswerOf: (text) => void armed.push({ text, slowMs: null }),
+    delayAnswerOf: (text, ms) => void armed.push({ text, slowMs: ms }),
     silence(matches) {
       for (const pipe of pipes)
         if (matches(pipe) && !pipe.isSilent) {
@@ -140,8 +148,14 @@ function deliver(pipe: Pipe): void {
   }
 }
 
-/** Counts what will be answered, and marks the answer to lose. */
-function noteRequest(pipe: Pipe, frame: Buffer, armed: string[]): void {
+/** A statement whose answer is to be late by so much; null is lost. */
+interface Armed {
+  readonly text: string;
+  readonly slowMs: number | null;
+}
+
+/** Counts what will be answered, and marks the answer to lose or to hold back. */
+function noteRequest(pipe: Pipe, frame: Buffer, armed: Armed[]): void {
   const kind = String.fromCharCode(frame[0] ?? 0);
   if (kind === "P") {
     const [name = "", text = ""] = frame.toString("utf8", 5).split("\0");
@@ -150,12 +164,12 @@ function noteRequest(pipe: Pipe, frame: Buffer, armed: string[]): void {
   if (kind === "B" || kind === "Q") {
     const words = frame.toString("latin1", 5, Math.min(frame.length, 400)).split("\0");
     const text = kind === "Q" ? (words[0] ?? "") : (pipe.statements.get(words[1] ?? "") ?? "");
-    const index = pipe.losing > 0 ? -1 : armed.findIndex((wanted) => text.includes(wanted));
-    if (index >= 0) {
-      armed.splice(index, 1);
-      // The connection's first answer is that of its start.
-      pipe.losing = pipe.synced + 2;
-    }
+    const index = pipe.losing > 0 ? -1 : armed.findIndex((wanted) => text.includes(wanted.text));
+    const [found] = index >= 0 ? armed.splice(index, 1) : [];
+    // The connection's first answer is that of its start.
+    const number = pipe.synced + 2;
+    if (found?.slowMs === null) pipe.losing = number;
+    else if (found) pipe.slow = { number, ms: found.slowMs };
   }
   if (kind === "S" || kind === "Q") pipe.synced += 1;
 }

@@ -7,7 +7,7 @@ import { afterEach, expect, test, vi } from "vitest";
 import { createOrchestrator, defineFlow, FlowledgerError } from "../../src/index.ts";
 import type { Logger } from "../../src/index.ts";
 import { administer, testDatabase } from "../support/database.ts";
-import { untilPending } from "../support/doors.ts";
+import { askedOver, untilPending } from "../support/doors.ts";
 import { refusing, startFake } from "../support/servers.ts";
 
 const database = await testDatabase();
@@ -26,16 +26,7 @@ afterEach(() => void vi.unstubAllEnvs());
 
 type Connection = NonNullable<Parameters<typeof createOrchestrator>[0]>["connection"];
 
-/** Migrates, serves and starts: over every kind of connection that there is. */
-async function worksBy(connection: Connection): Promise<string[]> {
-  await using orchestrator = createOrchestrator({ connection, flows: [flow], logger });
-  await orchestrator.migrate();
-  await orchestrator.startWorker({ drainTimeout: "100ms" });
-  const execution = await orchestrator.flow(flow).startExecution(1);
-  const pending = await untilPending(execution);
-  await execution.cancel();
-  return pending.map(({ id }) => id);
-}
+const worksBy = (connection: Connection) => askedOver(connection, flow, logger);
 
 async function refusedBy(connection: Connection): Promise<FlowledgerError> {
   await using orchestrator = createOrchestrator({ connection, flows: [flow], logger });

@@ -23,7 +23,7 @@ import type { Execution, Logger, Orchestrator } from "../../src/index.ts";
 import { runCli } from "../support/cli.ts";
 import { administer, emptyDatabase, testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
-import { untilPending } from "../support/doors.ts";
+import { askedOver, untilPending } from "../support/doors.ts";
 import { refusal } from "../support/flows.ts";
 import { cells } from "../support/products.ts";
 import { refusing, startFake, startTls } from "../support/servers.ts";
@@ -674,26 +674,11 @@ test.each(["require", "prefer"])("over TLS, with sslmode=%s, everything works", 
     Object.assign(url, { hostname: "localhost", port: String(tls.port) });
     url.searchParams.set("sslmode", mode);
   });
-  await using orchestrator = createOrchestrator({ connection, flows: [flow], logger });
 
-  await orchestrator.migrate();
-  await orchestrator.startWorker({ drainTimeout: "100ms" });
-  const execution = await orchestrator.flow(flow).startExecution(1);
-
-  expect(await untilPending(execution)).toHaveLength(1);
-  await execution.cancel();
+  expect(await askedOver(connection, flow, logger)).toEqual(["q"]);
 });
 
-/** Migrates, serves and starts: over every kind of connection that there is. */
-async function pendingBy(connection: string): Promise<string[]> {
-  await using orchestrator = createOrchestrator({ connection, flows: [flow], logger });
-  await orchestrator.migrate();
-  await orchestrator.startWorker({ drainTimeout: "100ms" });
-  const execution = await orchestrator.flow(flow).startExecution(1);
-  const pending = await untilPending(execution);
-  await execution.cancel();
-  return pending.map(({ id }) => id);
-}
+const pendingBy = (connection: string) => askedOver(connection, flow, logger);
 
 test.each(["prefer", "allow", "disable"])("sslmode=%s works with a server that has no TLS", async (mode) => {
   expect(await pendingBy(changed((url) => url.searchParams.set("sslmode", mode)))).toEqual(["q"]);

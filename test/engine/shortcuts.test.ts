@@ -21,6 +21,7 @@ import { defineFlow } from "../../src/index.ts";
 import type { Execution, FlowDefinition, OrchestratorOptions } from "../../src/index.ts";
 import { Orchestrator } from "../../src/orchestrator.ts";
 import { mostAtOnce, verify } from "../../src/store/verify.ts";
+import { openProxy } from "../chaos/proxy.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import { collect, newGate, untilEvent } from "../support/flows.ts";
@@ -106,6 +107,35 @@ describe.concurrent("by jobs and notifications alone", () => {
     const results = await Promise.all(inputs.map((n) => orchestrator.flow(flow).start(n)));
 
     expect(results).toEqual(inputs.map((n) => ({ $final_result: n })));
+  });
+
+  test("a job that comes before the owner has heard that it gave the execution back is not lost", async () => {
+    const url = new URL(database.url);
+    const port = Number(url.port);
+    await using proxy = await openProxy({ host: url.hostname, port: () => port });
+    url.port = String(proxy.port);
+    const flow = defineFlow("alone.early");
+    flow
+      .to("nap", async (ctx) => {
+        // Of the next two commits the first begins the sleep, and the second gives the execution back.
+        for (const ms of [0, 1000]) proxy.delayAnswerOf("flowledger.append(", ms);
+        await ctx.sleep("100ms");
+        return 1;
+      })
+      .end();
+    await using _inside = await serving([flow], { connection: url.href });
+    await using outside = visiting([flow]);
+    const execution = await outside.flow(flow).startExecution(null, atOnce);
+
+    await untilParked(execution);
+    // The job is fetched as soon as it is due.
+    const looking = systemTimers.every(
+      20,
+      () => void sql`select pg_notify('jobs:insert', '{"count": 1}')`.catch(() => {}),
+    );
+    const ended = await execution.waitForClose({ timeout: "20s" }).finally(() => looking.cancel());
+
+    expect(ended).toEqual({ $final_result: 1 });
   });
 
   test("a pause is answered, an answer that nobody gives expires, and an event finds who waits", async () => {

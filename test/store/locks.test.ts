@@ -198,6 +198,48 @@ test("a command without a lock_timeout waits for an open transaction no longer t
   expect(ends).toEqual(cases.map(([, waiting]) => [waiting, "FL011"]));
 });
 
+test("so it is with the calls of the library, which say so by a LockedError", async () => {
+  await using orchestrator = await serving(database, [flow, inner, outer], { schedules });
+  const [answered, cancelled] = [await nested(orchestrator), await nested(orchestrator)];
+  const [closed, pruned, open] = [
+    await orchestrator.flow(flow).startExecution(null, atOnce),
+    await orchestrator.flow(flow).startExecution(null, atOnce),
+    await orchestrator.flow(flow).startExecution(null, { autoClose: false }),
+  ];
+  await Promise.all([closed.waitForClose(), pruned.waitForClose()]);
+  const who = { actor: "ann", reason: "INC-12" };
+  const id = crypto.randomUUID();
+  const row = (of: string) => `from flowledger.executions where id = '${of}' for update`;
+  const cases: readonly (readonly [held: string, call: () => Promise<unknown>])[] = [
+    [row(open.id), () => open.pause(who)],
+    [row(closed.id), () => closed.redrive({ from: 2, ...who })],
+    [row(pruned.id), () => orchestrator.prune({ ids: [pruned.id], ...who })],
+    [row(answered.parent), async () => (await orchestrator.getExecution(answered.frame)).continueWith("below", 1)],
+    [
+      row(cancelled.frame),
+      async () => (await orchestrator.getExecution(cancelled.parent)).cancelSubFlow(cancelled.frame),
+    ],
+    [`flowledger.lock_table('flow_pauses', 'it')`, () => orchestrator.pauseFlow("held.inner", who)],
+    [`flowledger.anchor()`, () => orchestrator.anchor()],
+    [`from flowledger.schedules where name = 'yearly' for update`, () => orchestrator.runSchedule("yearly", who)],
+    [`flowledger.start('held', '1', '{"id": "${id}"}')`, () => orchestrator.flow(flow).startExecution(1, { id })],
+  ];
+  const clients = postgres(database.url, { max: cases.length });
+
+  const ends = await Promise.all(
+    cases.map(([held, call]) =>
+      holding(
+        (tx) => tx.unsafe(`select ${held}`),
+        () => call().catch((error: unknown) => error),
+        { client: clients, isUndone: true },
+      ),
+    ),
+  );
+  await clients.end();
+
+  expect(ends.map((end) => (end instanceof LockedError ? "locked" : end))).toEqual(cases.map(() => "locked"));
+});
+
 test("of two commands that wait for each other's row, parent and sub-flow, one gives up by name", async () => {
   await using orchestrator = await serving(database, [inner, outer]);
   const { parent, frame } = await nested(orchestrator);

@@ -336,7 +336,7 @@ test("a client reaches nothing but the commands, and the auditor nothing that wr
     "flowledger.append_verdict(null, 1, null, 1, 1)",
     "flowledger.reap(1000, 1000)",
     "flowledger.create_executions(null, null, null, null, null, null, null, null, null, null, null, null, null)",
-    "flowledger.create_in_transaction(null, null, null, null, null, null, null, null, null, null, null, null, null)",
+    "flowledger.create_execution(null, null, null, null, null, null, null, null, null, null, null, null, null)",
     "flowledger.lock_table('anchors', 'x')",
     "flowledger.add_jobs('{}')",
     "flowledger.state_at(null)",

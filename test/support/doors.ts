@@ -1,7 +1,15 @@
 /** The same command through the library and through SQL: one contract, one suite for both. */
 import postgres from "postgres";
-import { FlowledgerError } from "../../src/index.ts";
-import type { Execution, Intervention, Json, JsonObject } from "../../src/index.ts";
+import { createOrchestrator, FlowledgerError } from "../../src/index.ts";
+import type {
+  Execution,
+  FlowDefinition,
+  Intervention,
+  Json,
+  JsonObject,
+  Logger,
+  OrchestratorOptions,
+} from "../../src/index.ts";
 import type { InterruptRecord } from "../../src/execution/interrupt.ts";
 
 export interface Answer {
@@ -131,6 +139,21 @@ export async function untilPending(
   }
   const ledger = (await execution.history()).map((event) => JSON.stringify(event));
   throw new Error(`not ${count} pending interrupts within 8 s in\n${ledger.join("\n")}`);
+}
+
+/** Migrates, serves and starts: over every kind of connection that there is. Gives the ids that the execution asks for. */
+export async function askedOver(
+  connection: OrchestratorOptions["connection"],
+  flow: FlowDefinition,
+  logger: Logger,
+): Promise<string[]> {
+  await using orchestrator = createOrchestrator({ connection, flows: [flow], logger });
+  await orchestrator.migrate();
+  await orchestrator.startWorker({ drainTimeout: "100ms" });
+  const execution = await orchestrator.flow(flow).startExecution(1);
+  const pending = await untilPending(execution);
+  await execution.cancel();
+  return pending.map(({ id }) => id);
 }
 
 /** One that must be there. */
