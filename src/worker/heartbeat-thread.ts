@@ -1,5 +1,5 @@
 /** The thread that says "alive": it speaks for the worker on a connection of its own, and beats only while the main loop ticks. */
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import { withTimeout } from "../base/async.ts";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import { openSession } from "../store/session.ts";
@@ -24,23 +24,23 @@ async function beat(data: ThreadData): Promise<void> {
   let timer: Timer | undefined;
   let isOver = false;
   const end = async (message: FromThread | null): Promise<void> => {
+    if (isOver) return;
     isOver = true;
     timer?.cancel();
     if (message) parentPort?.postMessage(message);
     await session.end(1).catch(() => {});
-    parentPort?.close();
+    parentPort?.off("message", hear).postMessage("ended" satisfies FromThread);
   };
-  parentPort?.on("message", (message: ToThread) => {
-    if (message !== "stop") {
-      if ("password" in message) asked.resolve(message.password);
-      else asked.reject(new Error(message.failure));
-      return;
-    }
-    session
-      .leave(worker.id)
-      .catch(() => {})
-      .finally(() => void end(null));
-  });
+  const hear = (message: ToThread) => {
+    if (message === "stop") {
+      session
+        .leave(worker.id)
+        .catch(() => {})
+        .finally(() => void end(null));
+    } else if ("password" in message) asked.resolve(message.password);
+    else if ("failure" in message) asked.reject(new Error(message.failure));
+  };
+  parentPort?.on("message", hear);
   await session.register(worker);
   parentPort?.postMessage("registered" satisfies FromThread);
   let seen = Atomics.load(ticks, 0);
@@ -68,5 +68,7 @@ async function beat(data: ThreadData): Promise<void> {
   timer = liveness.after(everyMs, () => void turn());
 }
 
-// `startHeartbeat` sets `workerData`.
-void beat(workerData as ThreadData);
+// It speaks for one worker at a time, and there may be another one after it.
+parentPort?.on("message", (message: ToThread) => {
+  if (typeof message === "object" && "speakFor" in message) void beat(message.speakFor);
+});

@@ -1,7 +1,7 @@
 /** The worker's side of the thread that says "alive" for it: `heartbeat-thread.ts`. */
 import { Worker as Thread } from "node:worker_threads";
 import { UsageError } from "../base/errors.ts";
-import { systemTimers as liveness } from "../base/timers.ts";
+import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import type { DriverOptions } from "../store/driver.ts";
 import type { SchemaNames } from "../store/names.ts";
 import type { Registration } from "../store/session.ts";
@@ -32,6 +32,9 @@ export interface HeartbeatOptions extends Registration {
 /** Time between turns of the main loop that are counted. */
 const tickEveryMs = 100;
 
+/** So long a thread that has ended with its worker stays for the next one: its start is what takes longest when a worker starts. */
+const idleMs = 10_000;
+
 /** What the thread is given. */
 export type ThreadData = Omit<HeartbeatOptions, "onTick"> & {
   readonly asksPassword: boolean;
@@ -40,18 +43,19 @@ export type ThreadData = Omit<HeartbeatOptions, "onTick"> & {
 };
 
 /** What the thread says, and what it is told. */
-export type FromThread = "registered" | "lost" | "password";
-export type ToThread = "stop" | { readonly password: string } | { readonly failure: string };
+export type FromThread = "registered" | "lost" | "password" | "ended";
+export type ToThread =
+  { readonly speakFor: ThreadData } | "stop" | { readonly password: string } | { readonly failure: string };
 
 /**
- * Starts the thread. `onLost` is called once when the others have given this worker up, or the thread has failed.
+ * Begins to say "alive". `onLost` is called once when the others have given this worker up, or the thread has failed.
  *
  * @throws {UsageError} connection options that cannot travel to a thread
  */
 export function startHeartbeat({ onTick, ...options }: HeartbeatOptions, onLost: () => void): Heartbeat {
   const ticks = new Int32Array(new SharedArrayBuffer(8));
   const { password } = options.connection;
-  const thread = openThread({
+  const thread = threadFor({
     ...options,
     connection: { ...options.connection, password: typeof password === "function" ? undefined : password },
     asksPassword: typeof password === "function",
@@ -72,17 +76,21 @@ export function startHeartbeat({ onTick, ...options }: HeartbeatOptions, onLost:
     })
     .unref();
   // Listened for at once: the thread may exit at any moment.
-  const gone = new Promise((done) => thread.once("exit", done));
+  const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+  thread.once("exit", end);
   const { promise: registered, resolve, reject } = Promise.withResolvers<void>();
   let isStopped = false;
   let isRegistered = false;
   let isLost = false;
+  let isEnded = false;
   const lose = () => {
     isLost = true;
     onLost();
   };
-  const tell = (message: ToThread) => thread.postMessage(message);
-  thread.unref();
+  // Afterwards it may speak for another one.
+  const tell = (message: ToThread) => {
+    if (!isEnded) thread.postMessage(message);
+  };
   thread.on("message", (message: FromThread) => {
     if (message === "registered") {
       isRegistered = true;
@@ -93,6 +101,10 @@ export function startHeartbeat({ onTick, ...options }: HeartbeatOptions, onLost:
         (given) => tell({ password: given }),
         (error: unknown) => tell({ failure: error instanceof Error ? error.message : String(error) }),
       );
+    } else if (message === "ended") {
+      isEnded = true;
+      release(thread);
+      end();
     } else if (message === "lost" && !isStopped) lose();
     // Other messages are not from us: under `node --watch` a thread reports the modules that it loads.
   });
@@ -114,16 +126,21 @@ export function startHeartbeat({ onTick, ...options }: HeartbeatOptions, onLost:
       isStopped = true;
       ticking.cancel();
       tell("stop");
-      await gone;
+      await ended;
     },
   };
 }
 
-function openThread(data: ThreadData): Thread {
-  const source = threadSource();
+/** Those without a worker, and what ends each. */
+const idle = new Map<Thread, Timer>();
+
+function threadFor(speakFor: ThreadData): Thread {
+  const [free] = idle.keys();
+  const thread = free ?? openThread();
   try {
-    return new Thread(source, { workerData: data, execArgv: [], eval: typeof source === "string" });
+    thread.postMessage({ speakFor } satisfies ToThread);
   } catch (error) {
+    if (!free) release(thread);
     throw new UsageError(
       `connection of a worker must be data, apart from the password, got something else (${error instanceof Error ? error.message : String(error)})`,
       "leave functions out of ssl, or give it as sslmode",
@@ -131,4 +148,26 @@ function openThread(data: ThreadData): Thread {
       error,
     );
   }
+  idle.get(thread)?.cancel();
+  idle.delete(thread);
+  thread.removeAllListeners();
+  return thread;
+}
+
+function openThread(): Thread {
+  const source = threadSource();
+  const thread = new Thread(source, { execArgv: [], eval: typeof source === "string" });
+  thread.unref();
+  return thread;
+}
+
+function release(thread: Thread): void {
+  thread.removeAllListeners();
+  const forget = () => {
+    idle.get(thread)?.cancel();
+    idle.delete(thread);
+  };
+  // It may fail, and nobody is concerned.
+  thread.on("error", forget).on("exit", forget);
+  idle.set(thread, liveness.after(idleMs, () => void thread.terminate()).unref());
 }
