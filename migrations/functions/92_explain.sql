@@ -37,7 +37,7 @@ return case when jsonb_typeof(p_error) = 'object' then jsonb_build_object('name'
   'chunk', p_error -> 'chunk', 'attempt', p_error -> 'attempt') end;
 
 -- The chunks that are planned and have not ended, as far as the last events and the kept state tell, each with what it waits for: for a
--- time, or for what it called or sent. Rows of one dispatch: `kind` null is the dispatch itself.
+-- time, or for what it sent. A dispatch that waits for neither has one row, without a `kind`.
 create or replace function flowledger.open_dispatches(p_id uuid, p_first int, p_at timestamptz)
 returns table (dispatch int, chunk text, attempt int, kind text, until timestamptz, name text, error jsonb)
 language plpgsql stable
@@ -62,8 +62,8 @@ begin
   ), kept as materialized (
     select s.seq, d.d from flowledger.snapshots s cross join lateral jsonb_array_elements(s.state -> 'dispatches') d(d)
     where s.execution_id = p_id and p_first > 1 and pg_column_size(s.state) <= 131072
-      and not exists (select from flowledger.ledger l
-        where l.execution_id = p_id and l.seq > s.seq and l.dispatch = (d.d ->> 'id')::int
+      and (d.d ->> 'id')::int not in (select l.dispatch from flowledger.snapshots k join flowledger.ledger l on l.execution_id = k.execution_id and l.seq > k.seq
+        where k.execution_id = p_id and l.dispatch is not null
           and (l.type in ('chunk.completed', 'value.routed', 'interrupt.raised', 'inbox.routed') or l.type = 'chunk.failed' and not l.payload ? 'retryInMs'))
   ), planned as (
     select (m.m ->> 'id')::int as id, m.m ->> 'chunk' as chunk from tail t cross join lateral jsonb_array_elements(t.moves) m(m) where m.m ->> 'move' = 'run'
@@ -79,10 +79,11 @@ begin
     -- Planned by an event whose value is too large to be read: it shows when it does something.
     select t.dispatch, t.chunk from tail t where t.dispatch is not null and t.type in ('chunk.failed', 'step.failed', 'step.completed', 'sleep.started', 'event.emitted')
   ), open as materialized (
-    select p.id, max(p.chunk) as chunk, coalesce(
-        (select max((t.p ->> 'attempt')::int) from tail t where t.type = 'chunk.failed' and t.dispatch = p.id),
-        (select max((k.d ->> 'failures')::int) from kept k where (k.d ->> 'id')::int = p.id), 0) + 1 as attempt
-    from planned p where not exists (select from ended e where e.dispatch = p.id) group by p.id
+    select p.id, max(p.chunk) as chunk, coalesce(max(f.attempt), max((k.d ->> 'failures')::int), 0) + 1 as attempt
+    from planned p
+    left join (select t.dispatch, max((t.p ->> 'attempt')::int) as attempt from tail t where t.type = 'chunk.failed' group by t.dispatch) f on f.dispatch = p.id
+    left join kept k on (k.d ->> 'id')::int = p.id
+    where not exists (select from ended e where e.dispatch = p.id) group by p.id
   ), timed as (
     select t.dispatch, 'retry' as kind, t.at + flowledger.ms((t.p ->> 'retryInMs')::float8) as until, null as name, t.p -> 'error' as error
     from tail t where t.type = 'chunk.failed' and t.p ? 'retryInMs'
@@ -99,15 +100,17 @@ begin
     union all
     select (k.d ->> 'id')::int, 'sleep', flowledger.from_ms((j.j ->> 'until')::float8), null, null
     from kept k cross join lateral jsonb_array_elements(k.d -> 'journal') j(j) where j.j ->> 'effect' = 'sleep'
+  ), waiting as materialized (
+    select o.id, o.chunk, o.attempt, t.kind, t.until, t.name, t.error from open o join timed t on t.dispatch = o.id and t.until > p_at
+    union
+    -- Its event is being heard, and it waits for that: nothing of its own came after.
+    select o.id, o.chunk, o.attempt, 'emit', null, s.p ->> 'event', null
+    from open o join (select distinct on (t.dispatch) t.dispatch, t.type, t.p from tail t order by t.dispatch, t.seq desc) s on s.dispatch = o.id
+    where s.type = 'event.emitted' and s.p ? 'group'
   )
-  select o.id, o.chunk, o.attempt, null, null, null, null::jsonb from open o
-  union
-  select o.id, o.chunk, o.attempt, t.kind, t.until, t.name, t.error from open o join timed t on t.dispatch = o.id and t.until > p_at
-  union
-  -- Its event is being heard, and it waits for that: nothing of its own came after.
-  select o.id, o.chunk, o.attempt, 'emit', null, s.p ->> 'event', null
-  from open o cross join lateral (select t.type, t.p from tail t where t.dispatch = o.id order by t.seq desc limit 1) s
-  where s.type = 'event.emitted' and s.p ? 'group';
+  select w.id, w.chunk, w.attempt, w.kind, w.until, w.name, w.error from waiting w
+  union all
+  select o.id, o.chunk, o.attempt, null, null, null, null from open o where not exists (select from waiting w where w.id = o.id);
 end $$;
 
 -- The waits of an execution: answers first, then times, then others. At most 20 of a kind.
@@ -128,13 +131,13 @@ begin
       where e.id = p_id and e.pending_interrupts > 0
       order by i.created_at, p.id limit 20)
     union all
-    (select 2, (o.o ->> 'until')::timestamptz, jsonb_build_object('kind', o.o -> 'kind', 'chunk', o.o -> 'chunk', 'until', flowledger.iso((o.o ->> 'until')::timestamptz))
+    (select 2, o.until, jsonb_build_object('kind', o.o -> 'kind', 'chunk', o.o -> 'chunk', 'until', flowledger.iso(o.until))
         || case o.o ->> 'kind'
           when 'sleep' then '{}'
           when 'retry' then jsonb_build_object('attempt', o.o -> 'attempt', 'error', flowledger.error_of(o.o -> 'error'))
           else jsonb_build_object('step', o.o -> 'name', 'attempt', o.o -> 'error' -> 'attempt', 'error', flowledger.error_of(o.o -> 'error')) end
-      from jsonb_array_elements(p_open) o(o) where o.o ->> 'kind' in ('sleep', 'retry', 'step')
-      order by 2 limit 20)
+      from (select o.o, (o.o ->> 'until')::timestamptz as until from jsonb_array_elements(p_open) o(o) where o.o ->> 'kind' in ('sleep', 'retry', 'step')
+        order by 2 limit 20) o)
     union all
     (select 3, c.created_at, jsonb_build_object('kind', 'child', 'executionId', c.id, 'flow', c.flow, 'status', c.status, 'since', flowledger.iso(c.created_at))
       from (select x.* from flowledger.executions x where x.parent_id = p_id and x.closed_at is null order by x.id limit 20) c
@@ -275,9 +278,7 @@ begin
     -- A chunk that neither waits for a time nor for what it called.
     select coalesce(jsonb_agg(jsonb_build_object('chunk', r.o -> 'chunk', 'attempt', r.o -> 'attempt') order by (r.o ->> 'dispatch')::int), '[]') into v_ready from (
       select o.o from jsonb_array_elements(v_open) o(o)
-      where o.o ->> 'kind' is null
-        and not exists (select from jsonb_array_elements(v_open) w(w) where w.w -> 'dispatch' = o.o -> 'dispatch' and w.w ->> 'kind' is not null)
-        and not (o.o ->> 'dispatch')::int = any(v_called)
+      where o.o ->> 'kind' is null and not (o.o ->> 'dispatch')::int = any(v_called)
       order by (o.o ->> 'dispatch')::int limit 20) r;
     -- Conditions and sub-flows have no chunk: their names are the graph's.
     select coalesce(jsonb_agg(r.r), '[]') into v_ready from jsonb_array_elements(v_ready) r(r) where r.r ->> 'chunk' is not null;
