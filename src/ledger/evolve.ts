@@ -18,6 +18,7 @@ import { parked, paused, retried, skipped, unpaused } from "./operators.ts";
 import { copied, created } from "./origin.ts";
 import { isItem, type ExecutionState } from "./state.ts";
 import type { JournalEntry } from "./parts.ts";
+import { nodeOfJoin } from "./version.ts";
 
 /**
  * Folds one recorded event into the state and returns it. The state is handed over: a fold over a large execution
@@ -349,11 +350,16 @@ function markTelling(state: ExecutionState, moves: readonly Move[] = [], value: 
 
 /** The same places under the names that another version of the flow has for them. */
 function renameNodes(state: ExecutionState, nodes: Readonly<Record<string, string>>): void {
-  for (const dispatch of state.dispatches.values()) dispatch.node = nodes[dispatch.node] ?? dispatch.node;
-  for (const { paused } of state.interrupts.values()) if (paused) paused.node = nodes[paused.node] ?? paused.node;
+  const now = (node: string) => nodes[node] ?? node;
+  for (const dispatch of state.dispatches.values()) dispatch.node = now(dispatch.node);
+  for (const frame of state.frames.values()) frame.node = now(frame.node);
+  if (state.item) state.item.node = now(state.item.node);
+  for (const { paused } of state.interrupts.values()) if (paused) paused.node = now(paused.node);
   for (const arrival of state.inbox)
     if (arrival.kind === "skip" && arrival.paused)
-      arrival.paused = { ...arrival.paused, node: nodes[arrival.paused.node] ?? arrival.paused.node };
+      arrival.paused = { ...arrival.paused, node: now(arrival.paused.node) };
+  const joinNow = (join: string, node: string) => `${now(node)}${join.slice(node.length)}`;
+  state.joins = new Map([...state.joins].map(([join, values]) => [joinNow(join, nodeOfJoin(join)), values]));
 }
 
 function emitted(state: ExecutionState, event: EventOf<"event.emitted">, seq: number, at: number): ExecutionState {

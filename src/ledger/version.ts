@@ -7,33 +7,59 @@ export type Fit =
   /** The nodes it stands at have other names in the new version. */
   { readonly nodes: Readonly<Record<NodeId, NodeId>> } | { readonly problem: string };
 
+interface Version {
+  readonly nodes: ReadonlyMap<NodeId, Node>;
+  /** What each node does, wherever it stands and leads. */
+  readonly own: ReadonlyMap<NodeId, string>;
+  /** The same without the names of conditions, which tell what they come after: in a block, what is in it tells them apart. */
+  readonly unnamed: ReadonlyMap<NodeId, string>;
+  /** Nodes of the bodies of collections. */
+  readonly inside: ReadonlySet<NodeId>;
+}
+
 /**
- * Finds the places where an execution stands in another version of its flow. A chunk, sub-flow or condition is found by what
- * it is, also when it has moved; an open batch, forEach, match or join only where it is as it was.
+ * Finds the places where an execution stands in another version of its flow. A chunk, sub-flow, condition or join is found by what
+ * it is, also when it has moved, but not into a collection or out of one, as something else would follow from its end. An open
+ * batch, forEach or match is found where all that is in it is as it was.
  *
- * @param before the nodes of the version it ran by
+ * @param nodesBefore the nodes of the version it ran by
  */
-export function fitVersion(state: ExecutionState, before: ReadonlyMap<NodeId, Node>, after: Graph): Fit {
+export function fitVersion(state: ExecutionState, nodesBefore: ReadonlyMap<NodeId, Node>, graph: Graph): Fit {
+  const [before, after] = [versionOf(nodesBefore), versionOf(graph.nodes)];
+  /** What the nodes of open collections are called now. */
+  const open = new Map<NodeId, NodeId>();
+  const problems: string[] = [];
+  for (const opener of openersOf(state)) {
+    if (open.has(opener)) continue;
+    const found = blockNow(opener, before, after);
+    found?.forEach((now, id) => open.set(id, now));
+    if (!found) problems.push(`the open ${nameOf(before, opener)} is another one now`);
+  }
   const nodes: Record<NodeId, NodeId> = {};
-  // An item runs what is between a collection and its end.
-  const open = [...state.frames.values(), ...(state.item ? [state.item] : [])];
-  for (const { node } of open) {
-    const changed = changedIn(node, before, after);
-    if (changed !== null) return { problem: `the open ${changed} is another one now` };
-  }
+  const note = (id: NodeId, found: NodeId | null, problem: () => string) => {
+    if (found === null) problems.push(problem());
+    else if (found !== id) nodes[id] = found;
+  };
+  for (const [id, now] of open) note(id, now, String);
   for (const join of state.joins.keys()) {
-    const id = join.slice(0, join.indexOf("@"));
-    if (!isSame(before.get(id), after.nodes.get(id)))
-      return { problem: `the half-filled join ${nameOf(before.get(id), id)} is gone` };
+    const id = nodeOfJoin(join);
+    note(id, twinNow(id, before, after), () => `the half-filled join ${nameOf(before, id)} is gone`);
   }
-  const isFixed = open.length > 0;
-  for (const id of standsAt(state)) {
-    const old = before.get(id);
-    const found = old && (isSame(old, after.nodes.get(id)) ? id : isFixed ? null : onlyTwin(old, before, after));
-    if (!found) return { problem: `${nameOf(old, id)} is gone` };
-    if (found !== id) nodes[id] = found;
-  }
-  return { nodes };
+  for (const id of standsAt(state))
+    if (!open.has(id)) note(id, twinNow(id, before, after), () => whyNotFound(id, before, after));
+  const [problem] = problems;
+  return problem === undefined ? { nodes } : { problem };
+}
+
+/** @param join the key of a join: its node, and the scope that it pairs in */
+export function nodeOfJoin(join: string): NodeId {
+  return join.slice(0, join.indexOf("@"));
+}
+
+/** Outer collections first. An item runs what is between a collection and its end. */
+function openersOf({ item, frames }: ExecutionState): Set<NodeId> {
+  const opened = [...frames.values()].toSorted((a, b) => a.id - b.id);
+  return new Set([...(item ? [item] : []), ...opened].map(({ node }) => node));
 }
 
 function standsAt(state: ExecutionState): Set<NodeId> {
@@ -44,34 +70,77 @@ function standsAt(state: ExecutionState): Set<NodeId> {
   return ids;
 }
 
-/** The node of the new version that does the same, where there is one and there was one. */
-function onlyTwin(old: Node, before: ReadonlyMap<NodeId, Node>, after: Graph): NodeId | null {
-  const [twin, ...others] = [...after.nodes.values()].filter((node) => isSame(old, node));
-  const isAlone = [...before.values()].filter((node) => isSame(old, node)).length === 1;
-  return twin && others.length === 0 && isAlone ? twin.id : null;
+function versionOf(nodes: ReadonlyMap<NodeId, Node>): Version {
+  const own = new Map([...nodes].map(([id, node]) => [id, canonical(ownPart(node))]));
+  const unnamed = new Map([...nodes].map(([id, node]) => [id, canonical(ownPart(node, true))]));
+  const inside = new Set<NodeId>();
+  for (const { id, kind } of nodes.values())
+    if (kind === "batch" || kind === "forEach") for (const one of blockIn(id, nodes)) if (one !== id) inside.add(one);
+  return { nodes, own, unnamed, inside };
 }
 
-/** The opener's name, when anything between it and its end has changed. */
-function changedIn(opener: NodeId, before: ReadonlyMap<NodeId, Node>, after: Graph): string | null {
-  const first = before.get(opener);
-  if (!first || !("end" in first)) return nameOf(first, opener);
-  const open = [...inside(first)];
-  const seen = new Set<NodeId>([opener, first.end]);
-  const isEqual =
-    isSame(first, after.nodes.get(opener)) && canonical(inside(first)) === canonical(inside(after.nodes.get(opener)));
-  if (!isEqual || !isSame(before.get(first.end), after.nodes.get(first.end))) return nameOf(first, opener);
-  for (let id = open.pop(); id !== undefined; id = open.pop()) {
-    if (seen.has(id)) continue;
-    seen.add(id);
-    const node = before.get(id);
-    if (!node || canonical(node) !== canonical(after.nodes.get(id))) return nameOf(first, opener);
-    open.push(...inside(node), ...node.next);
+/** The node of the new version that is this one. */
+function twinNow(id: NodeId, before: Version, after: Version): NodeId | null {
+  const isTwin = (version: Version) => (other: NodeId) =>
+    version.own.get(other) === before.own.get(id) && version.inside.has(other) === before.inside.has(id);
+  return sameOf(id, [...before.nodes.keys()].filter(isTwin(before)), [...after.nodes.keys()].filter(isTwin(after)));
+}
+
+/** What is in a block, from its opener to its end, with what it is called in the new version; null where any of it has changed. */
+function blockNow(opener: NodeId, before: Version, after: Version): ReadonlyMap<NodeId, NodeId> | null {
+  const alikeIn = (version: Version) =>
+    [...version.nodes.keys()].flatMap((id) => {
+      const block = version.inside.has(id) === before.inside.has(opener) && sameBlock(opener, before, id, version);
+      return block ? [[id, block] as const] : [];
+    });
+  const now = new Map(alikeIn(after));
+  const found = sameOf(
+    opener,
+    alikeIn(before).map(([id]) => id),
+    [...now.keys()],
+  );
+  return (found !== null && now.get(found)) || null;
+}
+
+/** Of several that are alike the one at the same place among them; where their number has changed, the one that kept its id. */
+function sameOf(id: NodeId, before: readonly NodeId[], after: readonly NodeId[]): NodeId | null {
+  if (before.length === after.length) return after[before.indexOf(id)] ?? null;
+  return after.includes(id) ? id : null;
+}
+
+/** Each node of the one block with its node in the other; null where they are not alike. */
+function sameBlock(a: NodeId, before: Version, b: NodeId, after: Version): Map<NodeId, NodeId> | null {
+  const pairs = new Map([[a, b]]);
+  for (const [one, other] of pairs) {
+    if (before.unnamed.get(one) !== after.unnamed.get(other)) return null;
+    const follow = [following(one, a, before.nodes), following(other, b, after.nodes)] as const;
+    if (follow[0].length !== follow[1].length) return null;
+    for (const [index, next] of follow[0].entries()) {
+      const found = follow[1][index] ?? "";
+      if ((pairs.get(next) ?? found) !== found) return null;
+      pairs.set(next, found);
+    }
   }
-  return null;
+  return pairs.size > 1 && new Set(pairs.values()).size === pairs.size ? pairs : null;
 }
 
-function inside(node: Node | undefined): readonly NodeId[] {
-  switch (node?.kind) {
+function blockIn(opener: NodeId, nodes: ReadonlyMap<NodeId, Node>): Set<NodeId> {
+  const block = new Set([opener]);
+  for (const id of block) for (const next of following(id, opener, nodes)) block.add(next);
+  return block;
+}
+
+/** What comes next within a block. */
+function following(id: NodeId, opener: NodeId, nodes: ReadonlyMap<NodeId, Node>): readonly NodeId[] {
+  const node = nodes.get(id);
+  const first = nodes.get(opener);
+  if (!node || !first || !("end" in first) || id === first.end) return [];
+  return id === opener ? entriesOf(node) : [...entriesOf(node), ...node.next];
+}
+
+/** Where values enter a block, and its end. */
+function entriesOf(node: Node): readonly NodeId[] {
+  switch (node.kind) {
     case "match":
       return [...node.cases.flatMap(({ entry }) => entry), ...node.otherwise, node.end];
     case "batch":
@@ -83,23 +152,14 @@ function inside(node: Node | undefined): readonly NodeId[] {
   }
 }
 
-/** Do both do the same, wherever they stand and lead? */
-function isSame(a: Node | undefined, b: Node | undefined): boolean {
-  return a !== undefined && b !== undefined && canonical(ownPart(a)) === canonical(ownPart(b));
-}
-
-function ownPart(node: Node): unknown {
+function ownPart(node: Node, isUnnamed = false): unknown {
   switch (node.kind) {
     case "match":
-      return [node.kind, node.mode, node.cases.map(({ test }) => test)];
+      return [node.kind, node.mode, node.cases.map(({ test }) => (isUnnamed && "predicate" in test ? null : test))];
     case "batch":
       return [node.kind, node.distribute, node.branches.map(({ key }) => key)];
     case "forEach":
       return [node.kind, node.distribute];
-    case "endMatch":
-    case "endBatch":
-    case "endForEach":
-      return [node.kind, node.of];
     case "when":
       return [node.kind, node.trigger, node.mode];
     case "chunk":
@@ -109,12 +169,26 @@ function ownPart(node: Node): unknown {
       return [node.kind, node.flow];
     case "interventionPoint":
       return [node.kind, node.name];
+    case "endMatch":
+    case "endBatch":
+    case "endForEach":
     case "finalResult":
       return [node.kind];
   }
 }
 
-function nameOf(node: Node | undefined, id: NodeId): string {
+function whyNotFound(id: NodeId, before: Version, after: Version): string {
+  const name = nameOf(before, id);
+  const alike = [...after.nodes.keys()].filter((other) => after.own.get(other) === before.own.get(id));
+  if (alike.length === 0) return `${name} is gone`;
+  const isInside = before.inside.has(id);
+  if (alike.every((other) => after.inside.has(other) !== isInside))
+    return `${name} is ${isInside ? "in no" : "part of a"} collection now`;
+  return `${name} stands at another number of places now, and nothing tells which of them it is`;
+}
+
+function nameOf({ nodes }: Version, id: NodeId): string {
+  const node = nodes.get(id);
   if (node?.kind === "chunk") return `chunk "${node.chunk}"`;
   if (node?.kind === "subFlow") return `sub-flow "${node.flow}"`;
   return node ? `${node.kind} ${id}` : `node ${id}`;

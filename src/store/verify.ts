@@ -84,6 +84,8 @@ export const parkedIsIdle: Invariant = (sql, { after, until }) => sql<Violation[
       select 1 from flowledger.ledger r
       where r.execution_id = e.id and r.type = 'inbox.routed' and (r.payload -> 'of')::int = l.seq)
     and (l.type = 'cancel.requested' or not exists (select from flowledger.pause_of(e.id)))
+    -- What no version that is served can go on with keeps what comes in for the next one.
+    and (l.type = 'cancel.requested' or coalesce(flowledger.has_other_version(e.flow, flowledger.tried_versions(e.id)), true))
     and e.id > ${after}::uuid and e.id <= ${until}::uuid`;
 
 /** The seqs of a ledger are 1, 2, 3 … up to the header's. */

@@ -183,3 +183,39 @@ test("F42: an item of a distributed collection goes on only where all of its col
   expect(fit(build("each", "sum"))).toEqual({ problem: "the open forEach n1 is another one now" });
   expect(fit(build("item", "sum", false))).toEqual({ problem: "the open forEach n1 is another one now" });
 });
+
+test("F42: what has moved is found where it is now, and not where something else would follow from it", () => {
+  const build = (at: "out" | "in", before: readonly string[] = []) => {
+    const flow = defineFlow("f");
+    let chain: Pick<Flow, "to" | "forEach"> = flow;
+    for (const chunk of before) chain = chain.to(chunk, nothing);
+    if (at === "in") chain.forEach().to("work", nothing).endForEach().to("end", nothing);
+    else chain.to("work", nothing).to("end", nothing);
+    return flow;
+  };
+  const inCollection = new Ledger(build("in")).start([1, 2]);
+  const outside = new Ledger(build("out")).start([1, 2]);
+  const twice = (before: readonly string[], more: readonly string[] = []) => {
+    const flow = defineFlow("f");
+    const again = flow.chunk("again", nothing);
+    let chain: Pick<Flow, "to"> = flow;
+    for (const chunk of before) chain = chain.to(chunk, nothing);
+    chain = chain.to(again).to(again);
+    for (const _ of more) chain = chain.to(again);
+    return flow;
+  };
+  const second = new Ledger(twice([])).start([]);
+  for (const dispatch of second.state.dispatches.values()) dispatch.node = "n2";
+  const fit = ({ state }: Ledger, before: FlowDefinition, after: FlowDefinition) =>
+    fitVersion(state, before.graph.nodes, after.graph);
+
+  expect(fit(inCollection, build("in"), build("in", ["check"]))).toEqual({
+    nodes: expect.objectContaining({ n1: "n2" }),
+  });
+  expect(fit(outside, build("out"), build("in"))).toEqual({ problem: 'chunk "work" is part of a collection now' });
+  expect(fit(inCollection, build("in"), build("out"))).toEqual({ problem: "the open forEach n1 is another one now" });
+  expect(fit(second, twice([]), twice(["check"]))).toEqual({ nodes: { n2: "n3" } });
+  expect(fit(second, twice([]), twice(["check", "list"], ["more"]))).toEqual({
+    problem: 'chunk "again" stands at another number of places now, and nothing tells which of them it is',
+  });
+});
