@@ -8,6 +8,7 @@ import {
   requireList,
   requireOneOf,
   requireText,
+  show,
 } from "../base/option.ts";
 import { Header } from "../store/headers.ts";
 import type { JsonObject } from "../base/json.ts";
@@ -129,9 +130,12 @@ export function cursorBehind(query: ListQuery, headers: readonly Header[]): stri
   return name === null ? last.id : `${last.id} ${last[name]}`;
 }
 
-function parsePlace(cursor: string): Place {
-  const [, id, at] = /^(\S+) (-?\d{1,15}(?:\.\d{1,9})?)$/.exec(cursor) ?? [];
-  return id === undefined ? { id: parseId(cursor) } : { id: parseId(id), at: Number(at) };
+function parsePlace(cursor: unknown): Place {
+  const [id, at, ...more] = requireText(cursor, "cursor of listExecutions()", { max: 100 }).split(" ");
+  if (at === undefined) return { id: parseId(id ?? "") };
+  if (more.length > 0 || !/^-?\d{1,15}(\.\d{1,9})?$/.test(at))
+    throw new UsageError(`${show(cursor)} is not a cursor`, "pass nextCursor of the page before");
+  return { id: parseId(id ?? ""), at: Number(at) };
 }
 
 /** @throws {UsageError} naming what is unknown, or is invalid */

@@ -217,16 +217,12 @@ test.each<[string, ListOptions]>([
     await other.sql`delete from flowledger.executions where id = ${last}`;
     expect(ids((await orchestrator.listExecutions({ ...options, cursor })).executions)).toEqual(all.slice(limit));
 
-    const byId = await orchestrator.listExecutions({ ...options, cursor: last }).then(
-      ({ executions }) => ids(executions),
-      (error: unknown) => String(error),
-    );
+    const byId = await orchestrator
+      .listExecutions({ ...options, cursor: last })
+      .then(({ executions }) => ids(executions), String);
     const isByTime = "createdAfter" in options || options.order === "lastClosed";
-    expect(byId).toEqual(
-      isByTime
-        ? expect.stringMatching(/has no place in this list: it is by time, .* pass nextCursor/)
-        : all.slice(limit),
-    );
+    const refused = `cursor ${last} has no place in this list: it is by time, and that execution is gone, or has none`;
+    expect(isByTime ? String(byId).includes(refused) : byId).toEqual(isByTime || all.slice(limit));
     all.splice(limit - 1, 1);
     all.splice(0, limit - 1);
     await other.sql`delete from flowledger.executions where not id = any(${all})`;
