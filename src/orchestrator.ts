@@ -33,10 +33,10 @@ import { requireAnchor, requireAudit } from "./execution/audit-options.ts";
 import { requireExecutionId } from "./execution/ids.ts";
 import { inspectLoad, load } from "./execution/saved.ts";
 import { resourcesIn, type LoadOptions } from "./execution/load-options.ts";
-import { parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";
+import { cursorBehind, parseCount, parseFailures, parseList, summaryOf } from "./execution/list.ts";
 import type { CountOptions, ExecutionSummary, FailureOptions, ListOptions } from "./execution/list.ts";
 import type { LoadReport, LoadTarget } from "./execution/saved.ts";
-import { inboxOptions, inboxPage, listedPage, parseInbox, parsePublicUrl, requireToken } from "./execution/inbox.ts";
+import { inboxOptions, listedPage, parseInbox, parsePublicUrl, requireToken } from "./execution/inbox.ts";
 import type { AnswerByTokenOptions, InboxOptions, ListInterruptsOptions } from "./execution/inbox.ts";
 import { InterruptRecord } from "./execution/interrupt.ts";
 import { parseAnswer } from "./ledger/answers.ts";
@@ -317,8 +317,7 @@ export class Orchestrator implements AsyncDisposable {
     const query = parseList(options);
     await this.#ready();
     const headers = await this.#store.reads.listHeaders(query);
-    const nextCursor = headers.length === query.limit ? (headers.at(-1)?.id ?? null) : null;
-    return { executions: headers.map(summaryOf), nextCursor };
+    return { executions: headers.map(summaryOf), nextCursor: cursorBehind(query, headers) };
   }
 
   /**
@@ -381,7 +380,7 @@ export class Orchestrator implements AsyncDisposable {
   ): Promise<{ interrupts: InterruptRecord[]; nextCursor: string | null }> {
     const filter = parseInbox(options);
     await this.#ready();
-    return inboxPage(await this.#store.reads.listInterrupts(filter), filter.limit);
+    return listedPage(await this.#store.reads.listInterrupts(filter), filter.limit);
   }
 
   /**

@@ -111,15 +111,23 @@ begin
   end if;
 end $$;
 
--- Refuses an actor that is too long, or that is the library's own: what it does on its own account says so in the ledger.
+-- What people see of a text: all but white space and characters without a width. As `seenOf` of the library, in `base/option.ts`.
+create or replace function flowledger.seen_of(p_text text) returns text
+language sql immutable parallel safe
+return regexp_replace(p_text, '[\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]', '', 'g');
+
+-- Refuses an actor that is too long, of whom nothing is seen, or that looks like the library's own: what that does on its own account
+-- says so in the ledger.
 create or replace function flowledger.check_actor(p_actor text) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform flowledger.check_text(p_actor, 'actor');
-  if p_actor in ('parent', 'limit', 'timer', 'link') then
+  if flowledger.seen_of(p_actor) in ('parent', 'limit', 'timer', 'link') then
     raise exception 'actor % is reserved', to_json(p_actor) using errcode = 'FL008', hint = 'name who asked for it';
+  elsif flowledger.seen_of(p_actor) = '' then
+    raise exception 'of actor % nothing is seen', to_json(left(p_actor, 40)) using errcode = 'FL008', hint = 'name who asked for it';
   end if;
 end $$;
 

@@ -30,8 +30,18 @@ begin
       using errcode = 'FL008', hint = 'correct the schema in the code of the flow';
   end;
   if v_problem is not null then
-    raise exception '% %: it%', p_what, p_breaks, v_problem using errcode = 'FL008', hint = p_remedy;
+    perform flowledger.refuse_by_contract(p_what, format('%s %s: it%s', p_what, p_breaks, v_problem), p_remedy, 'it' || v_problem);
   end if;
+end $$;
+
+-- Refuses what a contract refuses. Its detail says so: the library has an error of its own for that.
+create or replace function flowledger.refuse_by_contract(p_what text, p_message text, p_remedy text, p_issue text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception '%', p_message using errcode = 'FL008', hint = p_remedy, detail = jsonb_build_object('where', p_what, 'issues',
+    jsonb_build_array(jsonb_build_object('path', '[]'::jsonb, 'message', p_issue, 'code', 'custom')))::text;
 end $$;
 
 -- The problem of a value with a JSON Schema, in words that follow "it"; null when the value fits. Keywords that only annotate count nothing.

@@ -317,7 +317,21 @@ begin
   raise exception '%', v_problem using errcode = 'FL008', hint = v_remedy;
 end $$;
 
--- Refuses an input that breaks the contract of its flow in every version that live workers serve; without any, that was ever served.
+-- A part of the contract, as JSON Schema, in each version of a flow that an execution may run under: its own; of one that nobody has
+-- claimed (p_fingerprint is null) those that live workers serve, and without any, those that were ever served. Null is a version without.
+create or replace function flowledger.contracts_of(p_flow text, p_fingerprint text, p_path text[]) returns setof jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with served as (select w.fingerprints from flowledger.workers w where p_fingerprint is null and p_flow = any(w.flows))
+  select d.blueprint #> p_path
+  from flowledger.definitions d
+  where d.flow = p_flow and case when p_fingerprint is not null then d.fingerprint = p_fingerprint
+    else not exists (select from served) or exists (select from served s where s.fingerprints is null or d.fingerprint = any(s.fingerprints)) end
+  order by d.created_at desc, d.fingerprint
+$$;
+
+-- Refuses an input that breaks the contract of its flow in every version of it that may run.
 -- Refinements, and patterns that Postgres does not know, are checked by the worker.
 create or replace function flowledger.check_input(p_flow text, p_input jsonb) returns void
 language plpgsql stable
@@ -328,10 +342,7 @@ declare
   v_schema jsonb;
   v_problem text;
 begin
-  with served as (select w.fingerprints from flowledger.workers w where p_flow = any(w.flows))
-  select array_agg(coalesce(d.blueprint #> '{contract,input}', 'true')) into v_schemas
-  from flowledger.definitions d
-  where d.flow = p_flow and (not exists (select from served) or exists (select from served s where s.fingerprints is null or d.fingerprint = any(s.fingerprints)));
+  select array_agg(coalesce(c, 'true')) into v_schemas from flowledger.contracts_of(p_flow, null, '{contract,input}') c;
   if v_schemas is null or 'true' = any(v_schemas) then
     return;
   end if;
@@ -345,7 +356,8 @@ begin
       return;
     end if;
   end loop;
-  raise exception 'input of flow "%" does not fit the contract: it%', p_flow, v_problem using errcode = 'FL008', hint = 'change the value or the contract';
+  perform flowledger.refuse_by_contract(format('input of flow "%s"', p_flow), format('input of flow "%s" does not fit the contract: it%s', p_flow, v_problem),
+    'change the value or the contract', 'it' || v_problem);
 end $$;
 
 -- Does a superuser ask? By who logged in, or works as whom.

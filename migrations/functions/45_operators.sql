@@ -87,7 +87,7 @@ begin
   end if;
   perform flowledger.check_options(p_options, p_what, p_known || '{actor,reason}'::text[], '{"actor": "ann", "reason": "INC-12"}');
   foreach v_name in array '{actor,reason}'::text[] loop
-    if jsonb_typeof(p_options -> v_name) is distinct from 'string' or trim(p_options ->> v_name) = '' then
+    if jsonb_typeof(p_options -> v_name) is distinct from 'string' or flowledger.seen_of(p_options ->> v_name) = '' then
       raise exception '% of % is missing: who does it and why is kept in the ledger', v_name, p_what
         using errcode = 'FL008', hint = 'pass {"actor": "ann", "reason": "INC-12"}';
     end if;
@@ -319,6 +319,27 @@ begin
   perform flowledger.check_schema(p_schema, p_value, p_what, 'breaks the contract of its flow', 'give it with the library, in a process that has the flow', 'change the value');
 end $$;
 
+-- Refuses edits after which what they touch breaks the contract of the state, as JSON Schema; null takes all.
+create or replace function flowledger.check_edits(p_flow text, p_schema jsonb, p_values jsonb, p_changes jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_key text;
+  v_known text;
+begin
+  for v_key in select distinct split_part(x ->> 'path', '.', 1) from jsonb_array_elements(p_changes) x where p_schema is not null loop
+    if not coalesce(p_schema -> 'properties' ? v_key, false) and coalesce(p_schema -> 'additionalProperties', 'false') = 'false' then
+      v_known := format('there are %s', (select string_agg(k, ', ') from jsonb_object_keys(p_schema -> 'properties') k));
+      perform flowledger.refuse_by_contract(format('state "%s"', v_key), format('state "%s" is not in the contract of flow "%s"', v_key, p_flow), v_known,
+        format('flow "%s" has no such key (%s)', p_flow, v_known));
+    elsif p_values ? v_key and p_schema -> 'properties' ? v_key then
+      perform flowledger.check_contract((p_schema - 'properties' - 'required' - 'additionalProperties' - 'type') || (p_schema -> 'properties' -> v_key),
+        p_values -> v_key, format('state "%s"', v_key));
+    end if;
+  end loop;
+end $$;
+
 -- Edits the application state. changes: { "set": { path: value }, "delete": [path] }, applied in that order. options: actor, reason,
 -- expectedSeq (refused where the ledger has gone on since). Nothing hears of it (`when` does not). Gives the seq, and each change with
 -- what was there.
@@ -335,6 +356,9 @@ declare
   v_changes jsonb := '[]';
   c record;
   v_schema jsonb;
+  v_problem text;
+  v_remedy text;
+  v_detail text;
 begin
   perform flowledger.check_operator(options, 'editState()', '{expectedSeq}');
   if options ? 'expectedSeq' and not (jsonb_typeof(options -> 'expectedSeq') = 'number' and options ->> 'expectedSeq' ~ '^[1-9][0-9]{0,8}$') then
@@ -382,16 +406,19 @@ begin
     v_values := case when c.op = 'set' then flowledger.state_set(v_values, v_path, c.value) else flowledger.state_delete(v_values, v_path) end;
   end loop;
   if raw is distinct from false or not flowledger.is_trusted() then
-    v_schema := flowledger.contract_of(e, '{contract,state}');
-    for c in select distinct split_part(x ->> 'path', '.', 1) as key from jsonb_array_elements(v_changes) x where v_schema is not null loop
-      if not coalesce(v_schema -> 'properties' ? c.key, false) and coalesce(v_schema -> 'additionalProperties', 'false') = 'false' then
-        raise exception 'state "%" is not in the contract of flow "%"', c.key, e.flow
-          using errcode = 'FL008', hint = format('there are %s', (select string_agg(k, ', ') from jsonb_object_keys(v_schema -> 'properties') k));
-      elsif v_values ? c.key and v_schema -> 'properties' ? c.key then
-        perform flowledger.check_contract((v_schema - 'properties' - 'required' - 'additionalProperties' - 'type') || (v_schema -> 'properties' -> c.key),
-          v_values -> c.key, format('state "%s"', c.key));
-      end if;
+    -- One that nobody has claimed may run under any of its versions.
+    for v_schema in select s from flowledger.contracts_of(e.flow, e.fingerprint, '{contract,state}') s loop
+      begin
+        perform flowledger.check_edits(e.flow, v_schema, v_values, v_changes);
+        v_problem := null;
+        exit;
+      exception when sqlstate 'FL008' then
+        get stacked diagnostics v_problem = message_text, v_remedy = pg_exception_hint, v_detail = pg_exception_detail;
+      end;
     end loop;
+    if v_problem is not null then
+      raise exception '%', v_problem using errcode = 'FL008', hint = v_remedy, detail = v_detail;
+    end if;
   end if;
   if v_changes = '[]' then
     return jsonb_build_object('seq', e.seq, 'changes', v_changes);

@@ -18,7 +18,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform flowledger.check_options(p_options, p_what, p_known || '{actor}'::text[], '{"actor": "ann"}');
-  if jsonb_typeof(p_options -> 'actor') is distinct from 'string' or trim(p_options ->> 'actor') = '' then
+  if jsonb_typeof(p_options -> 'actor') is distinct from 'string' or flowledger.seen_of(p_options ->> 'actor') = '' then
     raise exception 'actor of % is missing: who does it is kept in the ledger', p_what using errcode = 'FL008', hint = 'pass {"actor": "ann"}';
   end if;
   perform flowledger.check_actor(p_options ->> 'actor');
@@ -110,7 +110,7 @@ declare
   l record;
 begin
   perform flowledger.check_handling(options, 'delegate()', '{to,reason}');
-  if jsonb_typeof(options -> 'to') is distinct from 'string' then
+  if jsonb_typeof(options -> 'to') is distinct from 'string' or flowledger.seen_of(options ->> 'to') = '' then
     raise exception 'to of delegate() must be a text of 1 to 100 characters, got %', coalesce(left(options ->> 'to', 40), 'nothing') using errcode = 'FL008', hint = 'pass {"to": "user:bo", "actor": "ann"}';
   elsif jsonb_typeof(coalesce(options -> 'reason', '""')) <> 'string' then
     raise exception 'reason of delegate() must be a text, got %', left(options ->> 'reason', 40) using errcode = 'FL008', hint = 'pass it as a JSON string, or leave it out';

@@ -322,7 +322,7 @@ declare
   v_ids uuid[];
   v_id uuid;
 begin
-  if coalesce(p_actor, '') = '' or coalesce(p_reason, '') = '' then
+  if coalesce(flowledger.seen_of(p_actor), '') = '' or coalesce(flowledger.seen_of(p_reason), '') = '' then
     raise exception 'pruning by ids needs an actor and a reason' using errcode = 'FL008', hint = 'say who asked for it, and why';
   end if;
   perform flowledger.check_actor(p_actor);

@@ -90,10 +90,24 @@ export function requireText(
 /** Who does something in the ledger where nobody does: a close above, a limit of the flow, a time that is over, who has a link. */
 export const reservedActors: readonly string[] = ["parent", "limit", "timer", "link"];
 
-/** Who it is, as `check_actor` of SQL takes it: a text, and no name in which the library itself speaks. */
+/** White space, and characters without a width. */
+const unseen = /[\s\p{Cc}\p{Default_Ignorable_Code_Point}\ufff9-\ufffb]/gu;
+
+/** What people see of a text, as `seen_of` of SQL has it. */
+export function seenOf(text: string): string {
+  return text.replace(unseen, "");
+}
+
+/** A name that people can see. @param max in characters */
+export function requireName(value: unknown, where: string, range: { readonly max: number }): string {
+  const name = requireText(value, where, range);
+  return seenOf(name) === "" ? refuseUse(`of ${where} nothing is seen: ${show(name)}`, "name somebody") : name;
+}
+
+/** Who it is, as `check_actor` of SQL takes it: a name, and none that looks like one in which the library itself speaks. */
 export function requireActor(value: unknown, where: string): string {
-  const actor = requireText(value, where, { max: 500 });
-  return reservedActors.includes(actor)
+  const actor = requireName(value, where, { max: 500 });
+  return reservedActors.includes(seenOf(actor))
     ? refuseUse(`${where} is reserved: ${show(actor)}`, "name who asked for it")
     : actor;
 }

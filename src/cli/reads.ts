@@ -31,7 +31,7 @@ export function addReadCommands(program: Command): void {
     )
     .option("--count [up-to]", "only say how many there are, counted up to so many (default: 1000)", parseWhole)
     .option("--limit <number>", "how many, up to 1000", parseLimit, 20)
-    .option("--cursor <id>", "go on after the last id of the page before")
+    .option("--cursor <place>", "go on after the page before: nextCursor of --json, or its last id")
     .action(async (flags: ListFlags, command: Command) => {
       await using orchestrator = open(command);
       const { count, limit, cursor, order, ...filter } = flags;

@@ -1,11 +1,11 @@
 /** Errors as somebody at a terminal needs them: remedies are commands here, where the library's name methods. */
 import { CommanderError } from "commander";
-import { FlowledgerError, UsageError, type ErrorDetails } from "../base/errors.ts";
+import { ContractError, FlowledgerError, UsageError, type ErrorDetails } from "../base/errors.ts";
 import { nearest } from "../base/option.ts";
 
 /** Is it the command line that is wrong, so that nothing was done? */
 export function isUsage(error: unknown): boolean {
-  return error instanceof CommanderError || error instanceof UsageError;
+  return error instanceof CommanderError || error instanceof UsageError || error instanceof ContractError;
 }
 
 export function sentenceOf(error: unknown): string {

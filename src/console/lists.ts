@@ -3,7 +3,7 @@ import { readableTimesOf } from "../base/cron.ts";
 import { release } from "../base/release.ts";
 import { requireBoolean } from "../base/option.ts";
 import { inboxOptions as inboxChecked } from "../execution/inbox.ts";
-import { parseCount, parseFailures, parseList } from "../execution/list.ts";
+import { cursorBehind, parseCount, parseFailures, parseList } from "../execution/list.ts";
 import type { KnownSchedule } from "../store/console.ts";
 import type { Count, FailureShown, FlowShown, Me, Page, Question, Row, ScheduleShown, WorkerShown } from "./api.ts";
 import { narrowed } from "./access.ts";
@@ -36,7 +36,7 @@ export async function executions(asked: Asked): Promise<Page<Row>> {
     const headers = await (await desk.store()).reads.listHeaders({ ...list, filter });
     return {
       rows: headers.map((header) => rowOf(asked, header)),
-      nextCursor: headers.length === list.limit ? (headers.at(-1)?.id ?? null) : null,
+      nextCursor: cursorBehind(list, headers),
     };
   });
 }
@@ -152,7 +152,7 @@ export async function children(asked: Asked & { readonly id: string }): Promise<
     const headers = await (await desk.store()).reads.listHeaders({ ...list, filter });
     return {
       rows: headers.map((header) => rowOf(asked, header)),
-      nextCursor: headers.length === list.limit ? (headers.at(-1)?.id ?? null) : null,
+      nextCursor: cursorBehind(list, headers),
     };
   });
 }

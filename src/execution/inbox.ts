@@ -135,17 +135,9 @@ export function parsePublicUrl(given: unknown): string {
   return text.replace(/\/+$/, "");
 }
 
-/** @param limit how many were asked for */
-export function inboxPage(records: readonly Json[], limit: number) {
-  const interrupts = records.map((record) => InterruptRecord.parse(record));
-  const last = interrupts.at(-1);
-  const nextCursor = last && interrupts.length === limit ? `${last.executionId} ${last.id}` : null;
-  return { interrupts, nextCursor };
-}
-
-function parseCursor(cursor: string) {
-  if (!isStorable(cursor))
+function parseCursor(cursor: string): NonNullable<InterruptFilter["cursor"]> {
+  const [, at, executionId, id] = (isStorable(cursor) && /^(-?\d{1,18}) (\S+) ([^]+)$/.exec(cursor)) || [];
+  if (at === undefined || executionId === undefined || id === undefined)
     throw new UsageError(`${show(cursor)} is not a cursor`, "pass nextCursor of the page before");
-  const [executionId = "", ...id] = cursor.split(" ");
-  return { executionId: parseId(executionId), id: id.join(" ") };
+  return { at, executionId: parseId(executionId), id };
 }

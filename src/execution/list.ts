@@ -8,12 +8,13 @@ import {
   requireList,
   requireOneOf,
   requireText,
+  show,
 } from "../base/option.ts";
 import { Header } from "../store/headers.ts";
 import type { JsonObject } from "../base/json.ts";
 import type { ExecutionId } from "../ledger/event.ts";
 import type { ExecutionFilter as Wanted, ListOrder } from "../store/list-filter.ts";
-import type { FailureFilter, ListQuery } from "../store/lists.ts";
+import { timeNameOf, type FailureFilter, type ListQuery, type Place } from "../store/lists.ts";
 import { parseMetadata } from "./start-options.ts";
 import { parseId } from "./ids.ts";
 
@@ -117,8 +118,24 @@ export function parseList(options: ListOptions): ListQuery {
     filter: parseFilter(options, where),
     order: requireOneOf(order, ["newest", "oldest", "lastClosed"], `order of ${where}`),
     limit: requireInteger(limit, `limit of ${where}`, { min: 1, max: 1000 }),
-    ...(cursor !== undefined && { cursor: parseId(cursor) }),
+    ...(cursor !== undefined && { cursor: parsePlace(cursor) }),
   };
+}
+
+/** The cursor behind a page; null where that was the last. */
+export function cursorBehind(query: ListQuery, headers: readonly Header[]): string | null {
+  const last = headers.at(-1);
+  if (last === undefined || headers.length < query.limit) return null;
+  const name = timeNameOf(query);
+  return name === null ? last.id : `${last.id} ${last[name]}`;
+}
+
+function parsePlace(cursor: unknown): Place {
+  const [id, at, ...more] = requireText(cursor, "cursor of listExecutions()", { max: 100 }).split(" ");
+  if (at === undefined) return { id: parseId(id ?? "") };
+  if (more.length > 0 || !/^-?\d{1,15}(\.\d{1,9})?$/.test(at))
+    throw new UsageError(`${show(cursor)} is not a cursor`, "pass nextCursor of the page before");
+  return { id: parseId(id ?? ""), at: Number(at) };
 }
 
 /** @throws {UsageError} naming what is unknown, or is invalid */

@@ -27,7 +27,7 @@ export type BulkReport = z.infer<typeof BulkReport>;
 export interface BulkFailure {
   readonly id: ExecutionId;
   readonly at: Date;
-  /** As the error has it that the command alone would throw, e.g. "USAGE_INVALID". */
+  /** As the error has it that the command alone would throw; "USAGE_INVALID" also where it refused a value. */
   readonly code: string;
   readonly message: string;
 }

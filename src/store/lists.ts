@@ -1,6 +1,6 @@
 /** Lists and counts of executions: which index each goes by says `narrowed.ts`; what takes too long ends. */
 import { z } from "zod";
-import { SearchTimeoutError } from "../base/errors.ts";
+import { SearchTimeoutError, UsageError } from "../base/errors.ts";
 import type { JsonObject } from "../base/json.ts";
 import { endedWithin } from "./bounded.ts";
 import { ExecutionId } from "../ledger/event.ts";
@@ -13,13 +13,19 @@ import { narrowed, narrowParts } from "./narrowed.ts";
 export interface ListQuery {
   readonly filter: ExecutionFilter;
   readonly order: ListOrder;
-  /** The last of the page before. */
-  readonly cursor?: ExecutionId;
+  readonly cursor?: Place;
   readonly limit: number;
 }
 
+/** The last of the page before: it may be pruned before the next page is asked for. */
+export interface Place {
+  readonly id: ExecutionId;
+  /** Its time in a list by time, in milliseconds. @default the one that it has now */
+  readonly at?: number;
+}
+
 export interface Lists {
-  /** @throws {SearchTimeoutError} */
+  /** @throws {SearchTimeoutError | UsageError} the list is by time, and nobody knows the cursor's */
   listHeaders(query: ListQuery): Promise<Header[]>;
   /** The newest of a flow whose metadata contain what few others have: by their index alone, however many executions there are. */
   listHolding(flow: string, metadata: JsonObject, limit: number): Promise<Held[]>;
@@ -81,6 +87,7 @@ export function listsOf({ sql }: Pick<Database, "sql">): Lists {
           order by ${sorted.by} limit ${limit}::int`,
         filter,
       );
+      if (rows.length === 0) await requirePlace(sql, query);
       return rows.map((row) => Header.parse(row));
     },
     async listHolding(flow, metadata, limit) {
@@ -146,15 +153,42 @@ function lastFailed(
     cross join lateral (select x.* from flowledger.executions x where x.id = p.id offset 0) e`;
 }
 
+/** Which time a list is by; one by id needs none. */
+export function timeNameOf({ filter, order }: ListQuery): "createdAt" | "closedAt" | null {
+  if (order === "lastClosed") return "closedAt";
+  return isByCreation(filter) ? "createdAt" : null;
+}
+
+/** What comes behind a place without a time would be nothing, without a word. */
+async function requirePlace(sql: Sql, query: ListQuery): Promise<void> {
+  const { cursor } = query;
+  const name = timeNameOf(query);
+  if (cursor === undefined || cursor.at !== undefined || name === null) return;
+  const at: Part = name === "closedAt" ? sql`e.closed_at` : sql`e.created_at`;
+  const found = await sql`select from flowledger.executions e where e.id = ${cursor.id}::uuid and ${at} is not null`;
+  if (found.length === 0)
+    throw new UsageError(
+      `cursor ${cursor.id} has no place in this list: it is by time, and that execution is gone, or has none`,
+      "pass nextCursor of the page before, in the same order",
+    );
+}
+
+/** The time of a place, as SQL. */
+function timeAt(sql: Sql, { id, at }: Place, column: Part): Part {
+  return at === undefined
+    ? sql`(select ${column} from flowledger.executions e where e.id = ${id}::uuid)`
+    : sql`flowledger.from_ms(${at}::float8)`;
+}
+
 /** By id, which is the time of creation too, as the indexes of flows and statuses have it; unless a range of times is asked for. */
-function sortOf(sql: Sql, filter: ExecutionFilter, order: ListOrder, cursor: ExecutionId | undefined) {
+function sortOf(sql: Sql, filter: ExecutionFilter, order: ListOrder, cursor: Place | undefined) {
   const at = (column: Part, isDescending: boolean) => ({
     by: isDescending ? sql`${column} desc, e.id desc` : sql`${column}, e.id`,
     ofIds: isDescending ? sql`p.at desc, p.id desc` : sql`p.at, p.id`,
     after:
       cursor === undefined
         ? sql``
-        : sql`and (${column}, e.id) ${isDescending ? sql`<` : sql`>`} (select ${column}, e.id from flowledger.executions e where e.id = ${cursor}::uuid)`,
+        : sql`and (${column}, e.id) ${isDescending ? sql`<` : sql`>`} (${timeAt(sql, cursor, column)}, ${cursor.id}::uuid)`,
   });
   if (order === "lastClosed") {
     const sorted = at(sql`e.closed_at`, true);
@@ -165,7 +199,7 @@ function sortOf(sql: Sql, filter: ExecutionFilter, order: ListOrder, cursor: Exe
   return {
     by: isNewest ? sql`e.id desc` : sql`e.id`,
     ofIds: isNewest ? sql`p.id desc` : sql`p.id`,
-    after: cursor === undefined ? sql`` : sql`and e.id ${isNewest ? sql`<` : sql`>`} ${cursor}::uuid`,
+    after: cursor === undefined ? sql`` : sql`and e.id ${isNewest ? sql`<` : sql`>`} ${cursor.id}::uuid`,
   };
 }
 
@@ -268,11 +302,11 @@ function cellPage(sql: Sql, { filter, order, cursor, limit }: ListQuery): Cell {
   const from: Part =
     cursor === undefined || isNewest
       ? sql`>= (f.flow, s.status, ${first}::uuid)`
-      : sql`> (f.flow, s.status, ${cursor}::uuid)`;
+      : sql`> (f.flow, s.status, ${cursor.id}::uuid)`;
   const until: Part =
     cursor === undefined || !isNewest
       ? sql`<= (f.flow, s.status, ${last}::uuid)`
-      : sql`< (f.flow, s.status, ${cursor}::uuid)`;
+      : sql`< (f.flow, s.status, ${cursor.id}::uuid)`;
   const by: Part = isNewest ? sql`e.flow desc, e.status desc, e.id desc` : sql`e.flow, e.status, e.id`;
   const [near, far] = isNewest ? [until, from] : [from, until];
   return inOrder(sql, sql`(e.flow, e.status, e.id) ${near}`, sql`(e.flow, e.status, e.id) ${far}`, by, limit);
@@ -284,14 +318,14 @@ const [firstId, lastId] = ["00000000-0000-0000-0000-000000000000", "ffffffff-fff
 function closedCellPage(
   sql: Sql,
   { closedAfter, closedBefore }: ExecutionFilter,
-  cursor: ExecutionId | undefined,
+  cursor: Place | undefined,
   limit: number,
 ): Cell {
   const [after, before] = [closedAfter?.toISOString() ?? "-infinity", closedBefore?.toISOString() ?? "infinity"];
   const until: Part =
     cursor === undefined
       ? sql`< (f.flow, s.status, ${before}::text::timestamptz, ${firstId}::uuid)`
-      : sql`< (f.flow, s.status, (select c.closed_at from flowledger.executions c where c.id = ${cursor}::uuid), ${cursor}::uuid)`;
+      : sql`< (f.flow, s.status, ${timeAt(sql, cursor, sql`e.closed_at`)}, ${cursor.id}::uuid)`;
   const near: Part = sql`e.closed_at is not null and (e.flow, e.status, e.closed_at, e.id) ${until}`;
   const far: Part = sql`(e.flow, e.status, e.closed_at, e.id) > (f.flow, s.status, ${after}::text::timestamptz, ${lastId}::uuid)`;
   return inOrder(sql, near, far, sql`e.flow desc, e.status desc, e.closed_at desc, e.id desc`, limit);

@@ -18,8 +18,8 @@ export interface InterruptFilter {
   type?: string;
   metadata?: JsonObject;
   olderThan?: Date;
-  /** Ids of the last record of the page before. */
-  cursor?: { readonly executionId: ExecutionId; readonly id: string };
+  /** Ids of the last record of the page before, and since when it waited, in microseconds: it may be asked anew meanwhile, or gone. */
+  cursor?: { readonly at: string; readonly executionId: ExecutionId; readonly id: string };
   limit: number;
 }
 
@@ -41,7 +41,7 @@ export interface Reads extends Lists {
   loadState(id: ExecutionId): Promise<ExecutionState | null>;
   /** Those that are closed, or that do not exist and never will: the transaction that was to create them has ended. */
   findOver(asked: readonly { readonly id: ExecutionId; readonly transaction: string | null }[]): Promise<ExecutionId[]>;
-  /** Pending interrupts, oldest first, each as `flowledger.interrupt_record` gives it. */
+  /** Pending interrupts, oldest first, each as `flowledger.interrupt_record` gives it, with its cursor. */
   listInterrupts(filter: InterruptFilter): Promise<Json[]>;
   /** What `flowledger.inbox` gives. @throws {SearchTimeoutError | UsageError} */
   inbox(options: JsonObject): Promise<Json[]>;
@@ -140,7 +140,8 @@ export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Read
     },
     async listInterrupts({ flow, type, metadata, olderThan, cursor, limit }) {
       const rows = await sql<{ record: Json }[]>`
-        select flowledger.interrupt_record(i.execution_id, i.id) as record
+        select flowledger.interrupt_record(i.execution_id, i.id) || jsonb_build_object('cursor',
+          concat_ws(' ', (extract(epoch from i.created_at) * 1000000)::bigint, i.execution_id, i.id)) as record
         from flowledger.interrupts i
         where i.status = 'pending'
           ${flow === undefined ? sql`` : sql`and i.flow = ${flow}`}
@@ -155,8 +156,7 @@ export function readsOf({ sql, target }: Pick<Database, "sql" | "target">): Read
             cursor === undefined
               ? sql``
               : sql`and (i.created_at, i.execution_id, i.id) > (
-                  select c.created_at, c.execution_id, c.id from flowledger.interrupts c
-                  where c.execution_id = ${cursor.executionId}::uuid and c.id = ${cursor.id})`
+                  timestamptz 'epoch' + ${cursor.at}::bigint * interval '1 microsecond', ${cursor.executionId}::uuid, ${cursor.id}::text)`
           }
         order by i.created_at, i.execution_id, i.id
         limit ${limit}::int`;

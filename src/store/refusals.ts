@@ -5,6 +5,7 @@ import {
   ClaimedError,
   ConflictError,
   ConnectionError,
+  ContractError,
   DatabaseError,
   ExecutionClosedError,
   ExecutionNotFoundError,
@@ -184,10 +185,19 @@ const Since = z.array(
   z.object({ seq: z.int(), type: z.string(), chunk: z.string().optional(), actor: z.string().optional() }),
 );
 
-/** What `check_json` refused says so in its detail. */
-function payloadRefusal(detail: string | undefined, hint: string | undefined, cause: unknown): PayloadError | null {
+/** What `refuse_by_contract` says. */
+const Violation = z.object({
+  where: z.string(),
+  issues: z.array(z.object({ path: z.array(z.string()), message: z.string(), code: z.literal("custom") })),
+});
+
+/** What a contract or `check_json` refused says so in its detail. */
+function valueRefusal(detail: string | undefined, hint: string | undefined, cause: unknown): FlowledgerError | null {
   if (!detail?.startsWith("{")) return null;
-  const { where, path, problem } = Place.parse(JSON.parse(detail));
+  const told: unknown = JSON.parse(detail);
+  const violation = Violation.safeParse(told);
+  if (violation.success) return new ContractError(violation.data.where, violation.data.issues);
+  const { where, path, problem } = Place.parse(told);
   return new PayloadError(where, path, problem, hint ?? "change the value", cause);
 }
 
@@ -217,7 +227,7 @@ export function refusalOf(error: unknown, target: Target, subject: Subject = {})
     case "FL007":
       return new InterventionDisabledError(id, what);
     case "FL008":
-      return payloadRefusal(detail, hint, error) ?? new UsageError(message, hint ?? "see the documentation", {}, error);
+      return valueRefusal(detail, hint, error) ?? new UsageError(message, hint ?? "see the documentation", {}, error);
     case "FL009":
       return new MigrationError(message, hint ?? "see the documentation", {}, error);
     case "FL012":

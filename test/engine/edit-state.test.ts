@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { defineFlow } from "../../src/index.ts";
+import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import type { LedgerEvent } from "../../src/index.ts";
 import { writeAgain } from "../../src/ledger/edits.ts";
 import { evolve } from "../../src/ledger/evolve.ts";
@@ -10,6 +10,7 @@ import { initialState } from "../../src/ledger/state.ts";
 import { rebuild } from "../../src/store/rebuild.ts";
 import { verify } from "../../src/store/verify.ts";
 import { testDatabase } from "../support/database.ts";
+import { codeOf } from "../support/doors.ts";
 import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
 import { fuzzRuns } from "../support/fuzz.ts";
 import { created, fold, recorded, started } from "../support/ledger.ts";
@@ -185,7 +186,7 @@ test("what cannot be meant is refused by name at both doors, and nothing is writ
     { delete: ["order.total"] },
   ]) {
     expect(await edit(wrong)).toMatchObject({ code: "CONTRACT_VIOLATED" });
-    expect(await bySql(wrong)).toMatchObject({ code: "FL008" });
+    expect(await bySql(wrong)).toMatchObject({ code: "FL008", detail: expect.stringContaining('"issues"') });
   }
   for (const wrong of [
     {},
@@ -205,4 +206,33 @@ test("what cannot be meant is refused by name at both doors, and nothing is writ
   expect((await execution.result.getMeta()).stateVersion).toBe(stateVersion);
   await execution.seal();
   expect(await edit({ set: { note: "new" } })).toMatchObject({ code: "EXECUTION_SEALED" });
+});
+
+test("what nobody has claimed is edited by the contract of the versions that may run it, at every door", async () => {
+  const state = z.object({ note: z.string() }).partial();
+  const first = defineFlow("edit.unclaimed", { state });
+  first.to("one", () => null);
+  const second = defineFlow("edit.unclaimed", { state: state.extend({ more: z.number().optional() }) });
+  second.to("one", () => null).to("two", () => null);
+  await using old = await serving(database, [first]);
+  await using stranger = createOrchestrator({ connection: database.url });
+  const make = old.flow(first);
+  const unclaimed = [await make.createExecution(), await make.startExecution(null, { delay: "1h" })];
+  const refusals = async (id: string, set: object) => {
+    const handle = await stranger.getExecution(id);
+    const bySql = sql`select flowledger.edit_state(${id}, ${sql.json({ set } as never)}, ${sql.json(by)})`;
+    return [await codeOf(handle.editState({ set } as never, by)), await codeOf(bySql)];
+  };
+
+  for (const { id } of unclaimed) {
+    for (const wrong of [{ note: 7 }, { more: 1 }, { note: "new", other: 1 }])
+      expect(await refusals(id, wrong)).toEqual(["CONTRACT_VIOLATED", "CONTRACT_VIOLATED"]);
+    expect(await refusals(id, { note: "new" })).toEqual(["ok", "ok"]);
+  }
+  await using newer = await serving(database, [second]);
+  for (const { id } of unclaimed) {
+    expect(await refusals(id, { more: 1 })).toEqual(["ok", "ok"]);
+    expect(await refusals(id, { more: "x" })).toEqual(["CONTRACT_VIOLATED", "CONTRACT_VIOLATED"]);
+    await (await newer.getExecution(id)).cancel();
+  }
 });

@@ -1,11 +1,12 @@
 /** A closed execution goes on as a new one, from where it failed. */
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { defineFlow, type Execution } from "../../src/index.ts";
+import { createOrchestrator, defineFlow, type Execution } from "../../src/index.ts";
 import { rebuild } from "../../src/store/rebuild.ts";
 import { verify } from "../../src/store/verify.ts";
 import { runCli } from "../support/cli.ts";
 import { testDatabase } from "../support/database.ts";
+import { codeOf } from "../support/doors.ts";
 import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
@@ -246,4 +247,29 @@ test("what cannot be redriven is refused, says why, and nothing is written; the 
   const handle = await orchestrator.getExecution(next ?? "");
   expect(await handle.waitForClose()).toEqual({ $final_result: null });
   expect(await refusal(handle.redrive(by))).toMatchObject({ message: expect.stringContaining("has completed") });
+});
+
+test("an output or a state that breaks the contract is refused at every door, and nothing is written", async () => {
+  const flow = defineFlow("redrive.contract", { state: z.object({ note: z.string() }).partial() });
+  flow.to(
+    "work",
+    (): number => {
+      throw new Error("down");
+    },
+    { output: z.number() },
+  );
+  await using orchestrator = await serving(database, [flow]);
+  await using stranger = createOrchestrator({ connection: database.url });
+  const failed = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await refusal(failed.waitForClose());
+  const before = await sql`select count(*) from flowledger.ledger`;
+
+  const unknowing = await stranger.getExecution(failed.id);
+  for (const wrong of [{ output: "text" }, { state: { note: 7 } }, { state: { other: 1 } }]) {
+    expect(await codeOf(failed.redrive({ ...by, ...wrong }))).toBe("CONTRACT_VIOLATED");
+    expect(await codeOf(unknowing.redrive({ ...by, ...wrong }))).toBe("CONTRACT_VIOLATED");
+    const bySql = sql`select flowledger.redrive(${failed.id}, ${sql.json({ ...by, ...wrong })})`;
+    expect(await codeOf(bySql)).toBe("CONTRACT_VIOLATED");
+  }
+  expect(await sql`select count(*) from flowledger.ledger`).toEqual(before);
 });

@@ -151,8 +151,8 @@ test("the output has the chunk's contract at every door, and nothing that cannot
     code: "CONTRACT_VIOLATED",
   });
   expect(await refusal(execution.skip({ ...by, output: { id: 7 } }))).toMatchObject({
-    code: "USAGE_INVALID",
-    message: /output of chunk "typed" breaks the contract/,
+    code: "CONTRACT_VIOLATED",
+    message: /output of chunk "typed" does not fit the contract: it.id must be string, got 7/,
   });
   expect(await refusal(bySql({ output: null }))).toMatchObject({ code: "FL008" });
   expect(await refusal(execution.skip({ ...by, chunk: "type" }))).toMatchObject({

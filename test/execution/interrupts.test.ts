@@ -674,6 +674,17 @@ describe("a pause", () => {
     }
     expect(seen).toHaveLength(4);
     expect(new Set(seen).size).toBe(4);
+    // The last of a page is answered and asks again, or is gone: what stood behind it is behind it still.
+    const page = await orchestrator.listPendingInterrupts({ flow: "inbox-a", limit: 2 });
+    const [, last] = page.interrupts;
+    const rest = async () =>
+      (await orchestrator.listPendingInterrupts({ flow: "inbox-a", cursor: page.nextCursor ?? "" })).interrupts.map(
+        ({ executionId }) => executionId,
+      );
+    await sql`update flowledger.interrupts set created_at = now() where execution_id = ${last?.executionId ?? null}`;
+    expect(await rest()).toEqual([...seen.slice(2), last?.executionId]);
+    await sql`delete from flowledger.interrupts where execution_id = ${last?.executionId ?? null}`;
+    expect(await rest()).toEqual(seen.slice(2));
     expect(await codeOf(orchestrator.listPendingInterrupts({ limit: 0 }))).toBe("USAGE_INVALID");
     expect(await codeOf(orchestrator.listPendingInterrupts({ cursor: "nonsense" }))).toBe("USAGE_INVALID");
     const misspelt = { flows: "review" } as object;

@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { z } from "zod";
 import { PayloadError } from "../../src/base/errors.ts";
 import { toJson, type Json } from "../../src/base/json.ts";
+import { seenOf } from "../../src/base/option.ts";
 import { parseAnswer } from "../../src/ledger/answers.ts";
 import { refusalOf } from "../../src/store/refusals.ts";
 import { testDatabase } from "../support/database.ts";
@@ -245,4 +246,16 @@ test("what is acknowledged under an id or a key is what was asked for", async ()
   expect(await codeOf(start(1, { id: own, idempotencyKey: "k" }, "other"))).toBe("USAGE_INVALID");
   const [again] = await start(1, { id: own, idempotencyKey: "k" });
   expect(again.id).toBe(own);
+});
+
+test("what is seen of a text is the same for both doors, whatever its characters", async () => {
+  const [row] = await sql<[{ unseen: number[] }]>`
+    select array_agg(n order by n) as unseen from generate_series(1, 1114111) n
+    where n not between 55296 and 57343 and flowledger.seen_of(chr(n)) = ''`;
+
+  const points = Array.from({ length: 0x110000 }, (_, point) => point).slice(1);
+  const unseen = points.filter(
+    (point) => (point < 0xd800 || point > 0xdfff) && seenOf(String.fromCodePoint(point)) === "",
+  );
+  expect([...row.unseen]).toEqual(unseen);
 });

@@ -192,6 +192,52 @@ async function everyPage(options: ListOptions, limit: number): Promise<string[]>
   }
 }
 
+test.each<[string, ListOptions]>([
+  ["the newest first", {}],
+  ["the oldest first", { order: "oldest" }],
+  ["those created since", { createdAfter: new Date(0) }],
+  ["those created since, the oldest first", { createdAfter: new Date(0), order: "oldest" }],
+  ["the last closed", { order: "lastClosed" }],
+  ["the last closed of a status", { order: "lastClosed", status: "completed" }],
+  ["the last closed of a flow, in a range", { order: "lastClosed", flow: "gone", closedAfter: new Date(0) }],
+])("%s: a page goes on where the last of the page before was pruned", async (_, options) => {
+  await using other = await testDatabase();
+  await using orchestrator = createOrchestrator({ connection: other.url });
+  // All at the same microsecond but the last, which is one later.
+  await other.sql`
+    insert into flowledger.executions (id, seq, flow, created_at, started_at, closed_at, outcome)
+    select ('01900000-0000-7000-8000-00000000000' || n)::uuid, 1, 'gone', t.at, t.at, t.at, 'completed'
+    from generate_series(1, 6) n cross join lateral (select timestamptz '2026-01-01T00:00:00.123456Z' + (n / 6) * interval '1 microsecond' as at) t`;
+  const all = ids((await orchestrator.listExecutions(options)).executions);
+
+  for (const limit of [1, 3]) {
+    const { nextCursor } = await orchestrator.listExecutions({ ...options, limit });
+    const cursor = nextCursor ?? "";
+    const last = all[limit - 1] ?? "";
+    await other.sql`delete from flowledger.executions where id = ${last}`;
+    expect(ids((await orchestrator.listExecutions({ ...options, cursor })).executions)).toEqual(all.slice(limit));
+
+    const byId = await orchestrator
+      .listExecutions({ ...options, cursor: last })
+      .then(({ executions }) => ids(executions), String);
+    const isByTime = "createdAfter" in options || options.order === "lastClosed";
+    const refused = `cursor ${last} has no place in this list: it is by time, and that execution is gone, or has none`;
+    expect(isByTime ? String(byId).includes(refused) : byId).toEqual(isByTime || all.slice(limit));
+    all.splice(limit - 1, 1);
+    all.splice(0, limit - 1);
+    await other.sql`delete from flowledger.executions where not id = any(${all})`;
+  }
+});
+
+test("a cursor of one order is no place in another that the execution has no time for", async () => {
+  const open = rows.find(({ closed }) => closed === null)?.id ?? "";
+
+  const error = await refusal(orchestrator.listExecutions({ order: "lastClosed", cursor: open }));
+
+  expect(error).toBeInstanceOf(UsageError);
+  expect(String(error)).toMatch(/has no place in this list/);
+});
+
 test.each<[string, object, RegExp]>([
   ["an unknown filter", { flwo: "x" }, /unknown option "flwo": use flow, status, version/],
   [

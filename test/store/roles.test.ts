@@ -283,14 +283,14 @@ test("a client cannot say that the contract has seen what it sends", async () =>
 
   const seq = await as("client", async (client) => {
     expect(await codeOf(client`select flowledger.start_execution(${created.id}, '{"n": "x"}', raw => false)`)).toBe(
-      "USAGE_INVALID",
+      "CONTRACT_VIOLATED",
     );
     await client`select flowledger.start_execution(${created.id}, '{"n": 100}', raw => false)`;
     expect(
       await codeOf(
         client`select flowledger.continue_with(${execution.id}, 'q', '{"n": "x"}', null, null, true, false)`,
       ),
-    ).toBe("USAGE_INVALID");
+    ).toBe("CONTRACT_VIOLATED");
     await client`select flowledger.emit(${execution.id}, 'Go', '{"n": 2}', raw => false)`;
     const [row] = await client<[{ seq: number }]>`
       select flowledger.emit(${execution.id}, 'Go', '{"n": "x"}', raw => false) as seq`;
@@ -306,7 +306,15 @@ test("a client cannot say that the contract has seen what it sends", async () =>
 test("nobody speaks in the library's own name", async () => {
   const id = await as("client", async (client) => {
     const [row] = await client<[{ id: string }]>`select flowledger.start('plain', '1', '{"allowUnknown": true}') as id`;
-    for (const actor of [...reservedActors, "", "a".repeat(501)]) {
+    for (const actor of [
+      ...reservedActors,
+      " timer",
+      "link\u200b",
+      "li\u00adnk",
+      "",
+      "\t\u3000\u2060",
+      "a".repeat(501),
+    ]) {
       expect(await codeOf(client`select flowledger.emit(${row.id}, 'E', actor => ${actor})`)).toBe("USAGE_INVALID");
       expect(await codeOf(client`select flowledger.cancel(${row.id}, actor => ${actor})`)).toBe("USAGE_INVALID");
     }

@@ -119,9 +119,9 @@ export async function codeOf(promise: Promise<unknown>): Promise<string> {
   } catch (error) {
     if (error instanceof FlowledgerError) return error.code;
     const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
-    // What a payload was refused for has its path in the detail.
+    // What a payload was refused for has its path in the detail, and what a contract refused its issues.
     if (code === "FL008" && error instanceof postgres.PostgresError && error.detail?.startsWith("{"))
-      return "PAYLOAD_UNSTORABLE";
+      return error.detail.includes('"issues"') ? "CONTRACT_VIOLATED" : "PAYLOAD_UNSTORABLE";
     return sqlstates[code] ?? code;
   }
 }

@@ -2,7 +2,15 @@
 import { FlowledgerError, UsageError } from "../../base/errors.ts";
 import type { Json } from "../../base/json.ts";
 import { parseDuration } from "../../base/duration.ts";
-import { requireBoolean, requireKnown, requireList, requireRecord, requireText, show } from "../../base/option.ts";
+import {
+  requireBoolean,
+  requireKnown,
+  requireList,
+  requireName,
+  requireRecord,
+  requireText,
+  show,
+} from "../../base/option.ts";
 import type { PauseOptions } from "../../flow/context.ts";
 import { parseAnswer } from "../../ledger/answers.ts";
 import type { PauseRequest } from "../../ledger/command.ts";
@@ -52,7 +60,7 @@ export function parseAsking(
 
 /** @throws {UsageError} none, too many, or one that is no text */
 export function parsePrincipals(given: unknown, where: string): string[] {
-  const principals = requireList(given, where, (one, of) => requireText(one, of, { max: longestPrincipal }));
+  const principals = requireList(given, where, (one, of) => requireName(one, of, { max: longestPrincipal }));
   if (principals.length === 0 || principals.length > most)
     throw new UsageError(`${where} has ${principals.length} names`, `use 1 to ${most}, such as ["group:finance"]`);
   return [...new Set(principals)];

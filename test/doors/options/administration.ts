@@ -19,6 +19,7 @@ import {
   search,
   person,
   text,
+  seen,
 } from "./kinds.ts";
 import { type Lab, type Row, actor, atLeastOne, noFlow, someId, worker } from "./row.ts";
 
@@ -148,7 +149,7 @@ export const administration: readonly Row[] = [
   {
     name: "Orchestrator.prune",
     of: orchestrator,
-    args: { options: object({ ids: atLeastOne(list(id(someId))), actor: person, reason: text(10_000) }) },
+    args: { options: object({ ids: atLeastOne(list(id(someId))), actor: person, reason: seen(10_000) }) },
   },
   {
     name: "Orchestrator.prune",

@@ -24,6 +24,7 @@ import {
   type Fields,
   type Kind,
   path,
+  seen,
 } from "./kinds.ts";
 import {
   aWhile,
@@ -72,7 +73,7 @@ const soon: Kind = {
     parseDuration(value, "it") < parseDuration("30d", "it"),
 };
 const some = (one: Kind) => atLeastOne(list(one));
-export const principals: Kind = some(text(100));
+export const principals: Kind = some(seen(100));
 /** With what each of its options needs. */
 function asked(fields: Fields): Kind {
   const given = object(fields);

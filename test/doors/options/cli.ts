@@ -1,6 +1,6 @@
 /** What every argument and option of every command takes. */
 import { isoMoment } from "../../../src/base/duration.ts";
-import { reservedActors } from "../../../src/base/option.ts";
+import { reservedActors, seenOf } from "../../../src/base/option.ts";
 import { json, jsonObject, object, type Kind } from "./kinds.ts";
 import { start } from "./sql.ts";
 
@@ -52,7 +52,14 @@ const date: Word = { sample: "2030-01-31T12:00:00Z", takes: (value) => isoMoment
 const future: Word = { ...date, takes: (value) => date.takes(value) && value.startsWith("2030") };
 const duration: Word = { sample: "1ms", takes: (value) => value === "1ms" };
 /** The lab's own: any other is unknown. */
-const person: Word = { ...text(500), takes: (value) => isStorable(value, 500) && !reservedActors.includes(value) };
+const seen = (max: number): Word => ({
+  ...text(max),
+  takes: (value) => isStorable(value, max) && seenOf(value) !== "",
+});
+const person: Word = {
+  ...text(500),
+  takes: (value) => seen(500).takes(value) && !reservedActors.includes(seenOf(value)),
+};
 export const made = (what: string): Word => ({ sample: `$${what}`, takes: (value) => value === `$${what}` });
 const id = made("asking");
 const file: Word = {
@@ -87,7 +94,7 @@ const list: Readonly<Record<string, Word | null>> = {
   "--limit": limit,
   "--cursor": made("asking"),
 };
-const who = { "--reason": text(2000), "--actor": person };
+const who = { "--reason": seen(2000), "--actor": person };
 const chunk = { "--chunk": text(500), "--index": whole(0, 999_999_999, "0") };
 
 export const commandRows: readonly CommandRow[] = [
@@ -183,7 +190,7 @@ export const commandRows: readonly CommandRow[] = [
   {
     name: "delegate",
     args: { id, interrupt: text(1000) },
-    options: { "--to": text(100), "--reason": text(2000), "--actor": person },
+    options: { "--to": seen(100), "--reason": text(2000), "--actor": person },
     with: ["--to=user:bo"],
   },
   {
@@ -285,7 +292,7 @@ export const commandRows: readonly CommandRow[] = [
       "--closed-before": { ...date, takes: (value) => date.takes(value) },
       "--id": made("closed"),
       "--actor": person,
-      "--reason": text(10_000),
+      "--reason": seen(10_000),
       "--keep": oneOf("completed", "failed", "cancelled"),
       "--keep-flow": search,
       "--keep-metadata": metadata,

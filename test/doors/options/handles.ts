@@ -21,6 +21,7 @@ import {
   person,
   text,
   moment,
+  seen,
 } from "./kinds.ts";
 import { type Lab, type Row, actor, consume, emitCall, filters, later, someId, stream, tx, waiting } from "./row.ts";
 import { key } from "./administration.ts";
@@ -109,7 +110,7 @@ export const handles: readonly Row[] = [
   ...[
     { name: "claim", options: { exclusive: optional(boolean) } },
     { name: "release", options: {} },
-    { name: "delegate", options: { to: text(100), reason: optional(text(2000)) } },
+    { name: "delegate", options: { to: seen(100), reason: optional(text(2000)) } },
     { name: "snooze", options: { until: { ...moment, takes: later } } },
   ].map(({ name, options }): Row => ({
     name: `Execution.${name}`,

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { PayloadError } from "../../../src/index.ts";
 import { isObject, toJson } from "../../../src/base/json.ts";
-import { reservedActors } from "../../../src/base/option.ts";
+import { reservedActors, seenOf } from "../../../src/base/option.ts";
 
 export interface Kind {
   /** What is right; undefined leaves it out. */
@@ -33,7 +33,7 @@ function isPlain(value: object): boolean {
   return prototype === null || prototype === Object.prototype;
 }
 
-const isReserved = (value: unknown) => isText(value) && reservedActors.includes(value);
+const isReserved = (value: unknown) => isText(value) && reservedActors.includes(seenOf(value));
 
 function isJson(value: unknown): boolean {
   try {
@@ -68,8 +68,16 @@ function widest(length: number): string {
   const random = (at: number) => createHash("sha256").update(`${at}`).digest().readUInt16BE(0);
   return String.fromCodePoint(...Array.from({ length }, (_, at) => 0x20000 + (random(at) % 42_000)));
 }
+/** Who, or why: people see something of it. */
+export const seen = (max = 500): Kind => ({
+  ...text(max),
+  takes: (value) => text(max).takes(value) && isText(value) && seenOf(value) !== "",
+});
 /** Of a flow: ASCII alone. */
-export const flowName: Kind = { ...text(100, "matrix.named"), longest: "n".repeat(100) };
+export const flowName: Kind = {
+  ...kind("matrix.named", (value) => isText(value) && /^[A-Za-z0-9][\w.:-]{0,99}$/.test(value)),
+  longest: "n".repeat(100),
+};
 /** A dot path, as TypeScript and SQL count it: in bytes. */
 export const path: Kind = {
   ...text(2000),
@@ -77,7 +85,7 @@ export const path: Kind = {
   longest: "p".repeat(2000),
 };
 /** Who it was: nobody has a name in which the library itself speaks. */
-export const person: Kind = { ...text(), takes: (value) => text().takes(value) && !isReserved(value) };
+export const person: Kind = { ...text(), takes: (value) => seen().takes(value) && !isReserved(value) };
 /** Texts that a reader compares: what Postgres cannot hold is nowhere either. */
 export const anyText = kind("some", isText);
 export const oneOf = (...choices: readonly string[]) => kind(choices[0], (value) => choices.includes(value as string));

@@ -18,6 +18,7 @@ import {
   person,
   text,
   path,
+  seen,
 } from "./kinds.ts";
 
 /** As many digits as a target has. */
@@ -28,7 +29,7 @@ const place = {
 const bulk = (lab: Lab) => lab.bulk;
 const execution = (lab: Lab) => lab.operated;
 const orchestrator = (lab: Lab) => lab.orchestrator;
-const who = { actor: person, reason: text(2000) };
+const who = { actor: person, reason: seen(2000) };
 const address = { chunk: optional(text(500)), index: optional(integer(0)) };
 const values = atLeastOne({ ...record(json), takes: (value) => jsonObject.takes(value) });
 const edit = {
@@ -74,7 +75,7 @@ export const operations: readonly Row[] = [
     name: "Orchestrator.runSchedule",
     of: orchestrator,
     isOnlyRefused: true,
-    args: { name: text(200), options: object({ actor: who.actor, reason: optional(who.reason) }) },
+    args: { name: text(200), options: object({ actor: who.actor, reason: optional(text(2000)) }) },
   },
   {
     name: "Orchestrator.bulk",

@@ -18,6 +18,7 @@ import {
   text,
   type Kind,
   path,
+  seen,
 } from "./kinds.ts";
 
 export const nobody = "01a1fc32-0000-7000-8000-00000000dead";
@@ -62,7 +63,7 @@ const emptyOr = (given: Kind): Kind => ({
 const maybe = (max: number): Kind => emptyOr(text(max));
 const reason = maybe(10_000);
 const interrupt = text(1000);
-const who = { actor: person, reason: text(2000) };
+const who = { actor: person, reason: seen(2000) };
 const address = { chunk: optional(text(1_200_000)), index: optional(integer(0, 999_999_999)) };
 const anyJson = optional({ ...json, takes: (value) => value === undefined || json.takes(value) });
 /** A text of JSON has no dates. */
@@ -159,7 +160,7 @@ const commands: readonly SqlRow[] = [
   ...[
     { name: "claim", options: { exclusive: optional(boolean) } },
     { name: "release", options: {} },
-    { name: "delegate", options: { to: text(100), reason: optional(text(2000)) } },
+    { name: "delegate", options: { to: seen(100), reason: optional(text(2000)) } },
     { name: "snooze", options: { until: momentText } },
   ].map(({ name, options }): SqlRow => ({
     name: `${name}_interrupt`,
@@ -260,7 +261,7 @@ const commands: readonly SqlRow[] = [
     isOnlyRefused: true,
     args: {
       name: text(200),
-      options: object({ actor: who.actor, reason: optional(who.reason), id: optional(oneOf(nobody)) }),
+      options: object({ actor: who.actor, reason: optional(text(2000)), id: optional(oneOf(nobody)) }),
     },
   },
   { name: "unpause_flow", isOnlyRefused: true, args: { flow: text(100), options: object(who) } },
@@ -359,7 +360,7 @@ const owners: readonly SqlRow[] = [
         takes: (value) => Array.isArray(value) && value.length > 0 && value.every((one) => one instanceof Made),
       },
       p_actor: person,
-      p_reason: text(10_000),
+      p_reason: seen(10_000),
     },
   },
   {

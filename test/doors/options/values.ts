@@ -15,6 +15,8 @@ export const odd: Readonly<Record<string, unknown>> = {
   "a text": "text",
   "a number as text": "1",
   "a name of the library's own": "timer",
+  "what looks like one": "timer\u200b\u00a0",
+  "a text that nobody sees": "\t\u200b\u3000",
   "a long text": "x".repeat(1_100_000),
   "a text with NUL": "a\0b",
   "half an emoji": "a\ud83d",
