@@ -62,3 +62,21 @@ test("what came due is decided in its order, up to the default answer", () => {
   expect(at(2999)).toEqual(["interrupt.reminded", "interrupt.escalated"]);
   expect(at(99_000)).toEqual(["interrupt.reminded", "interrupt.escalated", "interrupt.resumed"]);
 });
+
+test("whoever gets a question by a delegation or an escalation has it new: nobody has claimed it, and nobody has put it off", () => {
+  const handed: LedgerEvent[] = [
+    { type: "interrupt.delegated", id: "x", assign: ["bo"], actor: "ann" },
+    { type: "interrupt.escalated", id: "x", assign: ["boss"] },
+  ];
+  for (const event of handed) {
+    const { interrupts } = folding([
+      ...running,
+      raised("x", 1),
+      { type: "interrupt.claimed", id: "x", actor: "ann" },
+      { type: "interrupt.snoozed", id: "x", actor: "ann", until: 99_000 },
+      event,
+    ]);
+
+    expect(interrupts.get("x")?.handling).toMatchObject({ claim: null, snoozedUntil: null });
+  }
+});
