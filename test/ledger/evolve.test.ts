@@ -9,6 +9,7 @@ import { appendPath, deletePath, getPath, setPath } from "../../src/base/path.ts
 import { freezeState, thawState, type ExecutionState } from "../../src/ledger/state.ts";
 import type { JsonObject } from "../../src/base/json.ts";
 import { closeSnapshot } from "../../src/ledger/views.ts";
+import { suspectOf } from "../../src/ledger/parking.ts";
 import { fitVersion } from "../../src/ledger/version.ts";
 import { heldUntil, readyAt } from "../../src/ledger/waits.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
@@ -737,7 +738,7 @@ test("an output that was given in the place of a pause goes on at the chunk of a
   ]);
 });
 
-test("what is retried runs now, whatever its attempts waited for; what a pause held up waits on for what it had not heard", () => {
+test("what is retried by hand runs now, whatever it waited for; what was paused hears what came meanwhile, once; a retry waits out its time", () => {
   const ready = (events: readonly LedgerEvent[]) => {
     const state = fold(recorded([...running, ...events]));
     const dispatch = state.dispatches.get(1);
@@ -750,10 +751,9 @@ test("what is retried runs now, whatever its attempts waited for; what a pause h
     ordinal,
     forMs,
   });
-  const held: LedgerEvent[] = [
-    { type: "execution.paused", ...by },
-    { type: "execution.unpaused", ...by },
-  ];
+  const pause: LedgerEvent = { type: "execution.paused", ...by };
+  const goOn: LedgerEvent = { type: "execution.unpaused", ...by };
+  const held = [pause, goOn];
 
   expect(
     ready([
@@ -764,4 +764,38 @@ test("what is retried runs now, whatever its attempts waited for; what a pause h
   ).toBe(0);
   expect(ready([sleeping(0, 1), sleeping(1, 3_600_000), ...held])).toBe(3_605_000);
   expect(ready([sleeping(0, 1500), ...held])).toBe(0);
+  // Paused again meanwhile, by which time workers had come by: that forgets nothing of the first pause.
+  const claimed: LedgerEvent = { type: "execution.claimed", worker: someWorker };
+  expect(ready([sleeping(0, 4000), sleeping(1, 3_600_000), pause, claimed, claimed, claimed, pause, goOn])).toBe(0);
+  // What wakes it does not shorten the wait for its next attempt.
+  expect(
+    ready([
+      { type: "chunk.failed", dispatch: 1, chunk: "a", attempt: 1, error, retryInMs: 60_000 },
+      { type: "chunk.interrupted", dispatch: 1, chunk: "a" },
+    ]),
+  ).toBe(64_000);
+});
+
+test("what is parked takes no worker down: the first of the others is suspected", () => {
+  const both: LedgerEvent[] = [
+    created(flow),
+    started("in"),
+    {
+      type: "inbox.routed",
+      of: 2,
+      moves: [1, 2].map((id) => ({ move: "run", id, node: `n${id}`, chunk: "ab"[id - 1] })),
+    },
+  ];
+  const parked: LedgerEvent = { type: "chunk.parked", dispatch: 1, chunk: "a", attempt: 1, error };
+  const suspected = (...more: LedgerEvent[]) => suspectOf(fold(recorded([...both, ...more])))?.chunk;
+
+  expect(suspected()).toBe("a");
+  expect(suspected(parked)).toBe("b");
+});
+
+test("a close that was asked to cancel and to fail what is left does so, whoever asks again for less", () => {
+  const close: LedgerEvent = { type: "execution.sealed", close: true };
+  const { closing } = fold(recorded([...running, { ...close, pendingInterrupts: "cancel", parked: "fail" }, close]));
+
+  expect(closing).toMatchObject({ cancelsInterrupts: true, failsParked: true });
 });
