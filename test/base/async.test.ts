@@ -1,6 +1,7 @@
 /** Waiting with a limit, again after trouble, for a free place. */
+import { getEventListeners } from "node:events";
 import { expect, test, vi } from "vitest";
-import { backoff, once, retry, Semaphore, sparingly, withTimeout } from "../../src/base/async.ts";
+import { backoff, once, retry, Semaphore, sparingly, unlessAborted, withTimeout } from "../../src/base/async.ts";
 import { ManualTimers } from "../support/timers.ts";
 
 test("withTimeout() gives what came in time, and leaves no timer", async () => {
@@ -76,6 +77,22 @@ test("retry() repeats what may help, and no longer once its signal is aborted", 
   await expect(retry(failing(1, "wrong"), rules)).rejects.toThrow("wrong");
   stop.abort();
   await expect(retry(failing(1, "lost"), { ...rules, signal: stop.signal })).rejects.toThrow("lost");
+});
+
+test("unlessAborted() gives what the work does, or the reason of the signal; either way nothing listens any more", async () => {
+  const stop = new AbortController();
+  const listeners = () => getEventListeners(stop.signal, "abort").length;
+
+  expect(await unlessAborted(Promise.resolve(7), stop.signal)).toBe(7);
+  await expect(unlessAborted(Promise.reject(new Error("no")), stop.signal)).rejects.toThrow("no");
+  expect(listeners()).toBe(0);
+  const waiting = unlessAborted(new Promise(() => {}), stop.signal);
+  expect(listeners()).toBe(1);
+  stop.abort(new Error("enough"));
+
+  await expect(waiting).rejects.toThrow("enough");
+  await expect(unlessAborted(new Promise(() => {}), stop.signal)).rejects.toThrow("enough");
+  expect(listeners()).toBe(0);
 });
 
 test("a semaphore gives its places in order, and never more than it has", async () => {

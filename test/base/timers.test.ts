@@ -88,6 +88,20 @@ describe("by a fake of Node's timers", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
+  test("nobody waits for an alarm that is unref'd, also after its clock was read again", () => {
+    const clock = { now: () => systemTimers.monotonic() };
+    const timeouts = vi.spyOn(globalThis, "setTimeout");
+    const alarm = systemTimers.at(clock.now() + day, clock, () => {}).unref();
+
+    vi.advanceTimersByTime(day / 2);
+
+    const made = timeouts.mock.results.map(({ value }) => value);
+    expect(made.length).toBeGreaterThan(1);
+    expect(made.at(-1)?.hasRef()).toBe(false);
+    alarm.cancel();
+    timeouts.mockRestore();
+  });
+
   test("sleep() ends with its time, or rejects with the signal's reason and leaves no timer", async () => {
     const stop = new AbortController();
     const slept = systemTimers.sleep(40 * day);

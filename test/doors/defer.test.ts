@@ -86,6 +86,9 @@ const cooperative = defer(async function cooperative() {
   runs.push("cooperative");
   await sleep(60_000, undefined, { signal: getContext()?.signal });
 });
+const resting = defer(async function resting() {
+  await getContext()?.sleep("1200ms");
+});
 const slow = defer(async () => sleep(60_000), { name: "slow", maxDuration: 0.05 });
 const unstorable = defer((): unknown => ({ deep: [1, 10n] }), { name: "unstorable" });
 const inCompany = newGate();
@@ -126,6 +129,7 @@ const functions = [
   flaky,
   gated,
   cooperative,
+  resting,
   slow,
   unstorable,
   meet,
@@ -862,6 +866,17 @@ describe("lists", () => {
     expect(await find({ executedBy: ["nobody"] })).toEqual([]);
     expect(await find({ startedAt: { to: new Date(0) } })).toEqual([]);
     expect(await refusal(listExecutionAttempts(id, {}, { functionIds: "flaky" } as never))).toBeInstanceOf(UsageError);
+  });
+
+  test("an attempt began when a worker first took it, however often it was given back since", async () => {
+    const { id } = await resting();
+    await untilState(id, "succeed");
+    const claims = await (await orchestrator.getExecution(id)).history({ types: ["execution.claimed"] });
+
+    const { data } = await listExecutionAttempts(id);
+
+    expect(claims.length).toBeGreaterThan(1);
+    expect(data).toMatchObject([{ attempt: 1, state: "succeed", startedAt: claims[0]?.at }]);
   });
 
   test("cursors of attempts that are none are a UsageError", async () => {

@@ -19,7 +19,11 @@ afterEach(() => Promise.all(made.map((one) => one.close())));
 /** What the module is worth at an edit. */
 function evaluated(
   version: string,
-  { names = ["order"], ...options }: OrchestratorOptions & { names?: string[] } = {},
+  {
+    names = ["order"],
+    scheduled = [],
+    ...options
+  }: OrchestratorOptions & { names?: string[]; scheduled?: string[] } = {},
 ) {
   const flows = names.map((name) => {
     const flow = defineFlow(name);
@@ -29,7 +33,10 @@ function evaluated(
       .to("say", (ctx) => ctx.setState("version", `${String(ctx.getResource("prefix", ""))}${version}`));
     return flow;
   });
-  const orchestrator = createOrchestrator({ connection: database.url, flows, reload: true, ...options });
+  const schedules = flows
+    .filter(({ name }) => scheduled.includes(name))
+    .map((flow) => ({ flow, name: `${flow.name} ${version}`, cron: "0 7 * * *", input: null }));
+  const orchestrator = createOrchestrator({ connection: database.url, flows, schedules, reload: true, ...options });
   made.push(orchestrator);
   const start = (name = names[0] ?? "") => orchestrator.flow(name).startExecution(null, { autoCloseTimeout: 0 });
   return { orchestrator, start };
@@ -90,6 +97,21 @@ test("what is not defined anew goes on as it was, with the resources that it had
   evaluated("new", { names: ["order"] });
 
   expect([await said(order), await said(refund)]).toEqual(["v-new", "v-old"]);
+});
+
+test("of schedules those go on whose flows are not defined anew", async () => {
+  const { orchestrator } = evaluated("old", { names: ["order", "refund"], scheduled: ["order", "refund"] });
+  await orchestrator.startWorker();
+  const registered = async () => {
+    const rows = await database.sql<{ name: string }[]>`
+      select jsonb_object_keys(schedules) as name from flowledger.workers order by 1`;
+    return rows.map(({ name }) => name);
+  };
+  expect(await registered()).toEqual(["order old", "refund old"]);
+
+  evaluated("new", { names: ["order"], scheduled: ["order"] });
+
+  await expect.poll(registered).toEqual(["order new", "refund old"]);
 });
 
 test("another database, another schema, other flows and an orchestrator without `reload` leave a worker alone", async () => {

@@ -37,6 +37,21 @@ test("TF-PAT-03: a batch runs at most as many branches at once as it may", async
   expect(crowd.most).toBe(2);
 });
 
+test("an item whose body begins with two chunks has one place for both, and the next item comes whole", async () => {
+  const aside: unknown[] = [];
+  const flow = defineFlow("twoEntries");
+  const items = flow.to("make", () => [1, 2, 3]).forEach({ concurrency: 1 });
+  items.to("aside", (ctx) => void aside.push(ctx.input));
+  items
+    .to("main", (ctx) => Number(ctx.input) * 2)
+    .endForEach()
+    .end();
+  await using orchestrator = await serving(database, [flow]);
+
+  expect(await orchestrator.flow(flow).start()).toEqual({ $final_result: [2, 4, 6] });
+  expect(new Set(aside)).toEqual(new Set([1, 2, 3]));
+});
+
 test("TF-PAT-04: two passes through one batch collect only their own results", async () => {
   const flow = defineFlow("passes");
   flow

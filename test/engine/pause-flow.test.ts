@@ -3,8 +3,11 @@ import postgres from "postgres";
 import { expect, test } from "vitest";
 import { defineFlow, FlowPausedError, UsageError } from "../../src/index.ts";
 import type { Execution } from "../../src/index.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
 import { rebuild } from "../../src/store/rebuild.ts";
 import { verify } from "../../src/store/verify.ts";
+import { nobody } from "../../src/store/wakeups.ts";
+import { openFlowPauses } from "../../src/worker/flow-pauses.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
 import { kit } from "../support/kit.ts";
@@ -343,4 +346,29 @@ test("verify finds nothing wrong with what a paused flow holds back, however lon
   await t.clock.advance("1d");
 
   expect(await t.orchestrator.verify()).toEqual([]);
+});
+
+test("what is told while a worker asks which flows are paused is asked once more", async () => {
+  const answers = [Promise.withResolvers<string[]>(), Promise.withResolvers<string[]>()];
+  let asked = 0;
+  let wake: (id: ExecutionId) => void = () => {};
+  const pauses = openFlowPauses({
+    store: {
+      operators: { pausedFlows: () => answers[asked++]?.promise ?? Promise.resolve(["f"]) },
+      wakeups: { onOwnerWakeup: (listener) => ((wake = listener), () => {}) },
+    },
+    flows: ["f"],
+    onChange: () => {},
+    onTrouble: () => {},
+  });
+
+  const looked = pauses.look();
+  wake(ExecutionId.parse(nobody));
+  // It was read before the flow was paused.
+  answers[0]?.resolve([]);
+  answers[1]?.resolve(["f"]);
+  await looked;
+
+  expect(pauses.has("f")).toBe(true);
+  pauses.stop();
 });

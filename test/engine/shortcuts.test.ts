@@ -13,10 +13,10 @@
  * looks after its items before it is given back, and graphile-worker polls for jobs whose time has come.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { systemTimers } from "../../src/base/timers.ts";
-import { awaitResult, defer } from "../../src/defer.ts";
+import { awaitResult, cancelExecution, configure, defer, getContext } from "../../src/defer.ts";
 import { defineFlow } from "../../src/index.ts";
 import type { Execution, FlowDefinition, OrchestratorOptions } from "../../src/index.ts";
 import { Orchestrator } from "../../src/orchestrator.ts";
@@ -24,7 +24,7 @@ import { mostAtOnce, verify } from "../../src/store/verify.ts";
 import { openProxy } from "../chaos/proxy.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
-import { collect, newGate, untilEvent } from "../support/flows.ts";
+import { collect, newGate, refusal, untilEvent } from "../support/flows.ts";
 import { newExecution } from "../support/ledger.ts";
 import { storeOn } from "../support/store.ts";
 
@@ -205,6 +205,61 @@ describe.concurrent("by jobs and notifications alone", () => {
 
     expect(await execution.waitForClose()).toEqual({ got: 42 });
     expect(await inside.flow(caller).start()).toMatchObject({ got: [2, 4] });
+  });
+
+  test("a sub-flow at work hears what is sent to it, and who reads its parent elsewhere hears what it asks", async () => {
+    const gate = newGate();
+    const child = defineFlow("alone.addressed");
+    child.to("work", () => gate.passed).to("ask", (ctx) => ctx.pauseFor({ interruptId: "ask" }));
+    child.when("Said").to("hear", () => gate.open());
+    const parent = defineFlow("alone.addressing").toSubFlow(child);
+    await using _inside = await serving([parent]);
+    await using outside = visiting([parent]);
+    const execution = await outside.flow(parent).startExecution(null, atOnce);
+    const items = execution.streamItems({ timeout: null });
+    const asked = items.next();
+    const frame = await vi.waitUntil(async () => (await execution.getSubFlowFrames())[0], { timeout: 8000 });
+    await untilEvent(await outside.getExecution(frame.id), "execution.claimed");
+
+    await execution.emitToSubFlow(frame.id, "Said");
+
+    expect(await asked).toMatchObject({ value: { kind: "interrupt", item: { action: "project" } } });
+    await items.return();
+    await execution.cancel();
+    await refusal(execution.waitForClose());
+  });
+
+  test("an answer by a link, and the cancel of a function, reach an owner at work", async () => {
+    const [told, gate, begun] = [newGate(), newGate(), newGate()];
+    let token = "";
+    const flow = defineFlow("alone.linked");
+    flow.to("work", () => gate.passed);
+    flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "ask", link: true })).to("answered", () => gate.open());
+    flow.when("$interrupt").to("tell", ({ input }) => {
+      if (input.link === null) return;
+      token = input.link.split("/a/")[1] ?? "";
+      told.open();
+    });
+    const endless = defer(function aloneEndless() {
+      begun.open();
+      return new Promise<void>((ended) => getContext()?.signal.addEventListener("abort", () => ended()));
+    });
+    const options = { publicUrl: "https://example.com", functions: [endless] };
+    await using _inside = await serving([flow], options);
+    await using outside = visiting([flow], options);
+    configure(outside);
+    const execution = await outside.flow(flow).startExecution(null, atOnce);
+    const { id } = await endless();
+    // Whatever the owner still commits would bring it what came in beside that.
+    await Promise.all([told.passed, begun.passed, untilEvent(execution, "chunk.completed")]);
+
+    await outside.answerByToken(token, "yes");
+    await cancelExecution(id, true);
+
+    await execution.waitForClose();
+    expect(await refusal((await outside.getExecution(id)).waitForClose())).toMatchObject({
+      code: "EXECUTION_CANCELLED",
+    });
   });
 
   test("a distributed forEach comes together, over two workers and beyond what its parent waits for in memory", async () => {

@@ -1,6 +1,7 @@
 /** Domain time goes by the clock that the orchestrator was given; what keeps a worker alive does not. */
 import { expect, test } from "vitest";
 import { defineFlow, type Ctx, type FlowDefinition } from "../../src/index.ts";
+import { TimeLimit } from "../../src/engine/time-limit.ts";
 import { Orchestrator } from "../../src/orchestrator.ts";
 import { testDatabase } from "../support/database.ts";
 import { collect, newGate, refusal, serving, untilEvent, warningsOf } from "../support/flows.ts";
@@ -8,6 +9,7 @@ import { ManualTimers } from "../support/timers.ts";
 
 const database = await testDatabase();
 const minute = 60_000;
+const hour = 60 * minute;
 
 /** An orchestrator with a worker, and a clock that stands still. */
 async function standing(flow: FlowDefinition) {
@@ -34,6 +36,24 @@ test("the timeouts of a chunk and of a step are over when the clock says so", as
 
   expect(await ended).toMatchObject({ message: expect.stringContaining("timeout of 3456000000 ms") as string });
   await orchestrator.close();
+});
+
+test("a limit that stands still again and again counts what runs in between, and nothing else", () => {
+  const timers = new ManualTimers();
+  let ends = 0;
+  const limit = new TimeLimit(100, timers, "a limit", () => (ends += 1));
+
+  for (let round = 0; round < 3; round++) {
+    timers.pass(30);
+    limit.pause();
+    timers.pass(hour);
+    limit.resume();
+  }
+  timers.pass(9);
+  expect(ends).toBe(0);
+  timers.pass(1);
+
+  expect(ends).toBe(1);
 });
 
 test("so is the quiet time of a reader", async () => {

@@ -63,6 +63,17 @@ test("a database that is not migrated is refused by every door, until migrate()"
   expect((await fresh.flow(loose).createExecution()).flow).toBe("loose");
 });
 
+test("what another process has migrated meanwhile is taken at the next use", async () => {
+  const { url } = await emptyDatabase();
+  await using early = createOrchestrator({ connection: url, flows: [loose] });
+  await using deploy = createOrchestrator({ connection: url, flows: [loose] });
+  expect(await refusal(early.listExecutions())).toMatchObject({ code: "NOT_MIGRATED" });
+
+  await deploy.migrate();
+
+  expect(await early.listExecutions()).toEqual({ executions: [], nextCursor: null });
+});
+
 test("a database that is newer than the library is refused, and left as it is", async () => {
   const newer = await testDatabase();
   await newer.sql`update flowledger.migrations set release = '99.0.0', min_release = '98.0.0' where name = 'functions'`;

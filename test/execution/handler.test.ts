@@ -135,6 +135,26 @@ test("events that were read to their end are refused at the first iteration (LI-
   expect(await collect(handler.execution.getRuntimeStream())).toEqual(["a"]);
 });
 
+test("a reader that breaks off while others wait leaves them what comes", async () => {
+  const gate = newGate();
+  const flow = defineFlow("left-waiting");
+  flow.to("talk", async (ctx) => {
+    await gate.passed;
+    await ctx.putIntoStream(1);
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const handler = orchestrator.flow(flow).run();
+  const [stays, leaves] = [handler.streamEvents(), handler.streamEvents()];
+  const next = stays.next();
+  void leaves.next();
+
+  const left = leaves.return();
+  gate.open();
+
+  expect(await next).toEqual({ done: false, value: 1 });
+  await left;
+});
+
 test("a reader that breaks off is followed at the next unread event (LI-HND-10)", async () => {
   const flow = defineFlow("broken-off");
   flow.to("talk", async (ctx) => {

@@ -99,8 +99,11 @@ test("a start whose signal has aborted starts nothing; what is aborted later goe
   const { key, open } = gate();
   const flow = orchestrator.flow(slow);
   const count = async () => (await database.sql`select from flowledger.executions`).length;
+  const made = await created(key);
   const before = await count();
 
+  expect(await refusal(made.start(null, { signal: AbortSignal.abort("no") }))).toBe("no");
+  expect((await made.result.getMeta()).startedAt).toBeNull();
   expect(await refusal(flow.start(key, { signal: AbortSignal.abort("no") }))).toBe("no");
   expect(await count()).toBe(before);
 

@@ -26,6 +26,18 @@ test("TF-CON-03: a blueprint and its handlers give the same flow, in every form 
   expect(copy.toBlueprint()).toEqual(json);
 });
 
+test.each([{ waits: ["1s", "1m"] }, { waits: [5], jitter: true }, { maxAttempts: 4, multiplier: 3, jitter: false }])(
+  "TF-CON-03: a chunk is tried again as before: %j",
+  (retry) => {
+    const flow = defineFlow("f");
+    flow.to("a", pass, { retry });
+
+    const copy = Flow.fromBlueprint(JSON.parse(JSON.stringify(flow.toBlueprint())), handlers);
+
+    expect(copy.graph.chunks.get("a")?.options).toEqual(flow.graph.chunks.get("a")?.options);
+  },
+);
+
 test("TF-CON-03, TF-CON-04: a flow from a blueprint can be defined further, the same again changes nothing, a conflict is refused", () => {
   const flow = defineFlow("f");
   flow.to("a", pass);

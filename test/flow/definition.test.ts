@@ -3,9 +3,10 @@ import { expect, test } from "vitest";
 import { z } from "zod";
 import { DefinitionError } from "../../src/base/errors.ts";
 import { defineFlow } from "../../src/flow/builder.ts";
-import type { ChunkHandler } from "../../src/flow/context.ts";
+import type { ChunkHandler, RetryOptions } from "../../src/flow/context.ts";
 import type { Contract } from "../../src/flow/contract.ts";
 import type { FlowDefinition } from "../../src/flow/definition.ts";
+import type { ParkOptions } from "../../src/flow/failure.ts";
 import type { FlowOptions } from "../../src/flow/limits.ts";
 
 const pass: ChunkHandler<Contract, unknown> = (ctx) => ctx.input;
@@ -82,6 +83,16 @@ test("TF-EVT-05: a graph in use does not change with its flow", () => {
   expect(before.nodes.size).toBe(1);
   expect(flow.graph.nodes.size).toBe(2);
   expect(flow.graph).toBe(flow.graph);
+});
+
+test("an onCancel that is given after the graph was read is in it as well", () => {
+  const flow = defineFlow("f");
+  flow.to("a", pass);
+  expect(flow.graph.onCancel).toBeUndefined();
+
+  flow.onCancel(pass);
+
+  expect(flow.graph.onCancel).toBe(pass);
 });
 
 test("a chunk name stands for one handler with one set of options", () => {
@@ -228,6 +239,16 @@ test("TF-EVT-07: when finds its chains by event and by state key", () => {
   expect([nodes.get("n1"), nodes.get("n7")]).toMatchObject([{ mode: "and" }, { mode: "or" }]);
 });
 
+test("an event that is named twice is heard once", () => {
+  const twice = (mode: "and" | "or") => {
+    const flow = defineFlow("f");
+    flow.when(["A", "A"], { mode }).to("a", pass);
+    return flow.graph.whenEvent;
+  };
+
+  for (const mode of ["and", "or"] as const) expect(twice(mode)).toEqual(new Map([["A", ["n1"]]]));
+});
+
 test("an event or state key outside the contract is refused", () => {
   const flow = defineFlow("f", { events: { A: z.null() }, state: z.object({ k: z.string() }).partial() });
 
@@ -265,6 +286,15 @@ test("a sub-flow may not lead back", () => {
   expect(() => c.toSubFlow(a)).toThrow(DefinitionError);
   expect(() => c.toSubFlow(a)).toThrow(/sub-flow "a" leads back to this flow/);
   expect(() => a.toSubFlow(a)).toThrow(/leads back/);
+});
+
+test("a sub-flow may not have the name of another one", () => {
+  const [flow, child, same] = [defineFlow("f"), defineFlow("child"), defineFlow("child")];
+  child.to("x", pass);
+  same.to("y", pass);
+  flow.toSubFlow(child).toSubFlow(child);
+
+  expect(() => flow.toSubFlow(same)).toThrow(/two different sub-flows named "child"/);
 });
 
 test.each([
@@ -347,6 +377,33 @@ test("chunk options have defaults and are checked when they are made", () => {
   expect(() => flow.to("b", pass, { timeout: 0 })).toThrow(/timeout of 0/);
   expect(() => flow.to("b", pass, { retries: 1 } as never)).toThrow(/unknown option "retries"/);
   expect(() => flow.to("b", pass, { retry: { maxInterval: 10 } })).toThrow(DefinitionError);
+});
+
+test("waits that are given one by one are exact, and those of a policy are not, unless it says otherwise", () => {
+  const flow = defineFlow("f");
+  const jitterOf = (name: string, retry: RetryOptions) => {
+    flow.to(name, pass, { retry });
+    return flow.graph.chunks.get(name)?.options.retry.jitter;
+  };
+
+  expect(jitterOf("a", { waits: ["1s"] })).toBe(false);
+  expect(jitterOf("b", { waits: ["1s"], jitter: true })).toBe(true);
+  expect(jitterOf("c", { maxAttempts: 2 })).toBe(true);
+  expect(jitterOf("d", { maxAttempts: 2, jitter: false })).toBe(false);
+});
+
+test("what a chunk does not say of its parking its flow says", () => {
+  const flow = defineFlow("f", {}, { onFailure: "park", park: { after: "1d" } });
+  const policyOf = (name: string, options: ParkOptions) => {
+    flow.to(name, pass, options);
+    return flow.graph.chunks.get(name)?.options.onFailure;
+  };
+
+  expect(policyOf("a", {})).toBeNull();
+  expect(policyOf("b", { onFailure: "park" })).toEqual({ parks: true, afterMs: 86_400_000 });
+  expect(policyOf("c", { park: { after: "1h" } })).toEqual({ parks: true, afterMs: 3_600_000 });
+  expect(policyOf("d", { park: { after: null } })).toEqual({ parks: true, afterMs: null });
+  expect(policyOf("e", { onFailure: "fail" })).toEqual({ parks: false, afterMs: null });
 });
 
 test.each(["", " ", "a b", "-a", "a/b", "x".repeat(101)])("LI-STP-06: the flow name %j is refused", (name) => {

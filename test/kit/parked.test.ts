@@ -53,3 +53,25 @@ test("an item that parks in one branch holds its place in the collection while a
   expect(t.calls("bad")).toBe(2);
   await run.cancel("enough");
 });
+
+test("a race that is over does not park for its loser while a condition is asked", async () => {
+  const slowly = async () => {
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+    return true;
+  };
+  const flow = defineFlow("parked.race");
+  flow
+    .to("race", (ctx) => Promise.race([ctx.sleep("1h"), ctx.step("fast", () => 1)]))
+    .ifCondition(slowly)
+    .to("then", () => "won")
+    .endCondition()
+    .end();
+  await using t = await kit({ flows: [flow] });
+  const begun = t.clock.now();
+
+  const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+  await run.until("closed");
+
+  expect(await run.result.getFinalResult()).toBe("won");
+  expect(t.clock.now()).toEqual(begun);
+});

@@ -447,6 +447,33 @@ test("what a cancel leaves to do has a time of its own, also where what ran had 
   ]);
 });
 
+test("a copy that nobody has taken is discarded when what it is a copy of would be", async () => {
+  const flow = defineFlow("kept").to("work", () => {});
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null, { delay: "3d", discardAfter: "1d" });
+  const copy = await run.fork({ at: 2 });
+
+  await t.clock.advance("2d");
+
+  for (const { result } of [run, copy]) expect(await result.getMeta()).toMatchObject({ closeReason: "discarded" });
+});
+
+test("what a chunk calls has the longest time of its flow, unless the call gives it another", async () => {
+  const slow = defineFlow("slow", {}, { maxDuration: "1h" });
+  slow.to("nap", (ctx) => ctx.sleep("9h"));
+  const flow = defineFlow("calling").to("call", async (ctx) => {
+    await Promise.allSettled([ctx.call(slow, null), ctx.call(slow, null, { timeout: "2h" })]);
+  });
+  await using t = await kit({ flows: [flow, slow] });
+  const run = await t.start(flow, null);
+  await t.clock.advance("3h");
+  await run.until("closed");
+
+  const { executions } = await t.orchestrator.listExecutions({ parent: run.id });
+  const hours = executions.map(({ createdAt, closedAt }) => (Number(closedAt) - Number(createdAt)) / 3_600_000);
+  expect(new Set(hours)).toEqual(new Set([1, 2]));
+});
+
 test("executions that lost two workers each are tried one after the other, until all of them are through", async () => {
   const lives = new Map<string, number>();
   const flow = defineFlow("shy").to("hang", async ({ execution: { id } }) => {

@@ -9,6 +9,8 @@ import { appendPath, deletePath, getPath, setPath } from "../../src/base/path.ts
 import { freezeState, thawState, type ExecutionState } from "../../src/ledger/state.ts";
 import type { JsonObject } from "../../src/base/json.ts";
 import { closeSnapshot } from "../../src/ledger/views.ts";
+import { suspectOf } from "../../src/ledger/parking.ts";
+import { fitVersion } from "../../src/ledger/version.ts";
 import { heldUntil, readyAt } from "../../src/ledger/waits.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import { created, fold, folded, given, nothing, recorded, someWorker, started } from "../support/ledger.ts";
@@ -711,4 +713,89 @@ test("an older ledger, in which a repeated half took the place of the first, fol
   expect([...armed.joins]).toEqual([["n2@", { A: [2] }]]);
 
   expect(fold(recorded([...running, half("arm", 1), half("disarm", 2)])).joins.size).toBe(0);
+});
+
+test("an output that was given in the place of a pause goes on at the chunk of another version, or is blocked with it", () => {
+  const build = (...chunks: string[]) => {
+    const changed = defineFlow("f");
+    chunks.reduce<{ to: typeof changed.to }>((at, chunk) => at.to(chunk, nothing), changed);
+    return changed.graph;
+  };
+  const events: LedgerEvent[] = [
+    ...running,
+    raised,
+    { type: "chunk.skipped", dispatch: 1, chunk: "a", interrupt: "i1", output: 9, actor: "ann", reason: "by hand" },
+    { type: "interrupt.cancelled", id: "i1", reason: "by hand", actor: "ann" },
+  ];
+  const state = fold(recorded(events));
+  const moved = { nodes: { n1: "n2" } };
+
+  expect(fitVersion(state, flow.graph.nodes, build("first", "a", "b"))).toEqual(moved);
+  expect(fitVersion(state, flow.graph.nodes, build("first", "b"))).toEqual({ problem: 'chunk "a" is gone' });
+  fold(recorded([{ type: "execution.claimed", worker: someWorker, ...moved }], state.seq + 1), state);
+  expect(state.inbox).toEqual([
+    expect.objectContaining({ kind: "skip", paused: expect.objectContaining({ node: "n2" }) }),
+  ]);
+});
+
+test("what is retried by hand runs now, whatever it waited for; what was paused hears what came meanwhile, once; a retry waits out its time", () => {
+  const ready = (events: readonly LedgerEvent[]) => {
+    const state = fold(recorded([...running, ...events]));
+    const dispatch = state.dispatches.get(1);
+    return dispatch && readyAt(state, dispatch);
+  };
+  const by = { actor: "ann", reason: "why" };
+  const sleeping = (ordinal: number, forMs: number): LedgerEvent => ({
+    type: "sleep.started",
+    ...place,
+    ordinal,
+    forMs,
+  });
+  const pause: LedgerEvent = { type: "execution.paused", ...by };
+  const goOn: LedgerEvent = { type: "execution.unpaused", ...by };
+  const held = [pause, goOn];
+
+  expect(
+    ready([
+      sleeping(0, 3_600_000),
+      { type: "chunk.parked", dispatch: 1, chunk: "a", attempt: 1, error },
+      { type: "chunk.retried", dispatch: 1, chunk: "a", ...by },
+    ]),
+  ).toBe(0);
+  expect(ready([sleeping(0, 1), sleeping(1, 3_600_000), ...held])).toBe(3_605_000);
+  expect(ready([sleeping(0, 1500), ...held])).toBe(0);
+  // Paused again meanwhile, by which time workers had come by: that forgets nothing of the first pause.
+  const claimed: LedgerEvent = { type: "execution.claimed", worker: someWorker };
+  expect(ready([sleeping(0, 4000), sleeping(1, 3_600_000), pause, claimed, claimed, claimed, pause, goOn])).toBe(0);
+  // What wakes it does not shorten the wait for its next attempt.
+  expect(
+    ready([
+      { type: "chunk.failed", dispatch: 1, chunk: "a", attempt: 1, error, retryInMs: 60_000 },
+      { type: "chunk.interrupted", dispatch: 1, chunk: "a" },
+    ]),
+  ).toBe(64_000);
+});
+
+test("what is parked takes no worker down: the first of the others is suspected", () => {
+  const both: LedgerEvent[] = [
+    created(flow),
+    started("in"),
+    {
+      type: "inbox.routed",
+      of: 2,
+      moves: [1, 2].map((id) => ({ move: "run", id, node: `n${id}`, chunk: "ab"[id - 1] })),
+    },
+  ];
+  const parked: LedgerEvent = { type: "chunk.parked", dispatch: 1, chunk: "a", attempt: 1, error };
+  const suspected = (...more: LedgerEvent[]) => suspectOf(fold(recorded([...both, ...more])))?.chunk;
+
+  expect(suspected()).toBe("a");
+  expect(suspected(parked)).toBe("b");
+});
+
+test("a close that was asked to cancel and to fail what is left does so, whoever asks again for less", () => {
+  const close: LedgerEvent = { type: "execution.sealed", close: true };
+  const { closing } = fold(recorded([...running, { ...close, pendingInterrupts: "cancel", parked: "fail" }, close]));
+
+  expect(closing).toMatchObject({ cancelsInterrupts: true, failsParked: true });
 });

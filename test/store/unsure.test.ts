@@ -1,5 +1,5 @@
 /** A worker looks for executions that the database holds for it unknown to it, once the answer of a claim may be lost; and only then. */
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Semaphore } from "../../src/base/async.ts";
 import {
   ConnectionError,
@@ -21,8 +21,8 @@ function raised(code: string, more: object = {}): unknown {
   return refusalOf(Object.assign(new Error(code), { code, ...more }), target, { id, what: "it" });
 }
 
-/** Claims whose statements fail so, or are answered; and what was freed. */
-function failing(error: unknown, owned: () => boolean = () => false) {
+/** Claims whose statements fail so, or are answered; and what was freed. @param more what the database answers otherwise */
+function failing(error: unknown, owned: () => boolean = () => false, more: object = {}) {
   const fail = () => Promise.reject(error);
   const freed: ExecutionId[] = [];
   const claims = {
@@ -30,6 +30,7 @@ function failing(error: unknown, owned: () => boolean = () => false) {
     claimLimited: fail,
     listOwned: async () => [{ id, token: "of-before" }],
     free: async ({ ids }: { ids: readonly ExecutionId[] }) => freed.push(...ids),
+    ...more,
   };
   const host = {
     store: { claims, commandsClaiming: () => ({}), starts: { create: fail } },
@@ -106,3 +107,44 @@ test.each([...refusals, ...losses])(
     expect(made.freed).toEqual([id]);
   },
 );
+
+test("what could not be freed is freed the next time", async () => {
+  const lost = raised("CONNECTION_CLOSED");
+  const asked: (readonly ExecutionId[])[] = [];
+  const free = async ({ ids }: { ids: readonly ExecutionId[] }) => {
+    if (asked.push(ids) === 1) throw lost;
+    return ids.length;
+  };
+  const { claims } = failing(lost, () => false, { free });
+  await expect(claims.take(id)).rejects.toBe(lost);
+
+  for (let times = 0; times < 3; times++) {
+    claims.freeLost();
+    await new Promise(setImmediate);
+  }
+
+  expect(asked).toEqual([[id], [id]]);
+});
+
+test("what another claim takes just now, and has no answer of yet, is not looked upon as unknown", async () => {
+  const lost = raised("CONNECTION_CLOSED");
+  const answer = Promise.withResolvers<Map<ExecutionId, never>>();
+  const tokens: string[] = [];
+  const claim = (_worker: WorkerId, _ids: readonly ExecutionId[], { token }: { token: string }) => {
+    tokens.push(token);
+    return answer.promise;
+  };
+  const listOwned = async () => tokens.map((token) => ({ id, token }));
+  const { claims, freed, fail } = failing(lost, () => false, { claim, listOwned });
+  await expect(claims.send(fail, () => {})).rejects.toBe(lost);
+
+  const taken = claims.take(id);
+  await vi.waitFor(() => expect(tokens).toHaveLength(1));
+  await claims.freeUnknown();
+  expect(freed).toEqual([]);
+  answer.resolve(new Map<ExecutionId, never>());
+  await taken;
+  await claims.freeUnknown();
+
+  expect(freed).toEqual([id]);
+});

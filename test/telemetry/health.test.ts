@@ -5,9 +5,11 @@ import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import type { Health } from "../../src/index.ts";
+import { openStore } from "../../src/store/store.ts";
 import { openEndpoint } from "../../src/telemetry/endpoint.ts";
 import { healthOf, readinessOf } from "../../src/telemetry/health.ts";
 import type { Vitals } from "../../src/telemetry/vitals.ts";
+import { startHeartbeat } from "../../src/worker/heartbeat.ts";
 import { cliPath, runCli } from "../support/cli.ts";
 import { emptyDatabase, testDatabase, type TestDatabase } from "../support/database.ts";
 import { newGate, visiting } from "../support/flows.ts";
@@ -56,6 +58,39 @@ describe("health", () => {
     expect(failed(readinessOf(workers, null))).toEqual([]);
     expect(failed(readinessOf([{ ...well, silentMs: 20_000 }], null))).toEqual(["claims"]);
   });
+});
+
+test("a worker that the others have given up is not held from the moment it hears of that", async () => {
+  const gone = newGate();
+  const store = openStore(database.url);
+  const id = crypto.randomUUID();
+  const heartbeat = startHeartbeat(
+    {
+      id,
+      host: "here",
+      pid: process.pid,
+      flows: [],
+      fingerprints: [],
+      slots: 1,
+      schedules: {},
+      pool: null,
+      connection: store.links.thread("given up"),
+      names: store.names,
+      everyMs: 20,
+      stuckMs: 60_000,
+      onTick: () => {},
+    },
+    () => gone.open(),
+  );
+  await heartbeat.registered;
+  expect(heartbeat.isHeld).toBe(true);
+
+  await database.sql`delete from flowledger.workers where id = ${id}`;
+  await gone.passed;
+
+  expect(heartbeat.isHeld).toBe(false);
+  await heartbeat.stop();
+  await store.close();
 });
 
 test("a process is ready when its database fits and its worker takes executions, and not while it drains", async () => {
