@@ -330,7 +330,15 @@ begin
   if coalesce(cardinality(p_ids), 0) = 0 then
     raise exception 'pruning by ids needs at least one id' using errcode = 'FL008', hint = 'pass the ids of closed executions';
   end if;
-  select i into v_id from unnest(p_ids) i where i is null or not exists (select from flowledger.executions e where e.id = i) limit 1;
+  v_ids := array(
+    with recursive relatives as (
+      select unnest(p_ids) as id
+      union
+      select c.id from relatives f join flowledger.executions c on c.parent_id = f.id
+    )
+    select l.id from (select r.id from relatives r order by r.id) i cross join lateral flowledger.lock_execution(i.id) l where l.id is not null);
+  -- Behind the locks: somebody else may have pruned one meanwhile.
+  select i into v_id from unnest(p_ids) i where i is null or not i = any(v_ids) limit 1;
   if found then
     raise exception 'execution % does not exist', v_id
       using errcode = 'FL001', detail = coalesce(v_id::text, 'null'),
@@ -341,13 +349,6 @@ begin
   if found then
     raise exception 'execution % cannot be pruned while its parent is open', v_id using errcode = 'FL008', hint = 'prune the parent, once it has closed';
   end if;
-  v_ids := array(
-    with recursive relatives as (
-      select unnest(p_ids) as id
-      union
-      select c.id from relatives f join flowledger.executions c on c.parent_id = f.id
-    )
-    select l.id from (select r.id from relatives r order by r.id) i cross join lateral flowledger.lock_execution(i.id) l where l.id is not null);
   select e.id into v_id from flowledger.executions e where e.id = any(v_ids) and e.closed_at is null order by e.id = any(p_ids) desc, e.id limit 1;
   if found then
     raise exception 'execution % is open and cannot be pruned', v_id using errcode = 'FL008', hint = 'cancel it, and prune it once it has closed';

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { defineFlow, ExecutionNotFoundError, UsageError } from "../../src/index.ts";
 import { runCli } from "../support/cli.ts";
 import { testDatabase } from "../support/database.ts";
-import { serving, untilEvent } from "../support/flows.ts";
+import { refusal, serving, untilEvent } from "../support/flows.ts";
 import { kit } from "../support/kit.ts";
 
 const database = await testDatabase();
@@ -102,6 +102,27 @@ test("what went is in no table but those that say so", async () => {
       left.push(name);
   expect(tables.length).toBeGreaterThan(9);
   expect(left).toEqual([]);
+});
+
+test("what somebody else prunes meanwhile is not there, and nothing else goes", async () => {
+  await using orchestrator = await serving(database, [parent]);
+  const [one, other] = [
+    await orchestrator.flow(parent).startExecution("a", { autoCloseTimeout: 0 }),
+    await orchestrator.flow(parent).startExecution("b", { autoCloseTimeout: 0 }),
+  ];
+  for (const execution of [one, other]) await execution.waitForClose();
+
+  const late = await sql.begin(async (first) => {
+    await first`select flowledger.prune(array[${one.id}::uuid], 'ann', 'r')`;
+    const second = refusal(orchestrator.prune({ ids: [one.id, other.id], ...why }));
+    const waiting = () => first`
+      select from pg_stat_activity where wait_event_type = 'Lock' and query like '%flowledger.prune(%' and datname = current_database()`;
+    await expect.poll(async () => (await waiting()).length).toBe(1);
+    return { second };
+  });
+
+  expect(await late.second).toMatchObject({ code: "EXECUTION_NOT_FOUND", message: expect.stringContaining(one.id) });
+  expect((await orchestrator.prune({ ids: [other.id], ...why })).executions).toBe(2);
 });
 
 test("the command takes ids, or an age, not both", async () => {
