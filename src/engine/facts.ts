@@ -112,7 +112,7 @@ export class Facts implements TurnFacts {
       // An execution of a paused flow is given back as due, and claimed again when the flow goes on.
       isDraining: slots.isDraining || isFlowPaused,
       isCancelling: state.cancelling !== null,
-      hasDue: !isPaused(state) && (ready.hasDue(now) || (isFlowPaused && this.#isArrivalDue(now))),
+      hasDue: !isPaused(state) && (ready.hasDue(now, slots.running) || (isFlowPaused && this.#isArrivalDue(now))),
       nextTimer: deadlines.next(),
       running: [...slots.running.values()].map((running) => this.#runningFacts(running)),
     });

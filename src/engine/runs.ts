@@ -60,6 +60,7 @@ export class Runs {
     // What an ended chunk wrote is folded before the next chunk starts, so that it sees it.
     if (entries.hasWork) return;
     slots.resume();
+    ready.leaveEnded();
     if (ready.isEmpty) return;
     for (const dispatch of ready.take(now, slots.free, slots.running)) this.#startOne(dispatch, now);
   }
