@@ -105,6 +105,29 @@ test("one that fails, pauses or outlasts cancelGrace is in the ledger, and the e
   expect(await verify(sql, { id: execution.id })).toEqual([]);
 });
 
+test("what waits hears of the cancel also while another chunk has the only slot", async () => {
+  const [heard, busy] = [newGate(), newGate()];
+  const flow = defineFlow("cancelHeard");
+  flow.to("nap", (ctx) =>
+    ctx.sleep("30d").catch((error: unknown) => {
+      heard.open();
+      throw error;
+    }),
+  );
+  flow.to("work", async () => {
+    busy.open();
+    await heard.passed;
+  });
+  await using orchestrator = await serving(database, [flow], {}, patient);
+  const execution = await orchestrator.flow(flow).startExecution(null, { concurrency: 1 });
+  await busy.passed;
+
+  await execution.cancel();
+
+  await heard.passed;
+  expect(await refusal(execution.waitForClose())).toMatchObject({ code: "EXECUTION_CANCELLED" });
+});
+
 test("nothing is cleaned up where nothing had begun, failed by itself, or was closed", async () => {
   const flow = defineFlow("notCleaned");
   const cleaned: string[] = [];

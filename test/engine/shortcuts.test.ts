@@ -207,23 +207,25 @@ describe.concurrent("by jobs and notifications alone", () => {
     expect(await inside.flow(caller).start()).toMatchObject({ got: [2, 4] });
   });
 
-  test("a sub-flow at work hears what is sent to it, and who reads its parent elsewhere hears what it asks", async () => {
+  test("a sub-flow at work hears what is sent to it, and who reads its parent elsewhere what it says and asks", async () => {
     const gate = newGate();
     const child = defineFlow("alone.addressed");
     child.to("work", () => gate.passed).to("ask", (ctx) => ctx.pauseFor({ interruptId: "ask" }));
-    child.when("Said").to("hear", () => gate.open());
+    child.when("Said").to("hear", (ctx) => ctx.putIntoStream(ctx.input));
     const parent = defineFlow("alone.addressing").toSubFlow(child);
     await using _inside = await serving([parent]);
     await using outside = visiting([parent]);
     const execution = await outside.flow(parent).startExecution(null, atOnce);
     const items = execution.streamItems({ timeout: null });
-    const asked = items.next();
+    const heard = items.next();
     const frame = await vi.waitUntil(async () => (await execution.getSubFlowFrames())[0], { timeout: 8000 });
     await untilEvent(await outside.getExecution(frame.id), "execution.claimed");
 
-    await execution.emitToSubFlow(frame.id, "Said");
+    await execution.emitToSubFlow(frame.id, "Said", "hurry");
+    expect(await heard).toMatchObject({ value: { kind: null, item: "hurry" } });
+    gate.open();
 
-    expect(await asked).toMatchObject({ value: { kind: "interrupt", item: { action: "project" } } });
+    expect(await items.next()).toMatchObject({ value: { kind: "interrupt", item: { action: "project" } } });
     await items.return();
     await execution.cancel();
     await refusal(execution.waitForClose());

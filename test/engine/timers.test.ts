@@ -23,8 +23,10 @@ test("the timeouts of a chunk and of a step are over when the clock says so", as
   const [inStep, inChunk] = [newGate(), newGate()];
   const flow = defineFlow("standing-timeouts");
   const never = new Promise<never>(() => {});
+  const signals: AbortSignal[] = [];
+  const work = (signal: AbortSignal) => (signals.push(signal), inStep.open(), never);
   flow
-    .to("step", (ctx) => ctx.step("s", () => (inStep.open(), never), { timeout: "30m" }).catch(String))
+    .to("step", (ctx) => (signals.push(ctx.signal), ctx.step("s", work, { timeout: "30m" }).catch(String)))
     .to("chunk", (ctx) => (inChunk.open(), expect(ctx.input).toContain("1800000 ms"), never), { timeout: "40d" });
   const { timers, orchestrator } = await standing(flow);
   const ended = refusal(orchestrator.flow(flow).start(null, { autoCloseTimeout: 0 }));
@@ -32,6 +34,7 @@ test("the timeouts of a chunk and of a step are over when the clock says so", as
   await inStep.passed;
   timers.pass(30 * minute);
   await inChunk.passed;
+  expect(signals.map(({ aborted }) => aborted)).toEqual([false, true]);
   timers.pass(40 * 24 * 60 * minute);
 
   expect(await ended).toMatchObject({ message: expect.stringContaining("timeout of 3456000000 ms") as string });

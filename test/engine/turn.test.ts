@@ -1,12 +1,18 @@
 /** What an owner does next, and whether it gives its execution back: pure decisions, over every situation that there can be. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { DatabaseClock } from "../../src/engine/clock.ts";
+import { Commits } from "../../src/engine/commit.ts";
 import { childWaitMs, inMemoryTimerMs, releaseOf } from "../../src/engine/release.ts";
 import type { ReleaseFacts, WaitFacts } from "../../src/engine/release.ts";
 import { nextTurn } from "../../src/engine/turn.ts";
 import type { Next, TurnFacts } from "../../src/engine/turn.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
 import type { Settlement } from "../../src/ledger/settle.ts";
+import { initialState } from "../../src/ledger/state.ts";
+import type { Append, Committed } from "../../src/store/append.ts";
 import { fuzzRuns } from "../support/fuzz.ts";
+import { someWorker } from "../support/ledger.ts";
 
 const closed: Settlement = {
   events: [{ type: "execution.closed", outcome: "completed", reason: "done" }],
@@ -223,4 +229,25 @@ describe("releaseOf", () => {
   ])("%s", (_, law) => {
     expect(fc.check(fc.property(anyRelease, law), fuzzRuns(4)).counterexample).toBeNull();
   });
+});
+
+test("a snapshot is paid for by what was written since the one before", async () => {
+  const sent: Append[] = [];
+  const written = [70_000, 1, 1, 70_000, 1];
+  const commit = async (item: Append): Promise<Committed> => {
+    sent.push(item);
+    return { verdict: "ok", firstSeq: 1, at: 0, foreign: null, bytes: written[sent.length - 1] ?? 0 };
+  };
+  const committer = { commit, record: commit, close: () => {} };
+  const claim = { id: ExecutionId.parse("01900000-0000-7000-8000-000000000001"), epoch: 1, token: "t", flow: "f" };
+  const state = initialState();
+  const none = { takeovers: 0, items: 0, bytes: 0, snapshotBytes: 0, fingerprint: null, now: 0, worker: someWorker };
+  const commits = new Commits({ ...claim, ...none, state }, committer, new DatabaseClock());
+
+  for (let times = 0; times < written.length; times++) {
+    await commits.send({ ending: null, release: null });
+    commits.takeSnapshot();
+  }
+
+  expect(sent.map(({ snapshot }) => snapshot !== null)).toEqual([false, true, false, false, true]);
 });

@@ -45,7 +45,13 @@ cleaning.to("hang", (ctx) => new Promise((_, end) => ctx.signal.addEventListener
     await gateOf(ctx.execution.id).passed;
   },
 });
-const all = { asks, parent, grandparent, beside, ending, cleaning };
+const working = defineFlow("working");
+working.to("ask", async (ctx) => {
+  await gateOf(`${String(ctx.input)} asks`).passed;
+  return ctx.pauseFor({ interruptId: "ask" });
+});
+working.to("work", (ctx) => gateOf(ctx.input).passed);
+const all = { working, asks, parent, grandparent, beside, ending, cleaning };
 const orchestrator = await serving(database, Object.values(all), {}, { concurrency: 250 });
 afterAll(() => orchestrator.close());
 
@@ -171,6 +177,21 @@ test("a pause that comes at any moment of the drain is in nobody's way: 200 time
     expect(await execution.result.getMeta()).toMatchObject({ closeReason: "enough" });
   expect(await orchestrator.verify()).toEqual([]);
 }, 60_000);
+
+test("a close waits out a pause that comes and goes while other work runs", async () => {
+  const execution = await start("working");
+  const key = `run ${runs}`;
+  const closing = execution.close({ reason: "enough" }).catch(String);
+  await untilEvent(execution, "execution.sealed");
+  gateOf(`${key} asks`).open();
+  await untilEvent(execution, "interrupt.raised");
+
+  await execution.withdraw("ask");
+  gateOf(key).open();
+
+  expect(await closing).toEqual({});
+  await expectClosed(execution);
+});
 
 test("a close that rejects says which pause came while it drained, and one that cancels behind it closes", async () => {
   const execution = await start("asks");

@@ -226,23 +226,29 @@ test("a reader of a run that could not be started hears why", async () => {
   expect(await refusal(collect(execution.streamItems()))).toBeInstanceOf(ContractError);
 });
 
-test("a hidden execution ends when its reader breaks off (TF-STR-12)", async () => {
-  const flow = defineFlow("hidden-reader");
-  flow.to("put", async (ctx) => {
-    await ctx.putIntoStream(ctx.execution.id);
-    await sleep(60_000, null, { signal: ctx.signal });
-  });
-  await using orchestrator = await serving(database, [flow]);
+test.each(["breaks off", "aborts its signal"])(
+  "a hidden execution ends when its reader %s (TF-STR-12)",
+  async (how) => {
+    const flow = defineFlow(`hidden-reader-${how.length}`);
+    flow.to("put", async (ctx) => {
+      await ctx.putIntoStream(ctx.execution.id);
+      await sleep(60_000, null, { signal: ctx.signal });
+    });
+    await using orchestrator = await serving(database, [flow]);
+    const stop = new AbortController();
 
-  let id = "";
-  for await (const item of orchestrator.flow(flow).getRuntimeStream()) {
-    id = String(item);
-    break;
-  }
+    let id = "";
+    for await (const item of orchestrator.flow(flow).getRuntimeStream(null, { signal: stop.signal })) {
+      id = String(item);
+      if (how === "breaks off") break;
+      // It waits for the next by then.
+      setImmediate(() => stop.abort());
+    }
 
-  const execution = await orchestrator.getExecution(id);
-  expect(await untilEvent(execution, "execution.closed")).toMatchObject({ reason: "hidden_runtime_stream_complete" });
-});
+    const execution = await orchestrator.getExecution(id);
+    expect(await untilEvent(execution, "execution.closed")).toMatchObject({ reason: "hidden_runtime_stream_complete" });
+  },
+);
 
 test("an item of more than 256 KB fails its chunk, and the items before it stay (F49)", async () => {
   const flow = defineFlow("too-large");

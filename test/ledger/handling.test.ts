@@ -1,5 +1,6 @@
 /** What a flow hears of its pauses, and what the clock brings to them. */
 import { expect, test } from "vitest";
+import { parseAsking } from "../../src/engine/ctx/asking.ts";
 import { defineFlow } from "../../src/flow/builder.ts";
 import { decide } from "../../src/ledger/decide.ts";
 import { nextTimer, settle } from "../../src/ledger/settle.ts";
@@ -146,4 +147,17 @@ test("what is cancelled between its answer and its next run is cleaned up where 
 
   expect(runs("self")).toMatchObject([{ type: "cleanup.planned", runs: [{ chunk: "a", interrupt: "x" }] }]);
   expect(runs("next")).toEqual([]);
+});
+
+test("what follows on a question comes in the order of its times, however it was written", () => {
+  const [hour, day] = [3_600_000, 86_400_000];
+  const escalate = [
+    { after: "36h", assign: ["board"] },
+    { after: "1d", assign: ["boss"] },
+  ];
+  const where = { interrupt: "x", response: null, expiresInMs: null, publicUrl: null, isHeard: false, where: "x" };
+
+  const { plan = [] } = parseAsking({ due: "2d", remind: ["1h", "4h"], escalate }, where);
+
+  expect(plan.map(({ inMs }) => inMs)).toEqual([day, 36 * hour, 44 * hour, 47 * hour]);
 });
