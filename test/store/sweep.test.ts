@@ -1,6 +1,7 @@
 /** What is due without a job gets one again, whatever happened to the one it had. */
 import { expect, test } from "vitest";
 import { testDatabase } from "../support/database.ts";
+import { openUpkeep, type UpkeepHost } from "../../src/worker/upkeep.ts";
 
 const { sql } = await testDatabase();
 const flows = ["never", "gone", "locked", "later", "waiting"];
@@ -34,4 +35,25 @@ test("a sweep gives a job to what never had one, and to what lost it, and none t
   // A second look: it has told.
   expect(await sql`select flowledger.sweep(5000) as count`).toEqual([{ count: 0 }]);
   expect(await waitingJobs()).toEqual({ gone: 1, later: 1, locked: 1, never: 1, waiting: 1 });
+});
+
+test("a worker looks after the others again after a look that failed", async () => {
+  let reaped = 0;
+  const reap = async () => {
+    if (++reaped === 1) throw new Error("the database is away");
+  };
+  const host = {
+    host: { store: { workers: { reap } }, flows: new Map() },
+    settings: { hasShortcuts: false },
+    onTrouble: () => {},
+  };
+  // What it has no shortcuts for is not asked.
+  const upkeep = openUpkeep(host as unknown as UpkeepHost);
+
+  for (let beat = 0; beat < 3; beat++) {
+    upkeep.tick();
+    await new Promise(setImmediate);
+  }
+
+  expect(reaped).toBe(3);
 });
