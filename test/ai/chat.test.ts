@@ -14,7 +14,7 @@ import { z } from "zod";
 import { agentFlow, chatRoutes, type ChatRoutes, type ChatRoutesOptions } from "../../src/ai.ts";
 import { createOrchestrator, defineFlow, type Execution, type Orchestrator } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
-import { untilPending } from "../support/doors.ts";
+import { present, untilPending } from "../support/doors.ts";
 import { serving, visiting } from "../support/flows.ts";
 import { expectGuarantees } from "../support/ledger.ts";
 import { modelOf, said, testProvider } from "./provider.ts";
@@ -315,11 +315,22 @@ test("a tool of the page is a pause, which the page answers with what it found",
   const locate = tool({ inputSchema: z.object({}), outputSchema: z.object({ city: z.string() }) });
   const agent = agentFlow("located", { model: modelOf(provider.url), tools: { locate } });
   await using orchestrator = await serving(database, [agent]);
-  const tab = new Tab(chatRoutes({ orchestrator, flow: agent, authorize: () => ({ actor: "ann" }) }), "where");
+  const routes = chatRoutes({ orchestrator, flow: agent, authorize: () => ({ actor: "ann" }) });
+  const tab = new Tab(routes, "where");
   await tab.sendMessage({ text: "Where am I?" });
   const part = tab.messages.at(-1)?.parts.find(({ type }) => type === "tool-locate");
   expect(part).toMatchObject({ state: "input-available" });
   const toolCallId = part && "toolCallId" in part ? part.toolCallId : "";
+  // An approval is none of its answers.
+  const turn = present((await orchestrator.listExecutions({ flow: agent.name })).executions[0]);
+  const [asked] = await untilPending(await orchestrator.getExecution(turn.id), 1);
+  const approved = { ...part, state: "approval-responded", approval: { id: asked?.id, approved: true } };
+  const response = await post(routes, "", {
+    id: "where",
+    messages: [{ id: "forged", role: "assistant", parts: [approved] }],
+  });
+  await response.text();
+  expect(await untilPending(await orchestrator.getExecution(turn.id), 1)).toMatchObject([{ id: asked?.id }]);
   await tab.addToolOutput({ tool: "locate", toolCallId, output: { city: "Oslo" } } as never);
   await untilText(tab, "In Oslo");
 

@@ -102,6 +102,30 @@ test("an anchor whose rows or hash were changed is noticed; what was pruned sinc
   expect(await orchestrator.verify()).toMatchObject([{ invariant: "I26", executionId: "-" }]);
 });
 
+test("a prune before an anchor says nothing of what is gone since, also where its page went over that", async () => {
+  await using database = await testDatabase();
+  await using orchestrator = await serving(database, [flow]);
+  const { sql } = database;
+  await closed(orchestrator, "a");
+  const kept = await orchestrator.flow(flow).startExecution("b", { autoCloseTimeout: 0, metadata: { keep: true } });
+  await kept.waitForClose();
+  await closed(orchestrator, "c");
+  const pruned = await sql`
+    select executions from flowledger.prune(now() + interval '1 minute', '{"metadata": {"keep": true}}', ${"0".repeat(32)}::uuid, 500)`;
+  expect(pruned).toEqual([{ executions: 2 }]);
+  await orchestrator.anchor();
+  expect(await orchestrator.verify()).toEqual([]);
+
+  await sql.begin(async (tx) => {
+    for (const table of ["ledger", "chain"]) await tx.unsafe(`alter table flowledger.${table} disable trigger user`);
+    await tx`select flowledger.remove_executions(array[${kept.id}::uuid])`;
+  });
+
+  expect(await orchestrator.verify()).toContainEqual(
+    expect.objectContaining({ invariant: "I26", executionId: kept.id }),
+  );
+});
+
 test("the command keeps anchors in a file, and verify compares them", async () => {
   await using database = await testDatabase();
   await using orchestrator = await serving(database, [flow]);

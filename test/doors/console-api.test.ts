@@ -302,6 +302,21 @@ test("a stale action is 409 with who and when; an answer against its schema name
   });
 });
 
+test("who has done something sees it at once, and not what was read before", async () => {
+  const { id } = await open();
+  const client = clientOf();
+  const isPaused = async () =>
+    ((await (await client("GET", `executions/${id}`)).json()) as { isPaused: boolean }).isPaused;
+  const seen = [await isPaused()];
+
+  for (const command of ["pause", "unpause"]) {
+    expect((await client("POST", `executions/${id}/${command}`, { reason: "INC-12" })).status).toBe(200);
+    seen.push(await isPaused());
+  }
+
+  expect(seen).toEqual([false, true, false]);
+});
+
 test("fifty viewers of one view cost one query, and views that refresh themselves take turns", async () => {
   const { reads } = await orchestrator[internals].store();
   const asked = vi.spyOn(reads, "listHeaders");
@@ -338,7 +353,7 @@ test("what redact() replaces leaves the server nowhere, and a rule that fails sh
   const parts = new Set<string>();
   const client = clientOf({
     redact(value, { flow, part, path }) {
-      expect(flow).toBe("ask");
+      expect(["ask", "flowledger.bulk"]).toContain(flow);
       parts.add(part);
       return path.at(-1) === "number" ? "•••" : value;
     },
@@ -348,9 +363,14 @@ test("what redact() replaces leaves the server nowhere, and a rule that fails sh
       throw new Error("rule");
     },
   });
+  const where = { idPrefix: execution.id };
+  const options = { chunk: "Ann" };
+  const bulk = await orchestrator.bulk({ action: "skip", where, options, actor: "bo", reason: "INC-12" });
+  expect(await bulk.wait()).toMatchObject({ failed: 1 });
   const paths = [
     `executions?idPrefix=${execution.id}`,
     `executions/${execution.id}`,
+    `operation-failures?id=${bulk.id}`,
     ...[
       "timeline",
       "state",

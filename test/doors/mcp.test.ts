@@ -148,6 +148,10 @@ test("a task is cancelled by its client, and an execution of others is not there
   const { executionId } = await call(ann, "refund", { ticket: "T-3", amount: 1 });
 
   expect(await call(bob, "flow_wait", { executionId })).toMatchObject({ isError: true });
+  // Nor one of a flow that the server does not serve, whoever called it.
+  const fewer = await connected(orchestrator, { actor: "ann", flows: { fails: flows.fails } });
+  expect(await call(fewer, "flow_wait", { executionId })).toMatchObject({ isError: true });
+  await fewer.close();
   await expect(bob.experimental.tasks.getTask(executionId)).rejects.toThrow("does not exist");
   expect(await ann.experimental.tasks.cancelTask(executionId)).toMatchObject({ status: "cancelled" });
   const [event] = await (await orchestrator.getExecution(executionId)).history({ types: ["cancel.requested"] });

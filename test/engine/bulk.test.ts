@@ -189,6 +189,29 @@ test("it pauses, unpauses and cancels many, and skips what is that way already",
   await expectSound(...all);
 }, 60_000);
 
+test("what it writes is what the command of one writes: by which role too, and in the chain at once", async () => {
+  const flow = defineFlow("bulk.alike").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
+  await using orchestrator = await serving(database, [flow]);
+  const start = () => orchestrator.flow(flow).startExecution(null, { autoClose: false });
+  const [alone, other] = [await start(), await start()];
+  for (const one of [alone, other]) await untilEvent(one, "interrupt.raised");
+  const written = ({ id }: Execution) => sql`
+    select l.type, l.actor, l.role, l.payload - 'bulk' as payload, exists (
+      select from flowledger.chain c where c.execution_id = l.execution_id and c.seq = l.seq) as is_chained
+    from flowledger.ledger l where l.execution_id = ${id} and l.actor = 'ann' order by l.seq`;
+
+  for (const action of ["pause", "unpause"] as const) {
+    await alone[action](by);
+    const bulk = await orchestrator.bulk({ action, where: { idPrefix: other.id }, ...by });
+    expect(await bulk.wait()).toMatchObject({ done: 1 });
+  }
+
+  const expected = await written(alone);
+  expect(expected).toMatchObject([{ is_chained: true }, { is_chained: true }]);
+  expect([...(await written(other))]).toEqual([...expected]);
+  for (const one of [alone, other]) await one.cancel();
+});
+
 test("it keeps to its rate, and a cancel stops it where it is", async () => {
   const { flow } = fragile("bulk.rated", "park");
   await using orchestrator = await serving(database, [flow]);

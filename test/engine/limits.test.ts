@@ -358,6 +358,30 @@ test("limits that a new version leaves out keep nobody in the queue", async () =
   expect(await sql`select 1 from flowledger.limits where flow = ${free.name}`).toEqual([]);
 });
 
+test("limits of a new version are its own, each of them", async () => {
+  const flow = "limits.anew";
+  const { workers } = storeOn(sql);
+  const per = (limit: number, perMs: number) => ({ limit, perMs });
+  const common = { name: flow, key: () => "k" };
+  const before = { concurrency: 1, rate: per(2, 3), keyConcurrency: 4, keyRate: per(5, 6), action: "keep" } as const;
+  const after = {
+    concurrency: 11,
+    rate: per(12, 13),
+    keyConcurrency: 14,
+    keyRate: per(15, 16),
+    action: "cancel",
+  } as const;
+  const declared = async (limits: typeof before | typeof after) => {
+    await workers.declareLimits([{ name: flow, limits: { ...common, ...limits } }]);
+    const [row] = await sql`
+      select concurrency, rate, rate_ms::int, key_concurrency, key_rate, key_rate_ms::int, action from flowledger.limits where flow = ${flow}`;
+    return Object.values({ ...row });
+  };
+
+  expect(await declared(before)).toEqual([1, 2, 3, 4, 5, 6, "keep"]);
+  expect(await declared(after)).toEqual([11, 12, 13, 14, 15, 16, "cancel"]);
+});
+
 test("maxDuration is the timeout of executions that are started without one", async () => {
   const flow = defineFlow("limits.duration", {}, { maxDuration: 200 });
   flow.to("stuck", (ctx) => delay(60_000, null, { signal: ctx.signal }));
@@ -474,4 +498,51 @@ test("who looks again at a full worker's queue notifies nobody twice", async () 
 
   expect(told).toBe(1);
   expect(await jobs()).toBe(told);
+});
+
+/** A flow with limits and some executions of it; a look takes what the limits let it. */
+async function lined(flow: string, limits: object, changes: readonly object[]) {
+  const { starts, claims } = storeOn(sql);
+  await sql`
+    select flowledger.declare_limits(array[${flow}::text], ${JSON.stringify([{ flow, action: "keep", ...limits }])}::text::jsonb)`;
+  const made = changes.map((change) => newExecution({ flow, ...change }));
+  await starts.create(made);
+  const ids = made.map(({ id }) => id);
+  const look = async (requests: Parameters<typeof claims.claimLimited>[1], takesPoisonSuspects = true) => {
+    const claimed = await claims.claimLimited(someWorker, requests, { takesPoisonSuspects });
+    return ids.flatMap((id, index) => (claimed.has(id) ? [index] : []));
+  };
+  const ask = (index: number) => ({ flow, id: ids[index] ?? null, left: null, hasRoom: true });
+  const left = (index: number) => ({ flow, id: null, left: ids[index] ?? null, hasRoom: true });
+  return { ids, look, ask, left };
+}
+
+test("who says too late that it gave an execution back leaves the slot to who owns it by then", async () => {
+  const { look, ask, left } = await lined("limits.toolate", { concurrency: 1 }, [{}, {}]);
+  expect(await look([ask(0)])).toEqual([0]);
+
+  expect(await look([left(0), ask(1)])).toEqual([]);
+});
+
+test("a suspect at the head of the queue takes no slot from who is behind it where it may not be claimed", async () => {
+  const { ids, look, ask, left } = await lined("limits.suspect", { concurrency: 1 }, [{}, {}, {}]);
+  expect(await look([ask(0)])).toEqual([0]);
+  expect(await look([ask(1), ask(2)])).toEqual([]);
+  await sql`update flowledger.executions set takeovers = 2 where id = ${ids[1] ?? null}`;
+  await sql`update flowledger.executions set owner = null, wake_at = null where id = ${ids[0] ?? null}`;
+
+  expect(await look([left(0)], false)).toEqual([2]);
+});
+
+test("a key whose executions all run takes its turn behind one that had none", async () => {
+  const { look, ask } = await lined("limits.turns", { concurrency: 3 }, [
+    ...["a", "a", "a"].map((limitKey) => ({ limitKey })),
+    ...["a", "b"].map((limitKey) => ({ limitKey })),
+  ]);
+  expect(await look([ask(0), ask(1), ask(2)])).toEqual([0, 1, 2]);
+  await look([ask(3), ask(4)]);
+
+  const line = await sql<{ key: string }[]>`
+    select key from flowledger.slots where flow = 'limits.turns' and not acquired order by queue_position, execution_id`;
+  expect(line.map(({ key }) => key)).toEqual(["b", "a"]);
 });

@@ -185,6 +185,40 @@ test("a pause outlives its worker: the next one starts nothing of the flow, and 
   expect(ran).toEqual(["other", "paused"]);
 }, 60_000);
 
+test("whether a flow is paused says the last row of it, whatever the clock said then", async () => {
+  const flow = "paused.back";
+  const note = (intake: string | null, at: string) => sql`
+    insert into flowledger.flow_pauses (number, flow, intake, at, by, actor, reason)
+    select coalesce(max(p.number), 0) + 1, ${flow}, ${intake}, ${at}::timestamptz, session_user, 'ann', 'INC-12' from flowledger.flow_pauses p`;
+  const paused = async () => (await sql`select from flowledger.flow_pause_of(${flow})`).length === 1;
+
+  await note("hold", "2026-01-02T00:00:00Z");
+  expect(await paused()).toBe(true);
+  await note(null, "2026-01-01T00:00:00Z");
+
+  expect(await paused()).toBe(false);
+});
+
+test("the timeout of a fork counts from its own claim, while its flow is paused too", async () => {
+  const flow = defineFlow("paused.fork").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
+  await using t = await kit({ flows: [flow] });
+  const source = await t.orchestrator.flow(flow).startExecution(null, { autoClose: false, timeout: "2h" });
+  await t.settle();
+  await t.clock.advance("1h");
+  const fork = await source.fork({ at: (await source.result.getMeta()).stateVersion });
+  await t.settle();
+  const client = postgres(t.database, { max: 1 });
+  const deadlineOf = async ({ id }: Execution) => {
+    const [row] = await client<[{ at: Date }]>`
+      select flowledger.deadline_of(e) as at from flowledger.executions e where e.id = ${id}`;
+    return (row.at.getTime() - t.clock.now().getTime()) / 3_600_000;
+  };
+
+  expect([await deadlineOf(source), await deadlineOf(fork)]).toEqual([1, 2]);
+  await client.end();
+  for (const one of [source, fork]) await one.cancel();
+});
+
 test("a cancel ends what its paused flow holds, with its handlers; a timeout counts on", async () => {
   const ran: string[] = [];
   const flow = defineFlow("paused.ending");

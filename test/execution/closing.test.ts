@@ -132,6 +132,19 @@ test("pauses before the close and behind it are cancelled both", async () => {
   await expectClosed(execution);
 });
 
+test("what asks below a close and is cancelled for it says who asked for the close", async () => {
+  const execution = await start("parent");
+  const closing = execution.close({ pendingInterrupts: "cancel", actor: "ann" });
+  await untilEvent(execution, "execution.sealed");
+  const { child } = await untilEvent(execution, "child.started");
+
+  gateOf(`run ${runs}`).open();
+
+  await closing;
+  const below = await orchestrator.getExecution(String(child));
+  expect(await below.history({ types: ["cancel.requested"] })).toMatchObject([{ actor: "ann" }]);
+});
+
 test("a pause that comes at any moment of the drain is in nobody's way: 200 times", async () => {
   const executions = await Promise.all(
     Array.from({ length: 200 }, async (_, index) => {

@@ -140,12 +140,16 @@ test.each([{ delay: "2h" }, { startAt: new Date(Date.now() + 3_600_000) }] satis
   },
 );
 
-test("a start that is delayed itself begins at the later of both times", async () => {
-  const created = await flow.createExecution({ delay: "1h", idempotencyKey: "both" });
+test.each([
+  ["1h", "2h"],
+  ["2h", "1h"],
+])("a start that is delayed itself begins at the later of both times: %s, then %s", async (created, delay) => {
+  const idempotencyKey = `both ${created}`;
+  const { id } = await flow.createExecution({ delay: created, idempotencyKey });
 
-  await flow.startExecution("x", { idempotencyKey: "both", delay: "2h" });
+  await flow.startExecution("x", { idempotencyKey, delay });
 
-  expect(await wakesIn(created.id)).toBeGreaterThan(7100);
+  expect(await wakesIn(id)).toBeGreaterThan(7100);
 });
 
 test("events run before a start that only they are not delayed by, and what comes behind it waits", async () => {

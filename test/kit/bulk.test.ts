@@ -80,6 +80,24 @@ test("what a bulk leaves as it is takes nothing of its rate", async () => {
   for (const one of all) await one.unpause(by);
 }, 60_000);
 
+test("what refuses its command takes of the rate as well", async () => {
+  const flow = defineFlow("kit.bulk.skips").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
+  await using t = await kit({ flows: [flow] });
+  const all = [];
+  for (let count = 0; count < 2; count++)
+    all.push(await t.orchestrator.flow(flow).startExecution(null, { autoClose: false }));
+  await t.settle();
+
+  const options = { chunk: "no such" };
+  const bulk = await t.orchestrator.bulk({ action: "skip", options, where, rate: { limit: 1, per: "1h" }, ...by });
+  await t.settle();
+  expect(await bulk.report()).toMatchObject({ failed: 1 });
+  await t.clock.advance("61m");
+
+  expect(await bulk.wait()).toEqual({ matched: 2, done: 0, skipped: 0, failed: 2 });
+  for (const one of all) await one.cancel();
+}, 60_000);
+
 test("a worker that has not heard of the cancel of a bulk does no more of it", async () => {
   const flow = defineFlow("kit.bulk.skips").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
   await using t = await kit({ flows: [flow] });

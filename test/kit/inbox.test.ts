@@ -2,10 +2,12 @@
 import { expect, test } from "vitest";
 import { z } from "zod";
 import {
+  ClaimedError,
   defineFlow,
   TokenClosedError,
   TokenUnknownError,
   TokenUsedError,
+  type Execution,
   type InterruptNotice,
   type PauseOptions,
 } from "../../src/index.ts";
@@ -188,6 +190,9 @@ test("a fork whose times are over asks anew, and tells each once", async () => {
 
   const begun = t.clock.now();
   const fork = await run.fork({ at });
+  const [asked] = await fork.getPendingInterrupts();
+  expect(hours(begun, asked?.dueAt ?? begun)).toBe(48);
+  expect(await t.orchestrator.verify({ id: fork.id })).toEqual([]);
   await t.clock.advance("5d");
 
   const events = await fork.history({ types: ["interrupt.reminded", "interrupt.escalated", "interrupt.resumed"] });
@@ -208,6 +213,73 @@ test("nobody else sends what a flow hears of its pauses", async () => {
   expect(() => defineFlow("both").when(["$interrupt", "Other"] as never)).toThrow(/cannot be sent/);
   expect(() => defineFlow("named", { events: { $interrupt: z.string() } })).toThrow(/the library's/);
   await run.cancel();
+});
+
+test("questions of one execution that are due at one moment come each once, page by page", async () => {
+  const flow = defineFlow("inbox.equal");
+  const names = ["due a", "due b", "due c", "never a", "never b", "never c"];
+  for (const name of names)
+    flow.to(`ask ${name}`, (ctx) =>
+      ctx.pauseFor({ interruptId: name, assign: ["user:ann"], ...(name.startsWith("due") && { due: "2d" }) }),
+    );
+  await using t = await kit({ flows: [flow] });
+  const execution = await t.start(flow, null, { autoClose: false });
+  await t.settle();
+
+  for (const whom of [{}, { for: ["user:ann"] }]) {
+    const ids: string[] = [];
+    for (let cursor: string | null = ""; cursor !== null;) {
+      const page: Awaited<ReturnType<typeof t.orchestrator.inbox>> = await t.orchestrator.inbox({
+        ...whom,
+        limit: 1,
+        ...(cursor !== "" && { cursor }),
+      });
+      ids.push(...page.interrupts.map(({ id }) => id));
+      cursor = page.nextCursor;
+    }
+    expect(ids).toEqual(names);
+  }
+  await execution.cancel();
+});
+
+test("a link answers its own question: not one that is asked again, not that of a copy, and not past an exclusive claim", async () => {
+  const links = new Map<string, string[]>();
+  const flow = defineFlow("links.own");
+  const ask = { interruptId: "boss", link: true } as const;
+  flow.to("ask", (ctx) => ctx.pauseFor(ask)).to("again", (ctx) => ctx.pauseFor(ask));
+  flow.when("$interrupt").to("mail", (ctx) => {
+    const { link }: InterruptNotice = ctx.input;
+    const { id } = ctx.execution;
+    if (link !== null) links.set(id, [...(links.get(id) ?? []), link.split("/a/")[1] ?? ""]);
+  });
+  await using t = await kit({ flows: [flow], publicUrl: "https://example.com/" });
+  const answer = (token = "", actor?: string) =>
+    t.orchestrator.answerByToken(token, 1, actor === undefined ? {} : { actor });
+  const pending = async (one: Execution) => (await one.getPendingInterrupts()).map(({ id }) => id);
+  const [own, other] = [
+    await t.start(flow, null, { autoCloseTimeout: 0 }),
+    await t.start(flow, null, { autoCloseTimeout: 0 }),
+  ];
+  await t.settle();
+
+  await own.claim("boss", { actor: "ann", exclusive: true });
+  for (const actor of [undefined, "bo"])
+    expect(await refusal(answer(links.get(own.id)?.[0], actor))).toBeInstanceOf(ClaimedError);
+  await own.release("boss", { actor: "ann" });
+
+  await other.continueWith("boss", 1);
+  await t.settle();
+  expect(await refusal(answer(links.get(other.id)?.[0]))).toBeInstanceOf(TokenClosedError);
+  expect(await pending(other)).toEqual(["boss"]);
+
+  const copy = await own.fork({ at: (await own.result.getMeta()).stateVersion });
+  const [token] = links.get(own.id) ?? [];
+  await own.cancel();
+  await t.settle();
+  await t.orchestrator.prune({ ids: [own.id], actor: "ann", reason: "asked for" });
+  expect(await refusal(answer(token))).toBeInstanceOf(TokenUnknownError);
+  expect(await pending(copy)).toEqual(["boss"]);
+  for (const one of [other, copy]) await one.cancel();
 });
 
 test("a link answers once; what is unknown, used or over says no more than that, and no token is in the database", async () => {

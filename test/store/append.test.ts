@@ -138,6 +138,10 @@ test("what came in meanwhile is handed over, and the conditional part does not h
   ]);
   const [row] = await sql`select owner, closed_at, close_snapshot from flowledger.executions where id = ${lease.id}`;
   expect(row).toEqual({ owner: someWorker, closed_at: null, close_snapshot: null });
+  // Whoever claimed is known all the same.
+  const roles = sql`
+    select role = session_user as own from flowledger.ledger where execution_id = ${lease.id} and type = 'execution.claimed'`;
+  expect(await roles).toEqual([{ own: true }]);
   await expectGuarantees(sql, lease.id);
 });
 

@@ -73,6 +73,29 @@ test.each([
   expect(new Set(found.map(({ executionId }) => executionId))).toEqual(new Set([closed.id]));
 });
 
+test("F56: whichever column of a row was changed, that row is named", async () => {
+  const others: Record<string, (column: string) => string> = {
+    integer: (column) => `coalesce(${column}, 0) + 1000`,
+    text: (column) => `coalesce(${column}, '') || 'x'`,
+    jsonb: (column) => `coalesce(${column}, '{}') || '{"x": 1}'`,
+    "timestamp with time zone": (column) => `coalesce(${column}, at) + interval '1 microsecond'`,
+  };
+  const columns = await sql<{ name: string; type: string }[]>`
+    select column_name as name, data_type as type from information_schema.columns
+    where table_schema = 'flowledger' and table_name = 'ledger' and column_name not in ('execution_id', 'seq')`;
+  const named: Record<string, number> = {};
+
+  for (const { name, type } of columns) {
+    await tamper(`update flowledger.ledger set ${name} = ${others[type]?.(name)} where ${at("interrupt.resumed")}`);
+    const broken = await sql`select from flowledger.broken_chains(array[${closed.id}::uuid])`;
+    named[name] = broken.length;
+    await tamper("delete from flowledger.ledger; insert into flowledger.ledger select * from public.kept");
+  }
+
+  expect(columns.length).toBeGreaterThan(8);
+  expect(named).toEqual(Object.fromEntries(columns.map(({ name }) => [name, 1])));
+});
+
 test("F56: a row that was deleted, and one that was put in, name themselves", async () => {
   await tamper(`delete from flowledger.ledger where ${at("interrupt.resumed")}`);
   const [last] = await sql<

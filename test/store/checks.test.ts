@@ -246,3 +246,25 @@ test("what is acknowledged under an id or a key is what was asked for", async ()
   const [again] = await start(1, { id: own, idempotencyKey: "k" });
   expect(again.id).toBe(own);
 });
+
+test.each([
+  "retry($1, $2)",
+  "skip($1, $2)",
+  `edit_state($1, '{"delete": ["a"]}', $2)`,
+  "pause($1, $2)",
+  "unpause($1, $2)",
+  "redrive($1, $2)",
+  "pause_flow('checked', $2)",
+  "unpause_flow('checked', $2)",
+  `bulk($2 || '{"action": "pause", "where": {"flow": "checked"}}')`,
+])("%s without an actor or a reason that says something is refused, and leaves nothing", async (call) => {
+  for (const by of [{ actor: " ", reason: "INC-12" }, { actor: "ann", reason: " " }, { actor: "ann" }]) {
+    const written = call.replace("$1", `'${started}'`).replace("$2", `'${JSON.stringify(by)}'::jsonb`);
+    await expect(sql.unsafe(`select flowledger.${written}`)).rejects.toMatchObject({
+      code: "FL008",
+      message: expect.stringContaining("is missing") as string,
+    });
+  }
+
+  expect(await sql`select from flowledger.ledger where execution_id = ${started}`).toHaveLength(2);
+});

@@ -6,6 +6,7 @@ import type { Claim } from "../../src/store/claims.ts";
 import { list } from "../../src/store/columns.ts";
 import { commandSendersOf } from "../../src/store/command-senders.ts";
 import { testDatabase } from "../support/database.ts";
+import { present } from "../support/doors.ts";
 import { appendTo, expectGuarantees, leases, newExecution, someWorker } from "../support/ledger.ts";
 import { storeOn } from "../support/store.ts";
 import type { ExecutionId } from "../../src/ledger/event.ts";
@@ -217,6 +218,38 @@ test.each([
   const jobs = await sql`select 1 from flowledger_jobs._private_jobs where payload::text like ${`%${execution.id}%`}`;
   expect(jobs).toHaveLength(1);
   expect((await storeOn(sql).claims.claim(someWorker, [execution.id])).get(execution.id)).toMatchObject({ takeovers });
+});
+
+test("what its owner has given back by then is left as it is, and nobody counts as lost", async () => {
+  const execution = newExecution({ flow: "freed" });
+  const { starts, claims } = storeOn(sql);
+  await starts.create([execution]);
+  const taken = present((await claims.claim(someWorker, [execution.id])).get(execution.id));
+  await append(sql, [appendTo(taken, { release: { wakeInMs: null } })]);
+
+  expect(await claims.free({ token: taken.token, ids: [execution.id], flows: [], hasBegun: true })).toBe(0);
+
+  const [row] = await sql`select wake_at, takeovers from flowledger.executions where id = ${execution.id}`;
+  expect(row).toEqual({ wake_at: null, takeovers: 0 });
+});
+
+test("a version that was tried in vain may be tried again once another has gone on", async () => {
+  const { id } = newExecution();
+  await storeOn(sql).starts.create([newExecution({ id, flow: "tried" })]);
+  const events = ["claimed", "blocked B", "claimed", "chunk", "claimed", "blocked C"];
+  const rows = events.map((what) => {
+    const [type, fingerprint] = what.split(" ");
+    return {
+      type: type === "chunk" ? "chunk.completed" : `execution.${type}`,
+      payload: { fingerprint: fingerprint ?? "A" },
+    };
+  });
+  await sql`
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, payload)
+    select ${id}, 2 + r.ord, 1, now(), r.row ->> 'type', r.row -> 'payload'
+    from jsonb_array_elements(${JSON.stringify(rows)}::text::jsonb) with ordinality r(row, ord)`;
+
+  expect(await sql`select flowledger.tried_versions(${id}) as tried`).toEqual([{ tried: ["C"] }]);
 });
 
 test("with 50,000 executions neither a claim nor an append scans a table", async () => {

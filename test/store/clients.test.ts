@@ -305,15 +305,25 @@ test("the rights of several roles add up, and a role without limits outweighs th
   await administer(database.adminUrl, (admin) => admin.unsafe(`grant ${prefix}_client to ${prefix}_both`));
   expect(await codeOf(as("both", (client) => client`select flowledger.emit(${third}, 'Go')`))).toBe("ok");
   await administer(database.adminUrl, (admin) => admin.unsafe(`revoke ${prefix}_client from ${prefix}_both`));
+  // An operator's rights count for what operators do, and for nothing else.
+  await administer(database.adminUrl, (admin) => admin.unsafe(`grant ${prefix}_operator to ${prefix}_both`));
+  const asBoth = (call: string) => codeOf(as("both", (client) => client.unsafe(`select flowledger.${call}`)));
+  expect(await asBoth(`emit('${third}', 'Go')`)).toBe("EXECUTION_NOT_FOUND");
+  for (const call of ["seal", "close", "cancel"]) {
+    const foreign = await start("client", "shop", { metadata: { tenant: "other" }, delay: "1h" });
+    expect([call, await asBoth(`${call}('${foreign}')`)]).toEqual([call, "ok"]);
+  }
+  await administer(database.adminUrl, (admin) => admin.unsafe(`revoke ${prefix}_operator from ${prefix}_both`));
 });
 
 test("a client of grant_roles hears that an execution has ended, and nothing of what is in it", async () => {
-  const id = await start("client", "shop", { metadata: acme });
+  const id = await start("client", "shop", { metadata: acme, idempotencyKey: "seen", limitKey: "seen" });
   await sql`select flowledger.cancel(${id})`;
-  const row = { status: "cancelled", outcome: "cancelled" };
+  const hidden = { owner: null, lease_token: null, idempotency_key: null, limit_key: null };
+  const row = { status: "cancelled", outcome: "cancelled", ...hidden };
 
-  const ask = (client: postgres.Sql) =>
-    client`select status, outcome, metadata, close_snapshot from flowledger.seen(${[id]})`;
+  const ask = (client: postgres.Sql) => client`
+    select status, outcome, metadata, close_snapshot, owner, lease_token, idempotency_key, limit_key from flowledger.seen(${[id]})`;
 
   expect(await as("client", ask)).toMatchObject([{ ...row, metadata: null, close_snapshot: null }]);
   expect(await as("any", ask)).toMatchObject([{ ...row, metadata: acme, close_snapshot: {} }]);
@@ -372,6 +382,21 @@ test.each([
     await admin.unsafe(`revoke ${prefix}_client from ${prefix}_both`);
   });
 });
+
+test.each(["inherit", "noinherit"])(
+  "grant_client refuses who may become a role without limits: %s",
+  async (inherits) => {
+    const role = `${prefix}_${inherits}`;
+    await administer(database.adminUrl, async (admin) => {
+      await admin.unsafe(`create role ${role} ${inherits}; grant ${prefix}_client to ${role}`);
+      await expect(admin`select flowledger.grant_client(${role})`).rejects.toMatchObject({
+        code: "FL008",
+        message: expect.stringContaining(`is a member of "${prefix}_client"`) as string,
+      });
+      await admin.unsafe(`drop role ${role}`);
+    });
+  },
+);
 
 test("a role that has rights in another database is refused, and the default prefix names the database", async () => {
   await using other = await testDatabase();

@@ -81,6 +81,16 @@ test("the same key in another flow is another execution", async () => {
   expect(results.map(({ isNew }) => isNew)).toEqual([true, true]);
 });
 
+test("a start with a key leaves the execution of another flow alone that was created with the same", async () => {
+  const { starts } = storeOn(sql);
+  const [created] = await starts.create([newExecution({ idempotencyKey: "waits", flow: "g", input: undefined })]);
+
+  const [started] = await starts.create([newExecution({ idempotencyKey: "waits" })]);
+
+  expect(started).toMatchObject({ isNew: true });
+  expect(await ledgerOf(sql, id(created))).toEqual(["execution.created"]);
+});
+
 test("a key twice in one batch makes one execution, and answers in order", async () => {
   const results = await storeOn(sql).starts.create([
     newExecution(),

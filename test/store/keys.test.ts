@@ -88,6 +88,23 @@ test("keys of any length are told apart, also where they begin alike", async () 
   expect(seqs).toEqual([3, 4, 3, 5]);
 });
 
+test("request ids of any length are told apart, also where they begin alike", async () => {
+  const { id } = newExecution();
+  await storeOn(sql).starts.create([newExecution({ id, settings: { autoClose: false } })]);
+  const long = "request ".repeat(1000);
+  await sql`
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, chunk, payload)
+    values (${id}, 3, 0, now(), 'interrupt.raised', 'c', '{"id": "q", "kind": "k", "payload": null, "resumeTo": "next", "resumeCount": 0}')`;
+  await sql`update flowledger.executions set seq = 3 where id = ${id}`;
+  await sql`select flowledger.project(${id}, 3)`;
+  const answer = (request: string) =>
+    sql`select flowledger.continue_with(${id}, 'q', '1', ${request}) ->> 'requestId' as request`;
+
+  expect(await answer(`${long}1`)).toEqual([{ request: `${long}1` }]);
+  await expect(answer(`${long}2`)).rejects.toMatchObject({ code: "FL005" });
+  expect(await answer(`${long}1`)).toEqual([{ request: `${long}1` }]);
+});
+
 test("an answer that is repeated reads as much behind 4,000 others as behind none", async () => {
   const id = await longLedger();
   const answer = async (first: number) => {

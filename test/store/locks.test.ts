@@ -3,7 +3,7 @@ import postgres from "postgres";
 import { expect, test, vi } from "vitest";
 import { defineFlow, LockedError } from "../../src/index.ts";
 import type { JsonObject, Orchestrator } from "../../src/index.ts";
-import { testDatabase } from "../support/database.ts";
+import { copiedDatabase, testDatabase } from "../support/database.ts";
 import { present, untilPending } from "../support/doors.ts";
 import { newGate, serving, visiting } from "../support/flows.ts";
 
@@ -196,6 +196,53 @@ test("a command without a lock_timeout waits for an open transaction no longer t
   await clients.end();
 
   expect(ends).toEqual(cases.map(([, waiting]) => [waiting, "FL011"]));
+});
+
+test("a command that has waited leaves the lock_timeout of its transaction as it was", async () => {
+  await using orchestrator = await serving(database, [flow, inner, outer], { schedules });
+  const cases = await waits(orchestrator, "left");
+  const left: unknown[] = [];
+
+  for (const [held, waiting] of cases) {
+    const waited = await holding(
+      (tx) => tx.unsafe(`select ${held}`),
+      async (pid) => {
+        const setting = sql.begin(async (tx) => {
+          await tx.unsafe(`select ${waiting}`);
+          return tx`select current_setting('lock_timeout') as left`;
+        });
+        await vi.waitUntil(
+          async () =>
+            (await sql`select from pg_stat_activity a where ${pid} = any(pg_blocking_pids(a.pid))`).length > 0,
+          { timeout: 4000 },
+        );
+        return { setting };
+      },
+      { isUndone: true },
+    );
+    left.push([waiting, ...(await waited.setting)]);
+  }
+
+  expect(left).toEqual(cases.map(([, waiting]) => [waiting, { left: "0" }]));
+});
+
+test("who is named has the table of this database, and not that of a copy, which has the same number", async () => {
+  await using copy = await copiedDatabase();
+  const lock = (tx: postgres.TransactionSql) =>
+    tx`select pg_current_xact_id(), flowledger.lock_table('flow_pauses', 'it')`;
+
+  await holding(
+    lock,
+    () =>
+      holding(lock, async (pid) => {
+        const refused = sql.begin(async (tx) => {
+          await tx`set local lock_timeout = '50ms'`;
+          await lock(tx);
+        });
+        await expect(refused).rejects.toMatchObject({ code: "FL011", detail: String(pid) });
+      }),
+    { client: copy.sql },
+  );
 });
 
 test("so it is with the calls of the library, which say so by a LockedError", async () => {

@@ -124,6 +124,43 @@ test("TF-INV-11: what is inserted and consumed just before the close has the led
   expect(await orchestrator.verify({ id: execution.id })).toEqual([]);
 });
 
+test("what has not begun sleeps on after its header was lost, whatever came in that gives nobody anything to do", async () => {
+  await using own = await testDatabase();
+  await using orchestrator = visiting(own, [flow]);
+  const by = { actor: "ann", reason: "INC-12" };
+  const doings: Record<string, (one: Execution) => Promise<unknown>> = {
+    nothing: async () => {},
+    correction: (one) => one.intervene("a correction"),
+    "correction, consumed": async (one) => {
+      const { id } = await one.intervene("a correction");
+      await one.markInterventionConsumed(id, { consumer: "desk" });
+    },
+    edit: (one) => one.editState({ set: { kept: 1 } }, by),
+    pause: (one) => one.pause(by),
+    "pause, over": async (one) => {
+      await one.pause(by);
+      await one.unpause(by);
+    },
+    "early answer": (one) => one.continueWith("later", 1),
+    seal: (one) => one.seal(),
+  };
+  const created: Record<string, Execution> = {};
+  for (const [name, act] of Object.entries(doings)) {
+    const one = await orchestrator.flow(flow).createExecution({ interventionMode: "auto" });
+    await act(one);
+    created[name] = one;
+  }
+  await own.sql`delete from flowledger.executions`;
+
+  await orchestrator.rebuild();
+
+  const woken = [];
+  for (const [name, { id }] of Object.entries(created))
+    if ((await own.sql`select from flowledger.executions where id = ${id} and wake_at is null`).length === 0)
+      woken.push(name);
+  expect(woken).toEqual([]);
+});
+
 test("on a live system: executions go on while it runs, one that was damaged among them", async () => {
   await using orchestrator = await serving(database, [flow]);
   const bound = orchestrator.flow(flow);

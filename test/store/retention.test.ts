@@ -79,6 +79,31 @@ test("what is open, is not there, or belongs to an open parent is refused by nam
   expect(await orchestrator.verify()).toEqual([]);
 });
 
+test("what went is in no table but those that say so", async () => {
+  await using orchestrator = await serving(database, [asks]);
+  const asked = await orchestrator.flow(asks).startExecution(null, { autoCloseTimeout: 0 });
+  await untilEvent(asked, "interrupt.raised");
+  const by = { actor: "ann", reason: "INC-12" };
+  const bulk = await orchestrator.bulk({ action: "cancel", where: { idPrefix: asked.id }, ...by });
+  expect(await bulk.wait()).toMatchObject({ done: 1 });
+  await Promise.allSettled([asked.waitForClose(), bulk.execution.waitForClose()]);
+
+  await orchestrator.prune({ ids: [asked.id, bulk.id], ...why });
+
+  const tables = await sql<{ name: string }[]>`
+    select c.table_name as name from information_schema.columns c
+    join information_schema.tables t on t.table_schema = c.table_schema and t.table_name = c.table_name and t.table_type = 'BASE TABLE'
+    where c.table_schema = 'flowledger' and c.column_name = 'execution_id' order by 1`;
+  const left = [];
+  for (const { name } of tables)
+    if (
+      (await sql`select from ${sql(`flowledger.${name}`)} where execution_id in ${sql([asked.id, bulk.id])}`).length > 0
+    )
+      left.push(name);
+  expect(tables.length).toBeGreaterThan(9);
+  expect(left).toEqual([]);
+});
+
 test("the command takes ids, or an age, not both", async () => {
   await using orchestrator = await serving(database, [parent]);
   const closed = await orchestrator.flow(parent).startExecution("a", { autoCloseTimeout: 0 });

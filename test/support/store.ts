@@ -10,6 +10,7 @@ import { timedOf } from "../../src/store/timed.ts";
 import { schedulesOf } from "../../src/store/schedules.ts";
 import { startsOf } from "../../src/store/starts.ts";
 import { streamsOf } from "../../src/store/streams.ts";
+import { workersOf } from "../../src/store/workers.ts";
 
 export function storeOn(sql: postgres.Sql | postgres.TransactionSql) {
   const database = {
@@ -27,5 +28,6 @@ export function storeOn(sql: postgres.Sql | postgres.TransactionSql) {
     timed: timedOf(database),
     starts: startsOf(database),
     streams: streamsOf(database),
+    workers: workersOf(database),
   };
 }

@@ -117,6 +117,11 @@ test("a scrape says what waits in the database: due, sleeping, parked, pending, 
   await own.sql`select flowledger.start('nobody-' || n, 'null') from generate_series(1, 20) n`;
 
   await untilScraped(orchestrator, "flowledger_executions_due", { flow: "_other" }, 21);
+  // What an operator holds waits for that, and for no worker.
+  const by = { actor: "ann", reason: "INC-12" };
+  await orchestrator.pauseFlow("working", by);
+  await untilScraped(orchestrator, "flowledger_executions_due", { flow: "_other" }, 20);
+  await orchestrator.unpauseFlow("working", by);
   await using worker = await serving(own, flows);
   const asked = await worker.flow(asking).createExecution({ autoClose: false });
   await asked.start(null);
@@ -147,10 +152,12 @@ test("a scrape says what waits in the database: due, sleeping, parked, pending, 
 test("a write that is fenced, and an execution that is taken over, are counted", async () => {
   const [begun, gate] = [newGate(), newGate()];
   const held = defineFlow("held");
-  held.to("hold", async () => {
-    begun.open();
-    await gate.passed;
-  });
+  held
+    .to("hold", async () => {
+      begun.open();
+      await gate.passed;
+    })
+    .to("go on", (ctx) => ctx.setState("is", "over"));
   await using own = await testDatabase();
   await using orchestrator = await serving(own, [held]);
   const execution = await orchestrator.flow(held).createExecution({ autoClose: false });
@@ -166,6 +173,15 @@ test("a write that is fenced, and an execution that is taken over, are counted",
 
   const families = await untilScraped(orchestrator, "flowledger_takeovers_total", { flow: "held" }, 1);
   expect(valueOf(families, "flowledger_executions_started_total", { flow: "held" })).toBe(1);
+  await execution.close();
+  const closed = await untilScraped(
+    orchestrator,
+    "flowledger_executions_closed_total",
+    { flow: "held", outcome: "completed" },
+    1,
+  );
+  expect(valueOf(closed, "flowledger_takeovers_total", { flow: "held" })).toBe(1);
+  expect(valueOf(closed, "flowledger_executions_started_total", { flow: "held" })).toBe(1);
 });
 
 test("scrapes at once ask the database once", async () => {
