@@ -8,6 +8,8 @@ import { assets } from "../../src/console/assets.ts";
 import { contrast } from "../../src/console/theme.ts";
 
 import { defineFlow } from "../../src/index.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
+import { freezeState, snapshotVersion } from "../../src/ledger/state.ts";
 import { internals } from "../../src/orchestrator.ts";
 import { gzipSync } from "node:zlib";
 import { z } from "zod";
@@ -315,6 +317,23 @@ test("who has done something sees it at once, and not what was read before", asy
   }
 
   expect(seen).toEqual([false, true, false]);
+});
+
+test("a state of the past is that of its event, whatever was kept since", async () => {
+  const { id } = await open();
+  const { reads } = await orchestrator[internals].store();
+  const state = await reads.loadState(ExecutionId.parse(id));
+  if (!state) throw new Error("there is no such execution");
+  await database.sql`
+    insert into flowledger.snapshots (execution_id, seq, version, state)
+    values (${id}, ${state.seq}, ${snapshotVersion}, ${JSON.stringify(freezeState(state))}::text::jsonb)`;
+  const client = clientOf();
+
+  const stateAt = async (seq: number) =>
+    ((await (await client("GET", `executions/${id}/state?seq=${seq}`)).json()) as { state: object }).state;
+
+  expect(await stateAt(2)).toEqual({ json: {} });
+  expect(await stateAt(state.seq)).toEqual({ json: { card: { number: "4711", holder: "Ann" } } });
 });
 
 test("fifty viewers of one view cost one query, and views that refresh themselves take turns", async () => {

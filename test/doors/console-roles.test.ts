@@ -26,7 +26,15 @@ const broken = defineFlow("broken");
 broken.to("fail", () => {
   throw new Error("secret failure");
 });
-const orchestrator = await serving(database, [outer, inner, broken]);
+const parking = defineFlow("parking", {}, { onFailure: "park" });
+parking.to("park", () => {
+  throw new Error("secret failure");
+});
+for (const below of [broken, parking])
+  outer
+    .when(`call ${below.name}`)
+    .to(`call ${below.name}`, (ctx) => ctx.call(below, null, { metadata: { tenant: "other" } }));
+const orchestrator = await serving(database, [outer, inner, broken, parking]);
 afterAll(() => orchestrator.close());
 
 const tenants = ["own", "other"] as const;
@@ -135,6 +143,9 @@ test("people with different limits who ask for the same at the same time get eac
   }
 
   expect(seen).toEqual([[made["own failed"]?.id], [made["other failed"]?.id]]);
+  const statuses = [];
+  for (tenant of tenants) statuses.push((await client("GET", `executions/${made["own"]?.id}`)).status);
+  expect(statuses).toEqual([200, 404]);
 });
 
 test("an unlimited person sees all of it, with the groups of the view", async () => {
@@ -174,6 +185,31 @@ test("a child of another tenant is a bar without a name, and nobody's link", asy
   expect(children).toMatchObject({ rows: [] });
   expect((await client("GET", `executions/${child}`)).status).toBe(404);
   expect((await clientOf("admin", null)("GET", `executions/${child}`)).status).toBe(200);
+});
+
+test("what fails or is parked below in another tenant's name is not told above", async () => {
+  const execution = await orchestrator
+    .flow(outer)
+    .startExecution(null, { autoClose: false, metadata: { tenant: "own" } });
+  const client = clientOf("admin");
+  interface Seen {
+    readonly parked: { readonly executionId: string }[];
+    readonly rows: { readonly kind: string; readonly status: string; readonly error: object | null }[];
+  }
+  const look = async (path = "") => (await (await client("GET", `executions/${execution.id}${path}`)).json()) as Seen;
+  for (const below of [broken, parking]) await execution.emit(`call ${below.name}`, null);
+  await untilEvent(execution, "chunk.parked");
+  await expect
+    .poll(async () => (await orchestrator.listExecutions({ flow: "parking", status: "parked" })).executions)
+    .toHaveLength(1);
+
+  const { parked } = await look();
+  const children = (await look("/timeline")).rows.filter(({ kind }) => kind === "child");
+
+  expect(parked.map(({ executionId }) => executionId)).toEqual([execution.id]);
+  expect(children.filter(({ error }) => error !== null)).toEqual([]);
+  expect(children.map(({ status }) => status).toSorted()).toEqual(["failed", "open"]);
+  await execution.cancel();
 });
 
 test("each command names the person, and from operators on the reason", async () => {

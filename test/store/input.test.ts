@@ -9,6 +9,7 @@ import { testDatabase } from "../support/database.ts";
 import { runCli } from "../support/cli.ts";
 import { refusal, serving, untilEvent, visiting } from "../support/flows.ts";
 import { fuzzRuns } from "../support/fuzz.ts";
+import { storeOn } from "../support/store.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -215,4 +216,19 @@ test("what is created with a delay and started by such a session is due when it 
 
 test("after all of this every invariant holds", async () => {
   expect(await verify(sql)).toEqual([]);
+});
+
+test("a contract that changed is the one that counts, though its version is the same", async () => {
+  const { workers } = storeOn(sql);
+  const [flow, fingerprint] = ["same.version", "f"];
+  const keep = (type: string) =>
+    workers.keepDefinitions([{ flow, fingerprint, blueprint: { contract: { input: { type } } } }]);
+  const start = (input: string) => sql`select flowledger.start(${flow}, ${input}::text::jsonb)`;
+
+  await keep("number");
+  await expect(start('"x"')).rejects.toMatchObject({ code: "FL008" });
+  await keep("string");
+
+  await start('"x"');
+  await expect(start("1")).rejects.toMatchObject({ code: "FL008" });
 });

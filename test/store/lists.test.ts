@@ -341,8 +341,8 @@ test("failures are grouped by flow, chunk and error, whatever numbers and ids ar
   await using other = await testDatabase();
   await using orchestrator = createOrchestrator({ connection: other.url });
   const failed = (minutes: number, flow: string, message: string, chunk: string | null = "pay") => other.sql`
-    insert into flowledger.executions (id, seq, flow, created_at, started_at, closed_at, outcome, error)
-    values (${randomUUID()}, 1, ${flow}, ${at(0)}, ${at(0)}, ${at(minutes)}, 'failed', ${other.sql.json({ name: "CardError", message, chunk })})
+    insert into flowledger.executions (id, seq, flow, created_at, started_at, closed_at, outcome, error, metadata)
+    values (${randomUUID()}, 1, ${flow}, ${at(0)}, ${at(0)}, ${at(minutes)}, 'failed', ${other.sql.json({ name: "CardError", message, chunk })}, '{"of": "all"}')
     returning id`;
   await failed(1, "a", "card 4711 of 0190a000-0000-7000-8000-00000000000a declined");
   const [last] = await failed(3, "a", "card 12 of 0190A000-0000-7000-8000-00000000000b declined");
@@ -367,11 +367,13 @@ test("failures are grouped by flow, chunk and error, whatever numbers and ids ar
   const { reads } = storeOn(other.sql);
   expect(await reads.listFailures({ newest: 100, limit: 100 })).toEqual(all);
   expect(await reads.listFailures({ newest: 100, flow: ["b"], limit: 100 })).toEqual(ofFlow);
-  const lastTwo = await reads.listFailures({ newest: 2, limit: 100 });
-  expect(lastTwo.map(({ flow, chunk, executions }) => [flow, chunk, executions])).toEqual([
-    ["a", "refund", 1],
-    ["b", null, 1],
-  ]);
+  for (const within of [undefined, { of: "all" }]) {
+    const lastTwo = await reads.listFailures({ newest: 2, limit: 100, ...(within && { within }) });
+    expect(lastTwo.map(({ flow, chunk, executions }) => [flow, chunk, executions])).toEqual([
+      ["a", "refund", 1],
+      ["b", null, 1],
+    ]);
+  }
   await expect(orchestrator.failures({ flwo: "b" } as object)).rejects.toThrow(
     'failures() has an unknown option "flwo"',
   );
