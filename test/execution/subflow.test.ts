@@ -6,7 +6,8 @@ import type { Execution, SubFlowFrame, SubFlowOptions } from "../../src/index.ts
 import { testDatabase } from "../support/database.ts";
 import { codeOf, doorsOf, present, untilPending } from "../support/doors.ts";
 import { collect, newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
-import { expectGuarantees, ledgerOf } from "../support/ledger.ts";
+import { expectGuarantees, ledgerOf, leases } from "../support/ledger.ts";
+import { storeOn } from "../support/store.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -781,4 +782,21 @@ test("every invariant holds for all of these families", async () => {
   await using orchestrator = visiting(database);
 
   expect(await orchestrator.verify()).toEqual([]);
+});
+
+test("what a sub-flow puts goes into its own stream, and into none above that has stopped", async () => {
+  const [below, open, stopped] = await leases(sql, 3);
+  if (!below || !open || !stopped) throw new Error("no leases");
+  await sql`update flowledger.executions set stream_ended = true where id = ${stopped.id}`;
+  const { id, epoch, token } = below;
+  const items = [{ dispatch: 1, text: '"said"' }];
+
+  const verdicts = await storeOn(sql).streams.put([
+    { id, epoch, token, no: 1, items, marks: [], visibleIn: [open.id, stopped.id] },
+  ]);
+
+  expect(verdicts).toEqual(["ok"]);
+  const rows = await sql<{ id: string }[]>`
+    select execution_id as id from flowledger.stream_items where execution_id in ${sql([id, open.id, stopped.id])}`;
+  expect(rows.map((row) => row.id).toSorted()).toEqual([id, open.id].toSorted());
 });
