@@ -15,6 +15,7 @@ import {
   optional,
   orNull,
   record,
+  printable,
   text,
   flowName,
   path,
@@ -35,7 +36,7 @@ import {
 
 let flows = 0;
 const newFlow = () => main.defineFlow(`matrix.${++flows}`);
-export const name = text(128);
+const name = printable(128);
 
 export const definitions: readonly Row[] = [
   {
@@ -110,13 +111,13 @@ export const definitions: readonly Row[] = [
   {
     name: "Flow.interventionPoint",
     of: newFlow,
-    args: { point: object({ name, target: optional(orNull(text(500))) }) },
+    args: { point: object({ name: text(128), target: optional(orNull(text(500))) }) },
   },
   {
     name: "Flow.declareResourceRequirement",
     of: newFlow,
     args: {
-      name,
+      name: text(128),
       options: optional(
         object({ resolver: optional(orNull(callable)), failPolicy: optional(oneOf("open", "closed")) }),
       ),

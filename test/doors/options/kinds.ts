@@ -73,6 +73,11 @@ export const seen = (max = 500): Kind => ({
   ...text(max),
   takes: (value) => text(max).takes(value) && isText(value) && seenOf(value) !== "",
 });
+/** A name in one line. */
+export const printable = (max: number): Kind => ({
+  ...text(max),
+  takes: (value) => text(max).takes(value) && !/\p{Cc}/u.test(String(value)),
+});
 /** Of a flow: ASCII alone. */
 export const flowName: Kind = {
   ...kind("matrix.named", (value) => isText(value) && /^[A-Za-z0-9][\w.:-]{0,99}$/.test(value)),

@@ -24,6 +24,7 @@ import {
   orNull,
   record,
   person,
+  printable,
   text,
   type Kind,
 } from "./kinds.ts";
@@ -173,7 +174,7 @@ export const schedule = {
   cron: made("@daily"),
   timeZone: optional(made("UTC")),
   input,
-  name: optional(text(200)),
+  name: optional(printable(200)),
   catchUp: optional(oneOf("last", "skip", "all")),
   overlap: optional(oneOf("allow", "skip", "queue")),
   metadata: optional(jsonObject),
