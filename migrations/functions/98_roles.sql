@@ -123,7 +123,7 @@ begin
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'flowledger'::regnamespace
           and p.proname in ('state_at', 'close_snapshot', 'meta', 'explain', 'alike_error', 'pieces_of', 'error_pieces', 'pattern_pieces', 'timeline', 'differences', 'broken_chains', 'broken_anchors', 'now', 'iso', 'ms', 'status_of', 'lifecycle_of',
-            'interrupt_of', 'asked_of', 'handling_of', 'next_follow_up', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of', 'flow_pause_of', 'is_ending', 'deadline_of', 'redriven_by', 'bulk_report', 'bulk_failures',
+            'interrupt_of', 'asked_of', 'handling_of', 'next_follow_up', 'intervention_of', 'wall_clock', 'to_ms', 'visible_in', 'is_item', 'events', 'parked_of', 'pause_of', 'flow_pause_of', 'is_ending', 'deadline_of', 'has_other_version', 'tried_versions', 'redriven_by', 'bulk_report', 'bulk_failures',
             -- Functions that `show` and `inbox` of the command line read.
             'inbox', 'pending_on', 'interrupt_record', 'early_record', 'projected_record', 'projected_owner', 'is_projected_id', 'from_ms')
       loop

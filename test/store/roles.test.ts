@@ -154,11 +154,11 @@ const callable = {
       " ",
     ),
   operator:
-    "alike_error asked_of broken_anchors broken_chains bulk bulk_failures bulk_report cancel channel claim_interrupt close close_snapshot deadline_of delegate_interrupt differences early_record edit_state error_pieces events explain flow_pause_of from_ms handling_of inbox interrupt_of interrupt_record intervention_of is_ending is_item is_projected_id iso lifecycle_of meta ms next_follow_up now open_dispatches parked_below parked_of pattern_pieces pause pause_flow pause_of pending_on pieces_of planned_of projected_owner projected_record redrive redriven_by release_interrupt retry run_schedule seal skip snooze_interrupt standing state_at status_of sub_flows_of timeline to_ms unpause unpause_flow visible_in wall_clock".split(
+    "alike_error asked_of broken_anchors broken_chains bulk bulk_failures bulk_report cancel channel claim_interrupt close close_snapshot deadline_of delegate_interrupt differences early_record edit_state error_pieces events explain flow_pause_of from_ms handling_of has_other_version inbox interrupt_of interrupt_record intervention_of is_ending is_item is_projected_id iso lifecycle_of meta ms next_follow_up now open_dispatches parked_below parked_of pattern_pieces pause pause_flow pause_of pending_on pieces_of planned_of projected_owner projected_record redrive redriven_by release_interrupt retry run_schedule seal skip snooze_interrupt standing state_at status_of sub_flows_of timeline to_ms tried_versions unpause unpause_flow visible_in wall_clock".split(
       " ",
     ),
   auditor:
-    "alike_error asked_of broken_anchors broken_chains bulk_failures bulk_report channel close_snapshot deadline_of differences early_record error_pieces events explain flow_pause_of from_ms handling_of inbox interrupt_of interrupt_record intervention_of is_ending is_item is_projected_id iso lifecycle_of meta ms next_follow_up now parked_of pattern_pieces pause_of pending_on pieces_of projected_owner projected_record redriven_by state_at status_of timeline to_ms visible_in wall_clock".split(
+    "alike_error asked_of broken_anchors broken_chains bulk_failures bulk_report channel close_snapshot deadline_of differences early_record error_pieces events explain flow_pause_of from_ms handling_of has_other_version inbox interrupt_of interrupt_record intervention_of is_ending is_item is_projected_id iso lifecycle_of meta ms next_follow_up now parked_of pattern_pieces pause_of pending_on pieces_of projected_owner projected_record redriven_by state_at status_of timeline to_ms tried_versions visible_in wall_clock".split(
       " ",
     ),
 };
