@@ -336,8 +336,8 @@ return case w ->> 'kind'
   when 'step' then format('step %s of chunk %s, which tries again at %s (attempt %s, after %s)', flowledger.quoted(w ->> 'step'), flowledger.quoted(w ->> 'chunk'),
     w ->> 'until', w ->> 'attempt', flowledger.error_in_words(w -> 'error'))
   when 'child' then format('execution %s of flow %s (%s), which it called', w ->> 'executionId', flowledger.quoted(w ->> 'flow'), w ->> 'status')
-  when 'items' then format('%s that run as executions of their own',
-    case when (w ->> 'open')::int > 1000 then 'more than 1000 items' when w ->> 'open' = '1' then '1 item' else (w ->> 'open') || ' items' end)
+  when 'items' then case when w ->> 'open' = '1' then '1 item that runs as an execution of its own'
+    else format('%s items that run as executions of their own', case when (w ->> 'open')::int > 1000 then 'more than 1000' else w ->> 'open' end) end
   when 'emit' then format('what hears event %s of chunk %s', flowledger.quoted(w ->> 'event'), flowledger.quoted(w ->> 'chunk'))
   when 'unknown' then 'something that began before its last events' || coalesce(', and looks again at ' || (w ->> 'until'), '')
   else format('chunk %s%s', flowledger.quoted(w ->> 'chunk'), coalesce(', which goes on at ' || (w ->> 'until'), ', which waits for others'))

@@ -289,6 +289,13 @@ const situations: Situation[] = [
     says: "It waits for 3 items that run as executions of their own.",
   },
   {
+    what: "one item on all workers",
+    in: "quiet",
+    kind: "waiting",
+    make: (world) => begun(world, spreading, [1]),
+    says: "It waits for 1 item that runs as an execution of its own.",
+  },
+  {
     what: "items on all workers, and a call beside them",
     in: "quiet",
     kind: "waiting",
