@@ -44,6 +44,31 @@ test.each([
   expect(capacity.free).toBe(2);
 });
 
+test("what is handed over with a commit has the place that was taken for it, and no other", async () => {
+  const limited = defineFlow("limited", {}, { limits: { concurrency: 2 } });
+  limited.to("pass", nothing);
+  const capacity = new Semaphore(2);
+  const begun: unknown[] = [];
+  const next = { id: "01900000-0000-7000-8000-000000000002" };
+  const host = {
+    host: { flows: new Map([[limited.name, limited]]) },
+    claims: { handOver: async () => ({ results: [], claimed: new Map([[next.id, next]]) }) },
+    flowOf: () => limited.name,
+    hasShortcuts: true,
+    capacity,
+    isTaking: () => true,
+    runHere: (claimed: unknown) => void begun.push(claimed),
+    onTrouble: () => {},
+  };
+  // Of claims and store only what is asked here.
+  const slots = openSlots(host as unknown as SlotsHost);
+
+  await slots.append([{ id } as Append, { id } as Append]);
+
+  expect(begun).toEqual([next]);
+  expect(capacity.free).toBe(1);
+});
+
 test("a slot that something came in beside is left when the execution is over, and not with the commit that did not end it", async () => {
   const limited = defineFlow("limited", {}, { limits: { concurrency: 1 } });
   limited.to("pass", nothing);
