@@ -49,6 +49,24 @@ test("a fork goes on from a point in the past, and the source stays as it is", a
   expect(await source.result.getState()).toEqual({ n: 2, answer: "yes" });
 });
 
+test("a copy of what was cancelled before its start is due ends by that, and not when it would start", async () => {
+  const outside = visiting(database, [flow]);
+  const source = await outside.flow("history").startExecution(null, { delay: "30d" });
+  await source.cancel("enough");
+  const [asked] = await source.history({ types: ["cancel.requested"] });
+  const copy = await source.fork({ at: asked?.seq ?? 0 });
+  await outside.close();
+
+  await using orchestrator = await serving(database, [flow]);
+  const ended = async ({ id }: Execution) => {
+    const execution = await orchestrator.getExecution(id);
+    return execution.waitForClose({ timeout: "10s" }).then(() => null, String);
+  };
+
+  const ends = [await ended(source), await ended(copy)];
+  expect(ends.map((end) => end?.split(" ")[0])).toEqual(["ExecutionCancelledError:", "ExecutionCancelledError:"]);
+});
+
 async function lastSeq({ id }: Execution): Promise<number> {
   const [row] = await database.sql<[{ seq: number }]>`select seq from flowledger.executions where id = ${id}`;
   return row.seq;
