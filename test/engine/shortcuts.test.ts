@@ -228,7 +228,8 @@ describe.concurrent("by jobs and notifications alone", () => {
     expect(await items.next()).toMatchObject({ value: { kind: "interrupt", item: { action: "project" } } });
     await items.return();
     await execution.cancel();
-    await refusal(execution.waitForClose());
+    // Of the two the parent closes first.
+    for (const { id } of [execution, frame]) await refusal((await outside.getExecution(id)).waitForClose());
   });
 
   test("an answer by a link, and the cancel of a function, reach an owner at work", async () => {

@@ -217,7 +217,14 @@ test("every metric is in the docs with its type, and every name in docs, dashboa
   await using orchestrator = await serving(database, flows);
   await orchestrator.flow(working).start(null);
   await untilScraped(orchestrator, "flowledger_database_answering", {}, 1);
-  const families = await scraped(orchestrator);
+  // The loop has a lag once it has turned.
+  const families = await vi.waitUntil(
+    async () => {
+      const all = await scraped(orchestrator);
+      return all.has("flowledger_event_loop_lag_seconds") && all;
+    },
+    { timeout: 8000 },
+  );
   const root = resolve(import.meta.dirname, "../..");
   const page = readFileSync(resolve(root, "docs/observability.md"), "utf8");
   const rows = [...page.matchAll(/^\| `(flowledger_\w+)` +\| (\w+) +\|/gm)].map(([, name, type]) => `${name} ${type}`);
