@@ -418,6 +418,8 @@ export const leftOut: Readonly<Record<string, string>> = Object.fromEntries(
     "flow_pause_of",
     "is_ending",
     "deadline_of",
+    "has_other_version",
+    "tried_versions",
     "channel",
     "pending_on",
     "interrupt_record",
