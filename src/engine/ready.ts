@@ -119,6 +119,7 @@ export class Ready {
     this.#ids.push(first);
     const key = this.#keyOf(first);
     while (blocked[0] !== undefined && this.#keyOf(blocked[0]) === key) this.#ids.push(blocked.shift() ?? 0);
+    if (blocked.length === 0) this.#blocked.delete(node);
   }
 
   #keyOf(id: number): string {

@@ -169,5 +169,10 @@ function release(thread: Thread): void {
   };
   // It may fail, and nobody is concerned.
   thread.on("error", forget).on("exit", forget);
-  idle.set(thread, liveness.after(idleMs, () => void thread.terminate()).unref());
+  const end = () => {
+    // At once: whoever got a thread that is about to end would wait for it.
+    forget();
+    void thread.terminate();
+  };
+  idle.set(thread, liveness.after(idleMs, end).unref());
 }

@@ -1,7 +1,10 @@
 /** What a worker opens: each connection costs the server a process, and each thread half of a worker's start. */
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { expect, test, vi } from "vitest";
+import { systemTimers } from "../../src/base/timers.ts";
 import { defineFlow } from "../../src/index.ts";
+import { openStore } from "../../src/store/store.ts";
+import { startHeartbeat } from "../../src/worker/heartbeat.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving } from "../support/flows.ts";
 
@@ -61,5 +64,51 @@ test("a worker speaks by the thread of one that has ended, and by one of its own
     expect(threads).toBe(1);
   } finally {
     unsubscribe("worker_threads", count);
+  }
+});
+
+test("a thread that ends speaks for nobody new, and one that was given up leaves the next one alone", async () => {
+  const store = openStore(database.url);
+  const speak = (onLost = () => {}) => {
+    const id = crypto.randomUUID();
+    const connection = store.links.thread("spoken");
+    const { names } = store;
+    const known = { host: "here", pid: process.pid, flows: [], fingerprints: [], slots: 1, schedules: {}, pool: null };
+    const options = { ...known, id, connection, names, everyMs: 20, stuckMs: 60_000, onTick: () => {} };
+    return { id, heartbeat: startHeartbeat(options, onLost) };
+  };
+  const isKnown = async (id: string) => (await sql`select from flowledger.workers where id = ${id}`).length === 1;
+  const after = vi.spyOn(systemTimers, "after");
+  /** Ends the thread that was left last, as its time does. */
+  const untilLeft = () =>
+    vi.waitUntil(() => after.mock.calls.findLast(([ms]) => ms === 10_000)?.[1], { timeout: 8000 });
+  // They have what the tests before this one left.
+  const others = [speak(), speak(), speak()];
+  try {
+    const first = speak();
+    await first.heartbeat.registered;
+    await first.heartbeat.stop();
+    const endThread = await untilLeft();
+    endThread();
+    const second = speak();
+    await second.heartbeat.registered;
+
+    after.mockClear();
+    await sql`delete from flowledger.workers where id = ${second.id}`;
+    await untilLeft();
+    const third = speak();
+    await third.heartbeat.registered;
+    await second.heartbeat.stop();
+
+    const [{ at }] = await sql<[{ at: Date }]>`select clock_timestamp() + interval '200 ms' as at`;
+    const speaks = () => sql`select from flowledger.workers where id = ${third.id} and heartbeat_at > ${at}`;
+    await expect.poll(async () => (await speaks()).length).toBe(1);
+    expect(third.heartbeat.isHeld).toBe(true);
+    await third.heartbeat.stop();
+    expect(await isKnown(third.id)).toBe(false);
+  } finally {
+    after.mockRestore();
+    for (const { heartbeat } of others) await heartbeat.stop();
+    await store.close();
   }
 });

@@ -1,18 +1,26 @@
 /** A bulk under the movable clock: its rate counts by that. */
 import { expect, test } from "vitest";
 import { defineFlow, ExecutionCancelledError } from "../../src/index.ts";
-import type { Bulk } from "../../src/index.ts";
+import type { Bulk, Execution, FlowDefinition } from "../../src/index.ts";
+import type { TestOrchestrator } from "../../src/test.ts";
 import { internals } from "../../src/orchestrator.ts";
 import { kit } from "../support/kit.ts";
 
 const by = { actor: "ann", reason: "INC-12" };
 const where = { flow: "kit.bulk.skips" };
 
+/** Executions that wait for an answer. */
+async function open(t: TestOrchestrator, flow: FlowDefinition, count: number): Promise<Execution[]> {
+  const all: Execution[] = [];
+  while (all.length < count) all.push(await t.orchestrator.flow(flow.name).startExecution(null, { autoClose: false }));
+  await t.settle();
+  return all;
+}
+
 test("a bulk with a rate of one an hour is through after its hours", async () => {
   const flow = defineFlow("kit.bulk").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
   await using t = await kit({ flows: [flow] });
-  for (let count = 0; count < 3; count++) await t.orchestrator.flow(flow).startExecution(null, { autoClose: false });
-  await t.settle();
+  await open(t, flow, 3);
   const bulk = await t.orchestrator.bulk({
     action: "cancel",
     where: { flow: "kit.bulk" },
@@ -62,10 +70,7 @@ test.each(["250ms", "10s", "1h"])(
 test("what a bulk leaves as it is takes nothing of its rate", async () => {
   const flow = defineFlow("kit.bulk.skips").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
   await using t = await kit({ flows: [flow] });
-  const all = [];
-  for (let count = 0; count < 4; count++)
-    all.push(await t.orchestrator.flow(flow).startExecution(null, { autoClose: false }));
-  await t.settle();
+  const all = await open(t, flow, 4);
   const [first, , third] = all;
   for (const one of [first, third]) await one?.pause(by);
 
@@ -83,10 +88,7 @@ test("what a bulk leaves as it is takes nothing of its rate", async () => {
 test("what refuses its command takes of the rate as well", async () => {
   const flow = defineFlow("kit.bulk.skips").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
   await using t = await kit({ flows: [flow] });
-  const all = [];
-  for (let count = 0; count < 2; count++)
-    all.push(await t.orchestrator.flow(flow).startExecution(null, { autoClose: false }));
-  await t.settle();
+  const all = await open(t, flow, 2);
 
   const options = { chunk: "no such" };
   const bulk = await t.orchestrator.bulk({ action: "skip", options, where, rate: { limit: 1, per: "1h" }, ...by });
@@ -101,8 +103,7 @@ test("what refuses its command takes of the rate as well", async () => {
 test("a worker that has not heard of the cancel of a bulk does no more of it", async () => {
   const flow = defineFlow("kit.bulk.skips").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
   await using t = await kit({ flows: [flow] });
-  for (let count = 0; count < 3; count++) await t.orchestrator.flow(flow).startExecution(null, { autoClose: false });
-  await t.settle();
+  await open(t, flow, 3);
   const bulk = await t.orchestrator.bulk({ action: "cancel", where, rate: { limit: 1, per: "1h" }, ...by });
   await t.settle();
   for (const worker of t.orchestrator[internals].workers) await worker.stop();
