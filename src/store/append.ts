@@ -54,6 +54,7 @@ export type Committed =
       readonly at: number;
       /** What came in from outside between `base` and this commit; with it the conditional part did not happen. */
       readonly foreign: readonly Recorded[] | null;
+      /** About as much as a claim would read of it. */
       readonly bytes: number;
     }
   | { readonly verdict: "fenced" }
@@ -167,7 +168,8 @@ async function resultsOf(
     const index = order[ord - 1];
     if (index === undefined) continue;
     const parsed = moved ? parseEvents(foreign) : null;
-    results[index] = { verdict: "ok", firstSeq, at, foreign: parsed, bytes: events.bytes[ord - 1] ?? 0 };
+    const bytes = (events.bytes[ord - 1] ?? 0) + (parsed?.length ?? 0) * rowBytes;
+    results[index] = { verdict: "ok", firstSeq, at, foreign: parsed, bytes };
   }
   if (rows.length < items.length) await resolveRejected(sql, unsorted, results);
   return results;
@@ -194,9 +196,12 @@ interface EventColumns {
   readonly chunks: string[];
   readonly actors: string[];
   readonly payloads: string[];
-  /** Bytes of payload, by item. */
+  /** Of all of its events, by item. */
   readonly bytes: number[];
 }
+
+/** What a row has beside its payload. */
+const rowBytes = 96;
 
 function eventColumns(items: readonly Append[]): EventColumns {
   const columns: EventColumns = {
@@ -227,7 +232,7 @@ function eventColumns(items: readonly Append[]): EventColumns {
       columns.chunks.push(chunk === null ? "null" : lastElement);
       columns.actors.push(actor === null ? "null" : element(actor));
       columns.payloads.push(text);
-      bytes += text.length;
+      bytes += text.length + rowBytes;
     }
     columns.bytes.push(bytes);
   }

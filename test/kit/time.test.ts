@@ -360,6 +360,25 @@ test("an execution that has written much keeps its folded state, while it runs o
   expect(await audit.verify({ id: run.id })).toEqual([]);
 });
 
+test("an owner that stays at work keeps its folded state each thousand events, however small they are: what it waits for is found", async () => {
+  const flow = defineFlow("written.small");
+  flow.to("doze", (ctx) => ctx.sleep("30d"));
+  flow.to("count", async (ctx) => {
+    for (let n = 1; n <= 1500; n++) {
+      await ctx.setState("n", n);
+      if (n % 50 === 0) await ctx.flush();
+    }
+  });
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null);
+  await t.settle();
+
+  const { stateVersion: seq } = await run.result.getMeta();
+  expect(seq).toBeGreaterThan(1500);
+  expect(await keptStates(t, run)).toEqual([{ seq: expect.toSatisfy((kept: number) => seq - kept < 1000) }]);
+  expect((await run.explain()).sentence).toMatch(/^It waits for chunk "doze", which sleeps until 2026-01-31/);
+});
+
 function keptStates(t: TestOrchestrator, { id }: Execution): Promise<readonly unknown[]> {
   return onSql(t, (sql) => sql`select seq from flowledger.snapshots where execution_id = ${id}::uuid`);
 }
