@@ -14,9 +14,11 @@ const pure = [...projects.pure];
 const crash = [...projects.crash];
 const browser = [...projects.browser];
 const packed = [...projects.package];
+const products = [...projects.products];
+const processes = [...projects.processes];
 const onPostgres = { testTimeout: 90_000, globalSetup: "test/support/server.ts" };
 
-function named<T>(name: "crash" | "browser" | "package", test: T) {
+function named<T>(name: Parameters<typeof isNamed>[0], test: T) {
   return isNamed(name, process.argv.slice(3)) ? [{ extends: true as const, test: { name, ...test } }] : [];
 }
 
@@ -55,12 +57,14 @@ export default defineConfig({
         test: {
           name: "postgres",
           include: ["test/**/*.test.ts"],
-          exclude: [...pure, ...crash, ...browser, ...packed],
+          exclude: [...pure, ...crash, ...products, ...processes, ...browser, ...packed],
           ...onPostgres,
         },
       },
       // Real kills on real clocks: a machine that is busy with something else may be late once, a defect is late each time.
       ...named("crash", { include: crash, retry: 2, ...onPostgres }),
+      ...named("products", { include: products, ...onPostgres }),
+      ...named("processes", { include: processes, ...onPostgres }),
       ...named("browser", { include: browser, ...onPostgres }),
       ...named("package", { include: packed, ...onPostgres }),
     ],

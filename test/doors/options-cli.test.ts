@@ -7,7 +7,6 @@ import { createOrchestrator, defineFlow, FlowledgerError } from "../../src/index
 import type { Logger } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
-import { cells } from "../support/products.ts";
 import { commandRows, type CommandRow, type Word } from "./options/cli.ts";
 
 const database = await testDatabase();
@@ -101,7 +100,7 @@ test.each(commandRows)("$name takes what it says, and refuses all else before an
   const places = placesOf(row);
   const before = await rowsOf();
   for (const { where, word, line } of places)
-    await eachOf(where, word, false, async (what, value) => {
+    await eachOf(word, false, async (what, value) => {
       const { error, words } = await outcomeOf(line(value));
       const isRefused =
         isUsage(error) ||
@@ -115,7 +114,7 @@ test.each(commandRows)("$name takes what it says, and refuses all else before an
   const after = await rowsOf();
   if (after !== before) flaws.push(`${row.name} wrote before it refused: ${before} → ${after}`);
   for (const { where, word, line } of row.isOnlyRefused ? [] : places)
-    await eachOf(where, word, true, async (what, value) => {
+    await eachOf(word, true, async (what, value) => {
       const { error, words } = await outcomeOf(line(value));
       const isTaken =
         error === null ||
@@ -185,14 +184,13 @@ function alsoOf(name: string, option: string): readonly string[] {
   return [];
 }
 
-/** Every third odd value, another third at the next place, and what is right. */
+/** Every odd value, and what is right. */
 async function eachOf(
-  where: string,
   word: Word,
   isRight: boolean,
   tried: (what: string, value: string) => Promise<void>,
 ): Promise<void> {
-  const values = [...cells(where, Object.entries(odd)), ["what is right", word.sample] as const].filter(
+  const values = [...Object.entries(odd), ["what is right", word.sample] as const].filter(
     ([, value]) => word.takes(value) === isRight && (word.takes(value) || !word.skips?.(value)),
   );
   // Four at once.

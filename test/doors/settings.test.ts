@@ -11,7 +11,6 @@ import { administer, emptyDatabase, testDatabase } from "../support/database.ts"
 import type { TestDatabase } from "../support/database.ts";
 import { present, untilPending } from "../support/doors.ts";
 import { collect, refusal, untilEvent } from "../support/flows.ts";
-import { isWhole } from "../support/products.ts";
 import { given } from "../support/settings.ts";
 import type { Level, Unmoved } from "../support/settings.ts";
 
@@ -187,20 +186,17 @@ beforeAll(async () => {
 });
 
 // Which of them it is: that none matters is seen below, where all of them are set.
-test.each(isWhole ? [...Object.keys(hostile), planner] : [])(
-  "a database with its own %s runs flows as any other",
-  async (name) => {
-    const settings = name === planner ? harmless : { [name]: hostile[name] ?? "" };
-    await using unmoved = await given(migrated, "the database", settings);
-    const complaints: unknown[] = [];
-    await using orchestrator = tellingOf(migrated.url, complaints);
+test.each([...Object.keys(hostile), planner])("a database with its own %s runs flows as any other", async (name) => {
+  const settings = name === planner ? harmless : { [name]: hostile[name] ?? "" };
+  await using unmoved = await given(migrated, "the database", settings);
+  const complaints: unknown[] = [];
+  await using orchestrator = tellingOf(migrated.url, complaints);
 
-    await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
+  await orchestrator.startWorker({ drainTimeout: "1s", cancelGrace: "200ms" });
 
-    await exercise(orchestrator, unmoved);
-    expect(complaints).toEqual([]);
-  },
-);
+  await exercise(orchestrator, unmoved);
+  expect(complaints).toEqual([]);
+});
 
 test.each<Level>(["the database", "the role"])(
   "with everything set otherwise for %s, it is migrated, served, read and looked after as any other",

@@ -42,21 +42,13 @@ export const fuzzed = [
   "test/kit/limits",
 ];
 
-/** Those that read `PRODUCTS`. */
-export const products = [
-  "test/doors/options",
-  "test/doors/refusals",
-  "test/doors/settings",
-  "test/kit/matrix",
-  "test/kit/together",
-];
-
 export const tiers: Readonly<Record<"all" | "nightly", readonly Job[]>> = {
   all: [
     // Each at its full size: these are the proofs.
     { name: "crash suites", run: vitest("--project", "crash"), env: { PROOF_SIZE: "1000" }, minutes: 25 },
     { name: "fuzz", run: vitest(...fuzzed, "--testTimeout=1200000"), env: { FUZZ_RUNS: "100000" }, minutes: 40 },
-    { name: "whole products", run: vitest(...products), env: { PRODUCTS: "whole" } },
+    { name: "products", run: vitest("--project", "products") },
+    { name: "processes", run: vitest("--project", "processes") },
     { name: "browsers", run: vitest("--project", "browser"), isBrowsing: true },
     { name: "package", run: vitest("--project", "package") },
     { name: "hosts", run: hosts("light") },

@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import { join, resolve } from "node:path";
 import { expect, test, vi } from "vitest";
 import { startProcess } from "../support/processes.ts";
-import { fuzzed, products, tiers, type Job } from "./jobs.ts";
+import { fuzzed, tiers, type Job } from "./jobs.ts";
 import { isNamed, projects } from "./projects.ts";
 import { tableOf } from "../mutate/score.ts";
 import { runJobs } from "./runner.ts";
@@ -85,8 +85,8 @@ test("npm test and test:all have every test file between them, once", () => {
   const ofProject = (patterns: readonly string[]) => globSync([...patterns], { cwd: root });
   const { pure, ...others } = projects;
   const elsewhere = Object.values(others).flatMap(ofProject);
-  // What is tried on another server, more often or in more ways is no repetition.
-  const isMore = ({ env = {} }: Job) => "FUZZ_RUNS" in env || "PRODUCTS" in env;
+  // What is tried on another server, or more often, is no repetition.
+  const isMore = ({ env = {} }: Job) => "FUZZ_RUNS" in env;
   const plain = tiers.all.filter((job) => job.image === undefined && !isMore(job));
   const jobs = plain.filter(({ run }) => run[0]?.endsWith("vitest.mjs"));
 
@@ -114,17 +114,6 @@ test("every property is part of the fuzz job", () => {
 
   expect(random.length).toBeGreaterThan(3);
   expect(random.filter((file) => !fuzzed.some((part) => file.startsWith(part)))).toEqual([]);
-});
-
-test("every product of which npm test has a part is whole in a job", () => {
-  const files = globSync("test/**/*.ts", { cwd: root });
-  const inPart = files.filter((file) => /^import .*\/products\.ts";$/m.test(readFileSync(join(root, file), "utf8")));
-
-  expect(inPart.length).toBeGreaterThan(3);
-  expect(inPart.filter((file) => !products.some((part) => file.startsWith(part)))).toEqual([]);
-  expect(tiers.all.filter(({ env }) => env?.["PRODUCTS"] === "whole").map(({ run }) => run.slice(2))).toEqual([
-    products,
-  ]);
 });
 
 const changelog = (...headings: string[]) =>

@@ -1,5 +1,4 @@
 /** Every place of a call, with what is right there and what is wrong. */
-import { cells } from "../../support/products.ts";
 import { placesOf, type Fields, type Kind, type Place } from "./kinds.ts";
 
 export interface Tried {
@@ -16,7 +15,7 @@ export interface Judged {
 /**
  * The arguments are right everywhere but at the place.
  *
- * @param odd what is tried at a place: `npm test` tries every third of it, another third at the next place
+ * @param odd what is tried at a place
  */
 export function judgedPlaces(
   name: string,
@@ -31,7 +30,7 @@ export function judgedPlaces(
         args: samples.map((one, at) => (at === index ? place.given(value) : one)),
       });
       const of = (isRight: boolean) =>
-        valuesOf(place.kind, Object.fromEntries(cells(place.name, Object.entries(odd(place)))))
+        valuesOf(place.kind, odd(place))
           .filter(([, value]) => place.kind.takes(value) === isRight)
           .map(given);
       const { longest } = place.kind;
