@@ -240,7 +240,7 @@ export class Commits {
     if (this.#bytesSinceSnapshot < this.#snapshotBytes) return;
     const state = freezeState(this.#state);
     this.#snapshot = { seq: this.#base, state };
-    this.#snapshotBytes = Math.max(minSnapshotBytes, JSON.stringify(state).length);
+    this.#snapshotBytes = Math.max(minSnapshotBytes, state.length);
     this.#bytesSinceSnapshot = 0;
   }
 

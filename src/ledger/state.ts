@@ -3,7 +3,7 @@ import { defaultSettings } from "./event.ts";
 import type { EventOf, ExecutionId, Outcome, Settings, WorkerId } from "./event.ts";
 import type { Source } from "./move.ts";
 import type { SerializedError } from "../base/errors.ts";
-import { copyJson, plain, type Json, type JsonObject } from "../base/json.ts";
+import { copyJson, type Json, type JsonObject } from "../base/json.ts";
 import {
   type StateWrite,
   type Arrival,
@@ -191,8 +191,8 @@ export function itemsOf(value: Json): Json[] {
   return Array.isArray(value) ? value : [value];
 }
 
-/** JSON form of a state, for the `snapshots` table and for comparing folds. */
-export function freezeState(state: ExecutionState): JsonObject {
+/** A state as JSON text, for the `snapshots` table and for comparing folds. */
+export function freezeState(state: ExecutionState): string {
   const { dispatches, parked, frames, joins, groups, interrupts, children, ...rest } = state;
   const frozen = {
     ...rest,
@@ -207,7 +207,7 @@ export function freezeState(state: ExecutionState): JsonObject {
     interrupts: [...interrupts.values()],
     children: [...children],
   };
-  return plain(frozen);
+  return JSON.stringify(frozen);
 }
 
 /** The state a snapshot froze. It was written by `freezeState` of this version (`snapshotVersion`), so its shape is known. */

@@ -15,7 +15,7 @@ import {
   type SlotRequest,
 } from "./claims.ts";
 import type { Queries, Sql } from "./client.ts";
-import { column, element, flags, jsonColumn, plainColumn, statement } from "./columns.ts";
+import { column, element, flags, jsonColumn, jsonTexts, plainColumn, statement } from "./columns.ts";
 
 export interface Append {
   readonly id: ExecutionId;
@@ -34,8 +34,8 @@ export interface Append {
   readonly hasRelatives?: boolean;
   /** Gives the execution back, to wake up in `wakeInMs` (null: only by something from outside). */
   readonly release: { readonly wakeInMs: number | null } | null;
-  /** Folded state to keep, as of `seq`. */
-  readonly snapshot: { readonly seq: number; readonly state: JsonObject } | null;
+  /** Folded state to keep, as of `seq` and as JSON text. */
+  readonly snapshot: { readonly seq: number; readonly state: string } | null;
 }
 
 export interface CloseHeader {
@@ -144,7 +144,7 @@ function argumentsOf({ items, events }: Batch, skipLocked: boolean) {
     flags(items, ({ release }) => release !== null),
     column(items, ({ release }) => release?.wakeInMs),
     column(items, ({ snapshot }) => snapshot?.seq),
-    jsonColumn(items, ({ snapshot }) => snapshot?.state),
+    jsonTexts(items, ({ snapshot }) => snapshot?.state),
     `{${events.items.join(",")}}`,
     `{${events.offsets.join(",")}}`,
     `{${events.types.join(",")}}`,

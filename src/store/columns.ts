@@ -37,6 +37,13 @@ export function jsonColumn<T>(rows: readonly T[], valueOf: (row: T) => unknown):
   return rows.some((row) => (valueOf(row) ?? null) !== null) ? jsonList(rows.map(valueOf)) : "[]";
 }
 
+/** The same of what is JSON text already. */
+export function jsonTexts<T>(rows: readonly T[], textOf: (row: T) => string | undefined): string {
+  return rows.some((row) => textOf(row) !== undefined)
+    ? `[${rows.map((row) => textOf(row) ?? "null").join(",")}]`
+    : "[]";
+}
+
 /** One element of an array literal. */
 export function element(value: Value): string {
   if (typeof value === "string") {

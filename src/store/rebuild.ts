@@ -1,6 +1,5 @@
 /** Everything that is derived, compared with the ledger or derived again from it alone: page by page, beside live workers. */
 import { isDeepStrictEqual } from "node:util";
-import { plain } from "../base/json.ts";
 import type { JsonObject } from "../base/json.ts";
 import { foldFrom, parseEvents } from "../ledger/codec.ts";
 import { ExecutionId } from "../ledger/event.ts";
@@ -122,7 +121,8 @@ function fold(id: string, raw: unknown, kept: number | null, keptState: JsonObje
     const state = foldFrom(null, events);
     const snapshot = state.closed ? closeSnapshot(state) : null;
     if (kept === null) return { id, events: events.length, snapshot, kept: null, problem: null };
-    const then = kept > events.length ? null : plain(freezeState(foldFrom(null, events.slice(0, kept))));
+    const then =
+      kept > events.length ? null : (JSON.parse(freezeState(foldFrom(null, events.slice(0, kept)))) as JsonObject);
     // Most are equal, and an equal state need not be returned.
     const isRight = then !== null && isDeepStrictEqual(then, keptState);
     return { id, events: events.length, snapshot, kept: isRight ? null : { seq: kept, state: then }, problem: null };

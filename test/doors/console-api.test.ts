@@ -326,7 +326,7 @@ test("a state of the past is that of its event, whatever was kept since", async 
   if (!state) throw new Error("there is no such execution");
   await database.sql`
     insert into flowledger.snapshots (execution_id, seq, version, state)
-    values (${id}, ${state.seq}, ${snapshotVersion}, ${JSON.stringify(freezeState(state))}::text::jsonb)`;
+    values (${id}, ${state.seq}, ${snapshotVersion}, ${freezeState(state)}::text::jsonb)`;
   const client = clientOf();
 
   const stateAt = async (seq: number) =>

@@ -18,6 +18,11 @@ export function expectSame(actual: unknown, expected: unknown): void {
   if (!isDeepStrictEqual(actual, expected)) expect(actual).toEqual(expected);
 }
 
+/** The same of JSON texts, whose keys may have any order. */
+export function expectSameJson(actual: string, expected: string, what = ""): void {
+  if (actual !== expected) expectSame([what, JSON.parse(actual)], [what, JSON.parse(expected)]);
+}
+
 export function play(flow: FlowDefinition, choices: readonly number[], options: { onlyOwn?: boolean } = {}): Ledger {
   const ledger = new Ledger(flow, { autoClose: false, interventionMode: "planned" });
   if (options.onlyOwn) ledger.start({ n: 1 });

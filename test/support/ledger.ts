@@ -11,7 +11,13 @@ import { decide } from "../../src/ledger/decide.ts";
 import { settle } from "../../src/ledger/settle.ts";
 import type { Command, Effect, Matches } from "../../src/ledger/command.ts";
 import { evolve } from "../../src/ledger/evolve.ts";
-import { freezeState, initialState, pendingInterrupts, type ExecutionState } from "../../src/ledger/state.ts";
+import {
+  freezeState,
+  initialState,
+  pendingInterrupts,
+  thawState,
+  type ExecutionState,
+} from "../../src/ledger/state.ts";
 import type { Dispatch } from "../../src/ledger/parts.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../../src/ledger/event.ts";
@@ -33,9 +39,14 @@ export function fold(events: readonly Recorded[], state = initialState()): Execu
   return events.reduce(evolve, state);
 }
 
-/** Everything that the events say, as plain JSON to compare. */
-export function folded(events: readonly Recorded[]): JsonObject {
+/** Everything that the events say, as JSON text. */
+export function folded(events: readonly Recorded[]): string {
   return freezeState(fold(events));
+}
+
+/** What `freezeState` froze. */
+export function thawed(frozen: string): ExecutionState {
+  return thawState(JSON.parse(frozen) as JsonObject);
 }
 
 /** `given(flow, events).when(command).then(events)`; the state must come out of the decision as it went in. */
@@ -46,7 +57,7 @@ export function given(flow: FlowDefinition, events: readonly LedgerEvent[]) {
       const decideNow = () => {
         const before = freezeState(state);
         const decided = decide(state, command, flow.graph);
-        expect(freezeState(state)).toEqual(before);
+        expect(freezeState(state)).toBe(before);
         return decided;
       };
       return {

@@ -14,7 +14,7 @@ import type { Command } from "../../src/ledger/command.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import type { LedgerEvent, Recorded } from "../../src/ledger/event.ts";
 import { evolve } from "../../src/ledger/evolve.ts";
-import { freezeState, initialState, pendingInterrupts, thawState } from "../../src/ledger/state.ts";
+import { freezeState, initialState, pendingInterrupts } from "../../src/ledger/state.ts";
 import type { ExecutionState } from "../../src/ledger/state.ts";
 import type { Dispatch } from "../../src/ledger/parts.ts";
 import { closeSnapshot, finalResultKey } from "../../src/ledger/views.ts";
@@ -22,7 +22,7 @@ import { append } from "../../src/store/append.ts";
 import type { Append } from "../../src/store/append.ts";
 import type { Claim } from "../../src/store/claims.ts";
 import type { NewExecution } from "../../src/store/starts.ts";
-import { fold, newExecution, someWorker } from "./ledger.ts";
+import { fold, newExecution, someWorker, thawed } from "./ledger.ts";
 import { anyPause, nextStep } from "./random.ts";
 import { storeOn } from "./store.ts";
 
@@ -456,7 +456,7 @@ export class Member {
   }
 
   #copy(): ExecutionState {
-    return thawState(freezeState(this.state));
+    return thawed(freezeState(this.state));
   }
 
   /** Events that the state does not have yet, as they would be recorded. */
