@@ -375,21 +375,22 @@ const situations: Situation[] = [
   },
   {
     what: "owned by a worker that is gone",
-    in: "quiet",
+    // Where somebody sweeps, it may be taken over before it is explained.
+    in: "empty",
     kind: "lost",
     make: async (world) => {
-      const id = await begun(world, dozing);
+      const id = await begun(world, quick);
       await world.sql`update flowledger.executions set owner = '01900000-0000-7000-8000-000000000001' where id = ${id}`;
       return id;
     },
-    says: "It is owned by worker 01900000-0000-7000-8000-000000000001, which is gone: another one takes it over.",
+    says: 'It is owned by worker 01900000-0000-7000-8000-000000000001, which is gone: another one takes it over; no worker that is alive serves flow "quick".',
   },
   {
     what: "owned by a worker that is silent",
-    in: "quiet",
+    in: "empty",
     kind: "lost",
     make: async (world) => {
-      const id = await begun(world, dozing);
+      const id = await begun(world, quick);
       const worker = "01900000-0000-7000-8000-000000000002";
       await world.sql`
         insert into flowledger.workers (id, host, pid, flows, role, backend_pid, session_key, started_at, heartbeat_at)
@@ -397,7 +398,7 @@ const situations: Situation[] = [
       await world.sql`update flowledger.executions set owner = ${worker} where id = ${id}`;
       return id;
     },
-    says: `It is owned by worker far:7, which has been silent since ${nine}: another one takes it over.`,
+    says: `It is owned by worker far:7, which has been silent since ${nine}: another one takes it over; no worker that is alive serves flow "quick".`,
   },
   {
     what: "completed by itself",
