@@ -625,3 +625,29 @@ test("a thousand readers of as many executions are served by a database that is 
     vi.useRealTimers();
   }
 });
+
+test("a reader that is woken leaves no timer of its wait behind", async () => {
+  const timers = new ManualTimers();
+  let wake: (isLocal: boolean) => void = () => {};
+  const subscribe = (_: ExecutionId, listener: typeof wake) => ((wake = listener), () => {});
+  const page = { items: [], last: 0, isEnded: false };
+  const streams = openStreams(
+    {
+      streams: { put: async () => [], recentPuts: async () => [], pages: async (asked) => asked.map(() => page) },
+      wakeups: { subscribe },
+    },
+    timers,
+  );
+  const reader = streams.open(ExecutionId.parse("01900000-0000-7000-8000-000000000001"));
+
+  for (let times = 0; times < 3; times++) {
+    await reader.read(0);
+    const changed = reader.changed(10_000, new AbortController().signal);
+    expect(timers.waiting).toBe(1);
+    wake(false);
+    await changed;
+  }
+
+  expect(timers.waiting).toBe(0);
+  reader.close();
+});
