@@ -6,6 +6,7 @@ import { Commits } from "../../src/engine/commit.ts";
 import { Loop } from "../../src/engine/loop.ts";
 import { childWaitMs, inMemoryTimerMs, releaseOf } from "../../src/engine/release.ts";
 import type { ReleaseFacts, WaitFacts } from "../../src/engine/release.ts";
+import { RoundTrips } from "../../src/engine/round-trips.ts";
 import { nextTurn } from "../../src/engine/turn.ts";
 import type { Next, TurnFacts } from "../../src/engine/turn.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
@@ -289,4 +290,23 @@ test("an owner that has taken many steps at once hears what came in before it go
   await new Promise(setImmediate);
 
   expect(heard.slice(-2)).toEqual([true, true]);
+});
+
+test("what comes in while an owner reads is read once more", async () => {
+  const loop = new Loop(
+    () => false,
+    async () => {},
+  );
+  const parts = {
+    loop,
+    asks: { id: "x" },
+    commits: { base: 0, foldForeign: () => {} },
+    entries: { isFolding: true },
+    engine: { readEvents: async () => (loop.poke(), []) },
+  };
+
+  // Of an owner only what is asked here.
+  await new RoundTrips(parts as unknown as ConstructorParameters<typeof RoundTrips>[0]).catchUp();
+
+  expect(loop.isPoked).toBe(true);
 });

@@ -232,3 +232,23 @@ test("who has its end looks for no worker any more", async () => {
     vi.useRealTimers();
   }
 });
+
+test("a wake-up that comes while it is looked how an execution is makes it look again", async () => {
+  const id = ExecutionId.parse("01900000-0000-7000-8000-000000000001");
+  let wake: (isLocal: boolean) => void = () => {};
+  let looks = 0;
+  const header = { id, flow: "f", outcome: "completed", closeReason: "done", error: null, closeSnapshot: {} };
+  const headers = async () => {
+    const lifecycle = ++looks === 1 ? "open" : "closed";
+    if (looks === 1) wake(false);
+    return new Map([[id, { ...header, lifecycle }]]);
+  };
+  const wakeups = {
+    isListening: true,
+    subscribe: (_: unknown, listener: typeof wake) => ((wake = listener), () => {}),
+  };
+  // Of the store only what is asked here.
+  const outcomes = openOutcomes({ reads: { headers }, wakeups } as unknown as Store, systemTimers);
+
+  expect(await outcomes.closed(id)).toMatchObject({ outcome: "completed" });
+});

@@ -91,3 +91,21 @@ test("a parent that does nothing but wait for a sub-flow is given back after a s
   expect(owned()).toBe(0);
   await run.cancel();
 });
+
+test("the attempts of a step are counted over its far waits, in which nobody has the execution", async () => {
+  const flow = defineFlow("parked.step").to("pay", (ctx) =>
+    ctx.step("bank", () => Promise.reject(new Error("closed")), { retry: { waits: ["10m", "20m"] } }),
+  );
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+
+  await t.clock.advance("2h");
+
+  const failures = await run.history({ types: ["step.failed", "execution.closed"] });
+  expect(failures.map((event) => ("attempt" in event ? event.attempt : event.type))).toEqual([
+    1,
+    2,
+    3,
+    "execution.closed",
+  ]);
+});
