@@ -43,8 +43,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const { hasShortcuts } = settings;
   const { wakeups } = store;
   const owners = new Map<ExecutionId, Owner>();
-  /** Claimed, and without an owner yet: what that needs is being read. */
-  const opening = new Set<ExecutionId>();
+  /** Claimed, and without an owner yet: what that needs is being read. Each resolves when that is over. */
+  const opening = new Map<ExecutionId, Promise<void>>();
   const capacity = new Semaphore(settings.concurrency);
   // A parent that waits for children gives up its capacity and its job; else parents could keep their own children out.
   const parents = new Map<ExecutionId, () => void>();
@@ -144,7 +144,8 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   /** Owns what was claimed, until it is over. It has taken capacity, and gives that back. */
   const run = async (claimed: Claim): Promise<void> => {
     let isOwner = false;
-    opening.add(claimed.id);
+    const { promise, resolve: opened } = Promise.withResolvers<void>();
+    opening.set(claimed.id, promise);
     try {
       const flow = host.flows.get(claimed.flow);
       if (!flow || isCrashed) return;
@@ -166,20 +167,19 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         });
         return null;
       });
-      if (!known) {
+      const leaveFor = async (wakeInMs: number): Promise<void> => {
         if (isPoisonSuspect(claimed)) poisonSuspects.release();
-        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: unreadWaitMs });
-      }
+        await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs });
+      };
+      if (!known) return await leaveFor(unreadWaitMs);
       const [fit, recent] = known;
       // An execution that ends without running a chunk does not need a fitting flow.
       if ("problem" in fit && !endsByItself(claimed.state, claimed.now)) {
         if (isPoisonSuspect(claimed)) poisonSuspects.release();
         return await blocked.leave(claimed, flow, fit.problem);
       }
-      if (isItem(claimed.state) && !(await readParent(items, log, claimed))) {
-        if (isPoisonSuspect(claimed)) poisonSuspects.release();
-        return await giveBack(committer, { ...claimed, seq: claimed.state.seq }, { wakeInMs: brokenWaitMs });
-      }
+      if (isItem(claimed.state) && !(await readParent(items, log, claimed))) return await leaveFor(brokenWaitMs);
+      if (isStopping) return await leaveFor(0);
       const { promise: waitsForChildren, resolve } = Promise.withResolvers<void>();
       const leave = once(() => {
         capacity.release();
@@ -192,6 +192,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       isOwner = true;
       owners.set(claimed.id, owner);
       opening.delete(claimed.id);
+      opened();
       owner.begin();
       const over = owner.done.finally(() => {
         if (owners.get(claimed.id) === owner) owners.delete(claimed.id);
@@ -205,13 +206,13 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
         if (priority !== undefined && isTaking() && !owner.isLost)
           void advanceOne(claimed.id, claimed.flow, priority).catch(onTrouble);
       });
-      if (isStopping) owner.drain();
       await Promise.race([over, waitsForChildren]);
     } finally {
       if (!isOwner) {
         opening.delete(claimed.id);
         capacity.release();
         slots.release(claimed);
+        opened();
       }
     }
   };
@@ -297,7 +298,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     for (const owner of owners.values()) owner.drain();
     await beginning;
     const ended = Promise.resolve(runner?.runner.stop()).catch(onTrouble);
-    const drained = Promise.allSettled([...owners.values()].map(({ done }) => done));
+    const drained = Promise.allSettled([...opening.values(), ...[...owners.values()].map(({ done }) => done)]);
     await withTimeout(Promise.all([ended, drained]), settings.drainTimeoutMs, () => {
       if (owners.size > 0)
         log.warn("drainTimeout is over: attempts are cut off, and their executions given back", {

@@ -185,3 +185,19 @@ test("a look that takes long is left out for as many times as long, also after i
   expect(await third).toBe(3);
   expect(looks).toBe(3);
 });
+
+test("of one group those of a lower priority number go first", async () => {
+  const places = new Semaphore(1);
+  await places.acquire();
+  const order: number[] = [];
+  const waiting = [3, 1, 2].map(async (priority) => {
+    await places.acquire({ group: "f", priority });
+    order.push(priority);
+    places.release();
+  });
+
+  places.release();
+  await Promise.all(waiting);
+
+  expect(order).toEqual([1, 2, 3]);
+});

@@ -133,3 +133,14 @@ test("the real ones fire, refresh and repeat as well", async () => {
   expect(systemTimers.monotonic() - begin).toBeGreaterThan(75);
   expect(repeats).toBe(atCancel);
 });
+
+test("a long timer that keeps no process alive keeps none when it begins anew", () => {
+  const alive = () => process.getActiveResourcesInfo().filter((what) => what === "Timeout").length;
+  const before = alive();
+  const timer = systemTimers.every(100 * day, () => {}).unref();
+
+  timer.refresh();
+
+  expect(alive()).toBe(before);
+  timer.cancel();
+});

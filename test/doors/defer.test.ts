@@ -363,6 +363,8 @@ describe("a call", () => {
 
     expect(data.map(({ state }) => state)).toEqual(Array(6).fill("failed"));
     expect(failures.map(({ wait }) => wait)).toEqual([10, 15, 23, 34, 51, null]);
+    const waited = data.slice(1).map(({ startedAt }, n) => startedAt.getTime() - (data[n]?.updatedAt.getTime() ?? 0));
+    expect(waited).toEqual([10, 15, 23, 34, 51]);
   });
 
   test("DF-DEF-06: retries come after the first run, and their attempts are listed (DF-CTL-08)", async () => {

@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { z } from "zod";
 import { mostAtOnce, verify } from "../../src/store/verify.ts";
 import { defineFlow, DefinitionError, ExecutionCancelledError, UsageError } from "../../src/index.ts";
+import { childExecution } from "../../src/engine/child.ts";
 import { append } from "../../src/store/append.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, serving, untilEvent, visiting } from "../support/flows.ts";
@@ -545,4 +546,26 @@ test("a key whose executions all run takes its turn behind one that had none", a
   const line = await sql<{ key: string }[]>`
     select key from flowledger.slots where flow = 'limits.turns' and not acquired order by queue_position, execution_id`;
   expect(line.map(({ key }) => key)).toEqual(["b", "a"]);
+});
+
+test("a child is queued by its own key", () => {
+  const key = (input: { tenant: string }) => input.tenant;
+  const flow = defineFlow(
+    "limits.child",
+    { input: z.object({ tenant: z.string() }) },
+    { limits: { key, perKey: { concurrency: 1 } } },
+  );
+  flow.to("work", () => null);
+  const { id, settings: _, ...rest } = newExecution({ flow: flow.name, input: { tenant: "acme" } });
+  const child = {
+    ...rest,
+    id,
+    input: { tenant: "acme" },
+    parent: { id, dispatch: 1, ordinal: 0 },
+    resources: {},
+    timeoutMs: null,
+    discardAfter: null,
+  };
+
+  expect(childExecution(child, flow).limitKey).toBe("acme");
 });

@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { z } from "zod";
 import { verify } from "../../src/store/verify.ts";
 import { DefinitionError, defineFlow, Flow, type Execution } from "../../src/index.ts";
+import { internals } from "../../src/orchestrator.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
 import { kit } from "../support/kit.ts";
@@ -221,4 +222,30 @@ test("a blueprint names them, and a definition refuses what cannot be meant", ()
   expect(() => defineFlow("x").to("a", () => 1, JSON.parse('{ "onCancel": "undo" }'))).toThrow(
     /onCancel of chunk "a" is "undo"/,
   );
+});
+
+test("what a chunk wrote that had returned when the cancel came is in the close snapshot", async () => {
+  const [asked, gate] = [newGate(), newGate()];
+  const flow = defineFlow("cleaned.saved").to("work", async (ctx) => {
+    await ctx.putIntoStream("item");
+    await ctx.setState("saved", true);
+  });
+  await using orchestrator = await serving(database, [flow], {}, patient);
+  const { streams } = await orchestrator[internals].store();
+  const put = streams.put.bind(streams);
+  const late: typeof put = async (loads) => {
+    asked.open();
+    await gate.passed;
+    return put(loads);
+  };
+  Object.assign(streams, { put: late });
+  const execution = await orchestrator.flow(flow).startExecution(null);
+  await asked.passed;
+
+  await execution.cancel();
+  await untilEvent(execution, "cancel.requested");
+  gate.open();
+  await untilEvent(execution, "execution.closed");
+
+  expect(await execution.result.getState()).toEqual({ saved: true });
 });

@@ -157,3 +157,30 @@ test("what cannot be meant is refused by name at both doors", async () => {
   }
   expect((await execution.result.getMeta()).paused).toBe(null);
 });
+
+test("no item of a distributed collection begins while its execution is paused", async () => {
+  const [begun, gate] = [newGate(), newGate()];
+  const ran: unknown[] = [];
+  const flow = defineFlow("pause.items");
+  flow
+    .to("list", () => [1, 2])
+    .forEach({ distribute: true, concurrency: 1 })
+    .to("work", async (ctx) => {
+      ran.push(ctx.input);
+      begun.open();
+      await gate.passed;
+    })
+    .endForEach();
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  await begun.passed;
+
+  await execution.pause(by);
+  gate.open();
+  await untilEvent(execution, "items.closed");
+  expect(ran).toEqual([1]);
+
+  await execution.unpause(by);
+  await execution.waitForClose();
+  expect(ran).toEqual([1, 2]);
+}, 20_000);

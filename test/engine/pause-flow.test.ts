@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { defineFlow, FlowPausedError, UsageError } from "../../src/index.ts";
 import type { Execution } from "../../src/index.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
+import { internals } from "../../src/orchestrator.ts";
 import { rebuild } from "../../src/store/rebuild.ts";
 import { verify } from "../../src/store/verify.ts";
 import { nobody } from "../../src/store/wakeups.ts";
@@ -405,4 +406,21 @@ test("what is told while a worker asks which flows are paused is asked once more
 
   expect(pauses.has("f")).toBe(true);
   pauses.stop();
+});
+
+test("a pause, and its end, is known to the workers of the process when it resolves", async () => {
+  const flow = defineFlow("paused.told").to("work", () => null);
+  await using orchestrator = await serving(database, [flow]);
+  const [worker] = orchestrator[internals].workers;
+  const asked: (() => void)[] = [];
+  const resolved: string[] = [];
+  Object.assign(worker ?? {}, { lookAtPauses: () => new Promise<void>((resolve) => asked.push(resolve)) });
+
+  for (const ask of ["pauseFlow", "unpauseFlow"] as const) {
+    const told = orchestrator[ask]("paused.told", by).then(() => resolved.push(ask));
+    await expect.poll(() => asked.length, { timeout: 8000 }).toBe(1);
+    expect(resolved).not.toContain(ask);
+    asked.pop()?.();
+    await told;
+  }
 });

@@ -6,9 +6,10 @@ import { ExecutionId, type Recorded } from "../../src/ledger/event.ts";
 import type { Append } from "../../src/store/append.ts";
 import type { SlotRequest } from "../../src/store/claims.ts";
 import { refusalOf } from "../../src/store/refusals.ts";
+import { openClaims, type ClaimsHost } from "../../src/worker/claims.ts";
 import { openHere, type HereHost } from "../../src/worker/here.ts";
 import { openSlots, type SlotsHost } from "../../src/worker/slots.ts";
-import { newExecution, nothing } from "../support/ledger.ts";
+import { newExecution, nothing, someWorker } from "../support/ledger.ts";
 
 const flow = defineFlow("placed");
 flow.to("pass", nothing);
@@ -100,4 +101,23 @@ test("a slot that something came in beside is left when the execution is over, a
 
   expect(await leftAfter([])).toEqual([id]);
   expect(await leftAfter(null)).toEqual([]);
+});
+
+test("what is claimed for a slot goes to who asked with room for it, and not to who left one", async () => {
+  const next = { id: "01900000-0000-7000-8000-000000000002", flow: flow.name, takeovers: 0 };
+  const host = {
+    store: { claims: { claimLimited: async () => new Map([[next.id, next]]) } },
+    poisonSuspects: new Semaphore(1),
+    workerId: () => someWorker,
+  };
+  // Of claims and store only what is asked here.
+  const claims = openClaims(host as unknown as ClaimsHost);
+  const request = { flow: flow.name, id: null };
+
+  const asked = [
+    claims.claimLimited({ ...request, left: id, hasRoom: false }),
+    claims.claimLimited({ ...request, left: null, hasRoom: true }),
+  ];
+
+  expect(await Promise.all(asked)).toEqual([null, next]);
 });

@@ -295,3 +295,20 @@ test("an async retryIf, whose promise would say yes to every error, fails its ch
     expect(tries).toBe(1);
   }
 });
+
+test("a chunk whose end is refused leaves its slot to the others", async () => {
+  const flow = defineFlow("refused-end", {}, { onFailure: "park" });
+  flow.to("flood", (ctx) => {
+    // One more than wait for their partners.
+    for (let n = 0; n <= 1000; n++) ctx.emitNoWait("One", n);
+  });
+  flow.to("other", (ctx) => ctx.setState("other", true));
+  flow.when(["One", "Other"]).to("both", () => null);
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { concurrency: 1, autoClose: false });
+
+  await untilEvent(execution, "chunk.completed", ({ chunk }) => chunk === "other");
+
+  expect(await execution.history({ types: ["chunk.parked"] })).toMatchObject([{ chunk: "flood" }]);
+  await execution.cancel();
+});

@@ -639,3 +639,55 @@ test.each([
   ).rejects.toThrow(/delay must be a duration/);
   expect(await fired(flow.name)).toEqual([]);
 });
+
+test("queued times wait for one execution at a time, and news of it that came during a look are looked at", async () => {
+  const name = "schedules.heard";
+  const ids = ["01900000-0000-7000-8000-000000000001", "01900000-0000-7000-8000-000000000002"];
+  const listening = new Map<string, (isLocal: boolean) => void>();
+  const timers = new ManualTimers();
+  const now = new Date(timers.now()).toISOString();
+  const row = {
+    flow: name,
+    cron: "@yearly",
+    timeZone: "UTC",
+    isOutdated: false,
+    isServed: true,
+    isPaused: false,
+    removedAt: null,
+  };
+  let looks = 0;
+  let heardIn = Infinity;
+  const schedules = {
+    declare: async () => {},
+    rewind: async () => {},
+    run: async () => "",
+    fire: async () => ({ done: true, leftOutFrom: null, leftOutUntil: null }),
+    read: async (_: string, own?: unknown) => {
+      const lastId = ids[looks < 3 ? 0 : 1] ?? null;
+      if (own !== undefined) looks += 1;
+      // It closes while this look is under way.
+      if (looks === heardIn && own === undefined) listening.get(lastId ?? "")?.(false);
+      return { ...row, now, firedUntil: now, waiting: 1, lastId };
+    },
+  };
+  const subscribe = (id: string, listener: (isLocal: boolean) => void) => {
+    listening.set(id, listener);
+    return () => listening.delete(id);
+  };
+  const own = { name, flow: name, cron: "@yearly", timeZone: "UTC", catchUp: "last", overlap: "queue" } as const;
+  const running = await startSchedules(
+    { schedules: schedules as never, wakeups: { subscribe } },
+    quiet,
+    [{ ...own, execution: newExecution({ flow: name }) }],
+    timers,
+    { has: () => false },
+  );
+  await expect.poll(() => [looks, running.isQuiet]).toEqual([2, true]);
+  heardIn = 4;
+  listening.get(ids[0] ?? "")?.(false);
+
+  await expect.poll(() => looks).toBe(5);
+
+  expect([...listening.keys()]).toEqual([ids[1]]);
+  running.stop();
+});

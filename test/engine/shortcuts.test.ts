@@ -489,3 +489,13 @@ async function until(check: () => Promise<boolean>): Promise<void> {
     await delay(10);
   }
 }
+
+test("a start with the key of what has ended has its result at once, and not when something comes", async () => {
+  const flow = defineFlow("alone.key");
+  flow.to("pass", (ctx) => ctx.setState("got", ctx.input));
+  await using orchestrator = await serving([flow]);
+  const options = { idempotencyKey: "once" };
+  await orchestrator.flow(flow).start("a", options);
+
+  expect(await orchestrator.flow(flow).start("a", options)).toEqual({ got: "a" });
+});

@@ -1,10 +1,13 @@
 /** Application state inside chunks: writes and reads, dot paths, copies, and what `when({ state })` hears of it. */
 import { afterAll, expect, test } from "vitest";
 import { z } from "zod";
+import { systemTimers } from "../../src/base/timers.ts";
+import type { Committer } from "../../src/engine/committer.ts";
 import { defineFlow } from "../../src/index.ts";
 import type { Ctx } from "../../src/index.ts";
+import { Orchestrator } from "../../src/orchestrator.ts";
 import { testDatabase } from "../support/database.ts";
-import { refusal, serving } from "../support/flows.ts";
+import { newGate, refusal, serving } from "../support/flows.ts";
 
 const database = await testDatabase();
 
@@ -364,4 +367,31 @@ test("TF-CON-01: the state contract coerces a key, and checks what a dot path or
 
   const code = "CONTRACT_VIOLATED";
   expect(snapshot).toEqual({ n: 7, list: [1], $final_result: [code, code, code] });
+});
+
+test("what a chunk wrote before another one begins is there for that, whatever was on its way meanwhile", async () => {
+  const answering = newGate();
+  const committer = (inner: Committer): Committer => ({
+    ...inner,
+    async commit(item) {
+      if (item.events.some((event) => event.type === "chunk.completed" && event.chunk === "first")) {
+        answering.open();
+        // The other one ends while this is on its way.
+        for (let turns = 0; turns < 5; turns++) await new Promise(setImmediate);
+      }
+      return inner.commit(item);
+    },
+  });
+  const flow = defineFlow("ended.meanwhile");
+  // What follows from the first commit of an owner begins before that is in.
+  flow.to("first", (ctx) => ctx.step("note", () => 1)).to("next", (ctx) => ctx.setState("seen", ctx.getState("wrote")));
+  flow.to("beside", async (ctx) => {
+    await answering.passed;
+    await ctx.setState("wrote", true);
+  });
+  const connection = database.url;
+  await using orchestrator = new Orchestrator({ connection, flows: [flow] }, systemTimers, true, { committer });
+  await orchestrator.startWorker({ drainTimeout: "1s" });
+
+  expect(await orchestrator.flow(flow).start(null)).toEqual({ wrote: true, seen: true });
 });

@@ -3,8 +3,10 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { DatabaseClock } from "../../src/engine/clock.ts";
 import { Commits } from "../../src/engine/commit.ts";
+import { Loop } from "../../src/engine/loop.ts";
 import { childWaitMs, inMemoryTimerMs, releaseOf } from "../../src/engine/release.ts";
 import type { ReleaseFacts, WaitFacts } from "../../src/engine/release.ts";
+import { RoundTrips } from "../../src/engine/round-trips.ts";
 import { nextTurn } from "../../src/engine/turn.ts";
 import type { Next, TurnFacts } from "../../src/engine/turn.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
@@ -250,4 +252,61 @@ test("a snapshot is paid for by what was written since the one before", async ()
   }
 
   expect(sent.map(({ snapshot }) => snapshot !== null)).toEqual([false, true, false, false, true]);
+});
+
+test("a snapshot that is large is taken anew when as much was written, and not each time", async () => {
+  const sent: Append[] = [];
+  const commit = async (item: Append): Promise<Committed> => {
+    sent.push(item);
+    return { verdict: "ok", firstSeq: 1, at: 0, foreign: null, bytes: 70_000 };
+  };
+  const committer = { commit, record: commit, close: () => {} };
+  const claim = { id: ExecutionId.parse("01900000-0000-7000-8000-000000000001"), epoch: 1, token: "t", flow: "f" };
+  const state = { ...initialState(), values: { text: "x".repeat(200_000) } };
+  const none = { takeovers: 0, items: 0, bytes: 0, snapshotBytes: 0, fingerprint: null, now: 0, worker: someWorker };
+  const commits = new Commits({ ...claim, ...none, state }, committer, new DatabaseClock());
+
+  for (let times = 0; times < 6; times++) {
+    await commits.send({ ending: null, release: null });
+    commits.takeSnapshot();
+  }
+
+  expect(sent.map(({ snapshot }) => snapshot !== null)).toEqual([false, true, false, false, true, false]);
+});
+
+test("an owner that has taken many steps at once hears what came in before it goes on", async () => {
+  const heard: boolean[] = [];
+  let steps = 0;
+  const loop: Loop = new Loop(
+    () => {
+      heard.push(loop.isPoked);
+      return ++steps < 202;
+    },
+    async () => {},
+  );
+
+  loop.advance();
+  expect(heard).not.toContain(true);
+  await new Promise(setImmediate);
+
+  expect(heard.slice(-2)).toEqual([true, true]);
+});
+
+test("what comes in while an owner reads is read once more", async () => {
+  const loop = new Loop(
+    () => false,
+    async () => {},
+  );
+  const parts = {
+    loop,
+    asks: { id: "x" },
+    commits: { base: 0, foldForeign: () => {} },
+    entries: { isFolding: true },
+    engine: { readEvents: async () => (loop.poke(), []) },
+  };
+
+  // Of an owner only what is asked here.
+  await new RoundTrips(parts as unknown as ConstructorParameters<typeof RoundTrips>[0]).catchUp();
+
+  expect(loop.isPoked).toBe(true);
 });

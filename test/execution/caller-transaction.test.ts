@@ -10,6 +10,8 @@ import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { createOrchestrator, defineFlow, UsageError } from "../../src/index.ts";
 import type { CreateOptions } from "../../src/index.ts";
+import { callerTransactions } from "../../src/store/caller-transaction.ts";
+import { defaultNames } from "../../src/store/names.ts";
 import { administer, testDatabase } from "../support/database.ts";
 import { refusal, visiting } from "../support/flows.ts";
 import { expectGuarantees, ledgerOf } from "../support/ledger.ts";
@@ -560,3 +562,19 @@ function named<T>(all: Record<string, T>, name: string): T {
   if (found === undefined) throw new Error(`there is no ${name}`);
   return found;
 }
+
+test("which database is ours is asked again where the answer was lost once", async () => {
+  let asked = 0;
+  const ours = { system: "1", oid: "2" };
+  const answer = () => (++asked === 1 ? Promise.reject(new Error("lost")) : Promise.resolve([ours]));
+  const open = callerTransactions({
+    sql: Object.assign(answer, { unsafe: (text: string) => text }) as never,
+    names: defaultNames,
+  });
+  const identity = JSON.stringify(["flowledger", "7", "off", "db", "ann", { ...ours, mayCreate: true }]);
+  const tx = { query: async () => ({ rows: [{ identity }] }) };
+
+  await expect(open(tx)).rejects.toThrow("lost");
+
+  expect(await open(tx)).toMatchObject({ id: "7", mayCreate: true });
+});

@@ -2,6 +2,9 @@
 import { expect, test } from "vitest";
 import { defineFlow, UsageError } from "../../src/index.ts";
 import type { Execution } from "../../src/index.ts";
+import { save } from "../../src/execution/saved.ts";
+import type { ExecutionId } from "../../src/ledger/event.ts";
+import { internals } from "../../src/orchestrator.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import { collect, newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
@@ -426,4 +429,23 @@ test("F55: hidden characters are refused in names and ids, and kept as they are 
   const execution = await orchestrator.flow("history").startExecution(null, { metadata: { note: "a\u202eb" } });
   expect((await execution.result.getMeta()).metadata).toEqual({ note: "a\u202eb" });
   await expect(orchestrator.getExecution("0190a000\u200d")).rejects.toMatchObject({ code: "EXECUTION_NOT_FOUND" });
+});
+
+test("a save holds what its meta says, whatever comes in while it is made", async () => {
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow("history").startExecution(null, { autoCloseTimeout: 0 });
+  await untilPending(execution);
+  const { reads, audit } = await orchestrator[internals].store();
+  const { seq } = (await execution.history()).at(-1) ?? { seq: 0 };
+  const meta = async (id: ExecutionId) => {
+    const read = await reads.meta(id);
+    await execution.seal();
+    return read;
+  };
+
+  const saved = await save({ audit, reads: { ...reads, meta } }, execution.id, flow);
+
+  expect(saved.meta).toMatchObject({ stateVersion: seq, lifecycleState: "open" });
+  expect(saved.events).toHaveLength(seq);
+  await execution.cancel();
 });

@@ -2,10 +2,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { z } from "zod";
-import { LeaseLostError, PayloadError } from "../../src/base/errors.ts";
+import { LeaseLostError, PayloadError, StreamLimitError } from "../../src/base/errors.ts";
 import { openDatabase } from "../../src/store/client.ts";
 import { systemTimers } from "../../src/base/timers.ts";
 import { Streamer } from "../../src/engine/streamer.ts";
+import { sendCommand } from "../../src/execution/sending.ts";
 import { sendEvents } from "../../src/execution/sse.ts";
 import { followStream, openStreams } from "../../src/execution/stream.ts";
 import {
@@ -19,6 +20,7 @@ import {
 } from "../../src/index.ts";
 import type { Flow } from "../../src/index.ts";
 import { ExecutionId, WorkerId } from "../../src/ledger/event.ts";
+import type { Sender } from "../../src/store/commands.ts";
 import type { PageRequest } from "../../src/store/streams.ts";
 import { testDatabase } from "../support/database.ts";
 import { collect, newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
@@ -624,4 +626,70 @@ test("a thousand readers of as many executions are served by a database that is 
   } finally {
     vi.useRealTimers();
   }
+});
+
+test("a reader that is woken leaves no timer of its wait behind", async () => {
+  const timers = new ManualTimers();
+  let wake: (isLocal: boolean) => void = () => {};
+  const subscribe = (_: ExecutionId, listener: typeof wake) => ((wake = listener), () => {});
+  const page = { items: [], last: 0, isEnded: false };
+  const streams = openStreams(
+    {
+      streams: { put: async () => [], recentPuts: async () => [], pages: async (asked) => asked.map(() => page) },
+      wakeups: { subscribe },
+    },
+    timers,
+  );
+  const reader = streams.open(ExecutionId.parse("01900000-0000-7000-8000-000000000001"));
+
+  for (let times = 0; times < 3; times++) {
+    await reader.read(0);
+    const changed = reader.changed(10_000, new AbortController().signal);
+    expect(timers.waiting).toBe(1);
+    wake(false);
+    await changed;
+  }
+
+  expect(timers.waiting).toBe(0);
+  reader.close();
+});
+
+test("who takes an execution over counts what was put of late, and no more, for its rate", () => {
+  const timers = new ManualTimers();
+  timers.pass(10_000);
+  const streams = { put: () => new Promise<never>(() => {}) };
+  const streamer = new Streamer(streams, { notifyReaders: () => {} }, timers);
+  const id = ExecutionId.parse("01900000-0000-7000-8000-000000000001");
+  const target = {
+    id,
+    epoch: 2,
+    token: "t",
+    items: 1,
+    maxItems: null,
+    rate: { limit: 3, perMs: 1000 },
+    recent: [9900],
+  };
+  const put = () => streamer.put(target, "item", 1);
+
+  put();
+  put();
+  expect(put).toThrow(StreamLimitError);
+
+  timers.pass(900);
+  put();
+  expect(put).toThrow(StreamLimitError);
+});
+
+test("a command that its own process claims with tells the readers, and one that it does not the owner", async () => {
+  const told: string[] = [];
+  const wakeups = { notifyReaders: () => told.push("readers"), notifyOwner: () => told.push("owner") };
+  const id = ExecutionId.parse("01900000-0000-7000-8000-000000000001");
+  for (const isClaimed of [true, false]) {
+    const sender = { send: async () => ({ answer: null, isClaimed }) };
+    // Of the store only what is asked here.
+    const store = { commands: {}, wakeups } as unknown as Parameters<typeof sendCommand>[0];
+    await sendCommand(store, sender as unknown as Sender, id, "f", async () => null);
+  }
+
+  expect(told).toEqual(["readers", "owner"]);
 });

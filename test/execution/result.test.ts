@@ -1,6 +1,10 @@
 /** `execution.result`: every reader, live and frozen; and what lists and flow data say. */
 import { expect, test } from "vitest";
 import { defineFlow, NoWorkerWarning } from "../../src/index.ts";
+import { ExecutionResult } from "../../src/execution/result.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
+import { initialState } from "../../src/ledger/state.ts";
+import { ManualTimers } from "../support/timers.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, serving, visiting, warningsOf } from "../support/flows.ts";
 
@@ -321,3 +325,21 @@ async function open(orchestrator: Awaited<ReturnType<typeof serving>>) {
   const execution = await orchestrator.flow(writing).startExecution(null, { autoClose: false });
   return { execution, result: execution.result };
 }
+
+test("whoever has a final result listens no more", async () => {
+  let listeners = 0;
+  const state = { ...initialState(), result: { value: 7 } };
+  const host = {
+    store: { reads: { loadState: async () => state } },
+    outcomes: { watch: () => ((listeners += 1), () => (listeners -= 1)) },
+    timers: new ManualTimers(),
+  };
+  // Of its parts only what is asked here.
+  const result = new ExecutionResult(
+    host as unknown as ConstructorParameters<typeof ExecutionResult>[0],
+    ExecutionId.parse("01900000-0000-7000-8000-000000000001"),
+  );
+
+  expect(await result.getFinalResult()).toBe(7);
+  expect(listeners).toBe(0);
+});

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { z } from "zod";
 import { ConnectionError, defineFlow, StreamLimitError, toSSE } from "../../src/index.ts";
+import { internals } from "../../src/orchestrator.ts";
 import { testDatabase } from "../support/database.ts";
 import { collect, newGate, refusal, serving, visiting, warningsOf } from "../support/flows.ts";
 
@@ -352,3 +353,24 @@ async function untilReleased(id: string, completed: number): Promise<void> {
     await sleep(5);
   }
 }
+
+test("an item that was refused on its way is told once, and whoever catches that goes on", async () => {
+  const flow = defineFlow("refused.once");
+  flow.to("put", async (ctx) => {
+    await ctx.putIntoStream("lost");
+    await ctx.setState("heard", String(await refusal(ctx.flush())));
+    await ctx.putIntoStream("kept");
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const { streams } = await orchestrator[internals].store();
+  const put = streams.put.bind(streams);
+  let puts = 0;
+  Object.assign(streams, {
+    put: async (loads: never) => (++puts === 1 ? Promise.reject(new Error("no disk")) : put(loads)),
+  });
+
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+  expect(await execution.waitForClose()).toEqual({ heard: "Error: no disk" });
+  expect(await collect(execution.getRuntimeStream())).toEqual(["kept"]);
+});

@@ -1,9 +1,13 @@
 /** How long somebody waits: a limit or a signal ends the waiting, and nothing else. */
 import { getEventListeners } from "node:events";
-import { afterAll, expect, test } from "vitest";
+import { afterAll, expect, test, vi } from "vitest";
+import { systemTimers } from "../../src/base/timers.ts";
 import { awaitResult, configure, defer } from "../../src/defer.ts";
 import { defineFlow, ExecutionFailedError, UsageError, WaitTimeoutError } from "../../src/index.ts";
 import type { Execution, WaitingOptions } from "../../src/index.ts";
+import { openOutcomes } from "../../src/execution/outcomes.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
+import type { Store } from "../../src/store/store.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, refusal, serving, untilEvent, warningsOf } from "../support/flows.ts";
 import { kit } from "../support/kit.ts";
@@ -203,4 +207,48 @@ test("awaitResult takes both: outside of functions they end the waiting alone", 
   expect(() => awaitResult(patient, { timeout: "soon" })).toThrow(UsageError);
   open();
   expect(await awaitResult(patient, { timeout: "1h", signal: new AbortController().signal })(key)).toBe(key);
+});
+
+test("who has its end looks for no worker any more", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    let asked = 0;
+    const id = ExecutionId.parse("01900000-0000-7000-8000-000000000001");
+    const store = {
+      reads: { isServed: async () => ((asked += 1), true) },
+      wakeups: { isListening: true, subscribe: () => () => {} },
+    };
+    // Of the store only what is asked here.
+    const outcomes = openOutcomes(store as unknown as Store, systemTimers);
+    const ending = { flow: "f", outcome: "completed" as const, reason: "done", error: null, snapshot: {} };
+    const closed = outcomes.closed(id, { flow: "f", isNew: true });
+
+    outcomes.deliver(id, ending);
+    expect(await closed).toEqual(ending);
+    vi.advanceTimersByTime(60_000);
+
+    expect(asked).toBe(0);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("a wake-up that comes while it is looked how an execution is makes it look again", async () => {
+  const id = ExecutionId.parse("01900000-0000-7000-8000-000000000001");
+  let wake: (isLocal: boolean) => void = () => {};
+  let looks = 0;
+  const header = { id, flow: "f", outcome: "completed", closeReason: "done", error: null, closeSnapshot: {} };
+  const headers = async () => {
+    const lifecycle = ++looks === 1 ? "open" : "closed";
+    if (looks === 1) wake(false);
+    return new Map([[id, { ...header, lifecycle }]]);
+  };
+  const wakeups = {
+    isListening: true,
+    subscribe: (_: unknown, listener: typeof wake) => ((wake = listener), () => {}),
+  };
+  // Of the store only what is asked here.
+  const outcomes = openOutcomes({ reads: { headers }, wakeups } as unknown as Store, systemTimers);
+
+  expect(await outcomes.closed(id)).toMatchObject({ outcome: "completed" });
 });

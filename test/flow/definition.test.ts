@@ -467,3 +467,13 @@ function drawn({ graph }: FlowDefinition): string[] {
     ...[...graph.nodes.values()].flatMap((node) => node.next.map((id) => `${name(node.id)} > ${name(id)}`)),
   ];
 }
+
+test("a first wait that is longer than the default maximum is waited as it is written", () => {
+  const flow = defineFlow("patient");
+  flow.to("a", () => null, { retry: { maxAttempts: 3, initialInterval: "20m" } });
+
+  expect(flow.graph.chunks.get("a")?.options.retry).toMatchObject({
+    initialIntervalMs: 1_200_000,
+    maxIntervalMs: 1_200_000,
+  });
+});

@@ -3,7 +3,11 @@ import postgres from "postgres";
 import { expect, test } from "vitest";
 import { defineFlow, type Execution, type Flow } from "../../src/index.ts";
 import { internals } from "../../src/orchestrator.ts";
+import type { Append } from "../../src/store/append.ts";
+import type { Claim } from "../../src/store/claims.ts";
+import { openBlocked, type BlockedHost } from "../../src/worker/blocked.ts";
 import { kit } from "../support/kit.ts";
+import { Ledger, someWorker } from "../support/ledger.ts";
 import { quietTwice } from "../support/quiet.ts";
 
 /** Outside of the database: what code of a chunk came to its end, by execution. */
@@ -228,4 +232,28 @@ test("one that lost workers and cannot go on leaves its place to the next that d
   expect(await run.history({ types: ["execution.blocked"] })).toHaveLength(1);
   await run.cancel();
   await next.settle();
+});
+
+test("what is blocked while another version is served is given back until its own time at the latest", async () => {
+  const flow = flowOf(true);
+  const ledger = new Ledger(flow, { timeoutMs: 100_000 }).start();
+  ledger.do({ type: "block", worker: someWorker, fingerprint: "before", problem: "gone" });
+  const sent: Append[] = [];
+  const committer = { commit: (item: Append) => (sent.push(item), Promise.resolve({ verdict: "fenced" as const })) };
+  const blocked = openBlocked({
+    store: { claims: { hasOtherVersion: async () => true } },
+    committer,
+    log: { error: () => {} },
+    meter: { flow: () => ({ blocked: { add: () => {} } }) },
+    flows: new Map(),
+  } as unknown as BlockedHost);
+  const leave = async (inMs: number) => {
+    const { state } = ledger;
+    // Of a claim only what is asked here.
+    const claim = { state, id: "x", now: ledger.now + inMs, worker: someWorker, fingerprint: "before" };
+    await blocked.leave(claim as unknown as Claim, flow, "gone");
+    return sent.pop()?.release?.wakeInMs;
+  };
+
+  expect([await leave(10_000), await leave(30_000), await leave(98_000)]).toEqual([10_000, 15_000, 2000]);
 });

@@ -1,6 +1,7 @@
 /** What parks and is retried survives a crash at each of its commits. */
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/index.ts";
+import { internals } from "../../src/orchestrator.ts";
 import { untilEvent } from "../support/flows.ts";
 import { kit } from "../support/kit.ts";
 
@@ -74,4 +75,37 @@ test("a race that is over does not park for its loser while a condition is asked
 
   expect(await run.result.getFinalResult()).toBe("won");
   expect(t.clock.now()).toEqual(begun);
+});
+
+test("a parent that does nothing but wait for a sub-flow is given back after a second, and not when somebody looks", async () => {
+  const child = defineFlow("parked.child").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
+  const parent = defineFlow("parked.parent").to("call", (ctx) => ctx.call(child, null));
+  await using t = await kit({ flows: [parent, child] });
+  const owned = () => [...t.orchestrator[internals].workers].reduce((sum, worker) => sum + worker.owned, 0);
+  const run = await t.start(parent, null);
+  await t.settle();
+  expect(owned()).toBe(1);
+
+  await t.clock.advance("1s");
+
+  expect(owned()).toBe(0);
+  await run.cancel();
+});
+
+test("the attempts of a step are counted over its far waits, in which nobody has the execution", async () => {
+  const flow = defineFlow("parked.step").to("pay", (ctx) =>
+    ctx.step("bank", () => Promise.reject(new Error("closed")), { retry: { waits: ["10m", "20m"] } }),
+  );
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null, { autoCloseTimeout: 0 });
+
+  await t.clock.advance("2h");
+
+  const failures = await run.history({ types: ["step.failed", "execution.closed"] });
+  expect(failures.map((event) => ("attempt" in event ? event.attempt : event.type))).toEqual([
+    1,
+    2,
+    3,
+    "execution.closed",
+  ]);
 });

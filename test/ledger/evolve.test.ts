@@ -1,6 +1,7 @@
 /** Every ledger event, folded: what it changes, and that it travels to the database and back. */
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/flow/builder.ts";
+import { decide } from "../../src/ledger/decide.ts";
 import { deadlineOf, nextTimer, settle } from "../../src/ledger/settle.ts";
 import { decode, encode } from "../../src/ledger/codec.ts";
 import { LedgerEvent, LedgerRow } from "../../src/ledger/event.ts";
@@ -798,4 +799,62 @@ test("a close that was asked to cancel and to fail what is left does so, whoever
   const { closing } = fold(recorded([...running, { ...close, pendingInterrupts: "cancel", parked: "fail" }, close]));
 
   expect(closing).toMatchObject({ cancelsInterrupts: true, failsParked: true });
+});
+
+test("what came due is not forgotten because a version that cannot go on took it in between", () => {
+  const sleeps = (ordinal: number, forMs: number): LedgerEvent => ({
+    type: "sleep.started",
+    ...place,
+    ordinal,
+    forMs,
+  });
+  const claimed: LedgerEvent = { type: "execution.claimed", worker: someWorker };
+  const blocked: LedgerEvent = { type: "execution.blocked", fingerprint: "x", problem: "gone" };
+  // The first is over at 6.5 s, when nobody has it.
+  const parked = [...running, claimed, sleeps(0, 1500), sleeps(1, 3_600_000)];
+  const readyAfter = (...events: LedgerEvent[]) => {
+    const state = fold(recorded([...parked, ...events]));
+    const [dispatch] = state.dispatches.values();
+    return dispatch && readyAt(state, dispatch);
+  };
+
+  expect(readyAfter(claimed)).toBe(6500);
+  expect(readyAfter(claimed, blocked, claimed)).toBe(6500);
+});
+
+test("an execution is sealed once: a later close leaves that time", () => {
+  const seal: LedgerEvent = { type: "execution.sealed" };
+
+  expect(fold(recorded([...running, seal, { ...seal, close: true }])).sealedAt).toBe(4000);
+});
+
+test("what is taken back from outside has no answer, whatever an event had answered beside that", () => {
+  const { interrupts } = fold(
+    recorded([
+      ...running,
+      raised,
+      { type: "interrupt.resumed", id: "i1", value: 7, requestId: "r", byEvent: "E" },
+      { type: "interrupt.cancelled", id: "i1", reason: "late", withdrawn: true, actor: "ann" },
+    ]),
+  );
+
+  expect(interrupts.get("i1")).toMatchObject({ status: "withdrawn", value: null, requestId: null, actor: "ann" });
+});
+
+test("what is retried by hand has waited since then, and not since it was planned first", () => {
+  const parked: LedgerEvent = { type: "chunk.parked", dispatch: 1, chunk: "a", attempt: 1, error };
+  const retried: LedgerEvent = { type: "chunk.retried", dispatch: 1, chunk: "a", actor: "ann", reason: "mended" };
+
+  expect(fold(recorded([...running, parked, retried])).dispatches.get(1)?.plannedAt).toBe(5000);
+});
+
+test("a close that lets parked chunks fail parks no other one", () => {
+  const parking = defineFlow("parking", {}, { onFailure: "park" });
+  parking.to("a", nothing);
+  const close: LedgerEvent = { type: "execution.sealed", close: true, parked: "fail" };
+  const state = fold(recorded([...running, close]));
+
+  expect(decide(state, { type: "fail", dispatch: 1, error, retryInMs: null }, parking.graph)).toEqual([
+    { type: "chunk.failed", dispatch: 1, chunk: "a", attempt: 1, error },
+  ]);
 });

@@ -161,3 +161,16 @@ test("what follows on a question comes in the order of its times, however it was
 
   expect(plan.map(({ inMs }) => inMs)).toEqual([day, 36 * hour, 44 * hour, 47 * hour]);
 });
+
+test("who gives a question back leaves it put off as it was", () => {
+  const by = { id: "x", actor: "ann" };
+  const state = folding([
+    ...running,
+    raised("x", 1),
+    { type: "interrupt.snoozed", ...by, until: 99_000 },
+    { type: "interrupt.claimed", ...by },
+    { type: "interrupt.released", ...by },
+  ]);
+
+  expect(state.interrupts.get("x")?.handling).toMatchObject({ claim: null, snoozedUntil: 99_000 });
+});

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { defineFlow } from "../../src/flow/builder.ts";
 import { decide } from "../../src/ledger/decide.ts";
-import { endsByItself, nextTimer, settle } from "../../src/ledger/settle.ts";
+import { autoCloseAt, deadlineOf, endsByItself, nextTimer, settle } from "../../src/ledger/settle.ts";
 import type { Command, Effect, PauseRequest } from "../../src/ledger/command.ts";
 import type { Settlement } from "../../src/ledger/settle.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
@@ -522,4 +522,19 @@ test("a pause has what was asked of it, and no field for what was not", () => {
     ...more,
     ...rest,
   });
+});
+
+test("a start that waits for its time or its worker uses up neither its timeout nor its idle time", () => {
+  const at = (dueAt: number | undefined, more: readonly LedgerEvent[]) => {
+    const start: LedgerEvent = { type: "execution.started", input: null, ...(dueAt !== undefined && { dueAt }) };
+    const state = fold(
+      recorded([created(flow, { timeoutMs: 500, autoClose: true, autoCloseMs: 100 }), start, ...more]),
+    );
+    return [deadlineOf(state), autoCloseAt({ ...state, inbox: [] })];
+  };
+
+  // Claimed before its time, as for an event: at 3 s.
+  expect(at(8000, [claim])).toEqual([8500, 8100]);
+  // Claimed behind it.
+  expect(at(undefined, [claim])).toEqual([3500, 3100]);
 });

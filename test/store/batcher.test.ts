@@ -1,5 +1,6 @@
 /** What shares a statement shares no fate: an item that Postgres refuses is refused alone. */
 import { expect, test, vi } from "vitest";
+import { openCommandQueue } from "../../src/store/command-queue.ts";
 import { Batcher } from "../../src/store/batcher.ts";
 
 test("of a batch with items that Postgres cannot hold all others go in, each of those is refused, and order is kept", async () => {
@@ -63,4 +64,31 @@ test("a few items wait for the statement under way; many, or a few when it takes
   expect(sent[3]).toEqual([6]);
   answers.splice(0).forEach((answer) => answer());
   expect((await Promise.all(all)).flat()).toEqual([1, 2, 3, 4, 5, 6]);
+});
+
+test("a command that waits for a busy key keeps nobody out that needs another one", async () => {
+  // Four places: three for each key at most.
+  const lane = openCommandQueue(8);
+  const gates = new Map<string, PromiseWithResolvers<void>>();
+  const begun: string[] = [];
+  const run = (key: string, name: string) =>
+    lane.run(key, async () => {
+      begun.push(name);
+      const gate = Promise.withResolvers<void>();
+      gates.set(name, gate);
+      await gate.promise;
+    });
+  const all = ["a1", "a2", "a3", "b1", "a4", "b2"].map((name) => run(name.slice(0, 1), name));
+  await new Promise(setImmediate);
+  expect(begun).toEqual(["a1", "a2", "a3", "b1"]);
+
+  gates.get("b1")?.resolve();
+  await new Promise(setImmediate);
+  expect(begun.at(-1)).toBe("b2");
+
+  gates.get("a1")?.resolve();
+  await new Promise(setImmediate);
+  expect(begun.at(-1)).toBe("a4");
+  for (const { resolve } of gates.values()) resolve();
+  await Promise.all(all);
 });

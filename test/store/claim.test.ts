@@ -2,6 +2,7 @@
 import postgres from "postgres";
 import { expect, test } from "vitest";
 import { append } from "../../src/store/append.ts";
+import { foldClaims } from "../../src/store/claims.ts";
 import type { Claim } from "../../src/store/claims.ts";
 import { list } from "../../src/store/columns.ts";
 import { commandSendersOf } from "../../src/store/command-senders.ts";
@@ -292,3 +293,36 @@ async function scans(one: postgres.Sql) {
 function disposable(client: postgres.Sql) {
   return { sql: client, [Symbol.asyncDispose]: () => client.end() };
 }
+
+test("of a ledger that comes in pages each is counted, and one that cannot be folded leaves the others their claims", async () => {
+  const claimed = (seq: number) => [seq, 1, 0, "execution.claimed", null, null, null, { worker: someWorker }];
+  const page = (from: number, to: number) => Array.from({ length: to - from }, (_, index) => claimed(from + index));
+  const first = [[1, 0, 0, "execution.created", null, null, null, { flow: "f", settings: {} }], ...page(2, 11)];
+  const row = (id: string, seq: number, events: unknown) => ({
+    id,
+    seq,
+    events,
+    flow: "f",
+    snapshot: null,
+    epoch: 1,
+    token: "t",
+    fingerprint: null,
+    takeovers: 0,
+    now_ms: 0,
+    items: 0,
+  });
+  const rest = page(11, 31);
+  const read = async () => [{ events: rest }];
+  const broken: string[] = [];
+  const rows = [row("broken", 1, [[1, 0, 0, "nobody.knows", null, null, null, {}]]), row("long", 30, first)];
+
+  // Of a client only what is asked here.
+  const claims = await foldClaims(read as unknown as Parameters<typeof foldClaims>[0], rows, someWorker, {
+    onBroken: ({ id }) => broken.push(id),
+  });
+
+  expect(broken).toEqual(["broken"]);
+  const [long] = claims.values();
+  expect(long).toMatchObject({ id: "long", state: { seq: 30 } });
+  expect(long?.bytes).toBe(JSON.stringify(first).length + JSON.stringify(rest).length);
+});

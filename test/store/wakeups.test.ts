@@ -22,3 +22,16 @@ test("who listens looks when LISTEN is back: what was said meanwhile was heard b
 
   await expect.poll(() => looks).toBe(before + 1);
 });
+
+test("who stops listening twice takes nothing from who listens by then", async () => {
+  await using wakeups = openWakeups({ sql: database.sql, names: defaultNames });
+  let heard = 0;
+  const stop = wakeups.subscribe(id, () => {});
+  stop();
+  wakeups.subscribe(id, () => (heard += 1));
+
+  stop();
+  wakeups.notifyReaders(id);
+
+  expect(heard).toBe(1);
+});
