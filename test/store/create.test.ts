@@ -91,6 +91,18 @@ test("a start with a key leaves the execution of another flow alone that was cre
   expect(await ledgerOf(sql, id(created))).toEqual(["execution.created"]);
 });
 
+test("a key whose execution ended before it was started is a conflict, and holds up nobody in its batch", async () => {
+  const { starts } = storeOn(sql);
+  const [created] = await starts.create([newExecution({ idempotencyKey: "over", input: undefined })]);
+  await sql`select flowledger.cancel(${id(created)}::uuid)`;
+
+  const [again, other] = await starts.create([newExecution({ idempotencyKey: "over" }), newExecution()]);
+
+  expect(again).toMatchObject({ id: created?.id, isNew: false, isConflict: true });
+  expect(other).toMatchObject({ isNew: true });
+  expect(await ledgerOf(sql, id(created))).not.toContain("execution.started");
+});
+
 test("a key twice in one batch makes one execution, and answers in order", async () => {
   const results = await storeOn(sql).starts.create([
     newExecution(),
