@@ -57,3 +57,25 @@ test("a worker looks after the others again after a look that failed", async () 
 
   expect(reaped).toBe(3);
 });
+
+test("what has closed and told its relatives is woken by nobody", async () => {
+  const [row] = await sql<{ id: string }[]>`
+    insert into flowledger.executions (id, seq, flow, created_at, closed_at, outcome)
+    values (gen_random_uuid(), 1, 'over', flowledger.now(), flowledger.now(), 'completed') returning id`;
+
+  await sql`select flowledger.wake(array[${row?.id ?? ""}::uuid])`;
+
+  expect(await sql`select wake_at from flowledger.executions where id = ${row?.id ?? ""}`).toEqual([{ wake_at: null }]);
+});
+
+test("starts are kept as long as the longer of the two rates counts them", async () => {
+  await sql`
+    insert into flowledger.limits (flow, rate, rate_ms, key_rate, key_rate_ms, action) values ('rates', 1, 3600000, 1, 60000, 'keep')`;
+  await sql`
+    insert into flowledger.limited_starts (execution_id, flow, key, at)
+    select gen_random_uuid(), 'rates', n::text, flowledger.now() - n * interval '1 minute' from unnest(array[59, 61]) n`;
+
+  await sql`select flowledger.sweep_slots()`;
+
+  expect(await sql`select key from flowledger.limited_starts where flow = 'rates'`).toEqual([{ key: "59" }]);
+});
