@@ -103,6 +103,16 @@ test("a key whose execution ended before it was started is a conflict, and holds
   expect(await ledgerOf(sql, id(created))).not.toContain("execution.started");
 });
 
+test("what ended before a worker took it is not looked at again when it would have been discarded", async () => {
+  const [created] = await storeOn(sql).starts.create([newExecution({ discardAfter: 60_000 })]);
+
+  await sql`select flowledger.cancel(${id(created)}::uuid)`;
+
+  expect(await sql`select discard_at from flowledger.executions where id = ${id(created)}`).toEqual([
+    { discard_at: null },
+  ]);
+});
+
 test("a key twice in one batch makes one execution, and answers in order", async () => {
   const results = await storeOn(sql).starts.create([
     newExecution(),
