@@ -113,6 +113,25 @@ test("what ended before a worker took it is not looked at again when it would ha
   ]);
 });
 
+test("what was sealed and then cancelled before anybody took it says of its corrections what an owner would", async () => {
+  const [created] = await storeOn(sql).starts.create([newExecution({ settings: { interventionMode: "auto" } })]);
+  await sql`select flowledger.intervene(${id(created)}::uuid, '1')`;
+  await sql`select flowledger.seal(${id(created)}::uuid)`;
+
+  await sql`select flowledger.cancel(${id(created)}::uuid)`;
+
+  expect((await ledgerOf(sql, id(created))).slice(2)).toEqual([
+    "intervention.recorded",
+    "execution.sealed",
+    "cancel.requested",
+    "intervention.expired",
+    // The close that they expire with.
+    "execution.sealed",
+    "execution.closed",
+  ]);
+  await expectGuarantees(sql, id(created));
+});
+
 test("a key twice in one batch makes one execution, and answers in order", async () => {
   const results = await storeOn(sql).starts.create([
     newExecution(),
