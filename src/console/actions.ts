@@ -1,11 +1,10 @@
 /** What people do: each command names the person, and from operators on the reason. */
 import { z } from "zod";
-import { ClaimedError, ContractError, FlowledgerError } from "../base/errors.ts";
-import type { Json } from "../base/json.ts";
+import { ClaimedError, ContractError, FlowledgerError, InterruptNotPendingError } from "../base/errors.ts";
+import { isObject, type Json } from "../base/json.ts";
 import { JsonValue } from "../base/json-value.ts";
 import type { Execution } from "../execution/execution.ts";
-import { InterruptRecord } from "../execution/interrupt.ts";
-import type { AskedOfOne } from "./desk.ts";
+import { questionFor, type AskedOfOne } from "./desk.ts";
 import { bodyOf, refusalOf, json } from "./http.ts";
 
 const reason = z.string().trim().min(1, "say why: a reason that is not empty").max(2000);
@@ -138,6 +137,9 @@ function doing<T>(
         parsed.error.issues,
       );
     const execution = await desk.orchestrator.getExecution(id);
+    const about = interruptOf(parsed.data);
+    if (person.within !== null && about !== null && (await questionFor(asked, about)) === null)
+      throw new InterruptNotPendingError(id, about, {});
     try {
       const result = await act({ actor: person.actor }, execution, parsed.data);
       return json(result);
@@ -159,23 +161,26 @@ export class Stale extends Error {
   }
 }
 
-async function stale({ desk, id }: AskedOfOne, error: unknown, body: unknown): Promise<unknown> {
+/** What it is about, where that is a question. */
+function interruptOf(body: unknown): string | null {
+  return isObject(body) && typeof body["interrupt"] === "string" ? body["interrupt"] : null;
+}
+
+async function stale(asked: AskedOfOne, error: unknown, body: unknown): Promise<unknown> {
+  const { desk, id } = asked;
   if (!(error instanceof FlowledgerError)) return error;
   const { code } = error;
   if (error instanceof ClaimedError) {
     const { claimedBy, claimedAt } = Claimed.parse(error.details);
     return new Stale(refusalOf(error, { by: claimedBy, at: claimedAt }));
   }
-  const reads = (await desk.store()).console;
   if (code === "INTERRUPT_NOT_PENDING" || code === "RESUME_CONFLICT") {
-    const interrupt = typeof body === "object" && body !== null ? String(Reflect.get(body, "interrupt")) : "";
-    const record = await reads.interrupt(id, interrupt);
+    const record = await questionFor(asked, interruptOf(body) ?? "");
     if (record === null) return error;
-    const { actor, resolvedAt } = InterruptRecord.parse(record);
-    return new Stale(refusalOf(error, { by: actor, at: resolvedAt?.toISOString() ?? null }));
+    return new Stale(refusalOf(error, { by: record.actor, at: record.resolvedAt?.toISOString() ?? null }));
   }
   if (!["CONFLICT", "EXECUTION_SEALED", "EXECUTION_CLOSED", "USAGE_INVALID"].includes(code)) return error;
-  const last = await reads.lastDone(id, done);
+  const last = await (await desk.store()).console.lastDone(id, done);
   if (last === null) return error;
   return new Stale(refusalOf(error, { by: last.actor, at: last.at.toISOString() }));
 }

@@ -6,6 +6,7 @@ import type { Picture } from "../ledger/picture.ts";
 import type { TimelineFold } from "../ledger/timeline-fold.ts";
 import type { Lookout } from "../execution/look.ts";
 import { requireExecutionId } from "../execution/ids.ts";
+import { InterruptRecord } from "../execution/interrupt.ts";
 import type { Orchestrator } from "../orchestrator.ts";
 import type { PastState } from "../store/states.ts";
 import type { Store } from "../store/store.ts";
@@ -88,6 +89,15 @@ export async function visibleOf(
   const known = ids.filter((id) => id !== null && id !== undefined);
   if (person.within === null || known.length === 0) return new Set(known);
   return (await desk.store()).console.within([...new Set(known)], person.within);
+}
+
+/** A question that an execution has, or shows of a sub-flow. Null where there is none, or the sub-flow does not exist for this person. */
+export async function questionFor(asked: AskedOfOne, interrupt: string): Promise<InterruptRecord | null> {
+  const given = await (await asked.desk.store()).console.interrupt(asked.id, interrupt);
+  if (given === null) return null;
+  const record = InterruptRecord.parse(given);
+  const owner = record.projectedFrom?.executionId;
+  return owner === undefined || (await visibleOf(asked, [owner])).has(owner) ? record : null;
 }
 
 /** One answer for all who may see the same. */

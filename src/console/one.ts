@@ -11,7 +11,7 @@ import { TimelineRow } from "../ledger/timeline.ts";
 import type { Header } from "../store/headers.ts";
 import type { EventShown, Overview, Page, StateShown, TimelinePage, TimelineShown } from "./api.ts";
 import { lookBack, wholeOfPast } from "./pasts.ts";
-import { shared, visibleOf, type AskedOfOne } from "./desk.ts";
+import { questionFor, shared, visibleOf, type AskedOfOne } from "./desk.ts";
 import { optionsOf } from "./filters.ts";
 import { json } from "./http.ts";
 import type { Showing } from "./shown.ts";
@@ -266,11 +266,12 @@ export async function payload(asked: AskedOfOne): Promise<Response> {
 }
 
 async function wholeOf(
-  { desk, id }: AskedOfOne,
+  asked: AskedOfOne,
   header: Header,
   part: (typeof parts)[number],
   given: { readonly seq?: number; readonly interrupt?: string },
 ): Promise<Json> {
+  const { desk, id } = asked;
   const store = await desk.store();
   const read = async (seq: number): Promise<JsonObject> =>
     JSON.parse((await store.console.payload(id, seq)) ?? "{}") as JsonObject;
@@ -285,10 +286,8 @@ async function wholeOf(
     }
     case "event":
       return read(requireInteger(given.seq, "seq", { min: 1 }));
-    case "question": {
-      const record = await store.console.interrupt(id, requireText(given.interrupt, "interrupt", { max: 1000 }));
-      return record === null ? null : InterruptRecord.parse(record).payload;
-    }
+    case "question":
+      return (await questionFor(asked, requireText(given.interrupt, "interrupt", { max: 1000 })))?.payload ?? null;
     case "state": {
       const at = given.seq === undefined ? header.seq : requireInteger(given.seq, "seq", { min: 1 });
       if (at > header.seq) throw beyond(at, header.seq);

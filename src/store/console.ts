@@ -104,7 +104,7 @@ export interface ConsoleReads {
   payload(id: ExecutionId, seq: number): Promise<string | null>;
   /** How it was created and started. */
   beginnings(id: ExecutionId, bytes: number): Promise<StoredEvent[]>;
-  /** As `flowledger.interrupt_record` gives it; null when the execution never had it. */
+  /** As `flowledger.interrupt_record` gives it, or as one of a sub-flow shows; null when the execution never had it. */
   interrupt(id: ExecutionId, interruptId: string): Promise<Json>;
   /** The last of what people did to an execution. */
   lastDone(id: ExecutionId, types: readonly string[]): Promise<LastDone | null>;
@@ -168,8 +168,8 @@ export function consoleReadsOf({ sql }: Pick<Database, "sql">): ConsoleReads {
     async interrupt(id, interruptId) {
       const [row] = await lookedUp(
         sql<{ record: Json }[]>`
-          select flowledger.interrupt_record(i.execution_id, i.id) as record from flowledger.interrupts i
-          where i.execution_id = ${id}::uuid and i.id = ${interruptId}`,
+          select coalesce(flowledger.interrupt_record(${id}::uuid, ${interruptId}),
+            flowledger.projected_record(${id}::uuid, flowledger.projected_owner(${id}::uuid, ${interruptId}), substr(${interruptId}, 38))) as record`,
         "id",
       );
       return row?.record ?? null;

@@ -128,6 +128,25 @@ test("a call that a person has to approve waits without a process, and goes on a
   await expectGuarantees(sql, execution.id);
 });
 
+test("a rule for one tool leaves to another what that says of itself", async () => {
+  await using provider = await testProvider(said({ calls: [{ name: "pay", input: {} }, weather] }, { text: ["done"] }));
+  const inputSchema = z.object({});
+  const agent = agentFlow("ruled", {
+    model: modelOf(provider.url),
+    tools: {
+      pay: tool({ inputSchema, execute: () => 1, needsApproval: true }),
+      weather: tool({ inputSchema: z.object({ city: z.string() }), execute: () => "dry" }),
+    },
+    toolApproval: { weather: "approved" },
+  });
+  await using orchestrator = await serving(database, [agent]);
+  const execution = await orchestrator.flow(agent).startExecution("Pay", { autoCloseTimeout: 0 });
+
+  expect(await untilPending(execution)).toMatchObject([{ payload: { tool: "pay" } }]);
+
+  await execution.cancel();
+});
+
 test("an approval is answered by a link, and the one of the budget asks the same people", async () => {
   await using provider = await testProvider(said({ calls: [weather] }, { text: ["Dry"] }));
   const agent = agentFlow("linked", {

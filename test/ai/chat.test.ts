@@ -181,6 +181,7 @@ test("stop ends the turn for every tab, and the next message goes on without wha
 
   expect(await stopped.json()).toEqual({ stopped: true });
   expect((await (await at.newest()).result.getMeta()).status).toBe("cancelled");
+  expect(await (await at.newest()).history({ types: ["cancel.requested"] })).toMatchObject([{ actor: "ann" }]);
   await tab.sendMessage({ text: "Go on" });
   expect(tab.text).toBe("fine");
   expect(at.provider.asked[1]?.messages.map(({ content }) => content)).toEqual(["Count", "Go on"]);
@@ -451,6 +452,12 @@ test("what is no request of a page is refused before anything is written", async
   at.provider.release();
   await (await held).text();
   const { orchestrator, agent } = at;
+  // It would be taken for what the chat keeps of each turn.
+  for (const name of ["chat", "turn"]) {
+    const authorize = () => ({ actor: "ann", metadata: { [name]: { message: "m" } } });
+    const routes = chatRoutes({ orchestrator, flow: agent, authorize });
+    expect((await post(routes, "", { id: "d", messages: [user("m", "Hi")] })).status).toBe(400);
+  }
   const wrong: [object, RegExp][] = [
     [{ orchestrator, flow: agent }, /authorize of chatRoutes\(\) must be a function/],
     [{ orchestrator: {}, flow: agent, authorize: () => null }, /orchestrator of chatRoutes/],

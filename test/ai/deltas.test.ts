@@ -46,7 +46,9 @@ test("4 kB do not wait, in bytes, and neither does what is no piece of the part"
   expect(put).toEqual([]);
   await deltas.put(piece(half));
   expect(put).toEqual([piece(half + half)]);
+  // What left counts no more.
   await deltas.put(piece("x"));
+  expect(put).toHaveLength(1);
   await deltas.put(piece("y", "b"));
   await deltas.put({ type: "text-end", id: "a" });
   expect(put.slice(1)).toEqual([piece("x"), piece("y", "b"), { type: "text-end", id: "a" }]);

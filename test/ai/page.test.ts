@@ -2,6 +2,7 @@
 import { readUIMessageStream, type UIMessage, type UIMessageChunk } from "ai";
 import { expect, test } from "vitest";
 import { Page } from "../../src/ai/page.ts";
+import { toUIMessageChunks } from "../../src/ai/ui.ts";
 
 const step = (from: string, ...chunks: UIMessageChunk[]) =>
   [{ type: "start-step" as const }, ...chunks, { type: "finish-step" as const }].map((chunk) => ({ ...chunk, from }));
@@ -120,4 +121,29 @@ test("what is no chunk for a page is left out", () => {
   expect(odd.flatMap((item) => page.take({ kind: null, item }))).toEqual([]);
   expect(page.take({ kind: "interrupt", item: { interrupt: null } })).toEqual([]);
   expect(page.take({ kind: null, item: { type: "data-note", data: 1 } })).toEqual([{ type: "data-note", data: 1 }]);
+});
+
+test("pieces that were taken back before they were told are not told", async () => {
+  const from = "e/model/1";
+  const items = ["taken back", "told"].flatMap((delta) => [
+    { type: "start-step", from },
+    { type: "text-start", id: "t", from },
+    { type: "text-delta", id: "t", delta, from },
+  ]);
+  const execution = {
+    id: "e",
+    async *streamItems() {
+      for (const item of items) yield { kind: null, item };
+    },
+    getPendingInterrupts: () => Promise.resolve([]),
+    waitForClose: () => Promise.resolve(),
+    result: { getMeta: () => Promise.resolve({ lifecycleState: "closed" }) },
+  };
+
+  const told = await Array.fromAsync(toUIMessageChunks(execution));
+
+  expect(told.filter(({ type }) => type === "text-delta" || type === "reset-step")).toEqual([
+    { type: "reset-step" },
+    { type: "text-delta", id: "t", delta: "told" },
+  ]);
 });

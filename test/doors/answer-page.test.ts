@@ -65,6 +65,16 @@ const pages = createAnswerPage({
   actor: (request) => request.headers.get("x-person") ?? "link",
 });
 
+test("all of a question goes through redact(), its title too", async () => {
+  const { path } = await asked("yes");
+  const hiding = createAnswerPage({ orchestrator, redact: () => "•••" });
+
+  const text = await (await hiding.fetch(new Request(`http://app.example${path}`))).text();
+
+  expect(text).toContain("•••");
+  for (const word of ["Refund", "900", "alert"]) expect(text).not.toContain(word);
+});
+
 /** An execution that asks, and the path of its link. */
 async function asked(schema: string): Promise<{ execution: Execution; path: string }> {
   const execution = await orchestrator.flow(flow).startExecution(schema, { autoCloseTimeout: 0 });

@@ -62,6 +62,10 @@ test("a script starts, emits to, tails, closes and reads an execution with --jso
   const shown = await json<Shown>("show", id, "--events", "1");
 
   expect(accepted).toEqual({ accepted: "Named" });
+  const execution = await orchestrator.getExecution(id);
+  expect(await execution.history({ types: ["event.emitted", "execution.sealed"] })).toMatchObject(
+    ["event.emitted", "execution.sealed"].map((type) => ({ type, actor: "cli" })),
+  );
   expect(snapshot).toEqual({ greeting: "hello Ada", name: { first: "Ada" } });
   expect(items).toEqual({ code: 0, stdout: '{"step":"greeted"}\n"named"\n', stderr: "" });
   expect(shown.state).toEqual(snapshot);
@@ -86,6 +90,7 @@ test("a delayed start waits from the shell too, whatever is sent to it; discardA
   expect(meta).toMatchObject({ closeReason: "discarded", status: "cancelled" });
   await json("cancel", id);
   expect(await delayed.result.getMeta()).toMatchObject({ lifecycleState: "closed", closeReason: "cancelled" });
+  expect(await delayed.history({ types: ["cancel.requested"] })).toMatchObject([{ actor: "cli" }]);
 });
 
 test("a process of its own, as a shell starts it, says the same as one that runs commands in turn, and ends with the same code", async () => {
@@ -533,8 +538,14 @@ test("prune says what it removed and keeps what it was told to", async () => {
     ["prune"],
     ["prune", "--closed-before", "soon"],
     ["prune", "--closed-before", "2020-01-01", "--keep", "running"],
+    ...[
+      ["--closed-before", "2020-01-01"],
+      ["--keep", "failed"],
+      ["--keep-flow", "asking"],
+      ["--keep-metadata", "{}"],
+    ].map((kept) => ["prune", "--id", unknownId, "--actor", "ann", "--reason", "asked for", ...kept]),
   ];
-  expect((await Promise.all(bad.map((line) => run(...line)))).map((result) => result.code)).toEqual([2, 2, 2]);
+  expect((await Promise.all(bad.map((line) => run(...line)))).map((result) => result.code)).toEqual(bad.map(() => 2));
 });
 
 test("doctor looks at everything, a line each, and fails with a remedy", async () => {

@@ -5,6 +5,8 @@ import fastify from "fastify";
 import { afterAll, expect, test, vi } from "vitest";
 import { createConsole, openConsole, toNodeHandler, type ConsoleOptions } from "../../src/console.ts";
 import { assets } from "../../src/console/assets.ts";
+import { Folds } from "../../src/console/folds.ts";
+import { Poll } from "../../src/console/poll.ts";
 import { contrast } from "../../src/console/theme.ts";
 
 import { defineFlow } from "../../src/index.ts";
@@ -28,6 +30,9 @@ ask
     });
   })
   .to("keep", (ctx) => ctx.setState("answer", ctx.input as never));
+function fails(): null {
+  throw new Error("the card of Ann");
+}
 const deep = defineFlow("deep");
 deep.to("write", async (ctx) => {
   let nested: unknown = "bottom";
@@ -36,7 +41,9 @@ deep.to("write", async (ctx) => {
   await ctx.setState("long", "x".repeat(1_000_000));
   await ctx.setState("hostile", "<script>alert(1)</script>\u202Egnp.exe");
 });
-const orchestrator = await serving(database, [ask, deep]);
+const leaky = defineFlow("leaky");
+leaky.to("pay", fails).batch({ Ann: () => null, Bo: () => null });
+const orchestrator = await serving(database, [ask, deep, leaky]);
 afterAll(() => orchestrator.close());
 
 const admin = { actor: "ann", role: "admin" } as const;
@@ -411,6 +418,86 @@ test("what redact() replaces leaves the server nowhere, and a rule that fails sh
   expect(await (await client("GET", `executions/${execution.id}/payload?part=input`)).json()).toEqual({
     card: { number: "•••" },
   });
+});
+
+test("errors of failures and attempts, names in a graph, and what a bulk is about go through redact() too", async () => {
+  const metadata = { holder: "Ann" };
+  const execution = await orchestrator.flow(leaky).startExecution(null, { autoCloseTimeout: 0, metadata });
+  await execution.waitForClose().catch(() => {});
+  await orchestrator.bulk({ action: "pause", where: { flow: "leaky", metadata }, actor: "bo", reason: "INC-12" });
+  const hiding = clientOf({
+    redact: (value) => (typeof value === "string" ? value.replaceAll("Ann", "•••") : value),
+  });
+  const words = async (client: ReturnType<typeof clientOf>, path: string): Promise<string> => {
+    const shown = (await (await client("GET", path)).json()) as {
+      graph?: { nodes: { label: string; entries: object }[] };
+    };
+    // Ids are those of the code.
+    return JSON.stringify(shown.graph?.nodes.map(({ label, entries }) => [label, entries]) ?? shown);
+  };
+
+  for (const path of ["failures?flow=leaky", `executions/${execution.id}/timeline`, "graph?flow=leaky", "operations"]) {
+    expect([path, await words(clientOf(), path)]).toEqual([path, expect.stringContaining("Ann")]);
+    expect([path, await words(hiding, path)]).toEqual([path, expect.not.stringContaining("Ann")]);
+  }
+});
+
+test("a look that failed is kept for nobody, of a view and of a fold", async () => {
+  const fails = () => Promise.reject(new Error("no"));
+  const poll = new Poll();
+  const folds = new Folds<{ count: number }>(1);
+  const count = (fold: { count: number }) => Promise.resolve(void (fold.count += 1));
+
+  await expect(poll.read("view", false, fails)).rejects.toThrow("no");
+  await expect(folds.goOn("fold", () => ({ count: 0 }), fails)).rejects.toThrow("no");
+
+  expect(await poll.read("view", false, () => Promise.resolve(1))).toBe(1);
+  expect(await folds.goOn("fold", () => ({ count: 7 }), count)).toEqual({ count: 8 });
+  expect(await folds.goOn("fold", () => ({ count: 7 }), count)).toEqual({ count: 9 });
+});
+
+test("a bulk is of as many executions as the application allows", async () => {
+  for (let index = 0; index < 2; index++)
+    await orchestrator.flow(ask).startExecution(null, { metadata: { of: "limits" } });
+  const body = { action: "cancel", where: { metadata: { of: "limits" } }, reason: "INC-1" };
+
+  const refused = await clientOf({ limits: { bulk: 1 } })("POST", "bulk", body);
+
+  expect([refused.status, await refused.json()]).toMatchObject([400, { message: /more than 1 executions match/ }]);
+  expect((await clientOf({ limits: { bulk: 2 } })("POST", "bulk", body)).status).toBe(200);
+});
+
+test("a page that watches an execution hears of what nobody has to do anything for, as a seal before its start", async () => {
+  const execution = await orchestrator.flow(ask).createExecution();
+  const answer = await clientOf()("GET", `executions/${execution.id}/watch`);
+  const reader = answer.body?.getReader();
+  const decoder = new TextDecoder();
+  const heard = async () => decoder.decode((await reader?.read())?.value);
+  expect(await heard()).toContain(": open");
+
+  await execution.seal();
+
+  expect(await heard()).toContain("event: news");
+  await reader?.cancel();
+  await execution.cancel();
+});
+
+test("each cookie of an answer of the application's is one of its own", async () => {
+  const headers = new Headers([
+    ["set-cookie", "a=1; Path=/"],
+    ["set-cookie", "b=2; Expires=Wed, 21 Oct 2026 07:28:00 GMT"],
+  ]);
+  const handler = toNodeHandler(
+    consoleOf({ authorize: () => new Response(null, { status: 302, headers: [...headers, ["location", "/login"]] }) }),
+  );
+  const server = createServer((request, response) => void handler(request, response)).listen(0, "127.0.0.1");
+  await new Promise((listening) => server.once("listening", listening));
+
+  const { port } = server.address() as AddressInfo;
+  const answer = await fetch(`http://127.0.0.1:${port}/`, { redirect: "manual" });
+
+  expect(answer.headers.getSetCookie()).toEqual(headers.getSetCookie());
+  server.close();
 });
 
 test("a payload of 1 MiB and of 200 levels is shown in part, and whole when asked for", async () => {

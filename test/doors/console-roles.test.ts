@@ -11,7 +11,9 @@ import { serving, untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
 const inner = defineFlow("inner");
-inner.to("ask", (ctx) => ctx.pauseFor({ type: "inner" }));
+inner.to("ask", (ctx) => ctx.pauseFor({ type: "inner", payload: "x".repeat(70_000) }));
+const above = defineFlow("above");
+above.to("begin", () => null).toSubFlow(inner);
 const outer = defineFlow("outer", {}, { onFailure: "park" });
 outer.to("ask", async (ctx) => {
   await ctx.setState("secret", `of ${JSON.stringify(ctx.execution.metadata)}`);
@@ -34,7 +36,7 @@ for (const below of [broken, parking])
   outer
     .when(`call ${below.name}`)
     .to(`call ${below.name}`, (ctx) => ctx.call(below, null, { metadata: { tenant: "other" } }));
-const orchestrator = await serving(database, [outer, inner, broken, parking]);
+const orchestrator = await serving(database, [outer, inner, above, broken, parking]);
 afterAll(() => orchestrator.close());
 
 const tenants = ["own", "other"] as const;
@@ -76,6 +78,13 @@ const queries: Readonly<Record<string, string>> = { payload: "?part=state" };
 function clientOf(role: Role, tenant: string | null = "own") {
   const access = { actor: `${role}@own`, role, ...(tenant !== null && { where: { metadata: { tenant } } }) };
   return consoleClient(createConsole({ orchestrator, authorize: () => access }));
+}
+
+/** The id of the question that it asks, or shows. */
+async function untilAsked(execution: Execution): Promise<string> {
+  for await (const { kind } of execution.streamItems({ timeout: null })) if (kind === "interrupt") break;
+  const [asked] = await execution.getPendingInterrupts();
+  return asked?.id ?? "";
 }
 
 const ofOne = Object.entries(routes).filter(([name]) => name.includes(":id"));
@@ -148,6 +157,17 @@ test("people with different limits who ask for the same at the same time get eac
   expect(statuses).toEqual([200, 404]);
 });
 
+test("who has lost a tenant no longer sees what they looked at a moment ago", async () => {
+  let tenant = "own";
+  const authorize = () => ({ actor: "ann", role: "viewer" as const, where: { metadata: { tenant } } });
+  const client = consoleClient(createConsole({ orchestrator, authorize }));
+  const look = async () => (await client("GET", `executions/${made["own"]?.id}`)).status;
+
+  expect(await look()).toBe(200);
+  tenant = "other";
+  expect(await look()).toBe(404);
+});
+
 test("an unlimited person sees all of it, with the groups of the view", async () => {
   const client = clientOf("viewer", null);
   const rows = async (path: string) => ((await (await client("GET", path)).json()) as { rows: object[] }).rows;
@@ -185,6 +205,30 @@ test("a child of another tenant is a bar without a name, and nobody's link", asy
   expect(children).toMatchObject({ rows: [] });
   expect((await client("GET", `executions/${child}`)).status).toBe(404);
   expect((await clientOf("admin", null)("GET", `executions/${child}`)).status).toBe(200);
+});
+
+test("a question of a sub-flow is read and answered above it, and is not there for who does not see the sub-flow", async () => {
+  const execution = await orchestrator.flow(above).startExecution(null, { metadata: { tenant: "own" } });
+  const interrupt = await untilAsked(execution);
+  const path = `executions/${execution.id}`;
+  interface Seen {
+    readonly questions: readonly { readonly id: string; readonly payload: { readonly load: string } }[];
+  }
+  const look = async (tenant: string | null) => (await (await clientOf("admin", tenant)("GET", path)).json()) as Seen;
+  const load = `${path}/payload?part=question&interrupt=${encodeURIComponent(interrupt)}`;
+  const answer = (tenant: string | null) =>
+    clientOf("responder", tenant)("POST", `${path}/answer`, { interrupt, value: null, requestId: "r" });
+
+  expect((await look("own")).questions).toEqual([]);
+  expect(await (await clientOf("admin")("GET", load)).json()).toBe(null);
+  const refused = await answer("own");
+  expect([refused.status, await refused.json()]).toMatchObject([409, { code: "INTERRUPT_NOT_PENDING" }]);
+  expect(await execution.getPendingInterrupts()).toMatchObject([{ id: interrupt }]);
+
+  const [question] = (await look(null)).questions;
+  expect(question).toMatchObject({ id: interrupt, payload: { load } });
+  expect(await (await clientOf("admin", null)("GET", load)).json()).toBe("x".repeat(70_000));
+  expect((await answer(null)).status).toBe(200);
 });
 
 test("what fails or is parked below in another tenant's name is not told above", async () => {
@@ -331,6 +375,9 @@ test("the inbox is what asks the person or their groups, where they say so", asy
       .toSorted();
 
   expect(await asked("mine=true")).toEqual(["ann", "group:finance"]);
+  // Of many groups not all are asked for; the person is.
+  access.groups = Array.from({ length: 120 }, (_, index) => `group:${index}`);
+  expect(await asked("mine=true")).toEqual(["ann"]);
   expect(await asked("")).toEqual(["ann", "bo", "group:finance"]);
   expect(await asked("for=bo&overdue=true")).toEqual(["bo"]);
   expect(await asked(`metadata=${encodeURIComponent('{"tenant":"other"}')}`)).toEqual([]);

@@ -153,9 +153,16 @@ test("a task is cancelled by its client, and an execution of others is not there
   expect(await call(fewer, "flow_wait", { executionId })).toMatchObject({ isError: true });
   await fewer.close();
   await expect(bob.experimental.tasks.getTask(executionId)).rejects.toThrow("does not exist");
+  expect((await bob.experimental.tasks.listTasks()).tasks).toEqual([]);
+  expect((await ann.experimental.tasks.listTasks()).tasks).toMatchObject([{ taskId: executionId }]);
+  // What nobody asks is not kept until somebody does.
+  expect(await call(ann, "flow_answer", { executionId, questionId: "nobody's", value: 1 })).toMatchObject({
+    isError: true,
+  });
   expect(await ann.experimental.tasks.cancelTask(executionId)).toMatchObject({ status: "cancelled" });
   const [event] = await (await orchestrator.getExecution(executionId)).history({ types: ["cancel.requested"] });
   expect(event).toMatchObject({ actor: "ann" });
+  expect(await call(ann, "flow_wait", { executionId })).toMatchObject({ isError: true, status: "cancelled" });
   await Promise.all([ann.close(), bob.close()]);
 });
 

@@ -416,6 +416,22 @@ test("what is wrong with a bulk is said before anything is written", async () =>
     expect(error).toBeInstanceOf(UsageError);
     expect(error).toMatchObject({ message: expect.stringMatching(message) });
   }
+  // Sent again it is the same, or refused.
+  const sent = (options: object) =>
+    sql`select flowledger.bulk(${sql.json({ ...right, id: "01890000-0000-7000-8000-00000000b001", ...options })})`;
+  await sent({ action: "pause", where: { parent: "01890000-0000-7000-8000-00000000dead" } });
+  await expect(
+    sent({
+      action: "pause",
+      where: { parent: "01890000-0000-7000-8000-00000000dead" },
+      options: { until: "2999-01-01T00:00:00Z" },
+    }),
+  ).rejects.toMatchObject({ code: "FL008", message: /is taken/ });
+  // What nobody has claimed runs under no version yet.
+  await orchestrator.flow("bulk.wrong").createExecution();
+  expect(
+    await sql`select flowledger.bulk_matches('cancel', '{"flow": "bulk.wrong", "version": "nobody has it"}', 10)`,
+  ).toEqual([]);
   for (const options of [
     {},
     { ...right, where: {} },

@@ -211,7 +211,9 @@ test("a sub-flow that fails parks in the flow around it; one that parks itself i
   expect(await refusal(waiting.close())).toMatchObject({
     details: { parked: [{ chunk: "bad", executionId: childId }] },
   });
-  expect(await refusal(waiting.close({ parked: "fail" }))).toMatchObject({ code: "EXECUTION_FAILED" });
+  expect(await refusal(waiting.close({ parked: "fail", actor: "ann" }))).toMatchObject({ code: "EXECUTION_FAILED" });
+  const below = await orchestrator.getExecution(childId);
+  expect(await below.history({ types: ["execution.sealed"] })).toMatchObject([{ actor: "ann" }]);
   expect(await refusal(failed.close({ parked: "fail" }))).toMatchObject({ code: "EXECUTION_FAILED" });
   await expectSound(failed);
   await expectSound(waiting);

@@ -137,6 +137,20 @@ test("a copy of it is paused; it can be paused before it starts, closed when it 
   await expectSound(copy);
 });
 
+test("what was paused when it closed is paused no more, for auditors too", async () => {
+  const flow = defineFlow("pause.over").to("ask", (ctx) => ctx.pauseFor());
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+  await untilEvent(execution, "interrupt.raised");
+  await execution.pause(by);
+  expect(await sql`select from flowledger.pause_of(${execution.id})`).toHaveLength(1);
+
+  await execution.cancel();
+  await execution.waitForClose().catch(() => {});
+
+  expect(await sql`select from flowledger.pause_of(${execution.id})`).toHaveLength(0);
+});
+
 test("what cannot be meant is refused by name at both doors", async () => {
   const flow = defineFlow("pause.refused");
   flow.to("run", () => "ran");

@@ -189,6 +189,22 @@ test("a pause outlives its worker: the next one starts nothing of the flow, and 
   expect(ran).toEqual(["other", "paused"]);
 }, 60_000);
 
+test("what a flow held when it was begun already has its job when that goes on, as what was not", async () => {
+  const flow = "paused.jobs";
+  await sql`
+    insert into flowledger.executions (id, seq, flow, created_at, started_at, wake_at, epoch)
+    select gen_random_uuid(), 2, ${flow}, now(), now(), now() - interval '1 minute', n from generate_series(0, 1) n`;
+  await sql`select flowledger.pause_flow(${flow}, ${sql.json(by)})`;
+
+  await sql`select flowledger.unpause_flow(${flow}, ${sql.json(by)})`;
+
+  const [{ ids }] = await sql<[{ ids: number }]>`
+    select sum(json_array_length(j.payload))::int as ids from flowledger_jobs._private_jobs j
+    join flowledger_jobs._private_tasks t on t.id = j.task_id where t.identifier = ${`flowledger:${flow}`}`;
+  expect(ids).toBe(2);
+  await sql`delete from flowledger.executions where flow = ${flow}`;
+});
+
 test("whether a flow is paused says the last row of it, whatever the clock said then", async () => {
   const flow = "paused.back";
   const note = (intake: string | null, at: string) => sql`

@@ -211,6 +211,28 @@ test("input, output, state, a chunk, a seq, and what was cancelled", async () =>
   expect(await result(again)).toEqual({ $final_result: "yes" });
 });
 
+test("a stream that was stopped before the failure is stopped in the new one as well", async () => {
+  let isBroken = true;
+  const flow = defineFlow("redrive.stream");
+  flow
+    .to("stop", (ctx) => ctx.stopStream())
+    .to("fail", (ctx) => {
+      if (isBroken) throw new Error(`down in attempt ${ctx.attempt}`);
+    });
+  await using orchestrator = await serving(database, [flow]);
+  const failed = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await refusal(failed.waitForClose());
+  isBroken = false;
+
+  const next = await failed.redrive(by);
+  await next.waitForClose();
+
+  expect(await sql`select stream_ended from flowledger.executions where id = ${next.id}`).toEqual([
+    { stream_ended: true },
+  ]);
+  await expectSound(next);
+});
+
 test("what cannot be redriven is refused, says why, and nothing is written; the shell does the same", async () => {
   const flow = defineFlow("redrive.refused");
   let isBroken = true;

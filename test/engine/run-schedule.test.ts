@@ -99,6 +99,24 @@ test("where executions do not overlap, one that is under way is named; what only
   }
 });
 
+test("what is parked holds its schedule up where it is also owned, or asks somebody", async () => {
+  const holds = async (has: { owned?: boolean; pending?: number; closed?: boolean }) => {
+    const id = crypto.randomUUID();
+    const isClosed = has.closed ?? false;
+    await sql`
+      insert into flowledger.executions (id, seq, flow, created_at, started_at, parked, pending_interrupts, owner, closed_at, outcome)
+      values (${id}, 1, 'run.held', now(), now(), 1, ${has.pending ?? 0}, ${has.owned ? id : null}::uuid,
+        case when ${isClosed}::boolean then now() end, case when ${isClosed}::boolean then 'failed' end)`;
+    const [row] = await sql<{ holds: boolean }[]>`select flowledger.holds_schedule(${id}) as holds`;
+    return row?.holds;
+  };
+
+  expect(await holds({})).toBe(false);
+  expect(await holds({ pending: 1 })).toBe(true);
+  expect(await holds({ owned: true })).toBe(true);
+  expect(await holds({ pending: 1, closed: true })).toBe(false);
+});
+
 test("what is no schedule, what no worker has, and a flow that takes no starts are refused, and nothing is written", async () => {
   const count = async () => (await sql`select count(*)::int as n from flowledger.executions`)[0];
   const by = { actor: "ann" };

@@ -475,6 +475,25 @@ test("whoever fires before a time, as with a clock that is ahead, fires nothing"
   expect(await fired(flow.name)).toEqual([]);
 });
 
+test("two schedules of one flow that are due at one time start one execution each", async () => {
+  const flow = defineFlow("schedules.beside");
+  flow.to("work", () => null);
+  const names = ["beside a", "beside b"];
+  await (await scheduling(names.map((name) => ({ flow, cron: "0 0 1 1 *", name })))).close();
+  const { schedules } = storeOn(sql);
+  for (const name of names) await forget(name, 1);
+  const read = await Promise.all(names.map((name) => schedules.read(name)));
+  const time = new Date(Math.max(...read.map((row) => Date.parse(row?.firedUntil ?? ""))) + 60_000);
+
+  for (const [index, name] of names.entries()) {
+    const execution = newExecution({ flow: flow.name });
+    const after = read[index]?.firedUntil ?? "";
+    await schedules.fire({ name, after, until: time, times: [time], overlap: "allow", execution });
+  }
+
+  expect((await fired(flow.name)).map(({ metadata }) => String(metadata["schedule"])).toSorted()).toEqual(names);
+});
+
 test("whoever comes second to a time fires nothing", async () => {
   const flow = defineFlow("schedules.raced");
   flow.to("work", () => null);

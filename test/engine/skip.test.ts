@@ -164,6 +164,16 @@ test("the output has the chunk's contract at every door, and nothing that cannot
   expect(await refusal(execution.skip({ actor: "ann" } as never))).toMatchObject({ code: "USAGE_INVALID" });
   expect((await execution.result.getMeta()).stateVersion).toBe(before);
 
+  const paused = defineFlow("skip.contract-paused");
+  paused.to("typed", (ctx) => ctx.pauseFor() as never, { output: z.object({ id: z.string() }) }).end();
+  await using asking = await serving(database, [paused]);
+  const question = await asking.flow(paused).startExecution(null, { autoClose: false });
+  await untilEvent(question, "interrupt.raised");
+  await expect(
+    sql`select flowledger.skip(${question.id}, ${sql.json({ ...by, output: { id: 7 } })})`,
+  ).rejects.toMatchObject({ code: "FL008" });
+  await question.cancel();
+
   await bySql({ output: { id: "manual-7" } });
   expect(await execution.waitForClose()).toEqual({ $final_result: { id: "manual-7" } });
   expect(await refusal(execution.skip(by))).toMatchObject({ code: "EXECUTION_CLOSED" });

@@ -51,7 +51,10 @@ working.to("ask", async (ctx) => {
   return ctx.pauseFor({ interruptId: "ask" });
 });
 working.to("work", (ctx) => gateOf(ctx.input).passed);
-const all = { working, asks, parent, grandparent, beside, ending, cleaning };
+const calling = defineFlow("calling");
+calling.to("ask", (ctx) => ctx.pauseFor({ interruptId: "own" }));
+calling.to("call", async (ctx) => void (await ctx.call(asks, ctx.input)));
+const all = { working, asks, parent, grandparent, beside, ending, cleaning, calling };
 const orchestrator = await serving(database, Object.values(all), {}, { concurrency: 250 });
 afterAll(() => orchestrator.close());
 
@@ -135,6 +138,23 @@ test("pauses before the close and behind it are cancelled both", async () => {
   await closing;
   const cancelled = await execution.history({ types: ["interrupt.cancelled"] });
   expect(cancelled).toMatchObject([{ id: "first" }, { id: "second" }]);
+  await expectClosed(execution);
+});
+
+test("what a chunk has called keeps its questions: a close waits for it, and cancels only what shows on its execution", async () => {
+  const execution = await start("calling");
+  gateOf(`run ${runs}`).open();
+  await untilPending(execution);
+  const { child } = await untilEvent(execution, "child.started");
+  const called = await orchestrator.getExecution(String(child));
+  await untilPending(called);
+
+  const closing = doors.library(execution);
+  await untilEvent(execution, "execution.sealed");
+  await called.continueWith("ask", 1);
+
+  await closing;
+  expect(await called.result.getMeta()).toMatchObject({ status: "completed" });
   await expectClosed(execution);
 });
 

@@ -113,6 +113,12 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
 
     expect(String(error)).toContain("keeps 100 answers");
     expect(repeated).toBe("INTERRUPT_NOT_PENDING");
+    // One that was asked meanwhile leaves room for another.
+    await sql`
+      insert into flowledger.interrupts select r.* from jsonb_populate_record(null::flowledger.interrupts, jsonb_build_object(
+        'execution_id', ${execution.id}::text, 'id', 'q0', 'flow', ${flow.name}::text, 'chunk', 'ask', 'type', 'pause', 'status', 'resumed',
+        'payload', 'null'::jsonb, 'resume_to', '"next"'::jsonb, 'resume_count', 0, 'created_at', now(), 'raised_seq', 1)) r`;
+    expect(await door.continueWith(execution, "boss", 1)).toMatchObject({ status: "early" });
     await execution.close();
   });
 });

@@ -200,6 +200,20 @@ describe.each(doorsOf(sql))("answered by $name", (door) => {
     await expectGuarantees(sql, execution.id);
   });
 
+  test("a question is answered through its own execution, and through none that it does not show on", async () => {
+    const flow = defineFlow(`own-${door.name}`);
+    flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }));
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+    const other = await orchestrator.flow(flow).createExecution();
+    await untilPending(execution);
+
+    expect(await codeOf(door.continueWith(other, `${execution.id}:q`, 1))).toBe("INTERRUPT_NOT_PENDING");
+
+    expect(await execution.getPendingInterrupts()).toMatchObject([{ id: "q" }]);
+    for (const one of [execution, other]) await one.cancel();
+  });
+
   test("TF-PAU-19: a sealed or closed execution refuses answers, and so does one that does not exist", async () => {
     const flow = defineFlow(`late-${door.name}`);
     flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }));

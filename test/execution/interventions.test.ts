@@ -35,6 +35,23 @@ function reviewed(name: string) {
 }
 
 describe.each(doorsOf(sql))("sent by $name", (door) => {
+  test("whose it is stands in the ledger, and what was taken up leaves room for a thousand that wait", async () => {
+    const flow = reviewed(`room-${door.name}`);
+    await using orchestrator = visiting(database, [flow]);
+    const execution = await orchestrator.flow(flow).createExecution();
+    await sql`
+      insert into flowledger.interventions (execution_id, version, id, status, record, created_at)
+      select ${execution.id}, n, n::text, 'inserted', '{}', flowledger.now() from generate_series(1, 1000) n`;
+
+    await door.intervene(execution, 1, { author: "ann" });
+    await sql`update flowledger.interventions set status = 'pending' where execution_id = ${execution.id}`;
+
+    expect(await codeOf(door.intervene(execution, 2))).toBe("USAGE_INVALID");
+    expect(await execution.history({ types: ["intervention.recorded"] })).toMatchObject([{ actor: "ann" }]);
+    await sql`delete from flowledger.interventions where execution_id = ${execution.id} and version <= 1000`;
+    await execution.cancel();
+  });
+
   test("TF-INV-01: is refused where it is off, and changes nothing", async () => {
     const flow = defineFlow(`off-${door.name}`);
     flow.to("only", (ctx) => ctx.pauseFor());

@@ -8,6 +8,7 @@ import {
   TokenUnknownError,
   TokenUsedError,
   type Execution,
+  type InboxOptions,
   type InterruptNotice,
   type PauseOptions,
 } from "../../src/index.ts";
@@ -242,6 +243,32 @@ test("questions of one execution that are due at one moment come each once, page
   await execution.cancel();
 });
 
+test("what is due is overdue from its moment on, and what is put off is back at its own", async () => {
+  const flow = defineFlow("inbox.moments");
+  flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "anybody", due: "1h" }));
+  flow.to("ask ann", (ctx) => ctx.pauseFor({ interruptId: "ann", due: "1h", assign: ["user:ann"] }));
+  await using t = await kit({ flows: [flow] });
+  const execution = await t.start(flow, null, { autoClose: false });
+  await t.settle();
+  const [asked] = await execution.getPendingInterrupts();
+  const due = asked?.dueAt?.getTime() ?? 0;
+  const listed = async (options: InboxOptions) =>
+    (await t.orchestrator.inbox(options)).interrupts.map(({ id }) => id).toSorted();
+
+  await t.clock.set(new Date(due - 1));
+  expect(await listed({ overdue: true })).toEqual([]);
+  await t.clock.set(new Date(due));
+  expect(await listed({ overdue: true })).toEqual(["ann", "anybody"]);
+  expect(await listed({ overdue: true, for: ["user:ann"] })).toEqual(["ann"]);
+
+  await execution.snooze("ann", { until: new Date(due + 1000), actor: "ann" });
+  await t.clock.set(new Date(due + 999));
+  expect(await listed({})).toEqual(["anybody"]);
+  await t.clock.set(new Date(due + 1000));
+  expect(await listed({})).toEqual(["ann", "anybody"]);
+  await execution.cancel();
+});
+
 test("a link answers its own question: not one that is asked again, not that of a copy, and not past an exclusive claim", async () => {
   const links = new Map<string, string[]>();
   const flow = defineFlow("links.own");
@@ -270,6 +297,15 @@ test("a link answers its own question: not one that is asked again, not that of 
   await other.continueWith("boss", 1);
   await t.settle();
   expect(await refusal(answer(links.get(other.id)?.[0]))).toBeInstanceOf(TokenClosedError);
+  const sealed = await t.start(flow, null);
+  await t.settle();
+  await sealed.seal();
+  for (const look of [
+    () => answer(links.get(sealed.id)?.[0]),
+    () => t.orchestrator.askedByToken(links.get(sealed.id)?.[0] ?? ""),
+  ])
+    expect(await refusal(look())).toBeInstanceOf(TokenClosedError);
+  expect(await pending(sealed)).toEqual(["boss"]);
   expect(await pending(other)).toEqual(["boss"]);
 
   const copy = await own.fork({ at: (await own.result.getMeta()).stateVersion });
@@ -279,7 +315,7 @@ test("a link answers its own question: not one that is asked again, not that of 
   await t.orchestrator.prune({ ids: [own.id], actor: "ann", reason: "asked for" });
   expect(await refusal(answer(token))).toBeInstanceOf(TokenUnknownError);
   expect(await pending(copy)).toEqual(["boss"]);
-  for (const one of [other, copy]) await one.cancel();
+  for (const one of [other, sealed, copy]) await one.cancel();
 });
 
 test("a link answers once; what is unknown, used or over says no more than that, and no token is in the database", async () => {

@@ -31,6 +31,21 @@ test("an execution is followed from pause to end, by the chunk, the type or the 
   expect(t.clock.now().toISOString()).toBe("2026-01-01T09:00:10.000Z");
 });
 
+test("an interrupt is meant by its id before its type, and by its type before its chunk", async () => {
+  const flow = defineFlow("named");
+  flow.to("a", (ctx) => ctx.pauseFor({ interruptId: "1", type: "c" }));
+  flow.to("b", (ctx) => ctx.pauseFor({ interruptId: "a", type: "d" }));
+  flow.to("c", (ctx) => ctx.pauseFor({ interruptId: "3", type: "b" }));
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null);
+
+  const meant = [];
+  for (const waiting of ["a", "b", "c"]) meant.push((await run.until({ waiting })).id);
+
+  expect(meant).toEqual(["a", "3", "1"]);
+  await run.cancel();
+});
+
 test("an answer is checked like any other", async () => {
   await using t = await kit({ flows: [refund] });
   const run = await t.start(refund, { amount: 900 });

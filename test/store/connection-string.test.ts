@@ -75,6 +75,7 @@ describe("what a connection string becomes", () => {
     ],
     ["of Azure", url.replace("ann:", "ann%40server:"), { ...base, username: "ann@server" }],
     ["of Azure, as text", `${url}?sslmode=verify-full&sslrootcert=system`, { ...base, ssl: "verify-full" }],
+    ["the system's authorities verify", `${url}?sslmode=require&sslrootcert=system`, { ...base, ssl: "verify-full" }],
     ["of DigitalOcean", url.replace(".com/", ".com:25060/"), { ...base, port: [25060] }],
     ["as JDBC has it", `${url}?ssl=true`, { ...base, ssl: true }],
     ["as pg has it", `${url}?sslmode=no-verify&uselibpqcompat=true`, { ...base, ssl: "require" }],

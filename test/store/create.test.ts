@@ -91,6 +91,47 @@ test("a start with a key leaves the execution of another flow alone that was cre
   expect(await ledgerOf(sql, id(created))).toEqual(["execution.created"]);
 });
 
+test("a key whose execution ended before it was started is a conflict, and holds up nobody in its batch", async () => {
+  const { starts } = storeOn(sql);
+  const [created] = await starts.create([newExecution({ idempotencyKey: "over", input: undefined })]);
+  await sql`select flowledger.cancel(${id(created)}::uuid)`;
+
+  const [again, other] = await starts.create([newExecution({ idempotencyKey: "over" }), newExecution()]);
+
+  expect(again).toMatchObject({ id: created?.id, isNew: false, isConflict: true });
+  expect(other).toMatchObject({ isNew: true });
+  expect(await ledgerOf(sql, id(created))).not.toContain("execution.started");
+});
+
+test("what ended before a worker took it is not looked at again when it would have been discarded", async () => {
+  const [created] = await storeOn(sql).starts.create([newExecution({ discardAfter: 60_000 })]);
+
+  await sql`select flowledger.cancel(${id(created)}::uuid)`;
+
+  expect(await sql`select discard_at from flowledger.executions where id = ${id(created)}`).toEqual([
+    { discard_at: null },
+  ]);
+});
+
+test("what was sealed and then cancelled before anybody took it says of its corrections what an owner would", async () => {
+  const [created] = await storeOn(sql).starts.create([newExecution({ settings: { interventionMode: "auto" } })]);
+  await sql`select flowledger.intervene(${id(created)}::uuid, '1')`;
+  await sql`select flowledger.seal(${id(created)}::uuid)`;
+
+  await sql`select flowledger.cancel(${id(created)}::uuid)`;
+
+  expect((await ledgerOf(sql, id(created))).slice(2)).toEqual([
+    "intervention.recorded",
+    "execution.sealed",
+    "cancel.requested",
+    "intervention.expired",
+    // The close that they expire with.
+    "execution.sealed",
+    "execution.closed",
+  ]);
+  await expectGuarantees(sql, id(created));
+});
+
 test("a key twice in one batch makes one execution, and answers in order", async () => {
   const results = await storeOn(sql).starts.create([
     newExecution(),

@@ -232,3 +232,25 @@ test("a contract that changed is the one that counts, though its version is the 
   await start('"x"');
   await expect(start("1")).rejects.toMatchObject({ code: "FL008" });
 });
+
+test("a worker of a release that did not say which version it serves may serve any", async () => {
+  const { workers } = storeOn(sql);
+  const flow = "untold";
+  const contracts = { old: "number", new: "string" };
+  await workers.keepDefinitions(
+    Object.entries(contracts).map(([fingerprint, type]) => ({
+      flow,
+      fingerprint,
+      blueprint: { contract: { input: { type } } },
+    })),
+  );
+  const start = (input: string) => sql`select flowledger.start(${flow}, ${input}::text::jsonb)`;
+  const register = (fingerprints: string) =>
+    sql`select flowledger.register_worker(gen_random_uuid(), 'h', 1, array[${flow}], ${fingerprints}::text::text[], '{}', null)`;
+
+  await register('{"new"}');
+  await expect(start("1")).rejects.toMatchObject({ code: "FL008" });
+  await sql`select flowledger.register_worker(gen_random_uuid(), 'h', 1, array[${flow}], '{}', null)`;
+  await start("1");
+  await expect(start("true")).rejects.toMatchObject({ code: "FL008" });
+});

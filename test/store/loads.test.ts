@@ -35,3 +35,29 @@ test("a thousand loads in one statement take each as long as fifty do", { timeou
   // A busy machine makes some slower, and none faster.
   expect(Math.min(...(many ?? [])) / Math.min(...(few ?? []))).toBeLessThan(2);
 });
+
+test("what a sub-flow puts goes into no stream above it that has closed", async () => {
+  await using database = await testDatabase();
+  const token = "00000000-0000-4000-8000-000000000002";
+  const ids = [1, 2, 3].map((n) => ExecutionId.parse(`0190a000-0000-7000-8000-00000000000${n}`));
+  await database.sql`
+    insert into flowledger.executions (id, seq, flow, created_at, started_at, closed_at, outcome, owner, epoch, lease_token)
+    select id, 1, 'chat', now(), now(), case when n = 1 then now() end, case when n = 1 then 'failed' end, ${token}, 1, ${token}
+    from unnest(${ids}::uuid[]) with ordinality as e(id, n)`;
+  const [above, open, id] = ids;
+  if (!above || !open || !id) throw new Error("not made");
+  const load = {
+    id,
+    epoch: 1,
+    token,
+    no: 1,
+    visibleIn: [open, above],
+    items: [{ dispatch: 1, text: '"a"' }],
+    marks: [],
+  };
+
+  expect(await storeOn(database.sql).streams.put([load])).toEqual(["ok"]);
+
+  const put = await database.sql`select execution_id as id, seq::int from flowledger.stream_items order by 1`;
+  expect(put).toEqual([open, id].map((one) => ({ id: one, seq: 1 })));
+});

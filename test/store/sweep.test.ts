@@ -57,3 +57,69 @@ test("a worker looks after the others again after a look that failed", async () 
 
   expect(reaped).toBe(3);
 });
+
+test("what has closed and told its relatives is woken by nobody", async () => {
+  const [row] = await sql<{ id: string }[]>`
+    insert into flowledger.executions (id, seq, flow, created_at, closed_at, outcome)
+    values (gen_random_uuid(), 1, 'over', flowledger.now(), flowledger.now(), 'completed') returning id`;
+
+  await sql`select flowledger.wake(array[${row?.id ?? ""}::uuid])`;
+
+  expect(await sql`select wake_at from flowledger.executions where id = ${row?.id ?? ""}`).toEqual([{ wake_at: null }]);
+});
+
+test("starts are kept as long as the longer of the two rates counts them", async () => {
+  await sql`
+    insert into flowledger.limits (flow, rate, rate_ms, key_rate, key_rate_ms, action) values ('rates', 1, 3600000, 1, 60000, 'keep')`;
+  await sql`
+    insert into flowledger.limited_starts (execution_id, flow, key, at)
+    select gen_random_uuid(), 'rates', n::text, flowledger.now() - n * interval '1 minute' from unnest(array[59, 61]) n`;
+
+  await sql`select flowledger.sweep_slots()`;
+
+  expect(await sql`select key from flowledger.limited_starts where flow = 'rates'`).toEqual([{ key: "59" }]);
+});
+
+test("a new version wakes what is blocked, whatever else that waits for", async () => {
+  const rows = await sql<{ id: string; status: string }[]>`
+    insert into flowledger.executions (id, seq, flow, created_at, started_at, parked, pending_interrupts, epoch)
+    select gen_random_uuid(), 3, 'blocked', flowledger.now(), case when n > 0 then flowledger.now() end, (n = 3)::int, (n = 2)::int, 1
+    from generate_series(0, 3) n returning id, status`;
+  await sql`
+    insert into flowledger.ledger (execution_id, seq, epoch, at, type, payload)
+    select e, s, 1, flowledger.now(), case s when 1 then 'execution.claimed' else 'execution.blocked' end, '{"fingerprint": "old"}'
+    from unnest(${rows.map(({ id }) => id)}::uuid[]) e, generate_series(1, 2) s`;
+  const woken = async (fingerprint: string) => {
+    await sql`select flowledger.wake_blocked(array['blocked'], array[${fingerprint}])`;
+    const found = await sql<{ status: string }[]>`
+      select status from flowledger.executions where flow = 'blocked' and wake_at is not null order by 1`;
+    return found.map(({ status }) => status);
+  };
+
+  expect(rows.map(({ status }) => status)).toEqual(["created", "running", "waiting", "parked"]);
+  expect(await woken("old")).toEqual([]);
+  expect(await woken("new")).toEqual(["created", "parked", "running", "waiting"]);
+});
+
+test("a sign of life from a session that lost its key, as behind a pooler, holds another one", async () => {
+  await sql.begin(async (tx) => {
+    const id = crypto.randomUUID();
+    const key = async () => {
+      const [row] = await tx<{ key: string; held: string }[]>`
+        select w.session_key::text as key, current_setting('flowledger.session_key') as held from flowledger.workers w where w.id = ${id}`;
+      return row;
+    };
+    await tx`select flowledger.register_worker(${id}, 'h', 1, '{}', '{}', null)`;
+    const first = await key();
+    await tx`select flowledger.heartbeat(${id})`;
+    expect(await key()).toEqual(first);
+
+    await tx`select set_config('flowledger.session_key', '1', false)`;
+    expect(await tx`select flowledger.heartbeat(${id}) as alive`).toEqual([{ alive: true }]);
+
+    const second = await key();
+    expect(second?.key).toBe(second?.held);
+    expect(second?.key).not.toBe(first?.key);
+    await tx`select flowledger.leave_worker(${id})`;
+  });
+});

@@ -6,6 +6,7 @@ import { expect, test, vi } from "vitest";
 import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
 import type { Logger } from "../../src/index.ts";
 import { openLogs } from "../../src/telemetry/log.ts";
+import { traceIdOf } from "../../src/telemetry/traceparent.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, serving, untilEvent, visiting } from "../support/flows.ts";
 
@@ -262,13 +263,15 @@ test("lines that differ in ids and numbers of their error alone are one kind; ot
   const logs = openLogs(logger);
   const blocked = (more: object) => {
     const id = crypto.randomUUID();
-    logs.library.error("blocked", { event: "blocked", executionId: id, flow: "a", error: `${id} at 17`, ...more });
+    const own = { executionId: id, ...traceIdOf(`00-${id.replaceAll("-", "")}-00f067aa0ba902b7-01`) };
+    logs.library.error("blocked", { event: "blocked", ...own, flow: "a", error: `${id} at 17`, ...more });
   };
   for (let n = 0; n < 1000; n++) blocked({ error: `execution ${crypto.randomUUID()} stands at seq ${n}` });
   blocked({ chunk: "step 1" });
   blocked({ chunk: "step 2" });
   blocked({ error: "something else" });
   expect(lines).toHaveLength(4);
+  expect(lines[0]).toMatchObject({ traceId: expect.stringMatching(/^[0-9a-f]{32}$/) });
 
   logs.flush();
 
@@ -324,4 +327,11 @@ test("what is logged cannot write control characters to a terminal, nor lines th
   expect(written.join("")).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202a-\u202e]|^error/m);
   expect(written[0]).toContain("fake %s %o");
   expect(JSON.parse(written[1] ?? "")).toMatchObject({ msg: evil, evil });
+});
+
+test("a trace that was sampled out is named in no line: nobody finds its spans", () => {
+  const of = (flags: string) => traceIdOf(`00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-${flags}`);
+
+  expect([of("00"), of("02"), traceIdOf(null)]).toEqual([{}, {}, {}]);
+  expect([of("01"), of("03")]).toEqual(Array(2).fill({ traceId: "4bf92f3577b34da6a3ce929d0e0e4736" }));
 });

@@ -12,8 +12,11 @@ import { beforeAll, describe, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import type { Orchestrator } from "../../src/index.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
+import { initialState } from "../../src/ledger/state.ts";
 import { Histogram } from "../../src/telemetry/histogram.ts";
 import { LoopLag } from "../../src/telemetry/loop.ts";
+import { dueAt } from "../../src/telemetry/meter.ts";
 import { openMetrics } from "../../src/telemetry/openmetrics.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
@@ -269,6 +272,8 @@ test("a MeterProvider of the application gets what a scrape has, under the same 
     await first.close();
     await using second = await serving(own, flows);
     await second.flow(working).start(null);
+    // What was counted before another worker came is told once.
+    await (await second.startWorker()).stop();
     await expect(second.flow(failing).start(null)).rejects.toThrow("no");
     const asked = await second.flow(asking).createExecution({ autoClose: false });
     await asked.start(null);
@@ -321,6 +326,16 @@ test("a MeterProvider of the application gets what a scrape has, under the same 
     api.metrics.disable();
     await provider.shutdown();
   }
+});
+
+test("a copy could have been taken since it was made, whatever it is a copy of", () => {
+  const state = { ...initialState(), createdAt: 1, startedAt: 2, activeAt: 70, dueAt: null };
+  const other = "01890000-0000-7000-8000-000000000000";
+
+  expect(dueAt({ ...state })).toBe(2);
+  expect(dueAt({ ...state, loadedFrom: other })).toBe(70);
+  expect(dueAt({ ...state, forkedFrom: ExecutionId.parse(other) })).toBe(70);
+  expect(dueAt({ ...state, loadedFrom: other, dueAt: 99 })).toBe(99);
 });
 
 test("no label has a value that grows with executions", async () => {
