@@ -1,11 +1,11 @@
 /** One tool call: it runs as a recorded step of its own, and the page and the model hear what became of it. */
 import type { ToolExecutionOptions, ToolResultPart, ToolSet } from "ai";
-import { FlowledgerError, PayloadError } from "../base/errors.ts";
+import { PayloadError } from "../base/errors.ts";
 import { isObject, type Json } from "../base/json.ts";
 import type { Ctx } from "../flow/context.ts";
 import { toModelMessages, toStorable, type AgentContract } from "./contract.ts";
 import { askForOutput, type Decided } from "./approval.ts";
-import { show, type Call } from "./model.ts";
+import { shorten, show, type Call } from "./model.ts";
 import { toolOf, type AgentSettings } from "./settings.ts";
 
 /** What `execute` of a tool gets here beside what the AI SDK gives it. */
@@ -118,7 +118,7 @@ function isUnstorable(error: unknown): boolean {
   return error instanceof Error && error.name === "PayloadError";
 }
 
-function messageOf(error: unknown): string {
-  if (error instanceof FlowledgerError) return error.message;
-  return error instanceof Error ? error.message : String(error);
+/** What a model and a page are told of it. */
+export function messageOf(error: unknown): string {
+  return shorten(error instanceof Error ? error.message : String(error));
 }
