@@ -32,6 +32,11 @@ export async function useTool(ctx: Ctx<AgentContract, Decided>, settings: AgentS
     await put({ type: "tool-output-denied", toolCallId });
     return told({ type: "execution-denied", reason: String(answer) });
   }
+  const failed = ctx.resume ? problemOf(ctx.resume.value) : null;
+  if (failed !== null) {
+    await put({ type: "tool-output-error", toolCallId, errorText: failed });
+    return told({ type: "error-text", value: failed });
+  }
   if (outcome === "answered" || ctx.resume) {
     const given = ctx.resume ? ctx.resume.value : answer;
     await put({ type: "tool-output-available", toolCallId, output: given });
@@ -107,6 +112,12 @@ async function modelOutput(
 
 function outputOf(output: Json): Result["output"] {
   return typeof output === "string" ? { type: "text", value: output } : { type: "json", value: output };
+}
+
+/** What whoever runs the tool says of a run that failed: `{ error }`, and nothing else. */
+function problemOf(value: unknown): string | null {
+  const { error, ...more } = isObject(value) ? value : {};
+  return typeof error === "string" && Object.keys(more).length === 0 ? shorten(error) : null;
 }
 
 function isTooLarge(error: unknown): error is PayloadError {
