@@ -489,10 +489,9 @@ test("what is no request of a page is refused before anything is written", async
     at.routes.fetch(new Request("http://app/api/chat", { method: "DELETE" })),
   ]);
 
-  expect(statuses.map(({ status }) => status)).toEqual([
-    ...[400, 400, 400, 400, 413, 415, 409, 400, 404],
-    ...[400, 400, 400, 400, 400, 400, 405],
-  ]);
+  expect(statuses.map(({ status }) => status).join(" ")).toBe(
+    "400 400 400 400 413 415 409 400 404 400 400 400 400 400 400 405",
+  );
   expect((await at.orchestrator.listExecutions({ flow: "refused" })).executions).toHaveLength(before);
   at.provider.release();
   await (await held).text();
