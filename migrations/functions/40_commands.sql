@@ -164,12 +164,20 @@ end $$;
 --   raw   the flow's contract has not seen the payload: its owner checks it. Only the library says that it has, and not as a client
 create or replace function flowledger.emit(id uuid, event text, payload jsonb default 'null', idempotency_key text default null,
   actor text default null, notify boolean default true, raw boolean default true) returns int
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.emit(id, event, payload, idempotency_key, actor, notify, raw, null) $$;
+
+-- The same with the trace of who sends it, as W3C writes it: the span of a pause that it answers links to that. Anything else is left out.
+create or replace function flowledger.emit(id uuid, event text, payload jsonb, idempotency_key text, actor text, notify boolean, raw boolean,
+  traceparent text) returns int
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   e flowledger.executions;
   v_known int;
+  v_trace text := case when traceparent is not null then flowledger.traceparent_of(to_jsonb(traceparent)) end;
 begin
   if coalesce(event, '') = '' then
     raise exception 'event name % is not valid', quote_nullable(event) using errcode = 'FL008', hint = 'use a text that is not empty';
@@ -196,9 +204,9 @@ begin
   end if;
   -- Interrupts that wait for the event are answered by it.
   return flowledger.accept(e, jsonb_build_array(jsonb_build_object('type', 'event.emitted', 'event', event,
-    'payload', coalesce(payload, 'null'), 'idempotencyKey', idempotency_key, 'actor', actor, 'raw', case when raw is distinct from false or not flowledger.is_trusted() then true end))
+    'payload', coalesce(payload, 'null'), 'idempotencyKey', idempotency_key, 'actor', actor, 'traceparent', v_trace, 'raw', case when raw is distinct from false or not flowledger.is_trusted() then true end))
     || coalesce((select jsonb_agg(jsonb_build_object('type', 'interrupt.resumed', 'id', i.id, 'value', coalesce(emit.payload, 'null'),
-        'byEvent', event, 'of', e.seq + 1, 'actor', emit.actor) order by i.created_at, i.id)
+        'byEvent', event, 'of', e.seq + 1, 'actor', emit.actor, 'traceparent', v_trace) order by i.created_at, i.id)
       from flowledger.interrupts i
       where e.pending_interrupts > 0 and i.execution_id = e.id and i.status = 'pending' and i.resume_to ->> 'event' = event), '[]'), notify);
 end $$;

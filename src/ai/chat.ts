@@ -70,8 +70,9 @@ export interface ChatRoutes {
 /** Bytes of a request: the stock transport sends the whole chat along. */
 const maxBodyBytes = 8 * 1_048_576;
 const Id = z.string().min(1).max(200);
+const actions = ["stream", "stop", "answer"];
 const Sent = z.looseObject({
-  id: Id,
+  id: Id.refine((id) => ![...actions, ".", ".."].includes(id), "is part of a path: name the chat otherwise"),
   messages: z.array(z.looseObject({ id: Id, role: z.string(), parts: z.array(z.unknown()) })).min(1),
   trigger: z.enum(["submit-message", "regenerate-message"]).default("submit-message"),
 });
@@ -142,6 +143,8 @@ export function chatRoutes(options: ChatRoutesOptions): ChatRoutes {
     const replaced = turns.find(({ message }) => message === last.id);
     const previous = replaced ? replaced.previous : (newest?.id ?? null);
     const [history, said] = [await historyAfter(chat, previous), await ai.convertToModelMessages([last])];
+    if (said.every(({ content }) => content.length === 0))
+      return refused(400, "CONTRACT_VIOLATED", "the message says nothing that a model can be told");
     const given = input ? input({ chat: id, actor, said, history }) : { messages: [...history, ...said] };
     const begun = toJson(plain(given), `input of a turn of chat "${id}"`);
     return stream(await beginTurn(chat, begun, { message: last.id, content, previous }, newest?.id ?? null), request);
@@ -241,7 +244,7 @@ function ownerOf(access: ChatAccess, actor: string): JsonObject {
 function placeOf(request: Request): { id: string; action: string | null } {
   const parts = new URL(request.url).pathname.split("/").filter((part) => part !== "");
   const last = parts.at(-1) ?? "";
-  if (parts.length > 1 && ["stream", "stop", "answer"].includes(last)) return { id: named(parts.at(-2)), action: last };
+  if (parts.length > 1 && actions.includes(last)) return { id: named(parts.at(-2)), action: last };
   return { id: request.method === "GET" ? named(last) : "", action: null };
 }
 

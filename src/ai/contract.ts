@@ -54,13 +54,22 @@ export type AgentContract = typeof agentContract;
 /** A stream item: a chunk for the page. `from` is the same for all that one model call or tool call puts, in each of its attempts. */
 export type AgentItem = UIMessageChunk & { readonly from?: string };
 
-/** Keeps what a model or tool gave as JSON: bytes as base64, moments and addresses as text, and nothing undefined. */
+/**
+ * Keeps what a model or tool gave as JSON: bytes as base64, moments and addresses as text, texts as Postgres can hold them, and nothing
+ * undefined.
+ */
 export function toStorable(value: unknown, where: string): Json {
   return toJson(inJson(value), where);
 }
 
+/** What reads the world reads zeros and halves of pairs too, and no code of the user's made them: each becomes U+FFFD. */
+export function inText(text: string): string {
+  return text.toWellFormed().replaceAll("\0", "\uFFFD");
+}
+
 /** @param within what it is part of: where one of them comes again `toJson` says so */
-function inJson(value: unknown, within: readonly unknown[] = []): unknown {
+export function inJson(value: unknown, within: readonly unknown[] = []): unknown {
+  if (typeof value === "string") return inText(value);
   if (typeof value !== "object" || value === null || within.includes(value)) return value;
   if (value instanceof Uint8Array) return Buffer.from(value).toString("base64");
   if (value instanceof ArrayBuffer) return Buffer.from(value).toString("base64");
@@ -70,7 +79,7 @@ function inJson(value: unknown, within: readonly unknown[] = []): unknown {
   if (Array.isArray(value)) return value.map((item) => (item === undefined ? null : inJson(item, here)));
   if (Object.getPrototypeOf(value) !== Object.prototype) return value;
   const fields = Object.entries(value).filter(([, field]) => field !== undefined);
-  return Object.fromEntries(fields.map(([key, field]) => [key, inJson(field, here)]));
+  return Object.fromEntries(fields.map(([key, field]) => [inText(key), inJson(field, here)]));
 }
 
 export function toMessages(messages: readonly ModelMessage[], where: string): Message[] {

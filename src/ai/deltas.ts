@@ -39,7 +39,10 @@ export class Deltas {
     if (!isDelta(chunk)) return this.#put(chunk);
     this.#waiting = joined ?? chunk;
     this.#bytes += Buffer.byteLength(textOf(chunk));
-    if (this.#bytes >= joinBytes) return this.flush();
+    if (this.#bytes >= joinBytes) {
+      await this.#late;
+      return this.#send({ isMore: true });
+    }
     this.#timer ??= this.#timers.after(joinMs, () => void this.#due(), "pieces of a model's output are joined");
   }
 
@@ -48,7 +51,7 @@ export class Deltas {
     await this.#arrived();
     // Everything may have been put while this waited.
     if (timer !== this.#timer) return;
-    const sent = this.#send();
+    const sent = this.#send({ isMore: true });
     sent.catch(() => {});
     this.#late = Promise.all([this.#late, sent]).then(() => {});
     this.#late.catch(() => {});
@@ -66,14 +69,21 @@ export class Deltas {
     this.#waiting = null;
   }
 
-  // Async, so that a timer that calls it gets a rejection and no exception.
-  async #send(): Promise<void> {
+  /**
+   * Async, so that a timer that calls it gets a rejection and no exception.
+   *
+   * @param options.isMore of this part: half of a pair waits for the other half
+   */
+  async #send({ isMore = false } = {}): Promise<void> {
     this.#timer?.cancel();
     this.#timer = undefined;
     const chunk = this.#waiting;
-    this.#waiting = null;
+    const half = isMore && chunk ? (/[\uD800-\uDBFF]$/.exec(textOf(chunk))?.[0] ?? "") : "";
+    this.#waiting = chunk && half !== "" ? withText(chunk, half) : null;
     this.#bytes = 0;
-    if (chunk) await this.#put(chunk);
+    if (!chunk) return;
+    const text = textOf(chunk);
+    if (text !== half || half === "") await this.#put(half === "" ? chunk : withText(chunk, text.slice(0, -1)));
   }
 }
 
@@ -90,6 +100,10 @@ export function joinOf(first: Delta, next: UIMessageChunk): Delta | null {
 
 export function isDelta(chunk: UIMessageChunk): chunk is Delta {
   return chunk.type === "text-delta" || chunk.type === "reasoning-delta" || chunk.type === "tool-input-delta";
+}
+
+function withText(delta: Delta, text: string): Delta {
+  return delta.type === "tool-input-delta" ? { ...delta, inputTextDelta: text } : { ...delta, delta: text };
 }
 
 function textOf(delta: Delta): string {

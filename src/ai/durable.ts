@@ -15,9 +15,9 @@ import {
 import type { Output, RetryOptions, StepOptions } from "../flow/context.ts";
 import { toStorable, type AgentItem } from "./contract.ts";
 import { Deltas } from "./deltas.ts";
-import { arrived, retryOf, show, timed, untimed } from "./model.ts";
+import { arrived, retryOf, shorten, show, timed, untimed } from "./model.ts";
 import { deltaOf, idsOnce, isPiece, joinPieces, type Part } from "./spoken.ts";
-import { runTool, type DurableToolOptions } from "./tools.ts";
+import { messageOf, runTool, type DurableToolOptions } from "./tools.ts";
 
 /** What these need of a chunk's `ctx`, whatever its flow. */
 export interface Durable {
@@ -62,6 +62,7 @@ export interface DurableToolsOptions {
 type Silent<T> = T & { readonly stream: false };
 type Generate = NonNullable<LanguageModelMiddleware["wrapGenerate"]>;
 type Generated = Awaited<ReturnType<Generate>>;
+type LanguageModelPrompt = Parameters<Generate>[0]["params"]["prompt"];
 
 /**
  * Middleware for `wrapLanguageModel({ model, middleware: durableCalls(ctx) })`: each call is a recorded step of this chunk, for
@@ -96,12 +97,13 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
       ...params,
       abortSignal: params.abortSignal ? AbortSignal.any([ctx.signal, params.abortSignal]) : ctx.signal,
     }),
-    wrapGenerate: async ({ doGenerate }) => {
+    wrapGenerate: async ({ doGenerate, params: { prompt } }) => {
       const recording = await recorded(async (key) => {
         const { request: _, response, ...given } = await doGenerate();
         const result = { ...given, content: given.content.map(idsOnce()) };
         const { body: _body, ...kept } = response ?? {};
         const put = putter(key);
+        await showRefused(prompt, put);
         await put({ type: "start-step" });
         for (const [index, part] of result.content.entries())
           if (part.type === "text" || part.type === "reasoning") {
@@ -115,11 +117,12 @@ export function durableCalls(ctx: Durable | DurableStream, options: DurableCalls
       });
       return GeneratedResult.parse(withDate(recording));
     },
-    wrapStream: async ({ doStream }) => {
+    wrapStream: async ({ doStream, params: { prompt } }) => {
       const given = await recorded(async (key) => {
         const put = putter(key);
         const deltas = new Deltas(put, () => arrived(ctx));
         const parts: Part[] = [];
+        await showRefused(prompt, put);
         await put({ type: "start-step" });
         try {
           const { stream } = await doStream();
@@ -172,7 +175,7 @@ export function durableTools(ctx: Durable | DurableStream, tools: ToolSet, optio
     const once = async (input: unknown, given: ToolExecutionOptions<unknown>): Promise<Json> => {
       const { toolCallId } = given;
       const put = putter(`${ctx.idempotencyKey}/${toolCallId}`);
-      const output = await ctx.step(
+      const result = ctx.step(
         toolName,
         (signal, idempotencyKey) => {
           const abortSignal = given.abortSignal ? AbortSignal.any([signal, given.abortSignal]) : signal;
@@ -184,6 +187,10 @@ export function durableTools(ctx: Durable | DurableStream, tools: ToolSet, optio
         },
         { timeout, ...(retry && { retry }) },
       );
+      const output = await result.catch(async (error: unknown) => {
+        if (!ctx.signal.aborted) await put({ type: "tool-output-error", toolCallId, errorText: messageOf(error) });
+        throw error;
+      });
       await put({ type: "tool-output-available", toolCallId, output });
       return output;
     };
@@ -232,17 +239,37 @@ async function showPart(
         output: part.result,
         providerExecuted: true,
       });
-    case "source":
-      if (part.sourceType !== "url") return;
-      return put({
-        type: "source-url",
-        sourceId: part.id,
-        url: part.url,
-        ...(part.title !== undefined && { title: part.title }),
-      });
+    case "source": {
+      const { id: sourceId, title, providerMetadata } = part;
+      const more = providerMetadata && { providerMetadata };
+      if (part.sourceType === "url")
+        return put({ type: "source-url", sourceId, url: part.url, ...(title !== undefined && { title }), ...more });
+      const { mediaType, filename } = part;
+      const named = filename !== undefined && { filename };
+      return put({ type: "source-document", sourceId, mediaType, title: part.title, ...named, ...more });
+    }
+    case "file":
+    case "reasoning-file": {
+      const { type, mediaType, data } = part;
+      return put({ type, mediaType, url: data.type === "url" ? data.url.href : dataUrl(mediaType, data.data) });
+    }
     default:
       return;
   }
+}
+
+/** As pages have it: base64 in the address. */
+function dataUrl(mediaType: string, data: string | Uint8Array): string {
+  return `data:${mediaType};base64,${typeof data === "string" ? data : Buffer.from(data).toString("base64")}`;
+}
+
+/** Calls that no tool has run, because they did not fit: how the SDK tells the model of them, which is all that is said of them. */
+async function showRefused(prompt: LanguageModelPrompt, put: (chunk: UIMessageChunk) => Promise<void>): Promise<void> {
+  const last = prompt.at(-1);
+  if (last?.role !== "tool") return;
+  for (const part of last.content)
+    if (part.type === "tool-result" && part.output.type === "error-text")
+      await put({ type: "tool-output-error", toolCallId: part.toolCallId, errorText: shorten(part.output.value) });
 }
 
 function parsed(text: string): unknown {

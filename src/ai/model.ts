@@ -1,4 +1,5 @@
 /** One model call: one attempt of a chunk. What it says goes into the stream as it comes, and into the state when it is whole. */
+import { createHash } from "node:crypto";
 import type { LanguageModel, LanguageModelUsage, TextStreamPart, ToolSet, UIMessageChunk } from "ai";
 import { latestMs, longestMs } from "../base/duration.ts";
 import { ChunkTimeoutError, FlowledgerError, PayloadError, RetryAfterError, StepTimeoutError } from "../base/errors.ts";
@@ -6,7 +7,16 @@ import { isObject, type Json } from "../base/json.ts";
 import { own } from "../engine/ctx/attempt.ts";
 import { EventsCtx } from "../engine/ctx/events.ts";
 import type { Ctx, RetryOptions } from "../flow/context.ts";
-import { toMessages, toModelMessages, toStorable, type AgentContract, type AgentItem, type Usage } from "./contract.ts";
+import {
+  inJson,
+  inText,
+  toMessages,
+  toModelMessages,
+  toStorable,
+  type AgentContract,
+  type AgentItem,
+  type Usage,
+} from "./contract.ts";
 import { prepare } from "./prepare.ts";
 import { ai } from "./sdk.ts";
 import type { AgentSettings } from "./settings.ts";
@@ -32,7 +42,8 @@ interface Putting {
  * words: the conversation has it whole.
  */
 export function show(ctx: Putting, from: string = ctx.idempotencyKey): (chunk: UIMessageChunk) => Promise<void> {
-  return async (chunk) => {
+  return async (said) => {
+    const chunk = kept(said);
     try {
       await ctx.putIntoStream({ ...chunk, from });
     } catch (error) {
@@ -42,6 +53,30 @@ export function show(ctx: Putting, from: string = ctx.idempotencyKey): (chunk: U
     }
   };
 }
+
+/** With texts as Postgres can hold them. */
+function kept(chunk: UIMessageChunk): UIMessageChunk {
+  switch (chunk.type) {
+    case "text-delta":
+    case "reasoning-delta":
+      return { ...chunk, delta: inText(chunk.delta) };
+    case "tool-input-delta":
+      return { ...chunk, inputTextDelta: inText(chunk.inputTextDelta) };
+    case "tool-input-available":
+      return { ...chunk, input: inJson(chunk.input) };
+    case "tool-input-error":
+      return { ...chunk, input: inJson(chunk.input), errorText: inText(chunk.errorText) };
+    case "tool-output-available":
+      return { ...chunk, output: inJson(chunk.output) };
+    case "tool-output-error":
+      return { ...chunk, errorText: inText(chunk.errorText) };
+    default:
+      return chunk;
+  }
+}
+
+/** Of an error's words: the rest says no more. */
+const maxErrorText = 20_000;
 
 /** Null where there is nothing smaller that says as much. */
 function inItems(chunk: UIMessageChunk): UIMessageChunk[] | null {
@@ -54,15 +89,31 @@ function inItems(chunk: UIMessageChunk): UIMessageChunk[] | null {
     case "tool-input-delta":
       return pieces(chunk.inputTextDelta).map((inputTextDelta) => ({ ...chunk, inputTextDelta }));
     case "tool-input-available":
-    case "tool-input-error":
       return [{ ...chunk, input: words }];
+    case "tool-input-error":
+      return [{ ...chunk, input: words, errorText: shorten(chunk.errorText) }];
     case "tool-output-available": {
       const { toolCallId } = chunk;
       return chunk.preliminary === true ? [] : [{ type: "tool-output-error", toolCallId, errorText: words }];
     }
+    case "file":
+    case "reasoning-file": {
+      const id = `${chunk.type}-${createHash("sha256").update(chunk.url).digest("base64url")}`;
+      const delta = `A file of the type ${chunk.mediaType}: ${words}`;
+      return [
+        { type: "text-start", id },
+        { type: "text-delta", id, delta },
+        { type: "text-end", id },
+      ];
+    }
     default:
       return null;
   }
+}
+
+/** What went wrong, in as many words as are worth keeping. */
+export function shorten(errorText: string): string {
+  return inText(errorText.slice(0, maxErrorText));
 }
 
 /** Resolves when what the chunk has put so far is in the stream, or never will be; at once for a `ctx` that is not the engine's own. */
@@ -118,7 +169,7 @@ export async function callModel(
     await ctx.appendState("messages", message);
   await ctx.appendState("steps", { from: before.length, finishReason, model: response.modelId, usage: counted });
   await ctx.setState("usage", sum(ctx.getState("usage") ?? noUsage, counted));
-  await ctx.setState("text", text);
+  await ctx.setState("text", inText(text));
   return toolCalls
     .filter((call) => !call.providerExecuted && call.invalid !== true)
     .map(({ toolCallId, toolName, input }) => ({

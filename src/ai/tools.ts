@@ -1,11 +1,11 @@
 /** One tool call: it runs as a recorded step of its own, and the page and the model hear what became of it. */
 import type { ToolExecutionOptions, ToolResultPart, ToolSet } from "ai";
-import { FlowledgerError, PayloadError } from "../base/errors.ts";
+import { PayloadError } from "../base/errors.ts";
 import { isObject, type Json } from "../base/json.ts";
 import type { Ctx } from "../flow/context.ts";
 import { toModelMessages, toStorable, type AgentContract } from "./contract.ts";
 import { askForOutput, type Decided } from "./approval.ts";
-import { show, type Call } from "./model.ts";
+import { shorten, show, type Call } from "./model.ts";
 import { toolOf, type AgentSettings } from "./settings.ts";
 
 /** What `execute` of a tool gets here beside what the AI SDK gives it. */
@@ -31,6 +31,11 @@ export async function useTool(ctx: Ctx<AgentContract, Decided>, settings: AgentS
   if (outcome === "denied") {
     await put({ type: "tool-output-denied", toolCallId });
     return told({ type: "execution-denied", reason: String(answer) });
+  }
+  const failed = ctx.resume ? problemOf(ctx.resume.value) : null;
+  if (failed !== null) {
+    await put({ type: "tool-output-error", toolCallId, errorText: failed });
+    return told({ type: "error-text", value: failed });
   }
   if (outcome === "answered" || ctx.resume) {
     const given = ctx.resume ? ctx.resume.value : answer;
@@ -109,6 +114,12 @@ function outputOf(output: Json): Result["output"] {
   return typeof output === "string" ? { type: "text", value: output } : { type: "json", value: output };
 }
 
+/** What whoever runs the tool says of a run that failed: `{ error }`, and nothing else. */
+function problemOf(value: unknown): string | null {
+  const { error, ...more } = isObject(value) ? value : {};
+  return typeof error === "string" && Object.keys(more).length === 0 ? shorten(error) : null;
+}
+
 function isTooLarge(error: unknown): error is PayloadError {
   return error instanceof PayloadError && String(error.details["problem"]).startsWith("larger than");
 }
@@ -118,7 +129,7 @@ function isUnstorable(error: unknown): boolean {
   return error instanceof Error && error.name === "PayloadError";
 }
 
-function messageOf(error: unknown): string {
-  if (error instanceof FlowledgerError) return error.message;
-  return error instanceof Error ? error.message : String(error);
+/** What a model and a page are told of it. */
+export function messageOf(error: unknown): string {
+  return shorten(error instanceof Error ? error.message : String(error));
 }

@@ -156,8 +156,17 @@ function partsOf(startInput: unknown): UIMessage["parts"] {
   if (typeof last.content === "string") return [{ type: "text", text: last.content }];
   return last.content.flatMap((part): UIMessage["parts"] => {
     if (part.type === "text") return [{ type: "text", text: part.text }];
-    if (part.type !== "file" || typeof part.data !== "string") return [];
-    const url = /^(data|https?):/.test(part.data) ? part.data : `data:${part.mediaType};base64,${part.data}`;
-    return [{ type: "file", mediaType: part.mediaType, url }];
+    const { mediaType = "image/*" } = part;
+    const url = urlOf(part.type === "image" ? part.image : part.data, mediaType);
+    if (url === null) return [];
+    const named = part.type === "file" && part.filename !== undefined && { filename: part.filename };
+    return [{ type: "file", mediaType, url, ...named }];
   });
+}
+
+/** Of what a file is, as the ledger has it: a text, or a text with what it is. Null for one that only its provider can read. */
+function urlOf(given: unknown, mediaType: string): string | null {
+  const data = isObject(given) ? (given["url"] ?? given["data"]) : given;
+  if (typeof data !== "string") return null;
+  return /^(data|https?):/.test(data) ? data : `data:${mediaType};base64,${data}`;
 }

@@ -46,6 +46,9 @@ export class Arrivals {
       }
     }
     if (arrival.kind === "resume") asks.trace?.waited(state.interrupts.get(arrival.interrupt));
+    if (arrival.kind === "event" && asks.trace)
+      for (const interrupt of state.interrupts.values())
+        if (interrupt.answeredBy === arrival.seq) asks.trace.waited(interrupt);
     // The skipped chunk may have begun another attempt.
     const skipped = arrival.kind === "skip" && !arrival.paused ? slots.running.get(arrival.dispatch) : undefined;
     if (skipped) slots.cutOff(skipped, new UsageError("the chunk was skipped", "stop when ctx.signal aborts"));

@@ -98,6 +98,13 @@ export class RoundTrips {
       return undefined;
     }
     meter.committed(answer.events, answer.at, state);
+    // An event from outside ends a pause where it is routed; one from within, or that was there before the pause, here.
+    for (const event of asks.trace ? answer.events : []) {
+      if (event.type !== "interrupt.resumed" || event.byEvent === undefined) continue;
+      const interrupt = state.interrupts.get(event.id);
+      // Something from outside may have been first.
+      if (interrupt?.answeredBy === event.of) asks.trace?.waited(interrupt);
+    }
     for (const work of told) entries.accept(work);
     ready.release(planned);
     if (state.closed) {

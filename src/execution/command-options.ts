@@ -21,6 +21,11 @@ export interface EmitCallOptions extends InTransaction {
   idempotencyKey?: string;
   /** Who sent it, for the ledger. */
   actor?: string;
+  /**
+   * W3C Trace Context of who sends it, which the span of a pause that it answers links to; a malformed one is ignored.
+   * @default the active span
+   */
+  traceparent?: string;
 }
 
 /** Of `continueWith()`. */

@@ -131,13 +131,16 @@ export class Execution<C extends Contract = Contract> {
     payload: EmitPayload<C, E, V>,
     options: EmitCallOptions = {},
   ): Promise<void> {
-    requireKnown(options, ["idempotencyKey", "actor", "tx"], "emit()");
+    requireKnown(options, ["idempotencyKey", "actor", "traceparent", "tx"], "emit()");
     const [{ tx }, words] = apart(options);
     requireWords(words, "emit()");
     const { idempotencyKey = null, actor = null } = options;
     const owner = this.#definition ?? { name: this.flow, contract: {} };
     const parsed: Json = parseEvent(owner, event, payload);
-    await this.#command(tx, (commands) => commands.emit(this.id, { event, payload: parsed, idempotencyKey, actor }));
+    const traceparent =
+      options.traceparent === undefined ? this.#host.activeTrace() : parseTraceparent(options.traceparent);
+    const command = { event, payload: parsed, idempotencyKey, actor, traceparent };
+    await this.#command(tx, (commands) => commands.emit(this.id, command));
   }
 
   /** Takes nothing new from outside from now on; accepted work runs on. */
@@ -265,7 +268,7 @@ export class Execution<C extends Contract = Contract> {
     frameId: string,
     event: string,
     payload?: V,
-    options: EmitCallOptions = {},
+    options: Omit<EmitCallOptions, "traceparent"> = {},
   ): Promise<void> {
     requireKnown(options, ["idempotencyKey", "actor", "tx"], "emitToSubFlow()");
     const [{ tx }, words] = apart(options);

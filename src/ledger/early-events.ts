@@ -7,9 +7,13 @@ import type { HeardEvent, Interrupt } from "./parts.ts";
 export const maxHeard = { events: 100, size: 2_097_152 };
 
 /** It has come, and what waits for it by now is answered in the same transaction. */
-export function hears(state: ExecutionState, { event, payload }: EventOf<"event.emitted">, seq: number): void {
+export function hears(
+  state: ExecutionState,
+  { event, payload, traceparent }: EventOf<"event.emitted">,
+  seq: number,
+): void {
   const size = JSON.stringify(payload).length;
-  state.heard.push({ seq, event, value: payload, size });
+  state.heard.push({ seq, event, value: payload, size, ...(traceparent !== undefined && { traceparent }) });
   let all = 0;
   const tooOld = state.heard.findLastIndex((one, index) => {
     all += one.size;
@@ -45,7 +49,8 @@ export function earlyEvents({ heard }: ExecutionState, pending: readonly Interru
     const kept = heard.find((one) => isFree(one) && !taken.has(one.seq));
     if (!kept) continue;
     taken.add(kept.seq);
-    events.push({ type: "interrupt.resumed", id, value: kept.value, byEvent: event, of: kept.seq });
+    const from = kept.traceparent !== undefined && { traceparent: kept.traceparent };
+    events.push({ type: "interrupt.resumed", id, value: kept.value, byEvent: event, of: kept.seq, ...from });
   }
   return events;
 }

@@ -250,6 +250,8 @@ export const LedgerEvent = z.discriminatedUnion("type", [
     group: id.optional(),
     actor: z.string().optional(),
     idempotencyKey: z.string().optional(),
+    /** The span of who sent it from outside. */
+    traceparent: z.string().optional(),
     raw: z.boolean().optional(),
     moves,
   }),

@@ -65,6 +65,7 @@ export function resumed(
     interrupt.requestId = event.requestId ?? null;
     interrupt.actor = event.actor ?? null;
     if (event.traceparent !== undefined) interrupt.answeredFrom = event.traceparent;
+    if (event.of !== undefined) interrupt.answeredBy = event.of;
   }
   if (event.byEvent === undefined)
     state.inbox.push({ seq, kind: "resume", interrupt: event.id, value: event.value, raw: false });

@@ -141,6 +141,8 @@ export interface Interrupt {
   actor: string | null;
   /** The span of who answered, where that was traced. */
   answeredFrom?: string;
+  /** The seq of the event from outside that answered. */
+  answeredBy?: number;
   /** What an answer must be, as JSON Schema; null is any JSON. */
   response: Json;
   /** An operator gave the chunk's output instead of an answer. */
@@ -201,6 +203,8 @@ export interface HeardEvent {
   value: Json;
   /** In characters of JSON. */
   size: number;
+  /** The span of who sent it. */
+  traceparent?: string;
 }
 
 export interface Intervention {

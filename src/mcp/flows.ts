@@ -4,7 +4,7 @@ import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
 import { parseDuration, type Duration } from "../base/duration.ts";
 import { ExecutionCancelledError, ExecutionFailedError, ExecutionNotFoundError, UsageError } from "../base/errors.ts";
-import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
+import { canonical, isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
 import { requireActor, requireKnown, requireRecord, requireText, show } from "../base/option.ts";
 import { systemTimers } from "../base/timers.ts";
 import type { Execution } from "../execution/execution.ts";
@@ -115,6 +115,8 @@ export function createMcpServer(options: McpServerOptions): Server {
       async ({ executionId, reason }, { extra }) => {
         const execution = await own(executionId);
         await execution.cancel(reason, { actor });
+        // Until it has closed, what it asked still waits.
+        await execution.waitForClose({ timeout: by.waitMs, signal: extra.signal }).catch(() => {});
         return told(execution, by.waitMs, extra.signal);
       },
     ),
@@ -168,11 +170,12 @@ function servedBy(orchestrator: Orchestrator, flows: Readonly<Record<string, unk
     taken.add(tool);
     const bound = orchestrator.flow(name);
     const { input } = bound.definition.contract;
-    const schema: unknown = input ? z.toJSONSchema(input, { io: "input", unrepresentable: "any" }) : {};
-    const isWrapped = !isObject(schema) || schema["type"] !== "object";
-    const { $schema: _, ...plain } = isObject(schema) ? schema : {};
-    const wrapped = { properties: { input: plain }, required: input ? ["input"] : [], additionalProperties: false };
-    return { bound, tool, description, inputSchema: objectSchema(isWrapped ? wrapped : schema), isWrapped };
+    const schemaOf = (type: z.ZodType) => z.toJSONSchema(type, { io: "input", unrepresentable: "any" });
+    const plain = schemaOf(input ?? z.unknown().optional());
+    const isWrapped = plain.type !== "object";
+    // Written as a whole, so that what refers to a part of it finds that.
+    const schema = isWrapped ? schemaOf(z.strictObject({ input: input ?? z.unknown().optional() })) : plain;
+    return { bound, tool, description, inputSchema: objectSchema(schema), isWrapped };
   });
 }
 
@@ -232,5 +235,7 @@ async function asks(execution: Execution, signal: AbortSignal): Promise<boolean>
 
 /** Every field of the one is in the other. */
 function contains(metadata: JsonObject, wanted: JsonObject): boolean {
-  return Object.entries(wanted).every(([key, value]) => JSON.stringify(metadata[key]) === JSON.stringify(value));
+  return Object.entries(wanted).every(
+    ([key, value]) => Object.hasOwn(metadata, key) && canonical(metadata[key]) === canonical(value),
+  );
 }

@@ -7,6 +7,8 @@ export interface EmitCommand {
   readonly payload: Json;
   readonly idempotencyKey: string | null;
   readonly actor: string | null;
+  /** The span of who sends it. */
+  readonly traceparent?: string | null;
 }
 
 export interface CloseCommand {
@@ -135,9 +137,9 @@ export function commandsBy(call: Call, { notifies }: { readonly notifies: boolea
   const notify = flag(notifies);
   const done = async (called: Promise<Json>) => (await called) === true;
   return {
-    async emit(id, { event, payload, idempotencyKey, actor }) {
+    async emit(id, { event, payload, idempotencyKey, actor, traceparent = null }) {
       const args = [text(event), json(payload), text(idempotencyKey), text(actor), notify, flag(false)];
-      await call("emit", { id, what: `"${event}"` }, ...args);
+      await call("emit", { id, what: `"${event}"` }, ...args, text(traceparent));
     },
     seal: (id, actor) => done(call("seal", { id, what: "seal" }, text(actor), notify)),
     cancel: (id, { reason, actor }) => done(call("cancel", { id, what: "cancel" }, text(reason), text(actor), notify)),

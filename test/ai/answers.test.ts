@@ -1,5 +1,6 @@
 /** What a provider or a tool may answer beside what is meant: ids that come again, nothing at all, no JSON, too much. */
 import * as ai from "ai";
+import { MockLanguageModelV4 } from "ai/test";
 import { expect, test } from "vitest";
 import { z } from "zod";
 import { agentFlow, durableCalls, durableTools, toUIMessageChunks } from "../../src/ai.ts";
@@ -17,7 +18,7 @@ const look = (city: string, id?: string) => ({ name: "look", input: { city }, ..
 const lookTool = (execute: (city: string) => unknown = (city) => `rain in ${city}`) =>
   ai.tool({ inputSchema: z.object({ city: z.string() }), execute: ({ city }) => execute(city) });
 
-type Model = ReturnType<typeof modelOf>;
+type Model = Exclude<ai.LanguageModel, string>;
 type Tools = { readonly look: ReturnType<typeof lookTool> };
 /** Every way to call a model with tools. */
 const ways: Readonly<Record<string, (model: Model, tools: Tools) => FlowDefinition>> = {
@@ -261,3 +262,117 @@ test("an output of more than 1 MiB is told to the model as an error, and the cal
     { content: "Bergen" },
   ]);
 });
+
+test.each(Object.keys(ways))(
+  "%s: a zero or half of a pair, in what a model or a tool says, ends nothing: the text has U+FFFD there",
+  async (way) => {
+    const odd = "a\u0000b\ud83dc";
+    const kept = "a\uFFFDb\uFFFDc";
+    await using provider = await testProvider(
+      said({ calls: [look(odd), look("bad"), look("worse")] }, { text: [odd] }),
+    );
+    const tools = {
+      look: lookTool((city) => {
+        if (city === "bad") throw new Error(odd);
+        return city === "worse" ? JSON.parse(odd) : { [odd]: odd };
+      }),
+    };
+    const flow = ways[way]?.(modelOf(provider.url), tools) ?? defineFlow("none");
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution("?", atOnce);
+
+    expect(await execution.waitForClose()).toMatchObject({ text: kept });
+    expect(toolsAsked(provider)).toHaveLength(3);
+    expect(await pageOf(execution)).toMatchObject([
+      { state: "output-available", input: { city: kept }, output: { [kept]: kept } },
+      { state: "output-error", errorText: expect.stringContaining(kept) },
+      { state: "output-error", errorText: expect.stringContaining("Unexpected token") },
+      { type: "text", text: kept },
+    ]);
+    await expectGuarantees(sql, execution.id);
+  },
+);
+
+test.each(Object.keys(ways))(
+  "%s: whatever becomes of a call, the page is told: a tool that fails, one that is none, an input that does not fit",
+  async (way) => {
+    const much = "x".repeat(2 ** 20);
+    const calls = [look("Oslo"), { name: "nowhere", input: {} }, { name: "look", input: { city: 7 } }];
+    await using provider = await testProvider(said({ calls }, { calls: [look("much")] }, { text: ["."] }));
+    const tools = {
+      look: lookTool((city) => {
+        throw new Error(city === "much" ? much : "no signal");
+      }),
+    };
+    const flow = ways[way]?.(modelOf(provider.url), tools) ?? defineFlow("none");
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution("?", atOnce);
+
+    expect(await execution.waitForClose()).toMatchObject({ text: "." });
+    expect(await pageOf(execution)).toMatchObject([
+      { state: "output-error", errorText: expect.stringContaining("no signal") },
+      { state: "output-error", errorText: expect.stringContaining("nowhere") },
+      { state: "output-error", errorText: expect.stringContaining("Invalid input") },
+      { state: "output-error", errorText: expect.stringMatching(/x{1000}$/) },
+      { type: "text", text: "." },
+    ]);
+  },
+);
+
+type Content = Awaited<ReturnType<MockLanguageModelV4["doGenerate"]>>["content"][number];
+type Beside = Extract<Content, { type: "file" | "reasoning-file" | "source" }>;
+
+/** A model that answers with what our provider does not say. */
+function saying(...content: Beside[]): Model {
+  const usage = {
+    inputTokens: { total: 1, noCache: 1, cacheRead: undefined, cacheWrite: undefined },
+    outputTokens: { total: 1, text: 1, reasoning: undefined },
+  };
+  const end = { finishReason: { unified: "stop" as const, raw: "stop" }, usage };
+  return new MockLanguageModelV4({
+    doGenerate: async () => ({ content, ...end, warnings: [] }),
+    doStream: async () => ({
+      stream: ReadableStream.from([
+        { type: "stream-start" as const, warnings: [] },
+        ...content,
+        { type: "finish" as const, ...end },
+      ]),
+    }),
+  });
+}
+
+test.each(Object.keys(ways))(
+  "%s: files and sources are on the page as the AI SDK shows them; of a file that is too large the page is told",
+  async (way) => {
+    const file = (type: "file" | "reasoning-file", bytes: number): Beside => ({
+      type,
+      mediaType: "image/png",
+      data: { type: "data", data: new Uint8Array(bytes) },
+    });
+    const sources: Beside[] = [
+      { type: "source", sourceType: "url", id: "1", url: "https://example.com", title: "A page" },
+      {
+        type: "source",
+        sourceType: "document",
+        id: "2",
+        mediaType: "application/pdf",
+        title: "A book",
+        filename: "b.pdf",
+      },
+    ];
+    const model = saying(file("file", 3), file("reasoning-file", 3), ...sources, file("file", 300_000));
+    const flow = ways[way]?.(model, { look: lookTool() }) ?? defineFlow("none");
+    await using orchestrator = await serving(database, [flow]);
+    const execution = await orchestrator.flow(flow).startExecution("?", atOnce);
+
+    expect(await execution.waitForClose()).toMatchObject({ text: "" });
+    const url = "data:image/png;base64,AAAA";
+    expect(await pageOf(execution)).toMatchObject([
+      { type: "file", mediaType: "image/png", url },
+      { type: "reasoning-file", mediaType: "image/png", url },
+      { type: "source-url", sourceId: "1", url: "https://example.com", title: "A page" },
+      { type: "source-document", sourceId: "2", mediaType: "application/pdf", title: "A book", filename: "b.pdf" },
+      { type: "text", text: expect.stringContaining("image/png: It is too large") },
+    ]);
+  },
+);

@@ -173,10 +173,10 @@ test("a reload in the middle and other tabs read the same message, once; closing
 
 test("stop ends the turn for every tab, and the next message goes on without what was cut off", async () => {
   await using at = await setup("stopped", said({ text: ["one ", "two"], holdBefore: 1 }, { text: ["fine"] }));
-  const tab = new Tab(at.routes, "stop");
+  const tab = new Tab(at.routes, "halt");
   const sent = tab.sendMessage({ text: "Count" });
   await untilText(tab, "one");
-  const stopped = await post(at.routes, "/stop/stop", {});
+  const stopped = await post(at.routes, "/halt/stop", {});
   await sent;
 
   expect(await stopped.json()).toEqual({ stopped: true });
@@ -339,6 +339,47 @@ test("a tool of the page is a pause, which the page answers with what it found",
   expect(tab.messages).toHaveLength(2);
 });
 
+test("a tool of the page that failed is an error to the model and to every page", async () => {
+  await using provider = await testProvider(said({ calls: [{ name: "locate", input: {} }] }, { text: ["Somewhere"] }));
+  const agent = agentFlow("unlocated", {
+    model: modelOf(provider.url),
+    tools: { locate: tool({ inputSchema: z.object({}) }) },
+  });
+  await using orchestrator = await serving(database, [agent]);
+  const routes = chatRoutes({ orchestrator, flow: agent, authorize: () => ({ actor: "ann" }) });
+  const tab = new Tab(routes, "lost");
+  await tab.sendMessage({ text: "Where am I?" });
+  const part = tab.messages.at(-1)?.parts.find(({ type }) => type === "tool-locate");
+  const toolCallId = part && "toolCallId" in part ? part.toolCallId : "";
+  await tab.addToolOutput({ tool: "locate", toolCallId, state: "output-error", errorText: "no signal" } as never);
+  await untilText(tab, "Somewhere");
+  const turn = present((await orchestrator.listExecutions({ flow: agent.name })).executions[0]);
+  await (await orchestrator.getExecution(turn.id)).waitForClose();
+  const { messages } = z.object({ messages: z.array(z.any()) }).parse(await (await get(routes, "/lost")).json());
+
+  expect(provider.asked[1]?.messages.at(-1)).toMatchObject({ role: "tool", content: "no signal" });
+  for (const shown of [tab.messages.at(-1), messages.at(-1)])
+    expect(shown.parts.find(({ type }: { type: string }) => type === "tool-locate")).toMatchObject({
+      state: "output-error",
+      errorText: "no signal",
+    });
+});
+
+test("files that a person sends reach the model, now and later, and are in the conversation after a reload", async () => {
+  await using at = await setup("sent", (_, number) => ({ text: [`answer ${number}`] }));
+  const parts = [
+    { type: "text", text: "Look" },
+    { type: "file", mediaType: "image/png", filename: "a.png", url: "data:image/png;base64,AQID" },
+  ];
+  await (await post(at.routes, "", { id: "f", messages: [{ id: "m1", role: "user", parts }] })).text();
+  await (await post(at.routes, "", { id: "f", messages: [user("m2", "And now?")] })).text();
+  const { messages } = z.object({ messages: z.array(z.any()) }).parse(await (await get(at.routes, "/f")).json());
+
+  expect(messages[0]).toEqual({ id: "m1", role: "user", parts });
+  for (const { messages: asked } of at.provider.asked) expect(JSON.stringify(asked)).toContain("AQID");
+  expect(at.provider.asked).toHaveLength(2);
+});
+
 test("an agent in the middle of a graph asks in the chat of the graph", async () => {
   await using provider = await testProvider(said({ calls: [refund] }, { text: ["Paid"] }));
   const refunded: unknown[] = [];
@@ -444,10 +485,14 @@ test("what is no request of a page is refused before anything is written", async
     post(at.routes, "", { id: "c", messages: [user("other", "Hi")] }),
     post(at.routes, "/c/answer", { approvalId: "x", decision: "maybe" }),
     get(at.routes, "/c/answer"),
+    post(at.routes, "", { id: "d", messages: [{ id: "m", role: "user", parts: [{ type: "data-x", data: 1 }] }] }),
+    ...["stop", "stream", "answer", ".", ".."].map((id) => post(at.routes, "", { id, messages: [user("m", "Hi")] })),
     at.routes.fetch(new Request("http://app/api/chat", { method: "DELETE" })),
   ]);
 
-  expect(statuses.map(({ status }) => status)).toEqual([400, 400, 400, 400, 413, 415, 409, 400, 404, 405]);
+  expect(statuses.map(({ status }) => status).join(" ")).toBe(
+    "400 400 400 400 413 415 409 400 404 400 400 400 400 400 400 405",
+  );
   expect((await at.orchestrator.listExecutions({ flow: "refused" })).executions).toHaveLength(before);
   at.provider.release();
   await (await held).text();

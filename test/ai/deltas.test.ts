@@ -89,3 +89,17 @@ test("whoever puts next hears that the stream took no more, and after stop() not
   await pass();
   expect(put).toEqual([]);
 });
+
+test("half of a pair waits for the other half, however long that takes, and is put alone only at the end", async () => {
+  const { deltas, put, pass } = opened();
+  await deltas.put(piece("a\ud83d"));
+  await pass();
+  await pass();
+  expect(put).toEqual([piece("a")]);
+  await deltas.put(piece("\ude00b\ud83d"));
+  await pass();
+  await deltas.put(piece("\ude00" + "x".repeat(4095) + "\ud83d"));
+  expect(put.slice(1)).toEqual([piece("\u{1f600}b"), piece("\u{1f600}" + "x".repeat(4095))]);
+  await deltas.put(piece("b", "other"));
+  expect(put.slice(3)).toEqual([piece("\ud83d")]);
+});

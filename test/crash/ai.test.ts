@@ -8,7 +8,7 @@ import { afterAll, expect, test } from "vitest";
 import { toUIMessageChunks } from "../../src/ai.ts";
 import { expectGuarantees, untilClosed } from "./support.ts";
 import { testDatabase } from "../support/database.ts";
-import { visiting } from "../support/flows.ts";
+import { untilEvent, visiting } from "../support/flows.ts";
 import { startProcess } from "../support/processes.ts";
 import { testProvider } from "../ai/provider.ts";
 
@@ -81,3 +81,34 @@ test.each(moments)(
   },
   60_000,
 );
+
+test("a worker killed while it waits as the provider said: the call is made once more, not before, and counted once", async () => {
+  await writeFile(log, "");
+  const askedAt: number[] = [];
+  await using provider = await testProvider(() => {
+    askedAt.push(performance.now());
+    return askedAt.length === 1 ? { status: 429, headers: { "retry-after": "9" } } : { text: words };
+  });
+  process.env["AI_URL"] = provider.url;
+  process.env["AI_LOG"] = log;
+  const { agent } = await import("./ai-flows.ts");
+  const env = { AI_URL: provider.url, AI_LOG: log, AI_DATABASE: database.url };
+  const worker = join(import.meta.dirname, "ai-worker.ts");
+  await using orchestrator = visiting(database, [agent]);
+  await using doomed = await startProcess(worker, { env });
+  const execution = await orchestrator.flow(agent).startExecution("?", { autoCloseTimeout: 0 });
+  await untilEvent(execution, "chunk.failed");
+
+  doomed.kill("SIGKILL");
+  await using _heir = await startProcess(worker, { env: { ...env, AI_HEIR: "1" } });
+  await untilClosed(database.sql, execution.id);
+
+  const [first = 0, second = 0] = askedAt;
+  expect(askedAt).toHaveLength(2);
+  // The clocks of the database and of this process may differ by a little.
+  expect(second - first).toBeGreaterThan(8900);
+  expect(await execution.waitForClose()).toMatchObject({ text: words.join(""), usage: { inputTokens: 10 } });
+  const message = await messageOf(toUIMessageChunks(execution));
+  expect(message?.parts.filter(({ type }) => type === "text")).toMatchObject([{ text: words.join("") }]);
+  await expectGuarantees(database.sql);
+});

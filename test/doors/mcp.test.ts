@@ -352,6 +352,46 @@ test("what takes longer than the client waits goes on, and says why it is where 
   await client.close();
 });
 
+test("an owner of several fields, in any order, finds its executions, and no other one does", async () => {
+  await using orchestrator = await serving(database, [refund, double, fails]);
+  const owner = (tenant: string) => ({
+    metadata: { user: { name: "ann", id: 1 }, tenant: { region: "eu", name: tenant } },
+  });
+  const client = await connected(orchestrator, { ...owner("a"), waitTimeout: "5s" });
+  const stranger = await connected(orchestrator, owner("b"));
+
+  const { executionId } = await call(client, "refund", { ticket: "T", amount: 1 });
+  expect(await call(client, "flow_wait", { executionId })).toMatchObject({ status: "input_required" });
+  expect(await call(stranger, "flow_wait", { executionId })).toMatchObject({ isError: true });
+  expect(await call(client, "flow_cancel", { executionId, reason: "enough" })).toMatchObject({ status: "cancelled" });
+});
+
+test("the schema of an input that is no object still means itself where it refers to parts of its own", async () => {
+  interface Tree {
+    readonly name: string;
+    readonly children: readonly Tree[];
+  }
+  const Tree: z.ZodType<Tree> = z
+    .object({ name: z.string(), children: z.lazy(() => z.array(Tree)) })
+    .meta({ id: "Tree" });
+  const trees = defineFlow("trees", { input: z.array(Tree) });
+  trees.to("count", (ctx) => ctx.input.length).end();
+  const Rose: z.ZodType = z.lazy(() => z.array(z.union([Tree, Rose])));
+  const rose = defineFlow("rose", { input: Rose });
+  rose.to("count", () => 1).end();
+  await using orchestrator = await serving(database, [trees, rose]);
+  const described = { description: "Counts" };
+  const client = await connected(orchestrator, { flows: { trees: described, rose: described } });
+
+  const { tools } = await client.listTools();
+  for (const { inputSchema } of tools.filter(({ name }) => name === "trees" || name === "rose")) {
+    const schema = z.fromJSONSchema(inputSchema as never);
+    expect(schema.safeParse({ input: [{ name: "a", children: [{ name: "b", children: [] }] }] }).success).toBe(true);
+    expect(schema.safeParse({ input: [{ name: "a", children: [{ name: 7, children: [] }] }] }).success).toBe(false);
+  }
+  expect(await call(client, "trees", { input: [{ name: "a", children: [] }] })).toMatchObject({ result: 1 });
+});
+
 test("what cannot be meant is refused where the server is made", async () => {
   await using orchestrator = await serving(database, [refund]);
   const wrong: readonly [object, RegExp][] = [

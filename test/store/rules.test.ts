@@ -93,6 +93,7 @@ function interruptRow(interrupt: Interrupt): JsonObject {
   delete row["expiresInMs"];
   delete row["onExpire"];
   delete row["answeredFrom"];
+  delete row["answeredBy"];
   delete row["hears"];
   delete row["tells"];
   delete row["handling"];

@@ -11,7 +11,7 @@ import {
 import postgres from "postgres";
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { z } from "zod";
-import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
+import { createOrchestrator, defineFlow, type Execution, jsonLogger } from "../../src/index.ts";
 import type { ChunkOptions, Ctx, TelemetryOptions } from "../../src/index.ts";
 import { isTraceApi } from "../../src/telemetry/otel.ts";
 import type { TestOrchestrator } from "../../src/test.ts";
@@ -315,6 +315,43 @@ test("a pause links to the span of who answered it, before or after the question
     ["unsampled", undefined],
   ]);
   expect(JSON.stringify(await execution.history({ types: ["interrupt.answered"] }))).not.toContain("xyz");
+});
+
+test("a pause links to the span of who emitted what it waited for, before or after the question, by the library and by SQL", async () => {
+  const asking = defineFlow("linked.event", { events: { Ask: z.string(), Go: z.null() } });
+  asking.when("Ask").to("ask", (ctx) => ctx.pauseFor({ interruptId: ctx.input, resumeTo: { event: "Go" } }));
+  asking.when("Go").to("go", () => null);
+  await using orchestrator = await serving(database, [asking]);
+  const given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  const answered = async (send: (execution: Execution) => Promise<unknown>, isEarly = false) => {
+    const execution = await orchestrator.flow(asking).startExecution(null, { autoClose: false });
+    if (isEarly) await send(execution);
+    await execution.emit("Ask", "q");
+    if (!isEarly) {
+      await untilPending(execution);
+      await send(execution);
+    }
+    return linked(await span(execution.id, "wait linked.event/ask"));
+  };
+  const emit = (traceparent?: string) => (execution: Execution) =>
+    execution.emit("Go", null, traceparent === undefined ? {} : { traceparent });
+  const bySql = (traceparent: string) => (execution: Execution) =>
+    database.sql`select flowledger.emit(${execution.id}, 'Go', 'null', null, null, true, true, ${traceparent})`;
+
+  for (const isEarly of [false, true]) {
+    let caller = "";
+    const active = (execution: Execution) =>
+      within(async (one) => {
+        caller = one.spanContext().spanId;
+        await execution.emit("Go", null);
+      });
+    expect(await answered(active, isEarly)).toEqual([["answer", caller]]);
+    expect(await answered(emit(given), isEarly)).toEqual([["answer", "00f067aa0ba902b7"]]);
+    expect(await answered(bySql(given), isEarly)).toEqual([["answer", "00f067aa0ba902b7"]]);
+    expect(await answered(bySql("00-xyz"), isEarly)).toEqual([]);
+    expect(await answered(emit(), isEarly)).toEqual([]);
+  }
+  expect(await warningsOf(() => answered(emit("00-xyz")))).toMatchObject([{ code: "TRACEPARENT_MALFORMED" }]);
 });
 
 test("a pause links to the span of who answered it by a link, in a process that does nothing else, and by SQL", async () => {

@@ -23,7 +23,20 @@ import {
   moment,
   seen,
 } from "./kinds.ts";
-import { type Lab, type Row, actor, consume, emitCall, filters, later, someId, stream, tx, waiting } from "./row.ts";
+import {
+  type Lab,
+  type Row,
+  actor,
+  consume,
+  emitCall,
+  emitToSubFlow,
+  filters,
+  later,
+  someId,
+  stream,
+  tx,
+  waiting,
+} from "./row.ts";
 import { key } from "./administration.ts";
 
 export const execution = (lab: Lab) => lab.execution;
@@ -78,7 +91,7 @@ export const handles: readonly Row[] = [
   {
     name: "Execution.emitToSubFlow",
     of: execution,
-    args: { frameId: id(someId), event: text(500), payload: input, options: emitCall },
+    args: { frameId: id(someId), event: text(500), payload: input, options: emitToSubFlow },
   },
   {
     name: "Execution.cancelSubFlow",

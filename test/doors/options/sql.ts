@@ -136,6 +136,19 @@ const commands: readonly SqlRow[] = [
     name: "emit",
     args: { id: of("asking"), event, payload, idempotency_key, actor, notify, raw: flag },
   },
+  {
+    name: "emit",
+    args: {
+      id: of("asking"),
+      event,
+      payload,
+      idempotency_key,
+      actor,
+      notify,
+      raw: flag,
+      traceparent: orNull(anyText),
+    },
+  },
   ...[
     {},
     { raw: flag },
