@@ -365,3 +365,90 @@ test("TF-CON-01: the state contract coerces a key, and checks what a dot path or
   const code = "CONTRACT_VIOLATED";
   expect(snapshot).toEqual({ n: 7, list: [1], $final_result: [code, code, code] });
 });
+
+/** What either of them leaves. */
+const oneSum = [
+  { a: 8, b: 0 },
+  { a: 0, b: 8 },
+];
+
+/** Two items append to a list of two at once, which may have three, and add to a sum. */
+async function twoBeside(last: (ctx: Ctx) => Promise<void>) {
+  const flow = defineFlow(`beside.${crypto.randomUUID().slice(0, 8)}`, {
+    state: z
+      .object({
+        list: z.array(z.number()).max(3),
+        sum: z.object({ a: z.number(), b: z.number() }).refine(({ a, b }) => a + b <= 10, "too much"),
+        seen: z.array(z.array(z.number())),
+      })
+      .partial(),
+  });
+  const both = Promise.withResolvers<void>();
+  let written = 0;
+  flow
+    .to("begin", async (ctx) => {
+      await ctx.setState("list", [0, 0]);
+      await ctx.setState("sum", { a: 0, b: 0 });
+      return ["a", "b"] as const;
+    })
+    .forEach({ concurrency: 2 })
+    .to("beside", async (ctx) => {
+      await ctx.appendState("list", 1);
+      await ctx.setState(`sum.${ctx.input}`, 8);
+      if (++written === 2) both.resolve();
+      await both.promise;
+      await last(ctx as never);
+    })
+    .endForEach();
+  const orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution();
+  return { orchestrator, execution };
+}
+
+test("TF-CON-01: chunks side by side never break together what the contract says of a key: one of them fails", async () => {
+  const { orchestrator, execution } = await twoBeside(async () => {});
+  await using _closed = orchestrator;
+
+  expect(await refusal(execution.waitForClose())).toMatchObject({
+    code: "EXECUTION_FAILED",
+    message: expect.stringContaining('state "list"') as string,
+  });
+
+  const { list, sum } = await execution.stateAt(new Date());
+  expect(list).toEqual([0, 0, 1]);
+  expect(oneSum).toContainEqual(sum);
+  expect(await orchestrator.verify()).toEqual([]);
+});
+
+test("TF-CON-01: a flush that is refused for what others wrote meanwhile wrote nothing, and the chunk may go on", async () => {
+  const { orchestrator, execution } = await twoBeside(async (ctx) => {
+    const refused = await ctx.flush().then(
+      () => false,
+      () => true,
+    );
+    if (refused) await ctx.appendState("seen", ctx.getState("list"));
+  });
+  await using _closed = orchestrator;
+
+  const { list, sum, seen } = await execution.waitForClose();
+
+  expect({ list, seen }).toEqual({ list: [0, 0, 1], seen: [[0, 0, 1]] });
+  expect(oneSum).toContainEqual(sum);
+  expect(await orchestrator.verify()).toEqual([]);
+});
+
+test("TF-CON-01: a delete below a key is judged by what the contract says of what is left", async () => {
+  const flow = defineFlow("left", {
+    state: z.object({ order: z.object({ total: z.number(), note: z.string().optional() }) }).partial(),
+  });
+  flow.to("write", async (ctx) => {
+    await ctx.setState("order", { total: 1, note: "n" });
+    await ctx.delState("order.note");
+    await ctx.delState("order.total");
+  });
+  await using orchestrator = await serving(database, [flow]);
+
+  const execution = await orchestrator.flow(flow).startExecution();
+
+  expect(await refusal(execution.waitForClose())).toMatchObject({ message: expect.stringContaining('state "order"') });
+});
