@@ -356,7 +356,7 @@ $$;
 -- expectedSeq (refused where the ledger has gone on since). Nothing hears of it (`when` does not). Gives the seq, and each change with
 -- what was there.
 --   raw   the flow's contract has not seen the changes. Only the library says that it has, and not as a client. It also says which
---         event it had read (options: judged): where others wrote since below what is edited by dot path, nothing is done, and it
+--         event it had read, as "judged": where others wrote since below what is edited by dot path, nothing is done, and it
 --         gets { judged, values }, the state as it is now, to judge anew.
 create or replace function flowledger.edit_state(id uuid, changes jsonb, options jsonb, notify boolean default true, raw boolean default true) returns jsonb
 language plpgsql volatile security definer
@@ -375,7 +375,7 @@ declare
   v_remedy text;
   v_detail text;
 begin
-  perform flowledger.check_operator(options, 'editState()', case when raw is distinct from false then '{expectedSeq}' else '{expectedSeq,judged}'::text[] end);
+  perform flowledger.check_operator(case when raw is not distinct from false and jsonb_typeof(options) = 'object' then options - 'judged' else options end, 'editState()', '{expectedSeq}');
   select o.key into v_problem from jsonb_each(options) o
   where o.key in ('expectedSeq', 'judged') and not (jsonb_typeof(o.value) = 'number' and o.value::text ~ '^[1-9][0-9]{0,8}$');
   if found then
@@ -414,6 +414,9 @@ begin
     union all select d.path, 'delete', null from jsonb_array_elements_text(coalesce(changes -> 'delete', '[]')) d(path)
   loop
     v_path := flowledger.path_of(c.path);
+    if c.op = 'set' and (strpos('.' || c.path || '.', '.constructor.prototype.') > 0 or v_path[cardinality(v_path)] = 'constructor' and c.value ? 'prototype') then
+      raise exception 'state "%": the key prototype in constructor is not allowed', c.path using errcode = 'FL008', hint = 'rename it';
+    end if;
     v_is_there := flowledger.state_holds(v_values, v_path) and coalesce(v_values #> v_path[:cardinality(v_path) - 1], v_values) ? v_path[cardinality(v_path)];
     continue when c.op = 'delete' and not v_is_there;
     if c.op = 'set' then

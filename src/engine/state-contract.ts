@@ -61,7 +61,7 @@ export function withWrites(values: JsonObject, writes: readonly Effect[], strict
   for (const write of writes) {
     if (!("key" in write)) continue;
     const [top = write.key] = write.key.split(".");
-    const current = result[top];
+    const current = Object.hasOwn(result, top) ? result[top] : undefined;
     if (!copied.has(top) && current !== undefined) result[top] = copyJson(current);
     copied.add(top);
     if (write.key === strictPath) requireObjects(result, write.key);
@@ -77,6 +77,7 @@ function requireObjects(values: JsonObject, path: string): void {
   let here: Json = values;
   for (const [index, segment] of segments.entries()) {
     if (!isObject(here)) break;
+    if (!Object.hasOwn(here, segment)) return;
     const next: Json | undefined = here[segment];
     if (next === undefined) return;
     if (!isObject(next))

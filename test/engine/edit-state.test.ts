@@ -197,6 +197,9 @@ test("what cannot be meant is refused by name at both doors, and nothing is writ
     { delete: [7] },
     { set: { "note.more": 1 } },
     { set: { "": 1 } },
+    { set: { "__proto__.a": 1 } },
+    { set: { "constructor.prototype.a": 1 } },
+    { set: { "note.constructor": { prototype: 1 } } },
   ]) {
     expect(await edit(wrong)).toMatchObject({ code: expect.stringMatching(/USAGE_INVALID|CONTRACT_VIOLATED/) });
     expect(await bySql(wrong)).toMatchObject({ code: "FL008" });

@@ -98,17 +98,35 @@ test.each(["", ".a", "a.", "a..b", "__proto__", "a.__proto__.b"])("the key %j is
   expect(snapshot).toEqual({ code: "USAGE_INVALID" });
 });
 
+test("a state never has a prototype in a constructor, which no value may have", async () => {
+  await after(async (ctx) => {
+    const writes = [
+      ctx.setState("constructor.prototype.a", 1),
+      ctx.appendState("a.constructor.prototype", 1),
+      ctx.setState("a.constructor", { prototype: 1 }),
+    ];
+    for (const write of writes) expect(await refusal(write)).toMatchObject({ code: "USAGE_INVALID" });
+    await ctx.setState("constructor.own", { prototypes: 1 });
+  });
+});
+
 test("a key that names a part of every object is a key like any other", async () => {
   const snapshot = await after(async (ctx) => {
     await ctx.setState("missing", ctx.getState("toString", "nothing"));
     await ctx.setState("constructor", 1);
     await ctx.setState("read", ctx.getState("constructor"));
+    await ctx.setState("valueOf.own", 1);
+    await ctx.appendState("toString", 1);
+    await ctx.setState("list", ctx.getState("toString"));
   });
 
   expect(Object.entries(snapshot).toSorted(([a], [b]) => a.localeCompare(b))).toEqual([
     ["constructor", 1],
+    ["list", [1]],
     ["missing", "nothing"],
     ["read", 1],
+    ["toString", [1]],
+    ["valueOf", { own: 1 }],
   ]);
 });
 
