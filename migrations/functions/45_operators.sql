@@ -357,7 +357,7 @@ $$;
 -- what was there.
 --   raw   the flow's contract has not seen the changes. Only the library says that it has, and not as a client. It also says which
 --         event it had read, as "judged": where others wrote since below what is edited by dot path, nothing is done, and it
---         gets { judged, values }, the state as it is now, to judge anew.
+--         gets { judged, values }, the state as it is now, to look at again.
 create or replace function flowledger.edit_state(id uuid, changes jsonb, options jsonb, notify boolean default true, raw boolean default true) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

@@ -115,7 +115,7 @@ export class Entries {
     for (const work of this.#work.splice(0, isEachAlone ? 1 : Infinity)) {
       work.from = commits.unsent.length;
       try {
-        stateContract.judgeAgain(work.commands);
+        stateContract.checkAgain(work.commands);
         this.fold(work.commands);
         this.#folded.push(work);
       } catch (error) {

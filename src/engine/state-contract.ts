@@ -23,7 +23,7 @@ export class StateContract {
   }
 
   /** @param before what its attempt wrote, and is not folded. @throws {ContractError | UsageError} */
-  judge(effect: Effect & { readonly key: string }, before: readonly Effect[]): void {
+  check(effect: Effect & { readonly key: string }, before: readonly Effect[]): void {
     const top = topOf(effect.key);
     const isNested = effect.key !== top;
     const hasContract = this.#flow.contract.state !== undefined;
@@ -35,7 +35,7 @@ export class StateContract {
   }
 
   /** Others may have come between. @throws {ContractError} what they wrote and this break the contract together */
-  judgeAgain(commands: readonly Command[]): void {
+  checkAgain(commands: readonly Command[]): void {
     const effects = commands.flatMap((command) => (command.type === "effect" ? command.effect : []));
     const stale = new Set<string>();
     for (const effect of effects) {

@@ -45,7 +45,7 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
         const { ordinal, entry } = journal.next("delete", path);
         if (entry || getPath(this.#values(), path) === undefined) return;
         const done = { ordinal, effect: "delete" as const, key: path, silent: options?.emit === false };
-        host.stateContract.judge(done, journal.pendingWrites());
+        host.stateContract.check(done, journal.pendingWrites());
         journal.buffer(done);
       });
   }
@@ -61,7 +61,7 @@ export class StateCtx extends ReadCtx implements Pick<Ctx, "setState" | "appendS
     const { ordinal, entry } = journal.next(effect, path, parsed);
     if (entry) return;
     const done = { ordinal, effect, key: path, value: parsed, silent: options?.emit === false };
-    host.stateContract.judge(done, journal.pendingWrites());
+    host.stateContract.check(done, journal.pendingWrites());
     host.stateSize.grow(path, parsed, () => this.#values());
     journal.buffer(done);
   }
