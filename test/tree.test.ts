@@ -443,3 +443,12 @@ function files(folder: string): string[] {
     return entry.isDirectory() ? files(path) : [path];
   });
 }
+
+test("a release is published with provenance, without a token, and SECURITY.md says so", () => {
+  const release = readFileSync(join(root, ".github/workflows/release.yml"), "utf8");
+
+  expect(release).toMatch(/^ +id-token: write$/m);
+  expect(release).toMatch(/npm publish .*--provenance/);
+  expect(release).not.toContain("NODE_AUTH_TOKEN");
+  expect(readFileSync(join(root, "SECURITY.md"), "utf8")).toContain("with provenance and without a token");
+});

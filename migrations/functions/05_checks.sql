@@ -116,6 +116,19 @@ create or replace function flowledger.seen_of(p_text text) returns text
 language sql immutable parallel safe
 return regexp_replace(p_text, '[\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]', '', 'g');
 
+-- Refuses a text for people that is too long, or of which they see nothing. Null is none.
+create or replace function flowledger.check_seen(p_value text, p_what text, p_max int default 500) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform flowledger.check_text(p_value, p_what, p_max);
+  if flowledger.seen_of(p_value) = '' then
+    raise exception 'of % % nothing is seen', p_what, to_json(left(p_value, 40))
+      using errcode = 'FL008', hint = case p_what when 'actor' then 'name who asked for it' else 'write something that people see' end;
+  end if;
+end $$;
+
 -- Refuses an actor that is too long, of whom nothing is seen, or that looks like the library's own: what that does on its own account
 -- says so in the ledger.
 create or replace function flowledger.check_actor(p_actor text) returns void
@@ -123,11 +136,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform flowledger.check_text(p_actor, 'actor');
+  perform flowledger.check_seen(p_actor, 'actor');
   if flowledger.seen_of(p_actor) in ('parent', 'limit', 'timer', 'link') then
     raise exception 'actor % is reserved', to_json(p_actor) using errcode = 'FL008', hint = 'name who asked for it';
-  elsif flowledger.seen_of(p_actor) = '' then
-    raise exception 'of actor % nothing is seen', to_json(left(p_actor, 40)) using errcode = 'FL008', hint = 'name who asked for it';
   end if;
 end $$;
 

@@ -470,7 +470,7 @@ begin
   elsif parked is null or parked not in ('reject', 'fail') then
     raise exception 'parked % is not valid', quote_nullable(left(parked, 40)) using errcode = 'FL008', hint = 'use reject or fail';
   end if;
-  perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
+  perform flowledger.check_seen(reason, 'reason', 10000);
   reason := coalesce(reason, 'manual');
   perform flowledger.check_actor(actor);
   perform flowledger.check_granted(close.id, '{client,operator}');
@@ -606,7 +606,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
+  perform flowledger.check_seen(reason, 'reason', 10000);
   perform flowledger.check_actor(actor);
   perform flowledger.check_granted(id, '{client,operator}');
   return flowledger.request_cancel(id, reason, actor, notify);

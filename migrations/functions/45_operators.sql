@@ -340,10 +340,24 @@ begin
   end loop;
 end $$;
 
+-- Has the ledger since an event a write to one of these keys, or below one?
+create or replace function flowledger.is_written(p_id uuid, p_since int, p_keys text[]) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from flowledger.ledger l
+    where l.execution_id = p_id and l.seq > p_since and p_keys <> '{}'
+      and (l.type in ('state.set', 'state.appended', 'state.deleted') and split_part(l.payload ->> 'key', '.', 1) = any(p_keys)
+        or l.type = 'state.edited' and exists (select from jsonb_array_elements(l.payload -> 'changes') x where split_part(x ->> 'path', '.', 1) = any(p_keys))))
+$$;
+
 -- Edits the application state. changes: { "set": { path: value }, "delete": [path] }, applied in that order. options: actor, reason,
 -- expectedSeq (refused where the ledger has gone on since). Nothing hears of it (`when` does not). Gives the seq, and each change with
 -- what was there.
---   raw   the flow's contract has not seen the changes. Only the library says that it has, and not as a client
+--   raw   the flow's contract has not seen the changes. Only the library says that it has, and not as a client. It also says which
+--         event it had read, as "judged": where others wrote since below what is edited by dot path, nothing is done, and it
+--         gets { judged, values }, the state as it is now, to look at again.
 create or replace function flowledger.edit_state(id uuid, changes jsonb, options jsonb, notify boolean default true, raw boolean default true) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -351,6 +365,7 @@ as $$
 declare
   e flowledger.executions;
   v_values jsonb;
+  v_touched text[];
   v_path text[];
   v_is_there boolean;
   v_changes jsonb := '[]';
@@ -360,9 +375,11 @@ declare
   v_remedy text;
   v_detail text;
 begin
-  perform flowledger.check_operator(options, 'editState()', '{expectedSeq}');
-  if options ? 'expectedSeq' and not (jsonb_typeof(options -> 'expectedSeq') = 'number' and options ->> 'expectedSeq' ~ '^[1-9][0-9]{0,8}$') then
-    raise exception 'expectedSeq of editState() must be an integer from 1, got %', left(options ->> 'expectedSeq', 40) using errcode = 'FL008', hint = 'pass the stateVersion that you read';
+  perform flowledger.check_operator(case when raw is not distinct from false and jsonb_typeof(options) = 'object' then options - 'judged' else options end, 'editState()', '{expectedSeq}');
+  select o.key into v_problem from jsonb_each(options) o
+  where o.key in ('expectedSeq', 'judged') and not (jsonb_typeof(o.value) = 'number' and o.value::text ~ '^[1-9][0-9]{0,8}$');
+  if found then
+    raise exception '% of editState() must be an integer from 1, got %', v_problem, left(options ->> v_problem, 40) using errcode = 'FL008', hint = 'pass the stateVersion that you read';
   elsif jsonb_typeof(changes) is distinct from 'object' or (changes - 'set' - 'delete') <> '{}'
     or jsonb_typeof(coalesce(changes -> 'set', '{}')) <> 'object' or jsonb_typeof(coalesce(changes -> 'delete', '[]')) <> 'array'
     or jsonb_path_exists(coalesce(changes -> 'delete', '[]'), 'strict $[*] ? (@.type() != "string")') then
@@ -385,11 +402,21 @@ begin
         hint = 'read the state again, and decide anew';
   end if;
   v_values := flowledger.state_at(e.id);
+  v_touched := array(
+    select split_part(x.path, '.', 1) from (
+      select jsonb_object_keys(changes -> 'set') union all select jsonb_array_elements_text(changes -> 'delete')) x(path)
+    where strpos(x.path, '.') > 0);
+  if raw is not distinct from false and flowledger.is_written(e.id, (options ->> 'judged')::int, v_touched) then
+    return jsonb_build_object('judged', e.seq, 'values', v_values);
+  end if;
   for c in
     select s.key as path, 'set' as op, s.value from jsonb_each(coalesce(changes -> 'set', '{}')) s
     union all select d.path, 'delete', null from jsonb_array_elements_text(coalesce(changes -> 'delete', '[]')) d(path)
   loop
     v_path := flowledger.path_of(c.path);
+    if c.op = 'set' and (strpos('.' || c.path || '.', '.constructor.prototype.') > 0 or v_path[cardinality(v_path)] = 'constructor' and c.value ? 'prototype') then
+      raise exception 'state "%": the key prototype in constructor is not allowed', c.path using errcode = 'FL008', hint = 'rename it';
+    end if;
     v_is_there := flowledger.state_holds(v_values, v_path) and coalesce(v_values #> v_path[:cardinality(v_path) - 1], v_values) ? v_path[cardinality(v_path)];
     continue when c.op = 'delete' and not v_is_there;
     if c.op = 'set' then

@@ -107,7 +107,7 @@ declare
   v_owner uuid;
 begin
   perform flowledger.check_text(nullif(interrupt, ''), 'the id of an interrupt', 1000);
-  perform flowledger.check_text(reason, 'reason', 10000);
+  perform flowledger.check_seen(reason, 'reason', 10000);
   perform flowledger.check_actor(actor);
   perform flowledger.check_granted(withdraw.id);
   e := flowledger.lock_open(withdraw.id, 'withdraw');

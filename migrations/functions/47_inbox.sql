@@ -116,7 +116,7 @@ begin
     raise exception 'reason of delegate() must be a text, got %', left(options ->> 'reason', 40) using errcode = 'FL008', hint = 'pass it as a JSON string, or leave it out';
   end if;
   perform flowledger.check_text(options ->> 'to', 'to of delegate()', 100);
-  perform flowledger.check_text(options ->> 'reason', 'reason', 2000);
+  perform flowledger.check_seen(options ->> 'reason', 'reason', 2000);
   select x.* into l from flowledger.lock_interrupt(delegate_interrupt.id, interrupt, 'delegate', options ->> 'actor') x;
   e := l.e;
   i := l.i;

@@ -217,7 +217,7 @@ declare
   e flowledger.executions;
   c flowledger.executions;
 begin
-  perform flowledger.check_text(nullif(reason, ''), 'reason', 10000);
+  perform flowledger.check_seen(reason, 'reason', 10000);
   perform flowledger.check_actor(actor);
   perform flowledger.check_granted(cancel_sub_flow.id);
   begin

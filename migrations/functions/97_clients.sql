@@ -152,7 +152,7 @@ begin
     raise exception 'actor and reason of grant_client() are texts' using errcode = 'FL008', hint = 'pass them as JSON strings, or leave them out';
   end if;
   perform flowledger.check_actor(options ->> 'actor');
-  perform flowledger.check_text(options ->> 'reason', 'reason', 10000);
+  perform flowledger.check_seen(options ->> 'reason', 'reason', 10000);
   if cardinality(flows) = 0 or cardinality(flows) > 1000 then
     raise exception 'flows of grant_client() must be 1 to 1000 names, got %', cardinality(flows) using errcode = 'FL008', hint = 'pass null for all flows';
   end if;

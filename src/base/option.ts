@@ -98,10 +98,12 @@ export function seenOf(text: string): string {
   return text.replace(unseen, "");
 }
 
-/** A name that people can see. @param max in characters */
+/** A text that people can see: a name, a reason. @param max in characters */
 export function requireName(value: unknown, where: string, range: { readonly max: number }): string {
   const name = requireText(value, where, range);
-  return seenOf(name) === "" ? refuseUse(`of ${where} nothing is seen: ${show(name)}`, "name somebody") : name;
+  return seenOf(name) === ""
+    ? refuseUse(`of ${where} nothing is seen: ${show(name)}`, "write something that people see")
+    : name;
 }
 
 /** Who it is, as `check_actor` of SQL takes it: a name, and none that looks like one in which the library itself speaks. */

@@ -22,6 +22,7 @@ import type { Loop } from "./loop.ts";
 import { ExecutionResources } from "./resources.ts";
 import type { Wait } from "./running.ts";
 import type { Slots } from "./slots.ts";
+import type { StateContract } from "./state-contract.ts";
 import { InterventionsSize, StateSize } from "./state-size.ts";
 import type { Put, StreamTarget } from "./streamer.ts";
 import { effectCommands } from "./work.ts";
@@ -38,6 +39,7 @@ interface Parts {
   readonly slots: Slots;
   readonly entries: Entries;
   readonly commits: Commits;
+  readonly stateContract: StateContract;
   readonly loop: Loop;
 }
 
@@ -54,6 +56,7 @@ export class Asks implements AttemptHost {
   readonly timers: Timers;
   readonly state: ExecutionState;
   readonly stateSize: StateSize;
+  readonly stateContract: StateContract;
   readonly interventionsSize: InterventionsSize;
   readonly ended = new Set<ExecutionId>();
   readonly #of: Parts;
@@ -86,6 +89,7 @@ export class Asks implements AttemptHost {
     this.tracesSteps = engine.tracing.hasSteps;
     this.timers = engine.timers;
     this.state = state;
+    this.stateContract = parts.stateContract;
     this.stateSize = new StateSize({ executionId: id });
     this.interventionsSize = new InterventionsSize({ executionId: id });
     this.#stream = { id, epoch, token, visibleIn: state.parent?.visibleIn, items, ...flow.streamLimits, recent };

@@ -12,12 +12,12 @@ import { ChunkCtx } from "./ctx/ctx.ts";
 import { Effect, never } from "./ctx/effect.ts";
 import { PauseMark } from "./ctx/people.ts";
 import { ReadCtx } from "./ctx/read.ts";
-import { withWrites } from "./ctx/state.ts";
 import type { AttemptTrace } from "../telemetry/attempt-trace.ts";
 import { insideChunk } from "./current.ts";
 import type { AttemptHost } from "./host.ts";
 import { isOver, Journal } from "./journal.ts";
 import { backoffMs, serializeError } from "./retries.ts";
+import { withWrites } from "./state-contract.ts";
 import { askConditions, meetsMatch } from "./routing.ts";
 import { TimeLimit } from "./time-limit.ts";
 import { Turns, type Turn } from "./turns.ts";
@@ -263,7 +263,12 @@ export class Attempt implements CtxAttempt {
     const [first] = effects;
     const turns = this.turns.take();
     if (first && turns.length > 0) first.turns = turns;
-    await this.busy(() => this.host.commit(this.dispatch.id, effects));
+    try {
+      await this.busy(() => this.host.commit(this.dispatch.id, effects));
+    } catch (error) {
+      this.journal.drop();
+      throw error;
+    }
   }
 
   /** What is still buffered, to go with the chunk's end. */

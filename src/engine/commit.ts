@@ -109,6 +109,8 @@ export class Commits {
   #base: number;
   /** Folded, and to be sent with the next commit. */
   #unsent: LedgerEvent[] = [];
+  /** How often each top-level key of the state was written. */
+  readonly #writes = new Map<string, number>();
   #bytesSinceSnapshot = 0;
   #snapshotBytes = minSnapshotBytes;
   #snapshot: Append["snapshot"] = null;
@@ -146,12 +148,34 @@ export class Commits {
   /** Folds an event of our own at a guessed time: the commit that sends it tells the real one. */
   fold(event: LedgerEvent): void {
     evolve(this.#state, { seq: this.#state.seq + 1, epoch: this.lease.epoch, at: this.#clock.now(), event });
+    this.#count(event);
     this.#unsent.push(event);
+  }
+
+  /** How often a top-level key of the state was written under this owner. */
+  writesOf(key: string): number {
+    return this.#writes.get(key) ?? 0;
+  }
+
+  #count(event: LedgerEvent): void {
+    const keys =
+      event.type === "state.edited"
+        ? event.changes.map(({ path }) => path)
+        : event.type === "state.set" || event.type === "state.appended" || event.type === "state.deleted"
+          ? [event.key]
+          : [];
+    for (const key of keys) {
+      const [top = key] = key.split(".");
+      this.#writes.set(top, this.writesOf(top) + 1);
+    }
   }
 
   /** @param own what comes behind it, and is folded already */
   foldForeign(events: readonly Recorded[], own: readonly LedgerEvent[] = this.#unsent): void {
-    for (const recorded of events) evolve(this.#state, recorded);
+    for (const recorded of events) {
+      evolve(this.#state, recorded);
+      this.#count(recorded.event);
+    }
     writeAgain(this.#state, events, own);
     this.#base = Math.max(this.#base, events.at(-1)?.seq ?? 0);
   }

@@ -11,6 +11,7 @@ import type { Ready } from "./ready.ts";
 import { serializeError } from "./retries.ts";
 import type { Running } from "./running.ts";
 import type { Slots } from "./slots.ts";
+import type { StateContract } from "./state-contract.ts";
 import { Work, type Recording } from "./work.ts";
 
 const nothing = () => {};
@@ -19,6 +20,7 @@ interface Parts {
   readonly state: ExecutionState;
   readonly graph: Graph;
   readonly commits: Commits;
+  readonly stateContract: StateContract;
   readonly ready: Ready;
   readonly slots: Slots;
   readonly abandoned: Abandoned;
@@ -109,15 +111,16 @@ export class Entries {
 
   /** What attempts have done and how they ended, in the order in which that came. */
   foldWork(): void {
-    const { commits, isEachAlone } = this.#of;
+    const { commits, stateContract, isEachAlone } = this.#of;
     for (const work of this.#work.splice(0, isEachAlone ? 1 : Infinity)) {
       work.from = commits.unsent.length;
       try {
+        stateContract.checkAgain(work.commands);
         this.fold(work.commands);
         this.#folded.push(work);
       } catch (error) {
         if (work.ended) this.#refuseEnd(work.ended, error);
-        // Otherwise the dispatch is gone, since the execution has ended.
+        // Its commit point is refused; or the dispatch is gone, since the execution has ended.
         work.refused(error);
       }
     }

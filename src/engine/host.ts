@@ -19,6 +19,7 @@ import type { Committer } from "./committer.ts";
 import type { NewId } from "./ids.ts";
 import type { Items } from "./items.ts";
 import type { ExecutionResources, Resources, WorkerResources } from "./resources.ts";
+import type { StateContract } from "./state-contract.ts";
 import type { InterventionsSize, StateSize } from "./state-size.ts";
 import type { Put, StreamTarget } from "./streamer.ts";
 
@@ -124,6 +125,7 @@ export interface AttemptHost {
   /** What is folded so far; read only. */
   readonly state: ExecutionState;
   readonly stateSize: StateSize;
+  readonly stateContract: StateContract;
   readonly interventionsSize: InterventionsSize;
   readonly newId: NewId;
   /** Where links to answers lead; null is nowhere. */

@@ -247,6 +247,11 @@ export class Journal {
     this.#taken = taken;
     return taken;
   }
+
+  /** What was taken last was refused: it is nowhere. */
+  drop(): void {
+    this.#taken = [];
+  }
 }
 
 /** Whether what is recorded of it has an end: what has only begun may be another in the next attempt. */

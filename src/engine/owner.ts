@@ -31,6 +31,7 @@ import { crashLooped } from "./retries.ts";
 import { RoundTrips } from "./round-trips.ts";
 import { Runs } from "./runs.ts";
 import { Slots } from "./slots.ts";
+import { StateContract } from "./state-contract.ts";
 import { nextTurn } from "./turn.ts";
 
 /** So many workers may be lost without progress before an execution is taken for the cause. */
@@ -49,6 +50,7 @@ class Parts {
   readonly isEachAlone: boolean;
   readonly loop: Loop;
   readonly commits: Commits;
+  readonly stateContract: StateContract;
   readonly meter: OwnerMeter;
   readonly ready: Ready;
   readonly abandoned: Abandoned;
@@ -81,6 +83,7 @@ class Parts {
     this.isEachAlone = engine.committingAlone.delete(id);
     this.loop = new Loop(step, (error) => this.end.fail(error));
     this.commits = new Commits(claim, engine.committer, engine.clock);
+    this.stateContract = new StateContract(flow, state, this.commits);
     this.meter = new OwnerMeter(engine, claim, flow);
     this.ready = new Ready(state, flow.graph, takeovers > 0);
     this.log = bound(engine.log, () => ({ executionId: id, flow: flow.name, ...traceIdOf(state.trace) }));

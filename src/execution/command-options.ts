@@ -2,7 +2,7 @@
 import type { Duration } from "../base/duration.ts";
 import { UsageError } from "../base/errors.ts";
 import { isObject } from "../base/json.ts";
-import { requireActor, requireText } from "../base/option.ts";
+import { requireActor, requireName, requireText } from "../base/option.ts";
 import type { LedgerEvent, LedgerEventType } from "../ledger/event.ts";
 import type { CallerTransaction } from "../store/caller-transaction.ts";
 
@@ -90,6 +90,7 @@ export function requireWords(given: object, where: string): void {
     const value: unknown = Reflect.get(given, name);
     if (value === undefined) continue;
     if (["actor", "author"].includes(name)) requireActor(value, `${name} of ${where}`);
+    else if (name === "reason") requireName(value, `reason of ${where}`, { max: 10_000 });
     else requireText(value, `${name} of ${where}`, { max: name === "target" ? 500 : 10_000 });
   }
 }

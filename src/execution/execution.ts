@@ -8,6 +8,7 @@ import {
   requireKnown,
   requireList,
   requireRecord,
+  requireName,
   requireText,
   show,
 } from "../base/option.ts";
@@ -41,6 +42,7 @@ import {
   editOptions,
   parseAddresses,
   parseEdited,
+  parseOvertaken,
   pauseOptions,
   redriveOptions,
   retryOptions,
@@ -360,7 +362,7 @@ export class Execution<C extends Contract = Contract> {
     // An empty id matches no interrupt, as in SQL.
     if (interruptId !== "") requireText(interruptId, "interruptId of withdraw()", { max: 1000 });
     const { actor = null, reason = null } = options;
-    if (options.reason !== undefined) requireText(reason, "reason of withdraw()", { max: 10_000 });
+    if (options.reason !== undefined) requireName(reason, "reason of withdraw()", { max: 10_000 });
     requireWords({ actor: options.actor }, "withdraw()");
     return InterruptRecord.parse(
       await this.#command(options.tx, (commands) => commands.withdraw(this.id, interruptId, { actor, reason })),
@@ -471,9 +473,15 @@ export class Execution<C extends Contract = Contract> {
   async editState(edit: StateEdit, options: EditStateOptions & InTransaction): Promise<EditedState> {
     const state = await this.#host.store.reads.loadState(this.id);
     if (!state) throw new ExecutionNotFoundError(this.id);
-    return parseEdited(
-      await this.#operate("editState", options, (given) => editOptions(this.#definition, state.values, edit, given)),
-    );
+    let { values, seq } = state;
+    for (;;) {
+      const answer = await this.#operate("editState", options, (given) =>
+        editOptions(this.#definition, values, seq, edit, given),
+      );
+      const overtaken = parseOvertaken(answer);
+      if (overtaken === null) return parseEdited(answer);
+      ({ values, judged: seq } = overtaken);
+    }
   }
 
   /**

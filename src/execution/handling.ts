@@ -1,7 +1,7 @@
 /** What people do with a question besides answering it: checked here, decided under the row lock. */
 import type { JsonObject } from "../base/json.ts";
 import { isoMoment } from "../base/duration.ts";
-import { requireActor, requireBoolean, requireDate, requireKnown, requireText } from "../base/option.ts";
+import { requireActor, requireBoolean, requireDate, requireKnown, requireName, requireText } from "../base/option.ts";
 import { longestPrincipal } from "../ledger/handling.ts";
 
 /** Of what people do with a question without answering it. */
@@ -47,7 +47,7 @@ export function delegateOptions(options: DelegateOptions): JsonObject {
   const given = requireHandler(options, ["to", "reason"], "delegate()");
   given["to"] = requireText(options.to, "to of delegate()", { max: longestPrincipal });
   if (options.reason !== undefined)
-    given["reason"] = requireText(options.reason, "reason of delegate()", { max: 2000 });
+    given["reason"] = requireName(options.reason, "reason of delegate()", { max: 2000 });
   return given;
 }
 

@@ -8,7 +8,7 @@ import type { NewId } from "../engine/ids.ts";
 import type { ExecutionId, Recorded } from "../ledger/event.ts";
 import type { ExecutionState } from "../ledger/state.ts";
 import { isObject, toJson, type Json, type JsonObject } from "../base/json.ts";
-import { requireActor, requireKnown, requireRecord, requireText, show } from "../base/option.ts";
+import { requireActor, requireKnown, requireName, requireRecord, show } from "../base/option.ts";
 import { latestMs } from "../base/duration.ts";
 import { closeSnapshot } from "../ledger/views.ts";
 import { heldUntil } from "../ledger/waits.ts";
@@ -41,7 +41,7 @@ export async function fork(store: Ledgers, id: ExecutionId, options: ForkOptions
   const { actor, reason } = options;
   const asked = {
     ...(actor !== undefined && { actor: requireActor(actor, "actor of fork()") }),
-    ...(reason !== undefined && { reason: requireText(reason, "reason of fork()", { max: 2000 }) }),
+    ...(reason !== undefined && { reason: requireName(reason, "reason of fork()", { max: 2000 }) }),
   };
   const { at } = options;
   const input = options.input === undefined ? undefined : toJson(options.input, "input of fork()");

@@ -11,6 +11,7 @@ import {
   requireInteger,
   requireKnown,
   requireList,
+  requireName,
   requireOneOf,
   requireRecord,
   requireText,
@@ -118,6 +119,13 @@ const Edited = z.object({
   ),
 });
 
+const Overtaken = z.object({ judged: z.int(), values: z.record(z.string(), JsonValue) });
+
+/** Null: it is done. Else others were faster below the same keys: the state as it is now, and by which event. */
+export function parseOvertaken(answer: Json): z.infer<typeof Overtaken> | null {
+  return Overtaken.safeParse(answer).data ?? null;
+}
+
 export function parseEdited(answer: Json): EditedState {
   return z.custom<EditedState>((value) => Edited.safeParse(value).success).parse(answer);
 }
@@ -126,11 +134,13 @@ export function parseEdited(answer: Json): EditedState {
  * What `flowledger.edit_state` takes.
  *
  * @param values the state as it is now: below a dot path the contract looks at the whole of a key
+ * @param judged the event that it is of
  * @throws {UsageError | ContractError | PayloadError}
  */
 export function editOptions(
   definition: FlowDefinition | null,
   values: JsonObject,
+  judged: number,
   edit: StateEdit,
   options: EditStateOptions,
 ): Operated {
@@ -157,7 +167,10 @@ export function editOptions(
       [...Object.keys(set), ...removed].filter((path) => path.includes(".")).map((path) => path.split(".")[0] ?? ""),
     ))
       if (Object.hasOwn(after, key)) parseState(owner, key, after[key]);
-  return { options: { ...given, changes: { set, delete: [...removed] } }, raw: definition === null };
+  const changes = { set, delete: [...removed] };
+  return definition === null
+    ? { options: { ...given, changes }, raw: true }
+    : { options: { ...given, changes, judged }, raw: false };
 }
 
 /** Of `pause()`. */
@@ -218,7 +231,7 @@ export function runScheduleOptions(name: string, options: RunScheduleOptions): J
   const { actor, reason } = options;
   return {
     actor: requireActor(actor, `actor of ${where}`),
-    ...(reason !== undefined && { reason: requireText(reason, `reason of ${where}`, { max: 2000 }) }),
+    ...(reason !== undefined && { reason: requireName(reason, `reason of ${where}`, { max: 2000 }) }),
   };
 }
 
@@ -255,7 +268,7 @@ export function parseAddresses(answer: Json): ParkedChunk[] {
 export function requireOperator(options: OperatorOptions, names: readonly string[], where: string): JsonObject {
   requireKnown(options, [...names, "actor", "reason"], where);
   requireActor(options.actor, `actor of ${where}`);
-  requireText(options.reason, `reason of ${where}`, { max: 2000 });
+  requireName(options.reason, `reason of ${where}`, { max: 2000 });
   return { actor: options.actor, reason: options.reason };
 }
 

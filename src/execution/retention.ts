@@ -6,6 +6,7 @@ import {
   requireFunction,
   requireKnown,
   requireList,
+  requireName,
   requireText,
   show,
 } from "../base/option.ts";
@@ -57,7 +58,7 @@ export function parsePrune(options: PruneOptions): (audit: Audit) => Promise<Pru
   const named = {
     ids: ids.map(requireExecutionId),
     actor: requireActor(actor, "actor of prune()"),
-    reason: requireText(reason, "reason of prune()", { max: 10_000 }),
+    reason: requireName(reason, "reason of prune()", { max: 10_000 }),
   };
   return (audit) => audit.pruneIds(named);
 }

@@ -1,7 +1,7 @@
 /** The zod parts of a flow: what its input, state, events and stream may be, and parsing where they come in. */
 import { z } from "zod";
 import { ContractError, DefinitionError, UsageError } from "../base/errors.ts";
-import { toJson, type Json, type Stored, type Unless, type Verdict } from "../base/json.ts";
+import { isObject, toJson, type Json, type Stored, type Unless, type Verdict } from "../base/json.ts";
 import { isStorable, requireRecord, requireText, show, type Refuse } from "../base/option.ts";
 import { pathOf } from "../base/path.ts";
 import { isSchema, strangerIn } from "./storable.ts";
@@ -295,6 +295,7 @@ export function requireEvent(flow: ContractOwner, event: string): void {
  */
 export function parseState(flow: ContractOwner, path: string, value: unknown): Json {
   const schema = requireStatePath(flow, path);
+  if (`.${path}`.endsWith(".constructor") && isObject(value) && "prototype" in value) refusePrototype(flow, path);
   return parseValue(path.includes(".") ? undefined : schema, value, `state "${path}" of flow "${flow.name}"`);
 }
 
@@ -305,6 +306,7 @@ export function parseState(flow: ContractOwner, path: string, value: unknown): J
  */
 export function requireStatePath(flow: ContractOwner, path: string): z.core.$ZodType | undefined {
   const [key = ""] = pathOf(path, `a state key of flow "${flow.name}"`);
+  if (`.${path}.`.includes(".constructor.prototype.")) refusePrototype(flow, path);
   const { state } = flow.contract;
   if (state === undefined) return undefined;
   const schema = Object.hasOwn(state.shape, key) ? state.shape[key] : state._zod.def.catchall;
@@ -316,6 +318,14 @@ export function requireStatePath(flow: ContractOwner, path: string): z.core.$Zod
       message: `there is no such key (there are ${named(Object.keys(state.shape))})`,
     },
   ]);
+}
+
+/** As in any value: what merges it would write to every object. */
+function refusePrototype(flow: ContractOwner, path: string): never {
+  throw new UsageError(
+    `state ${show(path)} of flow "${flow.name}": the key prototype in constructor is not allowed`,
+    "rename it",
+  );
 }
 
 export function parseStreamItem(flow: ContractOwner, item: unknown): Json {

@@ -131,6 +131,12 @@ export function driverOptions(option: ConnectionOption): DriverOptions & Pick<Pa
         `the options of a connection have no ${key}`,
         "pass the string itself as connection",
       );
+  if ("query" in option || "connect" in option)
+    throw new ConnectionError(
+      null,
+      "what was given as connection is a client or a pool",
+      "pass the connection string or the options that it was made of",
+    );
   return asDriverOptions(besideVariables(option));
 }
 

@@ -34,11 +34,19 @@ export async function migrate(
 ): Promise<void> {
   const database = openDatabase(option, { names, max: 2, name: "flowledger migrate" });
   try {
-    const [{ movable }] = await acquainted(
+    const [{ movable, encoding }] = await acquainted(
       database,
       () =>
-        database.sql<[{ movable: boolean }]>`select to_regclass('flowledger' || '.test_clock') is not null as movable`,
+        database.sql<[{ movable: boolean; encoding: string }]>`
+          select to_regclass('flowledger' || '.test_clock') is not null as movable, current_setting('server_encoding') as encoding`,
     );
+    // Others have no place for some characters, or count bytes for them.
+    if (encoding !== "UTF8")
+      throw new MigrationError(
+        `the database keeps texts in ${encoding}, and flowledger needs UTF8`,
+        "create another one with template template0 encoding 'UTF8'",
+        { encoding },
+      );
     // Its functions of the clock would be replaced.
     if (movable && !hasTestClock) throw new MovableClockError(database.target.place, true);
     // Two processes that make the schema at once: one of them fails for that, and finds it made.

@@ -197,6 +197,9 @@ test("what cannot be meant is refused by name at both doors, and nothing is writ
     { delete: [7] },
     { set: { "note.more": 1 } },
     { set: { "": 1 } },
+    { set: { "__proto__.a": 1 } },
+    { set: { "constructor.prototype.a": 1 } },
+    { set: { "note.constructor": { prototype: 1 } } },
   ]) {
     expect(await edit(wrong)).toMatchObject({ code: expect.stringMatching(/USAGE_INVALID|CONTRACT_VIOLATED/) });
     expect(await bySql(wrong)).toMatchObject({ code: "FL008" });
@@ -206,6 +209,41 @@ test("what cannot be meant is refused by name at both doors, and nothing is writ
   expect((await execution.result.getMeta()).stateVersion).toBe(stateVersion);
   await execution.seal();
   expect(await edit({ set: { note: "new" } })).toMatchObject({ code: "EXECUTION_SEALED" });
+});
+
+test("two edits below one key that come at once never break together what the contract says of it", async () => {
+  const flow = defineFlow("edit.together", {
+    state: z
+      .object({
+        order: z.object({ a: z.number(), b: z.number() }).refine(({ a, b }) => a + b <= 10, "too much"),
+        note: z.string(),
+      })
+      .partial(),
+  });
+  flow.to("write", (ctx) => ctx.setState("order", { a: 0, b: 0 }));
+  await using orchestrator = await serving(database, [flow]);
+  const bound = orchestrator.flow(flow);
+  for (let round = 0; round < 10; round++) {
+    const execution = await bound.startExecution(null, { autoClose: false });
+    await untilEvent(execution, "chunk.completed");
+
+    const ends = await Promise.allSettled([
+      execution.editState({ set: { "order.a": 8 } }, by),
+      execution.editState({ set: { "order.b": 8 } }, by),
+      execution.editState({ set: { note: "beside them" } }, by),
+    ]);
+    const refused = ends.flatMap((end): unknown[] => (end.status === "rejected" ? [end.reason] : []));
+
+    expect(refused).toEqual([expect.objectContaining({ code: "CONTRACT_VIOLATED" })]);
+    const { order, note } = await execution.stateAt(new Date());
+    expect([order, note]).toEqual([
+      expect.toBeOneOf([
+        { a: 8, b: 0 },
+        { a: 0, b: 8 },
+      ]),
+      "beside them",
+    ]);
+  }
 });
 
 test("what nobody has claimed is edited by the contract of the versions that may run it, at every door", async () => {

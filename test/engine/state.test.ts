@@ -101,17 +101,35 @@ test.each(["", ".a", "a.", "a..b", "__proto__", "a.__proto__.b"])("the key %j is
   expect(snapshot).toEqual({ code: "USAGE_INVALID" });
 });
 
+test("a state never has a prototype in a constructor, which no value may have", async () => {
+  await after(async (ctx) => {
+    const writes = [
+      ctx.setState("constructor.prototype.a", 1),
+      ctx.appendState("a.constructor.prototype", 1),
+      ctx.setState("a.constructor", { prototype: 1 }),
+    ];
+    for (const write of writes) expect(await refusal(write)).toMatchObject({ code: "USAGE_INVALID" });
+    await ctx.setState("constructor.own", { prototypes: 1 });
+  });
+});
+
 test("a key that names a part of every object is a key like any other", async () => {
   const snapshot = await after(async (ctx) => {
     await ctx.setState("missing", ctx.getState("toString", "nothing"));
     await ctx.setState("constructor", 1);
     await ctx.setState("read", ctx.getState("constructor"));
+    await ctx.setState("valueOf.own", 1);
+    await ctx.appendState("toString", 1);
+    await ctx.setState("list", ctx.getState("toString"));
   });
 
   expect(Object.entries(snapshot).toSorted(([a], [b]) => a.localeCompare(b))).toEqual([
     ["constructor", 1],
+    ["list", [1]],
     ["missing", "nothing"],
     ["read", 1],
+    ["toString", [1]],
+    ["valueOf", { own: 1 }],
   ]);
 });
 
@@ -394,4 +412,91 @@ test("what a chunk wrote before another one begins is there for that, whatever w
   await orchestrator.startWorker({ drainTimeout: "1s" });
 
   expect(await orchestrator.flow(flow).start(null)).toEqual({ wrote: true, seen: true });
+});
+
+/** What either of them leaves. */
+const oneSum = [
+  { a: 8, b: 0 },
+  { a: 0, b: 8 },
+];
+
+/** Two items append to a list of two at once, which may have three, and add to a sum. */
+async function twoBeside(last: (ctx: Ctx) => Promise<void>) {
+  const flow = defineFlow(`beside.${crypto.randomUUID().slice(0, 8)}`, {
+    state: z
+      .object({
+        list: z.array(z.number()).max(3),
+        sum: z.object({ a: z.number(), b: z.number() }).refine(({ a, b }) => a + b <= 10, "too much"),
+        seen: z.array(z.array(z.number())),
+      })
+      .partial(),
+  });
+  const both = Promise.withResolvers<void>();
+  let written = 0;
+  flow
+    .to("begin", async (ctx) => {
+      await ctx.setState("list", [0, 0]);
+      await ctx.setState("sum", { a: 0, b: 0 });
+      return ["a", "b"] as const;
+    })
+    .forEach({ concurrency: 2 })
+    .to("beside", async (ctx) => {
+      await ctx.appendState("list", 1);
+      await ctx.setState(`sum.${ctx.input}`, 8);
+      if (++written === 2) both.resolve();
+      await both.promise;
+      await last(ctx as never);
+    })
+    .endForEach();
+  const orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution();
+  return { orchestrator, execution };
+}
+
+test("TF-CON-01: chunks side by side never break together what the contract says of a key: one of them fails", async () => {
+  const { orchestrator, execution } = await twoBeside(async () => {});
+  await using _closed = orchestrator;
+
+  expect(await refusal(execution.waitForClose())).toMatchObject({
+    code: "EXECUTION_FAILED",
+    message: expect.stringContaining('state "list"') as string,
+  });
+
+  const { list, sum } = await execution.stateAt(new Date());
+  expect(list).toEqual([0, 0, 1]);
+  expect(oneSum).toContainEqual(sum);
+  expect(await orchestrator.verify()).toEqual([]);
+});
+
+test("TF-CON-01: a flush that is refused for what others wrote meanwhile wrote nothing, and the chunk may go on", async () => {
+  const { orchestrator, execution } = await twoBeside(async (ctx) => {
+    const refused = await ctx.flush().then(
+      () => false,
+      () => true,
+    );
+    if (refused) await ctx.appendState("seen", ctx.getState("list"));
+  });
+  await using _closed = orchestrator;
+
+  const { list, sum, seen } = await execution.waitForClose();
+
+  expect({ list, seen }).toEqual({ list: [0, 0, 1], seen: [[0, 0, 1]] });
+  expect(oneSum).toContainEqual(sum);
+  expect(await orchestrator.verify()).toEqual([]);
+});
+
+test("TF-CON-01: a delete below a key is judged by what the contract says of what is left", async () => {
+  const flow = defineFlow("left", {
+    state: z.object({ order: z.object({ total: z.number(), note: z.string().optional() }) }).partial(),
+  });
+  flow.to("write", async (ctx) => {
+    await ctx.setState("order", { total: 1, note: "n" });
+    await ctx.delState("order.note");
+    await ctx.delState("order.total");
+  });
+  await using orchestrator = await serving(database, [flow]);
+
+  const execution = await orchestrator.flow(flow).startExecution();
+
+  expect(await refusal(execution.waitForClose())).toMatchObject({ message: expect.stringContaining('state "order"') });
 });

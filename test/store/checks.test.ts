@@ -6,12 +6,14 @@ import { PayloadError } from "../../src/base/errors.ts";
 import { toJson, type Json } from "../../src/base/json.ts";
 import { seenOf } from "../../src/base/option.ts";
 import { parseAnswer } from "../../src/ledger/answers.ts";
+import { createOrchestrator } from "../../src/orchestrator.ts";
 import { refusalOf } from "../../src/store/refusals.ts";
 import { testDatabase } from "../support/database.ts";
 import { codeOf } from "../support/doors.ts";
+import { refusal } from "../support/flows.ts";
 import { fuzzRuns } from "../support/fuzz.ts";
 
-const { sql } = await testDatabase();
+const { sql, url } = await testDatabase();
 const target = { place: "the test's", user: "the test's", schema: "flowledger" };
 
 /** What SQL says of a payload, in the code of the library's own error. */
@@ -278,6 +280,43 @@ test.each([
       message: expect.stringContaining("is missing") as string,
     });
   }
+
+  expect(await sql`select from flowledger.ledger where execution_id = ${started}`).toHaveLength(2);
+});
+
+/** Of nothing in them anybody sees. */
+const unseen = ["", "\t", "\u200b", "\u3000\u2060"];
+
+test("a reason of which nothing is seen is refused by every command at every door, and leaves nothing", async () => {
+  await using orchestrator = createOrchestrator({ connection: url });
+  const execution = await orchestrator.getExecution(started);
+  const by = { actor: "ann" };
+  const doors: Record<string, (reason: string) => Promise<unknown>> = {
+    close: (reason) => execution.close({ reason, timeout: "1s" }),
+    cancel: (reason) => execution.cancel(reason),
+    cancelSubFlow: (reason) => execution.cancelSubFlow(started, reason),
+    withdraw: (reason) => execution.withdraw("q", { reason }),
+    delegate: (reason) => execution.delegate("q", { to: "user:bo", reason, ...by }),
+    fork: (reason) => execution.fork({ at: 1, reason }),
+    retry: (reason) => execution.retry({ reason, ...by }),
+    prune: (reason) => orchestrator.prune({ ids: [started], reason, ...by }),
+    runSchedule: (reason) => orchestrator.runSchedule("daily", { reason, ...by }),
+    "SQL close": (reason) => sql`select flowledger.close(${started}, ${reason})`,
+    "SQL cancel": (reason) => sql`select flowledger.cancel(${started}, ${reason})`,
+    "SQL cancel_sub_flow": (reason) => sql`select flowledger.cancel_sub_flow(${started}, ${started}, ${reason})`,
+    "SQL withdraw": (reason) => sql`select flowledger.withdraw(${started}, 'q', ${reason})`,
+    "SQL delegate_interrupt": (reason) =>
+      sql`select flowledger.delegate_interrupt(${started}, 'q', ${sql.json({ to: "user:bo", reason, ...by })})`,
+    "SQL prune": (reason) => sql`select flowledger.prune(${[started]}::uuid[], 'ann', ${reason})`,
+    "SQL run_schedule": (reason) => sql`select flowledger.run_schedule('daily', ${sql.json({ reason, ...by })})`,
+    "SQL grant_client": (reason) => sql`select flowledger.grant_client('nobody', null, null, ${sql.json({ reason })})`,
+  };
+  for (const [door, ask] of Object.entries(doors))
+    for (const reason of unseen)
+      expect(await refusal(ask(reason)), `${door} with ${JSON.stringify(reason)}`).toMatchObject({
+        code: expect.toBeOneOf(["USAGE_INVALID", "FL008"]) as string,
+        message: expect.stringContaining("reason") as string,
+      });
 
   expect(await sql`select from flowledger.ledger where execution_id = ${started}`).toHaveLength(2);
 });

@@ -6,7 +6,7 @@ import { z } from "zod";
 import { createOrchestrator, defineFlow, PermissionError } from "../../src/index.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import { readsOf } from "../../src/store/reads.ts";
-import { administer, testDatabase } from "../support/database.ts";
+import { administer, emptyDatabase, testDatabase } from "../support/database.ts";
 import { runCli } from "../support/cli.ts";
 import { codeOf, present, untilPending } from "../support/doors.ts";
 import { serving, untilEvent } from "../support/flows.ts";
@@ -413,6 +413,33 @@ test("a role that has rights in another database is refused, and the default pre
     );
     for (const { role } of made) await admin.unsafe(`drop owned by ${role}; drop role ${role}`);
   });
+});
+
+test("an owner that may make roles, and nothing more, grants them, limits one, and migrates again", async () => {
+  await using other = await emptyDatabase();
+  const maker = `${prefix}_maker`;
+  const connection = Object.assign(new URL(other.url), { username: maker, password }).href;
+  await administer(other.adminUrl, (admin) =>
+    admin.unsafe(
+      `create role ${maker} login createrole password '${password}'; grant create on database ${other.name} to ${maker}`,
+    ),
+  );
+  try {
+    await using orchestrator = createOrchestrator({ connection });
+    await orchestrator.migrate();
+    await using made = { sql: postgres(connection, { max: 1 }), [Symbol.asyncDispose]: () => made.sql.end() };
+    await made.sql`select flowledger.grant_roles()`;
+    await made.sql`select flowledger.grant_client(${`${maker}_acme`}, null, ${made.sql.json(acme)})`;
+    await orchestrator.migrate();
+
+    expect(await made.sql`select from flowledger.role_grants`).toHaveLength(5);
+  } finally {
+    await administer(other.adminUrl, async (admin) => {
+      for (const { role } of await admin`select role from flowledger.role_grants`)
+        await admin.unsafe(`drop owned by ${role}; drop role ${role}`);
+      await admin.unsafe(`drop owned by ${maker} cascade; drop role ${maker}`);
+    });
+  }
 });
 
 test("the owner may limit a role that is there, and hears in a sentence that it may not make one", async () => {

@@ -2,6 +2,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import pg from "pg";
 import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
 import { createOrchestrator, defineFlow, FlowledgerError } from "../../src/index.ts";
 import { parseConnectionString } from "../../src/store/connection-string.ts";
@@ -283,6 +284,13 @@ test("options of a connection that no client here has are refused by name", asyn
   const error = await refused(() => openDatabase(given));
 
   expect(error.message).toMatch(/no connectionString: pass the string itself/);
+});
+
+test("a client or a pool is no connection: it would be taken for options that say nothing", async () => {
+  for (const given of [new pg.Pool({ connectionString: url }), new pg.Client({ connectionString: url })] as object[])
+    expect((await refused(() => openDatabase(given))).message).toMatch(
+      /is a client or a pool: pass the connection string or the options/,
+    );
 });
 
 test("files of certificates are read, and verified by", () => {

@@ -1,6 +1,6 @@
 /** A database comes to this release once, however many ask; what is not ours is left alone, and what is newer is respected. */
 import type postgres from "postgres";
-import { describe, expect, test } from "vitest";
+import { describe, expect, inject, test } from "vitest";
 import { MigrationError, NotMigratedError } from "../../src/base/errors.ts";
 import { compareReleases, minRelease, release } from "../../src/base/release.ts";
 import { defineFlow } from "../../src/flow/builder.ts";
@@ -84,6 +84,26 @@ test.each([
 ])("release %s beside %s", (a, b, order) => {
   expect(Math.sign(compareReleases(a, b))).toBe(order);
 });
+
+test.each(["LATIN1", "SQL_ASCII"])(
+  "a database that keeps texts in %s is refused by name, and left empty",
+  async (encoding) => {
+    await using database = await emptyDatabase();
+    await administer(inject("serverUrl"), async (admin) => {
+      await admin`drop database ${admin(database.name)}`;
+      await admin.unsafe(
+        `create database ${database.name} owner ${inject("owner").name} template template0 encoding '${encoding}' locale_provider libc locale 'C'`,
+      );
+    });
+    await using orchestrator = createOrchestrator({ connection: database.url, flows: [flow] });
+
+    expect(await refusal(orchestrator.migrate())).toMatchObject({
+      code: "MIGRATION_FAILED",
+      message: expect.stringContaining(`in ${encoding}, and flowledger needs UTF8`) as string,
+    });
+    expect(await database.sql`select from pg_namespace where nspname like 'flowledger%'`).toHaveLength(0);
+  },
+);
 
 test("F43: a database that needs a newer release is refused, and left as it is", async () => {
   const database = await testDatabase();

@@ -3,7 +3,7 @@ import type { z } from "zod";
 import { InterruptNotPendingError, NoResumeHandleError, SelfResumeLimitError, UsageError } from "../../base/errors.ts";
 import { copyJson, isObject, toJson, type Json } from "../../base/json.ts";
 import { parseDuration } from "../../base/duration.ts";
-import { isStorable, requireInteger, requireKnown, requireText, show } from "../../base/option.ts";
+import { isStorable, requireInteger, requireKnown, requireName, requireText, show } from "../../base/option.ts";
 import type {
   answer,
   ConsumeOptions,
@@ -165,7 +165,7 @@ export class PeopleCtx
       this[own].write((): void => {
         const { host, journal } = this[own];
         requireKnown(options, ["reason"], "withdraw()");
-        const reason = requireText(
+        const reason = requireName(
           options.reason === undefined ? "withdrawn" : options.reason,
           "reason of withdraw()",
           { max: 10_000 },

@@ -138,7 +138,7 @@ export const chunkRows: readonly Row[] = [
   {
     name: "Ctx.withdraw",
     of: ctx,
-    args: { interruptId: search("none"), options: optional(object({ reason: optional(text(10_000)) })) },
+    args: { interruptId: search("none"), options: optional(object({ reason: optional(seen(10_000)) })) },
   },
   { name: "Ctx.getInterventions", of: ctx, args: { filters } },
   {

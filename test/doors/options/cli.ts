@@ -183,14 +183,14 @@ export const commandRows: readonly CommandRow[] = [
   {
     name: "withdraw",
     args: { id, interrupt: text(1000) },
-    options: { "--reason": text(10_000), "--actor": person },
+    options: { "--reason": seen(10_000), "--actor": person },
   },
   { name: "claim", args: { id, interrupt: text(1000) }, options: { "--exclusive": null, "--actor": person } },
   { name: "release", args: { id, interrupt: text(1000) }, options: { "--actor": person } },
   {
     name: "delegate",
     args: { id, interrupt: text(1000) },
-    options: { "--to": seen(100), "--reason": text(2000), "--actor": person },
+    options: { "--to": seen(100), "--reason": seen(2000), "--actor": person },
     with: ["--to=user:bo"],
   },
   {
@@ -209,10 +209,10 @@ export const commandRows: readonly CommandRow[] = [
   {
     name: "close",
     args: { id: made("spare") },
-    options: { "--timeout": duration, "--reason": text(10_000), "--cancel-interrupts": null, "--fail-parked": null },
+    options: { "--timeout": duration, "--reason": seen(10_000), "--cancel-interrupts": null, "--fail-parked": null },
     with: ["--timeout=1ms"],
   },
-  { name: "cancel", args: { id: made("spare") }, options: { "--reason": text(10_000) } },
+  { name: "cancel", args: { id: made("spare") }, options: { "--reason": seen(10_000) } },
   { name: "retry", args: { id }, options: { ...who, ...chunk, "--input": input }, with: ["--reason=r"] },
   {
     name: "skip",
@@ -308,7 +308,7 @@ export const commandRows: readonly CommandRow[] = [
       "--at": { sample: "2", takes: (value) => /^[12]$/.test(value) || value === "2026-01-01" },
       "--input": input,
       "--metadata": metadata,
-      "--reason": text(2000),
+      "--reason": seen(2000),
       "--actor": person,
     },
     with: ["--at=2"],

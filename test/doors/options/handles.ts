@@ -57,7 +57,7 @@ export const handles: readonly Row[] = [
           timeout: optional(orNull(duration)),
           pendingInterrupts: optional(made("reject")),
           parked: optional(oneOf("reject", "fail")),
-          reason: optional(text(10_000)),
+          reason: optional(seen(10_000)),
           actor,
         }),
       ),
@@ -66,7 +66,7 @@ export const handles: readonly Row[] = [
   {
     name: "Execution.cancel",
     of: spare,
-    args: { reason: optional(text(10_000)), options: optional(object({ actor, tx })) },
+    args: { reason: optional(seen(10_000)), options: optional(object({ actor, tx })) },
   },
   { name: "Execution.waitForClose", of: execution, waits: true, args: { options: optional(object(waiting)) } },
   { name: "Execution.getRuntimeStream", of: execution, waits: true, args: { options: optional(object(stream)) } },
@@ -96,7 +96,7 @@ export const handles: readonly Row[] = [
   {
     name: "Execution.cancelSubFlow",
     of: execution,
-    args: { frameId: id(someId), reason: optional(text(10_000)), options: optional(object({ actor, tx })) },
+    args: { frameId: id(someId), reason: optional(seen(10_000)), options: optional(object({ actor, tx })) },
   },
   {
     name: "Execution.continueWith",
@@ -118,12 +118,12 @@ export const handles: readonly Row[] = [
   {
     name: "Execution.withdraw",
     of: execution,
-    args: { interruptId: search("none"), options: optional(object({ reason: optional(text(10_000)), actor, tx })) },
+    args: { interruptId: search("none"), options: optional(object({ reason: optional(seen(10_000)), actor, tx })) },
   },
   ...[
     { name: "claim", options: { exclusive: optional(boolean) } },
     { name: "release", options: {} },
-    { name: "delegate", options: { to: seen(100), reason: optional(text(2000)) } },
+    { name: "delegate", options: { to: seen(100), reason: optional(seen(2000)) } },
     { name: "snooze", options: { until: { ...moment, takes: later } } },
   ].map(({ name, options }): Row => ({
     name: `Execution.${name}`,
@@ -166,7 +166,7 @@ export const handles: readonly Row[] = [
         input: optional(made(undefined)),
         metadata: optional(jsonObject),
         actor,
-        reason: optional(text(2000)),
+        reason: optional(seen(2000)),
       }),
     },
   },

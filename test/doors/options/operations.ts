@@ -75,7 +75,7 @@ export const operations: readonly Row[] = [
     name: "Orchestrator.runSchedule",
     of: orchestrator,
     isOnlyRefused: true,
-    args: { name: text(200), options: object({ actor: who.actor, reason: optional(text(2000)) }) },
+    args: { name: text(200), options: object({ actor: who.actor, reason: optional(seen(2000)) }) },
   },
   {
     name: "Orchestrator.bulk",

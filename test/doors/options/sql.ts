@@ -61,7 +61,7 @@ const emptyOr = (given: Kind): Kind => ({
   takes: (value) => value === null || value === "" || given.takes(value),
 });
 const maybe = (max: number): Kind => emptyOr(text(max));
-const reason = maybe(10_000);
+const reason = orNull(seen(10_000));
 const interrupt = text(1000);
 const who = { actor: person, reason: seen(2000) };
 const address = { chunk: optional(text(1_200_000)), index: optional(integer(0, 999_999_999)) };
@@ -165,7 +165,7 @@ const commands: readonly SqlRow[] = [
     args: {
       id: of("asking"),
       interrupt: { ...interrupt, sample: () => "q" },
-      reason: orNull(text(10_000)),
+      reason: orNull(seen(10_000)),
       actor,
       notify,
     },
@@ -173,7 +173,7 @@ const commands: readonly SqlRow[] = [
   ...[
     { name: "claim", options: { exclusive: optional(boolean) } },
     { name: "release", options: {} },
-    { name: "delegate", options: { to: seen(100), reason: optional(text(2000)) } },
+    { name: "delegate", options: { to: seen(100), reason: optional(seen(2000)) } },
     { name: "snooze", options: { until: momentText } },
   ].map(({ name, options }): SqlRow => ({
     name: `${name}_interrupt`,
@@ -274,7 +274,7 @@ const commands: readonly SqlRow[] = [
     isOnlyRefused: true,
     args: {
       name: text(200),
-      options: object({ actor: who.actor, reason: optional(text(2000)), id: optional(oneOf(nobody)) }),
+      options: object({ actor: who.actor, reason: optional(seen(2000)), id: optional(oneOf(nobody)) }),
     },
   },
   { name: "unpause_flow", isOnlyRefused: true, args: { flow: text(100), options: object(who) } },
@@ -356,7 +356,7 @@ const owners: readonly SqlRow[] = [
       role: { ...text(63), takes: (value) => /^[a-z_][a-z0-9_]{0,62}$/.test(String(value)) },
       flows: orNull(list(text(100))),
       where: orNull(values),
-      options: object({ actor: optional(orNull(person)), reason: optional(orNull(text(10_000))) }),
+      options: object({ actor: optional(orNull(person)), reason: optional(orNull(seen(10_000))) }),
     },
   },
   { name: "make_role", args: { p_role: text(63) }, left: "what grant_roles() and grant_client() are made of" },
