@@ -449,7 +449,7 @@ async function twoBeside(last: (ctx: Ctx) => Promise<void>) {
     })
     .endForEach();
   const orchestrator = await serving(database, [flow]);
-  const execution = await orchestrator.flow(flow).startExecution();
+  const execution = await orchestrator.flow(flow).startExecution(undefined, { autoCloseTimeout: 0 });
   return { orchestrator, execution };
 }
 
@@ -496,7 +496,7 @@ test("TF-CON-01: a delete below a key is judged by what the contract says of wha
   });
   await using orchestrator = await serving(database, [flow]);
 
-  const execution = await orchestrator.flow(flow).startExecution();
+  const execution = await orchestrator.flow(flow).startExecution(undefined, { autoCloseTimeout: 0 });
 
   expect(await refusal(execution.waitForClose())).toMatchObject({ message: expect.stringContaining('state "order"') });
 });
