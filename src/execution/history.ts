@@ -84,7 +84,9 @@ export function upTo(id: ExecutionId, events: readonly Recorded[], at: number | 
   const isTime = types.isDate(at);
   if (isTime ? !isMoment(at) : !Number.isSafeInteger(at) || at < 1)
     throw new UsageError(`${show(at)} is no point of execution ${id}`, "use a seq from 1, or a date from 1970 to 9999");
-  const past = events.filter((event) => (isTime ? event.at <= at.getTime() : event.seq <= at));
+  // A commit that waited for another one has an earlier time and a later seq: it is not there without what came before it.
+  const next = events.findIndex((event) => (isTime ? event.at > at.getTime() : event.seq > at));
+  const past = next < 0 ? events : events.slice(0, next);
   if (past.length === 0 || (!isTime && past.length < at))
     throw new UsageError(
       `execution ${id} has no event ${isTime ? `by ${at.toISOString()}` : at}`,

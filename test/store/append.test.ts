@@ -1,6 +1,8 @@
 /** The group commit, alone on a real Postgres: each item is accepted, fenced, repeated, moved or busy by itself. */
 import { expect, test } from "vitest";
+import { upTo } from "../../src/execution/history.ts";
 import { append } from "../../src/store/append.ts";
+import { verify } from "../../src/store/verify.ts";
 import type { LedgerEvent } from "../../src/ledger/event.ts";
 import { freezeState } from "../../src/ledger/state.ts";
 import { testDatabase } from "../support/database.ts";
@@ -231,6 +233,28 @@ test("a row that somebody else has locked is busy for a careful batch, and the o
 
   expect(results.map(({ verdict }) => verdict)).toEqual(["busy", "ok"]);
   expect((await append(sql, items, true)).map(({ verdict }) => verdict)).toEqual(["ok", "repeat"]);
+});
+
+test("an end that waits for the lock of a seal has an earlier time and a later seq: it was sealed when the ledger says first", async () => {
+  const [lease] = await one();
+  let ending: ReturnType<typeof append> | undefined;
+
+  await sql.begin(async (tx) => {
+    await tx`select 1 from flowledger.executions where id = ${lease.id} for no key update`;
+    ending = append(sql, [appendTo(lease, { events: [claimed, closed], close })]);
+    await untilBlocked(1);
+    await tx`select pg_sleep(0.005)`;
+    await tx`select flowledger.seal(${lease.id})`;
+  });
+
+  expect(await ending).toMatchObject([{ verdict: "ok" }]);
+  const events = await storeOn(sql).reads.history(lease.id, 0, null);
+  const [sealed, , end] = events.slice(2);
+  expect([sealed?.event.type, end?.event.type]).toEqual(["execution.sealed", "execution.closed"]);
+  const between = new Date(Math.ceil(end?.at ?? 0));
+  expect(sealed?.at).toBeGreaterThan(between.getTime());
+  expect(upTo(lease.id, events, between)).toEqual(events.slice(0, 2));
+  expect(await verify(sql, { id: lease.id })).toEqual([]);
 });
 
 test("F54: hostile names and payloads come back as they went", async () => {
