@@ -158,16 +158,14 @@ export class Commits {
   }
 
   #count(event: LedgerEvent): void {
-    const keys =
-      event.type === "state.edited"
-        ? event.changes.map(({ path }) => path)
-        : event.type === "state.set" || event.type === "state.appended" || event.type === "state.deleted"
-          ? [event.key]
-          : [];
-    for (const key of keys) {
-      const [top = key] = key.split(".");
-      this.#writes.set(top, this.writesOf(top) + 1);
-    }
+    if (event.type === "state.edited") for (const { path } of event.changes) this.#countWrite(path);
+    else if (event.type === "state.set" || event.type === "state.appended" || event.type === "state.deleted")
+      this.#countWrite(event.key);
+  }
+
+  #countWrite(path: string): void {
+    const [top = path] = path.split(".", 1);
+    this.#writes.set(top, this.writesOf(top) + 1);
   }
 
   /** @param own what comes behind it, and is folded already */

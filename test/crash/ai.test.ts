@@ -25,6 +25,21 @@ async function messageOf(stream: AsyncIterable<unknown>): Promise<UIMessage | un
   return message;
 }
 
+/** An execution of the agent, the worker that is to be killed, and the one that takes over. */
+async function begun(url: string) {
+  process.env["AI_URL"] = url;
+  process.env["AI_LOG"] = log;
+  const { agent } = await import("./ai-flows.ts");
+  const env = { AI_URL: url, AI_LOG: log, AI_DATABASE: database.url };
+  const worker = join(import.meta.dirname, "ai-worker.ts");
+  const stack = new AsyncDisposableStack();
+  const orchestrator = stack.use(visiting(database, [agent]));
+  const doomed = stack.use(await startProcess(worker, { env }));
+  const execution = await orchestrator.flow(agent).startExecution("?", { autoCloseTimeout: 0 });
+  const heir = () => startProcess(worker, { env: { ...env, AI_HEIR: "1" } });
+  return { execution, doomed, heir, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
 const moments: readonly [string, number | null][] = [
   ["at its first token", 1],
   ["in the middle of its text", 2],
@@ -44,14 +59,8 @@ test.each(moments)(
       if (holdBefore === null || held++ > 0) return { text: words };
       return { text: words, holdBefore };
     });
-    process.env["AI_URL"] = provider.url;
-    process.env["AI_LOG"] = log;
-    const { agent } = await import("./ai-flows.ts");
-    const env = { AI_URL: provider.url, AI_LOG: log, AI_DATABASE: database.url };
-    const worker = join(import.meta.dirname, "ai-worker.ts");
-    await using orchestrator = visiting(database, [agent]);
-    await using doomed = await startProcess(worker, { env });
-    const execution = await orchestrator.flow(agent).startExecution("?", { autoCloseTimeout: 0 });
+    await using started = await begun(provider.url);
+    const { execution, doomed } = started;
     const live = messageOf(toUIMessageChunks(execution));
 
     if (holdBefore === null) await doomed.untilLine(/^asked about second/);
@@ -62,7 +71,7 @@ test.each(moments)(
         if (JSON.stringify(item).includes(words[holdBefore - 1]?.trim() ?? "")) break;
     }
     doomed.kill("SIGKILL");
-    await using _heir = await startProcess(worker, { env: { ...env, AI_HEIR: "1" } });
+    await using _heir = await started.heir();
     await untilClosed(database.sql, execution.id);
     const [seen, late] = [await live, await messageOf(toUIMessageChunks(execution))];
 
@@ -89,18 +98,12 @@ test("a worker killed while it waits as the provider said: the call is made once
     askedAt.push(performance.now());
     return askedAt.length === 1 ? { status: 429, headers: { "retry-after": "9" } } : { text: words };
   });
-  process.env["AI_URL"] = provider.url;
-  process.env["AI_LOG"] = log;
-  const { agent } = await import("./ai-flows.ts");
-  const env = { AI_URL: provider.url, AI_LOG: log, AI_DATABASE: database.url };
-  const worker = join(import.meta.dirname, "ai-worker.ts");
-  await using orchestrator = visiting(database, [agent]);
-  await using doomed = await startProcess(worker, { env });
-  const execution = await orchestrator.flow(agent).startExecution("?", { autoCloseTimeout: 0 });
+  await using started = await begun(provider.url);
+  const { execution, doomed } = started;
   await untilEvent(execution, "chunk.failed");
 
   doomed.kill("SIGKILL");
-  await using _heir = await startProcess(worker, { env: { ...env, AI_HEIR: "1" } });
+  await using _heir = await started.heir();
   await untilClosed(database.sql, execution.id);
 
   const [first = 0, second = 0] = askedAt;

@@ -94,13 +94,14 @@ function expectToCommute(base: string, foreign: LedgerEvent, own: readonly Ledge
   expectSameJson(inOrder(base, last, foreign), inOrder(base, first, foreign), what);
 }
 
-/** Folds events onto a state, the outside one with the seq it would have had first. */
+/** Folds events onto a state, the outside one with the seq it would have had first, and later than the commit: it waited. */
 function inOrder(base: string, events: readonly LedgerEvent[], foreign: LedgerEvent): string {
   const state = thawed(base);
   const outside = state.seq + 1;
+  const now = state.activeAt;
   for (const event of events) {
-    const seq = event === foreign ? outside : outside + 1;
-    evolve(state, { seq, epoch: state.epoch, at: state.activeAt, event });
+    const [seq, at] = event === foreign ? [outside, now + 7] : [outside + 1, now];
+    evolve(state, { seq, epoch: state.epoch, at, event });
   }
   return freezeState({ ...state, seq: 0 });
 }

@@ -280,7 +280,7 @@ test("a list that takes more than two seconds ends, in the database too, and say
       refusal(orchestrator.countExecutions({ metadata: { tenant: "t1" } })),
     ]);
     const waiting = () =>
-      holding<{ pid: number }[]>`
+      sql<{ pid: number }[]>`
         select pid from pg_stat_activity where wait_event_type = 'Lock' and query like '%from flowledger.executions e%' and datname = current_database()`;
     await expect.poll(waiting).toEqual([]);
     return { list, count, left: await waiting() };

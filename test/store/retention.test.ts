@@ -115,7 +115,7 @@ test("what somebody else prunes meanwhile is not there, and nothing else goes", 
   const late = await sql.begin(async (first) => {
     await first`select flowledger.prune(array[${one.id}::uuid], 'ann', 'r')`;
     const second = refusal(orchestrator.prune({ ids: [one.id, other.id], ...why }));
-    const waiting = () => first`
+    const waiting = () => sql`
       select from pg_stat_activity where wait_event_type = 'Lock' and query like '%flowledger.prune(%' and datname = current_database()`;
     await expect.poll(async () => (await waiting()).length).toBe(1);
     return { second };
