@@ -53,6 +53,7 @@ const refusable = {
   bytea_output: "hex",
   default_transaction_deferrable: "off",
   default_transaction_isolation: "read committed",
+  exit_on_error: "off",
   extra_float_digits: "1",
   IntervalStyle: "postgres",
   quote_all_identifiers: "off",

@@ -22,6 +22,7 @@ const hostile: Readonly<Record<string, string>> = {
   DateStyle: "German, DMY",
   default_transaction_deferrable: "on",
   default_transaction_isolation: "serializable",
+  exit_on_error: "on",
   extra_float_digits: "-10",
   idle_in_transaction_session_timeout: "5ms",
   idle_session_timeout: "20ms",
@@ -121,6 +122,7 @@ async function exercise(orchestrator: Orchestrator, { sql }: Unmoved): Promise<v
   await execution.continueWith("q", { yes: null }, { resumeRequestId: another });
 
   expect(await execution.waitForClose()).toEqual(snapshot);
+  expect(await refusal(execution.emit("Note", "late"))).toMatchObject({ code: "EXECUTION_CLOSED" });
   expect((await bound.startExecution(input, { idempotencyKey: key })).id).toBe(execution.id);
   expect(await bound.getFlowData("k", { noWarning: true })).toEqual(input);
   const items = await collect(execution.getRuntimeStream());
