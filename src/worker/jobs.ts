@@ -124,10 +124,35 @@ interface JobPool {
   endAll(): void;
 }
 
+/**
+ * graphile-worker (0.18.0) gives the client that listens back twice when its LISTEN fails after its end has begun, and nobody hears
+ * of what the second time throws: it ended the process.
+ */
+class LenientPool extends pg.Pool {
+  override connect(): Promise<pg.PoolClient>;
+  override connect(callback: Checkout): void;
+  override connect(callback?: Checkout): Promise<pg.PoolClient> | void {
+    if (!callback) return super.connect();
+    super.connect((error, client, release) => {
+      let isReleased = false;
+      callback(error, client, (reason) => {
+        if (client && !isReleased) release(reason);
+        isReleased = true;
+      });
+    });
+  }
+}
+
+type Checkout = (
+  error: Error | undefined,
+  client: pg.PoolClient | undefined,
+  release: (reason?: Error | boolean) => void,
+) => void;
+
 export function newPool({ links }: Pick<Store, "links">): JobPool {
   // The pool awaits `onConnect`, which its types do not say.
   const onConnect = (client: pg.ClientBase) => client.query(dropWhenStalled);
-  const pool = new pg.Pool(Object.assign(links.pg(), { max: firstConnections, onConnect }));
+  const pool = new LenientPool(Object.assign(links.pg(), { max: firstConnections, onConnect }));
   const clients = new Set<pg.PoolClient>();
   // An idle client that loses its connection must not end the process.
   pool.on("error", () => {});

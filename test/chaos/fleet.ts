@@ -10,6 +10,8 @@ export interface Reports {
   bodies: number;
   fenced: number;
   repeats: number;
+  /** What workers that ended by themselves had to say. */
+  readonly ended: string[];
 }
 
 export class FleetWorker {
@@ -49,9 +51,9 @@ export class FleetWorker {
     });
     child.on("exit", (code, signal) => {
       if (this.#process !== child) return;
-      // It ended by itself: a real supervisor starts it again.
+      // It ended by itself: a real supervisor starts it again. Only where there is no server to begin with it may.
       if (!errors.includes("57P03") && !errors.includes("CONNECTION"))
-        console.error(`worker ${this.index} ended by itself (${code ?? signal}): ${errors.slice(-2000)}`);
+        this.#reports.ended.push(`worker ${this.index} ended by itself (${code ?? signal}): ${errors.slice(-2000)}`);
       this.id = null;
       setTimeout(() => this.#process === child && this.start(), 500);
     });

@@ -71,7 +71,7 @@ async function run(seconds: number, seed: number): Promise<number> {
   if (defect) await sql.unsafe(defect);
 
   const folder = mkdtempSync(join(tmpdir(), "flowledger-chaos-"));
-  const reports: Reports = { bodies: 0, fenced: 0, repeats: 0 };
+  const reports: Reports = { bodies: 0, fenced: 0, repeats: 0, ended: [] };
   const skewsMs = [600_000, -600_000, 0];
   const fleet = await openFleet(
     workerCount,
@@ -147,6 +147,7 @@ async function run(seconds: number, seed: number): Promise<number> {
   const takeovers = await takeoverTimes(sql, nemesis);
   violations.push(...(await checkClients(sql, clients.acknowledged, isFinished)));
   violations.push(...(await checkOperators(sql, operators.told, folder)), ...stuck, ...parked.values());
+  for (const detail of reports.ended) violations.push({ invariant: "process", executionId: "-", detail });
   for (const { kind, id, ms } of nemesis.givenUp)
     if (ms === null || ms > givenUpLimitMs[kind])
       violations.push({

@@ -1,10 +1,12 @@
 /** What a worker opens: each connection costs the server a process, and each thread half of a worker's start. */
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { setImmediate } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { systemTimers } from "../../src/base/timers.ts";
-import { defineFlow } from "../../src/index.ts";
+import { createOrchestrator, defineFlow } from "../../src/index.ts";
 import { openStore } from "../../src/store/store.ts";
 import { startHeartbeat } from "../../src/worker/heartbeat.ts";
+import { openProxy } from "../chaos/proxy.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving } from "../support/flows.ts";
 
@@ -27,6 +29,38 @@ test("a worker begins with one connection that listens for jobs, and one that lo
   );
 
   expect(last).toHaveLength(2);
+});
+
+/** What graphile-worker asks from its start to its end. */
+const asked = ['LISTEN "jobs:insert"', "_private_tasks", "_private_job_queues", "UNLISTEN"];
+
+test.each(asked)("a worker ends while the answer to %j is on its way, and its process goes on", async (statement) => {
+  const url = new URL(database.url);
+  const port = Number(url.port);
+  await using proxy = await openProxy({ host: url.hostname, port: () => port });
+  url.port = String(proxy.port);
+  for (let times = 0; times < 4; times++) proxy.delayAnswerOf(statement, 60_000);
+  const flow = defineFlow("unheard").to("pass", () => null);
+  const orchestrator = createOrchestrator({ connection: url.href, flows: [flow] });
+  const unhandled: unknown[] = [];
+  const note = (error: unknown) => void unhandled.push(error);
+  process.on("unhandledRejection", note);
+  try {
+    await orchestrator.startWorker({ drainTimeout: 0 });
+    await orchestrator.close();
+    // A connection that is ended refuses what it was asked by then, and the pool counts it out.
+    await expect
+      .poll(
+        () =>
+          sql`select from pg_stat_activity where datname = current_database() and application_name = 'flowledger jobs'`,
+      )
+      .toHaveLength(0);
+    await setImmediate();
+  } finally {
+    process.off("unhandledRejection", note);
+  }
+
+  expect(unhandled).toEqual([]);
 });
 
 test("a worker speaks by the thread of one that has ended, and by one of its own beside another", async () => {
