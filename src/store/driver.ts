@@ -3,7 +3,7 @@
  * connections to see it. Apart from `client.ts`, because the heartbeat's thread loads it and little else.
  */
 import postgres from "postgres";
-import { backoff } from "../base/async.ts";
+import { backoff, withTimeout } from "../base/async.ts";
 import { systemTimers as liveness } from "../base/timers.ts";
 import { failing, openSockets, problem, socketCodes, anyName } from "./socket.ts";
 import type { Link, SocketOptions, Sockets, SslOption } from "./socket.ts";
@@ -252,14 +252,20 @@ export function openListener(
     onnotify: (_channel: string, payload: string) => hear(payload),
     onclose: () => lose(),
   };
-  const client = postgres(options as unknown as DriverOptions);
+  const connect = () => postgres(options as unknown as DriverOptions);
+  let client = connect();
   const statement = [...channels.map((channel) => `listen ${channel}`), dropWhenStalled].join("; ");
+  const giveUp = () => {
+    void client.end({ timeout: 0 }).catch(() => {});
+    client = connect();
+    throw new Error("LISTEN was not answered");
+  };
   const listen = async (): Promise<void> => {
     for (let attempt = 0; !isClosed; attempt++) {
       const { promise: lost, resolve } = Promise.withResolvers<void>();
       lose = resolve;
       try {
-        await client.unsafe(statement).simple();
+        await withTimeout(client.unsafe(statement).simple(), silentMs, giveUp);
         attempt = 0;
         onChange(true);
         hasTried();

@@ -33,8 +33,7 @@ async function beat(data: ThreadData): Promise<void> {
   };
   const hear = (message: ToThread) => {
     if (message === "stop") {
-      session
-        .leave(worker.id)
+      withTimeout(session.leave(worker.id), answerWithinMs, () => {})
         .catch(() => {})
         .finally(() => void end(null));
     } else if ("password" in message) asked.resolve(message.password);

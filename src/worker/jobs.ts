@@ -30,14 +30,14 @@ export interface Jobs {
   readonly pool: string | null;
 }
 
-/** @param onEnding called when it takes no more jobs, asked to or not */
+/** @param onEnding called with the name that it locks jobs with, when it takes no more of them, asked to or not */
 export async function runJobs(
   pool: JobPool,
   flows: ReadonlyMap<string, FlowDefinition>,
   task: (flow: string, payload: unknown, priority: number) => Promise<void>,
   settings: { readonly concurrency: number; readonly isPreparing: boolean; readonly schema: string },
   log: Logger,
-  onEnding: () => void,
+  onEnding: (pool: string | null) => void,
 ): Promise<Jobs> {
   const { concurrency, isPreparing, schema } = settings;
   const taskList: TaskList = Object.fromEntries(
@@ -88,7 +88,7 @@ export async function runJobs(
                 // which ends the process.
                 fetched.length = 0;
                 hasEnded = true;
-                onEnding();
+                onEnding(name);
                 // After an end that was not asked for its cron timer would keep the process alive.
                 stopCron();
                 return Promise.resolve(next()).catch((error: unknown) =>

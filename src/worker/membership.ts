@@ -1,6 +1,7 @@
 /** Who this worker is to the others: an identity with a heartbeat, and another one as soon as they have given it up. */
 import { hostname } from "node:os";
 import { systemTimers as liveness } from "../base/timers.ts";
+import { withAnswerLimit } from "../store/batcher.ts";
 import { registeredSchedule } from "../store/schedules.ts";
 import type { Engine } from "../engine/host.ts";
 import { WorkerId } from "../ledger/event.ts";
@@ -11,6 +12,8 @@ import { beatEveryMs } from "./upkeep.ts";
 
 /** How long the main loop may stand still: a part of the silence after which the others give a worker up. */
 const stuckMs = 5000;
+/** The thread has to begin, and to connect. */
+const registerWithinMs = 20_000;
 
 /** The identity of a worker, whichever it has now. */
 export interface Membership extends Pick<Heartbeat, "isHeld" | "silentMs"> {
@@ -95,6 +98,9 @@ async function newIdentity(
       if (!isStopping()) void renew();
     },
   );
-  await heartbeat.registered;
+  await withAnswerLimit(heartbeat.registered, registerWithinMs).catch((error: unknown) => {
+    void heartbeat.stop();
+    throw error;
+  });
   return { heartbeat, engine: engines.of(id) };
 }

@@ -37,6 +37,8 @@ const unreadWaitMs = 15_000;
 const brokenWaitMs = 60_000;
 /** How long graphile-worker may take to stop once nothing runs any more. */
 const endWithinMs = 1000;
+/** How long each part of a start waits for its answer. */
+const beginWithinMs = 20_000;
 
 export async function startWorker(host: WorkerHost, settings: WorkerSettings): Promise<LocalWorker> {
   const { store, log, meter } = host;
@@ -216,16 +218,15 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       }
     }
   };
-  const timeline = await checkDatabase(store);
+  const timeline = await withAnswerLimit(checkDatabase(store), beginWithinMs);
   await checkWakeups(wakeups, log);
-  await store.workers.keepDefinitions(
-    [...host.flows.values()].map((flow) => ({
-      flow: flow.name,
-      fingerprint: flow.fingerprint,
-      blueprint: toBlueprint(flow),
-    })),
-  );
-  await store.workers.declareLimits(host.flows.values());
+  const definitions = [...host.flows.values()].map((flow) => ({
+    flow: flow.name,
+    fingerprint: flow.fingerprint,
+    blueprint: toBlueprint(flow),
+  }));
+  await withAnswerLimit(store.workers.keepDefinitions(definitions), beginWithinMs);
+  await withAnswerLimit(store.workers.declareLimits(host.flows.values()), beginWithinMs);
   let runner: Jobs | undefined;
   let beginning: Promise<void> | undefined;
   let unlocking: Promise<unknown> | undefined;
@@ -233,21 +234,22 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
   const beginJobs = async (): Promise<void> => {
     // A pool of its own, because a runner that ends in trouble may keep connections for good.
     const pool = newPool(store);
-    const begun = await runJobs(
+    const starting = runJobs(
       pool,
       host.flows,
       taskOf(log, advanceOne),
       { concurrency: settings.concurrency, isPreparing: store.links.isPreparing, schema: store.names.jobs },
       log,
-      () => {
+      (name) => {
         if (!isStopping) {
           runner = undefined;
           liveness.after(endWithinMs, () => pool.endAll()).unref();
         }
         // Jobs that it had fetched would stay locked for hours. To unlock one that it still works on does no harm.
-        unlocking = withAnswerLimit(store.workers.unlockJobs(begun.pool)).catch(onTrouble);
+        unlocking = withAnswerLimit(store.workers.unlockJobs(name)).catch(onTrouble);
       },
-    ).catch((error: unknown) => {
+    );
+    const begun = await withAnswerLimit(starting, beginWithinMs).catch((error: unknown) => {
       pool.endAll();
       throw error;
     });
@@ -312,7 +314,7 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
     await slots.settled();
     // After a job that it could not finish, graphile-worker's stop never resolves (0.18.0). Jobs are only hints.
     await withTimeout(ended, endWithinMs, () => {});
-    await unlocking;
+    await withTimeout(Promise.resolve(unlocking), endWithinMs, () => {});
     await items.close();
     runner?.endPool();
     stopListening();

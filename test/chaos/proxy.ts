@@ -11,6 +11,8 @@ export interface Proxy extends AsyncDisposable {
     lostAnswers: number;
     lostNotifications: number;
   };
+  /** The first letters of every statement that was sent. */
+  readonly statements: ReadonlySet<string>;
   /** Added to everything from the server. */
   delayMs: number;
   /** Notifications do not get through. */
@@ -48,6 +50,7 @@ interface Pipe extends Connection {
 export async function openProxy(target: { host: string; port: () => number }): Promise<Proxy> {
   const pipes = new Set<Pipe>();
   const armed: Armed[] = [];
+  const statements = new Set<string>();
   const counts = { connections: 0, cut: 0, silenced: 0, lostAnswers: 0, lostNotifications: 0 };
 
   const cut = (pipe: Pipe) => {
@@ -78,7 +81,7 @@ export async function openProxy(target: { host: string; port: () => number }): P
     }
     const fromClient = newFrames(true, (frame, isStartup) => {
       if (isStartup) pipe.name = /application_name\0([^\0]*)/.exec(frame.toString("latin1"))?.[1] ?? "";
-      else noteRequest(pipe, frame, armed);
+      else noteRequest(pipe, frame, armed, statements);
       if (!pipe.isSilent) upstream.write(frame);
     });
     const fromServer = newFrames(false, (frame) => {
@@ -113,6 +116,7 @@ export async function openProxy(target: { host: string; port: () => number }): P
   const proxy: Proxy = {
     port: (server.address() as AddressInfo).port,
     counts,
+    statements,
     delayMs: 0,
     isDeaf: false,
     cutAll() {
@@ -155,7 +159,7 @@ interface Armed {
 }
 
 /** Counts what will be answered, and marks the answer to lose or to hold back. */
-function noteRequest(pipe: Pipe, frame: Buffer, armed: Armed[]): void {
+function noteRequest(pipe: Pipe, frame: Buffer, armed: Armed[], statements: Set<string>): void {
   const kind = String.fromCharCode(frame[0] ?? 0);
   if (kind === "P") {
     const [name = "", text = ""] = frame.toString("utf8", 5).split("\0");
@@ -164,6 +168,7 @@ function noteRequest(pipe: Pipe, frame: Buffer, armed: Armed[]): void {
   if (kind === "B" || kind === "Q") {
     const words = frame.toString("latin1", 5, Math.min(frame.length, 400)).split("\0");
     const text = kind === "Q" ? (words[0] ?? "") : (pipe.statements.get(words[1] ?? "") ?? "");
+    if (text !== "") statements.add(text.slice(0, 90));
     const index = pipe.losing > 0 ? -1 : armed.findIndex((wanted) => text.includes(wanted.text));
     const [found] = index >= 0 ? armed.splice(index, 1) : [];
     // The connection's first answer is that of its start.
