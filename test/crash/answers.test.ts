@@ -87,7 +87,14 @@ test("F15: whichever answer is lost, the work goes on, each step runs once, and 
 }, 400_000);
 
 /** What nothing else limits: a session that listens, graphile-worker's own, the heartbeat's thread, what a start keeps first. */
-const held = ["listen flowledger_", "as server_version_num", "register_worker", "leave_worker", "force_unlock", ".definitions (flow"];
+const held = [
+  "listen flowledger_",
+  "as server_version_num",
+  "register_worker",
+  "leave_worker",
+  "force_unlock",
+  ".definitions (flow",
+];
 
 test.each(held)(
   "F15: an answer to %j that never comes holds up no start and no end for good",
