@@ -650,6 +650,17 @@ export class ExecutionCancelledError extends FlowledgerError {
   }
 }
 
+/** The execution ran longer than its `timeout`, or `maxDuration` of its flow. `EXECUTION_TIMEOUT` */
+export class ExecutionTimeoutError extends FlowledgerError {
+  constructor(executionId: string, timeoutMs: number) {
+    super(
+      "EXECUTION_TIMEOUT",
+      `execution ${executionId} ran longer than its timeout of ${timeoutMs} ms: raise timeout, or maxDuration of its flow`,
+      { executionId, timeoutMs },
+    );
+  }
+}
+
 /** The code of a chunk ran longer than its `timeout`. `CHUNK_TIMEOUT` */
 export class ChunkTimeoutError extends FlowledgerError {
   constructor(executionId: string, chunk: string, timeoutMs: number) {
@@ -804,6 +815,7 @@ const revivable = new Map(
     DatabaseError,
     ExecutionFailedError,
     ExecutionCancelledError,
+    ExecutionTimeoutError,
     ChunkTimeoutError,
     StepTimeoutError,
     SearchTimeoutError,
