@@ -1,6 +1,7 @@
 /** The chunk journal: what a commit point has recorded is not done again, and a chunk that does something else is told. */
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, expect, test } from "vitest";
+import * as errors from "../../src/base/errors.ts";
 import { verify } from "../../src/store/verify.ts";
 import { defineFlow, ExecutionNotFoundError, PayloadError, StepTimeoutError } from "../../src/index.ts";
 import type { Ctx } from "../../src/index.ts";
@@ -437,4 +438,15 @@ test("a step that failed for the last time throws the same in a later attempt: n
   const classes = [TypeError, StepTimeoutError, PayloadError, ExecutionNotFoundError, Error];
   expect(classes.map((type, n) => recorded?.[n] instanceof type)).toEqual(classes.map(() => true));
   expect(recorded?.[1]).toMatchObject({ details: {} });
+});
+
+test("every class of ours, and JavaScript's own, comes back from the ledger as itself; a RetryAfterError, which has asked already, as an Error", () => {
+  const ours = Object.values(errors).filter((type) => type.prototype instanceof Error);
+  const javascript = [TypeError, RangeError, ReferenceError, SyntaxError, EvalError, URIError];
+  const back = [...ours, ...javascript].filter(
+    (type) => !(errors.revive({ name: type.name, message: "no", code: "NO" }) instanceof type),
+  );
+
+  expect(back.map((type) => type.name)).toEqual(["FlowledgerError", "RetryAfterError"]);
+  expect(errors.revive({ name: "constructor", message: "no" })).toMatchObject({ name: "constructor", message: "no" });
 });
