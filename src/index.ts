@@ -51,6 +51,7 @@ export {
   ExecutionFailedError,
   ExecutionNotFoundError,
   ExecutionSealedError,
+  ExecutionTimeoutError,
   FlowledgerError,
   FlowPausedError,
   InterruptExpiredError,

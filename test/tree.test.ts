@@ -36,6 +36,7 @@ const publicValues = [
   "DatabaseError",
   "ExecutionNotFoundError",
   "ExecutionSealedError",
+  "ExecutionTimeoutError",
   "ExecutionClosedError",
   "PendingInterruptsError",
   "InterruptExpiredError",

@@ -650,6 +650,17 @@ export class ExecutionCancelledError extends FlowledgerError {
   }
 }
 
+/** The execution ran longer than its `timeout`, or `maxDuration` of its flow. `EXECUTION_TIMEOUT` */
+export class ExecutionTimeoutError extends FlowledgerError {
+  constructor(executionId: string, timeoutMs: number) {
+    super(
+      "EXECUTION_TIMEOUT",
+      `execution ${executionId} ran longer than its timeout of ${timeoutMs} ms: raise timeout, or maxDuration of its flow`,
+      { executionId, timeoutMs },
+    );
+  }
+}
+
 /** The code of a chunk ran longer than its `timeout`. `CHUNK_TIMEOUT` */
 export class ChunkTimeoutError extends FlowledgerError {
   constructor(executionId: string, chunk: string, timeoutMs: number) {
@@ -749,13 +760,86 @@ export class WorkerError extends FlowledgerError {
   }
 }
 
-function revive(error: SerializedError): Error {
-  const cause = new Error(error.message);
-  cause.name = error.name;
+/** What an error from the ledger is an instance of again. A RetryAfterError is not: it has asked, and what it asked for is not kept. */
+const revivable = new Map(
+  [
+    TypeError,
+    RangeError,
+    ReferenceError,
+    SyntaxError,
+    EvalError,
+    URIError,
+    DefinitionError,
+    ContractError,
+    UsageError,
+    PayloadError,
+    ExecutionNotFoundError,
+    ExecutionSealedError,
+    ExecutionClosedError,
+    LockedError,
+    PendingInterruptsError,
+    ChunksParkedError,
+    ConflictError,
+    FlowPausedError,
+    InterruptNotPendingError,
+    ClaimedError,
+    TokenUnknownError,
+    TokenUsedError,
+    TokenClosedError,
+    ResumeConflictError,
+    SelfResumeLimitError,
+    InterruptExpiredError,
+    NoResumeHandleError,
+    InterventionDisabledError,
+    ResourceMissingError,
+    DefinitionMismatchError,
+    StreamConsumedError,
+    StreamLimitError,
+    StateLimitError,
+    StreamStalledError,
+    NotMigratedError,
+    NoWorkerWarning,
+    NotConfiguredError,
+    DeferError,
+    ExecutionNotFound,
+    ExecutionNotCancellable,
+    ExecutionAbortingAlreadyInProgress,
+    ExecutionNotReschedulable,
+    ExecutionResultNotAvailableYet,
+    ExecutionResultNotAvailable,
+    ExecutionNotCompleted,
+    MigrationError,
+    MovableClockError,
+    ConnectionError,
+    PermissionError,
+    DatabaseError,
+    ExecutionFailedError,
+    ExecutionCancelledError,
+    ExecutionTimeoutError,
+    ChunkTimeoutError,
+    StepTimeoutError,
+    SearchTimeoutError,
+    DrainTimeoutError,
+    WaitTimeoutError,
+    WorkerCrashLoopError,
+    LeaseLostError,
+    JournalMismatchError,
+    WorkerError,
+  ].map((type) => [type.name, type]),
+);
+
+/** What was thrown, from the ledger: its name, message, stack and code. */
+export function revive(error: SerializedError): Error {
+  const revived = new Error(error.message);
+  revived.name = error.name;
   // Without a stack of its own, the place of this rebuild would pass for the place of the failure.
-  cause.stack = error.stack ?? `${error.name}: ${error.message}`;
-  if (error.code !== undefined) Object.assign(cause, { code: error.code });
-  return cause;
+  revived.stack = error.stack ?? `${error.name}: ${error.message}`;
+  if (error.code !== undefined) Object.assign(revived, { code: error.code });
+  const type = revivable.get(error.name);
+  if (type === undefined) return revived;
+  Object.setPrototypeOf(revived, type.prototype);
+  if (revived instanceof FlowledgerError) Object.assign(revived, { details: {} });
+  return revived;
 }
 
 function quote(text: string): string {

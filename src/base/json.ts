@@ -72,10 +72,10 @@ export const maxPayloadBytes = 1_048_576;
 
 /**
  * Copies a value into plain JSON, or says why it cannot be one. The copy is deep, so what a caller changes
- * afterwards never reaches the ledger.
+ * afterwards never reaches the ledger. A property that is undefined is left out, as JSON does.
  *
  * @param where names the value for the error, e.g. `input`, `state "a.b"`
- * @throws {PayloadError} undefined, functions, symbols, BigInt, NaN and infinities, class instances, cycles,
+ * @throws {PayloadError} undefined alone or in a list, functions, symbols, BigInt, NaN and infinities, class instances, cycles,
  *   `\u0000`, lone surrogates, a `__proto__` key, a `prototype` in a `constructor`, more than 200 levels, more than `maxBytes`
  *
  * SQL has the same rules in `flowledger.check_json`.
@@ -146,7 +146,7 @@ function copy(value: unknown, walk: Walk): Json {
       }
       return copyObject(value, walk);
     case "undefined":
-      return refuse(walk, "undefined has no JSON form", "leave the key out or send null");
+      return refuse(walk, "undefined has no JSON form", "send null");
     case "bigint":
       return refuse(walk, `BigInt ${String(value).slice(0, 40)} has no JSON form`, "send it as a string");
     default:
@@ -185,6 +185,7 @@ function copyRecord(value: object, walk: Walk): JsonObject {
   const result: JsonObject = {};
   let isFirst = true;
   for (const [key, item] of Object.entries(value)) {
+    if (item === undefined) continue;
     walk.path.push(key);
     if (key === "__proto__") refuse(walk, "the key __proto__ is not allowed", "rename it");
     if (key === "constructor" && typeof item === "object" && item !== null && Object.hasOwn(item, "prototype"))

@@ -1,6 +1,6 @@
 /** What the clock brings to an owner: the grace of a cancel, the timeout of the execution, and when it next has something to do. */
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
-import { UsageError } from "../base/errors.ts";
+import { ExecutionTimeoutError, UsageError } from "../base/errors.ts";
 import { isCleaning } from "../ledger/cleanup.ts";
 import { decide } from "../ledger/decide.ts";
 import { deadlineOf, nextTimer } from "../ledger/settle.ts";
@@ -66,8 +66,8 @@ export class Deadlines {
     const deadline = deadlineOf(state);
     if (deadline === null || state.failing || state.closed || state.cancelling?.isCleaned || asks.now() < deadline)
       return;
-    const message = `execution ${id} ran longer than its timeout of ${state.settings.timeoutMs ?? 0} ms`;
-    entries.fold([{ type: "abort", reason: "timeout", error: { name: "ExecutionTimeoutError", message } }]);
+    const { name, message, code } = new ExecutionTimeoutError(id, state.settings.timeoutMs ?? 0);
+    entries.fold([{ type: "abort", reason: "timeout", error: { name, message, code } }]);
   }
 
   /** Once what runs has ended, or had its grace, `onCancel` handlers get theirs; what is left of them then has failed. */

@@ -23,7 +23,6 @@ function nested(levels: number): Json {
 }
 
 test.each<[string, unknown, string]>([
-  ["undefined", undefined, "undefined has no JSON form"],
   ["a BigInt", 7n, "BigInt 7 has no JSON form"],
   ["NaN", Number.NaN, "NaN is not a JSON number"],
   ["Infinity", Infinity, "Infinity is not a JSON number"],
@@ -63,6 +62,17 @@ test.each([
   const refused = () => toJson(value, "output");
 
   expect(refused).toThrow(expect.objectContaining({ details: expect.objectContaining({ path }) as unknown }));
+});
+
+test("a property that is undefined is left out, as JSON does; in a list, and alone, undefined is refused with its place", () => {
+  expect(toJson({ a: undefined, list: [{ b: undefined, c: 1 }] }, "input")).toStrictEqual({ list: [{ c: 1 }] });
+
+  const inList = () => toJson({ list: [1, undefined] }, "input");
+  expect(inList).toThrow(/undefined has no JSON form/);
+  expect(inList).toThrow(
+    expect.objectContaining({ details: expect.objectContaining({ path: ["list", 1] }) as unknown }),
+  );
+  expect(() => toJson(undefined, "input")).toThrow(/undefined has no JSON form/);
 });
 
 test("a hole in a list is refused, not stored as null", () => {

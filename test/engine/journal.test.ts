@@ -1,8 +1,9 @@
 /** The chunk journal: what a commit point has recorded is not done again, and a chunk that does something else is told. */
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, expect, test } from "vitest";
+import * as errors from "../../src/base/errors.ts";
 import { verify } from "../../src/store/verify.ts";
-import { defineFlow } from "../../src/index.ts";
+import { defineFlow, ExecutionNotFoundError, PayloadError, StepTimeoutError } from "../../src/index.ts";
 import type { Ctx } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
@@ -398,4 +399,54 @@ test("what a chunk has written it reads at any moment, also while that is on its
 
   expect(await execution.waitForClose()).toMatchObject({ n: 20 });
   expect([...seen]).toEqual([]);
+});
+
+test("a step that failed for the last time throws the same in a later attempt: name, message, stack and code, of JavaScript's class or ours", async () => {
+  class Declined extends Error {
+    override name = "Declined";
+  }
+  const failures: (() => unknown)[] = [
+    () => {
+      throw Object.assign(new TypeError("no such card"), { code: "E_CARD" });
+    },
+    () => new Promise(() => {}),
+    () => NaN,
+    () => orchestrator.getExecution("no id"),
+    () => {
+      throw new Declined("not enough");
+    },
+  ];
+  const seen: unknown[][] = [];
+  const execution = await start(async (ctx) => {
+    const caught: unknown[] = [];
+    for (const [n, work] of failures.entries())
+      await ctx.step(`step ${n}`, work, n === 1 ? { timeout: 1 } : {}).catch((error: unknown) => caught.push(error));
+    seen.push(caught);
+    if (ctx.attempt === 1) throw new Error("again");
+  });
+
+  await execution.waitForClose();
+
+  const [thrown, recorded] = seen;
+  const read = (errors: unknown[] = []) =>
+    errors.map((error) => {
+      if (!(error instanceof Error)) throw new Error("not an error");
+      const { name, message, stack } = error;
+      return { name, message, stack, code: "code" in error ? error.code : null };
+    });
+  expect(read(recorded)).toEqual(read(thrown));
+  const classes = [TypeError, StepTimeoutError, PayloadError, ExecutionNotFoundError, Error];
+  expect(classes.map((type, n) => recorded?.[n] instanceof type)).toEqual(classes.map(() => true));
+  expect(recorded?.[1]).toMatchObject({ details: {} });
+});
+
+test("every class of ours, and JavaScript's own, comes back from the ledger as itself; a RetryAfterError, which has asked already, as an Error", () => {
+  const ours = Object.values(errors).filter((type) => type.prototype instanceof Error);
+  const javascript = [TypeError, RangeError, ReferenceError, SyntaxError, EvalError, URIError];
+  const back = [...ours, ...javascript].filter(
+    (type) => !(errors.revive({ name: type.name, message: "no", code: "NO" }) instanceof type),
+  );
+
+  expect(back.map((type) => type.name)).toEqual(["FlowledgerError", "RetryAfterError"]);
+  expect(errors.revive({ name: "constructor", message: "no" })).toMatchObject({ name: "constructor", message: "no" });
 });

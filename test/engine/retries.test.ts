@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { verify } from "../../src/store/verify.ts";
 import { defer } from "../../src/defer.ts";
-import { defineFlow, Flow } from "../../src/index.ts";
+import { defineFlow, ExecutionTimeoutError, Flow } from "../../src/index.ts";
 import type { RetryOptions } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { refusal, serving, untilEvent } from "../support/flows.ts";
@@ -218,7 +218,8 @@ test("an execution that outlasts its timeout fails, also while it sleeps", async
 
   const error = await refusal(execution.waitForClose());
 
-  expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { name: "ExecutionTimeoutError" } });
+  expect(error).toMatchObject({ code: "EXECUTION_FAILED", cause: { code: "EXECUTION_TIMEOUT" } });
+  expect(error).toHaveProperty("cause", expect.any(ExecutionTimeoutError));
   expect(await execution.history({ types: ["execution.closed"] })).toMatchObject([{ reason: "timeout" }]);
   expect(await verify(sql, { id: execution.id })).toEqual([]);
 });

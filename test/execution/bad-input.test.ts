@@ -116,7 +116,7 @@ cycle["self"] = cycle;
 const deep = (levels: number): unknown => (levels === 0 ? 1 : { d: deep(levels - 1) });
 
 const unstorable: [string, unknown, string][] = [
-  ["undefined", { a: [{ b: undefined }] }, "a[0].b"],
+  ["undefined in a list", { a: { b: [undefined] } }, "a.b[0]"],
   ["BigInt", { a: 1n }, "a"],
   ["NaN", { a: { b: Number.NaN } }, "a.b"],
   ["infinity", [Infinity], "[0]"],

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { unlessAborted, withTimeout } from "../../base/async.ts";
 import { parseDuration, parseMoment } from "../../base/duration.ts";
-import { StepTimeoutError, UsageError, type SerializedError } from "../../base/errors.ts";
+import { revive, StepTimeoutError, UsageError } from "../../base/errors.ts";
 import { canonical, copyJson, isObject, toJson, type Json, type JsonObject } from "../../base/json.ts";
 import {
   isStorable,
@@ -93,7 +93,7 @@ export class CallsCtx extends PeopleCtx implements Pick<Ctx, "step" | "transacti
     if (entry?.effect === "step") return copyJson(entry.value);
     let number = 1;
     if (entry?.effect === "stepFailed") {
-      if (entry.notBefore === null) throw reviveError(entry.error);
+      if (entry.notBefore === null) throw revive(entry.error);
       number = entry.attempt + 1;
       await host.waitUntil(dispatch.id, entry.notBefore);
     }
@@ -374,13 +374,6 @@ const plain = {
 function snapshotOf(id: ExecutionId, flow: string, ending: ClosedExecution): JsonObject {
   if (ending.outcome === "completed") return copyJson(ending.snapshot);
   throw endingError(id, { ...ending, flow });
-}
-
-function reviveError(error: SerializedError): Error {
-  const revived = new Error(error.message);
-  revived.name = error.name;
-  if (error.stack !== undefined) revived.stack = error.stack;
-  return revived;
 }
 
 /** A step in a span of its own, where that is asked for. */
