@@ -730,7 +730,15 @@ test("a pause of its flow that is told during a look at a schedule has it looked
       looks.push(look);
       await look.promise;
       const times = { flow: name, cron: "@yearly", timeZone: "UTC", now, firedUntil: now };
-      return { ...times, isOutdated: false, isServed: true, isPaused: false, removedAt: null, waiting: 0, lastId: null };
+      return {
+        ...times,
+        isOutdated: false,
+        isServed: true,
+        isPaused: false,
+        removedAt: null,
+        waiting: 0,
+        lastId: null,
+      };
     },
   };
   const own = { name, flow: name, cron: "@yearly", timeZone: "UTC", catchUp: "last", overlap: "allow" } as const;
