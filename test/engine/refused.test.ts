@@ -179,6 +179,13 @@ test("an execution is given back also where Postgres refuses what is to be said 
   ]);
 });
 
+test("of an error's code so much is kept as the database can hold", () => {
+  const { code } = serializeError(Object.assign(new Error("odd"), { code: `a\u0000\ud800${"b".repeat(1000)}` }));
+
+  expect(code).toHaveLength(261);
+  expect(code?.startsWith("a\\u0000\ufffdb")).toBe(true);
+});
+
 test("what was in the middle of something beside a far wait goes on soon, where its owner could not go on", async () => {
   const flow = defineFlow("given.back").to("both", async (ctx) => {
     const beside = async () => {
