@@ -61,6 +61,25 @@ test("what an attempt waited for is waited for no more when it is aborted", asyn
   await orchestrator.close();
 });
 
+test("a run's end is waited for five seconds by cancelRun(), where nothing else is said", async () => {
+  const gate = newGate();
+  const flow = defineFlow("standing-run");
+  flow.to("hold", () => gate.passed);
+  const { timers, orchestrator } = await standing(flow);
+  const handler = orchestrator.flow(flow).run();
+  await untilEvent(handler.execution, "execution.claimed");
+
+  let isOver = false;
+  const cancelling = handler.cancelRun().then(() => (isOver = true));
+  await timers.untilWaiting(5000);
+  expect(isOver).toBe(false);
+  timers.pass(5000);
+  await cancelling;
+
+  gate.open();
+  await orchestrator.close();
+});
+
 test("a limit that stands still again and again counts what runs in between, and nothing else", () => {
   const timers = new ManualTimers();
   let ends = 0;
