@@ -71,7 +71,8 @@ test("LI-HND-08: the items of an attempt that fails are in the stream before its
   Object.assign(streams, {
     put: async (loads: Parameters<typeof put>[0]) => {
       const verdicts = await put(loads);
-      order.push("put");
+      // What somebody holds the row of is sent again.
+      if (!verdicts.includes("busy")) order.push("put");
       return verdicts;
     },
   });
