@@ -73,6 +73,18 @@ test("it follows the database forward at once", () => {
   expect(error()).toBe(0);
 });
 
+test("a window is over with its fifth answer, five seconds after its first", () => {
+  const { hear, setBy, error } = begin();
+
+  hear(5, 1000);
+  setBy(-hour);
+  hear(5, 1000);
+  expect(error()).toBeGreaterThan(hour / 2);
+  hear(1, 1000);
+
+  expect(error()).toBe(0);
+});
+
 test("it follows the database back, once nothing else has been heard for two windows", () => {
   const { hear, setBy, error } = begin();
 

@@ -10,8 +10,10 @@ import {
   NoResumeHandleError,
   UsageError,
 } from "../../src/index.ts";
+import { internals } from "../../src/orchestrator.ts";
 import { testDatabase } from "../support/database.ts";
 import { Crowd, newGate, refusal, serving, untilEvent } from "../support/flows.ts";
+import { kit } from "../support/kit.ts";
 
 const database = await testDatabase();
 const { sql } = database;
@@ -259,6 +261,72 @@ test("cancelling the parent cancels the items before it closes, and close() wait
     .poll(() => sql`select distinct status from flowledger.executions where parent_id = ${cancelled.id}`)
     .toEqual([{ status: "cancelled" }]);
   await expectNothingLeft(cancelled.id);
+});
+
+test("a cancel is over as soon as the items have heard of it, however long cancelGrace is", async () => {
+  const flow = defineFlow("distributedGrace");
+  flow
+    .to("make", () => [1, 2])
+    .forEach({ distribute: true })
+    .to("each", (ctx) => ctx.sleep("3d"))
+    .endForEach();
+  await using t = await kit({ flows: [flow], worker: { cancelGrace: "1h" } });
+  const run = await t.start(flow, null);
+  await t.settle();
+
+  await run.cancel();
+  await t.settle();
+
+  expect(await run.isOpen()).toBe(false);
+});
+
+test("at most so many items of one place are under way, whichever list they are of", async () => {
+  const flow = defineFlow("distributedPasses");
+  flow
+    .to("make", () => [
+      [1, 2],
+      [3, 4],
+    ])
+    .forEach()
+    .forEach({ distribute: true, concurrency: 1 })
+    .to("each", (ctx) => ctx.sleep("1h").then(() => ctx.input))
+    .endForEach()
+    .endForEach()
+    .end();
+  await using t = await kit({ flows: [flow] });
+  const run = await t.start(flow, null);
+  const begun: number[] = [];
+  for (let hours = 0; hours < 4; hours++) {
+    await t.settle();
+    begun.push((await t.orchestrator.listExecutions({ parent: run.id })).executions.length);
+    await t.clock.advance("1h");
+  }
+
+  expect(begun).toEqual([1, 2, 3, 4]);
+  expect(await run.until("closed")).toMatchObject({
+    $final_result: [
+      [1, 2],
+      [3, 4],
+    ],
+  });
+});
+
+test("a parent takes no place of its worker while its items run", async () => {
+  const [reached, gate] = [newGate(), newGate()];
+  const flow = defineFlow("distributedPlace");
+  flow
+    .to("make", () => [1])
+    .forEach({ distribute: true })
+    .to("each", () => (reached.open(), gate.passed))
+    .endForEach();
+  await using orchestrator = await serving(database, [flow], {}, { concurrency: 2 });
+  const [worker] = orchestrator[internals].workers;
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+
+  await reached.passed;
+  expect(worker?.vitals.freeSlots).toBe(1);
+  gate.open();
+  await execution.waitForClose();
 });
 
 test("an item reads the state as it was at the fan-out, and what it writes comes back in the order of the items", async () => {

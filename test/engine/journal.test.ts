@@ -38,6 +38,8 @@ test("a retried chunk gets back what its steps returned, and repeats no step, st
     await ctx.emit("Said", "once");
     await ctx.sleep(5);
     await ctx.step("book", () => void runs.push("book"));
+    await ctx.setResult("kept");
+    await ctx.flush();
     if (ctx.attempt < 3) throw new Error(`attempt ${ctx.attempt}`);
   });
 
@@ -45,8 +47,8 @@ test("a retried chunk gets back what its steps returned, and repeats no step, st
 
   expect(attempts).toEqual([1, 2, 3]);
   expect(runs).toEqual(["charge", "book"]);
-  expect(snapshot).toEqual({ list: [1], heard: ["once"] });
-  expect(await execution.history({ types: ["sleep.started"] })).toHaveLength(1);
+  expect(snapshot).toEqual({ list: [1], heard: ["once"], $final_result: "kept" });
+  expect(await execution.history({ types: ["sleep.started", "result.set"] })).toHaveLength(2);
 });
 
 test("what a chunk wrote is there up to its last commit point: flush is one, and so is emit", async () => {

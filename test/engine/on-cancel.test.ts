@@ -106,6 +106,33 @@ test("one that fails, pauses or outlasts cancelGrace is in the ledger, and the e
   expect(await verify(sql, { id: execution.id })).toEqual([]);
 });
 
+test("an execution closes as soon as it is cleaned up, also beside code that did not end within its grace", async () => {
+  const flow = defineFlow("cleaned.beside").to("hang", () => new Promise<void>(() => {}), { onCancel: () => {} });
+  await using t = await kit({ flows: [flow], patience: "10ms", worker: { cancelGrace: "10s" } });
+  const run = await t.start(flow, null);
+  await t.settle();
+  const cancelled = t.clock.now().getTime();
+  await run.cancel();
+  await t.clock.advance("1m");
+
+  const [closed] = await run.history({ types: ["execution.closed"] });
+  expect(Number(closed?.at) - cancelled).toBe(10_000);
+});
+
+test("what is being cleaned up has no timeout any more but cancelGrace", async () => {
+  const flow = defineFlow("cleaned.longer").to("sleep", (ctx) => ctx.sleep("30d"), {
+    onCancel: (ctx) => ctx.sleep("45m"),
+  });
+  await using t = await kit({ flows: [flow], worker: { cancelGrace: "2h" } });
+  const run = await t.start(flow, null, { timeout: "1h" });
+  await t.clock.advance("30m");
+  await run.cancel();
+  await t.clock.advance("1h");
+
+  await expect(run.until("closed")).rejects.toThrow(/cancelled/);
+  expect(await run.history({ types: ["cleanup.completed"] })).toHaveLength(1);
+});
+
 test("what waits hears of the cancel also while another chunk has the only slot", async () => {
   const [heard, busy] = [newGate(), newGate()];
   const flow = defineFlow("cancelHeard");

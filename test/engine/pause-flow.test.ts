@@ -424,6 +424,25 @@ test("what is told while a worker asks which flows are paused is asked once more
   pauses.stop();
 });
 
+test("who could not ask which flows are paused asks again", async () => {
+  const lost = new TypeError("lost");
+  let asked = 0;
+  const pauses = openFlowPauses({
+    store: {
+      operators: { pausedFlows: () => (++asked === 1 ? Promise.reject(lost) : Promise.resolve(["f"])) },
+      wakeups: { onOwnerWakeup: () => () => {} },
+    },
+    flows: ["f"],
+    onChange: () => {},
+    onTrouble: () => {},
+  });
+  await expect(pauses.look()).rejects.toBe(lost);
+
+  await pauses.look();
+
+  expect(pauses.has("f")).toBe(true);
+});
+
 test("a pause, and its end, is known to the workers of the process when it resolves", async () => {
   const flow = defineFlow("paused.told").to("work", () => null);
   await using orchestrator = await serving(database, [flow]);

@@ -4,7 +4,7 @@ import { systemTimers } from "../../src/base/timers.ts";
 import type { Committer } from "../../src/engine/committer.ts";
 import { defineFlow } from "../../src/index.ts";
 import type { Ctx, FlowDefinition } from "../../src/index.ts";
-import { Orchestrator } from "../../src/orchestrator.ts";
+import { internals, Orchestrator } from "../../src/orchestrator.ts";
 import { verify } from "../../src/store/verify.ts";
 import { giveBack, refusedWaitMs } from "../../src/engine/commit.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
@@ -12,6 +12,7 @@ import type { Append, Committed } from "../../src/store/append.ts";
 import { testDatabase } from "../support/database.ts";
 import { serializeError } from "../../src/engine/retries.ts";
 import { newGate, serving, untilEvent } from "../support/flows.ts";
+import { kit } from "../support/kit.ts";
 
 const database = await testDatabase();
 const someId = ExecutionId.parse("0190b5a0-0000-7000-8000-000000000001");
@@ -176,6 +177,43 @@ test("an execution is given back also where Postgres refuses what is to be said 
     { commitNo: 4, base: 7, release: { wakeInMs: 0 } },
     { commitNo: 5, base: 7, events: [], release: { wakeInMs: refusedWaitMs } },
   ]);
+});
+
+test("of an error's code so much is kept as the database can hold", () => {
+  const { code } = serializeError(Object.assign(new Error("odd"), { code: `a\u0000\ud800${"b".repeat(1000)}` }));
+
+  expect(code).toHaveLength(261);
+  expect(code?.startsWith("a\\u0000\ufffdb")).toBe(true);
+});
+
+test("what was in the middle of something beside a far wait goes on soon, where its owner could not go on", async () => {
+  const flow = defineFlow("given.back").to("both", async (ctx) => {
+    const beside = async () => {
+      await ctx.step("before", () => null);
+      await ctx.setResult("told");
+      await ctx.flush();
+      await ctx.step("after", () => null);
+    };
+    await Promise.all([ctx.sleep("30d"), beside()]);
+  });
+  const errors: unknown[] = [];
+  const logger = { debug() {}, info() {}, warn() {}, error: (...line: unknown[]) => errors.push(line) };
+  await using t = await kit({ flows: [flow], logger });
+  const { wakeups } = await t.orchestrator[internals].store();
+  const notifyReaders = wakeups.notifyReaders.bind(wakeups);
+  Object.assign(wakeups, {
+    notifyReaders: (id: ExecutionId) => {
+      Object.assign(wakeups, { notifyReaders });
+      throw new TypeError(`nobody hears of ${id}`);
+    },
+  });
+  const run = await t.start(flow, null);
+
+  await t.clock.advance("1m");
+
+  expect(errors).toHaveLength(1);
+  expect(await run.history({ types: ["chunk.interrupted"] })).toHaveLength(1);
+  expect(t.effects("after")).toBe(1);
 });
 
 test("what came in meanwhile is behind what is said when an execution is given back", async () => {

@@ -676,6 +676,7 @@ test("queued times wait for one execution at a time, and news of it that came du
   };
   let looks = 0;
   let heardIn = Infinity;
+  let left = 1;
   const schedules = {
     declare: async () => {},
     rewind: async () => {},
@@ -686,7 +687,7 @@ test("queued times wait for one execution at a time, and news of it that came du
       if (own !== undefined) looks += 1;
       // It closes while this look is under way.
       if (looks === heardIn && own === undefined) listening.get(lastId ?? "")?.(false);
-      return { ...row, now, firedUntil: now, waiting: 1, lastId };
+      return { ...row, now, firedUntil: now, waiting: own === undefined ? left : 1, lastId };
     },
   };
   const subscribe = (id: string, listener: (isLocal: boolean) => void) => {
@@ -708,5 +709,53 @@ test("queued times wait for one execution at a time, and news of it that came du
   await expect.poll(() => looks).toBe(5);
 
   expect([...listening.keys()]).toEqual([ids[1]]);
+  await expect.poll(() => running.isQuiet).toBe(true);
+  left = 0;
+  heardIn = Infinity;
+  listening.get(ids[1] ?? "")?.(false);
+  await expect.poll(() => [looks, running.isQuiet]).toEqual([6, true]);
+  expect([...listening.keys()]).toEqual([]);
+  running.stop();
+});
+
+test("a pause of its flow that is told during a look at a schedule has it looked at again", async () => {
+  const name = "schedules.stale";
+  const timers = new ManualTimers();
+  const now = new Date(timers.now()).toISOString();
+  const looks: PromiseWithResolvers<void>[] = [];
+  const schedules = {
+    declare: async () => {},
+    read: async () => {
+      const look = Promise.withResolvers<void>();
+      looks.push(look);
+      await look.promise;
+      const times = { flow: name, cron: "@yearly", timeZone: "UTC", now, firedUntil: now };
+      return {
+        ...times,
+        isOutdated: false,
+        isServed: true,
+        isPaused: false,
+        removedAt: null,
+        waiting: 0,
+        lastId: null,
+      };
+    },
+  };
+  const own = { name, flow: name, cron: "@yearly", timeZone: "UTC", catchUp: "last", overlap: "allow" } as const;
+  const running = await startSchedules(
+    { schedules: schedules as never, wakeups: { subscribe: () => () => {} } },
+    quiet,
+    [{ ...own, execution: newExecution({ flow: name }) }],
+    timers,
+    { has: () => false },
+  );
+  expect(looks).toHaveLength(1);
+
+  running.look(new Set([name]));
+  looks[0]?.resolve();
+
+  await expect.poll(() => looks).toHaveLength(2);
+  looks[1]?.resolve();
+  await expect.poll(() => running.isQuiet).toBe(true);
   running.stop();
 });

@@ -41,6 +41,45 @@ test("the timeouts of a chunk and of a step are over when the clock says so", as
   await orchestrator.close();
 });
 
+test("what an attempt waited for is waited for no more when it is aborted", async () => {
+  const flow = defineFlow("standing-alarm");
+  flow.to("chunk", async (ctx) => {
+    void ctx.sleep("3d").catch(() => {});
+    await ctx.step("beside", () => null);
+    await new Promise((_, reject) => ctx.signal.addEventListener("abort", () => reject(ctx.signal.reason)));
+  });
+  const { timers, orchestrator } = await standing(flow);
+  const before = timers.waiting;
+  const execution = await orchestrator.flow(flow).startExecution(null);
+  await untilEvent(execution, "step.completed");
+  expect(timers.waiting).toBeGreaterThan(before);
+
+  await execution.cancel();
+  await refusal(execution.waitForClose());
+
+  expect(timers.waiting).toBe(before);
+  await orchestrator.close();
+});
+
+test("a run's end is waited for five seconds by cancelRun(), where nothing else is said", async () => {
+  const gate = newGate();
+  const flow = defineFlow("standing-run");
+  flow.to("hold", () => gate.passed);
+  const { timers, orchestrator } = await standing(flow);
+  const handler = orchestrator.flow(flow).run();
+  await untilEvent(handler.execution, "execution.claimed");
+
+  let isOver = false;
+  const cancelling = handler.cancelRun().then(() => (isOver = true));
+  await timers.untilWaiting(5000);
+  expect(isOver).toBe(false);
+  timers.pass(5000);
+  await cancelling;
+
+  gate.open();
+  await orchestrator.close();
+});
+
 test("a limit that stands still again and again counts what runs in between, and nothing else", () => {
   const timers = new ManualTimers();
   let ends = 0;

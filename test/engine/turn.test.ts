@@ -231,6 +231,23 @@ describe("releaseOf", () => {
   ])("%s", (_, law) => {
     expect(fc.check(fc.property(anyRelease, law), fuzzRuns(4)).counterexample).toBeNull();
   });
+
+  test("a parent of items that nothing wakes looks after as long as it has run, from a minute to an hour", () => {
+    const fanOut = { isWaiting: true, isFanOut: true, isIdleFanOut: true, waits: [{ kind: "items" as const }] };
+    const waitAfter = (ranMs: number) =>
+      releaseOf({
+        hasShortcuts: true,
+        now: ranMs,
+        startedAt: 0,
+        isDraining: false,
+        isCancelling: false,
+        hasDue: false,
+        nextTimer: null,
+        running: [fanOut],
+      })?.wakeInMs;
+
+    expect([0, 600_000, 36_000_000].map(waitAfter)).toEqual([60_000, 600_000, 3_600_000]);
+  });
 });
 
 test("a snapshot is paid for by what was written since the one before", async () => {

@@ -1,7 +1,11 @@
 /** `close({ pendingInterrupts: "cancel" })`: whatever asks, here or in a sub-flow, before it or on the way, it closes cleanly. */
 import { afterAll, expect, test } from "vitest";
+import { DrainTimeoutError, PermissionError } from "../../src/base/errors.ts";
+import { close } from "../../src/execution/closing.ts";
+import type { ExecutionHost } from "../../src/execution/host.ts";
 import { defineFlow } from "../../src/index.ts";
 import type { Execution } from "../../src/index.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
 import { testDatabase } from "../support/database.ts";
 import { present, untilPending } from "../support/doors.ts";
 import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
@@ -284,3 +288,23 @@ test.each(Object.keys(ends).flatMap((end) => Object.keys(comings).map((coming) =
     await expectGuarantees(sql, execution.id);
   },
 );
+
+test("who may close and may not read what is parked or asks hears that the drain took too long", async () => {
+  const id = ExecutionId.parse("01900000-0000-7000-8000-000000000001");
+  const hostWith = (error: Error) => {
+    const refused = () => Promise.reject(error);
+    const store = {
+      commands: { close: async () => {} },
+      wakeups: { notifyOwner: () => {} },
+      operators: { parked: refused },
+      reads: { pendingInterrupts: refused },
+    };
+    // Of a host only what a close asks.
+    return { store, outcomes: { closed: async () => null, header: refused } } as unknown as ExecutionHost;
+  };
+
+  const unseen = hostWith(new PermissionError("ann", "flowledger", "permission denied"));
+  await expect(close(unseen, id, "f", { timeout: 10 })).rejects.toBeInstanceOf(DrainTimeoutError);
+  const broken = new TypeError("odd");
+  await expect(close(hostWith(broken), id, "f", { timeout: 10 })).rejects.toBe(broken);
+});

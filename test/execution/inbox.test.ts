@@ -1,6 +1,7 @@
 /** The inbox: whom a pause asks and until when, who has it, and what follows while nobody answers. */
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
+import { parseAsking } from "../../src/engine/ctx/asking.ts";
 import { defineFlow } from "../../src/index.ts";
 import type { PauseOptions } from "../../src/index.ts";
 import { untilPending } from "../support/doors.ts";
@@ -129,6 +130,27 @@ describe("what a pause asks", () => {
   });
 });
 
+test("whom a pause asks it asks once, and what follows comes in the order of its times", () => {
+  const hour = 3_600_000;
+  const pausing = { interrupt: "i", response: null, expiresInMs: null, publicUrl: null, isHeard: false, where: "it" };
+
+  const asking = parseAsking(
+    {
+      assign: ["a", "b", "a"],
+      due: "3d",
+      remind: ["1h", "2d"],
+      escalate: [{ after: "30h", assign: ["c", "c"] }],
+    },
+    pausing,
+  );
+
+  expect(asking).toEqual({
+    assign: ["a", "b"],
+    dueInMs: 72 * hour,
+    plan: [{ inMs: 24 * hour }, { inMs: 30 * hour, assign: ["c"] }, { inMs: 71 * hour }],
+  });
+});
+
 describe("a pause that cannot be meant fails its chunk, and nothing is asked", () => {
   const response = z.object({ approved: z.boolean() });
   const wrong: Record<string, [PauseOptions<z.ZodType | null>, string]> = {
@@ -136,6 +158,7 @@ describe("a pause that cannot be meant fails its chunk, and nothing is asked", (
       { due: "12h", remind: ["1d"] },
       'reminds "1d" before it is due, and it is due "12h"',
     ],
+    "a reminder when it is asked": [{ due: "12h", remind: ["12h"] }, 'reminds "12h" before it is due'],
     "a reminder without a due date": [{ remind: ["1h"] }, "it never is"],
     "an answer that breaks response": [
       { response, escalate: [{ after: "1d", answer: { approved: "yes" } }] },
@@ -154,8 +177,10 @@ describe("a pause that cannot be meant fails its chunk, and nothing is asked", (
     ],
     "one after it has expired": [{ expiresIn: "1d", escalate: [{ after: "2d", answer: 1 }] }, "has expired"],
     "due after it has expired": [{ expiresIn: "1d", due: "2d" }, "has expired"],
+    "due when it expires": [{ expiresIn: "1d", due: "1d" }, "has expired"],
     "no time": [{ due: 0 }, "must be longer than 0"],
     nobody: [{ assign: [] }, "has 0 names"],
+    "too many": [{ assign: Array.from({ length: 101 }, (_, index) => `a${index}`) }, "has 101 names"],
     "a title that is none": [{ title: "" }, "must be a text of 1 to 500 characters"],
     "a link that leads nowhere": [{ link: true }, "needs the publicUrl"],
   };

@@ -1,4 +1,5 @@
 /** The stream between processes: many readers, lost wake-ups, cut connections, and what an attempt leaves in it. */
+import { getEventListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { z } from "zod";
@@ -474,7 +475,11 @@ test("LI-SRV-04: server-sent events carry the cursor, and end with what became o
   const response = toSSE(execution.streamItems({ from: 0 }));
   const refused = toSSE(execution.streamItems({ from: 9 }));
 
-  expect(response.headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
+  expect(Object.fromEntries(response.headers)).toEqual({
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+  });
   expect(await response.text()).toBe(
     `: open\n\nid: 1-${tag}\ndata: {"text":"line\\nbreak"}\n\nid: 2-${tag}\ndata: "b"\n\nevent: end\ndata: null\n\n`,
   );
@@ -484,11 +489,13 @@ test("LI-SRV-04: server-sent events carry the cursor, and end with what became o
   expect(items).toEqual([{ text: "line\nbreak" }, "b"]);
 });
 
-test("LI-SRV-04: a quiet response beats, and a reader that goes away ends its stream", async () => {
+test("LI-SRV-04: a quiet response beats, and a reader that goes away ends its stream, once", async () => {
   const { promise: left, resolve } = Promise.withResolvers<string>();
+  let returns = 0;
   const entries = {
     next: () => new Promise<never>(() => {}),
     return: () => {
+      returns += 1;
       resolve("left");
       return Promise.resolve({ done: true as const, value: undefined });
     },
@@ -502,6 +509,8 @@ test("LI-SRV-04: a quiet response beats, and a reader that goes away ends its st
 
   expect(heard).toEqual([": open\n\n", ": beat\n\n"]);
   expect(await left).toBe("left");
+  await reader?.cancel();
+  expect(returns).toBe(1);
 });
 
 /** Puts the first item of its input, and the others once the gate is open. */
@@ -628,10 +637,15 @@ test("a thousand readers of as many executions are served by a database that is 
   }
 });
 
-test("a reader that is woken leaves no timer of its wait behind", async () => {
+test("a reader that is woken leaves nothing of its wait behind, and the last one of a stream nothing at all", async () => {
   const timers = new ManualTimers();
   let wake: (isLocal: boolean) => void = () => {};
-  const subscribe = (_: ExecutionId, listener: typeof wake) => ((wake = listener), () => {});
+  let subscribed = 0;
+  const subscribe = (_: ExecutionId, listener: typeof wake) => {
+    wake = listener;
+    subscribed += 1;
+    return () => (subscribed -= 1);
+  };
   const page = { items: [], last: 0, isEnded: false };
   const streams = openStreams(
     {
@@ -640,18 +654,24 @@ test("a reader that is woken leaves no timer of its wait behind", async () => {
     },
     timers,
   );
-  const reader = streams.open(ExecutionId.parse("01900000-0000-7000-8000-000000000001"));
+  const id = ExecutionId.parse("01900000-0000-7000-8000-000000000001");
+  const [reader, other] = [streams.open(id), streams.open(id)];
+  const { signal } = new AbortController();
 
   for (let times = 0; times < 3; times++) {
     await reader.read(0);
-    const changed = reader.changed(10_000, new AbortController().signal);
+    const changed = reader.changed(10_000, signal);
     expect(timers.waiting).toBe(1);
     wake(false);
     await changed;
   }
 
   expect(timers.waiting).toBe(0);
+  expect(getEventListeners(signal, "abort")).toHaveLength(0);
   reader.close();
+  expect(subscribed).toBe(1);
+  other.close();
+  expect(subscribed).toBe(0);
 });
 
 test("who takes an execution over counts what was put of late, and no more, for its rate", () => {

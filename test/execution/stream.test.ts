@@ -2,8 +2,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { z } from "zod";
+import { systemTimers } from "../../src/base/timers.ts";
+import type { Committer } from "../../src/engine/committer.ts";
 import { ConnectionError, defineFlow, StreamLimitError, toSSE } from "../../src/index.ts";
-import { internals } from "../../src/orchestrator.ts";
+import { internals, Orchestrator } from "../../src/orchestrator.ts";
 import { testDatabase } from "../support/database.ts";
 import { collect, newGate, refusal, serving, visiting, warningsOf } from "../support/flows.ts";
 
@@ -42,6 +44,44 @@ test("TF-STR-01: items reach a reader while the chunk still runs", async () => {
   }
 
   expect(items).toEqual(["first", "second"]);
+});
+
+test("LI-HND-08: the items of an attempt that fails are in the stream before its failure is in the ledger", async () => {
+  const order: string[] = [];
+  const committer = (inner: Committer): Committer => ({
+    ...inner,
+    commit(item) {
+      if (item.events.some(({ type }) => type === "chunk.failed")) order.push("failed");
+      return inner.commit(item);
+    },
+  });
+  const flow = defineFlow("failedBehind");
+  flow.to(
+    "put",
+    async (ctx) => {
+      await ctx.putIntoStream(ctx.attempt);
+      if (ctx.attempt === 1) throw new Error("again");
+    },
+    { retry: { maxAttempts: 2, initialInterval: 1 } },
+  );
+  const connection = database.url;
+  await using orchestrator = new Orchestrator({ connection, flows: [flow] }, systemTimers, true, { committer });
+  const { streams } = await orchestrator[internals].store();
+  const put = streams.put.bind(streams);
+  Object.assign(streams, {
+    put: async (loads: Parameters<typeof put>[0]) => {
+      const verdicts = await put(loads);
+      // What somebody holds the row of is sent again.
+      if (!verdicts.includes("busy")) order.push("put");
+      return verdicts;
+    },
+  });
+  await orchestrator.startWorker({ drainTimeout: "1s" });
+
+  const items = await collect(orchestrator.flow(flow).getRuntimeStream(null));
+
+  expect(items).toEqual([1, { type: "retry", chunk: "put", attempt: 2 }, 2]);
+  expect(order).toEqual(["put", "failed", "put"]);
 });
 
 test("LI-STP-07: items come in the order of the calls, null is one, and no when() hears them", async () => {

@@ -2,7 +2,9 @@
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import { defineFlow, type Flow, type Json } from "../../src/index.ts";
+import type { Contract } from "../../src/flow/contract.ts";
 import { CrashFoundError } from "../../src/test.ts";
+import { crashEverywhere, type Lab } from "../../src/test/crash.ts";
 import { kit } from "../support/kit.ts";
 
 const refund = defineFlow("refund", {
@@ -135,6 +137,40 @@ test("a check that fails without a crash is no finding", async () => {
   });
 
   await expect(failed).rejects.toThrow(RangeError);
+});
+
+test("no schedule starts anything beside what is cut", async () => {
+  const ticking = defineFlow("kit.ticking").to("tick", () => null);
+  const resting = defineFlow("kit.resting").to("rest", (ctx) => ctx.sleep("3d"));
+  await using t = await kit({ flows: [resting], schedules: [{ flow: ticking, cron: "0 7 * * *" }] });
+  const ticks: number[] = [];
+
+  await t.crashEverywhere(resting, null, async (run, { calls }) => {
+    await run.until("closed");
+    ticks.push(calls("tick"));
+  });
+
+  expect(new Set(ticks)).toEqual(new Set([0]));
+});
+
+test("a guarantee that is broken is told by its name, although the check finds nothing wrong", async () => {
+  const closed = { isOpen: async () => false, getPendingInterrupts: async () => [] };
+  const lab = {
+    flow: "kit.broken",
+    driver: { settle: async () => {}, next: async () => null },
+    begun: { mark: 0 },
+    newId: () => "01900000-0000-7000-8000-000000000001",
+    start: async () => closed,
+    reset: () => {},
+    arm: async () => {},
+    disarm: async () => [],
+    verify: async () => [{ invariant: "I2", executionId: "-", detail: "a gap" }],
+  };
+
+  // Of the kit only what a run asks.
+  const tried = crashEverywhere(lab as unknown as Lab<Contract>, () => {});
+
+  await expect(tried).rejects.toMatchObject({ code: "TEST_GUARANTEES_BROKEN", message: "I2: a gap" });
 });
 
 test("an option that there is not is refused", async () => {

@@ -10,6 +10,7 @@ import {
   UsageError,
 } from "../../src/base/errors.ts";
 import { ExecutionId, WorkerId } from "../../src/ledger/event.ts";
+import type { Claim } from "../../src/store/claims.ts";
 import { refusalOf } from "../../src/store/refusals.ts";
 import { openClaims, type ClaimsHost } from "../../src/worker/claims.ts";
 
@@ -25,6 +26,7 @@ function raised(code: string, more: object = {}): unknown {
 function failing(error: unknown, owned: () => boolean = () => false, more: object = {}) {
   const fail = () => Promise.reject(error);
   const freed: ExecutionId[] = [];
+  const poisonSuspects = new Semaphore(1);
   const claims = {
     claim: fail,
     claimLimited: fail,
@@ -35,14 +37,14 @@ function failing(error: unknown, owned: () => boolean = () => false, more: objec
   const host = {
     store: { claims, commandsClaiming: () => ({}), starts: { create: fail } },
     log: { debug() {}, info() {}, warn() {}, error() {} },
-    poisonSuspects: new Semaphore(1),
+    poisonSuspects,
     workerId: () => worker,
     isOwned: owned,
     onBroken: () => {},
     onTrouble: () => {},
   };
   // Of the store only what claims ask.
-  return { claims: openClaims(host as unknown as ClaimsHost), freed, fail };
+  return { claims: openClaims(host as unknown as ClaimsHost), freed, fail, poisonSuspects };
 }
 
 const doors: readonly [string, (made: ReturnType<typeof failing>) => Promise<unknown>][] = [
@@ -124,6 +126,34 @@ test("what could not be freed is freed the next time", async () => {
   }
 
   expect(asked).toEqual([[id], [id]]);
+});
+
+test("what had an owner here is freed as begun, apart from what the same claim may have taken unheard", async () => {
+  const asked: object[] = [];
+  const free = async (lost: object) => asked.push(lost);
+  const lost = raised("CONNECTION_CLOSED");
+  const { claims } = failing(lost, () => false, { free });
+  const owned = { id, token: "t" };
+  const other = ExecutionId.parse("01900000-0000-7000-8000-000000000002");
+
+  // Of a claim only what is freed.
+  claims.lose(owned as Claim);
+  claims.lose({ ...owned, id: other } as Claim);
+  await expect(claims.take(id)).rejects.toBe(lost);
+  claims.freeLost();
+
+  expect(asked).toEqual([
+    { token: "t", ids: [id, other], flows: [], hasBegun: true },
+    { token: expect.any(String) as string, ids: [id], flows: [], hasBegun: false },
+  ]);
+});
+
+test.each(doors.slice(2))("%s whose answer is lost leaves its place to the next that lost workers", async (_, act) => {
+  const lost = raised("CONNECTION_CLOSED");
+  const made = failing(lost);
+  await expect(act(made)).rejects.toBe(lost);
+
+  expect(made.poisonSuspects.free).toBe(1);
 });
 
 test("what another claim takes just now, and has no answer of yet, is not looked upon as unknown", async () => {

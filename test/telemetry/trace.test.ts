@@ -13,7 +13,8 @@ import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { createOrchestrator, defineFlow, type Execution, jsonLogger } from "../../src/index.ts";
 import type { ChunkOptions, Ctx, TelemetryOptions } from "../../src/index.ts";
-import { isTraceApi } from "../../src/telemetry/otel.ts";
+import { AttemptTrace } from "../../src/telemetry/attempt-trace.ts";
+import { isTraceApi, type Span, type TraceApi, type Tracer } from "../../src/telemetry/otel.ts";
 import type { TestOrchestrator } from "../../src/test.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
@@ -647,6 +648,24 @@ test("a redrive links to what it was redriven from", async () => {
   expect(linked(root)).toEqual([["copy", claim.spanContext().spanId]]);
   expect(traceOf(root)).not.toBe(traceOf(source));
   expect(traceOf(queue)).toBe(traceOf(root));
+});
+
+test("a span ends once, as it ended first", () => {
+  const ended: unknown[] = [];
+  let failed = 0;
+  const own = {
+    setAttribute: (_: string, outcome: unknown) => ended.push(outcome),
+    setStatus: () => {},
+    end: () => ended.push("end"),
+  };
+  // Of the API only what an end asks for.
+  const context = { trace: { setSpan: () => ({}) } } as unknown as TraceApi;
+  const trace = new AttemptTrace(context, {} as Tracer, own as unknown as Span, {}, () => (failed += 1));
+
+  trace.end("interrupted");
+  trace.end("failed", "Error");
+
+  expect({ ended, failed }).toEqual({ ended: ["interrupted", "end"], failed: 0 });
 });
 
 test("attributes of the user's are on each span; a function that throws is one warning, and spans go without them", async () => {
