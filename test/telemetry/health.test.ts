@@ -168,6 +168,19 @@ test("flowledger worker --metrics-port serves metrics and probes, and refuses a 
   expect(workers).toBe(1);
 });
 
+test("a probe may ask for the head alone; nobody keeps what is answered, and what is no read is told what is", async () => {
+  await using orchestrator = visiting(database);
+  await using endpoint = await openEndpoint(orchestrator, { port: 0, host: "127.0.0.1" });
+  const ask = (path: string, method: string) => fetch(`http://127.0.0.1:${endpoint.port}${path}`, { method });
+
+  const [head, posted] = [await ask("/healthz", "HEAD"), await ask("/healthz", "POST")];
+
+  expect([head.status, await head.text()]).toEqual([200, ""]);
+  for (const { headers } of [head, posted])
+    expect([headers.get("cache-control"), headers.get("x-content-type-options")]).toEqual(["no-store", "nosniff"]);
+  expect([posted.status, posted.headers.get("allow")]).toEqual([405, "GET, HEAD"]);
+});
+
 test.each([["70000"], ["-1"], ["x"]])("--metrics-port %s is refused", async (port) => {
   const refused = await runCli(database.url, "worker", "none.ts", "--metrics-port", port);
 
