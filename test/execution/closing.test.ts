@@ -184,13 +184,16 @@ test("a close that cancels what waits below says there, too, who asked for it", 
   expect(await below.history({ types: ["cancel.requested"] })).toMatchObject([{ actor: "ann" }]);
 });
 
-test("a close that rejects names what waits, the oldest first", async () => {
+test("who is refused is told what waits, the oldest first", async () => {
   const execution = await start("beside");
   await untilEvent(execution, "interrupt.raised");
   gateOf(`run ${runs}`).open();
   await expect.poll(() => execution.getPendingInterrupts()).toHaveLength(2);
 
   expect(await refusal(execution.close())).toMatchObject({ details: { interruptIds: ["first", "second"] } });
+  expect(await refusal(execution.continueWith("none", 1, { onlyIfPending: true }))).toMatchObject({
+    details: { pending: ["first", "second"] },
+  });
 
   await doors.library(execution);
 });
