@@ -570,6 +570,23 @@ test("a sweep forgets starts that count for no rate any more, and no others", as
   ]);
 });
 
+test("a place behind more than a thousand is not counted, and who has no key is told of none", async () => {
+  const flow = "limits.long";
+  const { ids } = await lined(
+    flow,
+    { concurrency: 1 },
+    Array.from({ length: 1002 }, () => ({ delay: 3_600_000 })),
+  );
+  await sql`
+    insert into flowledger.slots (execution_id, flow, key, priority, queue_position, acquired, not_started)
+    select x.id, ${flow}, '', 0, x.ord, false, true from unnest(${ids}::uuid[]) with ordinality x(id, ord)`;
+  const queue = async (index: number) =>
+    (await sql`select flowledger.queue_of(${ids[index] ?? null}, flowledger.now()) as queue`)[0]?.["queue"] as unknown;
+
+  expect(await queue(1000)).toMatchObject({ place: 1001, key: null });
+  expect(await queue(1001)).toMatchObject({ place: null, key: null });
+});
+
 test("a child is queued by its own key", () => {
   const key = (input: { tenant: string }) => input.tenant;
   const flow = defineFlow(

@@ -79,9 +79,9 @@ test("a chunk whose time to try again has come is skipped while nobody has it", 
   await untilEvent(await orchestrator.getExecution(id), "chunk.failed");
   await orchestrator.close();
   await sql.begin(async (tx) => {
-    await tx`alter table flowledger.ledger disable trigger user`;
+    await tx`alter table flowledger.ledger disable trigger ledger_append_only`;
     await tx`update flowledger.ledger set at = at - interval '1 hour' where execution_id = ${id}`;
-    await tx`alter table flowledger.ledger enable trigger user`;
+    await tx`alter table flowledger.ledger enable always trigger ledger_append_only`;
   });
 
   const [row] = await sql`select flowledger.skip(${id}, ${sql.json(by)}) as skipped`;

@@ -16,7 +16,8 @@ import { ExecutionId } from "../../src/ledger/event.ts";
 import { initialState } from "../../src/ledger/state.ts";
 import { Histogram } from "../../src/telemetry/histogram.ts";
 import { LoopLag } from "../../src/telemetry/loop.ts";
-import { dueAt } from "../../src/telemetry/meter.ts";
+import { dueAt, Meter } from "../../src/telemetry/meter.ts";
+import { familiesOf } from "../../src/telemetry/metrics.ts";
 import { openMetrics } from "../../src/telemetry/openmetrics.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
@@ -375,6 +376,18 @@ test("the lag of the loop is that of each worker's own turns, and is forgotten",
   } finally {
     vi.useRealTimers();
   }
+});
+
+test("the silence of a process is that of its worst worker, and a listener that is gone is said", () => {
+  const worker = { state: "running", slots: 2, freeSlots: 1, owned: 1, isHeld: true, takesClaims: true } as const;
+  const workers = [4000, 1000].map((silentMs) => ({ ...worker, silentMs }));
+  const valueOf = (name: string, isListening: boolean) =>
+    familiesOf({ meter: new Meter(), workers, isListening, database: null })
+      .filter((family) => family.name === name)
+      .flatMap(({ samples }) => samples.map(({ value }) => value));
+
+  expect(valueOf("flowledger_worker_silence_seconds", true)).toEqual([4]);
+  expect([true, false].map((isListening) => valueOf("flowledger_listening", isListening))).toEqual([[1], [0]]);
 });
 
 describe("the text", () => {
