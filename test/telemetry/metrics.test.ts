@@ -379,7 +379,7 @@ test("the lag of the loop is that of each worker's own turns, and is forgotten",
 });
 
 test("the silence of a process is that of its worst worker, and a listener that is gone is said", () => {
-  const worker = { state: "running", slots: 2, freeSlots: 1, owned: 1, isHeld: true, takesClaims: true } as const;
+  const worker = { state: "serving", slots: 2, freeSlots: 1, owned: 1, isHeld: true, takesClaims: true } as const;
   const workers = [4000, 1000].map((silentMs) => ({ ...worker, silentMs }));
   const valueOf = (name: string, isListening: boolean) =>
     familiesOf({ meter: new Meter(), workers, isListening, database: null })
