@@ -94,7 +94,7 @@ test("a client is told which tools only read, and which one ends an execution; a
   ]);
   expect(isError).toBe(false);
   const [answered] = await execution.history({ types: ["interrupt.resumed"] });
-  expect(answered?.actor).toHaveLength(500);
+  expect(answered).toMatchObject({ actor: expect.stringMatching(/^.{500}$/) });
 });
 
 test("the state is shown as it was at a moment", async () => {
@@ -103,14 +103,15 @@ test("the state is shown as it was at a moment", async () => {
   flow.when("Again").to("two", (ctx) => ctx.setState("n", 2));
   await using orchestrator = await serving(database, [flow]);
   const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
-  const { at } = await untilEvent(execution, "interrupt.raised");
-  await execution.emit("Again");
+  await untilEvent(execution, "interrupt.raised");
+  const [asked] = await execution.history({ types: ["interrupt.raised"] });
+  await execution.emit("Again", null);
   await expect.poll(() => execution.result.getState()).toEqual({ n: 2 });
   const client = await operator(orchestrator);
   const stateOf = async (more: object) =>
     JSON.parse(await textOf(client, "get_state", { id: execution.id, ...more })) as unknown;
 
   expect(await stateOf({})).toEqual({ n: 2 });
-  expect(await stateOf({ at: at.toISOString() })).toEqual({ n: 1 });
+  expect(await stateOf({ at: asked?.at.toISOString() })).toEqual({ n: 1 });
   await execution.cancel();
 });

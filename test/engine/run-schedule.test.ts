@@ -105,7 +105,12 @@ test("of two versions side by side the one that started last is run", async () =
   }
   const made = (team: string) => ({
     "weekly report": {
-      ...{ flow: "run.report", cron, timeZone: "UTC", input: null, overlap: "allow", priority: 0 },
+      flow: "run.report",
+      cron,
+      timeZone: "UTC",
+      input: null,
+      overlap: "allow",
+      priority: 0,
       created: { flow: "run.report", metadata: { team } },
     },
   });

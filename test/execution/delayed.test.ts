@@ -282,8 +282,8 @@ describe("discardAfter", () => {
     for (const id of ids) expect(await isAwaitedThen(id)).toBe(true);
     for (const id of ids) await sql`select flowledger.reschedule_function(${id}, null, 10800000)`;
     expect(
-      await sql`select wake_at = discard_at as then from flowledger.executions where id = any(${ids}::uuid[])`,
-    ).toEqual([{ then: true }, { then: true }]);
+      await sql`select wake_at = discard_at as waits from flowledger.executions where id = any(${ids}::uuid[])`,
+    ).toEqual([{ waits: true }, { waits: true }]);
     for (const id of ids) await sql`select flowledger.cancel(${id})`;
   });
 

@@ -126,6 +126,13 @@ test("a scrape says what waits in the database: due, sleeping, parked, pending, 
   await orchestrator.pauseFlow("working", by);
   await untilScraped(orchestrator, "flowledger_executions_due", { flow: "_other" }, 20);
   await orchestrator.unpauseFlow("working", by);
+  // What is queued waits for a slot, and for no worker.
+  await own.sql`
+    insert into flowledger.slots (execution_id, flow, key, priority, queue_position, acquired, not_started)
+    select e.id, e.flow, '', 0, 1, false, true from flowledger.executions e where e.flow = 'nobody-1'`;
+  const inLine = await untilScraped(orchestrator, "flowledger_executions_queued", { flow: "_other" }, 1);
+  expect(valueOf(inLine, "flowledger_executions_due", { flow: "_other" })).toBe(20);
+  await own.sql`delete from flowledger.slots`;
   await using worker = await serving(own, flows);
   const asked = await worker.flow(asking).createExecution({ autoClose: false });
   await asked.start(null);
