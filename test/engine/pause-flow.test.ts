@@ -405,6 +405,7 @@ test("every process is told that a flow was paused, and that it goes on, and not
   const { promise: over, resolve } = Promise.withResolvers<void>();
   const listening = await sql.listen(named?.channel ?? "", (text) => (text === "over" ? resolve() : heard.push(text)));
 
+  await sql`select flowledger.start('paused.heard', 'null', '{"allowUnknown": true, "delay": "1h"}')`;
   for (const _ of ["pauses it", "says the same again"])
     await sql`select flowledger.pause_flow('paused.heard', ${JSON.stringify(by)}::text::jsonb)`;
   await sql`select flowledger.unpause_flow('paused.heard', ${JSON.stringify(done)}::text::jsonb)`;
