@@ -5,6 +5,7 @@ import { z } from "zod";
 import { agentFlow, idempotencyKeyOf, toUIMessageChunks } from "../../src/ai.ts";
 import { requireSdk } from "../../src/ai/sdk.ts";
 import { DefinitionError, defineFlow, UsageError } from "../../src/index.ts";
+import { expiry } from "../../src/ai/approval.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import { serving } from "../support/flows.ts";
@@ -291,6 +292,18 @@ test("a budget that is used up asks a person, stops or fails, before another cal
   expect(await execution.waitForClose()).toMatchObject({ text: "Enough", budget: 1011 });
   expect(await orchestrator.flow(stop).start("?")).toMatchObject({ finishReason: "budget" });
   await expect(orchestrator.flow(fail).start("?")).rejects.toThrow("has used 11 tokens and its budget is 11");
+});
+
+test("without stopWhen an agent stops after twenty calls; without a decision an approval runs nothing", async () => {
+  await using provider = await testProvider(() => ({ calls: [weather] }));
+  const tools = { weather: tool({ inputSchema: z.object({ city: z.string() }), execute: () => "dry" }) };
+  const endless = agentFlow("endless", { model: modelOf(provider.url), tools });
+  await using orchestrator = await serving(database, [endless]);
+
+  expect(await orchestrator.flow(endless).start("?")).toMatchObject({ finishReason: "stopped" });
+
+  expect(provider.asked).toHaveLength(20);
+  expect([expiry(["approve", "reject"]), expiry(["approve", "respond"])]).toEqual(["reject", "respond"]);
 });
 
 test("stopWhen sees the steps with their calls and results", async () => {

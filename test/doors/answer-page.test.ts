@@ -105,6 +105,7 @@ test("a look answers nothing, however often; what is stored is text, and its hea
 
   expect([first.status, second.status, head.status]).toEqual([200, 200, 200]);
   expect(html).toContain("Approve the refund");
+  expect(html).toContain('<meta name="robots" content="noindex">');
   expect(html).toContain("&lt;script&gt;alert(1)&lt;/script&gt;\\u202e");
   expect(html).toContain("•••");
   expect(html).not.toMatch(/<script|\u202e|DE00/);

@@ -256,6 +256,8 @@ test("a sealed execution refuses an emit with one sentence", async () => {
   const { code, stderr } = await run("emit", id, "Named");
 
   expect(code).toBe(1);
+  const sealed = await orchestrator.getExecution(id);
+  expect(await sealed.history({ types: ["execution.sealed"] })).toMatchObject([{ actor: "cli" }]);
   expect(sentences(stderr)).toEqual([expect.stringMatching(/(sealed|closed) and no longer accepts "Named"/)]);
 });
 
@@ -491,15 +493,27 @@ test("verify names what is wrong and exits with 1, rebuild puts it right", async
   });
   expect(after.stdout).toMatch(/^verified [^\n]* 0 problems\n$/);
   expect(await Promise.all([run("verify", unknownId), run("verify", "x")])).toMatchObject([{ code: 1 }, { code: 1 }]);
+  // A ledger with a gap cannot be folded: it stays as it is, and that is a failure.
+  const move = (from: number, to: number) =>
+    database.sql.begin(async (tx) => {
+      await tx`alter table flowledger.ledger disable trigger ledger_append_only`;
+      await tx`update flowledger.ledger set seq = ${to} where execution_id = ${id} and seq = ${from}`;
+      await tx`alter table flowledger.ledger enable always trigger ledger_append_only`;
+    });
+  await move(2, 9999);
+  expect(await run("rebuild", id)).toMatchObject({ code: 1, stdout: expect.stringContaining("there is no event 2") });
+  await move(9999, 2);
+  expect((await run("rebuild", id)).code).toBe(0);
 });
 
 test("prune says what it removed and keeps what it was told to", async () => {
-  const [gone, kept, open] = [
+  const [gone, kept, open, held] = [
     await started("greeting", { autoCloseTimeout: 0 }),
     await started("broken", { autoCloseTimeout: 0 }),
     await started("asking", {}),
+    await started("greeting", { autoCloseTimeout: 0, metadata: { legal: "hold" } }),
   ];
-  for (const id of [gone, kept]) await (await orchestrator.getExecution(id)).waitForClose().catch(() => {});
+  for (const id of [gone, kept, held]) await (await orchestrator.getExecution(id)).waitForClose().catch(() => {});
   const [before] = await database.sql<
     { events: number }[]
   >`select count(*)::int as events from flowledger.ledger where execution_id = ${gone}`;
@@ -513,6 +527,8 @@ test("prune says what it removed and keeps what it was told to", async () => {
     "cancelled",
     "--keep-flow",
     "asking",
+    "--keep-metadata",
+    '{"legal": "hold"}',
   );
   const nothing = await json(
     "prune",
@@ -523,6 +539,8 @@ test("prune says what it removed and keeps what it was told to", async () => {
     "cancelled",
     "--keep-flow",
     "asking",
+    "--keep-metadata",
+    '{"legal": "hold"}',
   );
 
   expect(code).toBe(0);
@@ -531,7 +549,7 @@ test("prune says what it removed and keeps what it was told to", async () => {
   );
   expect(nothing).toEqual({ executions: 0, events: 0, streamItems: 0 });
   const left = await database.sql<{ id: string }[]>`select distinct execution_id as id from flowledger.ledger`;
-  expect(left.map(({ id }) => id)).toEqual(expect.arrayContaining([kept, open]));
+  expect(left.map(({ id }) => id)).toEqual(expect.arrayContaining([kept, open, held]));
   expect(left.map(({ id }) => id)).not.toContain(gone);
   expect((await run("verify")).stdout).toMatch(/^verified [^\n]* 0 problems\n$/);
   const bad = [
@@ -585,6 +603,10 @@ test("doctor looks at everything, a line each, and fails with a remedy", async (
   ]);
   expect(findings.filter(({ verdict }) => verdict === "fail")).toEqual([]);
   expect(plain.stdout).toMatch(/^ok {4}rights {7}owner of the schema/m);
+  const [{ fsync } = { fsync: "" }] = await own.sql<{ fsync: string }[]>`select current_setting('fsync') as fsync`;
+  expect(plain.stdout).toMatch(
+    fsync === "off" ? /^warn {2}postgres .*fsync off.*loses data/m : /^(ok|warn) +postgres/m,
+  );
   expect(asAdmin.stdout).toMatch(
     admin?.rolsuper ? /^warn {2}rights {7}superuser.*grant_roles/m : /^ok {4}rights {7}owner of the schema/m,
   );

@@ -91,6 +91,12 @@ let isRepaired = false;
 parking.to("charge", () => {
   if (!isRepaired) throw new Error("the service is down");
 });
+const called = defineFlow("called");
+called.to("fail", () => {
+  throw new RangeError("no account");
+});
+const calling = defineFlow("calling");
+calling.toSubFlow(called);
 const evil = defineFlow("evil", { stream: z.any() });
 evil.to("ask", async (ctx) => {
   await ctx.setState("shown", { [hostile]: hostile });
@@ -110,7 +116,7 @@ live.to("tell", async (ctx) => {
   for (const word of ["third", "last"]) await ctx.putIntoStream(word);
 });
 
-const flows = [refund, review, judged, failing, parking, evil, many, live];
+const flows = [refund, review, judged, failing, parking, calling, evil, many, live];
 const metadata = { tenant: "acme" };
 
 describe.skipIf(chromiumPath === null)("the page", () => {
@@ -311,7 +317,7 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     await page.goto(stage.base);
     await page.locator(`a[href*="${first.id}"]`).waitFor();
     const isOfferedForAll = await act.isVisible();
-    await page.goto(`${stage.base}?flow=refund&status=waiting&metadata={"order":9}`);
+    await page.goto(`${stage.base}?flow=refund&status=parked&status=waiting&metadata={"order":9}`);
 
     await act.focus();
     await page.keyboard.press("Enter");
@@ -511,6 +517,39 @@ describe.skipIf(chromiumPath === null)("the page", () => {
 
     await page.locator("header .status", { hasText: "cancelled" }).waitFor();
     expect(await execution.history({ types: ["execution.paused"] })).toEqual([]);
+  });
+
+  test("a dialog proposes where it was looked at; what was called is not redriven alone; what is put off is shown where asked", async () => {
+    const { page, orchestrator } = stage;
+    const dialog = page.getByRole("dialog");
+    const open = async (id: string, name: string) => {
+      await page.goto(`${stage.base}?execution=${id}`);
+      await page.getByRole("button", { name, exact: true }).click();
+    };
+    const asking = await start(refund);
+    await untilEvent(asking, "interrupt.raised");
+    const parent = await start(calling);
+    await refusal(parent.waitForClose());
+    const [{ child }] = [await untilEvent(parent, "child.started")];
+
+    await open(asking.id, "Edit state");
+    const { stateVersion } = await asking.result.getMeta();
+    expect(await dialog.getByLabel("As of event").inputValue()).toBe(String(stateVersion));
+    await open(parent.id, "Fork");
+    const ended = (await parent.history()).length;
+    expect(await dialog.getByLabel("After event").inputValue()).toBe(String(ended - 1));
+    expect(await page.getByRole("button", { name: "Redrive", exact: true }).isVisible()).toBe(true);
+    await open(child, "Fork");
+    expect(await page.getByRole("button", { name: "Redrive", exact: true }).isVisible()).toBe(false);
+
+    const [question] = await asking.getPendingInterrupts();
+    await asking.snooze(question?.id ?? "", { actor: "ann", until: "2999-01-01T00:00:00Z" });
+    const { interrupts } = await orchestrator.inbox({ flow: "refund" });
+    expect(interrupts.map(({ executionId }) => executionId)).not.toContain(asking.id);
+    await page.goto(`${stage.base}?screen=inbox`);
+    await page.getByRole("link", { name: "Put off too" }).click();
+    await page.getByRole("article").filter({ hasText: asking.id }).getByText("put off until").waitFor();
+    await asking.cancel();
   });
 
   test("what an execution says is text: no script, no hidden character, in no view", async () => {

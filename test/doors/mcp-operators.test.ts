@@ -4,10 +4,10 @@ import { InMemoryTransport } from "@modelcontextprotocol/sdk/inMemory.js";
 import { expect, test } from "vitest";
 import { z } from "zod";
 import { defineFlow, type Orchestrator } from "../../src/index.ts";
-import { createOperatorServer } from "../../src/mcp/operators.ts";
+import { commands, createOperatorServer, type OperatorCommand } from "../../src/mcp/operators.ts";
 import { testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
-import { serving } from "../support/flows.ts";
+import { serving, untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
 const Content = z.tuple([z.object({ type: z.literal("text"), text: z.string() })]);
@@ -31,10 +31,10 @@ async function rowsOf(client: Client, name: string, key: string, args: Record<st
   return rows;
 }
 
-async function operator(orchestrator: Orchestrator): Promise<Client> {
+async function operator(orchestrator: Orchestrator, allow: readonly OperatorCommand[] = []): Promise<Client> {
   const client = new Client({ name: "desk", version: "1" });
   const [near, far] = InMemoryTransport.createLinkedPair();
-  await createOperatorServer(orchestrator).connect(far);
+  await createOperatorServer(orchestrator, { allow }).connect(far);
   await client.connect(near);
   return client;
 }
@@ -75,4 +75,43 @@ test("a row that is too large by itself is cut, and the place of the next one st
 
   expect(text).toMatch(/^\{\n "nextCursor": "[^"]+"/);
   expect(text).toMatch(/… \(\d+ bytes\)$/);
+});
+
+test("a client is told which tools only read, and which one ends an execution; an answer takes the longest reason", async () => {
+  const flow = defineFlow("answered").to("ask", (ctx) => ctx.pauseFor({ interruptId: "ask" }));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
+  await untilPending(execution, 1);
+  const client = await operator(orchestrator, commands);
+
+  const { tools } = await client.listTools();
+  const args = { id: execution.id, interruptId: "ask", value: 1, reason: "x".repeat(2000) };
+  const { isError = false } = await client.callTool({ name: "answer_execution", arguments: args });
+
+  expect(tools.filter(({ annotations }) => annotations?.readOnlyHint).map(({ name }) => name)).toHaveLength(7);
+  expect(tools.filter(({ annotations }) => annotations?.destructiveHint).map(({ name }) => name)).toEqual([
+    "cancel_execution",
+  ]);
+  expect(isError).toBe(false);
+  const [answered] = await execution.history({ types: ["interrupt.resumed"] });
+  expect(answered).toMatchObject({ actor: expect.stringMatching(/^.{500}$/) });
+});
+
+test("the state is shown as it was at a moment", async () => {
+  const flow = defineFlow("past", { state: z.object({ n: z.number() }).partial() });
+  flow.to("one", (ctx) => ctx.setState("n", 1)).to("ask", (ctx) => ctx.pauseFor({ interruptId: "ask" }));
+  flow.when("Again").to("two", (ctx) => ctx.setState("n", 2));
+  await using orchestrator = await serving(database, [flow]);
+  const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
+  await untilEvent(execution, "interrupt.raised");
+  const [asked] = await execution.history({ types: ["interrupt.raised"] });
+  await execution.emit("Again", null);
+  await expect.poll(() => execution.result.getState()).toEqual({ n: 2 });
+  const client = await operator(orchestrator);
+  const stateOf = async (more: object) =>
+    JSON.parse(await textOf(client, "get_state", { id: execution.id, ...more })) as unknown;
+
+  expect(await stateOf({})).toEqual({ n: 2 });
+  expect(await stateOf({ at: asked?.at.toISOString() })).toEqual({ n: 1 });
+  await execution.cancel();
 });

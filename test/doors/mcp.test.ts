@@ -113,6 +113,9 @@ test("a call that asks a person says what, and the client drives it to its end",
   });
   expect(question.schema).toMatchObject({ properties: { approved: { type: "boolean" } } });
   expect(bad).toMatchObject({ isError: true, text: expect.stringContaining("CONTRACT_VIOLATED") });
+  // It closes as soon as nothing is left to do.
+  const execution = await orchestrator.getExecution(asked.executionId);
+  expect((await execution.history())[0]).toMatchObject({ settings: { autoCloseMs: 0 } });
   expect(done).toMatchObject({ status: "completed", result: { decision: "approved" } });
   expect(await call(client, "flow_wait", { executionId: asked.executionId })).toMatchObject({ status: "completed" });
   await expectGuarantees(sql, asked.executionId);
@@ -159,7 +162,13 @@ test("a task is cancelled by its client, and an execution of others is not there
   expect(await call(ann, "flow_answer", { executionId, questionId: "nobody's", value: 1 })).toMatchObject({
     isError: true,
   });
+  const [question] = await (await orchestrator.getExecution(executionId)).getPendingInterrupts();
+  expect(await ann.experimental.tasks.getTask(executionId)).toMatchObject({
+    status: "input_required",
+    lastUpdatedAt: question?.createdAt.toISOString(),
+  });
   expect(await ann.experimental.tasks.cancelTask(executionId)).toMatchObject({ status: "cancelled" });
+  await expect(ann.experimental.tasks.cancelTask(executionId)).rejects.toThrow("has ended");
   const [event] = await (await orchestrator.getExecution(executionId)).history({ types: ["cancel.requested"] });
   expect(event).toMatchObject({ actor: "ann" });
   expect(await call(ann, "flow_wait", { executionId })).toMatchObject({ isError: true, status: "cancelled" });

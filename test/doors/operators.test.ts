@@ -97,6 +97,10 @@ test("a person pauses a flow and mends what failed by a bulk from the shell", as
     "--reason",
     "r",
   );
+  expect(await run("bulk", "retry", "--flow", "shell.bulk", "--limit", "1", "--reason", "r")).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining("more than 1 executions match"),
+  });
   expect(dry.stdout).toMatch(/^2 executions match\n[0-9a-f-]{36} shell\.bulk parked\n/);
   state.isMended = true;
   const args = ["--flow", "shell.bulk", "--rate", "50/1s", "--wait", "--reason", "the service is back", "--json"];

@@ -420,13 +420,10 @@ test("what is wrong with a bulk is said before anything is written", async () =>
   const sent = (options: object) =>
     sql`select flowledger.bulk(${sql.json({ ...right, id: "01890000-0000-7000-8000-00000000b001", ...options })})`;
   await sent({ action: "pause", where: { parent: "01890000-0000-7000-8000-00000000dead" } });
-  await expect(
-    sent({
-      action: "pause",
-      where: { parent: "01890000-0000-7000-8000-00000000dead" },
-      options: { until: "2999-01-01T00:00:00Z" },
-    }),
-  ).rejects.toMatchObject({ code: "FL008", message: /is taken/ });
+  for (const other of [{ options: { until: "2999-01-01T00:00:00Z" } }, { actor: "bo" }, { reason: "INC-13" }])
+    await expect(
+      sent({ action: "pause", where: { parent: "01890000-0000-7000-8000-00000000dead" }, ...other }),
+    ).rejects.toMatchObject({ code: "FL008", message: /is taken/ });
   // What nobody has claimed runs under no version yet.
   await orchestrator.flow("bulk.wrong").createExecution();
   expect(
@@ -469,4 +466,53 @@ test("a worker that stops hears of it between two rounds of one step, and goes o
   await work?.handler(ctx as never);
 
   expect(rounds).toEqual([bulk, bulk]);
+});
+
+test("each filter of a bulk leaves out what it does not mean, and only what is on its own is redriven", async () => {
+  const [parent, key] = ["01890000-0000-7000-8000-00000000aaaa", "order-17"];
+  const [early, late] = ["2026-01-01T09:00:00Z", "2026-01-01T10:00:00Z"];
+  const row = (name: string, columns: object) => ({ id: `01890000-0000-7000-8000-0000000f${name}`, ...columns });
+  const failed = (at: string, message: string) => ({ closed_at: at, outcome: "failed", error: { name: "E", message } });
+  const rows = [
+    row("0001", {
+      created_at: early,
+      fingerprint: "aa01",
+      parent_id: parent,
+      idempotency_key: key,
+      metadata: { t: 1 },
+    }),
+    row("0002", { created_at: late, fingerprint: "ab02", metadata: { t: 2 } }),
+    row("0003", { created_at: early, ...failed(early, "a_b") }),
+    row("0004", { created_at: early, ...failed(late, "axb") }),
+    row("0005", { created_at: early, parent_id: parent, ...failed(late, "axb") }),
+  ];
+  await sql`
+    insert into flowledger.executions (id, seq, flow, created_at, started_at, closed_at, outcome, error, parent_id, fingerprint, idempotency_key, metadata)
+    select x.id, 2, 'bulk.filtered', x.created_at, x.created_at, x.closed_at, x.outcome, x.error, x.parent_id, x.fingerprint, x.idempotency_key, x.metadata
+    from jsonb_populate_recordset(null::flowledger.executions, ${JSON.stringify(rows)}::text::jsonb) x`;
+  const found = async (action: string, where: object) => {
+    const of = JSON.stringify({ flow: "bulk.filtered", ...where });
+    const ids = await sql<{ id: string }[]>`
+      select id from flowledger.bulk_matches(${action}, ${of}::text::jsonb, 10) with ordinality m(id, ord) order by ord`;
+    return ids.map(({ id }) => Number(id.slice(-4)));
+  };
+
+  expect(await found("cancel", {})).toEqual([1, 2]);
+  expect(await found("cancel", { createdAfter: early })).toEqual([2]);
+  expect(await found("cancel", { createdBefore: late })).toEqual([1]);
+  expect(await found("cancel", { version: "aa" })).toEqual([1]);
+  expect(await found("cancel", { parent })).toEqual([1]);
+  expect(await found("cancel", { idempotencyKey: key })).toEqual([1]);
+  expect(await found("cancel", { metadata: { t: 2 } })).toEqual([2]);
+  expect(await found("redrive", {})).toEqual([3, 4]);
+  expect(await found("redrive", { closedAfter: early })).toEqual([4]);
+  expect(await found("redrive", { closedBefore: late })).toEqual([3]);
+  expect(await found("redrive", { errorLike: "A_B" })).toEqual([3]);
+  expect(await found("redrive", { errorLike: "a%b" })).toEqual([3, 4]);
+  expect(await found("redrive", { status: "cancelled" })).toEqual([]);
+
+  const preview = (limit: number) =>
+    sql`select flowledger.bulk(${sql.json({ action: "redrive", where: { flow: "bulk.filtered" }, dryRun: true, limit, ...by })}) as found`;
+  expect(await preview(2)).toMatchObject([{ found: { matched: 2, isMore: false } }]);
+  expect(await preview(1)).toMatchObject([{ found: { matched: 1, isMore: true } }]);
 });

@@ -548,6 +548,45 @@ test("a key whose executions all run takes its turn behind one that had none", a
   expect(line.map(({ key }) => key)).toEqual(["b", "a"]);
 });
 
+test("what got a slot and could not be claimed waits for the next one again", async () => {
+  const { ids, look, ask } = await lined("limits.unclaimed", { concurrency: 1 }, [{}, {}]);
+  await sql.begin(async (other) => {
+    await other`select from flowledger.executions where id = ${ids[0] ?? null} for update`;
+    expect(await look([ask(0)])).toEqual([]);
+  });
+
+  expect(await look([ask(1)])).toEqual([0]);
+});
+
+test("a sweep forgets starts that count for no rate any more, and no others", async () => {
+  const { ids, look, ask } = await lined("limits.forgotten", { rate: 5, rate_ms: 60_000 }, [{}, {}]);
+  expect(await look([ask(0), ask(1)])).toEqual([0, 1]);
+  await sql`update flowledger.limited_starts set at = at - interval '61 seconds' where execution_id = ${ids[0] ?? null}`;
+
+  await sql`select flowledger.sweep_slots()`;
+
+  expect(await sql`select execution_id as id from flowledger.limited_starts where flow = 'limits.forgotten'`).toEqual([
+    { id: ids[1] },
+  ]);
+});
+
+test("a place behind more than a thousand is not counted, and who has no key is told of none", async () => {
+  const flow = "limits.long";
+  const { ids } = await lined(
+    flow,
+    { concurrency: 1 },
+    Array.from({ length: 1002 }, () => ({ delay: 3_600_000 })),
+  );
+  await sql`
+    insert into flowledger.slots (execution_id, flow, key, priority, queue_position, acquired, not_started)
+    select x.id, ${flow}, '', 0, x.ord, false, true from unnest(${ids}::uuid[]) with ordinality x(id, ord)`;
+  const queue = async (index: number) =>
+    (await sql`select flowledger.queue_of(${ids[index] ?? null}, flowledger.now()) as queue`)[0]?.["queue"] as unknown;
+
+  expect(await queue(1000)).toMatchObject({ place: 1001, key: null });
+  expect(await queue(1001)).toMatchObject({ place: null, key: null });
+});
+
 test("a child is queued by its own key", () => {
   const key = (input: { tenant: string }) => input.tenant;
   const flow = defineFlow(

@@ -219,6 +219,26 @@ test("a sub-flow that fails parks in the flow around it; one that parks itself i
   await expectSound(waiting);
 });
 
+test("a close names and fails what is parked however deep it is", async () => {
+  const child = defineFlow("park.deep", {}, parking);
+  child.to("bad", fails);
+  const parent = defineFlow("park.middle");
+  parent.toSubFlow(child);
+  const above = defineFlow("park.top");
+  above.toSubFlow(parent);
+  await using orchestrator = await serving(database, [child, parent, above]);
+  const execution = await orchestrator.flow(above).startExecution(null, { autoClose: false });
+  const middle = await untilEvent(execution, "child.started");
+  const deep = await untilEvent(await orchestrator.getExecution(middle.child), "child.started");
+  await untilEvent(await orchestrator.getExecution(deep.child), "chunk.parked");
+
+  expect(await refusal(execution.close())).toMatchObject({
+    details: { parked: [{ chunk: "bad", executionId: deep.child }] },
+  });
+  expect(await refusal(execution.close({ parked: "fail" }))).toMatchObject({ code: "EXECUTION_FAILED" });
+  await expectSound(execution);
+});
+
 test("a sub-flow is called by its flow, wherever it stands and whatever is done to it", async () => {
   let isMended = false;
   const child = defineFlow("park.named");

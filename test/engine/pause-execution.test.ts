@@ -169,6 +169,11 @@ test("what cannot be meant is refused by name at both doors", async () => {
       code: "FL008",
     });
   }
+  await execution.seal();
+  expect(await refusal(execution.pause(by))).toMatchObject({ code: "EXECUTION_SEALED" });
+  expect(await refusal(sql`select flowledger.pause(${execution.id}, ${sql.json(by)})`)).toMatchObject({
+    code: "FL002",
+  });
   expect((await execution.result.getMeta()).paused).toBe(null);
 });
 

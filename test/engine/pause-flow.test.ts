@@ -399,6 +399,45 @@ test("verify finds nothing wrong with what a paused flow holds back, however lon
   expect(await t.orchestrator.verify()).toEqual([]);
 });
 
+test("every process is told that a flow was paused, and that it goes on, and nothing where nothing changed", async () => {
+  const [named] = await sql<{ channel: string }[]>`select flowledger.channel(${nobody}::uuid) as channel`;
+  const heard: string[] = [];
+  const { promise: over, resolve } = Promise.withResolvers<void>();
+  const listening = await sql.listen(named?.channel ?? "", (text) => (text === "over" ? resolve() : heard.push(text)));
+
+  await sql`select flowledger.start('paused.heard', 'null', '{"allowUnknown": true, "delay": "1h"}')`;
+  for (const _ of ["pauses it", "says the same again"])
+    await sql`select flowledger.pause_flow('paused.heard', ${JSON.stringify(by)}::text::jsonb)`;
+  await sql`select flowledger.unpause_flow('paused.heard', ${JSON.stringify(done)}::text::jsonb)`;
+  await sql.notify(named?.channel ?? "", "over");
+  await over;
+  await listening.unlisten();
+
+  expect(heard.filter((text) => text === nobody)).toHaveLength(2);
+});
+
+test("an execution that its flow holds has a job for when its timeout is over", async () => {
+  const flow = defineFlow("paused.timed").to("ask", (ctx) => ctx.pauseFor({ interruptId: "boss" }));
+  await using orchestrator = await serving(database, [flow]);
+  const held = await orchestrator.flow(flow).startExecution(null, { autoClose: false, timeout: "1h" });
+  await untilEvent(held, "interrupt.raised");
+  await expect
+    .poll(() => sql`select from flowledger.executions where id = ${held.id} and owner is null`)
+    .toHaveLength(1);
+  await orchestrator.pauseFlow("paused.timed", by);
+  await sql`update flowledger.executions set wake_at = flowledger.now() where id = ${held.id}`;
+  await sql`delete from flowledger_jobs._private_jobs where payload::jsonb ? ${held.id}`;
+
+  expect(await sql`select flowledger.claimable(array[${held.id}::uuid]) as ids`).toEqual([{ ids: [] }]);
+
+  expect(
+    await sql`
+    select from flowledger_jobs._private_jobs j join flowledger.executions e on j.payload::jsonb ? e.id::text
+    where e.id = ${held.id} and j.run_at between e.started_at + interval '59 minutes' and e.started_at + interval '61 minutes'`,
+  ).toHaveLength(1);
+  await held.cancel();
+});
+
 test("what is told while a worker asks which flows are paused is asked once more", async () => {
   const answers = [Promise.withResolvers<string[]>(), Promise.withResolvers<string[]>()];
   let asked = 0;

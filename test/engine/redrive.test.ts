@@ -54,6 +54,26 @@ test("what failed goes on under a new id: attempts from 1, recorded steps not ag
   await expectSound(next);
 });
 
+test("a key and a priority stay with what failed: they are those of its start", async () => {
+  const flow = defineFlow("redrive.keyed").to("fail", () => {
+    throw new Error("down");
+  });
+  await using orchestrator = await serving(database, [flow]);
+  const start = () =>
+    orchestrator.flow(flow).startExecution(null, { ...atOnce, idempotencyKey: "order-17", priority: 3 });
+  const failed = await start();
+  await refusal(failed.waitForClose());
+
+  const next = await failed.redrive(by);
+  await refusal(next.waitForClose());
+
+  expect((await start()).id).toBe(failed.id);
+  const [created] = await next.history();
+  expect(created).not.toHaveProperty("idempotencyKey");
+  expect(created).not.toHaveProperty("priority");
+  await expectSound(next);
+});
+
 test.each(["seal", "close"] as const)(
   "what failed behind %s() goes on and closes, also with another input, output or state",
   async (how) => {

@@ -99,6 +99,36 @@ test("where executions do not overlap, one that is under way is named; what only
   }
 });
 
+test("of two versions side by side the one that started last is run", async () => {
+  {
+    await using _worker = await serving(database, [], { schedules });
+  }
+  const made = (team: string) => ({
+    "weekly report": {
+      flow: "run.report",
+      cron,
+      timeZone: "UTC",
+      input: null,
+      overlap: "allow",
+      priority: 0,
+      created: { flow: "run.report", metadata: { team } },
+    },
+  });
+  await sql`
+    insert into flowledger.workers (id, host, pid, flows, schedules, role, backend_pid, session_key, started_at, heartbeat_at)
+    select gen_random_uuid(), 'side by side', 1, array['run.report'], x.made, current_user, 0, 0, t.at + x.later, t.at
+    from (values (${sql.json(made("old"))}::jsonb, interval '0'), (${sql.json(made("new"))}, interval '1 s')) x(made, later),
+      (select flowledger.wall_clock() as at) t`;
+
+  const [run] = await sql<{ id: string }[]>`select flowledger.run_schedule('weekly report', '{"actor": "ann"}') as id`;
+
+  expect(await sql`select metadata ->> 'team' as team from flowledger.executions where id = ${run?.id ?? ""}`).toEqual([
+    { team: "new" },
+  ]);
+  await sql`select flowledger.cancel(${run?.id ?? ""})`;
+  await sql`delete from flowledger.workers where host = 'side by side'`;
+});
+
 test("what is parked holds its schedule up where it is also owned, or asks somebody", async () => {
   const holds = async (has: { owned?: boolean; pending?: number; closed?: boolean }) => {
     const id = crypto.randomUUID();

@@ -458,6 +458,29 @@ test("times that come again, as after a clock was set back, wait once", async ()
   expect(await fired(flow.name)).toHaveLength(1);
 });
 
+test("what waited when a schedule was removed is left out when it is back, and said; while its flow is paused nothing fires", async () => {
+  const flow = defineFlow("schedules.back");
+  flow.to("work", () => null);
+  await (await scheduling([{ flow, cron: "0 0 1 1 *", name: flow.name }])).close();
+  await forget(flow.name, 1);
+  const { schedules } = storeOn(sql);
+  const after = (await schedules.read(flow.name))?.firedUntil ?? "";
+  const [first, last] = [1, 2].map((minutes) => new Date(Date.parse(after) + minutes * 60_000)) as [Date, Date];
+  await sql`update flowledger.schedules set waiting = array[${first}, ${last}]::timestamptz[] where name = ${flow.name}`;
+  const execution = newExecution({ flow: flow.name });
+  const command = { name: flow.name, after, until: last, times: [], overlap: "queue" as const, execution };
+  const by = JSON.stringify({ actor: "ann", reason: "INC-12" });
+
+  await sql`select flowledger.pause_flow(${flow.name}, ${by}::text::jsonb)`;
+  const held = await schedules.fire({ ...command, isReturn: true });
+  await sql`select flowledger.unpause_flow(${flow.name}, ${by}::text::jsonb)`;
+  const said = await schedules.fire({ ...command, isReturn: true });
+
+  expect(held).toMatchObject({ done: false });
+  expect(said).toEqual({ done: true, leftOutFrom: first.toISOString(), leftOutUntil: last.toISOString() });
+  expect(await fired(flow.name)).toEqual([]);
+});
+
 test("whoever fires before a time, as with a clock that is ahead, fires nothing", async () => {
   const flow = defineFlow("schedules.early");
   flow.to("work", () => null);

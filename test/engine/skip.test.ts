@@ -71,6 +71,25 @@ test("a chunk that backs off is skipped, and does not try again", async () => {
   await expectSound(execution);
 });
 
+test("a chunk whose time to try again has come is skipped while nobody has it", async () => {
+  const flow = defineFlow("skip.due");
+  flow.to("flaky", fails, { retry: { maxAttempts: 9, initialInterval: "10m", jitter: false } }).end();
+  const orchestrator = await serving(database, [flow]);
+  const { id } = await orchestrator.flow(flow).startExecution(null, atOnce);
+  await untilEvent(await orchestrator.getExecution(id), "chunk.failed");
+  await orchestrator.close();
+  await sql.begin(async (tx) => {
+    await tx`alter table flowledger.ledger disable trigger ledger_append_only`;
+    await tx`update flowledger.ledger set at = at - interval '1 hour' where execution_id = ${id}`;
+    await tx`alter table flowledger.ledger enable always trigger ledger_append_only`;
+  });
+
+  const [row] = await sql`select flowledger.skip(${id}, ${sql.json(by)}) as skipped`;
+
+  expect(row).toEqual({ skipped: { chunk: "flaky", index: null, executionId: id } });
+  await sql`select flowledger.cancel(${id})`;
+});
+
 test("a pause is skipped whatever its answer would lead to, takes no answer any more, and counts as no cancel", async () => {
   const targets = ["next", "self", { event: "Answered" }] as const;
   const flows = targets.map((resumeTo, index) => {

@@ -118,6 +118,10 @@ describe.each(doors)("by $name", ({ does }) => {
     expect([await of("group:finance"), await of("user:bo")]).toEqual([[], [null]]);
     await does(execution, "snooze", "boss", { actor: "bo", until: "2100-01-01T00:00:00Z" });
     expect([await of("user:bo"), await of("user:bo", { snoozed: true })]).toEqual([[], [null]]);
+    // Whom it is given to next begins with it anew.
+    const next = await does(execution, "delegate", "boss", { actor: "bo", to: "user:cy" });
+    expect(next).toMatchObject({ assignees: ["user:cy"] });
+    expect([await of("user:bo", { snoozed: true }), await of("user:cy")]).toEqual([[], [null]]);
     expect(
       await sql`select actor, type, payload - 'id' as what from flowledger.audit_ledger
         where execution_id = ${execution.id} and type in ('interrupt.delegated', 'interrupt.snoozed', 'interrupt.released') order by seq`,
@@ -125,6 +129,7 @@ describe.each(doors)("by $name", ({ does }) => {
       { actor: "ann", type: "interrupt.released" },
       { actor: "ann", type: "interrupt.delegated", what: { assign: ["user:bo"], reason: "on holiday" } },
       { actor: "bo", type: "interrupt.snoozed" },
+      { actor: "bo", type: "interrupt.delegated", what: { assign: ["user:cy"] } },
     ]);
     await expectGuarantees(sql, execution.id);
   });

@@ -175,6 +175,33 @@ test("what asks below a close and is cancelled for it says who asked for the clo
   expect(await below.history({ types: ["cancel.requested"] })).toMatchObject([{ actor: "ann" }]);
 });
 
+test("a close that cancels what waits below says there, too, who asked for it", async () => {
+  const execution = await start("parent");
+  gateOf(`run ${runs}`).open();
+  await untilPending(execution);
+  const { child } = await untilEvent(execution, "child.started");
+
+  await execution.close({ pendingInterrupts: "cancel", actor: "ann" });
+
+  const below = await orchestrator.getExecution(String(child));
+  expect(await execution.history({ types: ["child.cancelled"] })).toMatchObject([{ actor: "ann" }]);
+  expect(await below.history({ types: ["cancel.requested"] })).toMatchObject([{ actor: "ann" }]);
+});
+
+test("who is refused is told what waits, the oldest first", async () => {
+  const execution = await start("beside");
+  await untilEvent(execution, "interrupt.raised");
+  gateOf(`run ${runs}`).open();
+  await expect.poll(() => execution.getPendingInterrupts()).toHaveLength(2);
+
+  expect(await refusal(execution.close())).toMatchObject({ details: { interruptIds: ["first", "second"] } });
+  expect(await refusal(execution.continueWith("none", 1, { onlyIfPending: true }))).toMatchObject({
+    details: { pending: ["first", "second"] },
+  });
+
+  await doors.library(execution);
+});
+
 test("a pause that comes at any moment of the drain is in nobody's way: 200 times", async () => {
   const executions = await Promise.all(
     Array.from({ length: 200 }, async (_, index) => {

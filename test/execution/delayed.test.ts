@@ -271,6 +271,22 @@ describe("discardAfter", () => {
     for (const { id } of [never, inTime]) await expectGuarantees(sql, id);
   });
 
+  test("a start that is discarded before it would begin has its job for that", async () => {
+    const nobodys = defineFlow("nobodys.late", { input: z.string() });
+    nobodys.to("never", () => null);
+    await using outside = visiting(database, [nobodys]);
+    const options = { delay: "2h", discardAfter: "1h" };
+    const started = await outside.flow(nobodys).startExecution("x", options);
+    const ids = [started.id, await startBySql(sql, "nobodys.late", "x", { ...options, allowUnknown: true })];
+
+    for (const id of ids) expect(await isAwaitedThen(id)).toBe(true);
+    for (const id of ids) await sql`select flowledger.reschedule_function(${id}, null, 10800000)`;
+    expect(
+      await sql`select wake_at = discard_at as waits from flowledger.executions where id = any(${ids}::uuid[])`,
+    ).toEqual([{ waits: true }, { waits: true }]);
+    for (const id of ids) await sql`select flowledger.cancel(${id})`;
+  });
+
   test("a delayed start that something came in for is discarded before its time", async () => {
     const execution = await flow.startExecution("never", { delay: "1h", discardAfter: "500ms" });
     await execution.emit("Note", 1);

@@ -1,4 +1,5 @@
 /** What follows while nobody answers a pause, each once and at its time, and what the flow hears of it. */
+import postgres from "postgres";
 import { expect, test } from "vitest";
 import { z } from "zod";
 import {
@@ -344,11 +345,17 @@ test("a link answers once; what is unknown, used or over says no more than that,
   const asked = await t.orchestrator.askedByToken(tokens[0] ?? "");
   const [own, other] = asked.executionId === first.id ? [first, second] : [second, first];
   const bad = await refusal(t.orchestrator.answerByToken(tokens[0] ?? "", { approved: "maybe" }));
+  const client = postgres(t.database, { max: 1 });
+  const badBySql = await refusal(
+    client`select flowledger.answer_by_token(${tokens[0] ?? ""}, '{"approved": "maybe"}')`,
+  );
+  await client.end();
   const record = await t.orchestrator.answerByToken(tokens[0] ?? "", { approved: true });
   const used = await refusal(t.orchestrator.answerByToken(tokens[0] ?? "", { approved: true }));
 
   expect(asked).toMatchObject({ id: "boss", title: "Refund of 900 €", status: "pending" });
   expect(bad).toMatchObject({ code: "CONTRACT_VIOLATED" });
+  expect(badBySql).toMatchObject({ code: "FL008", message: expect.stringContaining("approved") as string });
   expect(record).toMatchObject({ status: "resumed", actor: "link", executionId: own.id });
   expect(await own.until("closed")).toEqual({ got: { approved: true } });
   expect(used).toBeInstanceOf(TokenUsedError);

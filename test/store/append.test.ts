@@ -29,6 +29,15 @@ test("an owner's events are appended with its epoch, and the row counts them", a
   await expectGuarantees(sql, lease.id);
 });
 
+test("only what goes on resets how many workers were lost with it", async () => {
+  const [lease] = await one();
+  await sql`update flowledger.executions set takeovers = 3 where id = ${lease.id}`;
+  const takeovers = async () => (await sql`select takeovers::int from flowledger.executions where id = ${lease.id}`)[0];
+
+  await append(sql, [appendTo(lease, { events: [claimed] })]);
+  expect(await takeovers()).toEqual({ takeovers: 3 });
+});
+
 test("the time of a commit is the database's, and that of its events", async () => {
   const [lease] = await one();
 

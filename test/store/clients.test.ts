@@ -316,6 +316,36 @@ test("the rights of several roles add up, and a role without limits outweighs th
   await administer(database.adminUrl, (admin) => admin.unsafe(`revoke ${prefix}_operator from ${prefix}_both`));
 });
 
+test("keys of a role that a limit without a filter covers too are those of all tenants", async () => {
+  const membership = (change: string) => administer(database.adminUrl, (admin) => admin.unsafe(change));
+  await membership(`grant ${prefix}_any to ${prefix}_both`);
+
+  const options = { metadata: acme, delay: "1h", idempotencyKey: "wide" };
+  const ids = [await start("both", "shop", options), await start("any", "shop", options)];
+  const own = await start("acme", "shop", options);
+
+  expect(new Set(ids).size).toBe(1);
+  expect(ids).not.toContain(own);
+  await membership(`revoke ${prefix}_any from ${prefix}_both`);
+});
+
+test("a role that grant_client makes may log in, holds no transaction open, and inherits nothing", async () => {
+  expect(
+    await sql`
+      select rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolinherit, rolconfig from pg_roles
+      where rolname = ${`${prefix}_acme`}`,
+  ).toEqual([
+    {
+      rolcanlogin: true,
+      rolsuper: false,
+      rolcreatedb: false,
+      rolcreaterole: false,
+      rolinherit: false,
+      rolconfig: ["idle_in_transaction_session_timeout=60s"],
+    },
+  ]);
+});
+
 test("a client of grant_roles hears that an execution has ended, and nothing of what is in it", async () => {
   const id = await start("client", "shop", { metadata: acme, idempotencyKey: "seen", limitKey: "seen" });
   await sql`select flowledger.cancel(${id})`;

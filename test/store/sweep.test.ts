@@ -37,6 +37,38 @@ test("a sweep gives a job to what never had one, and to what lost it, and none t
   expect(await waitingJobs()).toEqual({ gone: 1, later: 1, locked: 1, never: 1, waiting: 1 });
 });
 
+test("a sweep counts a worker as lost for what one had that is not there, and none for what nobody had", async () => {
+  const [had, free] = [crypto.randomUUID(), crypto.randomUUID()];
+  await sql`
+    insert into flowledger.executions (id, seq, epoch, owner, flow, created_at, started_at, wake_at)
+    select x.id, 2, 1, x.owner, 'owned', t.at, t.at, t.at
+    from (values (${had}::uuid, gen_random_uuid()), (${free}::uuid, null)) x(id, owner), (select flowledger.now() - interval '1 minute' as at) t`;
+
+  await sql`select flowledger.sweep(5000)`;
+
+  expect(
+    await sql`select id, owner, takeovers::int from flowledger.executions where flow = 'owned' order by takeovers`,
+  ).toEqual([
+    { id: free, owner: null, takeovers: 0 },
+    { id: had, owner: null, takeovers: 1 },
+  ]);
+});
+
+test("the jobs that a dead worker was at are free again at once", async () => {
+  await sql`
+    insert into flowledger.workers (id, host, pid, flows, pool, role, backend_pid, session_key, started_at, heartbeat_at)
+    select gen_random_uuid(), 'gone', 1, '{}', 'its pool', current_user, 0, 0, t.at, t.at
+    from (select flowledger.wall_clock() - interval '1 minute' as at) t`;
+  await sql`select flowledger_jobs.add_job('flowledger:reaped', '[]')`;
+  await sql`
+    update flowledger_jobs._private_jobs j set locked_at = now(), locked_by = 'its pool'
+    where j.task_id = (select t.id from flowledger_jobs._private_tasks t where t.identifier = 'flowledger:reaped')`;
+
+  expect(await sql`select reaped from flowledger.reap(800, 10000)`).toEqual([{ reaped: 1 }]);
+
+  expect(await waitingJobs()).toMatchObject({ reaped: 1 });
+});
+
 test("a worker looks after the others again after a look that failed", async () => {
   let reaped = 0;
   const reap = async () => {

@@ -141,7 +141,7 @@ test("flowledger worker --metrics-port serves metrics and probes, and refuses a 
   );
   await using own = await testDatabase();
   await using worker = await startProcess(cliPath, {
-    args: ["worker", module, "--metrics-port", "0", "--json"],
+    args: ["worker", module, "--metrics-port", "0", "--concurrency", "7", "--json"],
     env: { DATABASE_URL: own.url },
     ready: /"ready":true/,
   });
@@ -160,12 +160,27 @@ test("flowledger worker --metrics-port serves metrics and probes, and refuses a 
     select count(*)::int as workers from flowledger.workers`;
 
   expect(metrics.headers.get("content-type")).toBe("application/openmetrics-text; version=1.0.0; charset=utf-8");
-  expect(parseOpenMetrics(await metrics.text()).get("flowledger_executions_started")?.samples[0]?.value).toBe(0);
+  const scraped = parseOpenMetrics(await metrics.text());
+  const valueOf = (name: string) => scraped.get(name)?.samples[0]?.value;
+  expect([valueOf("flowledger_executions_started"), valueOf("flowledger_worker_slots")]).toEqual([0, 7]);
   expect([healthz.status, readyz.status, lost.status, posted.status]).toEqual([200, 200, 404, 405]);
   expect(await readyz.json()).toMatchObject({ ok: true });
   expect(second.code).toBe(2);
   expect(second.stderr).toMatch(new RegExp(`port ${metricsPort}.*in use.*--metrics-port`, "i"));
   expect(workers).toBe(1);
+});
+
+test("a probe may ask for the head alone; nobody keeps what is answered, and what is no read is told what is", async () => {
+  await using orchestrator = visiting(database);
+  await using endpoint = await openEndpoint(orchestrator, { port: 0, host: "127.0.0.1" });
+  const ask = (path: string, method: string) => fetch(`http://127.0.0.1:${endpoint.port}${path}`, { method });
+
+  const [head, posted] = [await ask("/healthz", "HEAD"), await ask("/healthz", "POST")];
+
+  expect([head.status, await head.text()]).toEqual([200, ""]);
+  for (const { headers } of [head, posted])
+    expect([headers.get("cache-control"), headers.get("x-content-type-options")]).toEqual(["no-store", "nosniff"]);
+  expect([posted.status, posted.headers.get("allow")]).toEqual([405, "GET, HEAD"]);
 });
 
 test.each([["70000"], ["-1"], ["x"]])("--metrics-port %s is refused", async (port) => {

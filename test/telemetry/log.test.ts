@@ -5,7 +5,9 @@ import { format } from "node:util";
 import { expect, test, vi } from "vitest";
 import { createOrchestrator, defineFlow, jsonLogger } from "../../src/index.ts";
 import type { Logger } from "../../src/index.ts";
+import { initialState } from "../../src/ledger/state.ts";
 import { openLogs } from "../../src/telemetry/log.ts";
+import { Meter, OwnerMeter } from "../../src/telemetry/meter.ts";
 import { traceIdOf } from "../../src/telemetry/traceparent.ts";
 import { testDatabase } from "../support/database.ts";
 import { newGate, serving, untilEvent, visiting } from "../support/flows.ts";
@@ -276,6 +278,46 @@ test("lines that differ in ids and numbers of their error alone are one kind; ot
   logs.flush();
 
   expect(lines.map(({ repeated }) => repeated).filter((count) => count !== undefined)).toEqual([999]);
+});
+
+test("lines that differ in how late something was are one kind; beyond a thousand kinds each line is said", () => {
+  const { lines, logger } = recorded();
+  const { library } = openLogs(logger);
+  const inLetters = (n: number) => String(n).replace(/\d/g, (digit) => "abcdefghij"[Number(digit)] ?? "");
+
+  for (let n = 0; n < 5; n++) library.warn("late", { lateMs: n });
+  for (let n = 1; n < 1000; n++) library.warn(inLetters(n));
+  for (let n = 0; n < 5; n++) library.warn("one more");
+
+  expect(lines.filter(({ msg }) => msg === "late")).toHaveLength(1);
+  expect(lines.filter(({ msg }) => msg === "one more")).toHaveLength(5);
+});
+
+test("a process that logs in JSON writes lines of users that way too", () => {
+  const written: string[] = [];
+  const stderr = vi.spyOn(process.stderr, "write").mockImplementation((line) => written.push(String(line)) > 0);
+  const logs = openLogs(undefined);
+  logs.useJson();
+  logs.user.info("mine", { a: 1 });
+  logs.library.warn("ours");
+  stderr.mockRestore();
+
+  expect(written.map((line) => JSON.parse(line) as unknown)).toEqual([
+    expect.objectContaining({ msg: "mine", a: 1, level: 30 }),
+    expect.objectContaining({ msg: "ours", level: 40 }),
+  ]);
+});
+
+test("what its limits hold back is not called late", () => {
+  const { lines, logger } = recorded();
+  const state = { ...initialState(), createdAt: 0, startedAt: 0 };
+  for (const limits of [null, { concurrency: 1 }]) {
+    const claim = { id: crypto.randomUUID(), flow: limits ? "limited" : "free", state, now: 60_000, takeovers: 0 };
+    const owner = new OwnerMeter({ meter: new Meter(), log: logger }, claim as never, { limits } as never);
+    owner.committed([], 60_000, state);
+  }
+
+  expect(lines.map(({ event, flow }) => [event, flow])).toEqual([["claimed_late", "free"]]);
 });
 
 test("pino gets its fields first, others the message; what a logger throws ends nothing", () => {

@@ -16,7 +16,8 @@ import { ExecutionId } from "../../src/ledger/event.ts";
 import { initialState } from "../../src/ledger/state.ts";
 import { Histogram } from "../../src/telemetry/histogram.ts";
 import { LoopLag } from "../../src/telemetry/loop.ts";
-import { dueAt } from "../../src/telemetry/meter.ts";
+import { dueAt, Meter } from "../../src/telemetry/meter.ts";
+import { familiesOf } from "../../src/telemetry/metrics.ts";
 import { openMetrics } from "../../src/telemetry/openmetrics.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
@@ -125,6 +126,13 @@ test("a scrape says what waits in the database: due, sleeping, parked, pending, 
   await orchestrator.pauseFlow("working", by);
   await untilScraped(orchestrator, "flowledger_executions_due", { flow: "_other" }, 20);
   await orchestrator.unpauseFlow("working", by);
+  // What is queued waits for a slot, and for no worker.
+  await own.sql`
+    insert into flowledger.slots (execution_id, flow, key, priority, queue_position, acquired, not_started)
+    select e.id, e.flow, '', 0, 1, false, true from flowledger.executions e where e.flow = 'nobody-1'`;
+  const inLine = await untilScraped(orchestrator, "flowledger_executions_queued", { flow: "_other" }, 1);
+  expect(valueOf(inLine, "flowledger_executions_due", { flow: "_other" })).toBe(20);
+  await own.sql`delete from flowledger.slots`;
   await using worker = await serving(own, flows);
   const asked = await worker.flow(asking).createExecution({ autoClose: false });
   await asked.start(null);
@@ -375,6 +383,18 @@ test("the lag of the loop is that of each worker's own turns, and is forgotten",
   } finally {
     vi.useRealTimers();
   }
+});
+
+test("the silence of a process is that of its worst worker, and a listener that is gone is said", () => {
+  const worker = { state: "serving", slots: 2, freeSlots: 1, owned: 1, isHeld: true, takesClaims: true } as const;
+  const workers = [4000, 1000].map((silentMs) => ({ ...worker, silentMs }));
+  const valueOf = (name: string, isListening: boolean) =>
+    familiesOf({ meter: new Meter(), workers, isListening, database: null })
+      .filter((family) => family.name === name)
+      .flatMap(({ samples }) => samples.map(({ value }) => value));
+
+  expect(valueOf("flowledger_worker_silence_seconds", true)).toEqual([4]);
+  expect([true, false].map((isListening) => valueOf("flowledger_listening", isListening))).toEqual([[1], [0]]);
 });
 
 describe("the text", () => {
