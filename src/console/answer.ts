@@ -1,13 +1,13 @@
 /** The page behind a link of `pauseFor({ link: true })`: what is asked, and a form that works without JavaScript. */
 import { createHash } from "node:crypto";
-import { ContractError, FlowledgerError, UsageError } from "../base/errors.ts";
+import { ContractError, FlowledgerError, PayloadError, UsageError } from "../base/errors.ts";
 import { requireFunction, requireKnown, show } from "../base/option.ts";
 import type { Json } from "../base/json.ts";
 import type { InterruptRecord } from "../execution/interrupt.ts";
 import type { Orchestrator } from "../orchestrator.ts";
 import { answerForm, answerOf, type Problems, type Typed } from "./answer-form.ts";
 import { escaped } from "./html.ts";
-import { Refused, requireFitting, text, textOf } from "./http.ts";
+import { issuesIn, Refused, requireFitting, text, textOf } from "./http.ts";
 import type { Redact } from "./options.ts";
 import { showingOf } from "./shown.ts";
 
@@ -58,7 +58,7 @@ export function createAnswerPage(options: AnswerPageOptions): AnswerPage {
       await orchestrator.answerByToken(token, value, given);
       return page("Thank you", "<p>Your answer was taken.</p>");
     } catch (error) {
-      if (!(error instanceof ContractError)) throw error;
+      if (!(error instanceof ContractError || error instanceof PayloadError)) throw error;
       return page(asked.title, question(asked, typed, problemsOf(error)), 400);
     }
   };
@@ -104,20 +104,9 @@ function inWords(payload: Json): string {
   return typeof payload === "string" ? payload : JSON.stringify(payload, null, 2);
 }
 
-/** The first of each place. What has no field of its own stands above all. */
-function problemsOf({ details }: ContractError): Problems {
-  const problems = new Map<string, string>();
-  const issues = Array.isArray(details["issues"]) ? (details["issues"] as readonly Issue[]) : [];
-  for (const { path, message } of issues) {
-    const place = path.join("/");
-    if (!problems.has(place)) problems.set(place, message);
-  }
-  return problems;
-}
-
-interface Issue {
-  readonly path: readonly (string | number)[];
-  readonly message: string;
+/** What has no field of its own stands above all. */
+function problemsOf({ details }: FlowledgerError): Problems {
+  return new Map(issuesIn(details).map(({ path, message }) => [path.join("/"), message]));
 }
 
 /** @throws {Refused} only a form of a page is an answer: nobody's program sends one by a link */

@@ -93,8 +93,10 @@ export function refusalOf(error: unknown, more: Pick<Refusal, "by" | "at"> = {})
   return json({ code, message, ...(issues.length > 0 && { issues }), ...more } satisfies Refusal, status);
 }
 
-/** The first of each field: a check by a JSON Schema says some things twice. */
-function issuesIn({ issues }: ErrorDetails): ContractIssue[] {
+/** The first of each field: a check by a JSON Schema says some things twice. What cannot be stored is at one place. */
+export function issuesIn({ issues, path, problem }: ErrorDetails): ContractIssue[] {
+  if (Array.isArray(path) && typeof problem === "string")
+    return [{ path: path as ContractIssue["path"], message: problem, code: "unstorable" }];
   const first = new Map<string, ContractIssue>();
   for (const issue of Array.isArray(issues) ? (issues as readonly ContractIssue[]) : []) {
     const place = JSON.stringify(issue.path);

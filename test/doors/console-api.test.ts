@@ -111,6 +111,17 @@ test("null is 401, a Response is sent as it is, and an answer that cannot be mea
   warned.mockRestore();
 });
 
+test("a Response of the platform's own is one where a server has put another class in its place", async () => {
+  const login = Response.redirect("https://sso.example/login");
+  vi.stubGlobal("Response", class extends Response {});
+  const client = clientOf({ authorize: () => login });
+
+  const answer = await client("GET", "executions");
+  vi.unstubAllGlobals();
+
+  expect(answer).toBe(login);
+});
+
 test("every status has every header, and nothing allows another origin, a cookie, or anything unsafe", async () => {
   const { id } = await open();
   const client = clientOf();

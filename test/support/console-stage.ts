@@ -19,13 +19,19 @@ export const admin: Access = { actor: "ann@acme.example", role: "admin" };
 export async function openStage(flows: readonly FlowDefinition[], options: OrchestratorOptions = {}) {
   const database = await testDatabase();
   const orchestrator = await serving(database, flows, options);
-  const stage = { access: admin as Access | null };
+  const stage = { access: admin as Access | Response | null };
   const app = new Hono();
   app.use(async (c, next) => {
     await next();
     c.header("content-security-policy", "default-src 'self'; object-src 'none'; base-uri 'none'", { append: true });
   });
-  app.mount("/admin/flows", createConsole({ orchestrator, authorize: () => stage.access }).fetch);
+  app.mount(
+    "/admin/flows",
+    createConsole({
+      orchestrator,
+      authorize: () => (stage.access instanceof Response ? stage.access.clone() : stage.access),
+    }).fetch,
+  );
   const listener = getRequestListener(app.fetch);
   const sockets = new Set<Socket>();
   let server: Server;
