@@ -73,7 +73,7 @@ export function createAnswerPage(options: AnswerPageOptions): AnswerPage {
           return await answer(request, token);
         }
         if (request.method !== "GET" && request.method !== "HEAD")
-          return page("Not for this page", "<p>Open the link in a browser.</p>", 405);
+          return page("Not for this page", "<p>Open the link in a browser.</p>", 405, { allow: "GET, HEAD, POST" });
         const asked = shownOf(await orchestrator.askedByToken(token));
         return page(asked.title, question(asked, null, new Map()));
       } catch (error) {
@@ -148,7 +148,7 @@ function refused(error: unknown): Response {
 const style = `:root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}body{margin:0 auto;max-width:40rem;padding:24px 16px 64px}h1{font-size:1.5rem;line-height:1.2}.about,small{color:GrayText}pre{background:color-mix(in srgb,CanvasText 7%,Canvas);border-radius:6px;overflow-wrap:anywhere;padding:12px;white-space:pre-wrap}label>span,legend{font-weight:600}label>span,.help,.issue{display:block}fieldset{border:1px solid color-mix(in srgb,CanvasText 25%,Canvas);border-radius:6px;margin:16px 0;padding:8px 12px}.choice{display:block;min-height:44px;padding-top:10px;box-sizing:border-box}input:not([type=radio]):not([type=checkbox]),textarea,select{box-sizing:border-box;font:inherit;min-height:44px;padding:8px;width:100%}.mono{font-family:ui-monospace,monospace}.issue{color:#b3261e}@media (prefers-color-scheme:dark){.issue{color:#ffb4ab}}.send{display:flex;flex-wrap:wrap;gap:12px}button{border:1px solid;border-radius:6px;cursor:pointer;font:inherit;font-weight:600;min-height:44px;padding:8px 20px}:focus-visible{outline:3px solid Highlight;outline-offset:2px}`;
 const policy = `default-src 'none'; style-src 'sha256-${createHash("sha256").update(style).digest("base64")}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'`;
 
-function page(title: string, body: string, status = 200): Response {
+function page(title: string, body: string, status = 200, headers: Readonly<Record<string, string>> = {}): Response {
   return text(
     `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -161,6 +161,7 @@ ${body}</main></body></html>`,
       "x-content-type-options": "nosniff",
       "x-frame-options": "DENY",
       "referrer-policy": "no-referrer",
+      ...headers,
     },
     status,
   );

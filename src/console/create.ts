@@ -82,7 +82,7 @@ async function answerTo(desk: Desk, request: Request, calls: readonly string[]):
   if (isResponse(person)) return person;
   if (path === null) {
     if (isRead(request)) return person === null ? notSignedIn() : document(desk.settings);
-    throw new Refused(405, "METHOD_WRONG", `${request.method} is not for a page: use GET`);
+    throw new Refused(405, "METHOD_WRONG", `${request.method} is not for a page: use GET`, "GET, HEAD");
   }
   if (person === null) throw new Refused(401, "NOT_SIGNED_IN", "sign in, and load the page again");
   return routed({ desk, person, request, query, isRefresh: request.headers.get("x-refresh") === "1" }, path);
@@ -109,8 +109,10 @@ async function routed(asked: Asked, path: string): Promise<Response> {
   const { request, person } = asked;
   const found = routeOf(request.method === "HEAD" ? "GET" : request.method, path);
   if (found === "path") throw new Refused(404, "NOT_FOUND", "there is nothing of that name");
-  if (found === "method")
-    throw new Refused(405, "METHOD_WRONG", `${request.method} is not for that: see its other method`);
+  if (found === "method") {
+    const allow = typeof routeOf("GET", path) === "object" ? "GET, HEAD" : "POST";
+    throw new Refused(405, "METHOD_WRONG", `${request.method} is not for that: use ${allow}`, allow);
+  }
   const { route, id } = found;
   if (!isRead(request)) {
     requireFitting(request);

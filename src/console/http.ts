@@ -6,11 +6,14 @@ import type { Refusal } from "./api.ts";
 export class Refused extends Error {
   readonly status: number;
   readonly code: string;
+  /** Of a wrong method: those that are right. */
+  readonly allow: string | null;
 
-  constructor(status: number, code: string, message: string) {
+  constructor(status: number, code: string, message: string, allow: string | null = null) {
     super(message);
     this.status = status;
     this.code = code;
+    this.allow = allow;
   }
 }
 
@@ -81,8 +84,11 @@ export function statusOf({ code }: FlowledgerError): number | undefined {
 
 /** The answer to what was refused; what is not ours may tell a stranger about the inside. */
 export function refusalOf(error: unknown, more: Pick<Refusal, "by" | "at"> = {}): Response {
-  if (error instanceof Refused)
-    return json({ code: error.code, message: error.message } satisfies Refusal, error.status);
+  if (error instanceof Refused) {
+    const answer = json({ code: error.code, message: error.message } satisfies Refusal, error.status);
+    if (error.allow !== null) answer.headers.set("allow", error.allow);
+    return answer;
+  }
   if (!(error instanceof FlowledgerError)) return failed(error);
   const { code, message, details } = error;
   const status = statusOf(error);

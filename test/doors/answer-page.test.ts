@@ -257,6 +257,7 @@ test("what is no link, no form or no more asked is said, and nothing is written"
     empty: (await post(path, {})).status,
     large: (await post(path, { answer: "x".repeat(1_100_000) })).status,
   };
+  expect((await get(path, "PUT")).headers.get("allow")).toBe("GET, HEAD, POST");
   await execution.claim("q", { actor: "bo", exclusive: true });
   const claimed = (await post(path, { answer: "true" })).status;
   await execution.release("q", { actor: "bo" });
