@@ -122,7 +122,11 @@ async function routed(asked: Asked, path: string): Promise<Response> {
     throw new Refused(403, "ROLE_TOO_LOW", `${person.actor} is ${person.role} here, and this needs ${route.role}`);
   const answer =
     "one" in route ? await route.one({ ...asked, id: await requireVisible(asked, id) }) : await route.all(asked);
-  return isResponse(answer) ? answer : json(answer);
+  const response = isResponse(answer) ? answer : json(answer);
+  if (request.method !== "HEAD") return response;
+  // Nobody reads it: what it would read on for is let go.
+  await response.body?.cancel();
+  return new Response(null, response);
 }
 
 function isRead({ method }: Request): boolean {

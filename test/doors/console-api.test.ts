@@ -143,6 +143,22 @@ test("a wrong method is told the right ones, and an event that there is not is n
   expect((await client("GET", `executions/${id}/payload?part=event&seq=9999`)).status).toBe(400);
 });
 
+test("a HEAD has the headers of a GET and no body, so no stream stays open for it", async () => {
+  const flow = defineFlow("heads");
+  flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }));
+  await using worker = await serving(database, [flow]);
+  const { id } = await worker.flow(flow).startExecution(null);
+  const client = clientOf();
+  for (const [path, type] of [
+    ["me", "application/json; charset=utf-8"],
+    [`executions/${id}/stream`, "text/event-stream; charset=utf-8"],
+    [`executions/${id}/watch`, "text/event-stream; charset=utf-8"],
+  ] as const) {
+    const { status, headers, body } = await client("HEAD", path);
+    expect([path, status, headers.get("content-type"), body]).toEqual([path, 200, type, null]);
+  }
+});
+
 test("every status has every header, and nothing allows another origin, a cookie, or anything unsafe", async () => {
   const { id } = await open();
   const client = clientOf();
