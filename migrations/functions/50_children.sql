@@ -188,6 +188,13 @@ $$;
 -- Sends an event to a running sub-flow.
 create or replace function flowledger.emit_to_sub_flow(id uuid, frame uuid, event text, payload jsonb default 'null', idempotency_key text default null,
   actor text default null, notify boolean default true, raw boolean default true) returns int
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$ select flowledger.emit_to_sub_flow(id, frame, event, payload, idempotency_key, actor, notify, raw, null) $$;
+
+-- The same with the trace of who sends it, as `emit` takes it.
+create or replace function flowledger.emit_to_sub_flow(id uuid, frame uuid, event text, payload jsonb, idempotency_key text, actor text, notify boolean,
+  raw boolean, traceparent text) returns int
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -203,7 +210,7 @@ begin
     raise exception 'sub-flow % of execution % is not active (%)', c.id, e.id, coalesce(c.outcome, 'cancel requested')
       using errcode = 'FL008', hint = 'list the active ones with getSubFlowFrames()';
   end if;
-  return flowledger.emit(c.id, event, payload, idempotency_key, actor, notify, raw);
+  return flowledger.emit(c.id, event, payload, idempotency_key, actor, notify, raw, traceparent);
 end $$;
 
 -- Cancels a running sub-flow: nothing is written back and nothing follows from it, and its parent goes on. False when it had

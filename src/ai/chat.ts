@@ -3,7 +3,7 @@ import type { ModelMessage, UIMessage } from "ai";
 import { z } from "zod";
 import { ContractError, FlowledgerError, UsageError } from "../base/errors.ts";
 import { isObject, toJson, type JsonObject } from "../base/json.ts";
-import { requireActor, requireFunction, requireKnown, requireOneOf, show } from "../base/option.ts";
+import { isResponse, requireActor, requireFunction, requireKnown, requireOneOf, show } from "../base/option.ts";
 import { statusOf } from "../console/http.ts";
 import type { Execution } from "../execution/execution.ts";
 import { isTooLate } from "../execution/interrupt.ts";
@@ -118,7 +118,7 @@ export function chatRoutes(options: ChatRoutesOptions): ChatRoutes {
   };
   const enter = async (request: Request, asked: ChatRequest): Promise<{ chat: Chat; actor: string }> => {
     const access = await authorize(request, asked);
-    if (access instanceof Response) throw new Answered(access);
+    if (isResponse(access)) throw new Answered(access);
     if (!access) throw new Answered(refused(401, "UNAUTHORIZED", "log in"));
     const actor = requireActor(access.actor, `actor of authorize of ${where}`);
     return { chat: { orchestrator, flow, id: asked.chat, owner: ownerOf(access, actor) }, actor };

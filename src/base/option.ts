@@ -217,3 +217,8 @@ function distanceOf(a: string, b: string): number {
   }
   return row.at(-1) ?? 0;
 }
+
+/** Of whichever class: a server may have put one of its own in the place of the platform's. */
+export function isResponse(given: unknown): given is Response {
+  return Object.prototype.toString.call(given) === "[object Response]";
+}

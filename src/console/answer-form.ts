@@ -1,8 +1,8 @@
 /** A form in plain HTML from an answer's JSON Schema, and the answer that a browser sends back from it. */
 import type { Json, JsonObject } from "../base/json.ts";
 import { visible } from "../base/visible.ts";
-import { fieldOf, wordsOf, type Field } from "./fields.ts";
-import { escaped } from "./html.ts";
+import { fieldOf, wordsOf, type Field, type Named } from "./fields.ts";
+import { asTyped, escaped } from "./html.ts";
 
 /** What was typed, by the names of the fields. */
 export type Typed = Pick<URLSearchParams, "get" | "getAll" | "has">;
@@ -25,7 +25,7 @@ export function answerForm(schema: Json, typed: Typed | null, problems: Problems
     inner,
     buttons === null
       ? `<p class="send"><button>Send the answer</button></p>`
-      : `${said(problems, buttons.path)}<p class="send">${choice(buttons.path, "true", buttons.yes)}${choice(buttons.path, "false", buttons.no)}</p>`,
+      : `${about(buttons)}${said(problems, buttons.path)}<p class="send">${choice(buttons.path, "true", buttons.yes)}${choice(buttons.path, "false", buttons.no)}</p>`,
     "</form>",
   ].join("\n");
 }
@@ -55,13 +55,19 @@ interface Place {
 }
 
 /** The one yes or no that has to be said: two buttons that send the form. */
-function buttonsOf(field: Field): { path: readonly string[]; yes: string; no: string } | null {
-  if (field.kind === "boolean") return { path: [], yes: field.yes, no: field.no };
+function buttonsOf(field: Field): ({ path: readonly string[]; yes: string; no: string } & Named) | null {
+  if (field.kind === "boolean") return { ...field, path: [] };
   if (field.kind !== "object") return null;
   const asked = field.fields.filter(({ field: inner, isRequired }) => inner.kind === "boolean" && isRequired);
   const [only] = asked;
   if (asked.length !== 1 || only?.field.kind !== "boolean") return null;
-  return { path: [only.name], yes: only.field.yes, no: only.field.no };
+  return { ...only.field, path: [only.name] };
+}
+
+function about({ title, description }: Named): string {
+  const words = title === null ? "" : `<strong>${escaped(title)}</strong>`;
+  const help = description === null ? "" : `<small class="help">${escaped(description)}</small>`;
+  return words + help === "" ? "" : `<p>${words}${help}</p>`;
 }
 
 function without(field: Field, [name]: readonly string[]): Field | null {
@@ -125,10 +131,10 @@ function shown(place: Place, typed: Typed | null, problems: Problems): string {
     case "text": {
       const most = field.max === null ? "" : ` maxlength="${field.max}"`;
       if (field.input === "area")
-        return one(`<textarea name="${name}" rows="4"${most}${needed}>${escaped(value)}</textarea>`);
+        return one(`<textarea name="${name}" rows="4"${most}${needed}>${lines(value)}</textarea>`);
       const isMoment = field.input === "datetime-local";
       const zone = isMoment ? ` <small>UTC</small>` : "";
-      return one(`<input type="${field.input}" name="${name}" value="${escaped(value)}"${most}${needed}>${zone}`);
+      return one(`<input type="${field.input}" name="${name}" value="${asTyped(value)}"${most}${needed}>${zone}`);
     }
     case "number": {
       const bounds = [
@@ -136,7 +142,8 @@ function shown(place: Place, typed: Typed | null, problems: Problems): string {
         field.max === null ? "" : ` max="${field.max}"`,
         ` step="${field.isWhole ? 1 : "any"}"`,
       ].join("");
-      return one(`<input type="number" name="${name}" value="${escaped(value)}"${bounds}${needed}>`);
+      const words = field.bounds === "" ? "" : ` <small>${field.bounds}</small>`;
+      return one(`<input type="number" name="${name}" value="${asTyped(value)}"${bounds}${needed}>${words}`);
     }
     case "object": {
       const inner = field.fields
@@ -173,9 +180,14 @@ function shown(place: Place, typed: Typed | null, problems: Problems): string {
     case "list":
     case "json":
       return one(
-        `<textarea name="${name}" rows="5" spellcheck="false" class="mono"${needed}>${escaped(value)}</textarea><small>JSON</small>`,
+        `<textarea name="${name}" rows="5" spellcheck="false" class="mono"${needed}>${lines(value)}</textarea><small>JSON</small>`,
       );
   }
+}
+
+/** A reader of HTML leaves out a line end that is the first character. */
+function lines(value: string): string {
+  return asTyped(`${/^\r?\n/.test(value) ? "\n" : ""}${value.replaceAll("\r\n", "\n")}`);
 }
 
 function named(inner: Field, { title, description }: Field): Field {
@@ -211,7 +223,8 @@ function read(
       return typed.getAll(name).flatMap((at) => field.options[indexOf(at)]?.value ?? []);
     case "text":
       if (text === "" && (!isRequired || field.input !== "area")) return isRequired ? "" : undefined;
-      return field.input === "datetime-local" ? momentOf(text) : text;
+      // A form is sent with two characters for each line end, and a browser counts one.
+      return field.input === "datetime-local" ? momentOf(text) : text.replaceAll("\r\n", "\n");
     case "number":
       return text.trim() === "" || !Number.isFinite(Number(text))
         ? text.trim() === ""

@@ -1,13 +1,13 @@
 /** The page behind a link of `pauseFor({ link: true })`: what is asked, and a form that works without JavaScript. */
 import { createHash } from "node:crypto";
-import { ContractError, FlowledgerError, UsageError } from "../base/errors.ts";
+import { ContractError, FlowledgerError, PayloadError, UsageError } from "../base/errors.ts";
 import { requireFunction, requireKnown, show } from "../base/option.ts";
 import type { Json } from "../base/json.ts";
 import type { InterruptRecord } from "../execution/interrupt.ts";
 import type { Orchestrator } from "../orchestrator.ts";
 import { answerForm, answerOf, type Problems, type Typed } from "./answer-form.ts";
 import { escaped } from "./html.ts";
-import { Refused, requireFitting, text, textOf } from "./http.ts";
+import { issuesIn, Refused, requireFitting, text, textOf } from "./http.ts";
 import type { Redact } from "./options.ts";
 import { showingOf } from "./shown.ts";
 
@@ -58,7 +58,7 @@ export function createAnswerPage(options: AnswerPageOptions): AnswerPage {
       await orchestrator.answerByToken(token, value, given);
       return page("Thank you", "<p>Your answer was taken.</p>");
     } catch (error) {
-      if (!(error instanceof ContractError)) throw error;
+      if (!(error instanceof ContractError || error instanceof PayloadError)) throw error;
       return page(asked.title, question(asked, typed, problemsOf(error)), 400);
     }
   };
@@ -73,7 +73,7 @@ export function createAnswerPage(options: AnswerPageOptions): AnswerPage {
           return await answer(request, token);
         }
         if (request.method !== "GET" && request.method !== "HEAD")
-          return page("Not for this page", "<p>Open the link in a browser.</p>", 405);
+          return page("Not for this page", "<p>Open the link in a browser.</p>", 405, { allow: "GET, HEAD, POST" });
         const asked = shownOf(await orchestrator.askedByToken(token));
         return page(asked.title, question(asked, null, new Map()));
       } catch (error) {
@@ -104,20 +104,9 @@ function inWords(payload: Json): string {
   return typeof payload === "string" ? payload : JSON.stringify(payload, null, 2);
 }
 
-/** The first of each place. What has no field of its own stands above all. */
-function problemsOf({ details }: ContractError): Problems {
-  const problems = new Map<string, string>();
-  const issues = Array.isArray(details["issues"]) ? (details["issues"] as readonly Issue[]) : [];
-  for (const { path, message } of issues) {
-    const place = path.join("/");
-    if (!problems.has(place)) problems.set(place, message);
-  }
-  return problems;
-}
-
-interface Issue {
-  readonly path: readonly (string | number)[];
-  readonly message: string;
+/** What has no field of its own stands above all. */
+function problemsOf({ details }: FlowledgerError): Problems {
+  return new Map(issuesIn(details).map(({ path, message }) => [path.join("/"), message]));
 }
 
 /** @throws {Refused} only a form of a page is an answer: nobody's program sends one by a link */
@@ -159,7 +148,7 @@ function refused(error: unknown): Response {
 const style = `:root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}body{margin:0 auto;max-width:40rem;padding:24px 16px 64px}h1{font-size:1.5rem;line-height:1.2}.about,small{color:GrayText}pre{background:color-mix(in srgb,CanvasText 7%,Canvas);border-radius:6px;overflow-wrap:anywhere;padding:12px;white-space:pre-wrap}label>span,legend{font-weight:600}label>span,.help,.issue{display:block}fieldset{border:1px solid color-mix(in srgb,CanvasText 25%,Canvas);border-radius:6px;margin:16px 0;padding:8px 12px}.choice{display:block;min-height:44px;padding-top:10px;box-sizing:border-box}input:not([type=radio]):not([type=checkbox]),textarea,select{box-sizing:border-box;font:inherit;min-height:44px;padding:8px;width:100%}.mono{font-family:ui-monospace,monospace}.issue{color:#b3261e}@media (prefers-color-scheme:dark){.issue{color:#ffb4ab}}.send{display:flex;flex-wrap:wrap;gap:12px}button{border:1px solid;border-radius:6px;cursor:pointer;font:inherit;font-weight:600;min-height:44px;padding:8px 20px}:focus-visible{outline:3px solid Highlight;outline-offset:2px}`;
 const policy = `default-src 'none'; style-src 'sha256-${createHash("sha256").update(style).digest("base64")}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'`;
 
-function page(title: string, body: string, status = 200): Response {
+function page(title: string, body: string, status = 200, headers: Readonly<Record<string, string>> = {}): Response {
   return text(
     `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -172,6 +161,7 @@ ${body}</main></body></html>`,
       "x-content-type-options": "nosniff",
       "x-frame-options": "DENY",
       "referrer-policy": "no-referrer",
+      ...headers,
     },
     status,
   );

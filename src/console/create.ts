@@ -1,4 +1,5 @@
 /** A console for an application to mount: who asks, which route, and the headers of every answer. */
+import { isResponse } from "../base/option.ts";
 import { Lookout } from "../execution/look.ts";
 import { internals } from "../orchestrator.ts";
 import { may, personOf, type Person } from "./access.ts";
@@ -78,10 +79,10 @@ async function answerTo(desk: Desk, request: Request, calls: readonly string[]):
     throw new Refused(404, "NOT_FOUND", `there is no asset "${name.slice(0, 80)}": load the page again`);
   }
   const person = await authorized(desk, request);
-  if (person instanceof Response) return person;
+  if (isResponse(person)) return person;
   if (path === null) {
     if (isRead(request)) return person === null ? notSignedIn() : document(desk.settings);
-    throw new Refused(405, "METHOD_WRONG", `${request.method} is not for a page: use GET`);
+    throw new Refused(405, "METHOD_WRONG", `${request.method} is not for a page: use GET`, "GET, HEAD");
   }
   if (person === null) throw new Refused(401, "NOT_SIGNED_IN", "sign in, and load the page again");
   return routed({ desk, person, request, query, isRefresh: request.headers.get("x-refresh") === "1" }, path);
@@ -97,7 +98,7 @@ function callIn(pathname: string, calls: readonly string[]): string | null {
 
 async function authorized(desk: Desk, request: Request): Promise<Person | Response | null> {
   const given = await desk.settings.authorize(request);
-  if (given instanceof Response) {
+  if (isResponse(given)) {
     own.add(given);
     return given;
   }
@@ -108,8 +109,10 @@ async function routed(asked: Asked, path: string): Promise<Response> {
   const { request, person } = asked;
   const found = routeOf(request.method === "HEAD" ? "GET" : request.method, path);
   if (found === "path") throw new Refused(404, "NOT_FOUND", "there is nothing of that name");
-  if (found === "method")
-    throw new Refused(405, "METHOD_WRONG", `${request.method} is not for that: see its other method`);
+  if (found === "method") {
+    const allow = typeof routeOf("GET", path) === "object" ? "GET, HEAD" : "POST";
+    throw new Refused(405, "METHOD_WRONG", `${request.method} is not for that: use ${allow}`, allow);
+  }
   const { route, id } = found;
   if (!isRead(request)) {
     requireFitting(request);
@@ -119,7 +122,11 @@ async function routed(asked: Asked, path: string): Promise<Response> {
     throw new Refused(403, "ROLE_TOO_LOW", `${person.actor} is ${person.role} here, and this needs ${route.role}`);
   const answer =
     "one" in route ? await route.one({ ...asked, id: await requireVisible(asked, id) }) : await route.all(asked);
-  return answer instanceof Response ? answer : json(answer);
+  const response = isResponse(answer) ? answer : json(answer);
+  if (request.method !== "HEAD") return response;
+  // Nobody reads it: what it would read on for is let go.
+  await response.body?.cancel();
+  return new Response(null, response);
 }
 
 function isRead({ method }: Request): boolean {

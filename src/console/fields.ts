@@ -17,7 +17,14 @@ export type Field = Named &
         readonly min: number | null;
         readonly max: number | null;
       }
-    | { readonly kind: "number"; readonly isWhole: boolean; readonly min: number | null; readonly max: number | null }
+    | {
+        readonly kind: "number";
+        readonly isWhole: boolean;
+        readonly min: number | null;
+        readonly max: number | null;
+        /** What it may be, in words; empty where it may be anything. */
+        readonly bounds: string;
+      }
     | { readonly kind: "several"; readonly options: readonly { readonly value: Json; readonly label: string }[] }
     | { readonly kind: "list"; readonly item: Field; readonly max: number | null }
     | { readonly kind: "object"; readonly fields: readonly Member[] }
@@ -67,7 +74,7 @@ export function fieldOf(schema: Json, root: Json = schema, depth = 0): Field {
       };
     case "integer":
     case "number":
-      return { kind: "number", isWhole: type === "integer", ...boundsOf(resolved), ...named };
+      return { kind: "number", isWhole: type === "integer", ...boundsOf(resolved, type), ...named };
     case "string":
       return {
         kind: "text",
@@ -187,13 +194,35 @@ function inputOf(schema: JsonObject) {
   return isFormless && (longest === null || longest > 200) ? "area" : "text";
 }
 
-/** zod says of each whole number that it is no larger than JavaScript can count. */
-function boundsOf(schema: JsonObject) {
-  const real = (value: number | null) => (value === null || Math.abs(value) >= Number.MAX_SAFE_INTEGER ? null : value);
-  return {
-    min: real(numberIn(schema, "minimum") ?? numberIn(schema, "exclusiveMinimum")),
-    max: real(numberIn(schema, "maximum") ?? numberIn(schema, "exclusiveMaximum")),
+/** zod says of each whole number that it is no larger than JavaScript can count. A whole one has no bound that is out. */
+function boundsOf(schema: JsonObject, type: "integer" | "number") {
+  const real = (name: string) => {
+    const value = numberIn(schema, name);
+    return value === null || Math.abs(value) >= Number.MAX_SAFE_INTEGER ? null : value;
   };
+  const [above, below] = [real("exclusiveMinimum"), real("exclusiveMaximum")];
+  const [least, most] = [real("minimum"), real("maximum")];
+  if (type === "integer") {
+    const min = greatest(least === null ? null : Math.ceil(least), above === null ? null : Math.floor(above) + 1);
+    const max = smallest(most === null ? null : Math.floor(most), below === null ? null : Math.ceil(below) - 1);
+    return { min, max, bounds: inWords(min, max, "at least", "at most") };
+  }
+  const [min, max] = [greatest(least, above), smallest(most, below)];
+  const [isAbove, isBelow] = [above !== null && above === min, below !== null && below === max];
+  return { min, max, bounds: inWords(min, max, isAbove ? "more than" : "at least", isBelow ? "less than" : "at most") };
+}
+
+function inWords(min: number | null, max: number | null, from: string, to: string): string {
+  if (min !== null && max !== null && from === "at least" && to === "at most") return `${min} to ${max}`;
+  return [min === null ? [] : `${from} ${min}`, max === null ? [] : `${to} ${max}`].flat().join(", ");
+}
+
+function greatest(a: number | null, b: number | null): number | null {
+  return a === null || b === null ? (a ?? b) : Math.max(a, b);
+}
+
+function smallest(a: number | null, b: number | null): number | null {
+  return a === null || b === null ? (a ?? b) : Math.min(a, b);
 }
 
 /** What is said of a field outweighs what is said of its kind. */

@@ -6,11 +6,14 @@ import type { Refusal } from "./api.ts";
 export class Refused extends Error {
   readonly status: number;
   readonly code: string;
+  /** Of a wrong method: those that are right. */
+  readonly allow: string | null;
 
-  constructor(status: number, code: string, message: string) {
+  constructor(status: number, code: string, message: string, allow: string | null = null) {
     super(message);
     this.status = status;
     this.code = code;
+    this.allow = allow;
   }
 }
 
@@ -81,8 +84,11 @@ export function statusOf({ code }: FlowledgerError): number | undefined {
 
 /** The answer to what was refused; what is not ours may tell a stranger about the inside. */
 export function refusalOf(error: unknown, more: Pick<Refusal, "by" | "at"> = {}): Response {
-  if (error instanceof Refused)
-    return json({ code: error.code, message: error.message } satisfies Refusal, error.status);
+  if (error instanceof Refused) {
+    const answer = json({ code: error.code, message: error.message } satisfies Refusal, error.status);
+    if (error.allow !== null) answer.headers.set("allow", error.allow);
+    return answer;
+  }
   if (!(error instanceof FlowledgerError)) return failed(error);
   const { code, message, details } = error;
   const status = statusOf(error);
@@ -93,8 +99,10 @@ export function refusalOf(error: unknown, more: Pick<Refusal, "by" | "at"> = {})
   return json({ code, message, ...(issues.length > 0 && { issues }), ...more } satisfies Refusal, status);
 }
 
-/** The first of each field: a check by a JSON Schema says some things twice. */
-function issuesIn({ issues }: ErrorDetails): ContractIssue[] {
+/** The first of each field: a check by a JSON Schema says some things twice. What cannot be stored is at one place. */
+export function issuesIn({ issues, path, problem }: ErrorDetails): ContractIssue[] {
+  if (Array.isArray(path) && typeof problem === "string")
+    return [{ path: path as ContractIssue["path"], message: problem, code: "unstorable" }];
   const first = new Map<string, ContractIssue>();
   for (const issue of Array.isArray(issues) ? (issues as readonly ContractIssue[]) : []) {
     const place = JSON.stringify(issue.path);

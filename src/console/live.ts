@@ -1,11 +1,13 @@
 /** What a page of one execution is told while it is open: its stream, and that something happened. */
+import { z } from "zod";
 import { ConnectionError } from "../base/errors.ts";
 import { systemTimers as liveness, type Timer } from "../base/timers.ts";
 import { cursorOf, toSSE } from "../execution/sse.ts";
 import type { StreamEntry } from "../execution/stream.ts";
 import type { Json } from "../base/json.ts";
-import type { ExecutionId } from "../ledger/event.ts";
-import type { AskedOfOne } from "./desk.ts";
+import { InterruptRecord } from "../execution/interrupt.ts";
+import { ExecutionId } from "../ledger/event.ts";
+import { visibleOf, type AskedOfOne } from "./desk.ts";
 import type { Shown } from "./api.ts";
 
 /** A connection ends after this, and comes back with its cursor: who may no longer see is not shown more. */
@@ -29,12 +31,19 @@ export async function stream(asked: AskedOfOne): Promise<Response> {
 }
 
 async function* shownItems(
-  { desk }: AskedOfOne,
+  asked: AskedOfOne,
   flow: string,
   items: AsyncGenerator<StreamEntry, void, undefined>,
   stop: AbortSignal,
 ): AsyncGenerator<StreamEntry, void, undefined> {
+  const { desk } = asked;
+  const isSeen = new Map<string, boolean>();
   for await (const entry of items) {
+    const owner = ownerOf(entry);
+    if (owner !== null) {
+      if (!isSeen.has(owner)) isSeen.set(owner, (await visibleOf(asked, [owner])).has(owner));
+      if (isSeen.get(owner) === false) continue;
+    }
     const item: Shown = desk.showing.show(entry.item as Json, { flow, part: "stream" });
     yield { ...entry, kind: null, item: { kind: entry.kind, item } };
   }
@@ -42,6 +51,16 @@ async function* shownItems(
   if (stop.aborted)
     throw new ConnectionError("the console", "a stream was open for long enough", "come back with its cursor");
 }
+
+/** The sub-flow that a system item tells of; null where it tells of the execution itself. */
+function ownerOf({ kind, item }: StreamEntry): ExecutionId | null {
+  if (kind === "retry") return SubFlowRetry.safeParse(item).data?.executionId ?? null;
+  if (kind === "interrupt") return Asking.safeParse(item).data?.interrupt.projectedFrom?.executionId ?? null;
+  return null;
+}
+
+const SubFlowRetry = z.object({ executionId: ExecutionId });
+const Asking = z.object({ interrupt: InterruptRecord.pick({ projectedFrom: true }) });
 
 /** `event: news` whenever something of the execution was committed. */
 export async function watch({ desk, id, request }: AskedOfOne): Promise<Response> {

@@ -284,8 +284,11 @@ async function wholeOf(
       const started = (await store.console.beginnings(id, 0)).find(({ type }) => type === "execution.started");
       return started ? ((await read(started.seq))["input"] ?? null) : null;
     }
-    case "event":
-      return read(requireInteger(given.seq, "seq", { min: 1 }));
+    case "event": {
+      const at = requireInteger(given.seq, "seq", { min: 1 });
+      if (at > header.seq) throw beyond(at, header.seq);
+      return read(at);
+    }
     case "question":
       return (await questionFor(asked, requireText(given.interrupt, "interrupt", { max: 1000 })))?.payload ?? null;
     case "state": {

@@ -139,9 +139,7 @@ export class Execution<C extends Contract = Contract> {
     const { idempotencyKey = null, actor = null } = options;
     const owner = this.#definition ?? { name: this.flow, contract: {} };
     const parsed: Json = parseEvent(owner, event, payload);
-    const traceparent =
-      options.traceparent === undefined ? this.#host.activeTrace() : parseTraceparent(options.traceparent);
-    const command = { event, payload: parsed, idempotencyKey, actor, traceparent };
+    const command = { event, payload: parsed, idempotencyKey, actor, traceparent: this.#traceOf(options) };
     await this.#command(tx, (commands) => commands.emit(this.id, command));
   }
 
@@ -270,9 +268,9 @@ export class Execution<C extends Contract = Contract> {
     frameId: string,
     event: string,
     payload?: V,
-    options: Omit<EmitCallOptions, "traceparent"> = {},
+    options: EmitCallOptions = {},
   ): Promise<void> {
-    requireKnown(options, ["idempotencyKey", "actor", "tx"], "emitToSubFlow()");
+    requireKnown(options, ["idempotencyKey", "actor", "traceparent", "tx"], "emitToSubFlow()");
     const [{ tx }, words] = apart(options);
     requireWords(words, "emitToSubFlow()");
     const { idempotencyKey = null, actor = null } = options;
@@ -281,7 +279,7 @@ export class Execution<C extends Contract = Contract> {
       throw error instanceof ExecutionNotFoundError ? noFrame(this.id, frameId) : error;
     });
     const parsed = parseEvent(this.#definition?.subFlows.get(flow) ?? { name: flow, contract: {} }, event, payload);
-    const command = { event, payload: parsed, idempotencyKey, actor };
+    const command = { event, payload: parsed, idempotencyKey, actor, traceparent: this.#traceOf(options) };
     await this.#command(tx, (commands) => commands.emitToSubFlow(this.id, frame, command), frame);
   }
 
@@ -326,8 +324,7 @@ export class Execution<C extends Contract = Contract> {
     requireWords(words, "continueWith()");
     const { resumeRequestId: requestId = null, actor = null, onlyIfPending = false } = options;
     requireBoolean(onlyIfPending, "onlyIfPending of continueWith()");
-    const traceparent =
-      options.traceparent === undefined ? this.#host.activeTrace() : parseTraceparent(options.traceparent);
+    const traceparent = this.#traceOf(options);
     const answered = async (known: KnownSchema | null): Promise<Json> => {
       const answer = parseAnswer(interruptId, known?.schema ?? null, value);
       const command = { value: answer, requestId, actor, onlyIfPending, traceparent, checked: known?.hash ?? null };
@@ -530,6 +527,11 @@ export class Execution<C extends Contract = Contract> {
     requireKnown(options, ["key"], "save()");
     requireKey(options);
     return save(this.#host.store, this.id, this.#definition, options);
+  }
+
+  /** Of who sends a command. */
+  #traceOf({ traceparent }: { readonly traceparent?: string }): string | null {
+    return traceparent === undefined ? this.#host.activeTrace() : parseTraceparent(traceparent);
   }
 
   async #handle<O extends InTransaction>(

@@ -170,9 +170,9 @@ export function commandsBy(call: Call, { notifies }: { readonly notifies: boolea
       const about = { id, what: `${operation}()` };
       return call(operations[operation], about, ...edited, json(options), notify, ...isRaw);
     },
-    async emitToSubFlow(id, subFlow, { event, payload, idempotencyKey, actor }) {
+    async emitToSubFlow(id, subFlow, { event, payload, idempotencyKey, actor, traceparent = null }) {
       const args = [text(event), json(payload), text(idempotencyKey), text(actor), notify, flag(false)];
-      await call("emit_to_sub_flow", { id, what: `"${event}"` }, uuid(subFlow), ...args);
+      await call("emit_to_sub_flow", { id, what: `"${event}"` }, uuid(subFlow), ...args, text(traceparent));
     },
     cancelSubFlow(id, subFlow, { reason, actor }) {
       const about = { id, what: "cancelSubFlow()" };

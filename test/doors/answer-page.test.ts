@@ -37,6 +37,11 @@ const schemas: Readonly<Record<string, z.ZodType>> = {
   review: Review,
   yes: z.boolean(),
   any: z.any(),
+  story: z.object({ story: z.string().max(300), more: z.number().gt(0).lt(2.5), whole: z.int().positive().lt(7) }),
+  named: z.object({
+    fine: z.boolean().meta({ title: "Is the car fine?", description: "Look at its <tyres> too" }),
+    note: z.string().max(20).optional(),
+  }),
 };
 const links = new Map<string, string>();
 const flow = defineFlow("linked");
@@ -175,7 +180,7 @@ test("every kind of field is read as what it is", async () => {
       count: 3,
       mail: "ann@example.com",
       at: "2026-03-01T10:00:00Z",
-      text: "long\r\ntext",
+      text: "long\ntext",
       tags: ["legal", "tax"],
       people: [{ name: "Ann" }],
       how: { kind: "keep", why: "because" },
@@ -184,6 +189,59 @@ test("every kind of field is read as what it is", async () => {
       approved: false,
     },
   });
+});
+
+test("a line end is one character, as the browser counts it, and no line is lost in a page that comes back", async () => {
+  const { execution, path } = await asked("story");
+  const story = `\n${"line\n".repeat(59)}last`;
+  const sent = (more: string) =>
+    post(path, { "answer/story": story.replaceAll("\n", "\r\n"), "answer/more": more, "answer/whole": "1" });
+
+  const html = await (await sent("0")).text();
+  expect(html).toContain(` required>\n\nline\nline\n`);
+  expect((await sent("1")).status).toBe(200);
+
+  expect(await execution.waitForClose()).toEqual({ answer: { story, more: 1, whole: 1 } });
+});
+
+test("a bound that is out is none that a browser takes", async () => {
+  const { execution, path } = await asked("story");
+  const html = await (await get(path)).text();
+
+  expect(html).toMatch(/name="answer\/whole" value="" min="1" max="6" step="1"/);
+  expect(html).toContain("more than 0, less than 2.5");
+  await execution.cancel();
+});
+
+test("what cannot be kept is refused at its field, and is no failure of the server", async () => {
+  const { execution, path } = await asked("approval");
+
+  const refused = await post(path, { "answer/approved": "true", "answer/note": "a\u0000b" });
+  const html = await refused.text();
+
+  expect([refused.status, html.includes("contains \\u0000")]).toEqual([400, true]);
+  expect(html).toContain("note");
+  expect((await post(path, { "answer/approved": "true" })).status).toBe(200);
+  await execution.waitForClose();
+});
+
+test("what was typed comes back as it was typed, with characters that nobody sees", async () => {
+  const { execution, path } = await asked("approval");
+  const note = 'a family 👨‍👩‍👧 of more than "twenty"';
+
+  const html = await (await post(path, { "answer/approved": "true", "answer/note": note })).text();
+
+  expect(html).toContain(`value="${note.replaceAll('"', "&quot;")}"`);
+  await execution.cancel();
+});
+
+test("the two buttons say what they are about", async () => {
+  const { execution, path } = await asked("named");
+  const html = await (await get(path)).text();
+
+  expect(html).toContain("Is the car fine?");
+  expect(html).toContain("Look at its &lt;tyres&gt; too");
+  await execution.cancel();
 });
 
 test("what is no link, no form or no more asked is said, and nothing is written", async () => {
@@ -200,6 +258,7 @@ test("what is no link, no form or no more asked is said, and nothing is written"
     empty: (await post(path, {})).status,
     large: (await post(path, { answer: "x".repeat(1_100_000) })).status,
   };
+  expect((await get(path, "PUT")).headers.get("allow")).toBe("GET, HEAD, POST");
   await execution.claim("q", { actor: "bo", exclusive: true });
   const claimed = (await post(path, { answer: "true" })).status;
   await execution.release("q", { actor: "bo" });

@@ -111,6 +111,54 @@ test("null is 401, a Response is sent as it is, and an answer that cannot be mea
   warned.mockRestore();
 });
 
+test("a Response of the platform's own is one where a server has put another class in its place", async () => {
+  const login = Response.redirect("https://sso.example/login");
+  vi.stubGlobal("Response", class extends Response {});
+  const client = clientOf({ authorize: () => login });
+
+  const answer = await client("GET", "executions");
+  vi.unstubAllGlobals();
+
+  expect(answer).toBe(login);
+});
+
+test("a wrong method is told the right ones, and an event that there is not is none", async () => {
+  const flow = defineFlow("methods");
+  flow.to("work", () => null);
+  await using worker = await serving(database, [flow]);
+  const { id } = await worker.flow(flow).startExecution(null);
+  const client = clientOf();
+  const allowed = async (method: string, path: string) => {
+    const { status, headers } = await client(method, path);
+    return [status, headers.get("allow")];
+  };
+
+  expect(await allowed("PUT", "me")).toEqual([405, "GET, HEAD"]);
+  expect(await allowed("POST", `executions/${id}/state`)).toEqual([405, "GET, HEAD"]);
+  for (const method of ["GET", "DELETE"])
+    expect(await allowed(method, `executions/${id}/retry`)).toEqual([405, "POST"]);
+  const page = await consoleOf().fetch(new Request("http://app.example/admin", { method: "POST" }));
+  expect([page.status, page.headers.get("allow")]).toEqual([405, "GET, HEAD"]);
+  expect((await client("GET", `executions/${id}/payload?part=event&seq=1`)).status).toBe(200);
+  expect((await client("GET", `executions/${id}/payload?part=event&seq=9999`)).status).toBe(400);
+});
+
+test("a HEAD has the headers of a GET and no body, so no stream stays open for it", async () => {
+  const flow = defineFlow("heads");
+  flow.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q" }));
+  await using worker = await serving(database, [flow]);
+  const { id } = await worker.flow(flow).startExecution(null);
+  const client = clientOf();
+  for (const [path, type] of [
+    ["me", "application/json; charset=utf-8"],
+    [`executions/${id}/stream`, "text/event-stream; charset=utf-8"],
+    [`executions/${id}/watch`, "text/event-stream; charset=utf-8"],
+  ] as const) {
+    const { status, headers, body } = await client("HEAD", path);
+    expect([path, status, headers.get("content-type"), body]).toEqual([path, 200, type, null]);
+  }
+});
+
 test("every status has every header, and nothing allows another origin, a cookie, or anything unsafe", async () => {
   const { id } = await open();
   const client = clientOf();

@@ -82,6 +82,19 @@ judged
     }),
   )
   .to("keep", (ctx) => ctx.setState("answer", ctx.input as never));
+const worded = defineFlow("worded");
+worded.to("ask", (ctx) => ctx.pauseFor({ type: "worded", response: z.string().min(3) }));
+const bounded = defineFlow("bounded");
+bounded.to("ask", (ctx) =>
+  ctx.pauseFor({
+    type: "bounded",
+    response: z.object({
+      fine: z.boolean().meta({ description: "Look at its <tyres> too" }),
+      share: z.number().gt(0).lt(2.5),
+      whole: z.int().positive().lt(7),
+    }),
+  }),
+);
 const failing = defineFlow("failing");
 failing.to("capture", () => {
   throw new RangeError("card 4711 was declined", { cause: new Error("the bank answered 502") });
@@ -116,7 +129,7 @@ live.to("tell", async (ctx) => {
   for (const word of ["third", "last"]) await ctx.putIntoStream(word);
 });
 
-const flows = [refund, review, judged, failing, parking, calling, evil, many, live];
+const flows = [refund, review, judged, worded, bounded, failing, parking, calling, evil, many, live];
 const metadata = { tenant: "acme" };
 
 describe.skipIf(chromiumPath === null)("the page", () => {
@@ -250,6 +263,75 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     expect(missing).toEqual(["grade", "place", ...kinds, "lines", ...inside]);
     expect(new Set(wrong)).toEqual(new Set([...kinds, "sku", "why", ...inside, "extra"]));
     await execution.cancel();
+  });
+
+  test("a refusal of an answer without fields is said once", async () => {
+    const { page } = stage;
+    const execution = await start(worded);
+    await untilEvent(execution, "interrupt.raised");
+    await page.goto(`${stage.base}?execution=${execution.id}`);
+    const form = page.getByRole("form");
+
+    await form.getByLabel("Answer").fill("x");
+    await form.getByRole("button", { name: "Answer" }).click();
+    await form.locator(".issue").first().waitFor();
+
+    expect(await form.locator(".issue").allTextContents()).toEqual([
+      "Too small: expected string to have >=3 characters",
+    ]);
+    await execution.cancel();
+  });
+
+  test("a form says which numbers are out, what its buttons are about, and where something cannot be kept", async () => {
+    const { page } = stage;
+    const [execution, asking] = [await start(bounded), await start(refund)];
+    for (const one of [execution, asking]) await untilEvent(one, "interrupt.raised");
+    await page.goto(`${stage.base}?execution=${execution.id}`);
+    const form = page.getByRole("form");
+    await form.getByText("Look at its <tyres> too").waitFor();
+    for (const words of ["more than 0, less than 2.5", "1 to 6"])
+      await form.getByText(words, { exact: true }).waitFor();
+    await page.goto(`${stage.base}?execution=${asking.id}`);
+    await form.getByLabel("Note").evaluate((input: { value: string; dispatchEvent(event: Event): void }) => {
+      input.value = "a\u0000b";
+      input.dispatchEvent(new Event("input", { bubbles: true }));
+    });
+    await form.getByRole("button", { name: "Approve the refund" }).click();
+    await page.getByText("Some of it was refused: see the fields.").waitFor();
+
+    expect(await form.locator(".issue").allTextContents()).toEqual([expect.stringContaining("\\u0000")]);
+    for (const one of [execution, asking]) await one.cancel();
+  });
+
+  test("who is signed out while they fill in a form is told, wherever the login is, and what they wrote is there after it", async () => {
+    const { page } = stage;
+    const execution = await start(refund);
+    await untilEvent(execution, "interrupt.raised");
+    const form = page.getByRole("form");
+    for (const elsewhere of [
+      null,
+      new Response(null, { status: 302, headers: { location: "https://sso.example/login" } }),
+    ]) {
+      await page.goto(`${stage.base}?execution=${execution.id}`);
+      await form.getByLabel("Note").fill("half a");
+      stage.access = elsewhere;
+      await form.getByRole("button", { name: "Approve the refund" }).click();
+      await form
+        .locator("..")
+        .getByText(/sign in|signed out/)
+        .waitFor();
+      expect(await form.getByLabel("Note").inputValue()).toBe("half a");
+      stage.access = admin;
+      await page
+        .getByText(/sign in|signed out/)
+        .first()
+        .waitFor({ state: "attached" });
+    }
+    await form.getByRole("button", { name: "Approve the refund" }).click();
+    await page.getByText("Your answer was taken.").waitFor();
+    stage.complaints.length = 0;
+
+    expect(await execution.waitForClose()).toMatchObject({ answer: { approved: true, note: "half a" } });
   });
 
   test("a question is claimed, given on and put off; a flow is switched; a group of failures goes on", async () => {

@@ -11,7 +11,16 @@ import { serving, untilEvent } from "../support/flows.ts";
 
 const database = await testDatabase();
 const inner = defineFlow("inner");
-inner.to("ask", (ctx) => ctx.pauseFor({ type: "inner", payload: "x".repeat(70_000) }));
+inner
+  .to(
+    "try",
+    async (ctx) => {
+      await ctx.putIntoStream(`attempt ${ctx.attempt}`);
+      if (ctx.attempt === 1) throw new Error("not yet");
+    },
+    { retry: { maxAttempts: 2, initialInterval: 1 } },
+  )
+  .to("ask", (ctx) => ctx.pauseFor({ type: "inner", payload: "x".repeat(70_000) }));
 const above = defineFlow("above");
 above.to("begin", () => null).toSubFlow(inner);
 const outer = defineFlow("outer", {}, { onFailure: "park" });
@@ -229,6 +238,27 @@ test("a question of a sub-flow is read and answered above it, and is not there f
   expect(question).toMatchObject({ id: interrupt, payload: { load } });
   expect(await (await clientOf("admin", null)("GET", load)).json()).toBe("x".repeat(70_000));
   expect((await answer(null)).status).toBe(200);
+});
+
+test("a stream tells nothing of a sub-flow's questions and attempts to who does not see the sub-flow", async () => {
+  const execution = await orchestrator.flow(above).startExecution(null, { metadata: { tenant: "own" } });
+  const interrupt = await untilAsked(execution);
+  await execution.cancel();
+  await execution.waitForClose().catch(() => {});
+  const kinds = async (tenant: string | null, from = "0") => {
+    const stream = await clientOf("viewer", tenant)("GET", `executions/${execution.id}/stream?from=${from}`);
+    const text = await stream.text();
+    return { text, kinds: [...text.matchAll(/^data: \{"kind":"(\w+)"/gm)].map(([, kind]) => kind) };
+  };
+  const [subFlow = ""] = interrupt.split(":");
+
+  expect((await kinds(null)).kinds).toEqual(["retry", "interrupt"]);
+  for (const from of ["0", "1", "2"]) {
+    const seen = await kinds("own", from);
+    expect([from, seen.kinds]).toEqual([from, []]);
+    expect(seen.text).toContain("event: end");
+    expect(seen.text).not.toContain(subFlow);
+  }
 });
 
 test("what fails or is parked below in another tenant's name is not told above", async () => {

@@ -355,6 +355,40 @@ test("a pause links to the span of who emitted what it waited for, before or aft
   expect(await warningsOf(() => answered(emit("00-xyz")))).toMatchObject([{ code: "TRACEPARENT_MALFORMED" }]);
 });
 
+test("a pause of a sub-flow links to the span of who emitted to it what it waited for, by the library and by SQL", async () => {
+  const below = defineFlow("linked.below", { events: { Go: z.null() } });
+  below.to("ask", (ctx) => ctx.pauseFor({ interruptId: "q", resumeTo: { event: "Go" } }));
+  below.when("Go").to("go", () => null);
+  const above = defineFlow("linked.above");
+  above.toSubFlow(below);
+  await using orchestrator = await serving(database, [above]);
+  const given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  const answered = async (send: (execution: Execution, frame: string) => Promise<unknown>) => {
+    const execution = await orchestrator.flow(above).startExecution(null);
+    await untilPending(execution);
+    const [frame] = await execution.getSubFlowFrames();
+    if (!frame) throw new Error("no sub-flow");
+    await send(execution, frame.id);
+    return linked(await span(frame.id.split(":").at(-1) ?? "", "wait linked.below/ask"));
+  };
+  const bySql = (traceparent: string) => (execution: Execution, frame: string) =>
+    database.sql`select flowledger.emit_to_sub_flow(${execution.id}, ${frame}, 'Go', 'null', null, null, true, true, ${traceparent})`;
+  const byLibrary = (traceparent?: string) => (execution: Execution, frame: string) =>
+    execution.emitToSubFlow(frame, "Go", null, traceparent === undefined ? {} : { traceparent });
+
+  let caller = "";
+  const active = (execution: Execution, frame: string) =>
+    within(async (one) => {
+      caller = one.spanContext().spanId;
+      await byLibrary()(execution, frame);
+    });
+  expect(await answered(active)).toEqual([["answer", caller]]);
+  for (const by of [byLibrary, bySql]) expect(await answered(by(given))).toEqual([["answer", "00f067aa0ba902b7"]]);
+  expect(await answered(bySql("00-xyz"))).toEqual([]);
+  expect(await answered(byLibrary())).toEqual([]);
+  expect(await warningsOf(() => answered(byLibrary("00-xyz")))).toMatchObject([{ code: "TRACEPARENT_MALFORMED" }]);
+});
+
 test("a pause links to the span of who answered it by a link, in a process that does nothing else, and by SQL", async () => {
   const asking = defineFlow("linked.mail");
   const tokens: string[] = [];

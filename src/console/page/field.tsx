@@ -130,15 +130,7 @@ export function FieldView(props: FieldProps) {
               onChange(text === "" ? undefined : Number.isFinite(number) ? number : text);
             }}
           />
-          {(field.min !== null || field.max !== null) && (
-            <span class="quiet">
-              {field.min !== null && field.max !== null
-                ? `${field.min} to ${field.max}`
-                : field.min !== null
-                  ? `at least ${field.min}`
-                  : `at most ${field.max}`}
-            </span>
-          )}
+          {field.bounds !== "" && <span class="quiet">{field.bounds}</span>}
         </>,
       );
     case "several": {

@@ -40,7 +40,7 @@ export function SchemaForm({
   };
   const sole = soleBoolean(field);
   const unplaced = (refusal?.issues ?? [])
-    .filter(({ path }) => path.length === 0 && field.kind !== "json")
+    .filter(({ path }) => (path.length === 0 || path[0] === sole?.name) && ["object", "boolean"].includes(field.kind))
     .map(({ message }) => message);
   return (
     <form
@@ -66,6 +66,7 @@ export function SchemaForm({
               isRequired
             />
           )}
+          {sole.description !== null && <p class="quiet">{visible(sole.description)}</p>}
           <div class="flex" role="group" aria-label={sole.title}>
             <button type="button" class="primary" disabled={isBusy} onClick={() => send(sole.valueOf(true, value))}>
               {visible(sole.yes)}
@@ -74,11 +75,6 @@ export function SchemaForm({
               {visible(sole.no)}
             </button>
           </div>
-          {[...issues.values()].slice(0, sole.others.length > 0 ? 0 : 3).map((message) => (
-            <p key={message} class="issue" role="alert">
-              {visible(message)}
-            </p>
-          ))}
         </>
       ) : (
         <>
@@ -113,8 +109,16 @@ export function SchemaForm({
 /** A question of yes or no, alone or with a few words beside it: its buttons are those of the form. */
 function soleBoolean(field: Field) {
   if (field.kind === "boolean") {
-    const { yes, no, title } = field;
-    return { yes, no, title: title ?? "Answer", others: [], valueOf: (given: boolean): Json => given };
+    const { yes, no, title, description } = field;
+    return {
+      yes,
+      no,
+      title: title ?? "Answer",
+      description,
+      name: null,
+      others: [],
+      valueOf: (given: boolean): Json => given,
+    };
   }
   if (field.kind !== "object") return null;
   const booleans = field.fields.filter(({ field: inner, isRequired }) => inner.kind === "boolean" && isRequired);
@@ -124,12 +128,14 @@ function soleBoolean(field: Field) {
   if (others.some(({ field: inner }) => !["text", "choice", "number"].includes(inner.kind)) || others.length > 3)
     return null;
   const title = first.field.title ?? wordsOf(first.name);
-  const { yes, no } = first.field;
+  const { yes, no, description } = first.field;
   const isNamed = yes !== "Yes" || no !== "No";
   return {
     yes: isNamed ? yes : `${title}: yes`,
     no: isNamed ? no : `${title}: no`,
     title,
+    description,
+    name: first.name,
     others,
     valueOf: (given: boolean, value: Json | undefined): Json => ({ ...objectOf(value), [first.name]: given }),
   };

@@ -34,18 +34,20 @@ function headersOf(more: Readonly<Record<string, string>> = {}): Record<string, 
 }
 
 async function call(path: string, init: RequestInit): Promise<Response> {
-  const response = await fetch(addressOf(path), init).catch((error: unknown) => {
+  // A login may be on another origin, where a page must not follow.
+  const response = await fetch(addressOf(path), { ...init, redirect: "manual" }).catch((error: unknown) => {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new CallError(0, { code: "INTERNAL", message: "The server does not answer. The page tries again." });
   });
-  if (response.ok && !response.redirected) return response;
+  if (response.ok) return response;
   const refusal = (await response.json().catch(() => null)) as Refusal | null;
-  const isSignedOut = response.redirected || response.status === 401;
+  const status = response.type === "opaqueredirect" ? 401 : response.status;
+  const isSignedOut = status === 401;
   throw new CallError(
-    response.status,
+    status,
     refusal ?? {
       code: isSignedOut ? "NOT_SIGNED_IN" : "INTERNAL",
-      message: isSignedOut ? "You are signed out: load the page again." : `The server answered ${response.status}.`,
+      message: isSignedOut ? "You are signed out: load the page again." : `The server answered ${status}.`,
     },
   );
 }

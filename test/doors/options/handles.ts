@@ -23,20 +23,7 @@ import {
   moment,
   seen,
 } from "./kinds.ts";
-import {
-  type Lab,
-  type Row,
-  actor,
-  consume,
-  emitCall,
-  emitToSubFlow,
-  filters,
-  later,
-  someId,
-  stream,
-  tx,
-  waiting,
-} from "./row.ts";
+import { type Lab, type Row, actor, consume, emitCall, filters, later, someId, stream, tx, waiting } from "./row.ts";
 import { key } from "./administration.ts";
 
 export const execution = (lab: Lab) => lab.execution;
@@ -91,7 +78,7 @@ export const handles: readonly Row[] = [
   {
     name: "Execution.emitToSubFlow",
     of: execution,
-    args: { frameId: id(someId), event: text(500), payload: input, options: emitToSubFlow },
+    args: { frameId: id(someId), event: text(500), payload: input, options: emitCall },
   },
   {
     name: "Execution.cancelSubFlow",

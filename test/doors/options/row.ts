@@ -149,9 +149,9 @@ export const noWarning = optional(boolean);
 export const actor = optional(person);
 /** Of a command: a transaction of the caller's. */
 export const tx = optional(made(undefined));
-const emitted = { idempotencyKey: optional(text(10_000)), actor, tx };
-export const emitCall = optional(object({ ...emitted, traceparent: optional(anyText) }));
-export const emitToSubFlow = optional(object(emitted));
+export const emitCall = optional(
+  object({ idempotencyKey: optional(text(10_000)), actor, tx, traceparent: optional(anyText) }),
+);
 export const stream = {
   timeout: optional(orNull(duration)),
   from: optional(either(integer(0, Number.MAX_SAFE_INTEGER, 0), oneOf("1"))),

@@ -207,10 +207,10 @@ const commands: readonly SqlRow[] = [
       p_delay_ms: orNull(number(0, 3_155_760_000_000)),
     },
   },
-  {
+  ...[{}, { traceparent: orNull(anyText) }].map((more): SqlRow => ({
     name: "emit_to_sub_flow",
-    args: { id: of("parent"), frame: of("frame"), event, payload, idempotency_key, actor, notify, raw: flag },
-  },
+    args: { id: of("parent"), frame: of("frame"), event, payload, idempotency_key, actor, notify, raw: flag, ...more },
+  })),
   { name: "cancel_sub_flow", args: { id: of("parent"), frame: of("frame"), reason, actor, notify } },
   { name: "retry", args: { id: of("asking"), options: object({ ...who, ...address, input: anyJson }), notify } },
   {
