@@ -697,6 +697,8 @@ describe.skipIf(chromiumPath === null)("the page", () => {
     await page.goto(stage.base);
     await page.getByRole("combobox", { name: "Search executions" }).fill("flow:failing meta.tenant:acme declined");
     await page.keyboard.press("Enter");
+    // Rows were there before.
+    await page.waitForURL((url) => url.searchParams.has("flow"));
     await page.locator("#executions .row").first().waitFor();
     const { searchParams } = new URL(page.url());
     await page.getByRole("button", { name: "completed" }).click();
