@@ -8,7 +8,7 @@ import type { Orchestrator } from "../../src/index.ts";
 import { administer, emptyDatabase, testDatabase } from "../support/database.ts";
 import { untilPending } from "../support/doors.ts";
 import type { TestDatabase } from "../support/database.ts";
-import { serving } from "../support/flows.ts";
+import { refusal, serving } from "../support/flows.ts";
 import { cliPath as cli, type CliResult, runCliWith, spawnCli } from "../support/cli.ts";
 import { startProcess } from "../support/processes.ts";
 
@@ -86,6 +86,7 @@ test("a delayed start waits from the shell too, whatever is sent to it; discardA
 
   const delayed = await orchestrator.getExecution(id);
   expect(await delayed.history({ types: ["execution.claimed"] })).toEqual([]);
+  await refusal((await orchestrator.getExecution(late.id)).waitForClose());
   const { meta } = await json<Shown>("show", late.id);
   expect(meta).toMatchObject({ closeReason: "discarded", status: "cancelled" });
   await json("cancel", id);
