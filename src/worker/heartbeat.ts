@@ -94,6 +94,7 @@ export function startHeartbeat({ onTick, ...options }: HeartbeatOptions, onLost:
   thread.on("message", (message: FromThread) => {
     if (message === "registered") {
       isRegistered = true;
+      thread.unref();
       beatAt = liveness.monotonic();
       resolve();
     } else if (message === "password") {
@@ -125,6 +126,8 @@ export function startHeartbeat({ onTick, ...options }: HeartbeatOptions, onLost:
     async stop() {
       isStopped = true;
       ticking.cancel();
+      // Nothing else may be left that keeps the process, and whoever stops waits for this.
+      if (!isEnded) thread.ref();
       tell("stop");
       await ended;
     },
@@ -151,18 +154,20 @@ function threadFor(speakFor: ThreadData): Thread {
   idle.get(thread)?.cancel();
   idle.delete(thread);
   thread.removeAllListeners();
+  // Until it has registered somebody waits for it.
+  thread.ref();
   return thread;
 }
 
 function openThread(): Thread {
   const source = threadSource();
   const thread = new Thread(source, { execArgv: [], eval: typeof source === "string" });
-  thread.unref();
   return thread;
 }
 
 function release(thread: Thread): void {
   thread.removeAllListeners();
+  thread.unref();
   const forget = () => {
     idle.get(thread)?.cancel();
     idle.delete(thread);

@@ -1,6 +1,10 @@
 /** What a worker opens: each connection costs the server a process, and each thread half of a worker's start. */
+import { execFile } from "node:child_process";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { resolve } from "node:path";
 import { setImmediate } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 import { expect, test, vi } from "vitest";
 import { systemTimers } from "../../src/base/timers.ts";
 import { createOrchestrator, defineFlow } from "../../src/index.ts";
@@ -10,6 +14,7 @@ import { openProxy } from "../chaos/proxy.ts";
 import { testDatabase } from "../support/database.ts";
 import { serving } from "../support/flows.ts";
 
+const execFileAsync = promisify(execFile);
 const database = await testDatabase();
 const { sql } = database;
 
@@ -99,6 +104,33 @@ test("a worker speaks by the thread of one that has ended, and by one of its own
   } finally {
     unsubscribe("worker_threads", count);
   }
+});
+
+test("a process that waits for nothing but its worker's signs of life waits until they have begun, and ended", async () => {
+  const url = new URL(database.url);
+  const port = Number(url.port);
+  await using proxy = await openProxy({ host: url.hostname, port: () => port });
+  url.port = String(proxy.port);
+  for (const statement of ["register_worker", "leave_worker"]) proxy.delayAnswerOf(statement, 300);
+  const of = (file: string) => pathToFileURL(resolve(import.meta.dirname, "../../src", file)).href;
+  const program = `
+    const { openStore } = await import("${of("store/store.ts")}");
+    const { startHeartbeat } = await import("${of("worker/heartbeat.ts")}");
+    const { links, names } = openStore(process.env.URL);
+    const known = { host: "here", pid: 1, flows: [], fingerprints: [], slots: 1, schedules: {}, pool: null };
+    const times = { everyMs: 1000, stuckMs: 60_000, onTick() {} };
+    const connection = links.thread("alone");
+    const heartbeat = startHeartbeat({ ...known, ...times, id: crypto.randomUUID(), connection, names }, () => {});
+    await heartbeat.registered;
+    console.log("begun");
+    await heartbeat.stop();
+    console.log("ended");`;
+
+  const { stdout } = await execFileAsync(process.execPath, ["--input-type=module", "-e", program], {
+    env: { ...process.env, URL: url.href },
+  });
+
+  expect(stdout).toBe("begun\nended\n");
 });
 
 test("a thread that ends speaks for nobody new, and one that was given up leaves the next one alone", async () => {
