@@ -119,6 +119,11 @@ export class FanOut {
     return this.#isBegun && !isBusy && this.#heard.size === 0 && this.#results.length === 0;
   }
 
+  /** Nothing more begins: it was stopped, or the execution has ended, and what was under way is heard of late. */
+  get #isOver(): boolean {
+    return this.#isStopped || !this.#host.state.frames.has(this.dispatch.id);
+  }
+
   get underWay(): number {
     return this.#open.size;
   }
@@ -134,9 +139,10 @@ export class FanOut {
 
   /** Begins what may begin, reads what has ended elsewhere, records what has ended. */
   pump(): void {
-    if (this.#isStopped || !this.#isBegun) return;
+    if (this.#isOver || !this.#isBegun) return;
     this.#creating ??= this.#create();
-    if (!this.#isReading && this.#heard.size > 0) void this.#read();
+    if (!this.#isReading && this.#heard.size > 0)
+      this.#read().catch((error: unknown) => this.#fail(serializeError(error)));
     const isLast = this.#ended.size === this.#values.length;
     if (isLast || this.#results.length >= recordAtOnce || this.#bytes >= recordBytes) this.#record();
     else if (this.#results.length > 0) this.#recordTimer ??= liveness.after(recordEveryMs, () => this.#record());
@@ -214,7 +220,7 @@ export class FanOut {
   }
 
   #take(index: number, ending: CloseHeader): void {
-    if (this.#isStopped || this.#ended.has(index)) return;
+    if (this.#isOver || this.#ended.has(index)) return;
     this.#ended.add(index);
     this.#open.delete(index);
     this.#heard.delete(index);
@@ -236,7 +242,7 @@ export class FanOut {
   #record(): void {
     this.#recordTimer?.cancel();
     this.#recordTimer = undefined;
-    if (this.#isRecording || this.#isStopped || this.#results.length === 0) return;
+    if (this.#isRecording || this.#isOver || this.#results.length === 0) return;
     this.#isRecording = true;
     const results: ItemResult[] = [];
     for (let bytes = 0; results.length < recordAtOnce && bytes < recordBytes;) {
@@ -280,7 +286,7 @@ export class FanOut {
 
   /** Hears of items that have ended and that nobody told of. */
   async look(): Promise<void> {
-    if (!this.#isBegun || this.#isStopped) return;
+    if (!this.#isBegun || this.#isOver) return;
     await this.#look().then(
       () => this.pump(),
       () => {},

@@ -1,7 +1,14 @@
 /** Distributed collections: items run as executions of their own, and everything else is as with a local collection. */
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { z } from "zod";
+import { FanOut, type FanOutHost } from "../../src/engine/fanout.ts";
+import type { ForEachNode } from "../../src/flow/graph.ts";
+import { ExecutionId } from "../../src/ledger/event.ts";
+import { itemId } from "../../src/ledger/items.ts";
+import type { Dispatch } from "../../src/ledger/parts.ts";
+import { initialState } from "../../src/ledger/state.ts";
+import type { CloseHeader } from "../../src/store/append.ts";
 import { verify } from "../../src/store/verify.ts";
 import {
   defineFlow,
@@ -18,6 +25,7 @@ import { kit } from "../support/kit.ts";
 const database = await testDatabase();
 const { sql } = database;
 
+const uuid = ExecutionId.parse("01900000-0000-7000-8000-000000000001");
 const byText = (a: unknown, b: unknown) => JSON.stringify(a).localeCompare(JSON.stringify(b), "en");
 
 /** What holds after every test. */
@@ -309,6 +317,47 @@ test("at most so many items of one place are under way, whichever list they are 
       [3, 4],
     ],
   });
+});
+
+test("what is heard of items when the execution has just ended leads to nothing", async () => {
+  const state = initialState();
+  const base = itemId(uuid, 0);
+  const [dispatch, node] = [
+    { id: 1, input: [1, 2] },
+    { kind: "forEach", id: "each", concurrency: null },
+  ];
+  let hear: (index: number, ending: null) => void = () => {};
+  const reads: PromiseWithResolvers<Map<ExecutionId, CloseHeader>>[] = [];
+  // Of an owner only what a fan-out asks until its items have ended.
+  const fanOut = new FanOut(
+    {
+      id: uuid,
+      state,
+      newId: () => uuid,
+      submit: async () => void state.frames.set(1, { done: [false, false], items: { base, wrote: [] } } as never),
+      itemsUnderWay: () => 0,
+      items: {
+        listen: (_: ExecutionId, listener: typeof hear) => ((hear = listener), () => {}),
+        create: async () => {},
+        endings: () => (reads.push(Promise.withResolvers()), reads.at(-1)?.promise),
+      },
+    } as unknown as FanOutHost,
+    dispatch as Dispatch,
+    node as ForEachNode,
+  );
+  const over = fanOut.run();
+  await setImmediate();
+  hear(0, null);
+  hear(1, null);
+
+  state.frames.clear();
+  for (const read of reads) read.resolve(new Map([[itemId(base, 0), { outcome: "failed" } as CloseHeader]]));
+  await setImmediate();
+  expect(reads).toHaveLength(1);
+  await fanOut.look();
+  await fanOut.stop();
+
+  expect(await over).toBe(null);
 });
 
 test("a parent takes no place of its worker while its items run", async () => {
