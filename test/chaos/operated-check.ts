@@ -15,6 +15,8 @@ const types = {
 
 interface Row {
   readonly id: string;
+  /** Of an item: what it ends with. */
+  readonly parent: string | null;
   readonly flow: string;
   readonly outcome: string | null;
   readonly reason: string | null;
@@ -26,13 +28,14 @@ export async function checkOperators(sql: postgres.Sql, told: readonly Told[], f
   const violations: Violation[] = [];
   const add = (executionId: string, detail: string) => violations.push({ invariant: "operators", executionId, detail });
   const rows = await sql<Row[]>`
-    select e.id, e.flow, e.outcome, e.close_reason as reason, e.close_snapshot as snapshot,
+    select e.id, e.parent_id as parent, e.flow, e.outcome, e.close_reason as reason, e.close_snapshot as snapshot,
       (select l.payload ->> 'of' from flowledger.ledger l where l.execution_id = e.id and l.type = 'execution.redriven' and l.copied_at is null) as redriven_of
     from flowledger.executions e`;
   const byId = new Map(rows.map((row) => [row.id, row]));
   const of = (...names: string[]) => rows.filter(({ flow }) => names.includes(flow));
-  for (const { id, outcome, reason } of of(operatedNames.parks, operatedNames.items, operatedNames.asks))
-    if (outcome !== "completed" && reason !== "worker_crash_loop")
+  const isCrashLoop = (id: string | null) => id !== null && byId.get(id)?.reason === "worker_crash_loop";
+  for (const { id, parent, outcome } of of(operatedNames.parks, operatedNames.items, operatedNames.asks))
+    if (outcome !== "completed" && !isCrashLoop(id) && !isCrashLoop(parent))
       add(id, `it ended as ${outcome}, and operators let everything go on`);
 
   const orders = await sql<{ id: string; type: string; actor: string | null; reason: string; times: number }[]>`
