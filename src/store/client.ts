@@ -2,6 +2,7 @@
 import type { ConnectionOptions } from "node:tls";
 import type postgres from "postgres";
 import { ConnectionError } from "../base/errors.ts";
+import { withAnswerLimit } from "./batcher.ts";
 import { besideVariables, parseConnectionString, whereOf } from "./connection-string.ts";
 import type { ParsedUrl } from "./connection-string.ts";
 import { openClient } from "./driver.ts";
@@ -273,8 +274,8 @@ function optionsOf(sql: Sql): { options?: string } {
 
 type Methods = Readonly<Record<string, unknown>>;
 
-/** The same group of statements; what they raise is the library's own error. */
-export function refusing<G extends object>(group: G, target: Target): G {
+/** The same group of statements; what they raise is the library's own error. @param answerMs how long each waits for its answer; null is for ever */
+export function refusing<G extends object>(group: G, target: Target, answerMs: number | null): G {
   const guarded: Record<string, unknown> = {};
   for (const [name, method] of Object.entries(group as Methods))
     guarded[name] =
@@ -283,7 +284,7 @@ export function refusing<G extends object>(group: G, target: Target): G {
         : (...args: unknown[]) => {
             const answer: unknown = Reflect.apply(method, group, args);
             if (!(answer instanceof Promise)) return answer;
-            return answer.catch((error: unknown) => {
+            return withAnswerLimit(answer, answerMs).catch((error: unknown) => {
               throw refusalOf(error, target);
             });
           };

@@ -1,6 +1,7 @@
 /** Commands are sent alone, with a claim, or in a transaction of the caller's own; what the database refuses is the library's own error. */
 import type { Json } from "../base/json.ts";
 import { JsonValue } from "../base/json-value.ts";
+import { withAnswerLimit } from "./batcher.ts";
 import { callerTransactions, type CallerTransaction } from "./caller-transaction.ts";
 import { foldClaims, type Claim, type ClaimOptions, type ClaimRow } from "./claims.ts";
 import type { Database } from "./client.ts";
@@ -26,7 +27,8 @@ export interface CommandSenders {
   readonly commandsClaiming: (claimant: Claimant) => CommandsIn;
 }
 
-export function commandSendersOf({ sql, target }: Pick<Database, "sql" | "target">): CommandSenders {
+/** @param answerMs how long each waits for its answer; null is for ever */
+export function commandSendersOf({ sql, target }: Pick<Database, "sql" | "target">, answerMs: number | null = null): CommandSenders {
   let lane: CommandQueue | undefined;
   /** Texts of statements by what is called: a statement is prepared once. */
   const statements = new Map<string, TemplateStringsArray>();
@@ -43,7 +45,10 @@ export function commandSendersOf({ sql, target }: Pick<Database, "sql" | "target
       const claim = claimant ? [claimant.worker, claimant.token, id, snapshotVersion] : [];
       try {
         const rows = await lane.run(id, () =>
-          sql<({ answer: Json } & (ClaimRow | { id: null }))[]>(prepared, tryWithin, ...values, ...claim),
+          withAnswerLimit(
+            sql<({ answer: Json } & (ClaimRow | { id: null }))[]>(prepared, tryWithin, ...values, ...claim),
+            answerMs,
+          ),
         );
         if (claimant) {
           const taken = rows.filter((row) => row.id !== null);
@@ -54,10 +59,13 @@ export function commandSendersOf({ sql, target }: Pick<Database, "sql" | "target
         throw refusalOf(error, target, about);
       }
     };
-  const recordOf = (rows: readonly { readonly record: Json }[]) => rows[0]?.record ?? null;
-  const refuseLink = (error: unknown): never => {
-    throw refusalOf(error, target, { what: "a link" });
-  };
+  const asked = (rows: Promise<readonly { readonly record: Json }[]>): Promise<Json> =>
+    withAnswerLimit(rows, answerMs).then(
+      ([row]) => row?.record ?? null,
+      (error: unknown) => {
+        throw refusalOf(error, target, { what: "a link" });
+      },
+    );
   const commands: Commands = {
     // This process wakes the waiting readers itself.
     ...commandsBy(callBy(null), { notifies: false }),
@@ -71,13 +79,10 @@ export function commandSendersOf({ sql, target }: Pick<Database, "sql" | "target
       ] as const;
       return (await callBy(null)("close", { id, what: "close" }, ...args)) === true;
     },
-    askedByToken: (token) =>
-      sql<{ record: Json }[]>`select flowledger.asked_by_token(${token}) as record`.then(recordOf).catch(refuseLink),
+    askedByToken: (token) => asked(sql<{ record: Json }[]>`select flowledger.asked_by_token(${token}) as record`),
     answerByToken: (token, value, options) =>
-      sql<{ record: Json }[]>`
-        select flowledger.answer_by_token(${token}, ${JSON.stringify(value)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb) as record`
-        .then(recordOf)
-        .catch(refuseLink),
+      asked(sql<{ record: Json }[]>`
+        select flowledger.answer_by_token(${token}, ${JSON.stringify(value)}::text::jsonb, ${JSON.stringify(options)}::text::jsonb) as record`),
   };
   return { commands, commandsClaiming: (claimant) => commandsBy(callBy(claimant), { notifies: false }) };
 }

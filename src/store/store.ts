@@ -129,6 +129,9 @@ export interface StoreOptions {
 /** What takes longer is on a dead connection, or leads nowhere. */
 const firstAnswerWithinMs = 5000;
 
+/** The same for a statement of any kind, apart from those that may work for minutes. */
+const answerWithinMs = 30_000;
+
 /** Connects with the first statement. */
 export function openStore(
   option: ConnectionOption,
@@ -138,21 +141,23 @@ export function openStore(
   const database = openDatabase(option, { names });
   const wakeups = openWakeups(database, hasShortcuts);
   const transactions = transactionsOf(database);
-  const guard = <G extends object>(group: G): G => refusing(group, database.target);
+  const guard = <G extends object>(group: G): G => refusing(group, database.target, answerWithinMs);
+  /** What works for minutes, and what has limits of its own where it is asked. */
+  const patient = <G extends object>(group: G): G => refusing(group, database.target, null);
   return {
     names,
     place: database.target.place,
     starts: guard(startsOf(database)),
-    claims: guard(claimsOf(database)),
-    commits: guard({
+    claims: patient(claimsOf(database)),
+    commits: patient({
       append: (items, skipLocked) => append(database.sql, items, skipLocked),
       appendAndClaim: (...asked) => appendAndClaim(database.sql, ...asked),
     } satisfies Commits),
     transactions,
-    ...commandSendersOf(database),
+    ...commandSendersOf(database, answerWithinMs),
     commandsIn: commandsInOf(database),
     operators: guard(operatorsOf(database)),
-    bulks: guard(bulksOf(database)),
+    bulks: patient(bulksOf(database)),
     operations: guard(operationsOf(database)),
     pictures: guard(picturesOf(database)),
     states: guard(statesOf(database)),
@@ -168,7 +173,7 @@ export function openStore(
     workers: guard(workersOf(database)),
     functions: guard(functionsOf(database)),
     gauges: guard(gaugesOf(database)),
-    audit: guard(auditOf(database)),
+    audit: patient(auditOf(database)),
     wakeups,
     links: {
       pg: () => pgConfig(database),

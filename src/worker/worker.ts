@@ -218,15 +218,15 @@ export async function startWorker(host: WorkerHost, settings: WorkerSettings): P
       }
     }
   };
-  const timeline = await withAnswerLimit(checkDatabase(store), beginWithinMs);
+  const timeline = await checkDatabase(store);
   await checkWakeups(wakeups, log);
   const definitions = [...host.flows.values()].map((flow) => ({
     flow: flow.name,
     fingerprint: flow.fingerprint,
     blueprint: toBlueprint(flow),
   }));
-  await withAnswerLimit(store.workers.keepDefinitions(definitions), beginWithinMs);
-  await withAnswerLimit(store.workers.declareLimits(host.flows.values()), beginWithinMs);
+  await store.workers.keepDefinitions(definitions);
+  await store.workers.declareLimits(host.flows.values());
   let runner: Jobs | undefined;
   let beginning: Promise<void> | undefined;
   let unlocking: Promise<unknown> | undefined;

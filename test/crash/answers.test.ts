@@ -1,11 +1,12 @@
 /** F15, for each statement that a worker sends: its answer is lost with the connection, or never comes. */
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { createOrchestrator, defineFlow } from "../../src/index.ts";
+import { ConnectionError, createOrchestrator, defineFlow } from "../../src/index.ts";
+import type { Execution, Orchestrator } from "../../src/index.ts";
 import { openProxy } from "../chaos/proxy.ts";
 import type { Proxy } from "../chaos/proxy.ts";
 import { testDatabase } from "../support/database.ts";
-import { visiting } from "../support/flows.ts";
+import { refusal, visiting } from "../support/flows.ts";
 import { expectGuarantees, until } from "./support.ts";
 
 const database = await testDatabase();
@@ -106,4 +107,35 @@ test.each(held)(
     await expectGuarantees(sql);
   },
   120_000,
+);
+
+const by = { actor: "ann", reason: "INC-12" };
+/** What somebody asks, and what of it is never answered. */
+const calls: readonly [string, string, (execution: Execution, orchestrator: Orchestrator) => Promise<unknown>][] = [
+  ["a command", "flowledger.seal(", (execution) => execution.seal()],
+  ["an answer by a link", "asked_by_token", (_, orchestrator) => orchestrator.askedByToken("x".repeat(43))],
+  ["an operator's order", "flowledger.pause_flow", (_, orchestrator) => orchestrator.pauseFlow(tick.name, by)],
+  ["a read", "flowledger.explain", (execution) => execution.explain()],
+  ["many starts", "create_executions", (_, orchestrator) => orchestrator.flow(tick).startMany([1, 2])],
+];
+
+test.concurrent.each(calls)(
+  "F15: who asks for %s that is never answered hears so within half a minute",
+  async (_, statement, call) => {
+    const url = new URL(database.url);
+    const port = Number(url.port);
+    await using proxy = await openProxy({ host: url.hostname, port: () => port });
+    url.port = String(proxy.port);
+    await using orchestrator = createOrchestrator({ connection: url.href, flows, logger: quiet });
+    const execution = await orchestrator.flow(main).createExecution();
+    proxy.delayAnswerOf(statement, 600_000);
+    const began = performance.now();
+
+    const error = await refusal(call(execution as Execution, orchestrator));
+
+    expect(error).toBeInstanceOf(ConnectionError);
+    expect(String(error)).toContain("no answer for 30000 ms");
+    expect(performance.now() - began).toBeLessThan(35_000);
+  },
+  60_000,
 );
