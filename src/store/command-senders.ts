@@ -28,7 +28,10 @@ export interface CommandSenders {
 }
 
 /** @param answerMs how long each waits for its answer; null is for ever */
-export function commandSendersOf({ sql, target }: Pick<Database, "sql" | "target">, answerMs: number | null = null): CommandSenders {
+export function commandSendersOf(
+  { sql, target }: Pick<Database, "sql" | "target">,
+  answerMs: number | null = null,
+): CommandSenders {
   let lane: CommandQueue | undefined;
   /** Texts of statements by what is called: a statement is prepared once. */
   const statements = new Map<string, TemplateStringsArray>();
