@@ -5,7 +5,7 @@ import { defineFlow, type Execution } from "../../src/index.ts";
 import { rebuild } from "../../src/store/rebuild.ts";
 import { verify } from "../../src/store/verify.ts";
 import { testDatabase } from "../support/database.ts";
-import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
+import { newGate, refusal, serving, untilEvent, untilThere } from "../support/flows.ts";
 import { kit } from "../support/kit.ts";
 
 const database = await testDatabase();
@@ -229,8 +229,8 @@ test("a close names and fails what is parked however deep it is", async () => {
   await using orchestrator = await serving(database, [child, parent, above]);
   const execution = await orchestrator.flow(above).startExecution(null, { autoClose: false });
   const middle = await untilEvent(execution, "child.started");
-  const deep = await untilEvent(await orchestrator.getExecution(middle.child), "child.started");
-  await untilEvent(await orchestrator.getExecution(deep.child), "chunk.parked");
+  const deep = await untilEvent(await untilThere(orchestrator, middle.child), "child.started");
+  await untilEvent(await untilThere(orchestrator, deep.child), "chunk.parked");
 
   expect(await refusal(execution.close())).toMatchObject({
     details: { parked: [{ chunk: "bad", executionId: deep.child }] },

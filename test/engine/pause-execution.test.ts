@@ -178,7 +178,7 @@ test("what cannot be meant is refused by name at both doors", async () => {
 });
 
 test("no item of a distributed collection begins while its execution is paused", async () => {
-  const [begun, gate] = [newGate(), newGate()];
+  const gate = newGate();
   const ran: unknown[] = [];
   const flow = defineFlow("pause.items");
   flow
@@ -186,20 +186,22 @@ test("no item of a distributed collection begins while its execution is paused",
     .forEach({ distribute: true, concurrency: 1 })
     .to("work", async (ctx) => {
       ran.push(ctx.input);
-      begun.open();
       await gate.passed;
     })
     .endForEach();
-  await using orchestrator = await serving(database, [flow]);
-  const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
-  await begun.passed;
+  await using t = await kit({ flows: [flow], patience: "50ms" });
+  const execution = await t.start(flow, null, { autoCloseTimeout: 0 });
+  await t.settle();
 
   await execution.pause(by);
+  // What the owner begins before it has heard of the pause is not meant.
+  await t.settle();
   gate.open();
-  await untilEvent(execution, "items.closed");
+  await t.settle();
+  expect(await execution.history({ types: ["items.closed"] })).toHaveLength(1);
   expect(ran).toEqual([1]);
 
   await execution.unpause(by);
-  await execution.waitForClose();
+  await execution.until("closed");
   expect(ran).toEqual([1, 2]);
 }, 20_000);

@@ -8,7 +8,7 @@ import type { Execution } from "../../src/index.ts";
 import { ExecutionId } from "../../src/ledger/event.ts";
 import { testDatabase } from "../support/database.ts";
 import { present, untilPending } from "../support/doors.ts";
-import { newGate, refusal, serving, untilEvent } from "../support/flows.ts";
+import { newGate, refusal, serving, untilEvent, untilThere } from "../support/flows.ts";
 import type { Gate } from "../support/flows.ts";
 import { expectGuarantees, nothing } from "../support/ledger.ts";
 
@@ -150,7 +150,7 @@ test("what a chunk has called keeps its questions: a close waits for it, and can
   gateOf(`run ${runs}`).open();
   await untilPending(execution);
   const { child } = await untilEvent(execution, "child.started");
-  const called = await orchestrator.getExecution(String(child));
+  const called = await untilThere(orchestrator, String(child));
   await untilPending(called);
 
   const closing = doors.library(execution);

@@ -5,7 +5,7 @@ import { ExecutionCancelledError, ExecutionFailedError, UsageError, defineFlow }
 import type { Execution, SubFlowFrame, SubFlowOptions } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { codeOf, doorsOf, present, untilPending } from "../support/doors.ts";
-import { collect, newGate, refusal, serving, untilEvent, visiting } from "../support/flows.ts";
+import { collect, newGate, refusal, serving, untilEvent, untilThere, visiting } from "../support/flows.ts";
 import { expectGuarantees, ledgerOf, leases } from "../support/ledger.ts";
 import { storeOn } from "../support/store.ts";
 
@@ -766,10 +766,7 @@ describe("how either of them ends", () => {
     const execution = await orchestrator.flow(flow).startExecution(null, { autoCloseTimeout: 0 });
     const started = await untilEvent(execution, "child.started");
 
-    // It is in the parent's ledger before it is there itself.
-    while ((await sql`select 1 from flowledger.executions where id = ${started.child}`).length === 0)
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    await (await orchestrator.getExecution(started.child)).cancel("not needed");
+    await (await untilThere(orchestrator, started.child)).cancel("not needed");
 
     expect(await untilEvent(execution, "child.closed")).toMatchObject({ child: started.child, outcome: "cancelled" });
     gate.open();

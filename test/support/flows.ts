@@ -52,6 +52,18 @@ export async function untilEvent<T extends LedgerEvent["type"]>(
   throw new Error(`no ${type} within 8 s in\n${ledger.map((event) => JSON.stringify(event)).join("\n")}`);
 }
 
+/** An execution that its parent has in its ledger, and may not have created yet. */
+export async function untilThere(orchestrator: Orchestrator, id: string): Promise<Execution> {
+  const deadline = performance.now() + 8000;
+  for (;;) {
+    const found = await orchestrator.getExecution(id).catch((error: unknown) => {
+      if (performance.now() > deadline) throw error;
+    });
+    if (found) return found;
+    await sleep(5);
+  }
+}
+
 /** Opens by hand, so that a test decides when a chunk goes on. */
 export interface Gate {
   readonly passed: Promise<void>;
