@@ -39,6 +39,11 @@ export class Collections {
     return true;
   }
 
+  /** Something came in from outside: where that ended a pause, items begin that it held. */
+  pump(): void {
+    for (const fanOut of this.#fanOuts?.values() ?? []) fanOut.pump();
+  }
+
   /** Hears of items that a worker closed and did not live to tell of. */
   async look(): Promise<void> {
     for (const fanOut of this.#fanOuts?.values() ?? []) await fanOut.look();

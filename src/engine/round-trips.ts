@@ -48,12 +48,13 @@ export class RoundTrips {
 
   /** Reads what came in from outside while nothing of ours was on its way. */
   async catchUp(): Promise<void> {
-    const { engine, asks, commits, entries, loop } = this.#of;
+    const { engine, asks, commits, entries, collections, loop } = this.#of;
     loop.waitFor("catchingUp");
     loop.look();
     const foreign = await engine.readEvents(asks.id, commits.base).catch(() => []);
     await loop.resumeAfter(() => {
       commits.foldForeign(foreign);
+      collections.pump();
       if (!entries.isFolding) asks.wakeGroups();
     });
   }
@@ -119,6 +120,7 @@ export class RoundTrips {
       return collections.lookBack(idle);
     }
     commits.takeSnapshot();
+    collections.pump();
     asks.wakeGroups();
     if (answer.events.some(({ type }) => type === "child.abandoned")) abandoned.ask();
     return undefined;

@@ -177,7 +177,7 @@ test("what cannot be meant is refused by name at both doors", async () => {
   expect((await execution.result.getMeta()).paused).toBe(null);
 });
 
-test("no item of a distributed collection begins while its execution is paused", async () => {
+test("no item of a distributed collection begins while its execution is paused, and the next one as soon as it goes on", async () => {
   const gate = newGate();
   const ran: unknown[] = [];
   const flow = defineFlow("pause.items");
