@@ -54,6 +54,8 @@ export function openClaims({ store, log, poisonSuspects, workerId, isOwned, onBr
   /** Tokens of claims that wait for their answer. */
   const underWay = new Set<string>();
   let lost: LostClaim[] = [];
+  /** Of these, by token and id, what had an owner here. Nobody else may free it as if it had not begun: what it waits for might never come. */
+  const begun = new Set<string>();
   /** Whether the answer of a claim or a start was lost: what it took is ours, whenever the statement comes through. */
   let isUnsure = false;
 
@@ -165,7 +167,10 @@ export function openClaims({ store, log, poisonSuspects, workerId, isOwned, onBr
           }),
         ),
       ),
-    lose: ({ token, id }) => void lost.push({ token, ids: [id], flows: [], hasBegun: true }),
+    lose({ token, id }) {
+      begun.add(`${token} ${id}`);
+      lost.push({ token, ids: [id], flows: [], hasBegun: true });
+    },
     freeLost() {
       const byClaim = Map.groupBy(lost, ({ token, hasBegun }) => `${token} ${hasBegun}`);
       lost = [];
@@ -173,16 +178,21 @@ export function openClaims({ store, log, poisonSuspects, workerId, isOwned, onBr
         if (!first) continue;
         const alike = [first, ...others];
         const all = { ...first, ids: alike.flatMap(({ ids }) => ids), flows: alike.flatMap(({ flows }) => flows) };
-        void free(all).catch((error: unknown) => {
-          lost.push(all);
-          onTrouble(error);
-        });
+        free(all).then(
+          () => all.hasBegun && all.ids.forEach((id) => begun.delete(`${all.token} ${id}`)),
+          (error: unknown) => {
+            lost.push(all);
+            onTrouble(error);
+          },
+        );
       }
     },
     async freeUnknown() {
       if (!isUnsure) return;
       const rows = await withAnswerLimit(store.claims.listOwned(workerId()));
-      const unknown = rows.filter(({ id, token }) => !isOwned(id) && !underWay.has(token));
+      const unknown = rows.filter(
+        ({ id, token }) => !isOwned(id) && !underWay.has(token) && !begun.has(`${token} ${id}`),
+      );
       for (const [token, alike] of Map.groupBy(unknown, (row) => row.token))
         await free({ token, ids: alike.map(({ id }) => id), flows: [], hasBegun: false });
     },

@@ -110,6 +110,33 @@ test.each([...refusals, ...losses])(
   },
 );
 
+test("what had an owner here is freed as begun and not as unknown, also before it is freed", async () => {
+  const asked: object[] = [];
+  const free = async (one: object) => asked.push(one);
+  const lost = raised("CONNECTION_CLOSED");
+  const { claims } = failing(lost, () => false, { free });
+  await expect(
+    claims.send(
+      () => Promise.reject(lost),
+      () => {},
+    ),
+  ).rejects.toBe(lost);
+
+  // Of a claim only what is freed.
+  claims.lose({ id, token: "of-before" } as Claim);
+  await claims.freeUnknown();
+  expect(asked).toEqual([]);
+  claims.freeLost();
+  await new Promise(setImmediate);
+  await claims.freeUnknown();
+
+  expect(asked).toEqual([
+    { token: "of-before", ids: [id], flows: [], hasBegun: true },
+    // It was freed, and is held again.
+    { token: "of-before", ids: [id], flows: [], hasBegun: false },
+  ]);
+});
+
 test("what could not be freed is freed the next time", async () => {
   const lost = raised("CONNECTION_CLOSED");
   const asked: (readonly ExecutionId[])[] = [];
