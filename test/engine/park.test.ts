@@ -206,7 +206,7 @@ test("a sub-flow that fails parks in the flow around it; one that parks itself i
 
   await untilEvent(failed, "chunk.parked");
   const { child: childId } = await untilEvent(waiting, "child.started");
-  await untilEvent(await orchestrator.getExecution(childId), "chunk.parked");
+  await untilEvent(await untilThere(orchestrator, childId), "chunk.parked");
 
   expect(await refusal(waiting.close())).toMatchObject({
     details: { parked: [{ chunk: "bad", executionId: childId }] },

@@ -39,7 +39,7 @@ test.runIf(fuzzRuns().numRuns > 3000)(
     const execution = await orchestrator.flow(flow).startExecution(null, { autoClose: false });
     const ended = () => execution.history({ types: ["chunk.completed"] });
     await expect.poll(async () => (await ended()).length, { timeout: 300_000 }).toBe(2);
-    expect(await execution.stateAt(new Date())).toMatchObject({ filled: 64 });
+    expect(await execution.result.getState()).toMatchObject({ filled: 64 });
 
     const by = { actor: "ann", reason: "room" };
     await execution.editState({ set: { more: large } }, by);

@@ -462,7 +462,7 @@ test("TF-CON-01: chunks side by side never break together what the contract says
     message: expect.stringContaining('state "list"') as string,
   });
 
-  const { list, sum } = await execution.stateAt(new Date());
+  const { list, sum } = await execution.result.getState();
   expect(list).toEqual([0, 0, 1]);
   expect(oneSum).toContainEqual(sum);
   expect(await orchestrator.verify()).toEqual([]);
